@@ -1,0 +1,1 @@
+"""Tests. A package, because a dependency of neonize installs a top-level `tests` of its own (docs/neonize.md)."""
