@@ -1,0 +1,1 @@
+"""What is true of sessions whatever they run on: states, policies, leases, pairing. Standard library only, no await."""

@@ -1,0 +1,50 @@
+"""What consumers are told: typed payloads, and the place each event has in its session's log."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from service.domain.observations import MessageReceived, ReceiptReceived
+from service.domain.pairing import PairingOutcome
+from service.domain.session import State
+
+
+@dataclass(frozen=True)
+class StateChanged:
+    """The session's state changed; `reason` is a code of `service.domain.reasons`, or empty."""
+
+    before: State
+    after: State
+    reason: str
+
+
+@dataclass(frozen=True)
+class PairingProgress:
+    """A code became available (`expire_time`, `position`), or the pairing ended (`outcome`, `reason`). No code in it."""
+
+    expire_time: datetime | None = None
+    position: int = 0
+    outcome: PairingOutcome | None = None
+    reason: str = ""
+
+
+Payload = StateChanged | PairingProgress | MessageReceived | ReceiptReceived
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """An event on its way to the log. `frame` is the number of the frame that carried it, 0 if the node made it."""
+
+    payload: Payload
+    time: datetime
+    frame: int = 0
+
+
+@dataclass(frozen=True)
+class Event:
+    """An event in the log: `id` unique among all, `sequence` 1, 2, 3, … within its session."""
+
+    id: int
+    session_id: str
+    sequence: int
+    time: datetime
+    payload: Payload

@@ -1,0 +1,66 @@
+"""The arithmetic of ownership: who holds a session until when, and whether the settings leave time to let go.
+
+Expiry is judged by the database's clock alone. The holder counts on its own monotonic clock from *before* it asked,
+so what it believes always ends before what the database believes. Clocks of two machines are never compared.
+"""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A session, the number of this start of it, and the node incarnation that may act for it."""
+
+    session_id: str
+    epoch: int
+    incarnation: UUID
+
+
+@dataclass(frozen=True)
+class LeaseTimes:
+    """The times around a lease, in seconds."""
+
+    ttl: float
+    """How long a lease lasts from a renewal."""
+
+    @property
+    def renew_every(self) -> float:
+        """From one renewal to the next."""
+        return self.ttl / 5
+
+    @property
+    def renew_timeout(self) -> float:
+        """How long one renewal may take before it is given up."""
+        return self.ttl * 0.15
+
+    @property
+    def margin(self) -> float:
+        """What a holder gives up of its lease, so that its processes are dead before it ends."""
+        return max(0.1 * self.ttl, 0.3)
+
+    @property
+    def kill(self) -> float:
+        """How long it takes to kill a process and see it dead."""
+        return 0.5
+
+    @property
+    def slack(self) -> float:
+        """What is left after a renewal that failed once and succeeded late."""
+        return self.ttl - self.margin - self.renew_every - 2 * self.renew_timeout - self.kill
+
+    def safe_until(self, sent: float) -> float:
+        """Until when, on the monotonic clock on which a confirmed renewal was `sent`, its holder may go on."""
+        return sent + self.ttl - self.margin
+
+    def budget(self) -> str:
+        """The sum, for people."""
+        return (
+            f"ttl {self.ttl:g} s = margin {self.margin:g} + renewal every {self.renew_every:g}"
+            f" + two renewals' timeouts {2 * self.renew_timeout:g} + kill {self.kill:g} + slack {self.slack:g}"
+        )
+
+    def check(self) -> None:
+        """Raise ValueError, with the budget, if a single late renewal would already cost the lease."""
+        if self.slack < 0:
+            raise ValueError(f"a lease of {self.ttl:g} s leaves no slack: {self.budget()}")

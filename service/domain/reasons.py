@@ -1,0 +1,93 @@
+"""Why a session is in a state: one table of codes, with a sentence and what a human should do.
+
+A code is for programs and fixed for ever; the sentences may get better.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A code, why, and what a human should do (empty: nothing)."""
+
+    code: str
+    message: str
+    user_action: str = ""
+
+
+_ACTIVATE = "Call Activate and scan the QR code again."
+
+_TABLE = {
+    reason.code: reason
+    for reason in (
+        Reason("CONNECTION_LOST", "The connection to WhatsApp was lost; it is being restored."),
+        Reason("KEEPALIVE_TIMEOUT", "WhatsApp does not answer keepalives; the connection is not trusted."),
+        Reason("PROCESS_DIED", "The session's process ended without being asked; another one is started."),
+        Reason("PROCESS_STALLED", "The session's process made no progress and was replaced."),
+        Reason("CLIENT_ERROR", "The WhatsApp library gave up on something it did not understand; it is restarted."),
+        Reason("WHATSAPP_UNREACHABLE", "WhatsApp could not be reached.", "Check the network and the session's proxy."),
+        Reason("WHATSAPP_ERROR", "WhatsApp refused the connection for now."),
+        Reason("NODE_STOPPED", "The node that ran the session stopped; another one takes it over."),
+        Reason("DEACTIVATED", "Deactivate was called.", "Call Activate to connect it again."),
+        Reason("LOGGED_OUT_BY_CALLER", "Logout was called; the credentials are gone.", _ACTIVATE),
+        Reason("LOGGED_OUT_ON_PHONE", "The device was unlinked on the phone; the credentials are gone.", _ACTIVATE),
+        Reason("LOGGED_OUT_BY_WHATSAPP", "WhatsApp ended the login; the credentials are gone.", _ACTIVATE),
+        Reason(
+            "ACCOUNT_BANNED",
+            "WhatsApp has banned the account; the credentials are gone.",
+            "Open WhatsApp on the phone and ask for a review.",
+        ),
+        Reason(
+            "TEMPORARILY_BANNED",
+            "WhatsApp has banned the account for a time.",
+            "Wait until the ban ends; send less, to people who know the number.",
+        ),
+        Reason(
+            "STREAM_REPLACED",
+            "Something else connected with the same credentials.",
+            "Find out what else uses this database or these keys, stop it, then call Activate.",
+        ),
+        Reason(
+            "CLIENT_OUTDATED",
+            "WhatsApp no longer accepts this version of the client.",
+            "Update zap-service, then call Activate.",
+        ),
+        Reason(
+            "CONNECTION_REFUSED",
+            "WhatsApp refused the connection, and trying again will not help.",
+            "Read the log, then call Activate.",
+        ),
+        Reason("QR_NOT_SCANNED", "Nobody scanned a QR code in time.", "Call Activate and scan the code."),
+        Reason(
+            "SCAN_REJECTED",
+            "The scan was not valid: its signature did not match this pairing.",
+            "Call Activate and scan the new code.",
+        ),
+        Reason(
+            "PAIRING_REFUSED",
+            "WhatsApp refused the pairing before it was complete.",
+            "Call Activate and scan the new code.",
+        ),
+        Reason(
+            "PASSKEY_REQUIRED",
+            "WhatsApp asks this account for a passkey to link a device, which this client cannot answer.",
+            "On the phone, remove the passkey in Settings > Account, then call Activate.",
+        ),
+        Reason("PAIRING_CANCELLED", "The pairing was cancelled by a call."),
+        Reason(
+            "DEVICE_MISSING",
+            "The session's credentials are no longer in the database.",
+            "Restore them from a backup, or call Activate and scan the QR code again.",
+        ),
+    )
+}
+
+
+def reason(code: str) -> Reason:
+    """The reason of this code; one that an older release does not know keeps its code and says so."""
+    return _TABLE.get(code) or Reason(code, "A reason that this release does not know.")
+
+
+def all_reasons() -> tuple[Reason, ...]:
+    """Every reason there is, for documentation and tests."""
+    return tuple(_TABLE.values())

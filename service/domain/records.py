@@ -1,0 +1,112 @@
+"""What is stored of sessions and messages, as values."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from service.domain.pairing import PairingCode, PairingOutcome
+from service.domain.session import Condition
+
+
+@dataclass(frozen=True)
+class Account:
+    """A WhatsApp account. `jid` is the device's address (number:device@s.whatsapp.net); empty strings: not known."""
+
+    jid: str = ""
+    lid: str = ""
+    push_name: str = ""
+    platform: str = ""
+
+    @property
+    def phone(self) -> str:
+        """The number with a leading +, empty if there is no account."""
+        number = self.jid.partition("@")[0].partition(":")[0]
+        return f"+{number}" if number else ""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The node that holds the session's lease, and until when unless it is renewed."""
+
+    node: str
+    epoch: int
+    lease_expire_time: datetime
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """When things were last seen."""
+
+    last_connected: datetime | None = None
+    last_disconnected: datetime | None = None
+    last_inbound: datetime | None = None
+    last_acknowledged_send: datetime | None = None
+
+
+@dataclass(frozen=True)
+class StoredCredentials:
+    """The device's row in whatsmeow's table: `size` in bytes, 0 if there is none."""
+
+    size: int = 0
+    create_time: datetime | None = None
+
+    @property
+    def present(self) -> bool:
+        """There is something to log in with."""
+        return self.size > 0
+
+
+@dataclass(frozen=True)
+class Session:
+    """One session, as Status shows it."""
+
+    session_id: str
+    name: str
+    user_id: str
+    labels: Mapping[str, str]
+    proxy_url: str = field(repr=False)
+    condition: Condition
+    account: Account
+    owner: Owner | None
+    evidence: Evidence
+    credentials: StoredCredentials
+    create_time: datetime
+    update_time: datetime
+    etag: str
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """The pairing that a session is in, or its last one. `attempt` grows by one with every Activate that begins one."""
+
+    attempt: int
+    code: PairingCode | None
+    outcome: PairingOutcome | None
+    reason: str = ""
+
+
+class MessageState(enum.Enum):
+    """How far a message came; zap.v1.Message.State documents the names."""
+
+    ACCEPTED = "ACCEPTED"
+    SENT = "SENT"
+    DELIVERED = "DELIVERED"
+    READ = "READ"
+    FAILED = "FAILED"
+    OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
+
+
+@dataclass(frozen=True)
+class OutboundMessage:
+    """A message that a caller sent. `message_id` is WhatsApp's, empty until SENT; `detail` says why it failed."""
+
+    session_id: str
+    request_id: str
+    to: str = field(repr=False)
+    state: MessageState
+    message_id: str
+    detail: str
+    create_time: datetime
+    sent_time: datetime | None
+    update_time: datetime

@@ -1,0 +1,248 @@
+"""What the core needs from the world, and what it may assume of it."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from service.domain.events import Event, NewEvent
+from service.domain.lease import Lease
+from service.domain.observations import Observed
+from service.domain.pairing import PairingCode
+from service.domain.records import Account, MessageState, OutboundMessage, Pairing, Session
+from service.domain.session import Condition, State, Transition
+
+
+# --- session processes ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StartOrder:
+    """Which session a new process is to be."""
+
+    session_id: str
+    epoch: int
+    jid: str = field(repr=False)
+    """The device to resume; empty: pair a new one."""
+    proxy_url: str = field(repr=False)
+    """Empty: none."""
+    permitted_until: float
+    """Seconds on time.monotonic(); the process is dead by then unless it is permitted further."""
+
+
+@dataclass(frozen=True)
+class SendReply:
+    """WhatsApp's server has the message."""
+
+    message_id: str
+    sent_time: datetime
+
+
+class CallFailed(Exception):
+    """A call to a session process did not succeed.
+
+    `certain`: nothing was done, and the words say why. Otherwise it may have been: the process ended, or did not
+    answer in time.
+    """
+
+    def __init__(self, message: str, *, certain: bool) -> None:
+        super().__init__(message)
+        self.certain = certain
+
+
+class SessionProcess(Protocol):
+    """One process that is one session for a while. Never reused, never reconnected by us: replaced."""
+
+    def observations(self) -> AsyncIterator[Observed]:
+        """Everything it reports, in order; the last one is always an `Ended`, and then the process is dead for certain.
+
+        `Ended` comes for every end: what the process said last, or PROCESS_DIED with its exit status in words.
+        """
+
+    def permit(self, until: float) -> None:
+        """Let it go on until this moment of time.monotonic(). Never blocks; a moment before the last one is ignored."""
+
+    def confirm(self, number: int) -> None:
+        """Every frame up to this number is committed: the process need not keep it."""
+
+    async def send_text(self, to: str, body: str, timeout: float) -> SendReply:
+        """Send a text to a JID. Raises CallFailed; after `timeout` seconds with certain=False."""
+
+    async def request_pairing_code(self, phone: str, timeout: float) -> str:
+        """Ask WhatsApp for a code to type on the phone. Raises CallFailed."""
+
+    async def log_out(self, timeout: float) -> None:
+        """Unlink the device at WhatsApp. Raises CallFailed."""
+
+    async def stop(self, grace: float) -> None:
+        """Have it disconnect, hand over what is left and exit; killed after `grace` seconds. Returns when it is dead."""
+
+    async def kill(self) -> None:
+        """Kill it and return when it is dead. Never returns while it lives, however long that takes."""
+
+
+class ProcessPool(Protocol):
+    """Makes session processes."""
+
+    async def start(self, order: StartOrder) -> SessionProcess:
+        """A running process. Raises Unavailable if none can be made now."""
+
+
+# --- storage ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NewSession:
+    """What a caller gives of a new session."""
+
+    session_id: str
+    name: str
+    user_id: str
+    labels: Mapping[str, str]
+    proxy_url: str = field(repr=False)
+    request_id: str
+
+
+@dataclass(frozen=True)
+class SessionFilter:
+    """Which sessions to list; empty values do not filter."""
+
+    user_id: str = ""
+    states: tuple[State, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The caller's own fields to change; None leaves one as it is."""
+
+    name: str | None = None
+    user_id: str | None = None
+    labels: Mapping[str, str] | None = None
+    proxy_url: str | None = field(default=None, repr=False)
+
+
+Decide = Callable[[Condition, datetime], Transition]
+"""From a session's condition, read under its lock, and the database's time to the transition to write."""
+
+
+class SessionStore(Protocol):
+    """Sessions and their pairings. Every method is one transaction; Unavailable when the database is away."""
+
+    async def create(self, new: NewSession) -> Session:
+        """A new session, or the one that the same request_id, or the same id and content, made earlier."""
+
+    async def get(self, session_id: str) -> Session:
+        """Raises NotFound."""
+
+    async def list(self, chosen: SessionFilter, after: str, limit: int) -> Sequence[Session]:
+        """Sessions with an id behind `after`, in order."""
+
+    async def update(self, session_id: str, changes: Changes, etag: str) -> Session:
+        """Raises NotFound, or Conflict if `etag` is given and not the current one."""
+
+    async def delete(self, session_id: str, *, force: bool) -> None:
+        """Remove it with its credentials. Raises NotFound, FailedPrecondition (SESSION_PAIRED) without force."""
+
+    async def decide(self, session_id: str, decide: Decide) -> tuple[Session, Transition, Sequence[Event]]:
+        """Write what `decide` makes of the session's condition, with the events that follow. Not fenced: for wishes."""
+
+    async def pairing(self, session_id: str) -> tuple[Session, Pairing]:
+        """The session with its pairing in progress or last one. Raises NotFound."""
+
+
+class OwnedSessionStore(Protocol):
+    """What the owner of a session writes. Every method is fenced: LeaseLost if the epoch is not the current one."""
+
+    async def observe(
+        self, lease: Lease, decide: Decide, account: Account | None, frames: Sequence[NewEvent]
+    ) -> tuple[Session, Transition, Sequence[Event]]:
+        """Write what `decide` makes of the condition, what became known of the account, and the events."""
+
+    async def show_code(self, lease: Lease, code: PairingCode, identity: bytes) -> Sequence[Event]:
+        """Bind the session to the identity key and make the code the current one, in one transaction."""
+
+    async def device_to_resume(self, lease: Lease) -> Account | None:
+        """The device that is this session's own by its identity key, binding it if a scan was not recorded.
+
+        None: there is none, and no other session's or unowned row was taken for it.
+        """
+
+
+class EventLog(Protocol):
+    """The durable log."""
+
+    async def append(self, lease: Lease, events: Sequence[NewEvent]) -> Sequence[Event]:
+        """Append what came in, under the epoch it came in under, even if the lease has since been lost.
+
+        A frame that is already there (session, epoch, frame) is not appended again, nor returned.
+        """
+
+
+class LeaseStore(Protocol):
+    """Leases. Expiry is by the database's clock."""
+
+    async def claim(self, incarnation: UUID, node: str, ttl: float, limit: int) -> Sequence[str]:
+        """Take sessions that are wanted, due and nobody's: at most `limit`, most recently active first."""
+
+    async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
+        """Raise the epoch of a session this incarnation holds, for a new process. Raises LeaseLost."""
+
+    async def renew(self, incarnation: UUID, ttl: float) -> Sequence[Lease]:
+        """Renew every lease of this incarnation that has not expired; what is returned is still its own."""
+
+    async def release(self, session_id: str, incarnation: UUID) -> None:
+        """Give a session up; nothing happens if it is not this incarnation's any more."""
+
+
+class MessageStore(Protocol):
+    """Messages that callers send."""
+
+    async def accept(self, lease: Lease, request_id: str, to: str, fingerprint: bytes) -> tuple[OutboundMessage, bool]:
+        """Write the intent down; True if it is new, False with the earlier one. Fenced.
+
+        Raises InvalidArgument (REQUEST_ID_REUSED) if the earlier one had another fingerprint.
+        """
+
+    async def find(self, session_id: str, request_id: str, fingerprint: bytes | None) -> OutboundMessage | None:
+        """The message of this key, if any; raises InvalidArgument (REQUEST_ID_REUSED) on another fingerprint."""
+
+    async def settle(
+        self, session_id: str, request_id: str, state: MessageState, message_id: str, detail: str, sent: datetime | None
+    ) -> OutboundMessage:
+        """Write down what became of it, once: a message that is settled already stays as it is."""
+
+    async def delivered(self, session_id: str, message_ids: Sequence[str], state: MessageState) -> None:
+        """A receipt says how far messages came; never backwards."""
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------
+
+
+class Publisher(Protocol):
+    """Live events. Losable: never raises, never blocks."""
+
+    def publish(self, events: Sequence[Event]) -> None:
+        """Have consumers told."""
+
+    def wake(self, session_id: str) -> None:
+        """Have whoever waits for something about this session look again, here and on other nodes."""
+
+
+class Wakeups(Protocol):
+    """Hints that something about a session changed. They may be lost: whoever waits looks again by itself too."""
+
+    def listen(self, session_id: str) -> "Listening":
+        """Hints about one session from now on."""
+
+
+class Listening(Protocol):
+    """One listener; a context manager that leaves nothing behind."""
+
+    def __enter__(self) -> "Listening": ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    async def wait(self, timeout: float) -> None:
+        """Until a hint came since the last wait, or `timeout` seconds have passed."""
