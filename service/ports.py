@@ -152,6 +152,19 @@ class SessionStore(Protocol):
         """The session with its pairing in progress or last one. Raises NotFound."""
 
 
+@dataclass(frozen=True)
+class Resume:
+    """What a new process is to be: the device to resume, or none, or none although there should be one."""
+
+    wanted: bool
+    """False: the session is to be left alone (or does not exist any more)."""
+    jid: str = field(default="", repr=False)
+    """Empty: pair a new one."""
+    missing: bool = False
+    """The session has credentials, but the database does not have them."""
+    proxy_url: str = field(default="", repr=False)
+
+
 class OwnedSessionStore(Protocol):
     """What the owner of a session writes. Every method is fenced: LeaseLost if the epoch is not the current one."""
 
@@ -163,10 +176,11 @@ class OwnedSessionStore(Protocol):
     async def show_code(self, lease: Lease, code: PairingCode, identity: bytes) -> Sequence[Event]:
         """Bind the session to the identity key and make the code the current one, in one transaction."""
 
-    async def device_to_resume(self, lease: Lease) -> Account | None:
-        """The device that is this session's own by its identity key, binding it if a scan was not recorded.
+    async def prepare(self, lease: Lease) -> Resume:
+        """What a new process of this session is to be, before it starts and while none runs.
 
-        None: there is none, and no other session's or unowned row was taken for it.
+        Devices that the session discarded are deleted for good, a device whose scan was not recorded is found by its
+        identity key and bound, and messages that an earlier process was sending become OUTCOME_UNKNOWN.
         """
 
 

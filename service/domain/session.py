@@ -93,6 +93,8 @@ class Transition:
     """Set once per pairing, by the input that ends it."""
     begins_pairing: bool = False
     """A new attempt: codes of the one before are void."""
+    voids_code: bool = False
+    """The code on show, if any, is of no use any more."""
     erases: bool = False
     """The device's rows must go."""
 
@@ -178,7 +180,7 @@ def _logged_out_by_caller(cause: LoggedOutByCaller, condition: Condition, now: d
 def _restart(cause: Restart, condition: Condition, now: datetime, wait: timedelta) -> Transition:
     if condition.credentials is not Credentials.CONFIRMED:
         again = replace(condition, state=State.PAIRING, reason="", attempts=0, next_attempt=None)
-        return Transition(again, Directive.REPLACE)
+        return Transition(again, Directive.REPLACE, voids_code=True)
     state = State.CONNECTING if condition.state is State.CONNECTING else State.RECONNECTING
     again = replace(condition, state=state, reason="", attempts=0, next_attempt=None, replaced_at=None)
     return Transition(again, Directive.REPLACE)
@@ -196,12 +198,15 @@ def _process_started(cause: ProcessStarted, condition: Condition, now: datetime,
     else:
         state, reason = State.CONNECTING, condition.reason
     attempts = condition.attempts + 1
-    return Transition(replace(condition, state=state, reason=reason, attempts=attempts, next_attempt=None))
+    started = replace(condition, state=state, reason=reason, attempts=attempts, next_attempt=None)
+    return Transition(started, voids_code=state is State.PAIRING)
 
 
 @_reduce.register
 def _device_saved(cause: seen.DeviceSaved, condition: Condition, now: datetime, wait: timedelta) -> Transition:
-    return Transition(replace(condition, credentials=Credentials.UNCONFIRMED))
+    if condition.credentials is Credentials.CONFIRMED:
+        return Transition(condition)
+    return Transition(replace(condition, credentials=Credentials.UNCONFIRMED), voids_code=True)
 
 
 @_reduce.register
@@ -285,7 +290,7 @@ def _ended_pairing(
     if condition.attempts >= PAIRING_STARTS:
         return _end_pairing(condition, PairingOutcome.TIMED_OUT, policy.reason)
     again = replace(condition, state=State.PAIRING, reason=policy.reason, next_attempt=now + wait)
-    return Transition(again, Directive.REPLACE)
+    return Transition(again, Directive.REPLACE, voids_code=True)
 
 
 def _end_pairing(condition: Condition, outcome: PairingOutcome, reason: str) -> Transition:

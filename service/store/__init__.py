@@ -1,0 +1,1 @@
+"""Postgres: the truth about sessions, leases, events and messages."""

@@ -1,0 +1,116 @@
+"""The connection pool, with timeouts that let nobody hold a lock for long, and one meaning for every failure."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from service.domain.errors import Unavailable
+from service.store.queries import statement
+
+Record = Mapping[str, Any]
+"""A row: its columns by name."""
+
+#: A frozen node must not hold a lock over anybody: Postgres itself ends its transaction.
+TIMEOUTS = {
+    "statement_timeout": "10s",
+    "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "5s",
+}
+
+#: What says that the database is away, overloaded or taken over, and that the same call may succeed later.
+_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ObjectInUseError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InternalClientError,
+)
+
+
+class Connection:
+    """A connection inside a transaction, on which the statements of queries.sql run by name."""
+
+    def __init__(self, raw: Any) -> None:
+        # Any: asyncpg has no types.
+        self._raw = raw
+
+    async def run(self, name: str, *arguments: Any) -> None:
+        """For a statement without rows."""
+        await self._raw.execute(statement(name), *arguments)
+
+    async def rows(self, name: str, *arguments: Any) -> Sequence[Record]:
+        """All rows."""
+        found: Sequence[Record] = await self._raw.fetch(statement(name), *arguments)
+        return found
+
+    async def row(self, name: str, *arguments: Any) -> Record | None:
+        """The first row, if there is one."""
+        found: Record | None = await self._raw.fetchrow(statement(name), *arguments)
+        return found
+
+    async def value(self, name: str, *arguments: Any) -> Any:
+        """The first column of the first row, or None."""
+        return await self._raw.fetchval(statement(name), *arguments)
+
+
+class Database:
+    """A pool of connections to DATABASE_URL. Transactions raise Unavailable when the database is."""
+
+    def __init__(self, url: str, *, name: str, size: int = 10, timeouts: dict[str, str] | None = None) -> None:
+        self._url = url
+        self._name = name[:63]
+        self._size = size
+        self._timeouts = {**TIMEOUTS, **(timeouts or {})}
+        self._pool: Any = None
+
+    async def open(self) -> None:
+        """Connect. Raises what asyncpg raises: who starts the service wants to know exactly."""
+        self._pool = await asyncpg.create_pool(
+            self._url,
+            min_size=1,
+            max_size=self._size,
+            timeout=5,
+            command_timeout=15,
+            init=_prepare,
+            server_settings={"application_name": self._name, **self._timeouts},
+        )
+
+    async def close(self) -> None:
+        """Let transactions in progress end, for a moment, and disconnect."""
+        if self._pool is None:
+            return
+        try:
+            await asyncio.wait_for(self._pool.close(), timeout=3)
+        except TimeoutError:
+            self._pool.terminate()
+        self._pool = None
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A transaction: committed at the end of the block, rolled back if it raises."""
+        if self._pool is None:
+            raise RuntimeError("the database is not open")
+        try:
+            async with self._pool.acquire(timeout=5) as raw, raw.transaction():
+                yield Connection(raw)
+        except _AWAY as error:
+            raise Unavailable(
+                "the database does not answer; nothing was changed that you were not told of",
+                reason="DATABASE_UNAVAILABLE",
+                metadata={"cause": type(error).__name__},
+            ) from error
+
+
+async def _prepare(connection: Any) -> None:
+    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)

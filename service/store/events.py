@@ -1,0 +1,28 @@
+"""The durable log, for what must be kept whoever owns the session by now."""
+
+from collections.abc import Sequence
+
+from service.domain.events import Event, NewEvent
+from service.domain.lease import Lease
+from service.store.database import Database
+from service.store.log import PayloadCodec, append, lock_log
+
+
+class PostgresEventLog:
+    """ports.EventLog on Postgres."""
+
+    def __init__(self, database: Database, codec: PayloadCodec) -> None:
+        self._database = database
+        self._codec = codec
+
+    async def append(self, lease: Lease, events: Sequence[NewEvent]) -> Sequence[Event]:
+        """Append what came in, under the epoch it came in under, even if the lease has since been lost.
+
+        WhatsApp considers it delivered: refusing it would lose it.
+        """
+        async with self._database.transaction() as connection:
+            await lock_log(connection, lease.session_id)
+            appended = await append(connection, self._codec, lease.session_id, lease.epoch, events)
+            if appended:
+                await connection.run("note_inbound", lease.session_id, max(event.time for event in appended))
+            return appended

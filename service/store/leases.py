@@ -1,0 +1,59 @@
+"""Leases: who may act for a session, by the database's clock."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from uuid import UUID
+
+from service.domain.errors import LeaseLost, NotFound
+from service.domain.lease import Lease
+from service.store.database import Database
+from service.store.transitions import lock_session
+
+
+class PostgresLeases:
+    """ports.LeaseStore on Postgres."""
+
+    def __init__(self, database: Database, renewals: Database) -> None:
+        """`renewals` is a connection of its own: nothing can queue in front of a renewal."""
+        self._database = database
+        self._renewals = renewals
+
+    async def claim(self, incarnation: UUID, node: str, ttl: float, limit: int) -> Sequence[str]:
+        """Take sessions that are due and nobody's, most recently active first."""
+        async with self._database.transaction() as connection:
+            found = [
+                row
+                for name in ("claim_leases", "claim_leftovers")
+                for row in await connection.rows(name, incarnation, node, ttl, limit)
+            ]
+        return [row["session_id"] for row in found]
+
+    async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
+        """Raise the epoch of a session this incarnation holds, for a new process."""
+        async with self._database.transaction() as connection:
+            # Without a row, the session was deleted: nothing stale can be written, only its device is left to delete.
+            with suppress(NotFound):
+                await lock_session(connection, session_id)
+            epoch = await connection.value("begin_epoch", session_id, incarnation, ttl)
+        if epoch is None:
+            raise LeaseLost(
+                f"the lease of session {session_id!r} ran out or was taken", metadata={"session_id": session_id}
+            )
+        return Lease(session_id, epoch, incarnation)
+
+    async def renew(self, incarnation: UUID, ttl: float) -> Sequence[Lease]:
+        """Renew every lease of this incarnation that has not expired."""
+        async with self._renewals.transaction() as connection:
+            held = await connection.rows("renew_leases", incarnation, ttl)
+        return [Lease(row["session_id"], row["epoch"], incarnation) for row in held]
+
+    async def release(self, session_id: str, incarnation: UUID) -> None:
+        """Give a session up."""
+        async with self._database.transaction() as connection:
+            await connection.run("release_lease", session_id, incarnation)
+
+    async def next_due(self, incarnation: UUID) -> float | None:
+        """Seconds until a session becomes due by itself, as far as is known now; None: none will."""
+        async with self._database.transaction() as connection:
+            seconds: float | None = await connection.value("next_due", incarnation)
+        return seconds

@@ -1,0 +1,66 @@
+"""Messages that callers send: the intent first, then what became of it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from service.domain.errors import FieldViolation, InvalidArgument, LeaseLost
+from service.domain.lease import Lease
+from service.domain.records import MessageState, OutboundMessage
+from service.store import rows
+from service.store.database import Database, Record
+
+
+class PostgresMessages:
+    """ports.MessageStore on Postgres."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def accept(self, lease: Lease, request_id: str, to: str, fingerprint: bytes) -> tuple[OutboundMessage, bool]:
+        """Write the intent down; True if it is new, False with the earlier one."""
+        async with self._database.transaction() as connection:
+            row = await connection.row(
+                "accept_message", lease.session_id, request_id, to, fingerprint, lease.epoch, lease.incarnation
+            )
+            if row is not None:
+                return rows.message(row), True
+            earlier = await connection.row("get_message", lease.session_id, request_id)
+        if earlier is None:
+            raise LeaseLost(
+                f"epoch {lease.epoch} of session {lease.session_id!r} is over",
+                metadata={"session_id": lease.session_id, "epoch": str(lease.epoch)},
+            )
+        return _same(earlier, fingerprint), False
+
+    async def find(self, session_id: str, request_id: str, fingerprint: bytes | None) -> OutboundMessage | None:
+        """The message of this key, if any."""
+        async with self._database.transaction() as connection:
+            row = await connection.row("get_message", session_id, request_id)
+        return None if row is None else _same(row, fingerprint)
+
+    async def settle(
+        self, session_id: str, request_id: str, state: MessageState, message_id: str, detail: str, sent: datetime | None
+    ) -> OutboundMessage:
+        """Write down what became of it, once; it must exist."""
+        async with self._database.transaction() as connection:
+            row = await connection.row("settle_message", session_id, request_id, state.value, message_id, detail, sent)
+            if row is not None and state is MessageState.SENT:
+                await connection.run("note_acknowledged_send", session_id)
+            row = row or await connection.row("get_message", session_id, request_id)
+        if row is None:
+            raise LookupError(f"message {request_id!r} of session {session_id!r} is gone")
+        return rows.message(row)
+
+    async def delivered(self, session_id: str, message_ids: Sequence[str], state: MessageState) -> None:
+        """A receipt says how far messages came; never backwards."""
+        async with self._database.transaction() as connection:
+            await connection.run("deliver_messages", session_id, list(message_ids), state.value)
+
+
+def _same(row: Record, fingerprint: bytes | None) -> OutboundMessage:
+    if fingerprint is not None and bytes(row["fingerprint"]) != fingerprint:
+        raise InvalidArgument(
+            [FieldViolation("request_id", "was used for a message with another recipient or content")],
+            reason="REQUEST_ID_REUSED",
+        )
+    return rows.message(row)

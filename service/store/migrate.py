@@ -1,0 +1,68 @@
+"""Brings the database's schema up to date: once, under one lock, whoever comes first.
+
+The files in migrations/ are dbmate's format, so that an operator may use dbmate instead.
+"""
+
+import importlib.resources
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import structlog
+
+log = structlog.get_logger(__name__)
+
+#: Key of the advisory lock under which the schema, whatsmeow's included, is changed.
+SCHEMA_LOCK = 0x7A6170_0001
+
+
+async def migrate(url: str, prepare_store: Callable[[], Awaitable[None]] | None = None) -> None:
+    """Apply what is missing of our migrations; then `prepare_store` lets whatsmeow do the same with its own tables.
+
+    whatsmeow does so without a lock (neonize-facts, 4): two first starts at once fail on each other. Hence it is done
+    here, under ours, before any session process starts.
+    """
+    async with _locked(url) as connection:
+        for version, script in await _missing(connection):
+            async with connection.transaction():
+                await connection.execute(script)
+                await connection.execute("INSERT INTO zap.schema_migration (version) VALUES ($1)", version)
+            log.info("Applied a migration.", version=version)
+        if prepare_store is not None:
+            await prepare_store()
+
+
+@asynccontextmanager
+async def _locked(url: str) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(url, timeout=5, server_settings={"application_name": "zap-service migrate"})
+    try:
+        await connection.execute("SELECT pg_advisory_lock($1)", SCHEMA_LOCK)
+        yield connection
+    finally:
+        # Ends the session, and the lock with it.
+        await connection.close()
+
+
+async def _missing(connection: Any) -> list[tuple[str, str]]:
+    await connection.execute("CREATE SCHEMA IF NOT EXISTS zap")
+    await connection.execute(
+        "CREATE TABLE IF NOT EXISTS zap.schema_migration"
+        " (version text PRIMARY KEY, applied timestamptz NOT NULL DEFAULT clock_timestamp())"
+    )
+    applied = {row["version"] for row in await connection.fetch("SELECT version FROM zap.schema_migration")}
+    return [(version, script) for version, script in _scripts() if version not in applied]
+
+
+def _scripts() -> list[tuple[str, str]]:
+    folder = importlib.resources.files("service.store").joinpath("migrations")
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    return [(file.name.partition("_")[0], _up(file.name, file.read_text())) for file in files]
+
+
+def _up(name: str, text: str) -> str:
+    match = re.search(r"^-- migrate:up\s*$(.*?)^-- migrate:down", text, flags=re.MULTILINE | re.DOTALL)
+    if match is None:
+        raise ValueError(f"{name} lacks '-- migrate:up' and '-- migrate:down'")
+    return match[1]

@@ -1,0 +1,123 @@
+"""What the owner of a session writes: every transaction holds the session's row and checks the epoch under it."""
+
+from collections.abc import Sequence
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from service.domain.errors import LeaseLost, NotFound
+from service.domain.events import Event, NewEvent, PairingProgress
+from service.domain.lease import Lease
+from service.domain.pairing import PairingCode
+from service.domain.records import Account, Session
+from service.domain.session import Credentials, Desired, Transition
+from service.ports import Decide, Resume
+from service.store import rows
+from service.store.database import Connection, Database, Record
+from service.store.log import PayloadCodec, append, lock_log
+from service.store.transitions import lock_session, write_transition
+
+
+class PostgresOwnedSessions:
+    """ports.OwnedSessionStore on Postgres."""
+
+    def __init__(self, database: Database, codec: PayloadCodec) -> None:
+        self._database = database
+        self._codec = codec
+
+    async def observe(
+        self, lease: Lease, decide: Decide, account: Account | None, frames: Sequence[NewEvent]
+    ) -> tuple[Session, Transition, Sequence[Event]]:
+        """Write what `decide` makes of the condition, what became known of the account, and the events."""
+        async with self._database.transaction() as connection:
+            await lock_log(connection, lease.session_id)
+            row = await _lock_owned(connection, lease)
+            before = rows.condition(row)
+            transition = decide(before, row["now"])
+            news = await write_transition(connection, lease.session_id, before, transition, row["now"])
+            if account is not None:
+                await _write_account(connection, lease.session_id, account)
+            events = await append(connection, self._codec, lease.session_id, lease.epoch, [*frames, *news])
+            after = await connection.row("get_session", lease.session_id)
+            assert after is not None  # noqa: S101 - its row is locked
+            return rows.session(after), transition, events
+
+    async def show_code(self, lease: Lease, code: PairingCode, identity: bytes) -> Sequence[Event]:
+        """Bind the session to the identity key and make the code the current one, in one transaction."""
+        async with self._database.transaction() as connection:
+            await lock_log(connection, lease.session_id)
+            row = await _lock_owned(connection, lease)
+            await connection.run("bind_identity", lease.session_id, identity)
+            await connection.run("show_code", lease.session_id, code.text, code.position, code.expire_time)
+            progress = NewEvent(PairingProgress(code.expire_time, code.position), row["now"])
+            return await append(connection, self._codec, lease.session_id, lease.epoch, [progress])
+
+    async def prepare(self, lease: Lease) -> Resume:
+        """What a new process of this session is to be, before it starts and while none runs."""
+        async with self._database.transaction() as connection:
+            try:
+                row = await _lock_owned(connection, lease)
+            except NotFound:
+                # Deleted; only its device may be left.
+                await _delete_discarded(connection, lease.session_id)
+                return Resume(wanted=False)
+            await _delete_discarded(connection, lease.session_id)
+            await connection.run("abandon_messages", lease.session_id, lease.epoch)
+            if row["desired_state"] == Desired.INACTIVE.value:
+                return Resume(wanted=False)
+            return await _resume(connection, lease, row)
+
+
+async def _lock_owned(connection: Connection, lease: Lease) -> Record:
+    row = await lock_session(connection, lease.session_id)
+    if await connection.value("fence", lease.session_id, lease.epoch, lease.incarnation) is None:
+        raise LeaseLost(
+            f"epoch {lease.epoch} of session {lease.session_id!r} is over",
+            metadata={"session_id": lease.session_id, "epoch": str(lease.epoch)},
+        )
+    return row
+
+
+async def _write_account(connection: Connection, session_id: str, account: Account) -> None:
+    await connection.run("write_account", session_id, account.jid, account.lid, account.push_name, account.platform)
+
+
+async def _resume(connection: Connection, lease: Lease, row: Record) -> Resume:
+    now = await connection.row("get_session", lease.session_id)
+    proxy_url = now["proxy_url"] if now is not None else ""
+    if row["device_jid"] is not None:
+        if await connection.value("device_exists", row["device_jid"]):
+            return Resume(True, row["device_jid"], proxy_url=proxy_url)
+        return Resume(True, missing=True)
+    if row["identity_key"] is not None:
+        # A scan may have been accepted without anybody living to write it down.
+        for jid in await _unbound(connection, {row["identity_key"]}):
+            await connection.run("bind_device", lease.session_id, jid)
+            return Resume(True, jid, proxy_url=proxy_url)
+    if row["credentials"] != Credentials.NONE.value:
+        return Resume(True, missing=True)
+    return Resume(True, proxy_url=proxy_url)
+
+
+async def _unbound(connection: Connection, identities: set[bytes]) -> list[str]:
+    """Devices that no session names and that belong to one of these identity keys."""
+    return [
+        row["jid"]
+        for row in await connection.rows("unbound_devices")
+        if _public(bytes(row["identity_key"])) in identities
+    ]
+
+
+def _public(private_key: bytes) -> bytes:
+    """The public identity key of whatsmeow_device.identity_key, which holds the private one (32 bytes)."""
+    return X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
+
+
+async def _delete_discarded(connection: Connection, session_id: str) -> None:
+    discarded = await connection.rows("discarded_identities", session_id)
+    if not discarded:
+        return
+    identities = {bytes(row["identity_key"]) for row in discarded}
+    known = {row["device_jid"] for row in discarded if row["device_jid"] is not None}
+    for jid in known.union(await _unbound(connection, identities)):
+        await connection.run("delete_device", jid)
+    await connection.run("forget_discarded", list(identities))

@@ -1,0 +1,276 @@
+-- Every statement that the service sends to Postgres. `-- name:` starts one; service/store/queries.py reads this file.
+
+-- name: lock_session_log
+-- Order for one session's events. A statement of its own, and the first of its transaction: the transaction must not
+-- have a number yet while it waits, or a later sequence could be visible before an earlier one.
+SELECT pg_advisory_xact_lock(hashtextextended('zap.event:' || $1, 0));
+
+-- name: insert_session
+INSERT INTO zap.session (session_id, name, user_id, labels, proxy_url, create_request_id)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT DO NOTHING
+RETURNING session_id;
+
+-- name: session_by_request
+SELECT session_id FROM zap.session WHERE create_request_id = $1;
+
+-- name: get_session
+SELECT * FROM zap.session_now WHERE session_id = $1;
+
+-- name: list_sessions
+SELECT * FROM zap.session_now
+WHERE
+    session_id > $1
+    AND ($2 = '' OR user_id = $2)
+    AND (cardinality($3::text[]) = 0 OR state = any($3::text[]))
+    AND ($4::jsonb = '{}' OR labels @> $4::jsonb)
+ORDER BY session_id
+LIMIT $5;
+
+-- name: update_session
+UPDATE zap.session SET
+    name = coalesce($2, name),
+    user_id = coalesce($3, user_id),
+    labels = coalesce($4::jsonb, labels),
+    proxy_url = coalesce($5, proxy_url),
+    version = version + 1,
+    update_time = clock_timestamp()
+WHERE session_id = $1;
+
+-- name: lock_session
+-- The row that decides what happens next, and the database's time to decide by.
+SELECT
+    desired_state, state, reason, credentials, attempts, next_attempt_at, replaced_at, identity_key, device_jid,
+    version, clock_timestamp() AS now
+FROM zap.session
+WHERE session_id = $1
+FOR UPDATE;
+
+-- name: fence
+-- Holds only under the session's row lock, which begin_epoch takes too.
+SELECT 1 FROM zap.lease WHERE session_id = $1 AND epoch = $2 AND incarnation = $3;
+
+-- name: current_epoch
+SELECT epoch FROM zap.lease WHERE session_id = $1;
+
+-- name: write_condition
+-- $9 says whether the caller's wishes changed: only then the etag does.
+UPDATE zap.session SET
+    desired_state = $2,
+    state = $3,
+    reason = $4,
+    credentials = $5,
+    attempts = $6,
+    next_attempt_at = $7,
+    replaced_at = $8,
+    version = version + CASE WHEN $9 THEN 1 ELSE 0 END,
+    last_connected_at = CASE
+        WHEN $3 = 'CONNECTED' OR state = 'CONNECTED' THEN clock_timestamp() ELSE last_connected_at
+    END,
+    last_disconnected_at = CASE
+        WHEN state = 'CONNECTED' AND $3 <> 'CONNECTED' THEN clock_timestamp() ELSE last_disconnected_at
+    END,
+    paired_at = CASE
+        WHEN $5 = 'NONE' THEN NULL
+        WHEN $5 = 'CONFIRMED' THEN coalesce(paired_at, clock_timestamp())
+        ELSE paired_at
+    END,
+    update_time = clock_timestamp()
+WHERE session_id = $1;
+
+-- name: write_account
+-- What is not known (an empty string) leaves what was.
+UPDATE zap.session SET
+    account_jid = coalesce(nullif($2, ''), account_jid),
+    account_lid = coalesce(nullif($3, ''), account_lid),
+    push_name = coalesce(nullif($4, ''), push_name),
+    platform = coalesce(nullif($5, ''), platform),
+    device_jid = coalesce(nullif($2, ''), device_jid)
+WHERE session_id = $1;
+
+-- name: note_inbound
+UPDATE zap.session SET last_inbound_at = greatest(last_inbound_at, $2) WHERE session_id = $1;
+
+-- name: bind_identity
+UPDATE zap.session SET identity_key = $2 WHERE session_id = $1;
+
+-- name: bind_device
+UPDATE zap.session SET device_jid = $2, account_jid = $2, credentials = 'UNCONFIRMED' WHERE session_id = $1;
+
+-- name: discard_identity
+-- The session lets go of its device; the device's row is deleted once no process of the session can write it again.
+WITH gone AS (
+    SELECT session_id, identity_key, device_jid FROM zap.session WHERE session_id = $1 AND identity_key IS NOT NULL
+),
+unbound AS (
+    UPDATE zap.session s SET identity_key = NULL, device_jid = NULL FROM gone WHERE s.session_id = gone.session_id
+)
+INSERT INTO zap.discarded_identity (identity_key, session_id, device_jid)
+SELECT identity_key, session_id, device_jid FROM gone
+ON CONFLICT DO NOTHING;
+
+-- name: discarded_identities
+SELECT identity_key, device_jid FROM zap.discarded_identity WHERE session_id = $1;
+
+-- name: forget_discarded
+DELETE FROM zap.discarded_identity WHERE identity_key = any($1::bytea[]);
+
+-- name: device_exists
+SELECT EXISTS (SELECT FROM whatsmeow_device WHERE jid = $1);
+
+-- name: unbound_devices
+-- Devices that no session names: the few whose pairing was interrupted, and any that somebody else put there.
+SELECT jid, identity_key FROM whatsmeow_device d
+WHERE NOT EXISTS (SELECT FROM zap.session s WHERE s.device_jid = d.jid);
+
+-- name: delete_device
+-- Its keys go with it (whatsmeow's foreign keys cascade).
+DELETE FROM whatsmeow_device WHERE jid = $1;
+
+-- name: begin_pairing
+INSERT INTO zap.pairing (session_id, attempt) VALUES ($1, 1)
+ON CONFLICT (session_id) DO UPDATE SET
+    attempt = pairing.attempt + 1,
+    code_text = NULL, code_position = NULL, code_expires_at = NULL, outcome = NULL, reason = '';
+
+-- name: show_code
+UPDATE zap.pairing SET code_text = $2, code_position = $3, code_expires_at = $4
+WHERE session_id = $1 AND outcome IS NULL;
+
+-- name: hide_code
+UPDATE zap.pairing SET code_text = NULL, code_position = NULL, code_expires_at = NULL WHERE session_id = $1;
+
+-- name: end_pairing
+UPDATE zap.pairing SET code_text = NULL, code_position = NULL, code_expires_at = NULL, outcome = $2, reason = $3
+WHERE session_id = $1;
+
+-- name: get_pairing
+SELECT attempt, code_text, code_position, code_expires_at, outcome, reason FROM zap.pairing WHERE session_id = $1;
+
+-- name: delete_session
+DELETE FROM zap.session WHERE session_id = $1;
+
+-- name: next_sequences
+-- Reserves $2 sequences and gives the last one.
+INSERT INTO zap.event_sequence AS s (session_id, last_sequence) VALUES ($1, $2)
+ON CONFLICT (session_id) DO UPDATE SET last_sequence = s.last_sequence + $2
+RETURNING last_sequence;
+
+-- name: known_frames
+SELECT frame FROM zap.event WHERE session_id = $1 AND epoch = $2 AND frame = any($3::bigint[]);
+
+-- name: insert_events
+-- Arrays of equal length, in order; the first sequence is $3.
+INSERT INTO zap.event (session_id, epoch, sequence, frame, time, type, payload)
+SELECT $1, $2, $3 + e.place - 1, e.frame, e.time, e.type, e.payload
+FROM unnest($4::bigint[], $5::timestamptz[], $6::text[], $7::bytea[])
+WITH ORDINALITY AS e (frame, time, type, payload, place)
+ORDER BY e.place
+RETURNING id, sequence;
+
+-- name: claim_leases
+-- Sessions that are due and nobody's: wanted ones, and those that left a device behind to be deleted. Two nodes that
+-- ask at once lock the rows in one order, and the second finds the WHERE no longer true.
+WITH due AS (
+    SELECT s.session_id
+    FROM zap.session s
+    LEFT JOIN zap.lease l ON l.session_id = s.session_id
+    WHERE
+        (
+            s.desired_state = 'ACTIVE' AND s.state <> 'FAILED'
+            AND (s.next_attempt_at IS NULL OR s.next_attempt_at <= clock_timestamp())
+        )
+        AND (l.incarnation IS NULL OR l.expires_at <= clock_timestamp())
+    ORDER BY s.last_connected_at DESC NULLS LAST, s.session_id
+    LIMIT $4
+)
+INSERT INTO zap.lease AS l (session_id, incarnation, node, renewed_at, expires_at)
+SELECT session_id, $1, $2, clock_timestamp(), clock_timestamp() + make_interval(secs => $3) FROM due
+ON CONFLICT (session_id) DO UPDATE SET
+    incarnation = excluded.incarnation,
+    node = excluded.node,
+    renewed_at = excluded.renewed_at,
+    expires_at = excluded.expires_at
+WHERE l.incarnation IS NULL OR l.expires_at <= clock_timestamp()
+RETURNING l.session_id;
+
+-- name: claim_leftovers
+-- Ids with discarded identities that nobody owns: whoever claims them deletes the devices, if need be of a session
+-- that has itself been deleted.
+INSERT INTO zap.lease AS l (session_id, incarnation, node, renewed_at, expires_at)
+SELECT DISTINCT
+    d.session_id, $1::uuid, $2, clock_timestamp(), clock_timestamp() + make_interval(secs => $3)
+FROM zap.discarded_identity d
+LEFT JOIN zap.lease held ON held.session_id = d.session_id
+WHERE held.incarnation IS NULL OR held.expires_at <= clock_timestamp()
+ORDER BY d.session_id
+LIMIT $4
+ON CONFLICT (session_id) DO UPDATE SET
+    incarnation = excluded.incarnation,
+    node = excluded.node,
+    renewed_at = excluded.renewed_at,
+    expires_at = excluded.expires_at
+WHERE l.incarnation IS NULL OR l.expires_at <= clock_timestamp()
+RETURNING l.session_id;
+
+-- name: begin_epoch
+-- Under the session's row lock: a writer of the epoch before has committed, or will find itself fenced.
+UPDATE zap.lease SET
+    epoch = epoch + 1,
+    renewed_at = clock_timestamp(),
+    expires_at = clock_timestamp() + make_interval(secs => $3)
+WHERE session_id = $1 AND incarnation = $2 AND expires_at > clock_timestamp()
+RETURNING epoch;
+
+-- name: renew_leases
+-- One statement for all sessions of a node. An expired lease is not renewed, even if nobody took it.
+UPDATE zap.lease SET
+    renewed_at = clock_timestamp(),
+    expires_at = clock_timestamp() + make_interval(secs => $2)
+WHERE incarnation = $1 AND expires_at > clock_timestamp()
+RETURNING session_id, epoch;
+
+-- name: release_lease
+UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = '' WHERE session_id = $1 AND incarnation = $2;
+
+-- name: next_due
+-- Seconds until the next session becomes due by itself: its lease expires or its next attempt comes. NULL: none.
+SELECT extract(epoch FROM min(greatest(l.expires_at, s.next_attempt_at)) - clock_timestamp())::float8
+FROM zap.session s
+LEFT JOIN zap.lease l ON l.session_id = s.session_id AND l.incarnation IS DISTINCT FROM $1
+WHERE s.desired_state = 'ACTIVE' AND s.state <> 'FAILED' AND greatest(l.expires_at, s.next_attempt_at) > clock_timestamp();
+
+-- name: accept_message
+-- Fenced by itself: a new message is accepted only by the session's owner.
+INSERT INTO zap.message (session_id, request_id, recipient, fingerprint, epoch)
+SELECT $1, $2, $3, $4, l.epoch FROM zap.lease l
+WHERE l.session_id = $1 AND l.epoch = $5 AND l.incarnation = $6 AND l.expires_at > clock_timestamp()
+ON CONFLICT DO NOTHING
+RETURNING *;
+
+-- name: get_message
+SELECT * FROM zap.message WHERE session_id = $1 AND request_id = $2;
+
+-- name: settle_message
+UPDATE zap.message SET
+    state = $3, message_id = $4, detail = $5, sent_time = $6, update_time = clock_timestamp()
+WHERE session_id = $1 AND request_id = $2 AND state = 'ACCEPTED'
+RETURNING *;
+
+-- name: note_acknowledged_send
+UPDATE zap.session SET last_acknowledged_send_at = clock_timestamp() WHERE session_id = $1;
+
+-- name: deliver_messages
+-- Never backwards, and only what was sent: a receipt for a message is proof that it was, whatever we believed.
+UPDATE zap.message SET state = $3, update_time = clock_timestamp()
+WHERE
+    session_id = $1 AND message_id = any($2::text[])
+    AND state = any(CASE WHEN $3 = 'READ' THEN array['SENT', 'DELIVERED'] ELSE array['SENT'] END);
+
+-- name: abandon_messages
+-- Messages that an earlier process was sending: nobody can know any more what became of them.
+UPDATE zap.message SET
+    state = 'OUTCOME_UNKNOWN',
+    detail = 'the session''s process ended before WhatsApp answered',
+    update_time = clock_timestamp()
+WHERE session_id = $1 AND state = 'ACCEPTED' AND epoch < $2;

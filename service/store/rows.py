@@ -1,0 +1,80 @@
+"""Rows of queries.sql to records, and back."""
+
+from service.domain.pairing import PairingCode, PairingOutcome
+from service.domain.records import (
+    Account,
+    Evidence,
+    MessageState,
+    OutboundMessage,
+    Owner,
+    Pairing,
+    Session,
+    StoredCredentials,
+)
+from service.domain.session import Condition, Credentials, Desired, State
+from service.store.database import Record
+
+
+def condition(row: Record) -> Condition:
+    """The condition in a row of zap.session or zap.session_now."""
+    return Condition(
+        desired=Desired(row["desired_state"]),
+        state=State(row["state"]),
+        reason=row["reason"],
+        credentials=Credentials(row["credentials"]),
+        attempts=row["attempts"],
+        next_attempt=row["next_attempt_at"],
+        replaced_at=row["replaced_at"],
+    )
+
+
+def session(row: Record) -> Session:
+    """A row of zap.session_now."""
+    return Session(
+        session_id=row["session_id"],
+        name=row["name"],
+        user_id=row["user_id"],
+        labels=row["labels"],
+        proxy_url=row["proxy_url"],
+        condition=condition(row),
+        account=Account(row["account_jid"], row["account_lid"], row["push_name"], row["platform"]),
+        owner=Owner(row["owner"], row["epoch"], row["lease_expires_at"]) if row["lease_expires_at"] else None,
+        evidence=Evidence(
+            last_connected=row["last_connected_at"],
+            last_disconnected=row["last_disconnected_at"],
+            last_inbound=row["last_inbound_at"],
+            last_acknowledged_send=row["last_acknowledged_send_at"],
+        ),
+        credentials=StoredCredentials(row["creds_size"], row["paired_at"]),
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+        etag=str(row["version"]),
+    )
+
+
+def pairing(row: Record | None) -> Pairing:
+    """A row of zap.pairing; a session that never paired has none."""
+    if row is None:
+        return Pairing(attempt=0, code=None, outcome=None)
+    shown = row["code_text"] is not None
+    return Pairing(
+        attempt=row["attempt"],
+        code=PairingCode(row["code_text"], row["code_position"], row["code_expires_at"]) if shown else None,
+        outcome=PairingOutcome(row["outcome"]) if row["outcome"] else None,
+        reason=row["reason"],
+    )
+
+
+def message(row: Record) -> OutboundMessage:
+    """A row of zap.message."""
+    return OutboundMessage(
+        session_id=row["session_id"],
+        request_id=row["request_id"],
+        to=row["recipient"],
+        state=MessageState(row["state"]),
+        message_id=row["message_id"],
+        detail=row["detail"],
+        create_time=row["create_time"],
+        sent_time=row["sent_time"],
+        update_time=row["update_time"],
+    )

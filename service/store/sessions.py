@@ -1,0 +1,121 @@
+"""Sessions as callers see and change them."""
+
+from collections.abc import Sequence
+
+from service.domain.errors import (
+    AlreadyExists,
+    Conflict,
+    FailedPrecondition,
+    FieldViolation,
+    InvalidArgument,
+    session_not_found,
+)
+from service.domain.events import Event
+from service.domain.records import Pairing, Session
+from service.domain.session import Credentials, Transition
+from service.ports import Changes, Decide, NewSession, SessionFilter
+from service.store import rows
+from service.store.database import Connection, Database
+from service.store.log import PayloadCodec, append, lock_log
+from service.store.transitions import lock_session, write_transition
+
+
+class PostgresSessions:
+    """ports.SessionStore on Postgres."""
+
+    def __init__(self, database: Database, codec: PayloadCodec) -> None:
+        self._database = database
+        self._codec = codec
+
+    async def create(self, new: NewSession) -> Session:
+        """A new session, or the one that the same request made earlier."""
+        async with self._database.transaction() as connection:
+            if await connection.value("insert_session", *_asked(new), new.request_id or None) is None:
+                return await _made_earlier(connection, new)
+            return await _get(connection, new.session_id)
+
+    async def get(self, session_id: str) -> Session:
+        """Raises NotFound."""
+        async with self._database.transaction() as connection:
+            return await _get(connection, session_id)
+
+    async def list(self, chosen: SessionFilter, after: str, limit: int) -> Sequence[Session]:
+        """Sessions with an id behind `after`, in order."""
+        states = [state.value for state in chosen.states]
+        async with self._database.transaction() as connection:
+            found = await connection.rows("list_sessions", after, chosen.user_id, states, dict(chosen.labels), limit)
+        return [rows.session(row) for row in found]
+
+    async def update(self, session_id: str, changes: Changes, etag: str) -> Session:
+        """Change the caller's own fields."""
+        labels = None if changes.labels is None else dict(changes.labels)
+        async with self._database.transaction() as connection:
+            row = await lock_session(connection, session_id)
+            if etag and etag != str(row["version"]):
+                raise Conflict(
+                    f"session {session_id!r} has changed since etag {etag!r}; read it again",
+                    metadata={"session_id": session_id, "etag": etag},
+                )
+            await connection.run("update_session", session_id, changes.name, changes.user_id, labels, changes.proxy_url)
+            return await _get(connection, session_id)
+
+    async def delete(self, session_id: str, *, force: bool) -> None:
+        """Remove it; its device's rows follow when no process can write them any more."""
+        async with self._database.transaction() as connection:
+            row = await lock_session(connection, session_id)
+            if row["credentials"] != Credentials.NONE.value and not force:
+                raise FailedPrecondition(
+                    f"session {session_id!r} is paired: the device would stay linked on the phone. Call Logout first,"
+                    " or delete with force.",
+                    reason="SESSION_PAIRED",
+                    metadata={"session_id": session_id},
+                )
+            await connection.run("discard_identity", session_id)
+            await connection.run("delete_session", session_id)
+
+    async def decide(self, session_id: str, decide: Decide) -> tuple[Session, Transition, Sequence[Event]]:
+        """Write what `decide` makes of the session's condition."""
+        async with self._database.transaction() as connection:
+            await lock_log(connection, session_id)
+            row = await lock_session(connection, session_id)
+            before = rows.condition(row)
+            transition = decide(before, row["now"])
+            news = await write_transition(connection, session_id, before, transition, row["now"])
+            epoch = await connection.value("current_epoch", session_id) or 0
+            events = await append(connection, self._codec, session_id, epoch, news)
+            return await _get(connection, session_id), transition, events
+
+    async def pairing(self, session_id: str) -> tuple[Session, Pairing]:
+        """The session with its pairing in progress or last one."""
+        async with self._database.transaction() as connection:
+            found = await _get(connection, session_id)
+            return found, rows.pairing(await connection.row("get_pairing", session_id))
+
+
+async def _get(connection: Connection, session_id: str) -> Session:
+    row = await connection.row("get_session", session_id)
+    if row is None:
+        raise session_not_found(session_id)
+    return rows.session(row)
+
+
+async def _made_earlier(connection: Connection, new: NewSession) -> Session:
+    """The session that the same request made, if that is what is in the way."""
+    earlier = await connection.value("session_by_request", new.request_id) if new.request_id else None
+    if earlier is None:
+        raise AlreadyExists(
+            f"there is a session {new.session_id!r} already",
+            reason="SESSION_ALREADY_EXISTS",
+            metadata={"session_id": new.session_id},
+        )
+    found = await _get(connection, earlier)
+    if _asked(new) != (found.session_id, found.name, found.user_id, dict(found.labels), found.proxy_url):
+        raise InvalidArgument(
+            [FieldViolation("request_id", f"was used for session {earlier!r} with another content")],
+            reason="REQUEST_ID_REUSED",
+        )
+    return found
+
+
+def _asked(new: NewSession) -> tuple[str, str, str, dict[str, str], str]:
+    return (new.session_id, new.name, new.user_id, dict(new.labels), new.proxy_url)

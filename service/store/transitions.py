@@ -1,0 +1,60 @@
+"""Writing a transition: the condition, what follows for the pairing and the device, and the events, all or nothing."""
+
+from datetime import datetime
+
+from service.domain.errors import session_not_found
+from service.domain.events import NewEvent, PairingProgress, StateChanged
+from service.domain.session import Condition, Transition
+from service.store.database import Connection, Record
+
+
+async def lock_session(connection: Connection, session_id: str) -> Record:
+    """The session's row, locked. Raises NotFound."""
+    row = await connection.row("lock_session", session_id)
+    if row is None:
+        raise session_not_found(session_id)
+    return row
+
+
+async def write_transition(
+    connection: Connection, session_id: str, before: Condition, transition: Transition, now: datetime
+) -> list[NewEvent]:
+    """Write it; returns the events that say so, to be appended in the same transaction."""
+    after = transition.condition
+    if after != before:
+        await _write_condition(connection, session_id, before, after)
+    if transition.erases:
+        await connection.run("discard_identity", session_id)
+    if transition.begins_pairing:
+        await connection.run("begin_pairing", session_id)
+    elif transition.outcome is not None:
+        await connection.run("end_pairing", session_id, transition.outcome.value, after.reason)
+    elif transition.voids_code:
+        await connection.run("hide_code", session_id)
+    return events_of(before, transition, now)
+
+
+async def _write_condition(connection: Connection, session_id: str, before: Condition, after: Condition) -> None:
+    await connection.run(
+        "write_condition",
+        session_id,
+        after.desired.value,
+        after.state.value,
+        after.reason,
+        after.credentials.value,
+        after.attempts,
+        after.next_attempt,
+        after.replaced_at,
+        after.desired is not before.desired,
+    )
+
+
+def events_of(before: Condition, transition: Transition, now: datetime) -> list[NewEvent]:
+    """What consumers are told of a transition: first the pairing's outcome, then the state."""
+    after = transition.condition
+    events = []
+    if transition.outcome is not None:
+        events.append(NewEvent(PairingProgress(outcome=transition.outcome, reason=after.reason), now))
+    if (after.state, after.reason) != (before.state, before.reason):
+        events.append(NewEvent(StateChanged(before.state, after.state, after.reason), now))
+    return events
