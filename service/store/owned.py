@@ -1,6 +1,7 @@
 """What the owner of a session writes: every transaction holds the session's row and checks the epoch under it."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -65,6 +66,14 @@ class PostgresOwnedSessions:
             if row["desired_state"] == Desired.INACTIVE.value:
                 return Resume(wanted=False)
             return await _resume(connection, lease, row)
+
+    async def sweep(self, lease: Lease) -> None:
+        """Delete the devices that the session discarded. Only while no process of it runs."""
+        async with self._database.transaction() as connection:
+            # A session that was deleted has no row to lock, but may have left a device.
+            with suppress(NotFound):
+                await _lock_owned(connection, lease)
+            await _delete_discarded(connection, lease.session_id)
 
 
 async def _lock_owned(connection: Connection, lease: Lease) -> Record:

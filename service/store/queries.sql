@@ -233,6 +233,11 @@ RETURNING session_id, epoch;
 -- name: release_lease
 UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = '' WHERE session_id = $1 AND incarnation = $2;
 
+-- name: unwanted_leases
+SELECT l.session_id FROM zap.lease l
+LEFT JOIN zap.session s ON s.session_id = l.session_id
+WHERE l.incarnation = $1 AND s.desired_state IS DISTINCT FROM 'ACTIVE';
+
 -- name: next_due
 -- Seconds until the next session becomes due by itself: its lease expires or its next attempt comes. NULL: none.
 SELECT extract(epoch FROM min(greatest(l.expires_at, s.next_attempt_at)) - clock_timestamp())::float8
