@@ -75,7 +75,8 @@ lock_digest=$(digest requirements.lock)
 if ! holds "$lock_stamp" "$lock_digest" || ! "$venv_python" -c '' >/dev/null 2>&1; then
   install_requirements "$lock_digest"
 fi
-project_digest=$(digest pyproject.toml)
+# An editable install maps the packages it found, so new ones in generated/ count as a change.
+project_digest=$(ls -d generated/* 2>/dev/null | digest pyproject.toml -)
 if ! holds "$project_stamp" "$project_digest"; then
   install_project "$project_digest"
 fi
