@@ -84,13 +84,15 @@ class Connection:
     def request(self, kind: str, namespace: str, *content: Node) -> asyncio.Future[Node]:
         """Send an iq to the client; the future is its answer (of type result or error), or ConnectionEnded."""
         request_id = secrets.token_hex(8)
-        answer = self._requests[request_id] = asyncio.get_running_loop().create_future()
+        answer = self.expect(request_id)
         self.send(node("iq", {"from": SERVER, "type": kind, "id": request_id, "xmlns": namespace}, *content))
         return answer
 
     def expect(self, name: str) -> asyncio.Future[Node]:
         """A stanza that the client will send of its own accord: `fulfil` delivers it, the connection's end fails it."""
         expected = self._requests[name] = asyncio.get_running_loop().create_future()
+        if self.is_over:
+            self.ended()
         return expected
 
     def fulfil(self, name: str, stanza: Node) -> None:

@@ -124,9 +124,9 @@ def _locate(mappings: list[_Mapping], constant: _Constant, replacement: bytes) -
     size = len(constant.value)
     for mapping in mappings:
         address = mapping.start + constant.file_offset - mapping.file_offset
-        if mapping.start <= address <= mapping.end - size:
-            if ctypes.string_at(address, size) in (constant.value, replacement):
-                return mapping, address
+        is_mapped = mapping.start <= address <= mapping.end - size
+        if is_mapped and ctypes.string_at(address, size) in (constant.value, replacement):
+            return mapping, address
     places = [(mapping, address) for mapping in mappings for address in _occurrences(mapping, constant.value)]
     if len(places) != 1:
         raise CannotAim(

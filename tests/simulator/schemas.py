@@ -1,5 +1,7 @@
 """The messages that the simulator reads and writes: only the fields it has a use for, under their own numbers."""
 
+# ruff: noqa: RUF009  (number() and repeated() make dataclass fields; they are not values)
+
 from __future__ import annotations
 
 from dataclasses import dataclass

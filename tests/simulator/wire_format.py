@@ -129,11 +129,8 @@ class Record:
 def _encode_field(field_number: int, value: int | bytes | str | Record) -> bytes:
     if isinstance(value, int):
         return encode_varint(field_number << 3) + encode_varint(value)
-    if isinstance(value, str):
-        value = value.encode()
-    elif isinstance(value, Record):
-        value = value.encode()
-    return encode_varint(field_number << 3 | 2) + encode_varint(len(value)) + value
+    data = value if isinstance(value, bytes) else value.encode()
+    return encode_varint(field_number << 3 | 2) + encode_varint(len(data)) + data
 
 
 def _decode_value(kind: type, raw: int | bytes) -> object:
