@@ -13,7 +13,6 @@ from service.domain.pairing import PairingCode
 from service.domain.records import Account, MessageState, OutboundMessage, Outcome, Pairing, Session
 from service.domain.session import Condition, State, Transition
 
-
 # --- session processes ------------------------------------------------------------------------------------------
 
 
@@ -76,7 +75,10 @@ class SessionProcess(Protocol):
         """Unlink the device at WhatsApp. Raises CallFailed."""
 
     async def stop(self, grace: float) -> None:
-        """Have it disconnect, hand over what is left and exit; killed after `grace` seconds. Returns when it is dead."""
+        """Have it disconnect, hand over what is left and exit; killed after `grace` seconds.
+
+        Returns when it is dead.
+        """
 
     async def kill(self) -> None:
         """Kill it and return when it is dead. Never returns while it lives, however long that takes."""

@@ -39,6 +39,8 @@ class RedisBus:
         self._to_json = to_json
         self._queue: deque[tuple[str, str | Event]] = deque(maxlen=QUEUE)
         self._filled = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self._emptied.set()
         self._tasks: list[asyncio.Task[None]] = []
         self.dropped = 0
         """Live events that were not published because Redis was away too long."""
@@ -55,8 +57,7 @@ class RedisBus:
         """Publish what waits, for a moment, and disconnect."""
         with suppress(TimeoutError):
             async with asyncio.timeout(1):
-                while self._queue:
-                    await asyncio.sleep(0.01)
+                await self._emptied.wait()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -76,12 +77,14 @@ class RedisBus:
         if len(self._queue) == QUEUE:
             self.dropped += 1
         self._queue.append((channel, item))
+        self._emptied.clear()
         self._filled.set()
 
     async def _publish(self) -> None:
         away = False
         while True:
             if not self._queue:
+                self._emptied.set()
                 self._filled.clear()
                 await self._filled.wait()
             channel, item = self._queue[0]

@@ -65,7 +65,7 @@ class Keeper:
         """One renewal, and what follows from it."""
         sent = time.monotonic()
         # What began after the renewal was sent cannot be in its answer, and need not be.
-        before = [held for held in self._held() if 0 < held.safe_until]
+        before = [held for held in self._held() if held.safe_until > 0]
         try:
             async with asyncio.timeout(self._times.renew_timeout):
                 leases = await self._leases.renew(self._incarnation, self._times.ttl)

@@ -141,7 +141,7 @@ class Reconciler:
     async def _run(self, runner: Runs) -> None:
         try:
             await runner.run()
-        except Exception:  # noqa: BLE001 - one session's fault must not become the node's
+        except Exception:
             log.exception("A session's runner failed; the session is taken up anew.", session_id=runner.session_id)
         finally:
             self._holdings.remove(runner.session_id)

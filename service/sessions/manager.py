@@ -2,12 +2,12 @@
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from service.domain.errors import FailedPrecondition, Unavailable
-from service.domain.pairing import CODES_PER_ATTEMPT, NEXT_CODE_LIFETIME
+from service.domain.pairing import CODES_PER_ATTEMPT, NEXT_CODE_LIFETIME, PairingStep
 from service.domain.records import Session
 from service.domain.session import (
     Activate,
@@ -20,17 +20,19 @@ from service.domain.session import (
     State,
     reduce,
 )
-from service.ports import CallFailed, Changes, NewSession, Publisher, SessionFilter, SessionStore
+from service.ports import CallFailed, Changes, NewSession, Publisher, SessionFilter, SessionStore, Wakeups
+from service.sessions.pairing import pairing_steps
 from service.sessions.roster import Roster
 from service.sessions.runner import Runner
 
 
 class Sessions:
-    """The use-cases of SessionService, StreamQR apart. They write wishes; the owner of a session carries them out."""
+    """The use-cases of SessionService. They write wishes; the owner of a session carries them out."""
 
-    def __init__(self, store: SessionStore, publisher: Publisher, roster: Roster) -> None:
+    def __init__(self, store: SessionStore, publisher: Publisher, wakeups: Wakeups, roster: Roster) -> None:
         self._store = store
         self._publisher = publisher
+        self._wakeups = wakeups
         self._roster = roster
 
     async def create(self, new: NewSession) -> Session:
@@ -114,6 +116,10 @@ class Sessions:
         except CallFailed as error:
             raise _call_failed(session_id, "ask for a pairing code", error) from error
         return code, pairing.code.expire_time + (CODES_PER_ATTEMPT - pairing.code.position) * NEXT_CODE_LIFETIME
+
+    def pairing_steps(self, session_id: str) -> AsyncGenerator[PairingStep, None]:
+        """The steps of its pairing, the current code at once. Closing it leaves nothing behind."""
+        return pairing_steps(self._store, self._wakeups, session_id)
 
     async def _wish(self, session_id: str, wish: Input) -> Session:
         session, _, events = await self._store.decide(session_id, lambda c, now: reduce(c, wish, now))

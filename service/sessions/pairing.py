@@ -1,11 +1,10 @@
 """Follows a pairing for whoever wants to show its codes, on any node: the codes are in Postgres, hints wake us."""
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 
 from service.domain.errors import FailedPrecondition, NotFound, Unavailable
-from service.domain.pairing import PairingCode, PairingOutcome
+from service.domain.pairing import PairingEnded, PairingOutcome, PairingStep, ShownCode
 from service.domain.records import Pairing, Session
 from service.domain.session import Credentials, Desired
 from service.ports import SessionStore, Wakeups
@@ -14,55 +13,30 @@ POLL = 1.0
 """Seconds after which we look again without any hint."""
 
 
-@dataclass(frozen=True)
-class ShownCode:
-    """A code to show; it replaces the one before."""
+async def pairing_steps(store: SessionStore, wakeups: Wakeups, session_id: str) -> AsyncGenerator[PairingStep, None]:
+    """The current code at once, then each new one, then how it ended. Leaves nothing behind when it is closed.
 
-    code: PairingCode
-
-
-@dataclass(frozen=True)
-class PairingEnded:
-    """How it ended; `reason` is a code of service.domain.reasons, empty with PAIRED."""
-
-    outcome: PairingOutcome
-    reason: str = ""
-
-
-PairingStep = ShownCode | PairingEnded
-
-
-class PairingFollower:
-    """Gives the steps of a session's pairing. Leaves nothing behind when its consumer goes."""
-
-    def __init__(self, store: SessionStore, wakeups: Wakeups) -> None:
-        self._store = store
-        self._wakeups = wakeups
-
-    async def steps(self, session_id: str) -> AsyncIterator[PairingStep]:
-        """The current code at once, then each new one, then how it ended.
-
-        Raises, before the first step: NotFound, FailedPrecondition (SESSION_NOT_ACTIVE).
-        """
-        with self._wakeups.listen(session_id) as hints:
-            session, pairing = await self._store.pairing(session_id)
-            if session.condition.credentials is not Credentials.CONFIRMED and not _wanted(session):
-                raise _not_active(session, pairing)
-            shown = None
-            while (ended := _ended(session, pairing)) is None:
-                if pairing.code is not None and pairing.code != shown and pairing.code.expire_time > datetime.now(UTC):
-                    shown = pairing.code
-                    yield ShownCode(shown)
-                await hints.wait(POLL)
-                try:
-                    session, pairing = await self._store.pairing(session_id)
-                except NotFound:
-                    yield PairingEnded(PairingOutcome.CANCELLED, "PAIRING_CANCELLED")
-                    return
-                except Unavailable:
-                    # The stream outlives an outage of the database, and so may the attempt.
-                    continue
-            yield ended
+    Raises, before the first step: NotFound, FailedPrecondition (SESSION_NOT_ACTIVE).
+    """
+    with wakeups.listen(session_id) as hints:
+        session, pairing = await store.pairing(session_id)
+        if session.condition.credentials is not Credentials.CONFIRMED and not _wanted(session):
+            raise _not_active(session, pairing)
+        shown = None
+        while (ended := _ended(session, pairing)) is None:
+            if pairing.code is not None and pairing.code != shown and pairing.code.expire_time > datetime.now(UTC):
+                shown = pairing.code
+                yield ShownCode(shown)
+            await hints.wait(POLL)
+            try:
+                session, pairing = await store.pairing(session_id)
+            except NotFound:
+                yield PairingEnded(PairingOutcome.CANCELLED, "PAIRING_CANCELLED")
+                return
+            except Unavailable:
+                # The stream outlives an outage of the database, and so may the attempt.
+                continue
+        yield ended
 
 
 def _wanted(session: Session) -> bool:

@@ -1,0 +1,1 @@
+"""The session processes' side: the only importer of neonize."""
