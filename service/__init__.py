@@ -1,0 +1,1 @@
+"""WhatsApp sessions as a service."""
