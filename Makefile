@@ -17,7 +17,7 @@ setup: ## Make .venv: what requirements.lock names, and this project (PYTHON=…
 	@scripts/setup.sh
 
 run: setup ## Serve on 127.0.0.1:50051, with Postgres and Valkey of its own unless DATABASE_URL and REDIS_URL are set
-	@ZAP_ENVIRONMENT=development exec $(VENV_PYTHON) -m service serve
+	@exec env ZAP_ENVIRONMENT=development $(VENV_PYTHON) -m service serve
 
 test: setup ## Run every test (PYTEST_ARGS="-k name" runs some)
 	@$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
