@@ -40,7 +40,7 @@ generate-check: setup ## Check that generated/ is what protos/ gives (`make gene
 format: setup ## Repair style: Python and protos
 	@$(VENV_PYTHON) -m ruff check --fix-only --quiet $(PYTHON_SOURCES)
 	@$(VENV_PYTHON) -m ruff format $(PYTHON_SOURCES)
-	@.venv/bin/buf format --write --path protos/zap
+	@BUF_CACHE_DIR=.venv/buf-cache .venv/bin/buf format --write --path protos/zap
 
 lock: ## Write requirements.lock anew from pyproject.toml (needs uv)
 	@command -v uv >/dev/null || { echo 'make lock needs uv: pip install uv' >&2; exit 1; }
