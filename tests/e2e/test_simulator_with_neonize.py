@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.e2e.client_process import ClientProcess
-from tests.simulator.control import SimulatorControl, wait_for
+from tests.simulator.control import SimulatorControl
 from tests.simulator.process import SimulatorProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -290,13 +290,11 @@ async def test_a_held_query_delays_its_caller_only(control: SimulatorControl, st
     jid = await link(control, client, alice)
     await control.hold_queries("usync", jid)
     await client.command("send", to=bob, text="held")
-    await wait_for(lambda: _released(control), 10, "the held query")
+    await control.wait_for_held_queries()
+    assert not client.has_told("sent")
+    assert await control.release_queries() == 1
     await client.expect("sent")
     await control.wait_for_inbox(bob, "held")
-
-
-async def _released(control: SimulatorControl) -> bool | None:
-    return await control.release_queries() > 0 or None
 
 
 async def test_latency(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:

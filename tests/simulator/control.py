@@ -205,6 +205,14 @@ class SimulatorControl:
         """Leave queries of a namespace unanswered until they are released."""
         await self._call("POST", "/faults/hold-queries", {"namespace": namespace, "target": target, "times": times})
 
+    async def wait_for_held_queries(self, count: int = 1, timeout: float = 10.0) -> None:
+        """Wait until so many queries are held."""
+
+        async def held() -> bool | None:
+            return (await self.state()).held_queries >= count or None
+
+        await wait_for(held, timeout, f"{count} held queries")
+
     async def release_queries(self) -> int:
         """Answer the queries that were held; how many."""
         return await self._affect("/faults/release-queries")
