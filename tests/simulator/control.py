@@ -88,7 +88,7 @@ class SimulatorControl:
         await self._call("PATCH", f"/phones/{pn}", {"sends_read_receipts": enabled})
 
     async def scan(self, pn: str, qr_text: str, flaw: str = "none") -> LinkView:
-        """Scan a QR code. Flaws: bad-hmac, passkey, refused-login. Returns when the client has answered."""
+        """Scan a QR code. Flaws: bad-hmac, passkey, refresh, refused-login. Returns when the client has answered."""
         return from_json(LinkView, await self._call("POST", f"/phones/{pn}/scan", {"qr": qr_text, "flaw": flaw}))
 
     async def type_code(self, pn: str, code: str, flaw: str = "none") -> LinkView:
