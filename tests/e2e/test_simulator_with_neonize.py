@@ -306,7 +306,9 @@ async def test_refused_connections(control: SimulatorControl, start: Start, how:
     assert "failed to dial" in (await client.expect("connect-raised"))["text"]
 
 
-async def test_a_held_query_delays_its_caller_only(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:
+async def test_a_held_query_delays_its_caller_only(
+    control: SimulatorControl, start: Start, alice: str, bob: str
+) -> None:
     client = await start()
     jid = await link(control, client, alice)
     await control.hold_queries("usync", jid)
