@@ -11,9 +11,9 @@ from pydantic import SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.domain.addresses import is_anywhere, is_loopback
 from service.domain.lease import LeaseTimes
-from service.protocol.addresses import is_anywhere, is_loopback
-from service.protocol.proxies import hide_password
+from service.domain.proxies import hide_password
 from service.setting_types import (
     Address,
     Function,

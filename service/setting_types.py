@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from service.protocol.addresses import check_address
-from service.protocol.proxies import check_proxy
+from service.domain.addresses import check_address
+from service.domain.proxies import check_proxy
 
 
 def _address(value: str) -> str:

@@ -6,7 +6,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from service.protocol.addresses import split_address
+from service.domain.addresses import split_address
 
 Readiness = Callable[[], Mapping[str, str]]
 """What keeps this node from being ready: a name and a sentence for each; empty when it is ready."""
