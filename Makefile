@@ -1,0 +1,52 @@
+# Every target sets up what it needs; `make` alone lists them.
+# Paths are relative throughout: a checkout may lie in a folder whose name has spaces.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+PYTHON ?=
+export PYTHON
+
+VENV_PYTHON := .venv/bin/python
+PYTHON_SOURCES := service tests scripts
+
+.PHONY: help setup run test demo lint types generate generate-check format lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
+
+setup: ## Make .venv: what requirements.lock names, and this project (PYTHON=… chooses the interpreter)
+	@scripts/setup.sh
+
+run: setup ## Serve on 127.0.0.1:50051, with Postgres and Valkey of its own unless DATABASE_URL and REDIS_URL are set
+	@ZAP_ENVIRONMENT=development exec $(VENV_PYTHON) -m service serve
+
+test: setup ## Run every test (PYTEST_ARGS="-k name" runs some)
+	@$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
+
+demo: setup ## Play the whole story against a simulated WhatsApp
+	@exec $(VENV_PYTHON) -m tests.demo
+
+lint: setup ## Check style, protos, their compatibility, generated code and scripts (`make format` repairs style)
+	@scripts/lint.sh $(PYTHON_SOURCES)
+
+types: setup ## Check the types
+	@$(VENV_PYTHON) -m mypy --strict $(PYTHON_SOURCES)
+
+generate: setup ## Write generated/ from protos/
+	@$(VENV_PYTHON) scripts/generate.py
+
+generate-check: setup ## Check that generated/ is what protos/ gives (`make generate` repairs it)
+	@$(VENV_PYTHON) scripts/generate.py --check
+
+format: setup ## Repair style: Python and protos
+	@$(VENV_PYTHON) -m ruff check --fix-only --quiet $(PYTHON_SOURCES)
+	@$(VENV_PYTHON) -m ruff format $(PYTHON_SOURCES)
+	@.venv/bin/buf format --write --path protos/zap
+
+lock: ## Write requirements.lock anew from pyproject.toml (needs uv)
+	@command -v uv >/dev/null || { echo 'make lock needs uv: pip install uv' >&2; exit 1; }
+	@uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes --upgrade \
+	  --no-emit-index-url --no-annotate --no-header --output-file requirements.lock pyproject.toml
+
+clean: ## Remove .venv and caches; never .data, which holds credentials
+	@rm -rf .venv .venv.lock build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,24 @@
+#!/bin/sh
+# All checks of style, in one go: each runs even if an earlier one failed, and the exit status says whether any did.
+# usage: scripts/lint.sh <python sources…>
+set -eu
+cd "$(dirname "$0")/.."
+
+failed=0
+check() {
+  printf 'lint: %s\n' "$*"
+  "$@" || failed=1
+}
+
+check .venv/bin/python -m ruff check --quiet "$@"
+check .venv/bin/python -m ruff format --check --quiet "$@"
+check .venv/bin/buf lint
+check .venv/bin/buf format --diff --exit-code --path protos/zap
+check scripts/breaking.sh
+check .venv/bin/python scripts/generate.py --check
+if command -v shellcheck >/dev/null 2>&1; then
+  check shellcheck scripts/*.sh .ci/run
+else
+  echo 'lint: shellcheck is not installed here; scripts not checked'
+fi
+exit "$failed"

@@ -1,0 +1,89 @@
+"""Databases for every test: one server of each kind for the session (under xdist: for each worker), one database each.
+
+async def test_something(database_url: str, redis_url: str) -> None: ...
+"""
+
+import asyncio
+import importlib
+import importlib.util
+import shutil
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from service.embedded import EmbeddedPostgres, EmbeddedValkey
+
+MIGRATIONS = "service.store.migrations"
+TEMPLATE = "zap_template"
+
+
+async def migrate(url: str) -> None:
+    """Bring the template database to the newest schema: the one seam between these fixtures and the store."""
+    if importlib.util.find_spec("service.store") is None or importlib.util.find_spec(MIGRATIONS) is None:
+        return
+    await importlib.import_module(MIGRATIONS).migrate(url)
+
+
+@pytest.fixture(scope="session")
+def server_folder() -> Iterator[Path]:
+    """A folder that the account of Postgres can reach: pytest's own tmp_path is closed to all but its user."""
+    folder = Path(tempfile.mkdtemp(prefix="zap-tests-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+async def postgres_server(server_folder: Path) -> AsyncIterator[EmbeddedPostgres]:
+    async with EmbeddedPostgres(server_folder, durable=False, die_with_starter=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def valkey_server(server_folder: Path) -> AsyncIterator[EmbeddedValkey]:
+    async with EmbeddedValkey(server_folder, die_with_starter=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def postgres_admin(postgres_server: EmbeddedPostgres) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """A connection that makes and drops the tests' databases."""
+    connection = await asyncpg.connect(postgres_server.url_of("postgres"))
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture(scope="session")
+async def database_template(
+    postgres_server: EmbeddedPostgres, postgres_admin: "asyncpg.Connection[asyncpg.Record]"
+) -> str:
+    """The name of a migrated database that each test gets a copy of."""
+    await postgres_admin.execute(f"CREATE DATABASE {TEMPLATE}")
+    await migrate(postgres_server.url_of(TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture
+async def database_url(
+    postgres_server: EmbeddedPostgres,
+    postgres_admin: "asyncpg.Connection[asyncpg.Record]",
+    database_template: str,
+) -> AsyncIterator[str]:
+    """A migrated, empty database of the test's own."""
+    name = f"test_{uuid.uuid4().hex}"
+    await postgres_admin.execute(f"CREATE DATABASE {name} TEMPLATE {database_template}")
+    yield postgres_server.url_of(name)
+    await asyncio.shield(postgres_admin.execute(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+async def redis_url(valkey_server: EmbeddedValkey) -> AsyncIterator[str]:
+    """An empty Redis."""
+    yield valkey_server.url
+    async with Redis.from_url(valkey_server.url) as redis:
+        await redis.flushall()

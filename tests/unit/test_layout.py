@@ -1,0 +1,142 @@
+"""The rooms of service/ know each other only in the directions that the design draws, and stay small."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LONGEST_FILE = 500
+EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "models", "misc"}
+
+# What each room may import of service/, besides itself. A room that is absent here is refused: its arrows are to be drawn.
+# `generated` stands for the parsers of the protos (zap, buf): the edges of the service speak them, its core does not.
+ARROWS: dict[str, set[str]] = {
+    "__main__": {"app", "cli", "config"},
+    "app": {"*"},
+    "cli": {"app", "config", "generated"},
+    "config": {"domain"},
+    "ports": {"domain"},
+    "domain": set(),
+    "sessions": {"ports", "domain"},
+    "ownership": {"ports", "domain"},
+    "rpc": {"sessions", "ownership.router", "ports", "domain", "generated"},
+    "pool": {"ports", "domain", "generated"},
+    "store": {"ports", "domain", "generated"},
+    "bus": {"ports", "domain", "generated"},
+    "telemetry": {"ports", "domain", "generated"},
+    "whatsapp": {"pool.wire", "domain", "generated"},
+    "embedded": set(),
+}
+GENERATED = {"zap", "buf"}
+
+
+def imports_of(tree: ast.Module, package: str) -> Iterator[str]:
+    """Yield the full names of all that a module imports, in functions and under TYPE_CHECKING too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def may_import(room: str, target: str) -> bool:
+    """Whether a module of a room may import a name."""
+    if target.partition(".")[0] in GENERATED:
+        return not ARROWS[room].isdisjoint({"generated", "*"})
+    if not target.startswith("service."):
+        return True
+    inner = target.removeprefix("service.")
+    if inner.partition(".")[0] == room or "*" in ARROWS[room]:
+        return True
+    return any(inner == allowed or inner.startswith(f"{allowed}.") for allowed in ARROWS[room])
+
+
+def faults(name: str, source: str) -> Iterator[str]:
+    """Yield what is wrong with one file, given by its path below service/."""
+    parts = Path(name).with_suffix("").parts
+    if name == "__init__.py":
+        parts = ("app",)
+    room = parts[0]
+    tree = ast.parse(source)
+    if room not in ARROWS:
+        yield f"{name}: the room {room!r} has no arrows in tests/unit/test_layout.py"
+        return
+    if (lines := source.count("\n")) > LONGEST_FILE:
+        yield f"{name}: {lines} lines, more than {LONGEST_FILE}"
+    yield from (f"{name}: the name {part!r} says nothing" for part in parts if part in EMPTY_NAMES)
+    for target in imports_of(tree, ".".join(["service", *parts[:-1]])):
+        if not may_import(room, target):
+            yield f"{name}: {room} may not import {target}"
+        if target.partition(".")[0] == "neonize" and room != "whatsapp":
+            yield f"{name}: only whatsapp may import neonize"
+        if room == "domain" and not in_reach_of_domain(target):
+            yield f"{name}: domain may import the standard library only, not {target}"
+    if room == "domain" and any(isinstance(node, (ast.Await, ast.AsyncFunctionDef)) for node in ast.walk(tree)):
+        yield f"{name}: domain may not await"
+
+
+def in_reach_of_domain(target: str) -> bool:
+    """Whether domain may import a name: the standard library without its event loop, or domain itself."""
+    top = target.partition(".")[0]
+    return target.startswith("service.domain") or (top in sys.stdlib_module_names and top != "asyncio")
+
+
+def test_the_rooms_of_the_service_keep_to_their_arrows() -> None:
+    service = ROOT / "service"
+    found = [
+        fault
+        for path in sorted(service.rglob("*.py"))
+        for fault in faults(str(path.relative_to(service)), path.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "complaint"),
+    [
+        ("domain/session.py", "import asyncpg", "standard library only"),
+        ("domain/session.py", "import asyncio", "standard library only"),
+        ("domain/session.py", "async def f():\n    pass", "may not await"),
+        ("domain/session.py", "from service.ports import Store", "domain may not import service.ports"),
+        ("domain/session.py", "from zap.v1 import session_pb2", "domain may not import zap"),
+        ("sessions/manager.py", "from service.store.events import append", "sessions may not import"),
+        ("sessions/manager.py", "def f():\n    import service.bus", "sessions may not import service.bus"),
+        ("ownership/keeper.py", "from ..store import leases", "ownership may not import service.store.leases"),
+        ("ownership/keeper.py", "from zap.v1 import session_pb2", "ownership may not import zap"),
+        ("rpc/sessions.py", "from service.ownership.keeper import Keeper", "rpc may not import"),
+        ("rpc/sessions.py", "from service.ownership import keeper", "rpc may not import"),
+        ("store/events.py", "from service.sessions import runner", "store may not import"),
+        ("whatsapp/client.py", "from service.pool.supervisor import Supervisor", "whatsapp may not import"),
+        ("pool/process.py", "import neonize", "only whatsapp may import neonize"),
+        ("app.py", "from neonize.aioze import client", "only whatsapp may import neonize"),
+        ("__main__.py", "from service.store import database", "__main__ may not import"),
+        ("store/utils.py", "", "says nothing"),
+        ("common/names.py", "", "no arrows"),
+        ("store/events.py", "\n" * 501, "501 lines"),
+    ],
+)
+def test_a_breach_is_found(name: str, source: str, complaint: str) -> None:
+    assert any(complaint in fault for fault in faults(name, source))
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("app.py", "from service.store import database\nfrom service.rpc import server"),
+        ("rpc/sessions.py", "from service.ownership.router import Router\nfrom zap.v1 import session_pb2"),
+        ("rpc/sessions.py", "from service.ownership import router"),
+        (
+            "whatsapp/client.py",
+            "import neonize\nfrom service.pool.wire import Frame\nfrom service.domain import events",
+        ),
+        ("domain/session.py", "import dataclasses\nfrom service.domain.events import Event\nfrom . import lease"),
+        ("store/events.py", "import asyncpg\nfrom .database import Database"),
+    ],
+)
+def test_what_the_design_draws_is_allowed(name: str, source: str) -> None:
+    assert list(faults(name, source)) == []
