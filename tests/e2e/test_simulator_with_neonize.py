@@ -1,0 +1,309 @@
+"""The simulator, as the real neonize sees it. Each test has people of its own; the simulator is shared."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.e2e.client_process import ClientProcess
+from tests.simulator.control import SimulatorControl, wait_for
+from tests.simulator.process import SimulatorProcess
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+_numbers = itertools.count(491510000001)
+Start = Callable[..., Awaitable[ClientProcess]]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def simulator() -> AsyncIterator[SimulatorProcess]:
+    async with SimulatorProcess() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def control(simulator: SimulatorProcess) -> AsyncIterator[SimulatorControl]:
+    yield simulator.control
+    await simulator.control.clear_faults()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def start(simulator: SimulatorProcess, tmp_path: Path) -> AsyncIterator[Start]:
+    """Starts clients; a second one with the same name has the same store."""
+    clients = []
+
+    async def start_client(name: str = "client", *, through_proxy: bool = False) -> ClientProcess:
+        environment = simulator.environment(through_proxy=through_proxy)
+        client = await ClientProcess.start(tmp_path / f"{name}.db", environment)
+        clients.append(client)
+        return client
+
+    yield start_client
+    await asyncio.gather(*(client.kill() for client in clients))
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def alice(control: SimulatorControl) -> str:
+    return (await control.create_phone(str(next(_numbers)), "Alice")).pn
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def bob(control: SimulatorControl) -> str:
+    return (await control.create_phone(str(next(_numbers)), "Bob")).pn
+
+
+async def link(control: SimulatorControl, client: ClientProcess, pn: str) -> str:
+    """Scan the client's code with this person's phone; the new device's address."""
+    qr = await client.expect("qr")
+    result = await control.scan(pn, qr["text"])
+    assert result.outcome == "paired" and result.jid is not None
+    await client.expect("connected")
+    return result.jid
+
+
+async def test_pairs_by_qr_and_exchanges_texts(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:
+    client = await start()
+    jid = await link(control, client, alice)
+    assert (await client.expect("status"))["text"] == "success"
+    await client.expect("paired", user=alice)
+
+    message_id = await control.write(bob, alice, "Hallo Alice 👋")
+    assert (await client.expect("message", text="Hallo Alice 👋"))["id"] == message_id
+    await control.wait_for_receipt(bob, message_id)
+
+    sent_id = await client.send(bob, "Hallo Bob")
+    arrived = await control.wait_for_inbox(bob, "Hallo Bob")
+    assert (arrived.id, arrived.sender, arrived.times) == (sent_id, alice, 1)
+    await client.expect("receipt", type=1, ids=[sent_id])
+    assert (await control.wait_for_inbox(alice, "Hallo Bob")).to == bob, "the own phone sees what its device wrote"
+
+    await control.mark_read(bob, sent_id)
+    await client.expect("receipt", type=4, ids=[sent_id])
+
+    device = await control.device(jid)
+    assert (device.logins, device.overlaps, device.messages.sent, device.messages.retry_receipted) == (1, 0, 1, 0)
+    await control.wait_for_device(jid, lambda it: it.queue == 0)
+    assert device.one_time_prekeys > 40
+
+
+async def test_pairs_through_the_proxy(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:
+    client = await start(through_proxy=True)
+    await link(control, client, alice)
+    await client.send(bob, "through the proxy")
+    await control.wait_for_inbox(bob, "through the proxy")
+
+
+async def test_pairs_by_code(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:
+    client = await start()
+    await client.expect("qr")
+    await client.command("pair_phone", pn=alice)
+    code = (await client.expect("code"))["text"]
+    assert (await control.type_code(alice, "AAAA-AAAA")).outcome == "wrong-code"
+    await client.command("pair_phone", pn=alice)
+    code = (await client.expect("code"))["text"]
+    assert (await control.type_code(alice, code)).outcome == "paired"
+    await client.expect("connected")
+    await control.write(bob, alice, "by code")
+    await client.expect("message", text="by code")
+
+
+async def test_own_phone_writes(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:
+    client = await start()
+    await link(control, client, alice)
+    await control.write(alice, bob, "from my phone")
+    assert (await client.expect("message", text="from my phone"))["is_from_me"]
+    await control.wait_for_inbox(bob, "from my phone")
+
+
+async def test_reconnects_after_a_drop(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:
+    client = await start()
+    jid = await link(control, client, alice)
+    assert await control.drop(jid) == 1
+    await client.expect("disconnected")
+    await client.expect("connected")
+    device = await control.device(jid)
+    assert (device.logins, device.overlaps, device.most_connections) == (2, 0, 1)
+    assert device.intervals[0].disconnected_at is not None
+    assert device.intervals[0].disconnected_at <= device.intervals[1].connected_at
+    await control.write(bob, alice, "after the drop")
+    await client.expect("message", text="after the drop")
+
+
+async def test_restarts_without_a_scan_and_gets_what_waited(
+    control: SimulatorControl, start: Start, alice: str, bob: str
+) -> None:
+    first = await start()
+    jid = await link(control, first, alice)
+    await first.kill()
+    await control.wait_for_device(jid, lambda it: it.connections == 0)
+    ids = [await control.write(bob, alice, f"while away {number}") for number in range(3)]
+    assert (await control.device(jid)).queue >= 3
+
+    second = await start()
+    await second.expect("connected")
+    assert [(await second.expect("message"))["id"] for _ in ids] == ids, "in order"
+    assert not second.has_told("qr")
+    device = await control.wait_for_device(jid, lambda it: it.queue == 0)
+    assert device.overlaps == 0
+
+
+async def test_a_message_lost_before_its_ack_arrives_once(
+    control: SimulatorControl, start: Start, alice: str, bob: str
+) -> None:
+    client = await start()
+    jid = await link(control, client, alice)
+    await client.send(bob, "introduction")
+    await control.drop_before_ack(jid)
+    await client.send(bob, "once")
+    arrived = await control.wait_for_inbox(bob, "once")
+    assert arrived.times == 1
+    assert (await control.device(jid)).messages.resent == 1
+
+
+async def test_bad_hmac_fails_the_pairing(control: SimulatorControl, start: Start, alice: str) -> None:
+    client = await start()
+    qr = await client.expect("qr")
+    failures = (await control.state()).pairing.failures
+    result = await control.scan(alice, qr["text"], flaw="bad-hmac")
+    assert (result.outcome, result.detail) == ("refused-by-client", "hmac-mismatch")
+    await client.expect("status", text="error")
+    assert (await control.state()).pairing.failures == failures + 1
+    assert (await control.phone(alice)).devices == []
+
+
+async def test_a_passkey_request_is_seen_in_the_login_status(
+    control: SimulatorControl, start: Start, alice: str
+) -> None:
+    client = await start()
+    qr = await client.expect("qr")
+    result = await control.scan(alice, qr["text"], flaw="passkey")
+    assert result.outcome == "passkey-requested"
+    await client.expect("status", text="passkey-request")
+
+
+async def test_refused_at_first_login_is_never_paired(control: SimulatorControl, start: Start, alice: str) -> None:
+    client = await start()
+    qr = await client.expect("qr")
+    await control.scan(alice, qr["text"], flaw="refused-login")
+    await client.expect("logged-out", on_connect=True)
+    assert (await control.phone(alice)).devices == []
+    again = await start("client")
+    await again.expect("qr")
+
+
+@pytest.mark.parametrize("step", ["pair-success", "515", "login"])
+async def test_a_client_killed_between_scan_and_login(
+    control: SimulatorControl, start: Start, alice: str, step: str
+) -> None:
+    client = await start()
+    qr = await client.expect("qr")
+    await control.hold(step)
+    scan = asyncio.create_task(control.scan(alice, qr["text"]))
+    await control.wait_for_held(step)
+    await client.kill()
+    await control.release(step)
+    result = await scan
+    again = await start()
+    if step == "pair-success":
+        assert result.outcome == "client-gone"
+        await again.expect("qr")
+    else:
+        await again.expect("connected")
+        assert not again.has_told("qr")
+
+
+async def test_replaced_by_a_second_client(control: SimulatorControl, start: Start, alice: str, tmp_path: Path) -> None:
+    client = await start("original")
+    jid = await link(control, client, alice)
+    for file in tmp_path.glob("original.db*"):
+        (tmp_path / file.name.replace("original", "copy")).write_bytes(file.read_bytes())
+    copy = await start("copy")
+    await copy.expect("connected")
+    await client.expect("replaced")
+    device = await control.wait_for_device(jid, lambda it: it.connections == 1)
+    assert (device.overlaps, device.replaced, device.logins, device.most_connections) == (1, 1, 2, 2)
+
+
+async def test_logged_out_while_connected(control: SimulatorControl, start: Start, alice: str) -> None:
+    client = await start()
+    jid = await link(control, client, alice)
+    assert await control.log_out(jid) == 1
+    await client.expect("logged-out", on_connect=False)
+    assert (await control.device(jid)).removed == "logged out on the phone"
+
+
+async def test_logged_out_while_away(control: SimulatorControl, start: Start, alice: str) -> None:
+    client = await start()
+    jid = await link(control, client, alice)
+    await client.kill()
+    await control.log_out(jid)
+    again = await start()
+    await again.expect("logged-out", on_connect=True)
+
+
+async def test_logs_itself_out(control: SimulatorControl, start: Start, alice: str) -> None:
+    client = await start()
+    jid = await link(control, client, alice)
+    await client.command("log_out")
+    await client.expect("logged-out-by-itself")
+    device = await control.wait_for_device(jid, lambda it: it.removed is not None)
+    assert device.connections <= 1
+
+
+async def test_failures_at_login(control: SimulatorControl, start: Start, alice: str) -> None:
+    client = await start()
+    jid = await link(control, client, alice)
+    await control.fail(503, jid)
+    await control.drop(jid)
+    await client.expect("connected", timeout=10)
+    assert (await control.device(jid)).failed_logins == 1
+    await control.ban(jid, code=101, expire=60)
+    banned = await client.expect("banned")
+    assert (banned["code"], banned["expire"]) == (1, 60) or banned["code"] == 101
+
+
+async def test_kicked_with_a_stream_error(control: SimulatorControl, start: Start, alice: str) -> None:
+    client = await start()
+    jid = await link(control, client, alice)
+    assert await control.kick(jid, 500) == 1
+    await client.expect("stream-error", code="500")
+    await client.expect("connected")
+    assert (await control.device(jid)).overlaps == 0
+
+
+@pytest.mark.parametrize("how", ["abort", "http", "tls"])
+@pytest.mark.parametrize("through_proxy", [False, True])
+async def test_refused_connections(control: SimulatorControl, start: Start, how: str, through_proxy: bool) -> None:
+    await control.refuse_connections(how)
+    client = await start(through_proxy=through_proxy)
+    assert "failed to dial" in (await client.expect("connect-raised"))["text"]
+
+
+async def test_a_held_query_delays_its_caller_only(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:
+    client = await start()
+    jid = await link(control, client, alice)
+    await control.hold_queries("usync", jid)
+    await client.command("send", to=bob, text="held")
+    await wait_for(lambda: _released(control), 10, "the held query")
+    await client.expect("sent")
+    await control.wait_for_inbox(bob, "held")
+
+
+async def _released(control: SimulatorControl) -> bool | None:
+    return await control.release_queries() > 0 or None
+
+
+async def test_latency(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:
+    client = await start()
+    await link(control, client, alice)
+    await client.send(bob, "introduction")
+    await control.set_latency(0.3)
+    sent_at = time.monotonic()
+    await client.send(bob, "late")
+    assert time.monotonic() - sent_at >= 0.3

@@ -1,0 +1,245 @@
+"""The WhatsApp server: lets clients in, links them or logs them in, and handles what they send."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from tests.simulator.accounts import Companion, Directory
+from tests.simulator.binary_xml import BinaryXmlError, Node, node
+from tests.simulator.bookkeeping import Ledger
+from tests.simulator.connection import Connection, accept
+from tests.simulator.faults import Faults
+from tests.simulator.gates import Step
+from tests.simulator.jid import SERVER
+from tests.simulator.linking import Candidate, Linking
+from tests.simulator.linking_code import CodeLinking
+from tests.simulator.noise import HandshakeError, ServerIdentity
+from tests.simulator.queries import Queries
+from tests.simulator.router import Router
+from tests.simulator.schemas import DevicePairingData
+from tests.simulator.transport import ConnectionEnded, FrameStream
+from tests.simulator.wire_format import WireError
+
+log = logging.getLogger(__name__)
+
+_NOT_LINKED = 401
+#: Receipts about a device's own messages and its housekeeping concern nobody else.
+_NOT_RELAYED = frozenset({"peer_msg", "hist_sync", "sender"})
+
+
+class WhatsAppServer:
+    """Serves connections; whom it knows and what goes wrong are given to it."""
+
+    def __init__(
+        self,
+        identity: ServerIdentity,
+        directory: Directory,
+        router: Router,
+        linking: Linking,
+        code_linking: CodeLinking,
+        queries: Queries,
+        faults: Faults,
+        ledger: Ledger,
+    ) -> None:
+        self._identity = identity
+        self._directory = directory
+        self._router = router
+        self._linking = linking
+        self._code_linking = code_linking
+        self._queries = queries
+        self._faults = faults
+        self._ledger = ledger
+        self._connections: set[Connection] = set()
+
+    async def serve(self, stream: FrameStream) -> None:
+        """Serve one client to its end. Whatever it sends, this returns."""
+        try:
+            connection = await accept(stream, self._identity, lambda: self._faults.latency)
+        except (HandshakeError, ConnectionEnded, WireError, TimeoutError) as error:
+            self._ledger.rubbish += 1
+            log.debug("no handshake: %s", error)
+            stream.abort()
+            return
+        self._connections.add(connection)
+        self._ledger.connections += 1
+        try:
+            await self._serve(connection)
+        except ConnectionEnded as error:
+            log.debug("connection ended: %s", error)
+        except (HandshakeError, BinaryXmlError, WireError) as error:
+            self._ledger.rubbish += 1
+            log.warning("connection cut: %s", error)
+            connection.abort()
+        except Exception:
+            # One client's stanza must not take the others' server down; the traceback is the bug report.
+            log.exception("connection cut: a stanza could not be handled")
+            connection.abort()
+        finally:
+            self._ledger.connections -= 1
+            self._connections.discard(connection)
+            connection.ended()
+
+    def cut_all(self) -> int:
+        """Cut every connection; how many."""
+        for connection in list(self._connections):
+            connection.abort()
+        return len(self._connections)
+
+    async def _serve(self, connection: Connection) -> None:
+        data = connection.payload.device_pairing_data
+        if data is not None:
+            await self._serve_candidate(connection, data)
+            return
+        await self._faults.gates.passed(Step.LOGIN)
+        device = self._directory.companion_of(connection.client_static)
+        if not self._refuse(connection, device) and device is not None:
+            await self._serve_device(connection, device)
+            return
+        while True:  # until the client has read why, and hung up
+            await connection.receive()
+
+    # --- clients that are not linked yet
+
+    async def _serve_candidate(self, connection: Connection, data: DevicePairingData) -> None:
+        candidate = Candidate(connection, data)
+        failure = self._faults.login_failure(frozenset({"unpaired"}))
+        if failure is not None:
+            connection.end(_failure(failure.reason, failure.code, failure.expire))
+        else:
+            self._linking.welcome(candidate)
+        try:
+            while True:
+                stanza = await connection.receive()
+                if stanza.tag == "iq":
+                    self._answer_candidate(candidate, stanza)
+        finally:
+            self._linking.farewell(candidate)
+            self._code_linking.farewell(candidate)
+
+    def _answer_candidate(self, candidate: Candidate, query: Node) -> None:
+        content = []
+        registration = query.find("link_code_companion_reg")
+        if registration is not None and registration.text("stage") == "companion_hello":
+            content.append(self._code_linking.hello(candidate, registration))
+        elif registration is not None:
+            self._code_linking.finish(candidate.connection, registration)
+        candidate.connection.send(node("iq", {"from": SERVER, "type": "result", "id": query.text("id")}, *content))
+
+    # --- linked devices
+
+    def _refuse(self, connection: Connection, device: Companion | None) -> bool:
+        """Answer a login with a failure, if it is to fail."""
+        if device is None:
+            log.info("login of a device that is not linked (any more)")
+            connection.end(_failure(_NOT_LINKED))
+            return True
+        failure = self._faults.login_failure(device.addresses)
+        if failure is None:
+            return False
+        device.record.failed_logins += 1
+        connection.end(_failure(failure.reason, failure.code, failure.expire))
+        return True
+
+    async def _serve_device(self, connection: Connection, device: Companion) -> None:
+        previous = device.connection
+        if previous is not None and previous.is_open:
+            device.record.overlaps += 1
+            self.replace(device)
+        interval = device.attach(connection)
+        try:
+            connection.send(
+                node(
+                    "success", {"t": int(time.time()), "lid": device.lid, "location": "sim", "props": 0, "creation": 0}
+                )
+            )
+            device.send_queue(connection)
+            while True:
+                self._handle(connection, device, await connection.receive())
+        finally:
+            device.detach(connection, interval)
+
+    def replace(self, device: Companion) -> None:
+        """End a device's connection as if another one had logged in."""
+        if device.connection is not None and not device.connection.is_over:
+            device.record.replaced += 1
+            device.connection.end(node("stream:error", {}, node("conflict", {"type": "replaced"})))
+
+    def _handle(self, connection: Connection, device: Companion, stanza: Node) -> None:
+        if stanza.tag == "iq":
+            self._handle_query(connection, device, stanza)
+        elif stanza.tag == "message":
+            self._handle_message(connection, device, stanza)
+        elif stanza.tag == "receipt":
+            self._handle_receipt(connection, device, stanza)
+        elif stanza.tag == "ack":
+            self._handle_ack(device, stanza)
+        elif stanza.tag not in ("presence", "chatstate", "ib") and self._ledger.note_unknown(stanza.tag):
+            log.warning("unknown stanza <%s>, ignored", stanza.tag)
+
+    def _handle_query(self, connection: Connection, device: Companion, query: Node) -> None:
+        namespace = query.text("xmlns")
+        if namespace == "w:p" and self._faults.is_keepalive_muted(device.addresses):
+            return
+
+        def answer() -> None:
+            connection.send(self._queries.answer(device, query))
+
+        if not self._faults.hold_query(device.addresses, namespace, answer):
+            answer()
+
+    def _handle_message(self, connection: Connection, device: Companion, message: Node) -> None:
+        counts = device.record.messages
+        cut = self._faults.drop_before_ack(device.addresses)
+        is_complete = True
+        if cut is None or cut.is_taken:
+            is_complete = self._take_message(device, message)
+        if cut is not None:
+            log.info("connection of %s cut before the ack of message %s", device.jid, message.text("id"))
+            connection.abort()
+            return
+        ack = {"class": "message", "id": message.text("id"), "from": message.attrs.get("to"), "t": int(time.time())}
+        if not is_complete:
+            # Tells the client that it does not know everybody's devices: it forgets what it thought it knew.
+            ack["phash"] = f"2:{counts.sent}"
+        connection.send(node("ack", ack))
+
+    def _take_message(self, device: Companion, message: Node) -> bool:
+        """Route a message unless it is a repetition; False if it does not reach every device that it should."""
+        counts = device.record.messages
+        is_answer_to_retry = message.find("participants") is None
+        if not is_answer_to_retry and device.is_repeated(message.text("id")):
+            counts.resent += 1
+            return True
+        counts.sent += 1
+        return self._router.message(device, message)
+
+    def _handle_receipt(self, connection: Connection, device: Companion, receipt: Node) -> None:
+        kind = receipt.text("type")
+        listed = receipt.find("list")
+        ids = [receipt.text("id"), *(item.text("id") for item in (listed.children if listed else []))]
+        for message_id in ids:
+            if device.queue.confirm_message(message_id):
+                device.record.messages.receipted += kind != "retry"
+        device.record.messages.retry_receipted += kind == "retry"
+        connection.send(
+            node(
+                "ack",
+                {
+                    "class": "receipt",
+                    "id": receipt.text("id"),
+                    "from": receipt.attrs.get("to", SERVER),
+                    "type": kind or None,
+                },
+            )
+        )
+        if kind not in _NOT_RELAYED:
+            self._router.receipt(device, receipt)
+
+    def _handle_ack(self, device: Companion, ack: Node) -> None:
+        if device.queue.confirm_ack(ack) and ack.text("class") == "message":
+            device.record.messages.receipted += 1
+
+
+def _failure(reason: int, code: int | None = None, expire: int | None = None) -> Node:
+    return node("failure", {"reason": reason, "code": code, "expire": expire, "t": int(time.time())})

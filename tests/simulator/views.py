@@ -1,0 +1,138 @@
+"""What the control interface says about the simulator, as dataclasses that both of its ends share."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from tests.simulator.bookkeeping import Interval, MessageCounts, PairingCounts
+
+View = TypeVar("View")
+
+
+@dataclass
+class Addresses:
+    """Where a simulator is reached, and what makes clients trust it."""
+
+    control: str  #: base URL of the control interface
+    websocket: str  #: ws:// URL for clients whose URL is patched (ZAP_SIMULATOR_URL)
+    proxy: str  #: http:// URL of the CONNECT proxy
+    noise_root: str  #: hexadecimal root key (ZAP_SIMULATOR_NOISE_ROOT)
+    ca: str  #: file with the certificate authority for clients that come through the proxy (SSL_CERT_FILE)
+
+
+@dataclass
+class PhoneView:
+    """A phone and the devices linked to it."""
+
+    pn: str
+    lid: str
+    push_name: str
+    devices: list[str]
+    #: messages that arrived and could not be decrypted
+    unreadable: int
+    sends_read_receipts: bool
+
+
+@dataclass
+class LinkView:
+    """How a linking attempt ended (see `linking.Outcome`)."""
+
+    outcome: str
+    detail: str = ""
+    jid: str | None = None
+    lid: str | None = None
+
+
+@dataclass
+class InboxView:
+    """A message as a phone shows it; `times` is more than 1 if somebody repeated it."""
+
+    id: str
+    sender: str
+    sender_device: int
+    to: str
+    text: str
+    timestamp: float
+    times: int
+
+
+@dataclass
+class ReceiptView:
+    """What a device said about a message: "delivered", "inactive" (delivered, nobody looking), "read", "retry"."""
+
+    device: str
+    type: str
+    timestamp: float
+
+
+@dataclass
+class SentView:
+    """A message that a phone wrote."""
+
+    id: str
+    to: str
+    text: str
+    timestamp: float
+    receipts: list[ReceiptView]
+
+
+@dataclass
+class DeviceView:
+    """A linked device, or one that was: see `bookkeeping.DeviceRecord`."""
+
+    jid: str
+    lid: str
+    paired_at: float
+    logins: int
+    failed_logins: int
+    connections: int
+    most_connections: int
+    overlaps: int
+    replaced: int
+    removed: str | None
+    intervals: list[Interval]
+    messages: MessageCounts
+    #: stanzas that the device has not confirmed yet
+    queue: int
+    one_time_prekeys: int
+
+
+@dataclass
+class StateView:
+    """The simulator as a whole."""
+
+    pairing: PairingCounts
+    connections: int
+    rubbish: int
+    refused_connections: int
+    #: how many wait at each step (see `gates.Step`)
+    waiting: dict[str, int] = field(default_factory=dict)
+    unknown: dict[str, int] = field(default_factory=dict)
+
+
+def to_json(view: Any) -> Any:
+    """A view, or a list of views, as JSON values."""
+    if isinstance(view, list):
+        return [to_json(item) for item in view]
+    return dataclasses.asdict(view)
+
+
+def from_json(kind: type[View], value: Mapping[str, Any]) -> View:
+    """The view of this kind in JSON values; fields that it does not know are ignored."""
+    hints = typing.get_type_hints(kind)
+    names = [item.name for item in dataclasses.fields(kind) if item.name in value]  # type: ignore[arg-type]
+    return kind(**{name: _convert(hints[name], value[name]) for name in names})
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is list:
+        return [_convert(arguments[0], item) for item in value]
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _convert(arguments[0], value)
+    return from_json(hint, value) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else value
