@@ -17,7 +17,7 @@ setup: ## Make .venv: what requirements.lock names, and this project (PYTHON=…
 	@scripts/setup.sh
 
 run: setup ## Serve on 127.0.0.1:50051, with Postgres and Valkey of its own unless DATABASE_URL and REDIS_URL are set
-	@ZAP_ENVIRONMENT=development exec $(VENV_PYTHON) -m service serve
+	@exec env ZAP_ENVIRONMENT=development $(VENV_PYTHON) -m service serve
 
 test: setup ## Run every test (PYTEST_ARGS="-k name" runs some)
 	@$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
@@ -40,7 +40,7 @@ generate-check: setup ## Check that generated/ is what protos/ gives (`make gene
 format: setup ## Repair style: Python and protos
 	@$(VENV_PYTHON) -m ruff check --fix-only --quiet $(PYTHON_SOURCES)
 	@$(VENV_PYTHON) -m ruff format $(PYTHON_SOURCES)
-	@.venv/bin/buf format --write --path protos/zap
+	@BUF_CACHE_DIR=.venv/buf-cache .venv/bin/buf format --write --path protos/zap
 
 lock: ## Write requirements.lock anew from pyproject.toml (needs uv)
 	@command -v uv >/dev/null || { echo 'make lock needs uv: pip install uv' >&2; exit 1; }

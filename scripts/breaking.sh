@@ -4,6 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
+export BUF_CACHE_DIR="${BUF_CACHE_DIR:-$PWD/.venv/buf-cache}"
 say() { printf 'breaking: %s\n' "$*"; }
 
 merge_base() {

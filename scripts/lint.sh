@@ -4,6 +4,9 @@
 set -eu
 cd "$(dirname "$0")/.."
 
+# buf wants a folder to write to, and an account without a home has none.
+export BUF_CACHE_DIR="$PWD/.venv/buf-cache"
+
 failed=0
 check() {
   printf 'lint: %s\n' "$*"

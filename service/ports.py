@@ -10,9 +10,8 @@ from service.domain.events import Event, NewEvent
 from service.domain.lease import Lease
 from service.domain.observations import Observed
 from service.domain.pairing import PairingCode
-from service.domain.records import Account, MessageState, OutboundMessage, Pairing, Session
+from service.domain.records import Account, MessageState, OutboundMessage, Outcome, Pairing, Session
 from service.domain.session import Condition, State, Transition
-
 
 # --- session processes ------------------------------------------------------------------------------------------
 
@@ -76,7 +75,10 @@ class SessionProcess(Protocol):
         """Unlink the device at WhatsApp. Raises CallFailed."""
 
     async def stop(self, grace: float) -> None:
-        """Have it disconnect, hand over what is left and exit; killed after `grace` seconds. Returns when it is dead."""
+        """Have it disconnect, hand over what is left and exit; killed after `grace` seconds.
+
+        Returns when it is dead.
+        """
 
     async def kill(self) -> None:
         """Kill it and return when it is dead. Never returns while it lives, however long that takes."""
@@ -183,6 +185,9 @@ class OwnedSessionStore(Protocol):
         identity key and bound, and messages that an earlier process was sending become OUTCOME_UNKNOWN.
         """
 
+    async def sweep(self, lease: Lease) -> None:
+        """Delete the devices that the session discarded. Only while no process of it runs."""
+
 
 class EventLog(Protocol):
     """The durable log."""
@@ -209,6 +214,12 @@ class LeaseStore(Protocol):
     async def release(self, session_id: str, incarnation: UUID) -> None:
         """Give a session up; nothing happens if it is not this incarnation's any more."""
 
+    async def unwanted(self, incarnation: UUID) -> Sequence[str]:
+        """Sessions this incarnation holds that nobody wants any more, or that were deleted."""
+
+    async def next_due(self, incarnation: UUID) -> float | None:
+        """Seconds until a session becomes due by itself, as far as is known now; None: none will."""
+
 
 class MessageStore(Protocol):
     """Messages that callers send."""
@@ -222,9 +233,7 @@ class MessageStore(Protocol):
     async def find(self, session_id: str, request_id: str, fingerprint: bytes | None) -> OutboundMessage | None:
         """The message of this key, if any; raises InvalidArgument (REQUEST_ID_REUSED) on another fingerprint."""
 
-    async def settle(
-        self, session_id: str, request_id: str, state: MessageState, message_id: str, detail: str, sent: datetime | None
-    ) -> OutboundMessage:
+    async def settle(self, session_id: str, request_id: str, outcome: Outcome) -> OutboundMessage:
         """Write down what became of it, once: a message that is settled already stays as it is."""
 
     async def delivered(self, session_id: str, message_ids: Sequence[str], state: MessageState) -> None:
@@ -249,6 +258,12 @@ class Wakeups(Protocol):
 
     def listen(self, session_id: str) -> "Listening":
         """Hints about one session from now on."""
+
+    def listen_all(self) -> "Listening":
+        """Hints about any session from now on."""
+
+    def wake(self, session_id: str) -> None:
+        """Have whoever listens here look again."""
 
 
 class Listening(Protocol):

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from service.embedded import EmbeddedPostgres, EmbeddedValkey
 
-MIGRATIONS = "service.store.migrations"
+MIGRATIONS = "service.store.migrate"
 TEMPLATE = "zap_template"
 
 

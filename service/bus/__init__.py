@@ -1,0 +1,1 @@
+"""Redis: live events and hints. It may be lost at any time: slower, never wrong."""

@@ -19,7 +19,7 @@ class StateChanged:
 
 @dataclass(frozen=True)
 class PairingProgress:
-    """A code became available (`expire_time`, `position`), or the pairing ended (`outcome`, `reason`). No code in it."""
+    """A code became available (`expire_time`, `position`), or the pairing ended (`outcome`, `reason`)."""
 
     expire_time: datetime | None = None
     position: int = 0

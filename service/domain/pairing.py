@@ -37,6 +37,24 @@ class PairingCode:
         return f"PairingCode(position={self.position}, expire_time={self.expire_time.isoformat()})"
 
 
+@dataclass(frozen=True)
+class ShownCode:
+    """A step of a pairing: a code to show from now on; it replaces the one before."""
+
+    code: PairingCode
+
+
+@dataclass(frozen=True)
+class PairingEnded:
+    """The last step of a pairing: how it ended. `reason` is a code of service.domain.reasons, empty with PAIRED."""
+
+    outcome: PairingOutcome
+    reason: str = ""
+
+
+PairingStep = ShownCode | PairingEnded
+
+
 def code_expiry(position: int, shown: datetime) -> datetime:
     """When the code at this position (from 1), shown at this moment, ceases to be accepted."""
     return shown + (FIRST_CODE_LIFETIME if position <= 1 else NEXT_CODE_LIFETIME)

@@ -98,6 +98,16 @@ class MessageState(enum.Enum):
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What became of a message: SENT with WhatsApp's id and time, or FAILED or OUTCOME_UNKNOWN with why."""
+
+    state: MessageState
+    message_id: str = ""
+    detail: str = ""
+    sent: datetime | None = None
+
+
+@dataclass(frozen=True)
 class OutboundMessage:
     """A message that a caller sent. `message_id` is WhatsApp's, empty until SENT; `detail` says why it failed."""
 

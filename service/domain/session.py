@@ -142,7 +142,7 @@ def _reduce(cause: Input, condition: Condition, now: datetime, wait: timedelta) 
 def _activate(cause: Activate, condition: Condition, now: datetime, wait: timedelta) -> Transition:
     banned = condition.state is State.SUSPENDED and condition.next_attempt is not None and condition.next_attempt > now
     resting = condition.state in (State.UNPAIRED, State.DISCONNECTED, State.LOGGED_OUT, State.FAILED)
-    if condition.desired is Desired.ACTIVE and (banned or not resting and condition.state is not State.SUSPENDED):
+    if condition.desired is Desired.ACTIVE and (banned or (not resting and condition.state is not State.SUSPENDED)):
         return Transition(condition)
     paired = condition.credentials is Credentials.CONFIRMED
     return Transition(

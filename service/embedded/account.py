@@ -91,7 +91,7 @@ def without_root() -> Account:
 
 
 def environment() -> dict[str, str]:
-    """Return a server's environment, which holds nothing of ours: PG* settings would bend it, secrets are not its own."""
+    """Return a server's environment: nothing of ours, as PG* settings would bend it and secrets are not its own."""
     return {"PATH": os.defpath, "LC_ALL": "C"}
 
 

@@ -57,22 +57,12 @@ class EmbeddedPostgres(EmbeddedServer):
         """Return the address of a database. sslmode is named since Go's drivers otherwise insist on TLS."""
         return f"postgresql://{USER}:{self._password()}@127.0.0.1:{self.port}/{database}?sslmode=disable"
 
-    async def start(self) -> None:
-        """Start or join the server, and see that the database `zap` exists."""
-        await super().start()
-        try:
-            await self._create_database()
-        except BaseException:
-            await self.stop()
-            raise
-
-    async def _create_database(self) -> None:
+    async def _complete(self) -> None:
+        """See that the database `zap` exists; a starter that was killed may not have come to it."""
         connection = await asyncpg.connect(self.url_of("postgres"), timeout=10)
         try:
             if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
                 await connection.execute(f"CREATE DATABASE {DATABASE}")
-        except asyncpg.DuplicateDatabaseError:
-            return  # Another user of the server, started at the same moment, was first.
         finally:
             await connection.close()
 

@@ -89,9 +89,11 @@ class EmbeddedServer(ABC):
             self._folder = open_folder(data_dir, self.name, self._account)
             try:
                 await self._start_or_join()
+                await self._complete()
             except BaseException:
                 # Cancelled or failed half-way: leave nothing behind that nobody would stop.
-                await self._end_own_child()
+                if self._child is not None:
+                    await self._end()
                 raise
             self._claim.join()
 
@@ -154,16 +156,16 @@ class EmbeddedServer(ABC):
         async with self._claim.changing():
             try:
                 if not self._claim.others_use_it():
-                    await end(self._pid, self._marks(), self.stop_signals)
+                    await self._end()
             finally:
                 self._claim.leave()
-                if self._child is not None:
-                    self._child.poll()
 
-    async def _end_own_child(self) -> None:
-        if self._child is not None:
-            await end(self._pid, self._marks(), self.stop_signals)
-            self._child.poll()
+    async def _end(self) -> None:
+        await end(self._pid, self._marks(), self.stop_signals)
+        child = self._child
+        if child is not None:
+            # Its last thread may outlive its command line by a moment, and holds the port as long.
+            await until(lambda: child.poll() is not None, 5.0)
 
     def _remembered_port(self) -> int | None:
         try:
@@ -177,6 +179,10 @@ class EmbeddedServer(ABC):
         if not path.exists():
             write_private(path, secrets.token_urlsafe(24), self._account)
         return path.read_text(encoding="ascii")
+
+    async def _complete(self) -> None:
+        """Make what only a running server can make; nothing, unless a server says otherwise."""
+        return
 
     @abstractmethod
     def _choose_account(self) -> Account:

@@ -1,0 +1,1 @@
+"""Who owns which session: leases, what they permit, and what is claimed next."""

@@ -1,1 +1,1 @@
-"""The node's side of the session processes: makes them, watches them, ends them. Never imports neonize, never forks."""
+"""The node's side of session processes: it starts, watches and ends them, and never imports neonize."""

@@ -1,0 +1,1 @@
+"""gRPC: what callers say, in and out."""

@@ -52,6 +52,12 @@ class PostgresLeases:
         async with self._database.transaction() as connection:
             await connection.run("release_lease", session_id, incarnation)
 
+    async def unwanted(self, incarnation: UUID) -> Sequence[str]:
+        """Sessions this incarnation holds that nobody wants any more, or that were deleted."""
+        async with self._database.transaction() as connection:
+            found = await connection.rows("unwanted_leases", incarnation)
+        return [row["session_id"] for row in found]
+
     async def next_due(self, incarnation: UUID) -> float | None:
         """Seconds until a session becomes due by itself, as far as is known now; None: none will."""
         async with self._database.transaction() as connection:

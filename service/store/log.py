@@ -3,18 +3,13 @@
 Every function here needs the session's log lock (`lock_log`), taken before the transaction wrote anything.
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 from service.domain.events import Event, NewEvent, Payload
 from service.store.database import Connection
 
-
-class PayloadCodec(Protocol):
-    """How payloads are written down: a type name and bytes."""
-
-    def encode(self, payload: Payload) -> tuple[str, bytes]:
-        """The type's name and the serialised payload."""
+Encode = Callable[[Payload], tuple[str, bytes]]
+"""How a payload is written down: its type's name, and bytes."""
 
 
 async def lock_log(connection: Connection, session_id: str) -> None:
@@ -23,14 +18,14 @@ async def lock_log(connection: Connection, session_id: str) -> None:
 
 
 async def append(
-    connection: Connection, codec: PayloadCodec, session_id: str, epoch: int, events: Sequence[NewEvent]
+    connection: Connection, encode: Encode, session_id: str, epoch: int, events: Sequence[NewEvent]
 ) -> list[Event]:
     """Append those that are new; what is returned has its place."""
     fresh = await _unknown(connection, session_id, epoch, events)
     if not fresh:
         return []
     last = await connection.value("next_sequences", session_id, len(fresh))
-    encoded = [codec.encode(event.payload) for event in fresh]
+    encoded = [encode(event.payload) for event in fresh]
     rows = await connection.rows(
         "insert_events",
         session_id,

@@ -1,11 +1,10 @@
 """Messages that callers send: the intent first, then what became of it."""
 
 from collections.abc import Sequence
-from datetime import datetime
 
 from service.domain.errors import FieldViolation, InvalidArgument, LeaseLost
 from service.domain.lease import Lease
-from service.domain.records import MessageState, OutboundMessage
+from service.domain.records import MessageState, OutboundMessage, Outcome
 from service.store import rows
 from service.store.database import Database, Record
 
@@ -38,13 +37,12 @@ class PostgresMessages:
             row = await connection.row("get_message", session_id, request_id)
         return None if row is None else _same(row, fingerprint)
 
-    async def settle(
-        self, session_id: str, request_id: str, state: MessageState, message_id: str, detail: str, sent: datetime | None
-    ) -> OutboundMessage:
+    async def settle(self, session_id: str, request_id: str, outcome: Outcome) -> OutboundMessage:
         """Write down what became of it, once; it must exist."""
+        arguments = (outcome.state.value, outcome.message_id, outcome.detail, outcome.sent)
         async with self._database.transaction() as connection:
-            row = await connection.row("settle_message", session_id, request_id, state.value, message_id, detail, sent)
-            if row is not None and state is MessageState.SENT:
+            row = await connection.row("settle_message", session_id, request_id, *arguments)
+            if row is not None and outcome.state is MessageState.SENT:
                 await connection.run("note_acknowledged_send", session_id)
             row = row or await connection.row("get_message", session_id, request_id)
         if row is None:

@@ -1,6 +1,7 @@
 """What the owner of a session writes: every transaction holds the session's row and checks the epoch under it."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -13,16 +14,16 @@ from service.domain.session import Credentials, Desired, Transition
 from service.ports import Decide, Resume
 from service.store import rows
 from service.store.database import Connection, Database, Record
-from service.store.log import PayloadCodec, append, lock_log
+from service.store.log import Encode, append, lock_log
 from service.store.transitions import lock_session, write_transition
 
 
 class PostgresOwnedSessions:
     """ports.OwnedSessionStore on Postgres."""
 
-    def __init__(self, database: Database, codec: PayloadCodec) -> None:
+    def __init__(self, database: Database, encode: Encode) -> None:
         self._database = database
-        self._codec = codec
+        self._encode = encode
 
     async def observe(
         self, lease: Lease, decide: Decide, account: Account | None, frames: Sequence[NewEvent]
@@ -36,7 +37,7 @@ class PostgresOwnedSessions:
             news = await write_transition(connection, lease.session_id, before, transition, row["now"])
             if account is not None:
                 await _write_account(connection, lease.session_id, account)
-            events = await append(connection, self._codec, lease.session_id, lease.epoch, [*frames, *news])
+            events = await append(connection, self._encode, lease.session_id, lease.epoch, [*frames, *news])
             after = await connection.row("get_session", lease.session_id)
             assert after is not None  # noqa: S101 - its row is locked
             return rows.session(after), transition, events
@@ -49,7 +50,7 @@ class PostgresOwnedSessions:
             await connection.run("bind_identity", lease.session_id, identity)
             await connection.run("show_code", lease.session_id, code.text, code.position, code.expire_time)
             progress = NewEvent(PairingProgress(code.expire_time, code.position), row["now"])
-            return await append(connection, self._codec, lease.session_id, lease.epoch, [progress])
+            return await append(connection, self._encode, lease.session_id, lease.epoch, [progress])
 
     async def prepare(self, lease: Lease) -> Resume:
         """What a new process of this session is to be, before it starts and while none runs."""
@@ -65,6 +66,14 @@ class PostgresOwnedSessions:
             if row["desired_state"] == Desired.INACTIVE.value:
                 return Resume(wanted=False)
             return await _resume(connection, lease, row)
+
+    async def sweep(self, lease: Lease) -> None:
+        """Delete the devices that the session discarded. Only while no process of it runs."""
+        async with self._database.transaction() as connection:
+            # A session that was deleted has no row to lock, but may have left a device.
+            with suppress(NotFound):
+                await _lock_owned(connection, lease)
+            await _delete_discarded(connection, lease.session_id)
 
 
 async def _lock_owned(connection: Connection, lease: Lease) -> Record:
@@ -86,16 +95,16 @@ async def _resume(connection: Connection, lease: Lease, row: Record) -> Resume:
     proxy_url = now["proxy_url"] if now is not None else ""
     if row["device_jid"] is not None:
         if await connection.value("device_exists", row["device_jid"]):
-            return Resume(True, row["device_jid"], proxy_url=proxy_url)
-        return Resume(True, missing=True)
+            return Resume(wanted=True, jid=row["device_jid"], proxy_url=proxy_url)
+        return Resume(wanted=True, missing=True)
     if row["identity_key"] is not None:
         # A scan may have been accepted without anybody living to write it down.
         for jid in await _unbound(connection, {row["identity_key"]}):
             await connection.run("bind_device", lease.session_id, jid)
-            return Resume(True, jid, proxy_url=proxy_url)
+            return Resume(wanted=True, jid=jid, proxy_url=proxy_url)
     if row["credentials"] != Credentials.NONE.value:
-        return Resume(True, missing=True)
-    return Resume(True, proxy_url=proxy_url)
+        return Resume(wanted=True, missing=True)
+    return Resume(wanted=True, proxy_url=proxy_url)
 
 
 async def _unbound(connection: Connection, identities: set[bytes]) -> list[str]:

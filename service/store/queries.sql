@@ -98,16 +98,13 @@ UPDATE zap.session SET identity_key = $2 WHERE session_id = $1;
 UPDATE zap.session SET device_jid = $2, account_jid = $2, credentials = 'UNCONFIRMED' WHERE session_id = $1;
 
 -- name: discard_identity
--- The session lets go of its device; the device's row is deleted once no process of the session can write it again.
-WITH gone AS (
-    SELECT session_id, identity_key, device_jid FROM zap.session WHERE session_id = $1 AND identity_key IS NOT NULL
-),
-unbound AS (
-    UPDATE zap.session s SET identity_key = NULL, device_jid = NULL FROM gone WHERE s.session_id = gone.session_id
-)
+-- The session lets go of its device: the device's row is deleted once no process of the session can write it again.
 INSERT INTO zap.discarded_identity (identity_key, session_id, device_jid)
-SELECT identity_key, session_id, device_jid FROM gone
+SELECT identity_key, session_id, device_jid FROM zap.session WHERE session_id = $1 AND identity_key IS NOT NULL
 ON CONFLICT DO NOTHING;
+
+-- name: unbind_device
+UPDATE zap.session SET identity_key = NULL, device_jid = NULL WHERE session_id = $1;
 
 -- name: discarded_identities
 SELECT identity_key, device_jid FROM zap.discarded_identity WHERE session_id = $1;
@@ -232,6 +229,11 @@ RETURNING session_id, epoch;
 
 -- name: release_lease
 UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = '' WHERE session_id = $1 AND incarnation = $2;
+
+-- name: unwanted_leases
+SELECT l.session_id FROM zap.lease l
+LEFT JOIN zap.session s ON s.session_id = l.session_id
+WHERE l.incarnation = $1 AND s.desired_state IS DISTINCT FROM 'ACTIVE';
 
 -- name: next_due
 -- Seconds until the next session becomes due by itself: its lease expires or its next attempt comes. NULL: none.

@@ -16,16 +16,16 @@ from service.domain.session import Credentials, Transition
 from service.ports import Changes, Decide, NewSession, SessionFilter
 from service.store import rows
 from service.store.database import Connection, Database
-from service.store.log import PayloadCodec, append, lock_log
+from service.store.log import Encode, append, lock_log
 from service.store.transitions import lock_session, write_transition
 
 
 class PostgresSessions:
     """ports.SessionStore on Postgres."""
 
-    def __init__(self, database: Database, codec: PayloadCodec) -> None:
+    def __init__(self, database: Database, encode: Encode) -> None:
         self._database = database
-        self._codec = codec
+        self._encode = encode
 
     async def create(self, new: NewSession) -> Session:
         """A new session, or the one that the same request made earlier."""
@@ -82,7 +82,7 @@ class PostgresSessions:
             transition = decide(before, row["now"])
             news = await write_transition(connection, session_id, before, transition, row["now"])
             epoch = await connection.value("current_epoch", session_id) or 0
-            events = await append(connection, self._codec, session_id, epoch, news)
+            events = await append(connection, self._encode, session_id, epoch, news)
             return await _get(connection, session_id), transition, events
 
     async def pairing(self, session_id: str) -> tuple[Session, Pairing]:

@@ -25,6 +25,7 @@ async def write_transition(
         await _write_condition(connection, session_id, before, after)
     if transition.erases:
         await connection.run("discard_identity", session_id)
+        await connection.run("unbind_device", session_id)
     if transition.begins_pairing:
         await connection.run("begin_pairing", session_id)
     elif transition.outcome is not None:

@@ -1,1 +1,1 @@
-"""The session process's side: the only importer of neonize, one WhatsApp client and then an end."""
+"""The session processes' side: the only importer of neonize."""

@@ -88,7 +88,7 @@ class SimulatorControl:
         await self._call("PATCH", f"/phones/{pn}", {"sends_read_receipts": enabled})
 
     async def scan(self, pn: str, qr_text: str, flaw: str = "none") -> LinkView:
-        """Scan a QR code. Flaws: bad-hmac, passkey, refused-login. Returns when the client has answered."""
+        """Scan a QR code. Flaws: bad-hmac, passkey, refresh, refused-login. Returns when the client has answered."""
         return from_json(LinkView, await self._call("POST", f"/phones/{pn}/scan", {"qr": qr_text, "flaw": flaw}))
 
     async def type_code(self, pn: str, code: str, flaw: str = "none") -> LinkView:
@@ -204,6 +204,14 @@ class SimulatorControl:
     async def hold_queries(self, namespace: str = "", target: str = "", times: int | None = 1) -> None:
         """Leave queries of a namespace unanswered until they are released."""
         await self._call("POST", "/faults/hold-queries", {"namespace": namespace, "target": target, "times": times})
+
+    async def wait_for_held_queries(self, count: int = 1, timeout: float = 10.0) -> None:
+        """Wait until so many queries are held."""
+
+        async def held() -> bool | None:
+            return (await self.state()).held_queries >= count or None
+
+        await wait_for(held, timeout, f"{count} held queries")
 
     async def release_queries(self) -> int:
         """Answer the queries that were held; how many."""

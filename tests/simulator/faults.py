@@ -100,6 +100,11 @@ class Faults:
                 return True
         return False
 
+    @property
+    def held_query_count(self) -> int:
+        """How many queries wait to be released."""
+        return sum(len(query.held) for query in self.held_queries)
+
     def release_queries(self) -> int:
         """Answer all queries that were held; how many."""
         answers = [answer for query in self.held_queries for answer in query.held]

@@ -160,11 +160,17 @@ class ControlInterface:
         return _json(self._addresses())
 
     async def _show_state(self, _request: web.Request) -> web.Response:
-        ledger, gates = self._simulator.ledger, self._simulator.faults.gates
-        waiting = {step.value: count for step, count in gates.waiting.items()}
+        ledger, faults = self._simulator.ledger, self._simulator.faults
+        waiting = {step.value: count for step, count in faults.gates.waiting.items()}
         return _json(
             StateView(
-                ledger.pairing, ledger.connections, ledger.rubbish, ledger.refused_connections, waiting, ledger.unknown
+                ledger.pairing,
+                ledger.connections,
+                ledger.rubbish,
+                ledger.refused_connections,
+                faults.held_query_count,
+                waiting,
+                ledger.unknown,
             )
         )
 

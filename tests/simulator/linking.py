@@ -17,6 +17,7 @@ from tests.simulator.connection import Connection
 from tests.simulator.derivation import hmac_sha256
 from tests.simulator.faults import Faults
 from tests.simulator.gates import Step
+from tests.simulator.jid import SERVER
 from tests.simulator.passkey import prologue_request
 from tests.simulator.phone import Phone
 from tests.simulator.prekeys import PreKey, Shelf
@@ -41,6 +42,8 @@ class Flaw(StrEnum):
     NONE = "none"
     BAD_HMAC = "bad-hmac"  #: the phone's message does not verify with the QR code's secret
     PASSKEY = "passkey"  #: the account asks for a passkey instead of linking
+    #: the server makes the client show a new code with a new secret; only a scan of that one links it
+    REFRESH = "refresh"
     REFUSED_LOGIN = "refused-login"  #: linked, as far as the client can tell, but its first login fails with 401
 
 
@@ -50,6 +53,7 @@ class Outcome(StrEnum):
     PAIRED = "paired"
     REFUSED_BY_CLIENT = "refused-by-client"
     PASSKEY_REQUESTED = "passkey-requested"
+    CODE_REFRESHED = "code-refreshed"
     CLIENT_GONE = "client-gone"
     WRONG_CODE = "wrong-code"
     BAD_SIGNATURE = "bad-signature"
@@ -156,6 +160,9 @@ class Linking:
             counts.passkey_requests += 1
             candidate.connection.send(prologue_request())
             return LinkResult(Outcome.PASSKEY_REQUESTED)
+        if flaw is Flaw.REFRESH:
+            candidate.connection.send(_registration_refresh())
+            return LinkResult(Outcome.CODE_REFRESHED)
         try:
             result = await self._exchange_signatures(phone, candidate, identity, adv_secret, flaw)
         except ConnectionEnded as error:
@@ -191,6 +198,15 @@ class Linking:
         await self._faults.gates.passed(Step.RESTART)
         candidate.connection.end(node("stream:error", {"code": 515}))
         return LinkResult(Outcome.PAIRED, companion=companion)
+
+
+def _registration_refresh() -> Node:
+    """Retires the secret of the code on the screen; what the server answers to many scans since the summer of 2026."""
+    return node(
+        "notification",
+        {"from": SERVER, "type": "companion_reg_refresh", "id": secrets.token_hex(8), "t": int(time.time())},
+        node("companion_reg_refresh"),
+    )
 
 
 def _pair_success(account: Account, number: int, container: SignedDeviceIdentityHmac) -> Node:

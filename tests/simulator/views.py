@@ -110,6 +110,8 @@ class StateView:
     connections: int
     rubbish: int
     refused_connections: int
+    #: queries that wait to be released
+    held_queries: int = 0
     #: how many wait at each step (see `gates.Step`)
     waiting: dict[str, int] = field(default_factory=dict)
     unknown: dict[str, int] = field(default_factory=dict)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LONGEST_FILE = 500
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "models", "misc"}
 
-# What each room may import of service/, besides itself. A room that is absent here is refused: its arrows are to be drawn.
+# What each room may import of service/, besides itself. A room that is absent here is refused: draw its arrows first.
 # `generated` stands for the parsers of the protos (zap, buf): the edges of the service speak them, its core does not.
 ARROWS: dict[str, set[str]] = {
     "__main__": {"app", "cli", "config"},

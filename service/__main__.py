@@ -1,0 +1,37 @@
+"""`python -m service serve | migrate | check-config`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from service.app import migrate_once, serve
+from service.config import ConfigurationError, check_config, load_settings
+from service.start import EX_CONFIG, run
+
+COMMANDS = {
+    "serve": "run a node until SIGTERM or SIGINT",
+    "migrate": "bring the database's schema up to date, and exit",
+    "check-config": "print the settings that are in force, without secrets, and exit",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit code (sysexits.h: 78 a setting is wrong, 69 something needed cannot be reached)."""
+    parser = argparse.ArgumentParser(prog="python -m service", description="WhatsApp sessions as a service.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, what in COMMANDS.items():
+        commands.add_parser(name, help=what, description=what)
+    command = parser.parse_args(arguments).command
+    try:
+        settings = load_settings()
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        return EX_CONFIG
+    if command == "check-config":
+        print(check_config(settings))
+        return 0
+    return run(settings, serve if command == "serve" else migrate_once)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

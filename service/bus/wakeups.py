@@ -1,0 +1,72 @@
+"""Hints inside this process, and across nodes when Redis is there."""
+
+import asyncio
+from collections import defaultdict
+from contextlib import suppress
+from types import TracebackType
+
+ANY = ""
+"""The key of those who listen to every session; no session has an empty id."""
+
+
+class Listener:
+    """ports.Listening: remembers that a hint came until somebody waits for it."""
+
+    def __init__(self, hub: "WakeupHub", key: str) -> None:
+        self._hub = hub
+        self._key = key
+        self._hint = asyncio.Event()
+
+    def __enter__(self) -> "Listener":
+        self._hub.add(self._key, self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hub.remove(self._key, self)
+
+    def hint(self) -> None:
+        """Something changed."""
+        self._hint.set()
+
+    async def wait(self, timeout: float) -> None:
+        """Until a hint came since the last wait, or `timeout` seconds have passed."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._hint.wait(), timeout)
+        self._hint.clear()
+
+
+class WakeupHub:
+    """ports.Wakeups: who listens in this process."""
+
+    def __init__(self) -> None:
+        self._listeners: defaultdict[str, set[Listener]] = defaultdict(set)
+
+    def listen(self, session_id: str) -> Listener:
+        """Hints about one session from now on."""
+        return Listener(self, session_id)
+
+    def listen_all(self) -> Listener:
+        """Hints about any session from now on."""
+        return Listener(self, ANY)
+
+    def wake(self, session_id: str) -> None:
+        """Have whoever listens here look again."""
+        for key in (session_id, ANY):
+            for listener in self._listeners.get(key, ()):
+                listener.hint()
+
+    def add(self, key: str, listener: Listener) -> None:
+        """Listen."""
+        self._listeners[key].add(listener)
+
+    def remove(self, key: str, listener: Listener) -> None:
+        """Listen no more; nothing is left of a key that nobody listens to."""
+        self._listeners[key].discard(listener)
+        if not self._listeners[key]:
+            del self._listeners[key]
+
+    def __len__(self) -> int:
+        """Listeners."""
+        return sum(len(listeners) for listeners in self._listeners.values())

@@ -1,0 +1,97 @@
+"""Keeps this node's leases: one renewal for all of its sessions, and only what it returns may go on.
+
+A renewal that is confirmed gives each session a permit that ends before its lease does, counted on this machine's
+monotonic clock from before the renewal was sent. What the renewal does not return is lost: killed at once. If no
+renewal comes through, the permits run out by themselves, in every session process, whatever becomes of this one.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+from uuid import UUID
+
+import structlog
+
+from service.domain.errors import Unavailable
+from service.domain.lease import LeaseTimes
+from service.ports import LeaseStore
+
+log = structlog.get_logger(__name__)
+
+
+class Held(Protocol):
+    """A session that is owned here, as far as its lease is concerned (sessions.runner.Runner)."""
+
+    session_id: str
+
+    @property
+    def safe_until(self) -> float:
+        """Until when (time.monotonic()) its lease is known to last; 0 before its first epoch."""
+
+    def permit(self, safe_until: float) -> None:
+        """Its lease was renewed."""
+
+    def lose(self) -> None:
+        """Its lease is lost."""
+
+
+class Keeper:
+    """Renews, permits, and gives up what it no longer holds."""
+
+    def __init__(
+        self,
+        leases: LeaseStore,
+        incarnation: UUID,
+        times: LeaseTimes,
+        held: Callable[[], Iterator[Held]],
+    ) -> None:
+        self._leases = leases
+        self._incarnation = incarnation
+        self._times = times
+        self._held = held
+        self._strays: set[str] = set()
+        self.renewed_at = time.monotonic()
+        """When the last confirmed renewal was sent (time.monotonic())."""
+
+    async def run(self) -> None:
+        """For ever: a renewal, then the rest of the interval."""
+        while True:
+            sent = time.monotonic()
+            await self.renew()
+            await asyncio.sleep(max(0.0, sent + self._times.renew_every - time.monotonic()))
+
+    async def renew(self) -> None:
+        """One renewal, and what follows from it."""
+        sent = time.monotonic()
+        # What began after the renewal was sent cannot be in its answer, and need not be.
+        before = [held for held in self._held() if held.safe_until > 0]
+        try:
+            async with asyncio.timeout(self._times.renew_timeout):
+                leases = await self._leases.renew(self._incarnation, self._times.ttl)
+        except (Unavailable, TimeoutError) as error:
+            log.warning("The leases could not be renewed.", cause=str(error) or type(error).__name__)
+            self._fence(before)
+            return
+        self.renewed_at = sent
+        mine = {lease.session_id for lease in leases}
+        for held in before:
+            if held.session_id in mine:
+                held.permit(self._times.safe_until(sent))
+            else:
+                held.lose()
+        await self._release_strays(mine)
+
+    def _fence(self, before: list[Held]) -> None:
+        """Kill by ourselves what no permit covers until the next renewal could come through."""
+        for held in before:
+            if held.safe_until - self._times.kill <= time.monotonic():
+                held.lose()
+
+    async def _release_strays(self, mine: set[str]) -> None:
+        """Leases that were claimed in our name by an answer that never reached us; renewing them would block them."""
+        unknown = mine - {held.session_id for held in self._held()}
+        for session_id in unknown & self._strays:
+            log.warning("Released a lease that nobody here works for.", session_id=session_id)
+            await self._leases.release(session_id, self._incarnation)
+        self._strays = unknown

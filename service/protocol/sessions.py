@@ -1,0 +1,94 @@
+"""Sessions and pairings as zap.v1 messages."""
+
+from service.domain import reasons
+from service.domain.pairing import PairingOutcome
+from service.domain.records import Account, Evidence, Owner, Session, StoredCredentials
+from service.domain.session import Condition, State
+from service.protocol.proxies import hide_password
+from service.protocol.scalars import from_number, timestamp, to_number
+from zap.v1 import session_pb2 as pb
+
+
+def session_message(session: Session) -> pb.Session:
+    """A session as Status shows it; no secret is in it."""
+    condition = session.condition
+    return pb.Session(
+        session_id=session.session_id,
+        name=session.name,
+        user_id=session.user_id,
+        labels=session.labels,
+        proxy_url=hide_password(session.proxy_url),
+        desired_state=to_number(condition.desired, pb.Session.DesiredState.Value, "DESIRED_STATE_"),
+        state=state_number(condition.state),
+        reason=reason_message(condition.reason),
+        account=_account(session.account),
+        owner=_owner(session.owner),
+        evidence=_evidence(session.evidence, condition),
+        credentials=_credentials(session.credentials),
+        create_time=timestamp(session.create_time),
+        update_time=timestamp(session.update_time),
+        etag=session.etag,
+    )
+
+
+def reason_message(code: str) -> pb.Reason | None:
+    """The sentence and advice of a reason code; None for the empty one."""
+    if not code:
+        return None
+    reason = reasons.reason(code)
+    return pb.Reason(code=reason.code, message=reason.message, user_action=reason.user_action)
+
+
+def state_number(state: State) -> pb.Session.State.ValueType:
+    """A state as protobuf has it."""
+    return to_number(state, pb.Session.State.Value, "STATE_")
+
+
+def state_of(number: int) -> State:
+    """A protobuf state as the domain has it. Raises KeyError or ValueError for one that is none."""
+    return from_number(number, pb.Session.State.Name, "STATE_", State)
+
+
+def outcome_number(outcome: PairingOutcome) -> pb.PairingOutcome.ValueType:
+    """How a pairing ended, as protobuf has it."""
+    return to_number(outcome, pb.PairingOutcome.Value, "PAIRING_OUTCOME_")
+
+
+def outcome_of(number: int) -> PairingOutcome:
+    """How a pairing ended, as the domain has it."""
+    return from_number(number, pb.PairingOutcome.Name, "PAIRING_OUTCOME_", PairingOutcome)
+
+
+def _account(account: Account) -> pb.Account | None:
+    if account == Account():
+        return None
+    return pb.Account(
+        jid=account.jid,
+        lid=account.lid,
+        phone=account.phone,
+        push_name=account.push_name,
+        platform=account.platform,
+    )
+
+
+def _owner(owner: Owner | None) -> pb.Owner | None:
+    if owner is None:
+        return None
+    return pb.Owner(node=owner.node, epoch=owner.epoch, lease_expire_time=timestamp(owner.lease_expire_time))
+
+
+def _evidence(evidence: Evidence, condition: Condition) -> pb.Evidence:
+    return pb.Evidence(
+        last_connected_time=timestamp(evidence.last_connected),
+        last_disconnected_time=timestamp(evidence.last_disconnected),
+        last_inbound_time=timestamp(evidence.last_inbound),
+        last_acknowledged_send_time=timestamp(evidence.last_acknowledged_send),
+        attempts=condition.attempts,
+        next_attempt_time=timestamp(condition.next_attempt),
+    )
+
+
+def _credentials(credentials: StoredCredentials) -> pb.Credentials:
+    return pb.Credentials(
+        present=credentials.present, size=credentials.size, create_time=timestamp(credentials.create_time)
+    )

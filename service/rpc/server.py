@@ -1,0 +1,110 @@
+"""The gRPC server: its settings, its services, how it starts, drains and stops."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from service.rpc import messages, sessions
+from service.rpc.authentication import Authentication
+from service.rpc.interceptors import CallInterceptor
+from service.rpc.pictures import Pictures
+from service.rpc.streams import OpenStreams
+from service.rpc.usecases import Sending, Sessions
+from service.telemetry.metrics import RpcMetrics
+from zap.v1 import message_pb2_grpc, session_pb2_grpc
+
+LARGEST_REQUEST = 16 * 1024 * 1024
+"""Bytes. More than any request needs: one that is only too long is told which field, not RESOURCE_EXHAUSTED."""
+
+_OPTIONS: Sequence[tuple[str, Any]] = (
+    ("grpc.max_receive_message_length", LARGEST_REQUEST),
+    # A port that somebody else has is an error, not a share of his calls.
+    ("grpc.so_reuseport", 0),
+    # A stream that waits for a scan is silent for a minute: pings keep balancers from closing it, and notice a
+    # caller that vanished.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Callers may ping every five seconds, without calls too, before they are told to calm down.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+)
+
+log = structlog.get_logger(__name__)
+
+
+class CannotListen(Exception):
+    """The address of a setting cannot be listened on."""
+
+
+@dataclass(frozen=True)
+class Core:
+    """What the services call."""
+
+    sessions: Sessions
+    sending: Sending
+
+
+class Server:
+    """Serves zap.v1, health and reflection on one address."""
+
+    def __init__(
+        self, core: Core, *, listen: str, token: str, metrics: RpcMetrics, setting: str = "ZAP_LISTEN"
+    ) -> None:
+        self._listen = listen
+        self._setting = setting
+        self._streams = OpenStreams()
+        self._pictures = Pictures()
+        interceptor = CallInterceptor(Authentication(token), self._streams, metrics)
+        self._server = grpc.aio.server(interceptors=[interceptor], options=_OPTIONS)
+        self._health = health.aio.HealthServicer()
+        self._names = self._add_services(core)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The full names of the services of zap.v1 that are served."""
+        return self._names
+
+    async def start(self) -> int:
+        """Listen, as not ready; the port, which the system chose if the address ends in :0."""
+        await self.set_ready(ready=False)
+        try:
+            port = self._server.add_insecure_port(self._listen)
+        except RuntimeError as error:
+            raise CannotListen(f"{self._setting}: cannot listen on {self._listen}: is the port taken?") from error
+        await self._server.start()
+        log.info("the gRPC server listens", address=self._listen, port=port)
+        return port
+
+    async def set_ready(self, *, ready: bool) -> None:
+        """What health says from now on."""
+        serving = health_pb2.HealthCheckResponse.SERVING
+        status = serving if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *self._names):
+            await self._health.set(name, status)
+
+    async def drain(self) -> None:
+        """Tell health that this node goes, for good, and end every stream with UNAVAILABLE; calls are still served."""
+        await self._health.enter_graceful_shutdown()
+        self._streams.drain()
+
+    async def stop(self, grace: float) -> None:
+        """Drain, refuse new calls, and cancel those that are not done after `grace` seconds."""
+        await self.drain()
+        await self._server.stop(grace)
+        self._pictures.close()
+
+    def _add_services(self, core: Core) -> tuple[str, ...]:
+        session_pb2_grpc.add_SessionServiceServicer_to_server(
+            sessions.SessionServicer(core.sessions, self._pictures), self._server
+        )
+        message_pb2_grpc.add_MessageServiceServicer_to_server(messages.MessageServicer(core.sending), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (sessions.NAME, messages.NAME)
+        reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        return names

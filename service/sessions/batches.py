@@ -1,0 +1,38 @@
+"""Takes what is there, at least one, at most so many: what came in together is written together."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+async def batches(items: AsyncIterator[Item], limit: int) -> AsyncIterator[Sequence[Item]]:
+    """The items in order, in lists of 1 to `limit`; reads ahead by as much, then lets the source wait."""
+    queue: asyncio.Queue[Item | None] = asyncio.Queue(maxsize=limit)
+
+    async def read() -> None:
+        try:
+            async for item in items:
+                await queue.put(item)
+        finally:
+            await queue.put(None)
+
+    reader = asyncio.create_task(read())
+    try:
+        while (first := await queue.get()) is not None:
+            batch = [first]
+            while len(batch) < limit and not queue.empty():
+                if (item := queue.get_nowait()) is None:
+                    yield batch
+                    await reader
+                    return
+                batch.append(item)
+            yield batch
+        # An error of the source is the consumer's to know.
+        await reader
+    finally:
+        reader.cancel()
+        with suppress(asyncio.CancelledError):
+            await reader

@@ -1,0 +1,66 @@
+"""Follows a pairing for whoever wants to show its codes, on any node: the codes are in Postgres, hints wake us."""
+
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+
+from service.domain.errors import FailedPrecondition, NotFound, Unavailable
+from service.domain.pairing import PairingEnded, PairingOutcome, PairingStep, ShownCode
+from service.domain.records import Pairing, Session
+from service.domain.session import Credentials, Desired
+from service.ports import SessionStore, Wakeups
+
+POLL = 1.0
+"""Seconds after which we look again without any hint."""
+
+
+async def pairing_steps(store: SessionStore, wakeups: Wakeups, session_id: str) -> AsyncGenerator[PairingStep, None]:
+    """The current code at once, then each new one, then how it ended. Leaves nothing behind when it is closed.
+
+    Raises, before the first step: NotFound, FailedPrecondition (SESSION_NOT_ACTIVE).
+    """
+    with wakeups.listen(session_id) as hints:
+        session, pairing = await store.pairing(session_id)
+        if session.condition.credentials is not Credentials.CONFIRMED and not _wanted(session):
+            raise _not_active(session, pairing)
+        shown = None
+        while (ended := _ended(session, pairing)) is None:
+            if pairing.code is not None and pairing.code != shown and pairing.code.expire_time > datetime.now(UTC):
+                shown = pairing.code
+                yield ShownCode(shown)
+            await hints.wait(POLL)
+            try:
+                session, pairing = await store.pairing(session_id)
+            except NotFound:
+                yield PairingEnded(PairingOutcome.CANCELLED, "PAIRING_CANCELLED")
+                return
+            except Unavailable:
+                # The stream outlives an outage of the database, and so may the attempt.
+                continue
+        yield ended
+
+
+def _wanted(session: Session) -> bool:
+    return session.condition.desired is Desired.ACTIVE
+
+
+def _ended(session: Session, pairing: Pairing) -> PairingEnded | None:
+    """How the pairing ended. While the session is wanted it has not: a newer attempt than ours is ours then."""
+    if session.condition.credentials is Credentials.CONFIRMED:
+        return PairingEnded(PairingOutcome.PAIRED)
+    if _wanted(session):
+        return None
+    return PairingEnded(pairing.outcome or PairingOutcome.CANCELLED, pairing.reason or "PAIRING_CANCELLED")
+
+
+def _not_active(session: Session, pairing: Pairing) -> FailedPrecondition:
+    last = f"; its last pairing ended {pairing.outcome.value} ({pairing.reason})" if pairing.outcome else ""
+    return FailedPrecondition(
+        f"session {session.session_id!r} is not active{last}: call Activate first",
+        reason="SESSION_NOT_ACTIVE",
+        metadata={
+            "session_id": session.session_id,
+            "state": session.condition.state.value,
+            "last_outcome": pairing.outcome.value if pairing.outcome else "",
+            "last_reason": pairing.reason,
+        },
+    )

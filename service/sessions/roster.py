@@ -1,0 +1,40 @@
+"""The sessions that this node owns now, each with its runner."""
+
+from collections.abc import Iterator, Sequence
+from uuid import UUID
+
+from service.sessions.runner import Runner, RunnerPorts
+
+
+class Roster:
+    """Runners by session. Kept by the reconciler, asked by the use-cases."""
+
+    def __init__(self, incarnation: UUID, ports: RunnerPorts) -> None:
+        self._incarnation = incarnation
+        self._ports = ports
+        self._runners: dict[str, Runner] = {}
+
+    def __len__(self) -> int:
+        return len(self._runners)
+
+    def __iter__(self) -> Iterator[Runner]:
+        return iter(self.all())
+
+    def all(self) -> Sequence[Runner]:
+        """A copy: runners may come and go meanwhile."""
+        return list(self._runners.values())
+
+    def get(self, session_id: str) -> Runner | None:
+        """The runner of a session that is owned here."""
+        return self._runners.get(session_id)
+
+    def add(self, session_id: str) -> Runner:
+        """A runner for a session just claimed. ValueError if it has one: two would be two owners."""
+        if session_id in self._runners:
+            raise ValueError(f"session {session_id!r} has a runner already")
+        runner = self._runners[session_id] = Runner(session_id, self._incarnation, self._ports)
+        return runner
+
+    def remove(self, session_id: str) -> None:
+        """Its runner has released it or lost it."""
+        del self._runners[session_id]

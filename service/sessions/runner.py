@@ -1,0 +1,365 @@
+"""One owned session: a process after the other, from the claim of its lease to its release.
+
+    claimed ─▶ begin epoch ─▶ prepare ─▶ process ─▶ observations ─▶ ended ─▶ wait ─▶ begin epoch …
+                                 │                                    │
+                                 └── not wanted ──▶ release ◀─────────┘ (released, or the node stops)
+
+Whatever ends a process (a caller, a lost lease, its own death) ends it through its last observation, so there is one
+way out. The lease is released only when the process is dead for certain, and never if it was lost.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeVar
+from uuid import UUID
+
+import structlog
+
+from service.domain import observations as seen
+from service.domain.backoff import STEADY, backoff
+from service.domain.disconnects import Cause
+from service.domain.errors import LeaseLost, NotFound, Unavailable
+from service.domain.events import Event, NewEvent
+from service.domain.lease import Lease, LeaseTimes
+from service.domain.pairing import PairingCode, code_expiry, identity_of
+from service.domain.records import Account, MessageState
+from service.domain.session import Condition, Directive, Input, ProcessStarted, State, Transition, reduce
+from service.ports import (
+    EventLog,
+    LeaseStore,
+    MessageStore,
+    OwnedSessionStore,
+    ProcessPool,
+    Publisher,
+    Resume,
+    SessionProcess,
+    StartOrder,
+)
+from service.sessions.batches import batches
+
+log = structlog.get_logger(__name__)
+
+Result = TypeVar("Result")
+
+STOP_GRACE = 5.0
+"""Seconds a process has to disconnect and hand over what is left before it is killed."""
+BATCH = 200
+"""Observations written in one go."""
+RETRY = 0.5
+"""Seconds between two tries to write to a database that is away."""
+
+_DELIVERED = {"DELIVERED": MessageState.DELIVERED, "READ": MessageState.READ, "PLAYED": MessageState.READ}
+
+
+@dataclass(frozen=True)
+class RunnerPorts:
+    """What a runner works with; the same for all of a node."""
+
+    owned: OwnedSessionStore
+    leases: LeaseStore
+    events: EventLog
+    messages: MessageStore
+    pool: ProcessPool
+    publisher: Publisher
+    times: LeaseTimes
+
+
+class Runner:
+    """Runs one session that this node's incarnation has claimed."""
+
+    def __init__(self, session_id: str, incarnation: UUID, ports: RunnerPorts) -> None:
+        self.session_id = session_id
+        self._incarnation = incarnation
+        self._ports = ports
+        self._lease: Lease | None = None
+        self._process: SessionProcess | None = None
+        self._condition: Condition | None = None
+        self._safe_until = 0.0
+        self._failures = 0
+        self._connected_at: float | None = None
+        self._pause = 0.0
+        self._leaving = False
+        self._lost = False
+        self._unwanted = False
+        self._look_again = asyncio.Event()
+        self._log = log.bind(session_id=session_id)
+
+    # --- what others see and do ---------------------------------------------------------------------------------
+
+    @property
+    def connection(self) -> tuple[Lease, SessionProcess] | None:
+        """The lease and the process to call, while the session is connected and this node may act for it."""
+        connected = self._condition is not None and self._condition.state is State.CONNECTED
+        return self._current() if connected else None
+
+    @property
+    def pairing(self) -> tuple[Lease, SessionProcess] | None:
+        """The lease and the process to ask for a pairing code, while a pairing is in progress."""
+        pairing = self._condition is not None and self._condition.state is State.PAIRING
+        return self._current() if pairing else None
+
+    @property
+    def safe_until(self) -> float:
+        """Until when (time.monotonic()) this node may act for the session."""
+        return self._safe_until
+
+    def permit(self, safe_until: float) -> None:
+        """The lease was renewed."""
+        self._safe_until = max(self._safe_until, safe_until)
+        if self._process is not None:
+            self._process.permit(self._safe_until)
+
+    def lose(self) -> None:
+        """The lease is lost: kill what runs, write nothing more, release nothing."""
+        if self._lost:
+            return
+        self._log.warning("The lease is lost; the session's process is killed.")
+        self._lost = True
+        self._look_again.set()
+        if self._process is not None:
+            self._spawn(self._process.kill())
+
+    def step_down(self) -> None:
+        """The node stops: stop the process gently and release the lease."""
+        self._leaving = True
+        self._stop_process()
+
+    def restart(self) -> None:
+        """Replace the process, now."""
+        self._failures = 0
+        self._stop_process()
+
+    def unwanted(self) -> None:
+        """Nobody wants it connected any more (or it was deleted)."""
+        self._unwanted = True
+        self._stop_process()
+
+    async def run(self) -> None:
+        """Until the session is given up; the lease is released by then, or lost."""
+        try:
+            while not self._over():
+                if await self._one_process() is Directive.RELEASE:
+                    break
+        except LeaseLost as error:
+            self._lost = True
+            self._log.warning("The session has another owner.", cause=error.message)
+        finally:
+            await asyncio.shield(self._give_up())
+
+    # --- one process --------------------------------------------------------------------------------------------
+
+    async def _one_process(self) -> Directive:
+        # Before the wishes are read: what changes from here on is noticed.
+        self._unwanted = False
+        self._look_again.clear()
+        sent = time.monotonic()
+        ports = self._ports
+        self._lease = lease = await self._until_written(
+            lambda: ports.leases.begin_epoch(self.session_id, self._incarnation, ports.times.ttl)
+        )
+        self._safe_until = ports.times.safe_until(sent)
+        resume = await self._until_written(lambda: ports.owned.prepare(lease))
+        if not resume.wanted or self._over():
+            return Directive.RELEASE
+        directive = await self._live(lease, resume)
+        if directive is Directive.REPLACE:
+            await self._wait_until_due()
+        return directive
+
+    async def _live(self, lease: Lease, resume: Resume) -> Directive:
+        await self._observe(lease, ProcessStarted())
+        if resume.missing:
+            return (await self._observe(lease, seen.Ended(Cause.DEVICE_MISSING))).directive
+        order = StartOrder(self.session_id, lease.epoch, resume.jid, resume.proxy_url, self._safe_until)
+        try:
+            self._process = await self._ports.pool.start(order)
+        except Unavailable as error:
+            ended = seen.Ended(Cause.PROCESS_DIED, error.message)
+            return (await self._observe(lease, ended)).directive
+        self._log.info("Started a session process.", epoch=lease.epoch, resumes=bool(resume.jid))
+        try:
+            if self._unwanted or self._over():
+                # What was asked while the process was being made must not be lost on it.
+                self._stop_process()
+            return await self._attend(lease, self._process)
+        finally:
+            # Cancelled or failed: nothing of ours may outlive its runner.
+            await asyncio.shield(self._process.kill())
+            self._process = None
+
+    async def _attend(self, lease: Lease, process: SessionProcess) -> Directive:
+        directive = Directive.REPLACE
+        async for batch in batches(process.observations(), BATCH):
+            for transition in await self._write(lease, batch):
+                directive = transition.directive
+            if (number := max(observed.number for observed in batch)) > 0:
+                process.confirm(number)
+        return directive
+
+    async def _write(self, lease: Lease, batch: Sequence[seen.Observed]) -> list[Transition]:
+        """Write a batch in its order: what came in together at once, everything that changes the state by itself."""
+        transitions = []
+        inbound: list[seen.Observed] = []
+        for observed in batch:
+            if isinstance(observed.observation, seen.MessageReceived | seen.ReceiptReceived):
+                inbound.append(observed)
+                continue
+            await self._append(lease, inbound)
+            inbound = []
+            if (transition := await self._take(lease, observed)) is not None:
+                transitions.append(transition)
+        await self._append(lease, inbound)
+        return transitions
+
+    async def _append(self, lease: Lease, inbound: Sequence[seen.Observed]) -> None:
+        """Inbound observations are kept whoever owns the session by now: WhatsApp will not send them again."""
+        if not inbound:
+            return
+        news = [
+            NewEvent(observed.observation, observed.time, observed.number)
+            for observed in inbound
+            if isinstance(observed.observation, seen.MessageReceived | seen.ReceiptReceived)
+        ]
+        written = await self._until_written(lambda: self._ports.events.append(lease, news), fenced=False)
+        self._ports.publisher.publish(written)
+        for new in news:
+            if isinstance(new.payload, seen.ReceiptReceived) and new.payload.kind in _DELIVERED:
+                await self._deliver(new.payload)
+
+    async def _deliver(self, receipt: seen.ReceiptReceived) -> None:
+        state = _DELIVERED[receipt.kind]
+        await self._until_written(
+            lambda: self._ports.messages.delivered(self.session_id, receipt.message_ids, state), fenced=False
+        )
+
+    async def _take(self, lease: Lease, observed: seen.Observed) -> Transition | None:
+        """One observation about the session itself; None once the lease is lost and nothing may be written."""
+        if self._lost:
+            return None
+        try:
+            if isinstance(observed.observation, seen.CodeShown):
+                await self._show(lease, observed.observation, observed.time)
+                return None
+            return await self._observe(lease, observed.observation)
+        except LeaseLost:
+            self.lose()
+        except NotFound:
+            # Deleted while its process ran.
+            self._stop_process()
+        return None
+
+    async def _show(self, lease: Lease, shown: seen.CodeShown, when: datetime) -> None:
+        code = PairingCode(shown.text, shown.position, code_expiry(shown.position, when))
+        identity = identity_of(shown.text)
+        self._tell(await self._until_written(lambda: self._ports.owned.show_code(lease, code, identity)))
+
+    async def _observe(self, lease: Lease, cause: Input) -> Transition:
+        self._count(cause)
+        self._pause = self._wait_after(cause)
+        wait = timedelta(seconds=self._pause)
+        account = _account(cause)
+        _, transition, events = await self._until_written(
+            lambda: self._ports.owned.observe(lease, lambda c, now: reduce(c, cause, now, wait), account, [])
+        )
+        if self._condition is None or transition.condition.state is not self._condition.state:
+            after = transition.condition
+            self._log.info("The session changed.", state=after.state.value, reason=after.reason, **_detail(cause))
+        self._condition = transition.condition
+        self._tell(events)
+        return transition
+
+    # --- small parts --------------------------------------------------------------------------------------------
+
+    def _current(self) -> tuple[Lease, SessionProcess] | None:
+        if self._lost or self._lease is None or self._process is None or time.monotonic() >= self._safe_until:
+            return None
+        return self._lease, self._process
+
+    def _over(self) -> bool:
+        return self._leaving or self._lost
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        self._ports.publisher.publish(events)
+        self._ports.publisher.wake(self.session_id)
+
+    def _stop_process(self) -> None:
+        self._look_again.set()
+        if self._process is not None:
+            self._spawn(self._process.stop(STOP_GRACE))
+
+    def _count(self, cause: Input) -> None:
+        """Failures in a row: forgotten only by a connection that lasts."""
+        now = time.monotonic()
+        if isinstance(cause, seen.Connected):
+            self._connected_at = self._connected_at or now
+        elif isinstance(cause, seen.Ended):
+            steady = self._connected_at is not None and now - self._connected_at >= STEADY
+            self._failures = 1 if steady else self._failures + 1
+            self._connected_at = None
+
+    def _wait_after(self, cause: Input) -> float:
+        if isinstance(cause, seen.Ended) and cause.cause is Cause.STREAM_REPLACED:
+            return self._ports.times.ttl
+        # Not for secrets: sessions that fell together must not come back together.
+        return backoff(self._failures, random.random())  # noqa: S311
+
+    async def _wait_until_due(self) -> None:
+        # On this machine's clock: next_attempt is on the database's.
+        if not self._over():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._look_again.wait(), self._pause)
+
+    async def _until_written(self, write: Callable[[], Awaitable[Result]], *, fenced: bool = True) -> Result:
+        """Try until the database answers. What is fenced is given up with the lease; what came in never is."""
+        while True:
+            try:
+                return await write()
+            except LeaseLost:
+                raise
+            except Unavailable as error:
+                self._log.warning("The database is away; what happened is kept and written later.", **error.metadata)
+                if fenced and self._lost:
+                    raise LeaseLost(f"the lease of session {self.session_id!r} ended in an outage") from error
+                await asyncio.sleep(RETRY)
+
+    async def _give_up(self) -> None:
+        """The process is dead: delete what it left, if that is to go, and release the lease."""
+        self._condition = None
+        if self._lost or self._lease is None:
+            return
+        try:
+            await self._ports.owned.sweep(self._lease)
+            await self._ports.leases.release(self.session_id, self._incarnation)
+        except Unavailable as error:
+            # The lease runs out by itself, and whoever claims it next sweeps.
+            self._log.warning("The lease could not be released.", cause=error.message)
+        self._ports.publisher.wake(self.session_id)
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        _background.add(task)
+        task.add_done_callback(_background.discard)
+
+
+#: asyncio keeps only weak references to tasks.
+_background: set[asyncio.Future[None]] = set()
+
+
+def _account(cause: Input) -> Account | None:
+    match cause:
+        case seen.DeviceSaved():
+            return Account(jid=cause.jid, lid=cause.lid, platform=cause.platform)
+        case seen.Connected():
+            return Account(jid=cause.jid, lid=cause.lid, push_name=cause.push_name)
+        case seen.PushNameChanged():
+            return Account(push_name=cause.push_name)
+    return None
+
+
+def _detail(cause: Input) -> dict[str, str]:
+    return {"cause": cause.cause.value, "detail": cause.detail} if isinstance(cause, seen.Ended) else {}

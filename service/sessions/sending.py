@@ -1,0 +1,121 @@
+"""Sending: the intent is written down first, WhatsApp is asked once, and what became of it is written down."""
+
+import asyncio
+import hashlib
+import time
+
+import structlog
+
+from service.domain.errors import FailedPrecondition, NotFound, Unavailable
+from service.domain.lease import Lease
+from service.domain.records import MessageState, OutboundMessage, Outcome, Session
+from service.domain.session import Credentials, Desired
+from service.ports import CallFailed, MessageStore, SessionProcess, SessionStore
+from service.sessions.roster import Roster
+
+log = structlog.get_logger(__name__)
+
+SETTLE_POLL = 0.1
+"""Seconds between two looks at a message that another call is sending."""
+SETTLE_RETRY = 0.5
+"""Seconds between two tries to write the outcome to a database that is away."""
+
+
+class Sending:
+    """The use-cases of MessageService."""
+
+    def __init__(self, sessions: SessionStore, messages: MessageStore, roster: Roster) -> None:
+        self._sessions = sessions
+        self._messages = messages
+        self._roster = roster
+        self._under_way: set[asyncio.Task[OutboundMessage]] = set()
+
+    async def send_text(self, session_id: str, to: str, body: str, request_id: str, timeout: float) -> OutboundMessage:
+        """Send a text to a JID, once per request_id; waits at most `timeout` seconds for WhatsApp's server."""
+        deadline = time.monotonic() + timeout
+        fingerprint = hashlib.sha256(f"text\0{to}\0{body}".encode()).digest()
+        if (earlier := await self._messages.find(session_id, request_id, fingerprint)) is not None:
+            return await self._settled(earlier, deadline)
+        lease, process = await self._connection(session_id)
+        message, new = await self._messages.accept(lease, request_id, to, fingerprint)
+        if not new:
+            return await self._settled(message, deadline)
+        # A caller who hangs up does not undo what WhatsApp has: the outcome is written down whoever waits for it.
+        task = asyncio.create_task(self._send(process, message, body, deadline))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
+
+    async def get(self, session_id: str, request_id: str) -> OutboundMessage:
+        """The message as it is now."""
+        message = await self._messages.find(session_id, request_id, None)
+        if message is None:
+            await self._sessions.get(session_id)
+            raise NotFound(
+                f"session {session_id!r} has sent nothing under request_id {request_id!r}",
+                reason="MESSAGE_NOT_FOUND",
+                metadata={"session_id": session_id, "request_id": request_id},
+            )
+        return message
+
+    async def finish(self, timeout: float) -> None:
+        """Wait for what is being sent; before the service stops."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=timeout)
+
+    async def _connection(self, session_id: str) -> tuple[Lease, SessionProcess]:
+        runner = self._roster.get(session_id)
+        held = runner.connection if runner is not None else None
+        if held is None:
+            raise _cannot_send(await self._sessions.get(session_id))
+        return held
+
+    async def _send(
+        self, process: SessionProcess, message: OutboundMessage, body: str, deadline: float
+    ) -> OutboundMessage:
+        try:
+            reply = await process.send_text(message.to, body, max(0.1, deadline - time.monotonic()))
+        except CallFailed as error:
+            state = MessageState.FAILED if error.certain else MessageState.OUTCOME_UNKNOWN
+            outcome = Outcome(state, detail=str(error))
+        else:
+            outcome = Outcome(MessageState.SENT, reply.message_id, sent=reply.sent_time)
+        return await self._settle(message, outcome)
+
+    async def _settle(self, message: OutboundMessage, outcome: Outcome) -> OutboundMessage:
+        """Write the outcome down, however long the database is away; if the node dies first, the next epoch does."""
+        while True:
+            try:
+                return await self._messages.settle(message.session_id, message.request_id, outcome)
+            except Unavailable as error:
+                log.warning(
+                    "The outcome of a message is written later.", session_id=message.session_id, **error.metadata
+                )
+                await asyncio.sleep(SETTLE_RETRY)
+
+    async def _settled(self, message: OutboundMessage, deadline: float) -> OutboundMessage:
+        """A message that another call is sending, once that one knows; as it is if it takes too long."""
+        while message.state is MessageState.ACCEPTED and time.monotonic() < deadline:
+            await asyncio.sleep(SETTLE_POLL)
+            message = await self.get(message.session_id, message.request_id)
+        return message
+
+
+def _cannot_send(session: Session) -> FailedPrecondition | Unavailable:
+    """Why a session that is not connected here cannot send, in the order in which a caller can mend it."""
+    metadata = {"session_id": session.session_id, "state": session.condition.state.value}
+    if session.condition.credentials is not Credentials.CONFIRMED:
+        return FailedPrecondition(
+            f"session {session.session_id!r} is not paired", reason="SESSION_NOT_PAIRED", metadata=metadata
+        )
+    if session.condition.desired is Desired.INACTIVE:
+        return FailedPrecondition(
+            f"session {session.session_id!r} is not active; call Activate first",
+            reason="SESSION_NOT_ACTIVE",
+            metadata=metadata,
+        )
+    return Unavailable(
+        f"session {session.session_id!r} is not connected now; nothing was sent",
+        reason="SESSION_NOT_CONNECTED",
+        metadata=metadata,
+    )

@@ -1,0 +1,451 @@
+"""The store on a real Postgres: what it fences, binds, refuses and keeps in order."""
+
+import asyncio
+import base64
+import time
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from service.domain import observations as seen
+from service.domain.errors import AlreadyExists, Conflict, FailedPrecondition, InvalidArgument, LeaseLost, NotFound
+from service.domain.events import NewEvent
+from service.domain.lease import Lease
+from service.domain.pairing import PairingCode, PairingOutcome
+from service.domain.records import Account, MessageState, Outcome
+from service.domain.session import Activate, Deactivate, Desired, Input, ProcessStarted, State, reduce
+from service.ports import Changes, Decide, NewSession, SessionFilter
+from service.protocol.events import encode_payload
+from service.store.database import Database
+from service.store.events import PostgresEventLog
+from service.store.leases import PostgresLeases
+from service.store.messages import PostgresMessages
+from service.store.owned import PostgresOwnedSessions
+from service.store.sessions import PostgresSessions
+
+NODE = uuid.uuid4()
+OTHER_NODE = uuid.uuid4()
+TTL = 30.0
+JID = "4915100000001:3@s.whatsapp.net"
+
+
+class Store:
+    """Everything of the store on one database, and the few steps that tests repeat."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.sessions = PostgresSessions(database, encode_payload)
+        self.owned = PostgresOwnedSessions(database, encode_payload)
+        self.events = PostgresEventLog(database, encode_payload)
+        self.leases = PostgresLeases(database, database)
+        self.messages = PostgresMessages(database)
+
+    async def create(self, session_id: str = "anna", request_id: str = "", name: str = "Anna") -> None:
+        await self.sessions.create(NewSession(session_id, name, "user-1", {"team": "red"}, "", request_id))
+
+    async def wish(self, session_id: str, wish: Input) -> None:
+        await self.sessions.decide(session_id, by(wish))
+
+    async def own(self, session_id: str = "anna", node: uuid.UUID = NODE) -> Lease:
+        assert session_id in await self.leases.claim(node, "node", TTL, 100)
+        return await self.leases.begin_epoch(session_id, node, TTL)
+
+    async def observe(self, lease: Lease, cause: Input, account: Account | None = None) -> None:
+        await self.owned.observe(lease, by(cause), account, [])
+
+    async def expire(self, session_id: str = "anna") -> None:
+        await self.execute("UPDATE zap.lease SET expires_at = now() - interval '1 s' WHERE session_id = $1", session_id)
+
+    async def execute(self, sql: str, *arguments: object) -> None:
+        async with self.database.transaction() as connection:
+            await connection._raw.execute(sql, *arguments)  # noqa: SLF001 - the test's own SQL
+
+    async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
+        async with self.database.transaction() as connection:
+            rows: list[asyncpg.Record] = await connection._raw.fetch(sql, *arguments)  # noqa: SLF001 - as above
+            return rows
+
+
+def by(cause: Input) -> Decide:
+    return lambda condition, now: reduce(condition, cause, now)
+
+
+def message(number: int) -> NewEvent:
+    received = seen.MessageReceived(f"M{number}", "c", "s", "", "", False, False, f"text {number}", b"raw")
+    return NewEvent(received, datetime.now(UTC), number)
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[Store]:
+    database = Database(database_url, name="test")
+    await database.open()
+    yield Store(database)
+    await database.close()
+
+
+@pytest.fixture
+async def device_table(store: Store) -> None:
+    """As much of whatsmeow's table as we read; the real one is used by the end-to-end tests."""
+    await store.execute("CREATE TABLE whatsmeow_device (jid text PRIMARY KEY, identity_key bytea NOT NULL)")
+
+
+async def save_device(store: Store, jid: str = JID) -> bytes:
+    """As whatsmeow does at a scan; returns the public identity key."""
+    key = X25519PrivateKey.generate()
+    await store.execute("INSERT INTO whatsmeow_device VALUES ($1, $2)", jid, key.private_bytes_raw())
+    return key.public_key().public_bytes_raw()
+
+
+def code(position: int = 1) -> PairingCode:
+    return PairingCode("secret", position, datetime.now(UTC) + timedelta(seconds=60))
+
+
+# --- what callers do --------------------------------------------------------------------------------------------
+
+
+async def test_the_same_request_creates_once(store: Store) -> None:
+    await store.create(request_id="r1")
+    await store.create(request_id="r1")
+    with pytest.raises(InvalidArgument) as reused:
+        await store.create(request_id="r1", name="Berta")
+    assert reused.value.reason == "REQUEST_ID_REUSED"
+    with pytest.raises(AlreadyExists):
+        await store.create(request_id="r2")
+    assert [s.name for s in await store.sessions.list(SessionFilter(), "", 10)] == ["Anna"]
+
+
+async def test_twenty_creates_at_once_make_one_session(store: Store) -> None:
+    results = await asyncio.gather(*(store.create(request_id=f"r{n}") for n in range(20)), return_exceptions=True)
+    assert sum(result is None for result in results) == 1
+    assert all(isinstance(result, AlreadyExists) for result in results if result is not None)
+
+
+async def test_lists_in_order_with_every_filter(store: Store) -> None:
+    for name in ("b", "a", "c"):
+        await store.create(name)
+    await store.wish("b", Activate())
+    everything = await store.sessions.list(SessionFilter(), "", 10)
+    assert [session.session_id for session in everything] == ["a", "b", "c"]
+    assert [s.session_id for s in await store.sessions.list(SessionFilter(), "a", 1)] == ["b"]
+    assert [s.session_id for s in await store.sessions.list(SessionFilter(states=(State.PAIRING,)), "", 9)] == ["b"]
+    assert [s.session_id for s in await store.sessions.list(SessionFilter(labels={"team": "red"}), "", 9)] == [
+        "a",
+        "b",
+        "c",
+    ]
+    assert not await store.sessions.list(SessionFilter(labels={"team": "blue"}), "", 9)
+    assert not await store.sessions.list(SessionFilter(user_id="somebody"), "", 9)
+
+
+async def test_an_old_etag_changes_nothing(store: Store) -> None:
+    await store.create()
+    before = await store.sessions.get("anna")
+    after = await store.sessions.update("anna", Changes(name="Berta", labels={}), before.etag)
+    assert (after.name, after.labels, after.user_id) == ("Berta", {}, "user-1")
+    with pytest.raises(Conflict):
+        await store.sessions.update("anna", Changes(name="Carla"), before.etag)
+    assert (await store.sessions.get("anna")).name == "Berta"
+
+
+async def test_what_is_not_there_is_not_found(store: Store) -> None:
+    with pytest.raises(NotFound):
+        await store.sessions.get("nobody")
+    with pytest.raises(NotFound):
+        await store.sessions.update("nobody", Changes(name="x"), "")
+    with pytest.raises(NotFound):
+        await store.sessions.delete("nobody", force=True)
+    with pytest.raises(NotFound):
+        await store.wish("nobody", Activate())
+
+
+# --- leases and the fence ---------------------------------------------------------------------------------------
+
+
+async def test_a_session_is_claimed_once_however_many_ask(store: Store) -> None:
+    for number in range(30):
+        await store.create(f"s{number}")
+        await store.wish(f"s{number}", Activate())
+    claims = await asyncio.gather(*(store.leases.claim(uuid.uuid4(), "n", TTL, 100) for _ in range(8)))
+    claimed = [session_id for claim in claims for session_id in claim]
+    assert sorted(claimed) == sorted(f"s{number}" for number in range(30))
+
+
+async def test_nobody_claims_what_is_not_wanted_or_not_due(store: Store) -> None:
+    await store.create()
+    assert not await store.leases.claim(NODE, "n", TTL, 10)
+    await store.wish("anna", Activate())
+    await store.execute("UPDATE zap.session SET next_attempt_at = now() + interval '1 h'")
+    assert not await store.leases.claim(NODE, "n", TTL, 10)
+    due = await store.leases.next_due(NODE)
+    assert due is not None
+    assert 3590 < due <= 3600
+
+
+async def test_a_stale_epoch_writes_nothing(store: Store) -> None:
+    await store.create()
+    await store.wish("anna", Activate())
+    old = await store.own()
+    await store.expire()
+    new = await store.own(node=OTHER_NODE)
+    assert new.epoch == old.epoch + 1
+    with pytest.raises(LeaseLost):
+        await store.observe(old, seen.Connected(JID, "", ""), Account(jid=JID))
+    with pytest.raises(LeaseLost):
+        await store.owned.show_code(old, code(), bytes(32))
+    with pytest.raises(LeaseLost):
+        await store.messages.accept(old, "r1", "x@s.whatsapp.net", b"f")
+    with pytest.raises(LeaseLost):
+        await store.leases.begin_epoch("anna", NODE, TTL)
+    assert (await store.sessions.get("anna")).condition.state is State.PAIRING
+    # What came in is kept all the same, under the epoch it came in under.
+    assert len(await store.events.append(old, [message(1)])) == 1
+
+
+async def test_an_expired_lease_is_not_renewed_even_if_nobody_took_it(store: Store) -> None:
+    await store.create()
+    await store.wish("anna", Activate())
+    lease = await store.own()
+    assert list(await store.leases.renew(NODE, TTL)) == [lease]
+    await store.expire()
+    assert not await store.leases.renew(NODE, TTL)
+
+
+async def test_a_deleted_session_made_again_goes_on_counting(store: Store) -> None:
+    await store.create()
+    await store.wish("anna", Activate())
+    first = await store.own()
+    await store.events.append(first, [message(1)])
+    await store.leases.release("anna", NODE)
+    await store.sessions.delete("anna", force=False)
+    await store.create()
+    await store.wish("anna", Activate())
+    second = await store.own()
+    assert second.epoch > first.epoch
+    events = await store.events.append(second, [message(1)])
+    assert events[0].sequence > 2
+
+
+async def test_connected_is_evidence_not_memory(store: Store, device_table: None) -> None:
+    lease = await connected(store)
+    now = await store.sessions.get("anna")
+    assert now.condition.state is State.CONNECTED
+    assert now.owner is not None
+    assert now.owner.epoch == lease.epoch
+    await store.expire()
+    later = await store.sessions.get("anna")
+    assert (later.condition.state, later.condition.reason, later.owner) == (State.RECONNECTING, "NODE_STOPPED", None)
+    rows = await store.fetch("SELECT session_id, status, has_creds, creds_size, last_connected FROM whatsapp_session")
+    assert rows[0]["status"] == "RECONNECTING"
+    assert rows[0]["has_creds"]
+    assert rows[0]["creds_size"] > 32
+
+
+# --- pairing and devices ----------------------------------------------------------------------------------------
+
+
+async def connected(store: Store) -> Lease:
+    await store.create()
+    await store.wish("anna", Activate())
+    lease = await store.own()
+    identity = await save_device(store)
+    await store.observe(lease, ProcessStarted())
+    await store.owned.show_code(lease, code(), identity)
+    await store.observe(lease, seen.DeviceSaved(JID, "1@lid", "android"), Account(JID, "1@lid", "", "android"))
+    await store.observe(lease, seen.Connected(JID, "1@lid", "Anna"), Account(JID, "1@lid", "Anna"))
+    return lease
+
+
+async def test_the_steps_of_a_pairing(store: Store, device_table: None) -> None:
+    lease = await connected(store)
+    session, pairing = await store.sessions.pairing("anna")
+    assert (pairing.outcome, pairing.code, pairing.attempt) == (PairingOutcome.PAIRED, None, 1)
+    assert session.account == Account(JID, "1@lid", "Anna", "android")
+    assert session.credentials.present
+    resume = await store.owned.prepare(lease)
+    assert (resume.wanted, resume.jid, resume.missing) == (True, JID, False)
+
+
+async def test_no_code_in_an_event(store: Store) -> None:
+    await store.create()
+    await store.wish("anna", Activate())
+    lease = await store.own()
+    await store.owned.show_code(lease, code(), bytes(32))
+    rows = await store.fetch("SELECT payload FROM zap.event")
+    assert rows
+    assert not [row for row in rows if b"secret" in row["payload"]]
+    _, pairing = await store.sessions.pairing("anna")
+    assert pairing.code is not None
+    assert "secret" not in repr(pairing)
+
+
+async def test_a_scan_that_nobody_lived_to_record_is_found_by_its_identity(store: Store, device_table: None) -> None:
+    await store.create()
+    await store.wish("anna", Activate())
+    lease = await store.own()
+    await save_device(store, "4915100000009:1@s.whatsapp.net")
+    identity = await save_device(store)
+    await store.owned.show_code(lease, code(), identity)
+    resume = await store.owned.prepare(lease)
+    assert (resume.jid, resume.missing) == (JID, False)
+    assert base64.b64encode(identity)
+    session, _ = await store.sessions.pairing("anna")
+    assert session.credentials.present
+
+
+async def test_credentials_that_are_gone_are_missed_not_paired_anew(store: Store, device_table: None) -> None:
+    lease = await connected(store)
+    await store.execute("DELETE FROM whatsmeow_device")
+    resume = await store.owned.prepare(lease)
+    assert (resume.jid, resume.missing) == ("", True)
+
+
+async def test_a_discarded_device_goes_once_no_process_can_write_it(store: Store, device_table: None) -> None:
+    lease = await connected(store)
+    await save_device(store, "4915100000009:1@s.whatsapp.net")
+    await store.wish("anna", Deactivate())
+    assert (await store.sessions.get("anna")).credentials.present, "a deactivated session keeps its credentials"
+    with pytest.raises(FailedPrecondition):
+        await store.sessions.delete("anna", force=False)
+    await store.sessions.delete("anna", force=True)
+    assert len(await store.fetch("SELECT FROM whatsmeow_device")) == 2, "its process may still run"
+    await store.owned.sweep(lease)
+    left = await store.fetch("SELECT jid FROM whatsmeow_device")
+    assert [row["jid"] for row in left] == ["4915100000009:1@s.whatsapp.net"], "somebody else's device is not ours"
+    assert not await store.fetch("SELECT FROM zap.discarded_identity")
+
+
+async def test_leftovers_of_a_deleted_session_are_claimed_by_somebody(store: Store, device_table: None) -> None:
+    await connected(store)
+    await store.expire()
+    await store.sessions.delete("anna", force=True)
+    assert list(await store.leases.claim(OTHER_NODE, "n", TTL, 10)) == ["anna"]
+    lease = await store.leases.begin_epoch("anna", OTHER_NODE, TTL)
+    assert not (await store.owned.prepare(lease)).wanted
+    assert not await store.fetch("SELECT FROM whatsmeow_device")
+    await store.leases.release("anna", OTHER_NODE)
+    assert not await store.leases.claim(OTHER_NODE, "n", TTL, 10)
+
+
+async def test_cancelling_a_pairing_discards_what_it_may_have_made(store: Store, device_table: None) -> None:
+    await store.create()
+    await store.wish("anna", Activate())
+    lease = await store.own()
+    await store.owned.show_code(lease, code(), await save_device(store))
+    await store.wish("anna", Deactivate())
+    session, pairing = await store.sessions.pairing("anna")
+    assert (session.condition.state, pairing.outcome, pairing.code) == (State.UNPAIRED, PairingOutcome.CANCELLED, None)
+    await store.owned.sweep(lease)
+    assert not await store.fetch("SELECT FROM whatsmeow_device")
+
+
+# --- events -----------------------------------------------------------------------------------------------------
+
+
+async def test_eight_writers_leave_no_gap_and_no_disorder(store: Store) -> None:
+    await store.create()
+    await store.wish("anna", Activate())
+    lease = await store.own()
+    numbers = iter(range(1, 401))
+
+    async def write() -> None:
+        for number in numbers:
+            await store.events.append(lease, [message(number)])
+
+    await asyncio.gather(*(write() for _ in range(8)))
+    rows = await store.fetch("SELECT sequence FROM zap.event ORDER BY xid, id")
+    assert [row["sequence"] for row in rows] == list(range(1, len(rows) + 1))
+    assert len(rows) == 401
+
+
+async def test_a_frame_that_comes_twice_is_one_event(store: Store) -> None:
+    await store.create()
+    await store.wish("anna", Activate())
+    lease = await store.own()
+    assert len(await store.events.append(lease, [message(1), message(2)])) == 2
+    again = await store.events.append(lease, [message(2), message(3)])
+    assert [event.payload for event in again] == [message(3).payload]
+    rows = await store.fetch("SELECT sequence FROM zap.event WHERE frame > 0 ORDER BY sequence")
+    assert [row["sequence"] for row in rows] == [2, 3, 4]
+
+
+# --- messages ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_request_id_is_accepted_once(store: Store, device_table: None) -> None:
+    lease = await connected(store)
+    results = await asyncio.gather(*(store.messages.accept(lease, "r1", "x", b"f") for _ in range(10)))
+    assert sum(new for _, new in results) == 1
+    with pytest.raises(InvalidArgument):
+        await store.messages.accept(lease, "r1", "x", b"g")
+
+
+async def test_a_message_is_settled_once_and_never_goes_back(store: Store, device_table: None) -> None:
+    lease = await connected(store)
+    await store.messages.accept(lease, "r1", "x", b"f")
+    sent = Outcome(MessageState.SENT, "WA1", sent=datetime.now(UTC))
+    assert (await store.messages.settle("anna", "r1", sent)).state is MessageState.SENT
+    failed = await store.messages.settle("anna", "r1", Outcome(MessageState.FAILED, detail="no"))
+    assert failed.state is MessageState.SENT
+    await store.messages.delivered("anna", ["WA1"], MessageState.READ)
+    await store.messages.delivered("anna", ["WA1"], MessageState.DELIVERED)
+    found = await store.messages.find("anna", "r1", None)
+    assert found is not None
+    assert found.state is MessageState.READ
+
+
+async def test_what_a_dead_process_was_sending_is_unknown(store: Store, device_table: None) -> None:
+    lease = await connected(store)
+    await store.messages.accept(lease, "r1", "x", b"f")
+    await store.owned.prepare(lease)
+    still = await store.messages.find("anna", "r1", None)
+    assert still is not None
+    assert still.state is MessageState.ACCEPTED, "its own epoch is still sending it"
+    await store.owned.prepare(await store.leases.begin_epoch("anna", NODE, TTL))
+    unknown = await store.messages.find("anna", "r1", None)
+    assert unknown is not None
+    assert unknown.state is MessageState.OUTCOME_UNKNOWN
+
+
+# --- the database's own refusals --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        "UPDATE zap.session SET state = 'CONNECTED', desired_state = 'ACTIVE'",
+        "UPDATE zap.session SET state = 'LOGGED_OUT', desired_state = 'ACTIVE'",
+        "UPDATE zap.session SET state = 'PAIRING'",
+        "UPDATE zap.session SET credentials = 'CONFIRMED'",
+        "UPDATE zap.session SET session_id = 'Ünlaut'",
+        "INSERT INTO zap.lease (session_id, incarnation) VALUES ('x', gen_random_uuid())",
+    ],
+)
+async def test_the_database_refuses_nonsense(store: Store, nonsense: str) -> None:
+    await store.create()
+    with pytest.raises(asyncpg.CheckViolationError):
+        await store.execute(nonsense)
+    assert (await store.sessions.get("anna")).condition.desired is Desired.INACTIVE
+
+
+async def test_a_forgotten_transaction_blocks_nobody_for_long(store: Store, database_url: str) -> None:
+    await store.create()
+    frozen = Database(database_url, name="frozen", timeouts={"idle_in_transaction_session_timeout": "300ms"})
+    await frozen.open()
+
+    async def hold() -> None:
+        async with frozen.transaction() as connection:
+            await connection.row("lock_session", "anna")
+            await asyncio.sleep(2)
+
+    holder = asyncio.create_task(hold())
+    await asyncio.sleep(0.1)
+    started = time.monotonic()
+    await store.wish("anna", Activate())
+    assert time.monotonic() - started < 1.5
+    with pytest.raises(Exception, match="does not answer"):
+        await holder
+    await frozen.close()
