@@ -23,7 +23,7 @@ from service.domain.lease import LeaseTimes
 from service.embedded import EmbeddedPostgres, EmbeddedValkey
 from service.ownership.keeper import Keeper
 from service.ownership.reconciler import Reconciler
-from service.pool.pool import SessionPool
+from service.pool.pool import Pool, PoolSettings
 from service.protocol.events import encode_payload, to_json
 from service.rpc.server import Core, Server
 from service.sessions.manager import Sessions
@@ -96,7 +96,7 @@ class Node:
         try:
             await self.pages.start()
             await self.server.start()
-            await self.server.set_ready(True)
+            await self.server.set_ready(ready=True)
             log.info("The node is ready.")
             await asyncio.wait((asked, keeping, reconciling), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -139,13 +139,12 @@ def _secret(value: SecretStr | None) -> str:
     return value.get_secret_value() if value is not None else ""
 
 
-async def _pool(settings: Settings, urls: Urls, stack: AsyncExitStack) -> SessionPool:
+async def _pool(settings: Settings, urls: Urls, stack: AsyncExitStack) -> Pool:
     """Session processes, ready to be forked."""
-    pool = SessionPool(
-        urls.whatsapp_database, preload=settings.worker_preload, proxy_url=_secret(settings.whatsapp_proxy_url)
-    )
-    await pool.start_zygote()
+    proxy = settings.whatsapp_proxy_url.get_secret_value()
+    pool = Pool(PoolSettings(urls.whatsapp_database, proxy, settings.worker_preload))
     stack.push_async_callback(pool.close)
+    await pool.open()
     return pool
 
 
@@ -210,13 +209,16 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Node:
         token=settings.auth_token.get_secret_value(),
         metrics=RpcMetrics(registry),
     )
-    pages = Pages(settings.http_listen, lambda: _unready(keeper, times), registry)
+    pages = Pages(settings.http_listen, lambda: _unready(keeper, pool, times), registry)
     return Node(bus, keeper, reconciler, sending, server, pages)
 
 
-def _unready(keeper: Keeper, times: LeaseTimes) -> dict[str, str]:
+def _unready(keeper: Keeper, pool: Pool, times: LeaseTimes) -> dict[str, str]:
     """What keeps the node from being ready, in words."""
+    reasons = {}
     silent = time.monotonic() - keeper.renewed_at
     if silent > times.ttl - times.margin:
-        return {"database": f"no renewal of the leases came through for {silent:.1f} s"}
-    return {}
+        reasons["database"] = f"no renewal of the leases came through for {silent:.1f} s"
+    if overdue := pool.overdue:
+        reasons["processes"] = f"killed, but not seen dead: the processes of {', '.join(overdue)}"
+    return reasons

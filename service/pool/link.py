@@ -123,5 +123,7 @@ class Link(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Nothing more comes in or goes out."""
         if self._deframer.pending:
-            _log.warning("a session process ended in the middle of a frame (%d bytes of it came)", self._deframer.pending)
+            _log.warning(
+                "a session process ended in the middle of a frame (%d bytes of it came)", self._deframer.pending
+            )
         self.closed.set()

@@ -206,7 +206,9 @@ class Process:
         await self._hear_the_rest()
         status = await self._death.status()
         verdict = self._verdict(status)
-        _log.info("session %s: process %d %s (%s)", self.session_id, self.pid, self._death.words(status), verdict.cause.value)
+        _log.info(
+            "session %s: process %d %s (%s)", self.session_id, self.pid, self._death.words(status), verdict.cause.value
+        )
         if verdict.cause in {Cause.PROCESS_DIED, Cause.PROCESS_STALLED} and (stderr := self._death.stderr()):
             _log.warning("session %s: process %d left on stderr:\n%s", self.session_id, self.pid, stderr[:8000])
         self._link.close()

@@ -48,9 +48,7 @@ class Caller(Protocol):
 class Calls:
     """Calls in flight. The library gives them no deadline: the node has one, and a hung call hangs only its thread."""
 
-    def __init__(
-        self, client: Caller, send: Callable[[frames_pb2.Frame], None], code_shown: threading.Event
-    ) -> None:
+    def __init__(self, client: Caller, send: Callable[[frames_pb2.Frame], None], code_shown: threading.Event) -> None:
         self._client = client
         self._send = send
         self._code_shown = code_shown

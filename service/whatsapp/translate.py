@@ -174,4 +174,3 @@ def _seconds(value: int) -> Any:
 
 def _milliseconds(value: int) -> Any:
     return timestamp(datetime.datetime.fromtimestamp(value / 1000, datetime.UTC)) if value > 0 else None
-
