@@ -320,6 +320,60 @@ async def test_a_held_query_delays_its_caller_only(
     await control.wait_for_inbox(bob, "held")
 
 
+async def test_a_drop_while_a_code_is_shown(control: SimulatorControl, start: Start) -> None:
+    client = await start()
+    await client.expect("qr")
+    assert await control.drop("unpaired") == 1
+    await client.expect("status", text="timeout")
+
+
+async def test_a_device_that_lost_its_sessions_asks_again(
+    control: SimulatorControl, start: Start, alice: str, bob: str, tmp_path: Path
+) -> None:
+    """The store goes back to how it was right after linking: Bob's phone has to begin anew."""
+    client = await start("client")
+    jid = await link(control, client, alice)
+    await client.kill()
+    early = {file.name: file.read_bytes() for file in tmp_path.glob("client.db*")}
+    client = await start("client")
+    await control.write(bob, alice, "introduction")
+    await client.expect("message", text="introduction")
+    await client.send(bob, "answer")
+    await control.wait_for_inbox(bob, "answer")
+    await client.kill()
+    for file in tmp_path.glob("client.db*"):
+        file.unlink()
+    for name, data in early.items():
+        (tmp_path / name).write_bytes(data)
+    client = await start("client")
+    await client.expect("connected")
+    await control.write(bob, alice, "do you still know me?")
+    await client.expect("message", text="do you still know me?")
+    assert (await control.device(jid)).messages.retry_receipted >= 1
+
+
+async def test_a_receipt_that_neonize_does_not_map(
+    control: SimulatorControl, start: Start, alice: str, bob: str
+) -> None:
+    """Hazard: its event loop ends with an error while Go stays connected and acknowledges what nobody reads."""
+    client = await start()
+    jid = await link(control, client, alice)
+    await control.send_receipt(jid, bob, "server-error")
+    assert "required field" in (await client.expect("connect-raised"))["text"]
+    message_id = await control.write(bob, alice, "nobody reads this")
+    await control.wait_for_receipt(bob, message_id)
+    assert not client.has_told("message")
+
+
+async def test_a_burst_arrives_in_order(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:
+    client = await start()
+    jid = await link(control, client, alice)
+    ids = [await control.write(bob, alice, f"burst {number}") for number in range(100)]
+    assert [(await client.expect("message"))["id"] for _ in ids] == ids
+    device = await control.wait_for_device(jid, lambda it: it.queue == 0)
+    assert device.messages.retry_receipted == 0
+
+
 async def test_latency(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:
     client = await start()
     await link(control, client, alice)

@@ -57,11 +57,6 @@ class Connection:
         """Whether the connection has ended, or is about to: nothing sent now would be read."""
         return self._is_ending or self._stream.is_over
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the socket is still open, an announced end included."""
-        return not self._stream.is_over
-
     async def receive(self) -> Node:
         """The client's next stanza that is not an answer to a request of ours."""
         while True:
