@@ -101,7 +101,8 @@ class Connection:
         for stanza in farewell:
             self.send(stanza)
         self._is_ending = True
-        asyncio.get_running_loop().call_later(GRACE, self._stream.close)
+        loop = asyncio.get_running_loop()
+        loop.call_at(max(self._next_send_at, loop.time()) + GRACE, self._stream.close)
 
     def abort(self) -> None:
         """Cut the connection."""

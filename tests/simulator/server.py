@@ -97,6 +97,8 @@ class WhatsAppServer:
             await self._serve_candidate(connection, data)
             return
         await self._faults.gates.passed(Step.LOGIN)
+        if connection.is_over:  # it was held, and hung up meanwhile: that is no login
+            return
         device = self._directory.companion_of(connection.client_static)
         if not self._refuse(connection, device) and device is not None:
             await self._serve_device(connection, device)
