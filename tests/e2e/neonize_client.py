@@ -107,6 +107,11 @@ class Client:
         """Ask for a linking code."""
         tell("code", text=self.client.PairPhone(pn, True))
 
+    def look_up(self, pn: str) -> None:
+        """Ask whether a phone number is on WhatsApp."""
+        (answer,) = self.client.is_on_whatsapp(f"+{pn}")
+        tell("looked-up", is_in=answer.IsIn, user=answer.JID.User)
+
     def log_out(self) -> None:
         """Unlink this device."""
         self.client.logout()

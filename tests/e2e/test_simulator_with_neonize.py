@@ -113,6 +113,39 @@ async def test_pairs_by_code(control: SimulatorControl, start: Start, alice: str
     await client.expect("message", text="by code")
 
 
+async def test_two_clients_write_to_each_other(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:
+    of_alice, of_bob = await start("alice"), await start("bob")
+    await link(control, of_alice, alice)
+    await link(control, of_bob, bob)
+    for number in range(3):
+        sent_id = await of_alice.send(bob, f"to Bob {number}")
+        assert (await of_bob.expect("message", text=f"to Bob {number}"))["id"] == sent_id
+        await of_bob.send(alice, f"to Alice {number}")
+        await of_alice.expect("message", text=f"to Alice {number}")
+    assert [message.times for message in await control.inbox(bob) if message.sender == alice] == [1, 1, 1]
+
+
+async def test_a_device_linked_later_is_found(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:
+    """A client that does not know of a device is told so by the ack, and reaches it with its next message."""
+    of_alice = await start("alice")
+    await link(control, of_alice, alice)
+    await of_alice.send(bob, "before")
+    of_bob = await start("bob")
+    await link(control, of_bob, bob)
+    await of_alice.send(bob, "to whom it may concern")
+    await of_alice.send(bob, "after")
+    await of_bob.expect("message", text="after")
+
+
+async def test_looks_up_who_is_on_whatsapp(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:
+    client = await start()
+    await link(control, client, alice)
+    await client.command("look_up", pn=bob)
+    assert (await client.expect("looked-up"))["is_in"]
+    await client.command("look_up", pn="4900000000")
+    assert not (await client.expect("looked-up"))["is_in"]
+
+
 async def test_own_phone_writes(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:
     client = await start()
     await link(control, client, alice)
