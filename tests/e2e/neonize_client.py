@@ -30,6 +30,7 @@ from neonize.events import (
 )
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
 from neonize.utils import build_jid
+from neonize.utils.enum import Presence
 
 from tests.simulator.preload import aim
 
@@ -106,6 +107,11 @@ class Client:
     def pair_phone(self, pn: str) -> None:
         """Ask for a linking code."""
         tell("code", text=self.client.PairPhone(pn, True))
+
+    def appear(self) -> None:
+        """Be available; fails until the app state has brought the account's push name."""
+        self.client.send_presence(Presence.AVAILABLE)
+        tell("appeared")
 
     def look_up(self, pn: str) -> None:
         """Ask whether a phone number is on WhatsApp."""

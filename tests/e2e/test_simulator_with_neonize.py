@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.e2e.client_process import ClientProcess
-from tests.simulator.control import SimulatorControl
+from tests.simulator.control import SimulatorControl, wait_for
 from tests.simulator.process import SimulatorProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -144,6 +144,21 @@ async def test_looks_up_who_is_on_whatsapp(control: SimulatorControl, start: Sta
     assert (await client.expect("looked-up"))["is_in"]
     await client.command("look_up", pn="4900000000")
     assert not (await client.expect("looked-up"))["is_in"]
+
+
+async def test_app_state_brings_the_push_name(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:
+    """Without a push name a client cannot be available; once it is, its receipts say so."""
+    client = await start()
+    await link(control, client, alice)
+
+    async def appeared() -> bool | None:
+        await client.command("appear")
+        return (await client.expect_one_of("appeared", "command-failed"))["event"] == "appeared" or None
+
+    await wait_for(appeared, 10, "the push name")
+    message_id = await control.write(bob, alice, "are you there?")
+    sent = await control.wait_for_receipt(bob, message_id)
+    assert "delivered" in [receipt.type for receipt in sent.receipts if ":" in receipt.device]
 
 
 async def test_own_phone_writes(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:
