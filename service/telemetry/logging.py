@@ -45,7 +45,9 @@ def configure_logging(*, level: str, readable: bool, stream: TextIO | None = Non
 
 def _rendering(*, readable: bool) -> list[Any]:
     # Tracebacks become text before the redaction, which could not see into them otherwise.
-    last: Any = structlog.dev.ConsoleRenderer() if readable else structlog.processors.JSONRenderer()
+    last: Any = (
+        structlog.dev.ConsoleRenderer(colors=stream.isatty()) if readable else structlog.processors.JSONRenderer()
+    )
     return [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         structlog.processors.format_exc_info,
