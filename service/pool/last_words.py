@@ -12,7 +12,9 @@ _HINTS = {
     signal.SIGSEGV: "a fault in C",
 }
 #: The line that says it, in a dump of Go or of Python that can have hundreds.
-_TELLING = re.compile(r"^(?:fatal error: |panic: |Fatal Python error: |\[signal |\w*(?:Error|Exception)\b: ?).*$", re.MULTILINE)
+_TELLING = re.compile(
+    r"^(?:fatal error: |panic: |Fatal Python error: |\[signal |\w*(?:Error|Exception)\b: ?).*$", re.MULTILINE
+)
 _CHATTER = re.compile(r"^Press Ctrl\+C to exit$\n?", re.MULTILINE)
 _NUMBERS = re.compile(r"\d{6,}")
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
-from zap.worker.v1 import frames_pb2
 
 from service.pool import wire
+from zap.worker.v1 import frames_pb2
 
 _log = logging.getLogger(__name__)
 
@@ -123,5 +123,7 @@ class Link(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Nothing more comes in or goes out."""
         if self._deframer.pending:
-            _log.warning("a session process ended in the middle of a frame (%d bytes of it came)", self._deframer.pending)
+            _log.warning(
+                "a session process ended in the middle of a frame (%d bytes of it came)", self._deframer.pending
+            )
         self.closed.set()

@@ -5,12 +5,11 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from zap.worker.v1 import frames_pb2
-
 from service.whatsapp import errors
 from service.whatsapp.addresses import NoAddress
 from service.whatsapp.redaction import redact
 from service.whatsapp.reports import timestamp
+from zap.worker.v1 import frames_pb2
 
 _MOST_AT_ONCE = 64
 _FIRST_CODE_SECONDS = 15.0
@@ -48,9 +47,7 @@ class Caller(Protocol):
 class Calls:
     """Calls in flight. The library gives them no deadline: the node has one, and a hung call hangs only its thread."""
 
-    def __init__(
-        self, client: Caller, send: Callable[[frames_pb2.Frame], None], code_shown: threading.Event
-    ) -> None:
+    def __init__(self, client: Caller, send: Callable[[frames_pb2.Frame], None], code_shown: threading.Event) -> None:
         self._client = client
         self._send = send
         self._code_shown = code_shown
