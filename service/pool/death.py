@@ -69,7 +69,7 @@ class Death:
         # If its parent, the zygote, died, its parent may be this very process: the first one in a container, or one
         # that has adopted orphans. Then it is ours to reap.
         with contextlib.suppress(ChildProcessError):
-            result = os.waitid(os.P_PIDFD, self._child.pidfd, os.WEXITED | os.WNOHANG)
+            result = os.waitid(os.P_PIDFD, self._child.pidfd, os.WEXITED | os.WNOHANG)  # noqa: ASYNC222 - WNOHANG
             if result is not None:
                 return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
         try:

@@ -8,8 +8,12 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 #: What lib/pq 1.12 knows by the same name and with the same meaning; of asyncpg's own the rest is left out.
 _KNOWN = frozenset(
-    "host port user password sslmode sslcert sslkey sslrootcert sslsni sslnegotiation ssl_min_protocol_version ssl_max_protocol_version "
-    "passfile connect_timeout target_session_attrs load_balance_hosts krbsrvname options client_encoding".split()
+    {
+        *("host", "port", "user", "password", "passfile", "connect_timeout", "options", "client_encoding"),
+        *("sslmode", "sslcert", "sslkey", "sslrootcert", "sslsni", "sslnegotiation"),
+        *("ssl_min_protocol_version", "ssl_max_protocol_version"),
+        *("target_session_attrs", "load_balance_hosts", "krbsrvname"),
+    }
 )
 
 _LONGEST_NAME = 63

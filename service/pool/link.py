@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
-from zap.worker.v1 import frames_pb2
 
 from service.pool import wire
+from zap.worker.v1 import frames_pb2
 
 _log = logging.getLogger(__name__)
 

@@ -4,11 +4,10 @@ import datetime
 from collections.abc import Callable
 from typing import Any
 
-from zap.v1 import event_pb2
-from zap.worker.v1 import frames_pb2
-
 from service.domain import observations as domain
 from service.domain.disconnects import Cause
+from zap.v1 import event_pb2
+from zap.worker.v1 import frames_pb2
 
 _KINDS = {
     event_pb2.Receipt.KIND_DELIVERED: "DELIVERED",

@@ -6,15 +6,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from zap.worker.v1 import frames_pb2
-
 from service.domain.disconnects import Cause
 from service.domain.errors import Unavailable
 from service.domain.observations import Ended
-from service.ports import StartOrder
 from service.pool import dsn
 from service.pool.process import Process
 from service.pool.zygote import Zygote
+from service.ports import StartOrder
+from zap.worker.v1 import frames_pb2
 
 _log = logging.getLogger(__name__)
 

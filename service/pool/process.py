@@ -8,17 +8,16 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 
-from zap.v1 import message_pb2
-from zap.worker.v1 import frames_pb2
-
 from service.domain.disconnects import Cause
 from service.domain.observations import Ended, Observed
-from service.ports import CallFailed, SendReply
 from service.pool import wire
 from service.pool.death import Death
 from service.pool.link import Link
 from service.pool.observed import ended, observed
 from service.pool.zygote_process import Child
+from service.ports import CallFailed, SendReply
+from zap.v1 import message_pb2
+from zap.worker.v1 import frames_pb2
 
 _log = logging.getLogger(__name__)
 
@@ -182,7 +181,8 @@ class Process:
     async def _call(self, call_id: int, command: frames_pb2.Command, timeout: float) -> frames_pb2.Reply:
         if not self._link.accepts_commands or self._said is not None:
             raise CallFailed("the session's process takes no commands now", certain=True)
-        answer = self._replies[call_id] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[frames_pb2.Reply] = asyncio.get_running_loop().create_future()
+        self._replies[call_id] = answer
         try:
             self._link.send(command)
             reply = await asyncio.wait_for(answer, timeout)
@@ -235,7 +235,7 @@ class Process:
                 await self._death.dump_and_kill()
 
     async def _hear_the_rest(self) -> None:
-        """What it wrote before it died is still in the socket: take it in, at the pace of whoever takes it from here."""
+        """What it wrote before it died is still in the socket: take it in, as fast as somebody takes it from here."""
         while not self._link.closed.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._link.closed.wait(), 1.0)

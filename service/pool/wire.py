@@ -114,5 +114,5 @@ def receive_packet(connection: socket.socket) -> Packet | None:
 def socket_pair() -> tuple[socket.socket, socket.socket]:
     """The two ends of a session's socket: the node's, which does not block, and the session process's, which does."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    ours.setblocking(False)
+    ours.setblocking(False)  # noqa: FBT003
     return ours, theirs

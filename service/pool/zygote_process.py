@@ -9,6 +9,7 @@ import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from service.domain.errors import Unavailable
 from service.pool import wire
@@ -65,7 +66,7 @@ class ZygoteProcess:
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = self._execute(command, environment, theirs)
-        self._connection.setblocking(False)
+        self._connection.setblocking(False)  # noqa: FBT003
         self._loop.add_reader(self._connection, self._read)
         self._grave: asyncio.Future[None] = self._loop.create_future()
         self._reaping: asyncio.Task[None] | None = None
@@ -108,10 +109,9 @@ class ZygoteProcess:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGKILL)
         died = ZygoteDied(last_words(self._stderr) or "it left no words")
-        for waiting in (self._ready, *self._forks.values()):
-            if not waiting.done():
-                waiting.set_exception(died)
-                waiting.exception()  # seen: whoever has stopped waiting must not turn it into a complaint
+        _fail(self._ready, died)
+        for answer in self._forks.values():
+            _fail(answer, died)
         for exit_status in self._exits.values():
             exit_status.cancel()
         self._reaping = self._loop.create_task(self._reap(), name="zygote-reap")
@@ -145,7 +145,8 @@ class ZygoteProcess:
             raise ZygoteDied("it is gone")
         self._last_request += 1
         request = self._last_request
-        answer = self._forks[request] = self._loop.create_future()
+        answer: asyncio.Future[_Forked] = self._loop.create_future()
+        self._forks[request] = answer
         try:
             await self._send(wire.Packet("fork", {"id": request}, (theirs.fileno(),)))
             # Our copy of the child's end: with it open, the child's death would not close the connection.
@@ -208,6 +209,12 @@ class ZygoteProcess:
             _close(forked)
         else:
             answer.set_result(forked)
+
+
+def _fail(waiting: asyncio.Future[Any], error: Exception) -> None:
+    if not waiting.done():
+        waiting.set_exception(error)
+        waiting.exception()  # seen: whoever has stopped waiting must not turn it into a complaint
 
 
 def _discard(answer: "asyncio.Future[_Forked]") -> None:

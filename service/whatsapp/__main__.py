@@ -1,4 +1,4 @@
-"""The zygote: a process that has imported everything but the Go library, and forks a session process when it is told to.
+"""The zygote: a process that has imported everything but the Go library, and forks a session process when told to.
 
 `python -m service.whatsapp --socket FD --node PID`, executed by the node (`service.pool.zygote`). It has one thread and
 no gRPC, since neither survives a fork. Packets of its socket (`service.pool.wire`):

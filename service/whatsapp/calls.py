@@ -5,12 +5,11 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from zap.worker.v1 import frames_pb2
-
 from service.whatsapp import errors
 from service.whatsapp.addresses import NoAddress
 from service.whatsapp.redaction import redact
 from service.whatsapp.reports import timestamp
+from zap.worker.v1 import frames_pb2
 
 _MOST_AT_ONCE = 64
 _FIRST_CODE_SECONDS = 15.0

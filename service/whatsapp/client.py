@@ -19,9 +19,9 @@ from neonize._binder import ProxySettings
 from neonize.proto.Neonize_pb2 import LogEntry
 from neonize.proto.waCompanionReg.WAWebProtobufsCompanionReg_pb2 import DeviceProps
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
-from zap.worker.v1 import frames_pb2
 
 from service.whatsapp import addresses
+from zap.worker.v1 import frames_pb2
 
 #: What is subscribed. Every kind more is one more that an enum value unknown to neonize can end us by (fact 8).
 _EVENTS = (
@@ -85,7 +85,7 @@ class Client:
         client.event.list_func = {neonize_events.EVENT_TO_INT[kind]: None for kind in _EVENTS}
         client.event.execute = self._on_event
         client.qr(self._on_code)
-        client._NewClient__onLoginStatus = self._on_login_status  # noqa: SLF001
+        client._NewClient__onLoginStatus = self._on_login_status
         neonize.client.log_whatsmeow = self._on_log_line
 
     # --- calls
@@ -108,7 +108,7 @@ class Client:
             time.sleep(min(wait, end - now))
 
     def is_up(self) -> bool:
-        """Whether the library says that its connection is up and logged in. May wait for a connect that is in flight."""
+        """Whether the library says that its connection is up and logged in. May wait for a connect in flight."""
         return bool(self._client.is_connected) and bool(self._client.is_logged_in)
 
     def device(self) -> Any:

@@ -5,11 +5,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from zap.worker.v1 import frames_pb2
-
 from service.domain.disconnects import Cause
 from service.whatsapp.redaction import redact
 from service.whatsapp.reports import Reports
+from zap.worker.v1 import frames_pb2
 
 SAID_WHY = 3
 """Exit status of a process that told its node a cause other than having been asked."""
@@ -46,7 +45,7 @@ class Ending:
         self._reports.send_last(frames_pb2.Frame(ended=ended), lambda: self._leave(status))
 
     def end_soon(self, cause: Cause, detail: str = "") -> None:
-        """End by this cause unless a better one comes within a moment: the library tells some ends twice, vaguely first."""
+        """End by this cause, unless a better one comes within a moment: some ends are told twice, vaguely first."""
         timer = threading.Timer(_WEAK_CAUSE_WAITS, self.end, (cause, detail))
         timer.daemon = True
         timer.start()

@@ -3,9 +3,8 @@
 import logging
 from collections.abc import Callable
 
-from zap.worker.v1 import frames_pb2
-
 from service.whatsapp.redaction import redact
+from zap.worker.v1 import frames_pb2
 
 _LEVELS = {"DEBUG": "debug", "INFO": "info", "WARN": "warning", "WARNING": "warning", "CRITICAL": "error"}
 

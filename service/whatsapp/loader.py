@@ -1,8 +1,8 @@
 """The one file that leans on how neonize is put together, so that a process can be forked from one that has it.
 
 `import neonize` loads a Go library, and Go's threads do not survive a fork. So the zygote imports everything *but* the
-library (`SPHINX`, which neonize has for its documentation, leaves it out), and each child loads the library and hands it
-to the modules that hold a place for it. That is 0.03 s and 12 MiB in place of 0.5 s and 37 MiB.
+library (`SPHINX`, which neonize has for its documentation, leaves it out), and each child loads the library and hands
+it to the modules that hold a place for it. That is 0.03 s and 12 MiB in place of 0.5 s and 37 MiB.
 
 If a new wheel is put together differently, this fails loudly, at the start of the zygote or of the first session, and
 not by a slower way that nobody would notice: the version is pinned exactly and a test holds every assumption made here.
@@ -37,7 +37,7 @@ def import_without_library() -> None:
         importlib.import_module("neonize.client")
         importlib.import_module("service.whatsapp.process")
     _forbid_downloads()
-    _remember_library_name()
+    _ask_once()
     if not _holders():
         raise LoaderError(f"no module of neonize has a place for the library ({_PLACE})")
     threads = len(list(Path("/proc/self/task").iterdir()))
@@ -85,7 +85,7 @@ def _no_threads() -> Iterator[None]:
     Nothing misses it: the callback that fills its queue is replaced by one of ours (client.py).
     """
     start = threading.Thread.start
-    threading.Thread.start = lambda _: None  # type: ignore[method-assign]
+    threading.Thread.start = lambda self: None  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -93,7 +93,7 @@ def _no_threads() -> Iterator[None]:
 
 
 def _forbid_downloads() -> None:
-    """A library of another version is fetched over the network by neonize. Never here: what runs is what was installed."""
+    """neonize fetches a library of another version over the network. Never here: what runs is what was installed."""
 
     def refuse(*_: object, **__: object) -> None:
         raise LoaderError("the installed Go library is not the one that this neonize expects")
@@ -101,8 +101,12 @@ def _forbid_downloads() -> None:
     vars(sys.modules["neonize.download"])["download"] = refuse
 
 
-def _remember_library_name() -> None:
-    """The name of the library's file is found with a shell; ask once, not in each child."""
+def _ask_once() -> None:
+    """Have neonize ask the machine here and not in each child: for the library's name, with a shell, and for an ffmpeg.
+
+    Nobody misses the latter here, and it warns.
+    """
     platform = vars(sys.modules["neonize.utils.platform"])
     platform["generated_name"] = functools.cache(platform["generated_name"])
     platform["generated_name"]()
+    vars(sys.modules["neonize.utils.ffmpeg"])["_ffmpeg_checked"] = True

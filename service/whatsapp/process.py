@@ -4,13 +4,10 @@ import contextlib
 import ctypes
 import faulthandler
 import gc
-import logging
 import os
 import signal
 import socket
 from pathlib import Path
-
-from zap.worker.v1 import frames_pb2
 
 from service.domain.disconnects import Cause
 from service.pool import wire
@@ -21,9 +18,7 @@ from service.whatsapp.reports import Reports
 from service.whatsapp.session import Session, call_preload, reset_logging
 from service.whatsapp.unconfirmed import Unconfirmed
 from service.whatsapp.watchdog import NotPermitted, Watchdog
-
-NOT_PERMITTED = 5
-"""Exit status of a process that got no permit."""
+from zap.worker.v1 import frames_pb2
 
 _STDERR = 2
 _PR_SET_NAME = 15
@@ -51,7 +46,7 @@ def _leave_the_zygote(connection: int, stderr: int) -> None:
     for target, source in ((0, nothing), (1, nothing), (_STDERR, stderr)):
         os.dup2(source, target)
     # Every descriptor but the own socket: with a sibling's end open, that sibling would never see its node go.
-    for descriptor in {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, _STDERR, connection}:
+    for descriptor in {int(entry.name) for entry in Path("/proc/self/fd").iterdir()} - {0, 1, _STDERR, connection}:
         with contextlib.suppress(OSError):  # the listing's own
             os.close(descriptor)
     # For the first fault signal that hits C code; alternate stack first, since SIGUSR1 may arrive on a thread of Go's.
@@ -68,8 +63,7 @@ def _serve(connection: socket.socket) -> None:
     try:
         watchdog.arm(start.permit.deadline_ns)
     except NotPermitted as error:
-        logging.getLogger(__name__).error("%s", error)
-        ending.leave_silently(NOT_PERMITTED)
+        ending.end(Cause.PROCESS_DIED, str(error))
     _name_process(start)
     reset_logging()
     try:
@@ -79,7 +73,7 @@ def _serve(connection: socket.socket) -> None:
         if start.prepare_store:
             _prepare_store(library, start, reports, ending)
         session = Session(connection, start, watchdog)
-    except Exception as error:  # noqa: BLE001 - the node is told, whatever it is
+    except Exception as error:  # the node is told, whatever it is
         ending.end(Cause.CLIENT_ERROR, f"{type(error).__name__}: {error}")
         raise
     session.run()

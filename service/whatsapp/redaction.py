@@ -1,4 +1,4 @@
-"""What must not be read in a log: log lines and error texts of the library go through here before they leave the process."""
+"""What must not be read in a log: the library's lines and errors go through here before they leave the process."""
 
 import re
 

@@ -8,10 +8,10 @@ import threading
 from collections.abc import Callable
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from zap.worker.v1 import frames_pb2
 
 from service.pool import wire
 from service.whatsapp.unconfirmed import Unconfirmed
+from zap.worker.v1 import frames_pb2
 
 _LAST_WORDS_SECONDS = 2
 

@@ -1,7 +1,8 @@
 """One session: a WhatsApp client, connected once, and the commands of its node until one of the two is gone.
 
-Threads: the main one reads commands; one is in `connect()`; two are the pulse; each call to WhatsApp has one of its own,
-because the library gives it no deadline (fact 17). The library calls back on threads of Go's, one event after another.
+Threads: the main one reads commands; one is in `connect()`; two are the pulse; each call to WhatsApp has one of its
+own, because the library gives it no deadline (fact 17). The library calls back on threads of Go's, one event after
+another.
 """
 
 import datetime
@@ -12,7 +13,6 @@ import threading
 from typing import Any
 
 from neonize.proto import Neonize_pb2 as neonize
-from zap.worker.v1 import frames_pb2
 
 from service.domain.disconnects import Cause
 from service.pool import wire
@@ -25,6 +25,7 @@ from service.whatsapp.pulse import Pulse
 from service.whatsapp.reports import Reports
 from service.whatsapp.unconfirmed import Unconfirmed
 from service.whatsapp.watchdog import Watchdog
+from zap.worker.v1 import frames_pb2
 
 _DISCONNECT_SECONDS = 1.0
 _QUIET_SECONDS = 0.1

@@ -5,12 +5,12 @@ from typing import Any
 
 from neonize.proto import Neonize_pb2 as neonize
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import ProtocolMessage
-from zap.v1 import event_pb2
-from zap.worker.v1 import frames_pb2
 
 from service.domain.disconnects import Cause
 from service.whatsapp.addresses import person_to_text, to_text
 from service.whatsapp.reports import timestamp
+from zap.v1 import event_pb2
+from zap.worker.v1 import frames_pb2
 
 _WRAPPERS = (
     "ephemeralMessage",

@@ -2,9 +2,9 @@
 
 The node permits a session process to live until a moment of CLOCK_MONOTONIC, and only after it has confirmed the
 session's lease. A timer of the kernel's (`ITIMER_REAL`) then ends the process by SIGALRM, whose disposition is the
-default: no handler runs, so neither a lock of the interpreter nor one of Go's can keep it from dying, and a process that
-was stopped past its moment executes nothing when it is continued. A moment before, faulthandler writes the stacks of
-all threads to a file in memory, which cannot block, so that the node can say where it was stuck.
+default: no handler runs, so neither a lock of the interpreter nor one of Go's can keep it from dying, and a process
+that was stopped past its moment executes nothing when it is continued. A moment before, faulthandler writes the stacks
+of all threads to a file in memory, which cannot block, so that the node can say where it was stuck.
 """
 
 import contextlib
