@@ -221,16 +221,25 @@ class ServiceProcess:
         return last
 
     async def wait_state(
-        self, session_id: str, *states: "session_pb2.Session.State.ValueType", timeout: float = 15.0
+        self,
+        session_id: str,
+        *states: "session_pb2.Session.State.ValueType",
+        timeout: float = 15.0,
+        after_epoch: int = 0,
     ) -> session_pb2.Session:
-        """Until the session is in one of these states; TimeoutError tells where it was instead."""
+        """Until the session is in one of these states; TimeoutError tells where it was instead.
+
+        `after_epoch`: and owned under a later one. Until a killed node's lease ends, its word is still believed.
+        """
         deadline = time.monotonic() + timeout
-        while (session := await self.status(session_id)).state not in states:
+        while True:
+            session = await self.status(session_id)
+            if session.state in states and (not after_epoch or session.owner.epoch > after_epoch):
+                return session
             if time.monotonic() > deadline:
                 wanted = ", ".join(State.Name(state) for state in states)
                 raise TimeoutError(f"{session_id} was not {wanted} after {timeout} s but\n{session}")
             await asyncio.sleep(0.02)
-        return session
 
     async def send(self, session_id: str, to: str, body: str, request_id: str) -> message_pb2.Message:
         """Send a text."""

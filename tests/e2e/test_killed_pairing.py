@@ -87,7 +87,7 @@ async def test_killed_at_each_step_of_a_pairing(
     async with node:
         if is_paired:
             # The phone has linked the device: it must be found and connected, without another code.
-            session = await node.wait_state("anna", State.STATE_CONNECTED)
+            session = await node.wait_state("anna", State.STATE_CONNECTED, after_epoch=1)
             assert session.account.phone == f"+{phone}"
             shown = await sql.fetchval("SELECT count(*) FROM zap.event WHERE epoch > 1 AND type = 'PAIRING'")
             assert shown == 1, "only the outcome"
