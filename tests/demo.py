@@ -77,7 +77,9 @@ async def _first_life(node: ServiceProcess, whatsapp: SimulatorControl, live: Li
             await asyncio.sleep(SCAN_AFTER)
             await whatsapp.scan(OWNER, update.code.text)
     session = await node.wait_state(SESSION, State.STATE_CONNECTED)
-    tell(f"[green]CONNECTED[/] as {session.account.phone}, credentials of {session.credentials.size} bytes in Postgres.")
+    tell(
+        f"[green]CONNECTED[/] as {session.account.phone}, credentials of {session.credentials.size} bytes in Postgres."
+    )
     await _talk(node, whatsapp, live, "Do you have tulips?", "Yes, red ones.")
 
 
@@ -99,9 +101,7 @@ async def _second_life(node: ServiceProcess, whatsapp: SimulatorControl, live: L
     tell(f"Seen by WhatsApp: {device.logins} logins of this device, {device.overlaps} overlaps.")
 
 
-async def _talk(
-    node: ServiceProcess, whatsapp: SimulatorControl, live: LiveEvents, question: str, answer: str
-) -> None:
+async def _talk(node: ServiceProcess, whatsapp: SimulatorControl, live: LiveEvents, question: str, answer: str) -> None:
     await whatsapp.write(CUSTOMER, OWNER, question)
     event = (await live.wait_for(SESSION, "messageReceived", text=question))["messageReceived"]
     tell(f"Published on Redis: {event['pushName']} wrote “{event['text']}”")
