@@ -143,9 +143,10 @@ def _status(
     status = Status(code=code.value[0], message=_clip(message))
     info = details.ErrorInfo(reason=reason, domain=DOMAIN)
     for key, value in metadata.items():
-        if info.ByteSize() + len(key.encode()) + min(len(value.encode(errors="replace")), LONGEST_TEXT) > METADATA_BUDGET:
+        shown = _clip(value)
+        if info.ByteSize() + len(key.encode()) + len(shown.encode()) > METADATA_BUDGET:
             break
-        info.metadata[key] = _clip(value)
+        info.metadata[key] = shown
     status.details.add().Pack(info)
     if detail is not None:
         status.details.add().Pack(detail)
