@@ -113,8 +113,6 @@ class EmbeddedPostgres(EmbeddedServer):
                 f"--username={USER}",
                 f"--pwfile={password}",
                 "--auth=scram-sha-256",
-                # Rounds make guessing dear; nobody guesses 192 random bits, and every connection pays for them.
-                "--set=scram_iterations=1",
                 "--encoding=UTF8",
                 "--locale-provider=builtin",
                 "--builtin-locale=C.UTF-8",

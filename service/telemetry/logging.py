@@ -33,7 +33,9 @@ def configure_logging(*, level: str, readable: bool, stream: TextIO | None = Non
     )
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(processors=_rendering(readable=readable), foreign_pre_chain=_SHARED)
+        structlog.stdlib.ProcessorFormatter(
+            processors=_rendering(handler.stream, readable=readable), foreign_pre_chain=_SHARED
+        )
     )
     root = logging.getLogger()
     root.handlers = [handler]
@@ -43,9 +45,11 @@ def configure_logging(*, level: str, readable: bool, stream: TextIO | None = Non
         logging.getLogger(noisy).setLevel(max(root.level, logging.WARNING))
 
 
-def _rendering(*, readable: bool) -> list[Any]:
+def _rendering(stream: TextIO, *, readable: bool) -> list[Any]:
     # Tracebacks become text before the redaction, which could not see into them otherwise.
-    last: Any = structlog.dev.ConsoleRenderer() if readable else structlog.processors.JSONRenderer()
+    last: Any = (
+        structlog.dev.ConsoleRenderer(colors=stream.isatty()) if readable else structlog.processors.JSONRenderer()
+    )
     return [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         structlog.processors.format_exc_info,

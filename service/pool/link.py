@@ -1,0 +1,129 @@
+"""The node's end of a session process's socket."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from google.protobuf.message import DecodeError
+
+from service.pool import wire
+from zap.worker.v1 import frames_pb2
+
+_log = logging.getLogger(__name__)
+
+
+class Link(asyncio.Protocol):
+    """Frames in, commands out. Neither direction ever blocks the event loop or grows without bound."""
+
+    def __init__(self, on_frame: Callable[[frames_pb2.Frame], None]) -> None:
+        self._on_frame = on_frame
+        self._deframer = wire.Deframer()
+        self._transport: asyncio.Transport | None = None
+        self._is_full = False
+        self._permit: frames_pb2.Permit | None = None
+        self._confirm: frames_pb2.Confirm | None = None
+        self._heard_at = time.monotonic()
+        self._is_reading = True
+        self.closed = asyncio.Event()
+        """Set once nothing more comes in."""
+        self.garbled = False
+        """What came in could not be understood."""
+
+    # --- out
+
+    @property
+    def accepts_commands(self) -> bool:
+        """Whether a command would reach the socket, instead of a queue for a process that does not read."""
+        return self._transport is not None and not self._is_full and not self.closed.is_set()
+
+    def send(self, command: frames_pb2.Command) -> None:
+        """Send a command. Raises wire.Garbled if it is too long."""
+        if self._transport is not None:
+            self._transport.write(wire.frame(command))
+
+    def permit(self, deadline_ns: int) -> None:
+        """Permit it to go on. If the socket is full only the last permit waits: it says all that the others did."""
+        self._permit = frames_pb2.Permit(deadline_ns=deadline_ns)
+        self._flush()
+
+    def confirm(self, number: int) -> None:
+        """Confirm frames up to a number; of several that wait only the last is sent."""
+        self._confirm = frames_pb2.Confirm(number=number)
+        self._flush()
+
+    def _flush(self) -> None:
+        if not self.accepts_commands:
+            return
+        if self._permit is not None:
+            self.send(frames_pb2.Command(permit=self._permit))
+        if self._confirm is not None:
+            self.send(frames_pb2.Command(confirm=self._confirm))
+        self._permit = self._confirm = None
+
+    # --- in
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether what the process says is taken in at present."""
+        return self._is_reading
+
+    @property
+    def silence(self) -> float:
+        """Seconds for which nothing was heard, though somebody listened."""
+        return time.monotonic() - self._heard_at if self._is_reading else 0.0
+
+    def hold(self) -> None:
+        """Take in nothing more for now: whoever is to take it is behind."""
+        if self._is_reading and self._transport is not None and not self._transport.is_closing():
+            self._is_reading = False
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Go on."""
+        if not self._is_reading and self._transport is not None:
+            self._is_reading = True
+            self._heard_at = time.monotonic()
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Close it; for the process that is the sign to end."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
+        if not isinstance(transport, asyncio.Transport):
+            raise TypeError(f"not a stream: {transport!r}")
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what came; here and not in a task, so that no timer is served before it."""
+        self._heard_at = time.monotonic()
+        try:
+            for body in self._deframer.feed(data):
+                self._on_frame(frames_pb2.Frame.FromString(body))
+        except (wire.Garbled, DecodeError) as error:
+            _log.error("a session process says what cannot be understood: %s", error)
+            self.garbled = True
+            self.close()
+
+    def pause_writing(self) -> None:
+        """The process does not read."""
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._is_full = False
+        self._flush()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Nothing more comes in or goes out."""
+        if self._deframer.pending:
+            _log.warning(
+                "a session process ended in the middle of a frame (%d bytes of it came)", self._deframer.pending
+            )
+        self.closed.set()

@@ -1,0 +1,66 @@
+"""From a session process's frames to what the core knows: one line for each kind."""
+
+import datetime
+from collections.abc import Callable
+from typing import Any
+
+from service.domain import observations as domain
+from service.domain.disconnects import Cause
+from zap.v1 import event_pb2
+from zap.worker.v1 import frames_pb2
+
+_KINDS = {
+    event_pb2.Receipt.KIND_DELIVERED: "DELIVERED",
+    event_pb2.Receipt.KIND_READ: "READ",
+    event_pb2.Receipt.KIND_PLAYED: "PLAYED",
+}
+
+
+def observed(frame: frames_pb2.Frame) -> domain.Observed | None:
+    """What a frame reports; None if it is about the process and not about the session."""
+    kind = frame.WhichOneof("body")
+    translate = _TRANSLATIONS.get(kind or "")
+    if translate is None:
+        return None
+    observation = translate(getattr(frame, kind or ""))
+    return domain.Observed(observation, frame.time.ToDatetime(tzinfo=datetime.UTC), frame.number)
+
+
+def ended(body: frames_pb2.Ended) -> domain.Ended:
+    """What a process said of its own end; a cause that only another release knows counts as a fault of the client."""
+    known = body.cause in Cause.__members__
+    cause = Cause[body.cause] if known else Cause.CLIENT_ERROR
+    detail = body.detail if known else f"{body.cause}: {body.detail}"
+    until = body.until.ToDatetime(tzinfo=datetime.UTC) if body.HasField("until") else None
+    return domain.Ended(cause, detail, until)
+
+
+def _message(body: event_pb2.MessageReceived) -> domain.MessageReceived:
+    return domain.MessageReceived(
+        message_id=body.message_id,
+        chat=body.chat,
+        sender=body.sender,
+        sender_alternative=body.sender_alternative,
+        push_name=body.push_name,
+        from_me=body.from_me,
+        is_group=body.is_group,
+        text=body.text,
+        raw=body.raw,
+    )
+
+
+def _receipt(body: event_pb2.Receipt) -> domain.ReceiptReceived:
+    return domain.ReceiptReceived(tuple(body.message_ids), _KINDS.get(body.kind, ""), body.chat, body.sender)
+
+
+_TRANSLATIONS: dict[str, Callable[[Any], domain.Observation]] = {
+    "code_shown": lambda body: domain.CodeShown(body.text, body.position),
+    "device_saved": lambda body: domain.DeviceSaved(body.jid, body.lid, body.platform),
+    "connected": lambda body: domain.Connected(body.jid, body.lid, body.push_name),
+    "disconnected": lambda _: domain.Disconnected(),
+    "keep_alive_timeout": lambda body: domain.KeepAliveTimeout(body.errors),
+    "keep_alive_restored": lambda _: domain.KeepAliveRestored(),
+    "push_name": lambda body: domain.PushNameChanged(body.name),
+    "message_received": _message,
+    "receipt": _receipt,
+}

@@ -1,0 +1,253 @@
+"""A session process as the core knows it (service.ports.SessionProcess)."""
+
+import asyncio
+import contextlib
+import datetime
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+
+from service.domain.disconnects import Cause
+from service.domain.observations import Ended, Observed
+from service.pool import wire
+from service.pool.death import Death
+from service.pool.link import Link
+from service.pool.observed import ended, observed
+from service.pool.zygote_process import Child
+from service.ports import CallFailed, SendReply
+from zap.v1 import message_pb2
+from zap.worker.v1 import frames_pb2
+
+_log = logging.getLogger(__name__)
+
+#: A healthy process says something each second.
+STALLED_SECONDS = 5.0
+#: … but not while it loads the library, on a machine that starts a hundred at once.
+_START_SECONDS = 30.0
+_EXIT_SECONDS = 2.0
+_MOST_WAITING, _FEW_WAITING = 1000, 500
+_NANOSECONDS = 1_000_000_000
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_session_log = logging.getLogger("service.session")
+
+
+class Process:
+    """One session for a while: its socket, its pidfd, and what it has said that nobody has taken yet."""
+
+    def __init__(self, child: Child, session_id: str, epoch: int) -> None:
+        self.session_id = session_id
+        self.epoch = epoch
+        self.pid = child.pid
+        self.is_connected = False
+        """Whether the library said so, at the last progress."""
+        self._child = child
+        self._death = Death(child, session_id)
+        self._link = Link(self._take)
+        self._waiting: deque[Observed] = deque()
+        self._something = asyncio.Event()
+        self._replies: dict[int, asyncio.Future[frames_pb2.Reply]] = {}
+        self._last_call = 0
+        self._permitted_until = 0.0
+        self._said: Ended | None = None
+        self._asked = ""
+        self._stalled = False
+        self._was_heard = False
+        self._over: asyncio.Task[None] | None = None
+
+    async def begin(self, start: frames_pb2.Start) -> None:
+        """Tell it what to be. Called once, before anything else."""
+        loop = asyncio.get_running_loop()
+        self._over = loop.create_task(self._live(), name=f"session-process-{self.session_id}-{self.epoch}")
+        await loop.create_unix_connection(lambda: self._link, sock=self._child.connection)
+        self._permitted_until = start.permit.deadline_ns / _NANOSECONDS
+        self._link.send(frames_pb2.Command(start=start))
+
+    # --- service.ports.SessionProcess
+
+    async def observations(self) -> AsyncIterator[Observed]:
+        """Everything it reports, in order; the last one is an Ended, and then it is dead for certain."""
+        while True:
+            while not self._waiting:
+                self._something.clear()
+                await self._something.wait()
+            next_one = self._waiting.popleft()
+            if len(self._waiting) <= _FEW_WAITING:
+                self._link.resume()
+            yield next_one
+            if isinstance(next_one.observation, Ended):
+                return
+
+    def permit(self, until: float) -> None:
+        """Let it go on until this moment of time.monotonic()."""
+        if until > self._permitted_until:
+            self._permitted_until = until
+            self._link.permit(int(until * _NANOSECONDS))
+
+    def confirm(self, number: int) -> None:
+        """Every frame up to this number is committed."""
+        self._link.confirm(number)
+
+    async def send_text(self, to: str, body: str, timeout: float) -> SendReply:
+        """Send a text to a JID. Raises CallFailed."""
+        send = frames_pb2.Send(call_id=self._next_call(), to=to, text=message_pb2.Text(body=body))
+        reply = await self._call(send.call_id, frames_pb2.Command(send=send), timeout)
+        return SendReply(reply.message_id, reply.sent_time.ToDatetime(tzinfo=datetime.UTC))
+
+    async def request_pairing_code(self, phone: str, timeout: float) -> str:
+        """Ask WhatsApp for a code to type on the phone. Raises CallFailed."""
+        request = frames_pb2.RequestPairingCode(call_id=self._next_call(), phone=phone)
+        command = frames_pb2.Command(request_pairing_code=request)
+        return (await self._call(request.call_id, command, timeout)).pairing_code
+
+    async def log_out(self, timeout: float) -> None:
+        """Unlink the device at WhatsApp. Raises CallFailed."""
+        logout = frames_pb2.Logout(call_id=self._next_call())
+        await self._call(logout.call_id, frames_pb2.Command(logout=logout), timeout)
+
+    async def stop(self, grace: float) -> None:
+        """Have it disconnect, hand over what is left and exit; kill it after `grace` seconds.
+
+        There is no SIGTERM between the two: in this process it is Go's, which does no more with it than Stop does.
+        """
+        self._asked = self._asked or "asked to stop"
+        self._link.send(frames_pb2.Command(stop=frames_pb2.Stop()))
+        try:
+            await asyncio.wait_for(self._death.wait(), grace)
+        except TimeoutError:
+            self._asked = f"asked to stop, and killed after {grace:g} seconds"
+            _log.warning("session %s: process %d did not stop within %g s", self.session_id, self.pid, grace)
+            await self._death.kill()
+
+    async def kill(self) -> None:
+        """Kill it and return when it is dead."""
+        self._asked = self._asked or "killed"
+        await self._death.kill()
+
+    # --- for the pool
+
+    @property
+    def overdue(self) -> float:
+        """Seconds for which it has been killed and its death not confirmed."""
+        return self._death.overdue
+
+    async def over(self) -> None:
+        """Wait until it is dead and its descriptors are closed, whether or not anybody takes its observations."""
+        if self._over is not None:
+            await asyncio.shield(self._over)
+
+    # --- what it says
+
+    def _take(self, frame: frames_pb2.Frame) -> None:
+        self._was_heard = True
+        match frame.WhichOneof("body"):
+            case "progress":
+                self.is_connected = frame.progress.connected
+            case "log_line":
+                self._log(frame.log_line)
+            case "reply":
+                self._answer(frame.reply)
+            case "ended":
+                self._said = self._said or ended(frame.ended)
+            case _:
+                self._observe(observed(frame))
+
+    def _log(self, line: frames_pb2.LogLine) -> None:
+        level = _LEVELS.get(line.level, logging.INFO)
+        fields = {"session_id": self.session_id, "epoch": self.epoch, "logger_name": line.logger}
+        _session_log.log(level, "%s: %s", line.logger, line.message, extra=fields)
+
+    def _answer(self, reply: frames_pb2.Reply) -> None:
+        waiting = self._replies.pop(reply.call_id, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(reply)
+
+    def _observe(self, observation: Observed | None) -> None:
+        if observation is None:
+            return
+        self._waiting.append(observation)
+        self._something.set()
+        if len(self._waiting) >= _MOST_WAITING:
+            # It waits in its own callback then, the library's channel fills up, and WhatsApp keeps what comes next.
+            self._link.hold()
+
+    # --- what it is asked
+
+    def _next_call(self) -> int:
+        self._last_call += 1
+        return self._last_call
+
+    async def _call(self, call_id: int, command: frames_pb2.Command, timeout: float) -> frames_pb2.Reply:
+        if not self._link.accepts_commands or self._said is not None:
+            raise CallFailed("the session's process takes no commands now", certain=True)
+        answer: asyncio.Future[frames_pb2.Reply] = asyncio.get_running_loop().create_future()
+        self._replies[call_id] = answer
+        try:
+            self._link.send(command)
+            reply = await asyncio.wait_for(answer, timeout)
+        except wire.Garbled as error:
+            raise CallFailed(str(error), certain=True) from error
+        except TimeoutError:
+            raise CallFailed(f"WhatsApp did not answer within {timeout:g} seconds", certain=False) from None
+        finally:
+            self._replies.pop(call_id, None)
+        if reply.error:
+            raise CallFailed(reply.error, certain=reply.certain)
+        return reply
+
+    # --- its life
+
+    async def _live(self) -> None:
+        """Watch it until it is dead, then say how it ended. The one place that says so."""
+        watching = asyncio.create_task(self._watch(), name=f"watch-{self.session_id}-{self.epoch}")
+        await self._death.wait()
+        watching.cancel()
+        await self._hear_the_rest()
+        status = await self._death.status()
+        verdict = self._verdict(status)
+        _log.info(
+            "session %s: process %d %s (%s)", self.session_id, self.pid, self._death.words(status), verdict.cause.value
+        )
+        if verdict.cause in {Cause.PROCESS_DIED, Cause.PROCESS_STALLED} and (stderr := self._death.stderr()):
+            _log.warning("session %s: process %d left on stderr:\n%s", self.session_id, self.pid, stderr[:8000])
+        self._link.close()
+        self._death.close()
+        for answer in self._replies.values():
+            if not answer.done():
+                answer.set_exception(CallFailed("the session's process ended before it answered", certain=False))
+        self._waiting.append(Observed(verdict, datetime.datetime.now(datetime.UTC)))
+        self._something.set()
+
+    async def _watch(self) -> None:
+        """Kill it if it is stuck, or is not gone soon after it said or showed that it would be."""
+        leaving_since: float | None = None
+        while True:
+            await asyncio.sleep(0.5)
+            is_leaving = self._said is not None or self._link.closed.is_set()
+            if is_leaving:
+                leaving_since = leaving_since or time.monotonic()
+                if time.monotonic() - leaving_since > _EXIT_SECONDS:
+                    self._death.kill_soon()
+            elif self._link.silence > (STALLED_SECONDS if self._was_heard else _START_SECONDS):
+                self._stalled = True
+                _log.warning("session %s: process %d has stalled", self.session_id, self.pid)
+                await self._death.dump_and_kill()
+
+    async def _hear_the_rest(self) -> None:
+        """What it wrote before it died is still in the socket: take it in, as fast as somebody takes it from here."""
+        while not self._link.closed.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._link.closed.wait(), 1.0)
+                return
+            if self._link.is_reading and self._link.silence > 1.0:
+                return
+
+    def _verdict(self, status: int | None) -> Ended:
+        if self._said is not None and self._said.cause is not Cause.STOPPED:
+            return self._said
+        if self._stalled:
+            return Ended(Cause.PROCESS_STALLED, f"it said nothing for {STALLED_SECONDS:g} seconds")
+        if self._asked or self._said is not None:
+            return Ended(Cause.STOPPED, self._asked)
+        return Ended(Cause.PROCESS_DIED, self._death.words(status))

@@ -1,0 +1,118 @@
+"""How a node, its zygote and its session processes talk. Shared by all three; nothing else is.
+
+- Between a node and a session process: a stream of protobuf messages (`zap.worker.v1`), each behind its length in four
+  bytes, big endian. `Command` goes down, `Frame` comes up.
+- Between a node and its zygote: packets (`SOCK_SEQPACKET`) of a little JSON, with file descriptors attached. Secrets
+  never pass here.
+"""
+
+import json
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message
+
+LONGEST = 16 * 1024 * 1024
+"""Bytes of the longest message. WhatsApp's own are below 1 MiB; more than this is garbage, not a message."""
+
+_LENGTH = struct.Struct(">I")
+_PACKET = 4096
+_MOST_DESCRIPTORS = 3
+
+
+class Garbled(Exception):
+    """What came in is no message; whoever sent it is not to be trusted with another."""
+
+
+def frame(message: Message) -> bytes:
+    """A message as it goes over the wire."""
+    body = message.SerializeToString()
+    if len(body) > LONGEST:
+        raise Garbled(f"a message of {len(body)} bytes is longer than {LONGEST}")
+    return _LENGTH.pack(len(body)) + body
+
+
+class Deframer:
+    """Cuts what comes in, in pieces of any size, into the bodies of messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    @property
+    def pending(self) -> int:
+        """Bytes of a message that has not come in completely."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The bodies that are complete now. Raises Garbled."""
+        self._buffer += data
+        start = 0
+        while len(self._buffer) - start >= _LENGTH.size:
+            end = start + _LENGTH.size + _checked(_LENGTH.unpack_from(self._buffer, start)[0])
+            if len(self._buffer) < end:
+                break
+            yield bytes(self._buffer[start + _LENGTH.size : end])
+            start = end
+        del self._buffer[:start]
+
+
+def receive(connection: socket.socket) -> bytes | None:
+    """The body of the next message of a blocking socket; None at its end. Raises Garbled, OSError."""
+    header = _receive_exactly(connection, _LENGTH.size)
+    if header is None:
+        return None
+    return _receive_exactly(connection, _checked(_LENGTH.unpack(header)[0]))
+
+
+def _checked(length: int) -> int:
+    if length > LONGEST:
+        raise Garbled(f"a message of {length} bytes was announced, more than {LONGEST}")
+    return length
+
+
+def _receive_exactly(connection: socket.socket, size: int) -> bytes | None:
+    received = bytearray()
+    while len(received) < size:
+        piece = connection.recv(size - len(received))
+        if not piece:
+            return None
+        received += piece
+    return bytes(received)
+
+
+@dataclass(frozen=True)
+class Packet:
+    """What a node and its zygote say to each other, and the descriptors that came with it."""
+
+    kind: str
+    """To the zygote: fork. From it: ready, forked, failed, exited."""
+    values: dict[str, Any]
+    descriptors: tuple[int, ...] = ()
+
+
+def send_packet(connection: socket.socket, packet: Packet) -> None:
+    """Send a packet. Raises BlockingIOError on a non-blocking socket that is full."""
+    body = json.dumps({"kind": packet.kind, **packet.values}).encode()
+    if len(body) > _PACKET:
+        raise Garbled(f"a packet of {len(body)} bytes is longer than {_PACKET}")
+    socket.send_fds(connection, [body], list(packet.descriptors))
+
+
+def receive_packet(connection: socket.socket) -> Packet | None:
+    """The next packet; None at the end. The descriptors in it belong to the caller."""
+    # MSG_CMSG_CLOEXEC: a descriptor must not slip into a program that another thread executes at this moment.
+    body, descriptors, _, _ = socket.recv_fds(connection, _PACKET, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+    if not body:
+        return None
+    values = json.loads(body)
+    return Packet(values.pop("kind"), values, tuple(descriptors))
+
+
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """The two ends of a session's socket: the node's, which does not block, and the session process's, which does."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    ours.setblocking(False)  # noqa: FBT003
+    return ours, theirs

@@ -1,0 +1,228 @@
+"""One zygote, as long as it lives: executed, asked to fork, heard out about the deaths of its children."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service.domain.errors import Unavailable
+from service.pool import wire
+from service.pool.last_words import describe_exit, last_words
+
+_log = logging.getLogger(__name__)
+
+_FORK_SECONDS = 5.0
+
+
+class ZygoteDied(Exception):
+    """The zygote is gone; what was asked of it may have been done, and its result ends by itself."""
+
+
+@dataclass
+class Child:
+    """A process that was forked. The descriptors belong to whoever has it."""
+
+    pid: int
+    pidfd: int
+    stderr: int
+    """A file in memory: what it wrote there."""
+    connection: socket.socket
+    exit_status: asyncio.Future[int]
+    """Set when the zygote has reaped it; cancelled if the zygote died before that."""
+
+    def close(self) -> None:
+        """Let go of it. A child whose socket is closed ends by itself."""
+        self.connection.close()
+        os.close(self.pidfd)
+        os.close(self.stderr)
+
+
+@dataclass(frozen=True)
+class _Forked:
+    pid: int
+    pidfd: int
+    stderr: int
+    exit_status: asyncio.Future[int]
+
+
+class ZygoteProcess:
+    """Constructed running; `ready` then tells when it can be asked."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Raises Unavailable if it cannot be executed."""
+        self._loop = asyncio.get_running_loop()
+        self._forks: dict[int, asyncio.Future[_Forked]] = {}
+        self._exits: dict[int, asyncio.Future[int]] = {}
+        self._last_request = 0
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._stderr = os.memfd_create("zygote-stderr", os.MFD_CLOEXEC)
+        # Not in a thread: the zygote asks to die with its parent, and to the kernel that is the thread.
+        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = self._execute(command, environment, theirs)
+        self._connection.setblocking(False)  # noqa: FBT003
+        self._loop.add_reader(self._connection, self._read)
+        self._grave: asyncio.Future[None] = self._loop.create_future()
+        self._reaping: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it can be asked to fork."""
+        return self._reaping is None
+
+    async def ready(self, timeout: float) -> None:
+        """Wait until it has imported everything. Raises ZygoteDied, TimeoutError."""
+        await asyncio.wait_for(asyncio.shield(self._ready), timeout)
+
+    async def gone_for_good(self) -> None:
+        """Wait until it is dead and reaped, however that comes about."""
+        await asyncio.shield(self._grave)
+
+    async def fork(self) -> Child:
+        """A new process that waits for its first command. Raises ZygoteDied, Unavailable."""
+        ours, theirs = wire.socket_pair()
+        try:
+            with theirs:
+                forked = await self._ask(theirs)
+        except BaseException:
+            ours.close()
+            raise
+        return Child(forked.pid, forked.pidfd, forked.stderr, ours, forked.exit_status)
+
+    def bury(self) -> None:
+        """Make sure that it is dead and let go of it. Its children's sockets are not touched: they go on."""
+        if self._reaping is not None:
+            return
+        self._loop.remove_reader(self._connection)
+        self._connection.close()
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGKILL)
+        died = ZygoteDied(last_words(self._stderr) or "it left no words")
+        _fail(self._ready, died)
+        for answer in self._forks.values():
+            _fail(answer, died)
+        for exit_status in self._exits.values():
+            exit_status.cancel()
+        self._reaping = self._loop.create_task(self._reap(), name="zygote-reap")
+
+    async def _reap(self) -> None:
+        status = await asyncio.to_thread(self._process.wait)
+        _log.info("zygote %d %s; %s", self.pid, describe_exit(status), last_words(self._stderr) or "no words")
+        os.close(self._stderr)
+        self._grave.set_result(None)
+
+    def _execute(
+        self, command: Sequence[str], environment: Mapping[str, str], theirs: socket.socket
+    ) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(
+                [*command, "--socket", str(theirs.fileno()), "--node", str(os.getpid())],
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._stderr,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._connection.close()
+            os.close(self._stderr)
+            raise Unavailable(f"the zygote cannot be executed: {error}", reason="POOL_UNAVAILABLE") from error
+
+    async def _ask(self, theirs: socket.socket) -> _Forked:
+        if not self.is_usable:
+            raise ZygoteDied("it is gone")
+        self._last_request += 1
+        request = self._last_request
+        answer: asyncio.Future[_Forked] = self._loop.create_future()
+        self._forks[request] = answer
+        try:
+            await self._send(wire.Packet("fork", {"id": request}, (theirs.fileno(),)))
+            # Our copy of the child's end: with it open, the child's death would not close the connection.
+            theirs.close()
+            async with asyncio.timeout(_FORK_SECONDS):
+                return await answer
+        except TimeoutError:
+            _discard(answer)
+            self.bury()
+            raise ZygoteDied(f"it did not answer for {_FORK_SECONDS:g} seconds") from None
+        except BaseException:
+            _discard(answer)
+            raise
+        finally:
+            # What comes later finds nobody waiting, and is closed.
+            del self._forks[request]
+
+    async def _send(self, packet: wire.Packet) -> None:
+        while True:
+            try:
+                wire.send_packet(self._connection, packet)
+                return
+            except BlockingIOError:
+                await asyncio.sleep(0.005)  # thousands of requests are under way; it is busy forking
+            except OSError as error:
+                raise ZygoteDied(str(error)) from error
+
+    def _read(self) -> None:
+        try:
+            while (packet := wire.receive_packet(self._connection)) is not None:
+                self._take(packet)
+        except BlockingIOError:
+            return
+        except (OSError, ValueError, KeyError) as error:
+            _log.error("what the zygote says cannot be understood: %s", error)
+        self.bury()
+
+    def _take(self, packet: wire.Packet) -> None:
+        match packet.kind:
+            case "ready" if not self._ready.done():
+                self._ready.set_result(None)
+            case "exited":
+                exit_status = self._exits.pop(packet.values["pid"])
+                if not exit_status.done():
+                    exit_status.set_result(packet.values["status"])
+            case "forked":
+                self._take_forked(packet)
+            case "failed":
+                answer = self._forks.get(packet.values["id"])
+                words = f"no session process can be made now: {packet.values['words']}"
+                if answer is not None and not answer.done():
+                    answer.set_exception(Unavailable(words, reason="POOL_UNAVAILABLE"))
+
+    def _take_forked(self, packet: wire.Packet) -> None:
+        pidfd, stderr = packet.descriptors
+        forked = _Forked(packet.values["pid"], pidfd, stderr, self._loop.create_future())
+        self._exits[forked.pid] = forked.exit_status
+        answer = self._forks.get(packet.values["id"])
+        if answer is None or answer.done():
+            _close(forked)
+        else:
+            answer.set_result(forked)
+
+
+def _fail(waiting: asyncio.Future[Any], error: Exception) -> None:
+    if not waiting.done():
+        waiting.set_exception(error)
+        waiting.exception()  # seen: whoever has stopped waiting must not turn it into a complaint
+
+
+def _discard(answer: "asyncio.Future[_Forked]") -> None:
+    """Close what came in the very moment in which whoever waited for it gave up."""
+    if answer.done() and not answer.cancelled() and answer.exception() is None:
+        _close(answer.result())
+
+
+def _close(forked: _Forked) -> None:
+    os.close(forked.pidfd)
+    os.close(forked.stderr)

@@ -1,0 +1,146 @@
+"""The zygote: a process that has imported everything but the Go library, and forks a session process when told to.
+
+`python -m service.whatsapp --socket FD --node PID`, executed by the node (`service.pool.zygote`). It has one thread and
+no gRPC, since neither survives a fork. Packets of its socket (`service.pool.wire`):
+
+    node → zygote   fork(id) + the session's end of its socket
+    zygote → node   ready(pid)
+                    forked(id, pid) + pidfd of the child + file in memory that is the child's stderr
+                    failed(id, words)
+                    exited(pid, status)
+
+It dies with the node. Its children do not die with it: they end when their own socket to the node does.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import fcntl
+import os
+import select
+import signal
+import socket
+import sys
+from dataclasses import dataclass, field
+
+from service.pool import wire
+from service.whatsapp import loader
+
+_PR_SET_PDEATHSIG = 1
+_STDERR_SIZE = 256 * 1024
+_PIDFD_EXITS = select.POLLIN
+
+
+def main() -> int:
+    """Import, tell that it is ready, and fork until the node is gone."""
+    parser = argparse.ArgumentParser(prog="service.whatsapp")
+    parser.add_argument("--socket", type=int, required=True)
+    parser.add_argument("--node", type=int, required=True)
+    arguments = parser.parse_args()
+    _die_with(arguments.node)
+    # The keyboard's Ctrl+C is the node's to handle.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection = socket.socket(fileno=arguments.socket)
+    os.set_inheritable(arguments.socket, False)  # noqa: FBT003
+    loader.import_without_library()
+    _reap_shells()
+    wire.send_packet(connection, wire.Packet("ready", {"pid": os.getpid()}))
+    Zygote(connection).run()
+    return 0
+
+
+def _die_with(node: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != node:
+        # It died before the request to die with it was made.
+        sys.exit(0)
+
+
+def _reap_shells() -> None:
+    """What neonize's imports ran to look for libraries is dead by now, and would be a zombie as long as we live."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            continue
+
+
+@dataclass
+class Zygote:
+    """Forks and reaps."""
+
+    connection: socket.socket
+    children: dict[int, int] = field(default_factory=dict)
+    """Process ids by pidfd."""
+
+    def run(self) -> None:
+        """Until the node is gone. Children go on."""
+        while True:
+            readable = self._wait()
+            for pidfd in readable & self.children.keys():
+                self._reap(pidfd)
+            if self.connection.fileno() in readable and not self._obey():
+                return
+
+    def _wait(self) -> set[int]:
+        # Made anew each time, and poll rather than epoll: a descriptor of it would have to be closed in each child.
+        poll = select.poll()
+        for descriptor in (self.connection.fileno(), *self.children):
+            poll.register(descriptor, select.POLLIN)
+        return {descriptor for descriptor, _ in poll.poll()}
+
+    def _obey(self) -> bool:
+        packet = wire.receive_packet(self.connection)
+        if packet is None:
+            return False
+        if packet.kind == "fork" and len(packet.descriptors) == 1:
+            self._fork(int(packet.values["id"]), packet.descriptors[0])
+        return True
+
+    def _fork(self, request: int, session_socket: int) -> None:
+        stderr = pid = pidfd = -1
+        try:
+            stderr = _limited_file()
+            pid = os.fork()
+            if pid == 0:
+                _become_session_process(session_socket, stderr)
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            _undo(pid)
+            wire.send_packet(self.connection, wire.Packet("failed", {"id": request, "words": str(error)}))
+        else:
+            self.children[pidfd] = pid
+            forked = wire.Packet("forked", {"id": request, "pid": pid}, (pidfd, stderr))
+            wire.send_packet(self.connection, forked)
+        finally:
+            os.close(session_socket)
+            if stderr >= 0:
+                os.close(stderr)
+
+    def _reap(self, pidfd: int) -> None:
+        pid = self.children.pop(pidfd)
+        os.close(pidfd)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        wire.send_packet(self.connection, wire.Packet("exited", {"pid": pid, "status": status}))
+
+
+def _become_session_process(session_socket: int, stderr: int) -> None:
+    from service.whatsapp.process import become_session_process  # noqa: PLC0415 - imported by the loader, before
+
+    become_session_process(session_socket, stderr)
+
+
+def _undo(pid: int) -> None:
+    if pid > 0:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def _limited_file() -> int:
+    """A file in memory that cannot grow: what is written behind its end fails, and nobody waits."""
+    descriptor = os.memfd_create("stderr", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, _STDERR_SIZE)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    return descriptor
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""What the node asks WhatsApp for through this process: each call on a thread of its own, each with one reply."""
+
+import datetime
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from service.whatsapp import errors
+from service.whatsapp.addresses import NoAddress
+from service.whatsapp.redaction import redact
+from service.whatsapp.reports import timestamp
+from zap.worker.v1 import frames_pb2
+
+_MOST_AT_ONCE = 64
+_FIRST_CODE_SECONDS = 15.0
+
+
+class CertainlyNotDone(Exception):
+    """Nothing was done, and the words say why."""
+
+
+class Sent(Protocol):
+    """What is known of a message that WhatsApp's server has."""
+
+    @property
+    def message_id(self) -> str:
+        """WhatsApp's id of it."""
+
+    @property
+    def time(self) -> datetime.datetime:
+        """When the server had it."""
+
+
+class Caller(Protocol):
+    """The client, as far as it is called here."""
+
+    def send_text(self, to: str, body: str) -> Sent:
+        """Send a text."""
+
+    def request_pairing_code(self, phone: str) -> str:
+        """Ask for a code to type."""
+
+    def log_out(self) -> None:
+        """Unlink."""
+
+
+class Calls:
+    """Calls in flight. The library gives them no deadline: the node has one, and a hung call hangs only its thread."""
+
+    def __init__(self, client: Caller, send: Callable[[frames_pb2.Frame], None], code_shown: threading.Event) -> None:
+        self._client = client
+        self._send = send
+        self._code_shown = code_shown
+        self._places = threading.Semaphore(_MOST_AT_ONCE)
+
+    def send(self, command: frames_pb2.Send) -> None:
+        """Send a message."""
+
+        def call(reply: frames_pb2.Reply) -> None:
+            if command.WhichOneof("content") != "text":
+                raise CertainlyNotDone("a kind of message that this process cannot send")
+            sent = self._client.send_text(command.to, command.text.body)
+            reply.message_id = sent.message_id
+            reply.sent_time.CopyFrom(timestamp(sent.time))
+
+        self._start(command.call_id, call)
+
+    def request_pairing_code(self, command: frames_pb2.RequestPairingCode) -> None:
+        """Ask for a code to type, once there is one to scan: earlier it would block the library (fact 11)."""
+
+        def call(reply: frames_pb2.Reply) -> None:
+            if not self._code_shown.wait(_FIRST_CODE_SECONDS):
+                raise CertainlyNotDone("WhatsApp has not answered yet; there is no pairing to ask a code for")
+            reply.pairing_code = self._client.request_pairing_code(command.phone)
+
+        self._start(command.call_id, call)
+
+    def log_out(self, command: frames_pb2.Logout) -> None:
+        """Unlink the device."""
+        self._start(command.call_id, lambda _: self._client.log_out())
+
+    def _start(self, call_id: int, call: Callable[[frames_pb2.Reply], None]) -> None:
+        if not self._places.acquire(blocking=False):
+            error = f"{_MOST_AT_ONCE} calls are in flight already"
+            self._answer(frames_pb2.Reply(call_id=call_id, error=error, certain=True))
+            return
+        threading.Thread(target=self._run, args=(call_id, call), name=f"call-{call_id}", daemon=True).start()
+
+    def _run(self, call_id: int, call: Callable[[frames_pb2.Reply], None]) -> None:
+        reply = frames_pb2.Reply(call_id=call_id)
+        try:
+            call(reply)
+        except (CertainlyNotDone, NoAddress) as error:
+            reply.error, reply.certain = str(error), True
+        except Exception as error:  # noqa: BLE001 - the library raises what it likes; the caller gets its words
+            words = str(error) or type(error).__name__
+            reply.error, reply.certain = redact(words), errors.is_certain(words)
+        self._places.release()
+        self._answer(reply)
+
+    def _answer(self, reply: frames_pb2.Reply) -> None:
+        self._send(frames_pb2.Frame(reply=reply))

@@ -1,0 +1,181 @@
+"""The one neonize client of this process: its callbacks in, its calls out.
+
+neonize's own callbacks are replaced on the instance, before it connects: they print, lose log lines after a fork, and
+show neither a failed pairing nor a passkey (docs/neonize.md, facts 9, 10, 19, 25).
+"""
+
+import ctypes
+import datetime
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import neonize.client
+from neonize import events as neonize_events
+from neonize._binder import ProxySettings
+from neonize.proto.Neonize_pb2 import LogEntry
+from neonize.proto.waCompanionReg.WAWebProtobufsCompanionReg_pb2 import DeviceProps
+from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
+
+from service.whatsapp import addresses
+from zap.worker.v1 import frames_pb2
+
+#: What is subscribed. Every kind more is one more that an enum value unknown to neonize can end us by (fact 8).
+_EVENTS = (
+    neonize_events.PairStatusEv,
+    neonize_events.ConnectedEv,
+    neonize_events.KeepAliveTimeoutEv,
+    neonize_events.KeepAliveRestoredEv,
+    neonize_events.LoggedOutEv,
+    neonize_events.StreamReplacedEv,
+    neonize_events.TemporaryBanEv,
+    neonize_events.ConnectFailureEv,
+    neonize_events.ClientOutdatedEv,
+    neonize_events.StreamErrorEv,
+    neonize_events.DisconnectedEv,
+    neonize_events.MessageEv,
+    neonize_events.ReceiptEv,
+)
+_DEVICE_CODE = 0
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Who hears of what. All are called on threads of the library's, which wait until they return."""
+
+    on_code: Callable[[str], None]
+    on_login_status: Callable[[str], None]
+    on_event: Callable[[Any], None]
+    on_log_line: Callable[[str, str, str], None]
+    """Level (of Go's), logger, line."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """WhatsApp's server has the message."""
+
+    message_id: str
+    time: datetime.datetime
+
+
+class Client:
+    """A WhatsApp client that is connected once."""
+
+    def __init__(self, start: frames_pb2.Start, callbacks: Callbacks) -> None:
+        self._callbacks = callbacks
+        self._proxy = ProxySettings(proxy_address=start.proxy_url) if start.proxy_url else None
+        self._last_event = time.monotonic()
+        self._in_callback = threading.Lock()
+        self._client = neonize.client.NewClient(
+            start.database_url,
+            jid=addresses.from_text(start.jid) if start.jid else None,
+            props=DeviceProps(os="zap-service", platformType=DeviceProps.CHROME),
+            uuid=start.session_id,
+            new_device=not start.jid,
+        )
+        self._replace_callbacks()
+        # A request for a passkey is seen in stanzas that the library logs and nowhere else; only a pairing can get one.
+        neonize.client.log.setLevel(logging.INFO if start.jid else logging.DEBUG)
+
+    def _replace_callbacks(self) -> None:
+        client = self._client
+        client.event.list_func = {neonize_events.EVENT_TO_INT[kind]: None for kind in _EVENTS}
+        client.event.execute = self._on_event
+        client.qr(self._on_code)
+        client._NewClient__onLoginStatus = self._on_login_status
+        neonize.client.log_whatsmeow = self._on_log_line
+
+    # --- calls
+
+    def connect(self) -> None:
+        """Connect; returns or raises only when this client is of no more use."""
+        self._client.connect(self._proxy)
+
+    def disconnect(self) -> None:
+        """Close the connection. May wait for a connect that is in flight."""
+        self._client.disconnect()
+
+    def drain(self, quiet: float, limit: float) -> None:
+        """Wait until the library has had nothing to say for `quiet` seconds, but no longer than `limit`."""
+        end = time.monotonic() + limit
+        while (now := time.monotonic()) < end:
+            wait = quiet if self._in_callback.locked() else self._last_event + quiet - now
+            if wait <= 0:
+                return
+            time.sleep(min(wait, end - now))
+
+    def is_up(self) -> bool:
+        """Whether the library says that its connection is up and logged in. May wait for a connect in flight."""
+        return bool(self._client.is_connected) and bool(self._client.is_logged_in)
+
+    def device(self) -> Any:
+        """Who this is: JID, LID, push name."""
+        return self._client.get_me()
+
+    def send_text(self, to: str, body: str) -> Sent:
+        """Send a text. Raises with the library's words."""
+        # Never neonize's own way from text to message: it would fetch whatever address the text holds (fact 18).
+        response = self._client.send_message(addresses.from_text(to), Message(conversation=body))
+        return Sent(response.ID, datetime.datetime.fromtimestamp(response.Timestamp, datetime.UTC))
+
+    def request_pairing_code(self, phone: str) -> str:
+        """Ask for a code to type on the phone. Only after the first code to scan was shown (fact 11)."""
+        return str(self._client.PairPhone(phone, True))  # noqa: FBT003
+
+    def log_out(self) -> None:
+        """Unlink this device at WhatsApp."""
+        self._client.logout()
+
+    # --- callbacks; ctypes swallows what they raise, so they see to it themselves
+
+    def _on_event(self, _: int, binary: int, size: int, code: int) -> None:
+        with self._in_callback:
+            self._guarded("an event", self._dispatch, binary, size, code)
+            self._last_event = time.monotonic()
+
+    def _dispatch(self, binary: int, size: int, code: int) -> None:
+        if code != _DEVICE_CODE:
+            self._callbacks.on_event(neonize_events.INT_TO_EVENT[code].FromString(ctypes.string_at(binary, size)))
+
+    def _on_code(self, _: Any, text: bytes) -> None:
+        self._guarded("a code", lambda: self._callbacks.on_code(text.decode()))
+
+    def _on_login_status(self, _: int, status: int) -> None:
+        self._guarded("a login status", lambda: self._callbacks.on_login_status(ctypes.string_at(status).decode()))
+
+    def _on_log_line(self, binary: int, size: int) -> None:
+        self._guarded("a log line", self._forward_log_line, binary, size)
+
+    def _forward_log_line(self, binary: int, size: int) -> None:
+        if binary and size > 0:
+            entry = LogEntry.FromString(ctypes.string_at(binary, size))
+            self._callbacks.on_log_line(entry.Level, entry.Name, entry.Message)
+
+    def _guarded(self, what: str, call: Callable[..., None], *arguments: object) -> None:
+        try:
+            call(*arguments)
+        except Exception as error:  # noqa: BLE001 - one thing that is not understood must not hide those that follow
+            words = f"{what} of the library could not be handled: {type(error).__name__}: {error}"
+            self._callbacks.on_log_line("ERROR", "zap", words)
+
+
+def prepare_store(library: Any, database_url: str, on_log_line: Callable[[str, str, str], None]) -> str:
+    """Have whatsmeow create or upgrade its tables; its words if it could not, else nothing.
+
+    Listing the devices opens the store, which does it. An error comes back in the place of the list.
+    """
+
+    def forward(binary: int, size: int) -> None:
+        entry = LogEntry.FromString(ctypes.string_at(binary, size))
+        on_log_line(entry.Level, entry.Name, entry.Message)
+
+    callback = neonize.client.func_callback_bytes2(forward)
+    listed = str(library.GetAllDevices(database_url.encode(), callback).decode())
+    return "" if all(_is_device(item) for item in listed.split("|\u0001|") if item) else listed
+
+
+def _is_device(item: str) -> bool:
+    return len(item.split(",")) >= 4 and "@" in item.partition(",")[0]

@@ -1,0 +1,36 @@
+"""What the library's words mean. Its errors are strings; this is the only file that reads them."""
+
+import re
+
+from service.domain.disconnects import Cause
+
+_ENDS: tuple[tuple[re.Pattern[str], Cause], ...] = (
+    (re.compile(r"proto:.*required field|required field .* not set"), Cause.CLIENT_ERROR),
+    (re.compile(r"client.*outdated", re.IGNORECASE), Cause.CLIENT_OUTDATED),
+    (re.compile(r"^pq:|\bpq: |sqlstate|failed to (open|upgrade) database|database"), Cause.CLIENT_ERROR),
+    (re.compile(r"bad handshake|status code (4|5)\d\d|expected handshake response status"), Cause.UNREACHABLE),
+    (re.compile(r"dial tcp|proxyconnect|proxy|lookup .* on |no such host|socks"), Cause.UNREACHABLE),
+    (re.compile(r"tls:|x509:|certificate|noise handshake failed|handshake"), Cause.UNREACHABLE),
+    (re.compile(r"connection (refused|reset)|network is unreachable|no route to host|broken pipe"), Cause.UNREACHABLE),
+    (re.compile(r"i/o timeout|timed out|deadline exceeded|unexpected EOF|\bEOF\b|failed to dial"), Cause.UNREACHABLE),
+)
+
+_NOTHING_WAS_SENT = re.compile(
+    r"websocket not connected"
+    r"|not logged in|store doesn't contain a device JID|don't have JID"
+    r"|server returned error \d+"
+    r"|no LID found|unknown user server|invalid (JID|jid)|can't send message to unknown server"
+    r"|failed to (get (device list|user devices|group members)|get group|fetch device list|marshal|encrypt|prepare)"
+    r"|no signal session established"
+    r"|recipient (jid|JID) must be a user"
+)
+
+
+def cause_of(error: str) -> Cause:
+    """Why a connection ended, from what the library raised."""
+    return next((cause for pattern, cause in _ENDS if pattern.search(error)), Cause.CLIENT_ERROR)
+
+
+def is_certain(error: str) -> bool:
+    """Whether a failed send did not reach anybody for sure. In doubt it may have: sending again could say it twice."""
+    return _NOTHING_WAS_SENT.search(error) is not None

@@ -1,0 +1,112 @@
+"""The one file that leans on how neonize is put together, so that a process can be forked from one that has it.
+
+`import neonize` loads a Go library, and Go's threads do not survive a fork. So the zygote imports everything *but* the
+library (`SPHINX`, which neonize has for its documentation, leaves it out), and each child loads the library and hands
+it to the modules that hold a place for it. That is 0.03 s and 12 MiB in place of 0.5 s and 37 MiB.
+
+If a new wheel is put together differently, this fails loudly, at the start of the zygote or of the first session, and
+not by a slower way that nobody would notice: the version is pinned exactly and a test holds every assumption made here.
+"""
+
+import contextlib
+import functools
+import gc
+import importlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+_WITHOUT_LIBRARY = "SPHINX"
+_BINDER = "neonize._binder"
+_PLACE = "gocode"
+
+
+class LoaderError(Exception):
+    """neonize is not put together as this file expects it."""
+
+
+def import_without_library() -> None:
+    """Import all that a session process needs but the Go library, and leave no thread behind. For the zygote, once."""
+    if not os.environ.get(_WITHOUT_LIBRARY):
+        raise LoaderError(f"{_WITHOUT_LIBRARY} must be in the environment that the zygote is executed with")
+    with _no_threads():
+        importlib.import_module("neonize.client")
+        importlib.import_module("service.whatsapp.process")
+    _forbid_downloads()
+    _ask_once()
+    if not _holders():
+        raise LoaderError(f"no module of neonize has a place for the library ({_PLACE})")
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    if threads != 1:
+        raise LoaderError(f"importing neonize left {threads - 1} threads, which would not survive a fork")
+    # What is here now is never garbage, and touching it would copy the pages that children share.
+    gc.collect()
+    gc.freeze()
+
+
+def load_library() -> Any:
+    """Load the Go library into this process, a child of the zygote, and return it. Once."""
+    os.environ.pop(_WITHOUT_LIBRARY, None)
+    binder = sys.modules[_BINDER]
+    before = dict(vars(binder))
+    holders = _holders()
+    importlib.reload(binder)
+    for module in holders:
+        _hand_over(before, binder, module)
+    library = vars(binder)[_PLACE]
+    if not hasattr(library, "Neonize"):
+        raise LoaderError("the Go library was not loaded")
+    return library
+
+
+def _hand_over(before: dict[str, Any], binder: ModuleType, module: ModuleType) -> None:
+    """Replace everything that a module imported from the binder by what the reloaded binder has under that name."""
+    for name, value in list(vars(module).items()):
+        if not name.startswith("__") and name in before and value is before[name]:
+            setattr(module, name, vars(binder)[name])
+
+
+def _holders() -> list[ModuleType]:
+    return [
+        module
+        for name, module in sys.modules.items()
+        if name.startswith("neonize.") and name != _BINDER and hasattr(module, _PLACE)
+    ]
+
+
+@contextlib.contextmanager
+def _no_threads() -> Iterator[None]:
+    """Keep threads from starting: neonize starts one at import, to write Go's log lines, and it would die in the fork.
+
+    Nothing misses it: the callback that fills its queue is replaced by one of ours (client.py).
+    """
+    start = threading.Thread.start
+    threading.Thread.start = lambda self: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        threading.Thread.start = start  # type: ignore[method-assign]
+
+
+def _forbid_downloads() -> None:
+    """neonize fetches a library of another version over the network. Never here: what runs is what was installed."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise LoaderError("the installed Go library is not the one that this neonize expects")
+
+    vars(sys.modules["neonize.download"])["download"] = refuse
+
+
+def _ask_once() -> None:
+    """Have neonize ask the machine here and not in each child: for the library's name, with a shell, and for an ffmpeg.
+
+    Nobody misses the latter here, and it warns.
+    """
+    platform = vars(sys.modules["neonize.utils.platform"])
+    platform["generated_name"] = functools.cache(platform["generated_name"])
+    platform["generated_name"]()
+    vars(sys.modules["neonize.utils.ffmpeg"])["_ffmpeg_checked"] = True

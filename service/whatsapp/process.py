@@ -1,0 +1,107 @@
+"""A session process, from its fork to the session that it is."""
+
+import contextlib
+import ctypes
+import faulthandler
+import gc
+import os
+import signal
+import socket
+from pathlib import Path
+
+from service.domain.disconnects import Cause
+from service.pool import wire
+from service.whatsapp import client, loader
+from service.whatsapp.ending import NODE_GONE, Ending
+from service.whatsapp.lines import LogLines
+from service.whatsapp.reports import Reports
+from service.whatsapp.session import Session, call_preload, reset_logging
+from service.whatsapp.unconfirmed import Unconfirmed
+from service.whatsapp.watchdog import NotPermitted, Watchdog
+from zap.worker.v1 import frames_pb2
+
+_STDERR = 2
+_PR_SET_NAME = 15
+_NAME_LENGTH = 15
+
+
+def become_session_process(connection: int, stderr: int) -> None:
+    """What a child of the zygote does, with its two descriptors, instead of returning. Does not return."""
+    try:
+        _leave_the_zygote(connection, stderr)
+        _serve(socket.socket(fileno=connection))
+    finally:
+        # Whatever happened, a child must not come back into the zygote's code.
+        os._exit(1)
+
+
+def _leave_the_zygote(connection: int, stderr: int) -> None:
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    nothing = os.open(os.devnull, os.O_RDWR)
+    # Go prints on stdout, and a panic goes to stderr: neither may wait for a reader, neither may reach the node's log
+    # unread. stderr is a file in memory, of limited size, that the node reads once this process is dead.
+    for target, source in ((0, nothing), (1, nothing), (_STDERR, stderr)):
+        os.dup2(source, target)
+    # Every descriptor but the own socket: with a sibling's end open, that sibling would never see its node go.
+    for descriptor in {int(entry.name) for entry in Path("/proc/self/fd").iterdir()} - {0, 1, _STDERR, connection}:
+        with contextlib.suppress(OSError):  # the listing's own
+            os.close(descriptor)
+    # For the first fault signal that hits C code; alternate stack first, since SIGUSR1 may arrive on a thread of Go's.
+    faulthandler.enable(file=_STDERR, all_threads=False)
+    faulthandler.register(signal.SIGUSR1, file=_STDERR, all_threads=True)
+    gc.enable()
+
+
+def _serve(connection: socket.socket) -> None:
+    start = _await_start(connection)
+    watchdog = Watchdog(_STDERR)
+    reports = Reports(connection, Unconfirmed())
+    ending = Ending(reports)
+    try:
+        watchdog.arm(start.permit.deadline_ns)
+    except NotPermitted as error:
+        ending.end(Cause.PROCESS_DIED, str(error))
+    _name_process(start)
+    reset_logging()
+    try:
+        library = loader.load_library()
+        if start.preload:
+            call_preload(start.preload)
+        if start.prepare_store:
+            _prepare_store(library, start, reports, ending)
+        session = Session(connection, start, watchdog)
+    except Exception as error:  # the node is told, whatever it is
+        ending.end(Cause.CLIENT_ERROR, f"{type(error).__name__}: {error}")
+        raise
+    session.run()
+
+
+def _await_start(connection: socket.socket) -> frames_pb2.Start:
+    data = wire.receive(connection)
+    if data is None:
+        os._exit(NODE_GONE)
+    command = frames_pb2.Command.FromString(data)
+    if command.WhichOneof("command") != "start":
+        raise wire.Garbled("the first command was not to start")
+    return command.start
+
+
+def _prepare_store(library: object, start: frames_pb2.Start, reports: Reports, ending: Ending) -> None:
+    """Make whatsmeow's tables. No command is read meanwhile: the first permit is the time it may take."""
+    words = client.prepare_store(library, start.database_url, LogLines(reports.offer).write)
+    ending.end(Cause.CLIENT_ERROR if words else Cause.STOPPED, words)
+
+
+def _name_process(start: frames_pb2.Start) -> None:
+    """Have ps and top show which session this is: the name of the thread, and the command line."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_NAME, start.session_id[:_NAME_LENGTH].encode(), 0, 0, 0)
+    room = len(Path("/proc/self/cmdline").read_bytes())
+    title = f"zap-session {start.session_id} epoch {start.epoch}".encode()[: room - 1]
+    # The arguments of a process are where its first one begins, one behind the other.
+    first = ctypes.c_void_p.in_dll(libc, "program_invocation_name").value
+    if first and room:
+        ctypes.memmove(first, title.ljust(room, b"\0"), room)

@@ -1,0 +1,109 @@
+"""What this process tells its node: frames, in order, from any thread."""
+
+import datetime
+import select
+import socket
+import struct
+import threading
+from collections.abc import Callable
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from service.pool import wire
+from service.whatsapp.unconfirmed import Unconfirmed
+from zap.worker.v1 import frames_pb2
+
+_LAST_WORDS_SECONDS = 2
+
+
+def timestamp(moment: datetime.datetime | None = None) -> Timestamp:
+    """A moment, by default now, as it goes into frames."""
+    stamp = Timestamp()
+    stamp.FromDatetime(moment or datetime.datetime.now(datetime.UTC))
+    return stamp
+
+
+class Reports:
+    """The writing end of the socket.
+
+    What must not be lost waits while the socket is full: that holds up the library's callback, and so WhatsApp. What
+    can be lost (progress, log lines) is dropped instead.
+    """
+
+    def __init__(self, connection: socket.socket, unconfirmed: Unconfirmed) -> None:
+        self._connection = connection
+        self._unconfirmed = unconfirmed
+        self._lock = threading.Lock()
+        self._numbering = threading.Lock()
+        self._number = 0
+        self._is_open = True
+
+    def send(self, frame: frames_pb2.Frame) -> None:
+        """Send it; waits while the socket is full."""
+        self._stamp(frame)
+        with self._lock:
+            self._write(wire.frame(frame))
+
+    def send_numbered(self, frame: frames_pb2.Frame) -> None:
+        """Give it the next number, keep it until it is confirmed, and send it."""
+        self._stamp(frame)
+        # Waiting for room among the unconfirmed must not hold up the other frames: without progress this process
+        # would be taken for stuck.
+        with self._numbering:
+            self._number += 1
+            frame.number = self._number
+            data = wire.frame(frame)
+            self._unconfirmed.add(frame.number, data)
+            with self._lock:
+                self._write(data)
+
+    def offer(self, frame: frames_pb2.Frame) -> bool:
+        """Send it if that is possible without waiting; whether it was."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if not self._has_room():
+                return False
+            self._stamp(frame)
+            self._write(wire.frame(frame))
+            return self._is_open
+        finally:
+            self._lock.release()
+
+    def send_last(self, frame: frames_pb2.Frame, and_then: Callable[[], None]) -> None:
+        """Send it, or fail to within a bound, and nothing after it."""
+        self._stamp(frame)
+        has_lock = self._lock.acquire(timeout=_LAST_WORDS_SECONDS)
+        try:
+            if has_lock:
+                limit = struct.pack("ll", _LAST_WORDS_SECONDS, 0)
+                self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+                self._write(wire.frame(frame))
+        finally:
+            # The lock is kept: nobody writes behind the last frame.
+            and_then()
+
+    def close(self) -> None:
+        """The node is gone: keep numbered frames, send nothing."""
+        self._is_open = False
+        self._unconfirmed.unbound()
+
+    @staticmethod
+    def _stamp(frame: frames_pb2.Frame) -> None:
+        if not frame.HasField("time"):
+            frame.time.CopyFrom(timestamp())
+
+    def _has_room(self) -> bool:
+        poll = select.poll()
+        poll.register(self._connection, select.POLLOUT)
+        return any(event & select.POLLOUT for _, event in poll.poll(0))
+
+    def _write(self, data: bytes) -> None:
+        if not self._is_open:
+            return
+        try:
+            self._connection.sendall(data)
+        except OSError:
+            # The node is gone, or never reads again. The reader of commands sees the same and ends this process; a
+            # numbered frame is kept all the same.
+            self.close()

@@ -1,0 +1,66 @@
+"""What the tests of session processes share: a pool aimed at a simulator, and a reader that waits for what is said."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from service.domain.observations import CodeShown, Connected, Ended, Observation, Observed
+from service.pool.pool import Pool
+from service.pool.process import Process
+from service.ports import StartOrder
+from tests.simulator.control import SimulatorControl
+
+T = TypeVar("T", bound=Observation)
+
+PERMIT_SECONDS = 120.0
+_PATIENCE = 20.0
+
+
+class Watched:
+    """A process whose observations are kept until somebody waits for them, in order."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.heard: list[Observed] = []
+        self._unread: asyncio.Queue[Observed] = asyncio.Queue()
+        self._reading = asyncio.create_task(self._read())
+
+    async def expect(
+        self, kind: type[T], such: Callable[[T], bool] = lambda _: True, timeout: float = _PATIENCE
+    ) -> tuple[T, Observed]:
+        """The next observation of this kind; an Ended that was not waited for fails at once."""
+        async with asyncio.timeout(timeout):
+            while True:
+                observed = await self._unread.get()
+                if isinstance(observed.observation, kind) and such(observed.observation):
+                    return observed.observation, observed
+                assert not isinstance(observed.observation, Ended), f"ended before {kind.__name__}: {observed}"
+
+    async def ended(self, timeout: float = _PATIENCE) -> Ended:
+        """How it ends."""
+        ended, _ = await self.expect(Ended, timeout=timeout)
+        await self._reading
+        return ended
+
+    async def _read(self) -> None:
+        async for observed in self.process.observations():
+            self.heard.append(observed)
+            await self._unread.put(observed)
+
+
+async def start(pool: Pool, session_id: str = "one", jid: str = "", epoch: int = 1, permit: float = 0.0) -> Watched:
+    until = time.monotonic() + (permit or PERMIT_SECONDS)
+    return Watched(await pool.start(StartOrder(session_id, epoch, jid, "", until)))
+
+
+async def pair(pool: Pool, control: SimulatorControl, pn: str, session_id: str = "one") -> tuple[Watched, str]:
+    """A process that was paired with this phone number, and the JID of its device."""
+    await control.create_phone(pn)
+    watched = await start(pool, session_id)
+    code, _ = await watched.expect(CodeShown)
+    await control.scan(pn, code.text)
+    connected, _ = await watched.expect(Connected)
+    return watched, connected.jid

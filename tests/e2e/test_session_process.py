@@ -1,0 +1,299 @@
+"""The real neonize in session processes, against the simulated WhatsApp and a real Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from service.domain.disconnects import Cause
+from service.domain.observations import (
+    CodeShown,
+    Connected,
+    DeviceSaved,
+    Disconnected,
+    Ended,
+    MessageReceived,
+    ReceiptReceived,
+)
+from service.pool.pool import Pool, PoolSettings, StoreNotPrepared
+from service.ports import CallFailed
+from tests.e2e.session_processes import Watched, pair, start
+from tests.simulator.process import PRELOAD, SimulatorProcess
+
+PHONE, FRIEND = "491700000001", "491700000002"
+
+
+@pytest.fixture(scope="module")
+async def simulator() -> AsyncIterator[SimulatorProcess]:
+    async with SimulatorProcess() as running:
+        yield running
+
+
+@pytest.fixture
+async def pool(simulator: SimulatorProcess, database_url: str) -> AsyncIterator[Pool]:
+    pool = Pool(PoolSettings(database_url, preload=PRELOAD), {**os.environ, **simulator.environment()})
+    await pool.open()
+    await pool.prepare_store()
+    yield pool
+    await pool.close()
+    await simulator.control.clear_faults()
+
+
+async def test_a_scan_pairs_and_messages_go_both_ways(pool: Pool, simulator: SimulatorProcess) -> None:
+    control = simulator.control
+    await control.create_phone(FRIEND, "Friend")
+    await control.create_phone(PHONE)
+    watched = await start(pool)
+    code, _ = await watched.expect(CodeShown)
+    assert code.position == 1
+    await control.scan(PHONE, code.text)
+    saved, _ = await watched.expect(DeviceSaved)
+    connected, _ = await watched.expect(Connected)
+    assert connected.jid == saved.jid
+    assert saved.jid.startswith(PHONE)
+    assert connected.lid.endswith("@lid")
+
+    await control.write(FRIEND, PHONE, "hello")
+    message, observed = await watched.expect(MessageReceived)
+    assert (message.text, message.push_name, message.from_me, message.is_group) == ("hello", "Friend", False, False)
+    assert observed.number == 1
+    watched.process.confirm(observed.number)
+
+    sent = await watched.process.send_text(f"{FRIEND}@s.whatsapp.net", "see https://example.com", 10)
+    arrived = await control.wait_for_inbox(FRIEND, "see https://example.com")
+    assert arrived.id == sent.message_id
+    receipt, _ = await watched.expect(ReceiptReceived)
+    assert (receipt.message_ids, receipt.kind) == ((sent.message_id,), "DELIVERED")
+    await watched.process.stop(5)
+    assert await watched.ended() == Ended(Cause.STOPPED, "asked to stop")
+
+
+async def test_a_session_that_was_killed_resumes_by_its_jid_and_misses_nothing(
+    pool: Pool, simulator: SimulatorProcess
+) -> None:
+    await simulator.control.create_phone(FRIEND, "Friend")
+    watched, jid = await pair(pool, simulator.control, "491700000010")
+    os.kill(watched.process.pid, signal.SIGKILL)
+    ended = await watched.ended()
+    assert ended.cause is Cause.PROCESS_DIED
+    assert ended.detail.startswith("killed by SIGKILL")
+
+    await simulator.control.write(FRIEND, "491700000010", "while away")
+    again = await start(pool, jid=jid, epoch=2)
+    connected, _ = await again.expect(Connected)
+    assert connected.jid == jid
+    message, observed = await again.expect(MessageReceived)
+    assert (message.text, observed.number) == ("while away", 1)
+    assert not any(isinstance(heard.observation, CodeShown) for heard in again.heard)
+
+
+async def test_a_message_carries_the_time_that_whatsapp_gave_it(pool: Pool, simulator: SimulatorProcess) -> None:
+    await simulator.control.create_phone(FRIEND, "Friend")
+    watched, _ = await pair(pool, simulator.control, "491700000011")
+    before = time.time()
+    await simulator.control.write(FRIEND, "491700000011", "now")
+    _, observed = await watched.expect(MessageReceived)
+    assert abs(observed.time.timestamp() - before) < 5
+
+
+async def test_a_planned_stop_hands_over_what_was_received(pool: Pool, simulator: SimulatorProcess) -> None:
+    await simulator.control.create_phone(FRIEND, "Friend")
+    watched, jid = await pair(pool, simulator.control, "491700000012")
+    texts = [f"message {index}" for index in range(30)]
+    for text in texts:
+        await simulator.control.write(FRIEND, "491700000012", text)
+    await watched.expect(MessageReceived)
+    await watched.process.stop(10)
+    assert (await watched.ended()).cause is Cause.STOPPED
+    again = await start(pool, jid=jid, epoch=2)
+    await again.expect(Connected)
+    heard = [*watched.heard, *again.heard]
+    async with asyncio.timeout(10):
+        while len({o.observation.message_id for o in heard if isinstance(o.observation, MessageReceived)}) < 30:
+            await again.expect(MessageReceived)
+            heard = [*watched.heard, *again.heard]
+    assert {o.observation.text for o in heard if isinstance(o.observation, MessageReceived)} == set(texts)
+
+
+async def test_a_scan_with_a_wrong_hmac_is_rejected(pool: Pool, simulator: SimulatorProcess) -> None:
+    watched, code = await _show_code(pool, simulator, "491700000013")
+    await simulator.control.scan("491700000013", code.text, flaw="bad-hmac")
+    assert (await watched.ended()).cause is Cause.SCAN_REJECTED
+
+
+async def test_a_request_for_a_passkey_is_told(pool: Pool, simulator: SimulatorProcess) -> None:
+    watched, code = await _show_code(pool, simulator, "491700000014")
+    await simulator.control.scan("491700000014", code.text, flaw="passkey")
+    assert (await watched.ended()).cause is Cause.PASSKEY_REQUIRED
+
+
+async def test_a_login_refused_right_after_the_scan_ends_with_the_reason(
+    pool: Pool, simulator: SimulatorProcess
+) -> None:
+    watched, code = await _show_code(pool, simulator, "491700000015")
+    await simulator.control.scan("491700000015", code.text, flaw="refused-login")
+    assert (await watched.ended()).cause in {Cause.LOGGED_OUT_BY_WHATSAPP, Cause.LOGGED_OUT_ON_PHONE}
+
+
+@pytest.mark.slow
+async def test_codes_that_nobody_scans_are_used_up(pool: Pool, simulator: SimulatorProcess) -> None:
+    await simulator.control.set_qr_refs(2)
+    try:
+        watched = await start(pool)
+        code, _ = await watched.expect(CodeShown, lambda code: code.position == 2, timeout=40)
+        assert code.position == 2
+        assert (await watched.ended(timeout=40)).cause is Cause.CODES_USED_UP
+    finally:
+        await simulator.control.set_qr_refs(6)
+
+
+async def test_a_connection_lost_while_a_code_is_on_show_is_an_interruption(database_url: str) -> None:
+    async with SimulatorProcess() as simulator:
+        pool = Pool(PoolSettings(database_url, preload=PRELOAD), {**os.environ, **simulator.environment()})
+        try:
+            await pool.prepare_store()
+            watched, _ = await _show_code(pool, simulator, "491700000016")
+            await simulator.stop()
+            assert (await watched.ended()).cause is Cause.PAIRING_INTERRUPTED
+        finally:
+            await pool.close()
+
+
+async def test_a_pairing_by_code_typed_on_the_phone(pool: Pool, simulator: SimulatorProcess) -> None:
+    await simulator.control.create_phone("491700000017")
+    watched = await start(pool)
+    code = await watched.process.request_pairing_code("491700000017", 20)
+    await simulator.control.type_code("491700000017", code)
+    connected, _ = await watched.expect(Connected)
+    assert connected.jid.startswith("491700000017")
+
+
+async def test_a_device_unlinked_on_the_phone_is_logged_out(pool: Pool, simulator: SimulatorProcess) -> None:
+    watched, _ = await pair(pool, simulator.control, "491700000018")
+    await simulator.control.log_out("491700000018")
+    assert (await watched.ended()).cause is Cause.LOGGED_OUT_ON_PHONE
+
+
+async def test_logging_out_unlinks_the_device(pool: Pool, simulator: SimulatorProcess) -> None:
+    watched, _ = await pair(pool, simulator.control, "491700000019")
+    await watched.process.log_out(10)
+    assert not (await simulator.control.phone("491700000019")).devices
+
+
+async def test_a_second_connection_with_the_same_keys_replaces_the_first(
+    pool: Pool, simulator: SimulatorProcess
+) -> None:
+    watched, _ = await pair(pool, simulator.control, "491700000020")
+    await simulator.control.replace("491700000020")
+    assert (await watched.ended()).cause is Cause.STREAM_REPLACED
+
+
+async def test_a_temporary_ban_says_until_when(pool: Pool, simulator: SimulatorProcess) -> None:
+    watched, _ = await pair(pool, simulator.control, "491700000021")
+    await simulator.control.ban("491700000021", code=101, expire=3600)
+    ended = await watched.ended()
+    assert ended.cause is Cause.TEMPORARILY_BANNED
+    assert ended.until is not None
+    assert abs(ended.until.timestamp() - time.time() - 3600) < 60
+
+
+@pytest.mark.parametrize(
+    ("reason", "cause"),
+    [
+        (401, Cause.LOGGED_OUT_BY_WHATSAPP),
+        (403, Cause.ACCOUNT_BANNED),
+        (405, Cause.CLIENT_OUTDATED),
+        (400, Cause.CONNECTION_REFUSED),
+        (418, Cause.CLIENT_ERROR),  # one that neonize does not map
+    ],
+)
+async def test_a_login_that_fails_ends_the_process_with_the_cause(
+    pool: Pool, simulator: SimulatorProcess, reason: int, cause: Cause
+) -> None:
+    watched, jid = await pair(pool, simulator.control, f"4917000010{reason}"[-12:])
+    await watched.process.stop(5)
+    await simulator.control.fail(reason)
+    again = await start(pool, jid=jid, epoch=2)
+    assert (await again.ended()).cause is cause
+
+
+async def test_a_lost_connection_is_told_and_restored_by_the_library(pool: Pool, simulator: SimulatorProcess) -> None:
+    watched, _ = await pair(pool, simulator.control, "491700000022")
+    await simulator.control.drop("491700000022")
+    await watched.expect(Disconnected)
+    await watched.expect(Connected)
+
+
+async def test_an_address_that_cannot_be_reached_is_unreachable(pool: Pool, simulator: SimulatorProcess) -> None:
+    await simulator.control.refuse_connections("http")
+    watched = await start(pool)
+    assert (await watched.ended()).cause is Cause.UNREACHABLE
+
+
+async def test_a_send_without_a_connection_certainly_failed(pool: Pool, simulator: SimulatorProcess) -> None:
+    watched, _ = await _show_code(pool, simulator, "491700000023")
+    with pytest.raises(CallFailed) as failure:
+        await watched.process.send_text(f"{FRIEND}@s.whatsapp.net", "too early", 5)
+    assert failure.value.certain
+    with pytest.raises(CallFailed, match="not a JID") as failure:
+        await watched.process.send_text("nobody", "to no address", 5)
+    assert failure.value.certain
+
+
+async def test_a_send_that_hangs_is_given_up_without_knowing(pool: Pool, simulator: SimulatorProcess) -> None:
+    await simulator.control.create_phone(FRIEND)
+    watched, _ = await pair(pool, simulator.control, "491700000024")
+    await simulator.control.hold_queries("usync", times=None)
+    with pytest.raises(CallFailed) as failure:
+        await watched.process.send_text(f"{FRIEND}@s.whatsapp.net", "slow", 0.5)
+    assert not failure.value.certain
+
+
+async def test_a_session_without_permits_is_dead_by_its_deadline(pool: Pool, simulator: SimulatorProcess) -> None:
+    watched = await start(pool, permit=2.0)
+    await watched.expect(CodeShown)
+    ended = await watched.ended(timeout=5)
+    assert ended.cause is Cause.PROCESS_DIED
+    assert "SIGALRM" in ended.detail
+
+
+async def test_permits_keep_a_session_alive(pool: Pool) -> None:
+    watched = await start(pool, permit=1.5)
+    first_deadline = time.monotonic() + 1.5
+    while time.monotonic() < first_deadline + 0.5:
+        watched.process.permit(time.monotonic() + 1.5)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(watched.process.over(), 0.3)
+            pytest.fail(f"ended: {watched.heard[-1]}")
+    await watched.process.kill()
+    assert (await watched.ended()).cause is Cause.STOPPED
+
+
+async def test_a_frozen_process_is_killed_as_stalled(pool: Pool, simulator: SimulatorProcess) -> None:
+    watched, _ = await pair(pool, simulator.control, "491700000025")
+    began = time.monotonic()
+    os.kill(watched.process.pid, signal.SIGSTOP)
+    assert (await watched.ended()).cause is Cause.PROCESS_STALLED
+    assert time.monotonic() - began < 8
+
+
+async def test_a_store_that_cannot_be_made_is_told(simulator: SimulatorProcess, database_url: str) -> None:
+    pool = Pool(PoolSettings(database_url.replace("test_", "absent_")), os.environ)
+    try:
+        with pytest.raises(StoreNotPrepared, match="absent_"):
+            await pool.prepare_store()
+    finally:
+        await pool.close()
+
+
+async def _show_code(pool: Pool, simulator: SimulatorProcess, pn: str) -> tuple[Watched, CodeShown]:
+    await simulator.control.create_phone(pn)
+    watched = await start(pool)
+    code, _ = await watched.expect(CodeShown)
+    return watched, code
