@@ -14,8 +14,9 @@ EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "models",
 # What each room may import of service/, besides itself. A room that is absent here is refused: draw its arrows first.
 # `generated` stands for the parsers of the protos (zap, buf): the edges of the service speak them, its core does not.
 ARROWS: dict[str, set[str]] = {
-    "__main__": {"app", "cli", "config"},
+    "__main__": {"app", "cli", "config", "start"},
     "app": {"*"},
+    "start": {"*"},
     "cli": {"app", "config", "generated"},
     "config": {"domain", "setting_types"},
     "setting_types": {"domain"},
