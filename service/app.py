@@ -39,7 +39,8 @@ from service.store.owned import PostgresOwnedSessions
 from service.store.reach import check_same_database, reach
 from service.store.sessions import PostgresSessions
 from service.telemetry.http import Pages
-from service.telemetry.metrics import RpcMetrics
+from service.telemetry.measured import MeasuredLeases, MeasuredPool, MeasuredPublisher
+from service.telemetry.metrics import NodeMetrics, RpcMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -176,20 +177,27 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Node:
     bus = RedisBus(urls.redis, hub, to_json)
     stack.push_async_callback(bus.close)
 
+    registry = CollectorRegistry()
+    metrics = NodeMetrics(registry)
+    metrics.watch("zap_events_dropped", "Live events dropped while Redis was away.", lambda: bus.dropped)
+    publisher = MeasuredPublisher(bus, metrics)
+
     incarnation = uuid4()
     sessions = PostgresSessions(database, encode_payload)
-    leases = PostgresLeases(database, renewals)
+    leases = MeasuredLeases(PostgresLeases(database, renewals), metrics)
     messages = PostgresMessages(database)
     ports = RunnerPorts(
         owned=PostgresOwnedSessions(database, encode_payload),
         leases=leases,
         events=PostgresEventLog(database, encode_payload),
         messages=messages,
-        pool=pool,
-        publisher=bus,
+        pool=MeasuredPool(pool, metrics),
+        publisher=publisher,
         times=times,
     )
     roster = Roster(incarnation, ports)
+    metrics.watch("zap_sessions_owned", "Sessions that this node owns.", lambda: len(roster))
+    metrics.watch("zap_sessions_connected", "Those of them that are connected.", lambda: roster.connected)
     keeper = Keeper(leases, incarnation, times, lambda: iter(roster))
     reconciler = Reconciler(
         leases,
@@ -202,9 +210,8 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Node:
         rate=settings.connects_per_second,
     )
     sending = Sending(sessions, messages, roster)
-    registry = CollectorRegistry()
     server = Server(
-        Core(Sessions(sessions, bus, hub, roster), sending),
+        Core(Sessions(sessions, publisher, hub, roster), sending),
         listen=settings.listen,
         token=settings.auth_token.get_secret_value(),
         metrics=RpcMetrics(registry),

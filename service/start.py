@@ -10,6 +10,7 @@ import structlog
 
 from service.config import Settings, unknown_settings
 from service.embedded.errors import EmbeddedServerError
+from service.pool.pool import StoreNotPrepared
 from service.rpc.server import CannotListen
 from service.store.reach import DatabaseUnreachable
 from service.telemetry.http import CannotServePages
@@ -24,12 +25,7 @@ EX_CONFIG = os.EX_CONFIG
 Work = Callable[[Settings, asyncio.Event], Awaitable[None]]
 """A command: runs until it is done, or the event says to stop."""
 
-_REFUSALS = {
-    DatabaseUnreachable: EX_UNAVAILABLE,
-    EmbeddedServerError: EX_UNAVAILABLE,
-    CannotListen: EX_UNAVAILABLE,
-    CannotServePages: EX_UNAVAILABLE,
-}
+_REFUSALS = (DatabaseUnreachable, EmbeddedServerError, CannotListen, CannotServePages, StoreNotPrepared)
 """What whoever starts the service can mend: said in one sentence."""
 
 
@@ -40,9 +36,9 @@ def run(settings: Settings, work: Work) -> int:
         log.warning("There is no such setting; is it misspelt?", setting=name)
     try:
         asyncio.run(_until_signal(settings, work))
-    except tuple(_REFUSALS) as error:
+    except _REFUSALS as error:
         sys.stderr.write(f"{error}\n")
-        return next(code for kind, code in _REFUSALS.items() if isinstance(error, kind))
+        return EX_UNAVAILABLE
     except Exception:
         log.exception("The service ended by a fault of its own.")
         return EX_SOFTWARE

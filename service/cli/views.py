@@ -11,6 +11,7 @@ from rich.text import Text
 
 from zap.v1 import message_pb2, session_pb2
 
+_ENDLESS = 10_000
 _COLOURS = {"CONNECTED": "green", "FAILED": "red", "LOGGED_OUT": "red", "SUSPENDED": "red"}
 
 
@@ -27,7 +28,7 @@ def print_session(session: session_pb2.Session) -> None:
     for name, value in _rows(session):
         if value:
             table.add_row(name, _state(value) if name == "state" else Text(value))
-    Console(highlight=False).print(table)
+    _console().print(table)
 
 
 def print_sessions(sessions: Sequence[session_pb2.Session]) -> None:
@@ -45,14 +46,14 @@ def print_sessions(sessions: Sequence[session_pb2.Session]) -> None:
             Text(_moment(session.evidence.last_connected_time)),
             Text(session.reason.code),
         )
-    Console(highlight=False).print(table)
+    _console().print(table)
 
 
 def print_message(message: message_pb2.Message) -> None:
     """A message that was sent, or was not."""
     state = message_pb2.Message.State.Name(message.state).removeprefix("STATE_")
     line = f"{state} {message.message_id}".rstrip()
-    Console(highlight=False).print(Text(f"{line}{_because(message.reason)}"))
+    _console().print(Text(f"{line}{_because(message.reason)}"))
 
 
 def outcome_text(response: session_pb2.StreamQRResponse) -> str:
@@ -99,6 +100,12 @@ def _rows(session: session_pb2.Session) -> Iterable[tuple[str, str]]:
     yield "next attempt", _moment(evidence.next_attempt_time)
     yield "credentials", f"{credentials.size} bytes" if credentials.present else "none"
     yield "created", _moment(session.create_time)
+
+
+def _console() -> Console:
+    # In a pipe a line is a line, however long: there is no edge to wrap at.
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_ENDLESS)
 
 
 def _state(word: str) -> Text:

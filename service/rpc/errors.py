@@ -35,8 +35,10 @@ from service.rpc.context import Context
 
 DOMAIN = "zap.v1"
 LONGEST_TEXT = 400
-"""Longer values are cut: an error travels in HTTP/2 headers, which clients limit to 8 KiB in all."""
-MOST_METADATA = 8
+"""Bytes. An error travels in HTTP/2 headers, which clients limit to 8 KiB in all: what is longer is cut."""
+VIOLATIONS_BUDGET = 2000
+METADATA_BUDGET = 800
+"""Bytes that all violations, and all metadata, may take; those that do not fit are left out."""
 
 log = structlog.get_logger(__name__)
 
@@ -56,11 +58,13 @@ class Row:
 
 
 def _bad_request(error: InvalidArgument) -> details.BadRequest:
-    violations = [
-        details.BadRequest.FieldViolation(field=_clip(v.field, 100), description=_clip(v.description, 200))
-        for v in error.violations[:10]
-    ]
-    return details.BadRequest(field_violations=violations)
+    request = details.BadRequest()
+    for violation in error.violations:
+        request.field_violations.add(field=_clip(violation.field, 200), description=_clip(violation.description))
+        if request.ByteSize() > VIOLATIONS_BUDGET:
+            request.field_violations.pop()
+            break
+    return request
 
 
 def _retry_info(error: Unavailable) -> details.RetryInfo:
@@ -137,12 +141,19 @@ def _status(
     code: grpc.StatusCode, message: str, reason: str, metadata: dict[str, str], detail: Message | None
 ) -> Status:
     status = Status(code=code.value[0], message=_clip(message))
-    known = {_clip(key, 64): _clip(value, 200) for key, value in list(metadata.items())[:MOST_METADATA]}
-    status.details.add().Pack(details.ErrorInfo(reason=reason, domain=DOMAIN, metadata=known))
+    info = details.ErrorInfo(reason=reason, domain=DOMAIN)
+    for key, value in metadata.items():
+        shown = _clip(value)
+        if info.ByteSize() + len(key.encode()) + len(shown.encode()) > METADATA_BUDGET:
+            break
+        info.metadata[key] = shown
+    status.details.add().Pack(info)
     if detail is not None:
         status.details.add().Pack(detail)
     return status
 
 
 def _clip(text: str, longest: int = LONGEST_TEXT) -> str:
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+    """At most `longest` bytes of a text, whole characters."""
+    data = text.encode(errors="replace")
+    return data.decode() if len(data) <= longest else data[: longest - 3].decode(errors="ignore") + "…"

@@ -20,6 +20,11 @@ class Roster:
     def __iter__(self) -> Iterator[Runner]:
         return iter(self.all())
 
+    @property
+    def connected(self) -> int:
+        """How many of them can be called."""
+        return sum(runner.connection is not None for runner in self._runners.values())
+
     def all(self) -> Sequence[Runner]:
         """A copy: runners may come and go meanwhile."""
         return list(self._runners.values())

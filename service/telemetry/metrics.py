@@ -1,5 +1,6 @@
 """Every metric of the service, in one place. What is measured does not know: the wrappers are in `measured`."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -33,3 +34,66 @@ class RpcMetrics:
     def open_stream(self, method: str) -> AbstractContextManager[object]:
         """A stream, for as long as the context lasts."""
         return self._streams.labels(method.removeprefix("/")).track_inprogress()
+
+
+class NodeMetrics:
+    """What a node does with its sessions."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._renewals = Counter(
+            "zap_lease_renewals", "Renewals of all leases of this node, by result.", ["result"], registry=registry
+        )
+        self._renewal_seconds = Histogram(
+            "zap_lease_renewal_seconds",
+            "How long renewals took: near the ttl's 15 % they are given up.",
+            buckets=_CALL_BUCKETS,
+            registry=registry,
+        )
+        self._leases = Gauge("zap_leases", "Leases that the last renewal confirmed.", registry=registry)
+        self._processes = Gauge("zap_session_processes", "Session processes that run.", registry=registry)
+        self._starts = Histogram(
+            "zap_session_process_start_seconds",
+            "How long starts of session processes took.",
+            buckets=_CALL_BUCKETS,
+            registry=registry,
+        )
+        self._ends = Counter(
+            "zap_session_process_ends", "Session processes that ended, by cause.", ["cause"], registry=registry
+        )
+        self._sends = Histogram(
+            "zap_send_seconds",
+            "From a message handed to its process to WhatsApp's acknowledgement.",
+            buckets=_CALL_BUCKETS,
+            registry=registry,
+        )
+        self._events = Counter("zap_events", "Events of this node's sessions, by type.", ["type"], registry=registry)
+        self._registry = registry
+
+    def renewal(self, seconds: float, confirmed: int | None) -> None:
+        """A renewal ended with so many leases confirmed; None: it failed."""
+        self._renewals.labels("failed" if confirmed is None else "confirmed").inc()
+        self._renewal_seconds.observe(seconds)
+        if confirmed is not None:
+            self._leases.set(confirmed)
+
+    def process_started(self, seconds: float) -> None:
+        """A session process runs."""
+        self._processes.inc()
+        self._starts.observe(seconds)
+
+    def process_ended(self, cause: str) -> None:
+        """A session process is dead."""
+        self._processes.dec()
+        self._ends.labels(cause).inc()
+
+    def sent(self, seconds: float) -> None:
+        """WhatsApp acknowledged a message."""
+        self._sends.observe(seconds)
+
+    def event(self, kind: str) -> None:
+        """An event was committed."""
+        self._events.labels(kind).inc()
+
+    def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
+        """A number that somebody else keeps, read whenever Prometheus asks: dropped live events, for one."""
+        Gauge(name, meaning, registry=self._registry).set_function(value)

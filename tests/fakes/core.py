@@ -127,12 +127,16 @@ class FakeSessions:
         self._need(kept.session, kept.session.condition.desired is Desired.ACTIVE, "SESSION_NOT_ACTIVE")
         self.open_pairings += 1
         try:
+            shown = None
             while True:
-                if kept.step is not None:
-                    yield kept.step
-                    if isinstance(kept.step, PairingEnded):
+                # The step may have changed while the one before was on its way.
+                if kept.step is not None and kept.step is not shown:
+                    shown = kept.step
+                    yield shown
+                    if isinstance(shown, PairingEnded):
                         return
-                await kept.changed.wait()
+                else:
+                    await kept.changed.wait()
         finally:
             self.open_pairings -= 1
 

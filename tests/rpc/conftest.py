@@ -1,15 +1,15 @@
-"""What the tests of the contract need: a channel. They hold for any server of zap.v1.
+"""Two servers of zap.v1: one with a core in memory, and the whole service with a database of its own."""
 
-With ZAP_TEST_ADDRESS (and ZAP_AUTH_TOKEN) in the environment, the ones that need no fake run against that server.
-"""
+import uuid
+from collections.abc import AsyncIterator, Iterator
 
-import os
-from collections.abc import Iterator
-
+import asyncpg
 import grpc
 import pytest
 
+from service.embedded import EmbeddedPostgres, EmbeddedValkey
 from tests.fakes.serving import FakeService
+from tests.service_process import ServiceProcess
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,22 @@ def fake() -> Iterator[FakeService]:
 
 
 @pytest.fixture(scope="module")
-def channel(request: pytest.FixtureRequest) -> Iterator[grpc.Channel]:
-    address = os.environ.get("ZAP_TEST_ADDRESS") or request.getfixturevalue("fake").address
-    with grpc.insecure_channel(address) as channel:
+def fake_channel(fake: FakeService) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(fake.address) as channel:
         yield channel
+
+
+@pytest.fixture(scope="module")
+async def whole_service(
+    postgres_server: EmbeddedPostgres,
+    postgres_admin: "asyncpg.Connection[asyncpg.Record]",
+    database_template: str,
+    valkey_server: EmbeddedValkey,
+) -> AsyncIterator[ServiceProcess]:
+    name = f"test_{uuid.uuid4().hex}"
+    await postgres_admin.execute(f"CREATE DATABASE {name} TEMPLATE {database_template}")
+    urls = {"DATABASE_URL": postgres_server.url_of(name), "REDIS_URL": valkey_server.url}
+    async with ServiceProcess(urls) as service:
+        yield service
+        assert "Traceback" not in service.log()
+    await postgres_admin.execute(f"DROP DATABASE {name} WITH (FORCE)")

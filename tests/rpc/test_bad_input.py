@@ -1,6 +1,6 @@
 """Whatever callers send: INVALID_ARGUMENT that names the field, and nothing changes. Never INTERNAL, never UNKNOWN.
 
-These hold for any server; see conftest for how to aim them at a real one.
+These hold for any server: they are tried on one with a core in memory and on the whole service.
 """
 
 from collections.abc import Iterator
@@ -28,6 +28,16 @@ ALLOWED = {
 checked = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
+
+
+@pytest.fixture(scope="module", params=["core in memory", "whole service"])
+def channel(request: pytest.FixtureRequest) -> Iterator[grpc.Channel]:
+    """To a server of each kind in turn."""
+    if request.param == "core in memory":
+        yield request.getfixturevalue("fake_channel")
+    else:
+        with grpc.insecure_channel(request.getfixturevalue("whole_service").address) as channel:
+            yield channel
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -15,8 +15,8 @@ EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "models",
 # `generated` stands for the parsers of the protos (zap, buf): the edges of the service speak them, its core does not.
 ARROWS: dict[str, set[str]] = {
     "__main__": {"app", "cli", "config", "start"},
-    "start": {"config", "embedded", "rpc", "store", "telemetry"},
     "app": {"*"},
+    "start": {"*"},
     "cli": {"app", "config", "generated"},
     "config": {"domain", "setting_types"},
     "setting_types": {"domain"},

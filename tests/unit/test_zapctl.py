@@ -1,0 +1,182 @@
+"""zapctl as a process would run it, against a server over the core in memory."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from structlog.testing import capture_logs
+from typer.testing import CliRunner, Result
+
+from service.cli.zapctl import app
+from service.domain.errors import Unavailable
+from service.domain.pairing import PairingEnded, PairingOutcome, ShownCode
+from service.domain.records import MessageState
+from tests.fakes.core import code
+from tests.fakes.serving import FakeService
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """The server is in this process: its logs must not get into what zapctl prints."""
+    with capture_logs():
+        yield
+
+
+@pytest.fixture
+def service() -> Iterator[FakeService]:
+    with FakeService() as service:
+        yield service
+
+
+def zapctl(service: FakeService, *arguments: str, stdin: str = "") -> Result:
+    return CliRunner().invoke(app, ["--address", service.address, *arguments], input=stdin, env={"ZAP_AUTH_TOKEN": ""})
+
+
+def test_a_session_is_created_shown_and_listed(service: FakeService) -> None:
+    created = zapctl(service, "create", "a", "--name", "Ada", "--label", "team=red", "--proxy-url", "http://u:pw@h:1")
+    assert created.exit_code == 0
+    for word in ("UNPAIRED", "Ada", "team=red", "http://u:***@h:1"):
+        assert word in created.stdout
+    zapctl(service, "create", "b")
+    service.do(service.sessions.pair, "b")
+    assert "CONNECTED" in zapctl(service, "status", "b").stdout
+    assert "+4917612345678" in zapctl(service, "status", "b").stdout
+    listed = zapctl(service, "list").stdout.splitlines()
+    assert [line.split()[0] for line in listed[1:]] == ["a", "b"]
+    assert "b" not in [line.split()[0] for line in zapctl(service, "list", "--state", "unpaired").stdout.splitlines()]
+
+
+def test_json_is_one_message_a_line(service: FakeService) -> None:
+    zapctl(service, "create", "a")
+    zapctl(service, "create", "b")
+    lines = zapctl(service, "--json", "list").stdout.splitlines()
+    assert [json.loads(line)["sessionId"] for line in lines] == ["a", "b"]
+    assert json.loads(zapctl(service, "--json", "status", "a").stdout)["state"] == "STATE_UNPAIRED"
+
+
+def test_wishes_are_carried_out(service: FakeService) -> None:
+    zapctl(service, "create", "a")
+    assert "PAIRING" in zapctl(service, "activate", "a").stdout
+    assert zapctl(service, "pairing-code", "a", "+4917612345678").stdout == "ABCD-2345\n"
+    service.do(service.sessions.pair, "a")
+    assert zapctl(service, "restart", "a").exit_code == 0
+    assert "DISCONNECTED" in zapctl(service, "deactivate", "a").stdout
+    assert "LOGGED_OUT" in zapctl(service, "logout", "a").stdout
+    assert zapctl(service, "delete", "a").exit_code == 0
+    assert not service.sessions.kept
+
+
+def test_an_error_is_a_sentence_with_its_reason_and_an_exit_code(service: FakeService) -> None:
+    wrong = zapctl(service, "create", "Not An Id", "--proxy-url", "nonsense")
+    assert wrong.exit_code == 3
+    assert "  session_id: " in wrong.stderr
+    unknown = zapctl(service, "status", "unknown")
+    assert (unknown.exit_code, unknown.stderr) == (4, "there is no session 'unknown' (SESSION_NOT_FOUND)\n")
+    zapctl(service, "create", "a")
+    assert zapctl(service, "create", "a", "--name", "x").exit_code == 5
+    assert zapctl(service, "qr", "a").exit_code == 6
+    service.do(setattr, service.sessions, "broken", Unavailable("not now", retry_after=2))
+    away = zapctl(service, "status", "a")
+    assert (away.exit_code, away.stderr) == (8, "not now (UNAVAILABLE)\n  try again in 2 s\n")
+    for result in (wrong, unknown, away):
+        assert "Traceback" not in result.output
+
+
+def test_a_server_that_is_not_there_is_unavailable() -> None:
+    result = CliRunner().invoke(app, ["--address", "127.0.0.1:1", "status", "a"])
+    assert result.exit_code == 8
+    assert "(UNAVAILABLE)" in result.stderr
+
+
+def test_a_token_is_sent_and_a_wrong_one_is_told() -> None:
+    with FakeService("right") as service:
+        runner = CliRunner()
+        for token, exit_code in (("right", 0), ("wrong", 9), ("", 9)):
+            result = runner.invoke(app, ["--address", service.address, "list"], env={"ZAP_AUTH_TOKEN": token})
+            assert result.exit_code == exit_code
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["list", "--state", "HAPPY"], ["create", "--label", "novalue"], ["status"], ["nonsense"]],
+)
+def test_a_wrong_command_line_is_two(service: FakeService, arguments: list[str]) -> None:
+    assert zapctl(service, *arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("outcome", "exit_code"),
+    [
+        (PairingOutcome.PAIRED, 0),
+        (PairingOutcome.TIMED_OUT, 20),
+        (PairingOutcome.PASSKEY_REQUIRED, 21),
+        (PairingOutcome.REJECTED, 22),
+        (PairingOutcome.CANCELLED, 23),
+    ],
+)
+def test_qr_ends_with_the_outcome(service: FakeService, outcome: PairingOutcome, exit_code: int) -> None:
+    zapctl(service, "create", "a")
+    zapctl(service, "activate", "a")
+    service.do(service.sessions.tell, "a", PairingEnded(outcome, "" if exit_code == 0 else "QR_NOT_SCANNED"))
+    result = zapctl(service, "qr", "a")
+    assert result.exit_code == exit_code
+    assert result.stdout.startswith(outcome.value)
+
+
+def test_qr_draws_each_code_until_somebody_has_scanned(service: FakeService) -> None:
+    zapctl(service, "create", "a")
+    zapctl(service, "activate", "a")
+    service.do(service.sessions.tell, "a", ShownCode(code(1)))
+
+    def phone() -> None:
+        while not service.sessions.open_pairings:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        service.do(service.sessions.tell, "a", ShownCode(code(2)))
+        time.sleep(0.3)
+        service.do(service.sessions.pair, "a")
+
+    scanning = threading.Thread(target=phone)
+    scanning.start()
+    result = zapctl(service, "--json", "qr", "a")
+    scanning.join()
+    seen = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [step["code"]["position"] for step in seen[:-1]] == [1, 2]
+    assert seen[-1]["outcome"] == "PAIRING_OUTCOME_PAIRED"
+    assert result.exit_code == 0
+
+
+def test_qr_in_a_terminal_shows_the_picture(service: FakeService) -> None:
+    zapctl(service, "create", "a")
+    zapctl(service, "activate", "a")
+    service.do(service.sessions.tell, "a", ShownCode(code(1)))
+
+    def phone() -> None:
+        while not service.sessions.open_pairings:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        service.do(service.sessions.pair, "a")
+
+    scanning = threading.Thread(target=phone)
+    scanning.start()
+    result = zapctl(service, "qr", "a")
+    scanning.join()
+    assert "█" in result.stdout
+    assert "Code 1 of 6" in result.stdout
+    assert result.stdout.rstrip().endswith("PAIRED")
+
+
+def test_send_says_what_became_of_it(service: FakeService) -> None:
+    zapctl(service, "create", "a")
+    assert zapctl(service, "send", "a", "4917612345678", "hello").exit_code == 6
+    service.do(service.sessions.pair, "a")
+    sent = zapctl(service, "send", "a", "4917612345678", "-", "--request-id", "r", stdin="from a pipe")
+    assert (sent.exit_code, sent.stdout) == (0, "SENT 3EB0\n")
+    assert service.sending.sent["a", "r"][1] == "from a pipe"
+    for state, exit_code in ((MessageState.FAILED, 30), (MessageState.OUTCOME_UNKNOWN, 31)):
+        service.sending.next_state = state
+        result = zapctl(service, "send", "a", "4917612345678", "hello")
+        assert result.exit_code == exit_code
+        assert result.stdout.startswith(state.value)
