@@ -33,7 +33,7 @@ def import_without_library() -> None:
     """Import all that a session process needs but the Go library, and leave no thread behind. For the zygote, once."""
     if not os.environ.get(_WITHOUT_LIBRARY):
         raise LoaderError(f"{_WITHOUT_LIBRARY} must be in the environment that the zygote is executed with")
-    with _no_threads():
+    with no_threads():
         importlib.import_module("neonize.client")
         importlib.import_module("service.whatsapp.process")
     _forbid_downloads()
@@ -79,7 +79,7 @@ def _holders() -> list[ModuleType]:
 
 
 @contextlib.contextmanager
-def _no_threads() -> Iterator[None]:
+def no_threads() -> Iterator[None]:
     """Keep threads from starting: neonize starts one at import, to write Go's log lines, and it would die in the fork.
 
     Nothing misses it: the callback that fills its queue is replaced by one of ours (client.py).
