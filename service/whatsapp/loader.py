@@ -109,4 +109,8 @@ def _ask_once() -> None:
     platform = vars(sys.modules["neonize.utils.platform"])
     platform["generated_name"] = functools.cache(platform["generated_name"])
     platform["generated_name"]()
+    # It does not wait for its shell, which would stay a zombie of the zygote's for ever.
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
     vars(sys.modules["neonize.utils.ffmpeg"])["_ffmpeg_checked"] = True
