@@ -104,8 +104,8 @@ def send_packet(connection: socket.socket, packet: Packet) -> None:
 
 def receive_packet(connection: socket.socket) -> Packet | None:
     """The next packet; None at the end. The descriptors in it belong to the caller."""
-    # Not socket.recv_fds: it ignores its flags, and without MSG_CMSG_CLOEXEC a descriptor could slip into a program that
-    # another thread executes at this moment.
+    # Not socket.recv_fds: it ignores its flags, and without MSG_CMSG_CLOEXEC a descriptor could slip into a program
+    # that another thread executes at this moment.
     room = socket.CMSG_LEN(_MOST_DESCRIPTORS * _DESCRIPTOR.size)
     body, ancillary, _, _ = connection.recvmsg(_PACKET, room, socket.MSG_CMSG_CLOEXEC)
     descriptors = [

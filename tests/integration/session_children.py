@@ -1,4 +1,4 @@
-"""Stand-ins for a session process: a Python script with a socket, forked by nobody's zygote, as ill-behaved as needed."""
+"""Stand-ins for a session process: a Python script with a socket, forked by nobody's zygote, as bad as needed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import textwrap
 import time
 from pathlib import Path
 
-from zap.worker.v1 import frames_pb2
-
 from service.domain.observations import Ended, Observed
 from service.pool import wire
 from service.pool.process import Process
 from service.pool.zygote_process import Child
+from zap.worker.v1 import frames_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,4 +1,4 @@
-"""Everything that the loader assumes of neonize's insides, in fresh interpreters. A new wheel that differs fails here."""
+"""Everything that the loader assumes of neonize's insides, in fresh interpreters. A wheel that differs fails here."""
 
 import json
 import os
@@ -18,7 +18,13 @@ def run(script: str, *, sphinx: bool = True) -> Any:
     if sphinx:
         environment["SPHINX"] = "1"
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -11,11 +11,18 @@ import pytest
 
 from service.domain.disconnects import Cause
 from service.domain.observations import Disconnected, MessageReceived
+from service.pool.pool import Pool
 from service.pool.process import Process
-from service.ports import CallFailed
+from service.ports import CallFailed, ProcessPool
 from tests.integration.session_children import ScriptedChild, all_of
 
 Begin = Callable[[str], Awaitable[Process]]
+
+
+def as_the_core_sees_it(pool: Pool) -> ProcessPool:
+    """The type checker holds that this is what the core was promised."""
+    return pool
+
 
 TELL_MESSAGES = """
 for number in range(1, {count} + 1):

@@ -1,9 +1,12 @@
 """The watchdog of a session process, in processes of its own that do what it must not be stopped by."""
 
+import array
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import termios
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -153,10 +156,6 @@ def test_a_dump_that_nobody_reads_does_not_delay_the_end(run: Run) -> None:
 
 def _available(process: "subprocess.Popen[bytes]") -> int:
     """How much lies unread in its output."""
-    import array
-    import fcntl
-    import termios
-
     assert process.stdout is not None
     count = array.array("i", [0])
     fcntl.ioctl(process.stdout, termios.FIONREAD, count)

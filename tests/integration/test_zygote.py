@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from zap.worker.v1 import frames_pb2
 
 from service.domain.disconnects import Cause
 from service.domain.errors import Unavailable
@@ -24,6 +23,7 @@ from service.pool.zygote import Zygote
 from service.pool.zygote_process import Child
 from service.ports import StartOrder
 from tests.integration.session_children import all_of
+from zap.worker.v1 import frames_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE_GONE = 4
@@ -49,11 +49,16 @@ async def eventually(condition: Callable[[], bool], what: str, timeout: float = 
 async def dead(child: Child) -> None:
     loop = asyncio.get_running_loop()
     readable = loop.create_future()
-    loop.add_reader(child.pidfd, lambda: readable.done() or readable.set_result(None))
+    loop.add_reader(child.pidfd, _settle, readable)
     try:
         await asyncio.wait_for(readable, 10)
     finally:
         loop.remove_reader(child.pidfd)
+
+
+def _settle(waiting: "asyncio.Future[None]") -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 def descriptors(pid: int) -> list[str]:
@@ -66,7 +71,7 @@ def descriptors(pid: int) -> list[str]:
 
 def alive(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
@@ -136,7 +141,9 @@ async def test_a_fork_that_nobody_waits_for_any_more_leaves_nothing_behind(zygot
         with contextlib.suppress(asyncio.CancelledError):
             (await forking).close()
     # Answers that are under way still arrive, and are closed.
-    await eventually(lambda: psutil.Process(zygote.pid).children() == [] and node.num_fds() == before, "all to be closed")
+    await eventually(
+        lambda: psutil.Process(zygote.pid).children() == [] and node.num_fds() == before, "all to be closed"
+    )
 
 
 async def test_when_the_zygote_is_killed_its_children_go_on_and_the_next_fork_works(zygote: Zygote) -> None:

@@ -46,7 +46,14 @@ def test_certificates_and_bounds_stay() -> None:
 
 @pytest.mark.parametrize(
     "foreign",
-    ["statement_cache_size=0", "command_timeout=5", "sslcrl=x", "gsslib=gssapi", "search_path=x", "application_name=me"],
+    [
+        "statement_cache_size=0",
+        "command_timeout=5",
+        "sslcrl=x",
+        "gsslib=gssapi",
+        "search_path=x",
+        "application_name=me",
+    ],
 )
 def test_what_lib_pq_would_hand_to_the_server_is_left_out(foreign: str) -> None:
     key, _, value = foreign.partition("=")

@@ -27,7 +27,10 @@ def stderr() -> Iterator[Callable[[str], int]]:
     [
         ("", ""),
         ("Press Ctrl+C to exit\n", ""),
-        ("fatal error: concurrent map writes\n\ngoroutine 1 [running]:\n" + "x\n" * 900, "fatal error: concurrent map writes"),
+        (
+            "fatal error: concurrent map writes\n\ngoroutine 1 [running]:\n" + "x\n" * 900,
+            "fatal error: concurrent map writes",
+        ),
         ("noise\npanic: runtime error: index out of range\n\ngoroutine", "panic: runtime error: index out of range"),
         ("[signal SIGSEGV: segmentation violation code=0x1]\n", "[signal SIGSEGV: segmentation violation code=0x1]"),
         ("Traceback\n  File\nLoaderError: no place\n", "LoaderError: no place"),
@@ -69,4 +72,6 @@ def test_no_secret_is_in_the_environment_of_the_zygote() -> None:
     environment = environment_for(base)
     assert "secret" not in environment.values()
     assert environment["SPHINX"] == "1"
-    assert environment.items() >= {(key, base[key]) for key in ("PATH", "SSL_CERT_FILE", "https_proxy", "ZAP_SIMULATOR_URL")}
+    assert environment.items() >= {
+        (key, base[key]) for key in ("PATH", "SSL_CERT_FILE", "https_proxy", "ZAP_SIMULATOR_URL")
+    }

@@ -2,12 +2,12 @@ import datetime
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from zap.v1 import event_pb2
-from zap.worker.v1 import frames_pb2
 
 from service.domain import observations as domain
 from service.domain.disconnects import Cause
 from service.pool.observed import ended, observed
+from zap.v1 import event_pb2
+from zap.worker.v1 import frames_pb2
 
 MOMENT = datetime.datetime(2026, 11, 23, 12, 0, tzinfo=datetime.UTC)
 

@@ -5,9 +5,9 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from zap.worker.v1 import frames_pb2
 
 from service.pool import wire
+from zap.worker.v1 import frames_pb2
 
 
 def command(number: int) -> frames_pb2.Command:
@@ -47,7 +47,12 @@ def test_a_blocking_socket_gives_messages_and_then_none() -> None:
     with ours, theirs:
         big = frames_pb2.Frame()
         big.message_received.raw = os.urandom(3_000_000)
-        writer = threading.Thread(target=lambda: (ours.sendall(wire.frame(big)), ours.close()))
+
+        def write() -> None:
+            ours.sendall(wire.frame(big))
+            ours.close()
+
+        writer = threading.Thread(target=write)
         writer.start()
         assert wire.receive(theirs) == big.SerializeToString()
         assert wire.receive(theirs) is None

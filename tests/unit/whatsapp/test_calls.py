@@ -2,13 +2,14 @@ import datetime
 import queue
 import threading
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import pytest
-from zap.v1 import message_pb2
-from zap.worker.v1 import frames_pb2
 
 from service.whatsapp.addresses import NoAddress
 from service.whatsapp.calls import Calls
+from zap.v1 import message_pb2
+from zap.worker.v1 import frames_pb2
 
 SENT = datetime.datetime(2026, 11, 23, 12, 0, tzinfo=datetime.UTC)
 
@@ -65,7 +66,7 @@ def text(call_id: int) -> frames_pb2.Send:
     return frames_pb2.Send(call_id=call_id, to="x@lid", text=message_pb2.Text(body="hi"))
 
 
-Replies = "queue.Queue[frames_pb2.Frame]"
+Replies: TypeAlias = "queue.Queue[frames_pb2.Frame]"
 
 
 def test_a_message_that_was_sent_has_its_id_and_time(calls: Calls, replies: Replies) -> None:

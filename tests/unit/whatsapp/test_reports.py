@@ -3,8 +3,6 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from zap.v1 import event_pb2
-from zap.worker.v1 import frames_pb2
 
 from service.domain.disconnects import Cause
 from service.pool import wire
@@ -12,6 +10,8 @@ from service.whatsapp.ending import SAID_WHY, Ending
 from service.whatsapp.lines import LogLines
 from service.whatsapp.reports import Reports
 from service.whatsapp.unconfirmed import Unconfirmed
+from zap.v1 import event_pb2
+from zap.worker.v1 import frames_pb2
 
 
 @pytest.fixture
@@ -27,6 +27,18 @@ def message(raw: bytes = b"") -> frames_pb2.Frame:
 
 def progress() -> frames_pb2.Frame:
     return frames_pb2.Frame(progress=frames_pb2.Progress())
+
+
+def sending(reports: Reports, count: int, raw: bytes = b"") -> threading.Thread:
+    """Numbered frames from a thread of their own."""
+
+    def send() -> None:
+        for _ in range(count):
+            reports.send_numbered(message(raw))
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    return thread
 
 
 def read(connection: socket.socket) -> frames_pb2.Frame:
@@ -59,10 +71,7 @@ def test_every_frame_has_a_time(pair: Pair) -> None:
 def test_a_full_socket_makes_messages_wait_and_progress_vanish(pair: Pair) -> None:
     reports = Reports(pair[1], Unconfirmed())
     big = 50
-    writer = threading.Thread(
-        target=lambda: [reports.send_numbered(message(bytes(100_000))) for _ in range(big)], daemon=True
-    )
-    writer.start()
+    writer = sending(reports, big, bytes(100_000))
     while reports.offer(progress()):
         pass
     assert writer.is_alive()
@@ -76,12 +85,8 @@ def test_a_full_socket_makes_messages_wait_and_progress_vanish(pair: Pair) -> No
 
 def test_numbers_are_in_order_whoever_sends(pair: Pair) -> None:
     reports = Reports(pair[1], Unconfirmed())
-    writers = [
-        threading.Thread(target=lambda: [reports.send_numbered(message(b"x" * 500)) for _ in range(200)], daemon=True)
-        for _ in range(4)
-    ]
-    for writer in writers:
-        writer.start()
+    for _ in range(4):
+        sending(reports, 200, bytes(500))
     assert [read(pair[0]).number for _ in range(800)] == list(range(1, 801))
 
 
@@ -97,8 +102,7 @@ def test_without_a_node_messages_are_kept_and_nobody_waits(pair: Pair) -> None:
 def test_too_much_unconfirmed_makes_messages_wait_but_not_progress(pair: Pair) -> None:
     unconfirmed = Unconfirmed(most_frames=2)
     reports = Reports(pair[1], unconfirmed)
-    writer = threading.Thread(target=lambda: [reports.send_numbered(message()) for _ in range(3)], daemon=True)
-    writer.start()
+    writer = sending(reports, 3)
     assert [read(pair[0]).number for _ in range(2)] == [1, 2]
     assert reports.offer(progress())
     assert read(pair[0]).WhichOneof("body") == "progress"

@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 from neonize.proto import Neonize_pb2 as neonize
 from neonize.proto.waE2E import WAWebProtobufsE2E_pb2 as e2e
-from zap.v1 import event_pb2
 
 from service.domain.disconnects import Cause
 from service.whatsapp import translate
 from service.whatsapp.addresses import from_text
+from zap.v1 import event_pb2
 
 CHAT, SENDER, OTHER = "49170@s.whatsapp.net", "111:2@lid", "49170:2@s.whatsapp.net"
 SENT = datetime.datetime(2026, 11, 23, 12, 0, 1, 500_000, tzinfo=datetime.UTC)
@@ -111,9 +111,7 @@ def test_the_whole_message_is_the_one_before_it_was_unwrapped() -> None:
         ),
         (
             e2e.Message(
-                protocolMessage=e2e.ProtocolMessage(
-                    type=e2e.ProtocolMessage.MESSAGE_EDIT, editedMessage=text("better")
-                )
+                protocolMessage=e2e.ProtocolMessage(type=e2e.ProtocolMessage.MESSAGE_EDIT, editedMessage=text("better"))
             ),
             "better",
         ),
@@ -162,10 +160,8 @@ def test_what_the_own_devices_tell_each_other_is_not() -> None:
     assert translate.message(event(text("a key"), category="peer")) is None
 
 
-def receipt(kind: int) -> neonize.Receipt:
-    return neonize.Receipt(
-        MessageSource=source(), MessageIDs=["A", "B"], Timestamp=int(SENT.timestamp()), Type=kind
-    )
+def receipt(kind: Any) -> neonize.Receipt:
+    return neonize.Receipt(MessageSource=source(), MessageIDs=["A", "B"], Timestamp=int(SENT.timestamp()), Type=kind)
 
 
 @pytest.mark.parametrize(
