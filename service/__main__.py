@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from service.app import migrate_once, serve
-from service.config import ConfigurationError, check_config, load_settings
+from service.config import ConfigurationError, effective, load
 from service.start import EX_CONFIG, run
 
 COMMANDS = {
@@ -23,12 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands.add_parser(name, help=what, description=what)
     command = parser.parse_args(arguments).command
     try:
-        settings = load_settings()
+        settings = load()
     except ConfigurationError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return EX_CONFIG
     if command == "check-config":
-        print(check_config(settings))
+        sys.stdout.write("\n".join([*effective(settings), ""]))
         return 0
     return run(settings, serve if command == "serve" else migrate_once)
 

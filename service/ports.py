@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import TracebackType
 from typing import Protocol
 from uuid import UUID
 
@@ -271,7 +272,9 @@ class Listening(Protocol):
 
     def __enter__(self) -> "Listening": ...
 
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
     async def wait(self, timeout: float) -> None:
         """Until a hint came since the last wait, or `timeout` seconds have passed."""

@@ -8,7 +8,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
@@ -192,15 +192,19 @@ class ServiceProcess:
         """The session as it is now."""
         return await self.sessions.Status(session_pb2.StatusRequest(session_id=session_id))
 
-    async def qr_updates(self, session_id: str) -> AsyncIterator[session_pb2.StreamQRResponse]:
-        """What StreamQR gives."""
-        async for update in self.sessions.StreamQR(session_pb2.StreamQRRequest(session_id=session_id)):
-            yield update
+    async def qr_updates(self, session_id: str) -> AsyncGenerator[session_pb2.StreamQRResponse, None]:
+        """What StreamQR gives. Closing it hangs up: use contextlib.aclosing where not all is read."""
+        call = self.sessions.StreamQR(session_pb2.StreamQRRequest(session_id=session_id))
+        try:
+            async for update in call:
+                yield update
+        finally:
+            call.cancel()
 
     async def first_code(self, session_id: str, timeout: float = 15.0) -> str:
         """The text of the code on show."""
-        async with asyncio.timeout(timeout):
-            async for update in self.qr_updates(session_id):
+        async with asyncio.timeout(timeout), contextlib.aclosing(self.qr_updates(session_id)) as updates:
+            async for update in updates:
                 if update.HasField("code"):
                     return update.code.text
                 raise AssertionError(f"no code but {update}")
@@ -209,24 +213,33 @@ class ServiceProcess:
     async def outcome(self, session_id: str, timeout: float = 30.0) -> session_pb2.StreamQRResponse:
         """The last message of StreamQR."""
         last = None
-        async with asyncio.timeout(timeout):
-            async for update in self.qr_updates(session_id):
+        async with asyncio.timeout(timeout), contextlib.aclosing(self.qr_updates(session_id)) as updates:
+            async for update in updates:
                 last = update
         if last is None or not last.outcome:
             raise AssertionError(f"the stream ended without an outcome, after {last}")
         return last
 
     async def wait_state(
-        self, session_id: str, *states: "session_pb2.Session.State.ValueType", timeout: float = 15.0
+        self,
+        session_id: str,
+        *states: "session_pb2.Session.State.ValueType",
+        timeout: float = 15.0,
+        after_epoch: int = 0,
     ) -> session_pb2.Session:
-        """Until the session is in one of these states; TimeoutError tells where it was instead."""
+        """Until the session is in one of these states; TimeoutError tells where it was instead.
+
+        `after_epoch`: and owned under a later one. Until a killed node's lease ends, its word is still believed.
+        """
         deadline = time.monotonic() + timeout
-        while (session := await self.status(session_id)).state not in states:
+        while True:
+            session = await self.status(session_id)
+            if session.state in states and (not after_epoch or session.owner.epoch > after_epoch):
+                return session
             if time.monotonic() > deadline:
                 wanted = ", ".join(State.Name(state) for state in states)
                 raise TimeoutError(f"{session_id} was not {wanted} after {timeout} s but\n{session}")
             await asyncio.sleep(0.02)
-        return session
 
     async def send(self, session_id: str, to: str, body: str, request_id: str) -> message_pb2.Message:
         """Send a text."""

@@ -23,18 +23,14 @@ _ATTEMPTS = 3
 
 #: What must not be in the environment of processes that other tools can look at: secrets travel over the sockets.
 _SECRET = frozenset({"DATABASE_URL", "REDIS_URL"})
-_OURS, _SIMULATORS = "ZAP_", "ZAP_SIMULATOR_"
+_OURS = "ZAP_"
 
 COMMAND = (sys.executable, "-m", "service.whatsapp")
 
 
 def environment_for(base: Mapping[str, str]) -> dict[str, str]:
     """The environment that the zygote is executed with. Go sees no later one (fact 24)."""
-    kept = {
-        name: value
-        for name, value in base.items()
-        if name not in _SECRET and (not name.startswith(_OURS) or name.startswith(_SIMULATORS))
-    }
+    kept = {name: value for name, value in base.items() if name not in _SECRET and not name.startswith(_OURS)}
     # SPHINX: import neonize without its library. MALLOC_ARENA_MAX: a heap for each thread costs more than it gives.
     return {"MALLOC_ARENA_MAX": "2"} | kept | {"SPHINX": "1", "NEONIZE_BOT_TAG": "off"}
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from service.domain.errors import FieldViolation, InvalidArgument
+from service.domain.proxies import check_proxy, has_hidden_password
 from service.ports import Changes, NewSession, SessionFilter
-from service.protocol.proxies import check_proxy, has_hidden_password
 from service.protocol.sessions import state_of
 from service.protocol.validation import violations_of
 from zap.v1 import session_pb2 as pb

@@ -2,9 +2,9 @@
 
 from service.domain import reasons
 from service.domain.pairing import PairingOutcome
+from service.domain.proxies import hide_password
 from service.domain.records import Account, Evidence, Owner, Session, StoredCredentials
 from service.domain.session import Condition, State
-from service.protocol.proxies import hide_password
 from service.protocol.scalars import from_number, timestamp, to_number
 from zap.v1 import session_pb2 as pb
 

@@ -97,7 +97,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             async with Call(name, context, self._metrics) as call:
                 request = admit(call, raw, context)
                 if streams:
-                    return await self._streams.outlast(behaviour(request, context))
+                    return await self._streams.outlast(lambda: behaviour(request, context))
                 return await behaviour(request, context)
 
         return serve

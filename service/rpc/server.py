@@ -72,7 +72,7 @@ class Server:
 
     async def start(self) -> int:
         """Listen, as not ready; the port, which the system chose if the address ends in :0."""
-        await self.set_ready(ready=False)
+        await self.set_ready(False)
         try:
             port = self._server.add_insecure_port(self._listen)
         except RuntimeError as error:
@@ -81,7 +81,7 @@ class Server:
         log.info("the gRPC server listens", address=self._listen, port=port)
         return port
 
-    async def set_ready(self, *, ready: bool) -> None:
+    async def set_ready(self, ready: bool) -> None:  # noqa: FBT001 - a setter of one flag
         """What health says from now on."""
         serving = health_pb2.HealthCheckResponse.SERVING
         status = serving if ready else health_pb2.HealthCheckResponse.NOT_SERVING

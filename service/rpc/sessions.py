@@ -6,9 +6,9 @@ from contextlib import aclosing
 from google.protobuf.empty_pb2 import Empty
 
 from service.domain.pairing import PairingEnded, PairingStep
+from service.domain.proxies import has_hidden_password, hide_password
 from service.ports import Changes
 from service.protocol import parsing
-from service.protocol.proxies import has_hidden_password, hide_password
 from service.protocol.scalars import timestamp
 from service.protocol.sessions import outcome_number, reason_message, session_message
 from service.rpc.context import Context

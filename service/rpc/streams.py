@@ -1,7 +1,7 @@
 """Streams that are open now, so that a draining server can end them and say where to go."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
 from service.domain.errors import Unavailable
@@ -33,16 +33,19 @@ class OpenStreams:
 
     async def next_item(self, stream: AsyncGenerator[T, None]) -> T:
         """The next item. Raises StopAsyncIteration at the end, Unavailable when the server drains."""
-        return await self.outlast(anext(stream))
+        return await self.outlast(lambda: anext(stream))
 
-    async def outlast(self, wait: Awaitable[T]) -> T:
-        """What this awaits, unless the server drains first: then it is cancelled, and Unavailable raised."""
+    async def outlast(self, begin: Callable[[], Awaitable[T]]) -> T:
+        """What the awaitable of `begin` gives; Unavailable, and it is cancelled, if the server drains first."""
+        # What is there already would be handed over without a look at any timeout.
+        if self._draining:
+            raise draining()
         # A timeout without a time: it takes a cancellation of ours apart from one of the caller's as asyncio does.
-        limit = asyncio.timeout(0 if self._draining else None)
+        limit = asyncio.timeout(None)
         try:
             async with limit:
                 self._waits.add(limit)
-                return await wait
+                return await begin()
         except TimeoutError:
             if limit.expired():
                 raise draining() from None

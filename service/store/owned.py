@@ -48,7 +48,7 @@ class PostgresOwnedSessions:
             await lock_log(connection, lease.session_id)
             row = await _lock_owned(connection, lease)
             await connection.run("bind_identity", lease.session_id, identity)
-            await connection.run("show_code", lease.session_id, code.text, code.position, code.expire_time)
+            await connection.run("show_code", lease.session_id, code.text, code.position, code.expire_time, lease.epoch)
             progress = NewEvent(PairingProgress(code.expire_time, code.position), row["now"])
             return await append(connection, self._encode, lease.session_id, lease.epoch, [progress])
 

@@ -128,21 +128,29 @@ DELETE FROM whatsmeow_device WHERE jid = $1;
 INSERT INTO zap.pairing (session_id, attempt) VALUES ($1, 1)
 ON CONFLICT (session_id) DO UPDATE SET
     attempt = pairing.attempt + 1,
-    code_text = NULL, code_position = NULL, code_expires_at = NULL, outcome = NULL, reason = '';
+    code_text = NULL, code_position = NULL, code_epoch = NULL, code_expires_at = NULL, outcome = NULL, reason = '';
 
 -- name: show_code
-UPDATE zap.pairing SET code_text = $2, code_position = $3, code_expires_at = $4
+UPDATE zap.pairing SET code_text = $2, code_position = $3, code_expires_at = $4, code_epoch = $5
 WHERE session_id = $1 AND outcome IS NULL;
 
 -- name: hide_code
-UPDATE zap.pairing SET code_text = NULL, code_position = NULL, code_expires_at = NULL WHERE session_id = $1;
+UPDATE zap.pairing SET code_text = NULL, code_position = NULL, code_epoch = NULL, code_expires_at = NULL WHERE session_id = $1;
 
 -- name: end_pairing
-UPDATE zap.pairing SET code_text = NULL, code_position = NULL, code_expires_at = NULL, outcome = $2, reason = $3
+UPDATE zap.pairing SET
+    code_text = NULL, code_position = NULL, code_epoch = NULL, code_expires_at = NULL, outcome = $2, reason = $3
 WHERE session_id = $1;
 
 -- name: get_pairing
-SELECT attempt, code_text, code_position, code_expires_at, outcome, reason FROM zap.pairing WHERE session_id = $1;
+-- A code is on show while the process that shows it may live: its epoch is the current one, under a live lease.
+SELECT
+    p.attempt, CASE WHEN l.session_id IS NOT NULL THEN p.code_text END AS code_text, p.code_position,
+    p.code_expires_at, p.outcome, p.reason
+FROM zap.pairing p
+LEFT JOIN zap.lease l
+    ON l.session_id = p.session_id AND l.epoch = p.code_epoch AND l.expires_at > clock_timestamp()
+WHERE p.session_id = $1;
 
 -- name: delete_session
 DELETE FROM zap.session WHERE session_id = $1;

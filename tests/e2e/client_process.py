@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +42,25 @@ class ClientProcess:
     async def expect(self, event: str, timeout: float = _PATIENCE, **fields: object) -> dict[str, Any]:
         """Wait for an event with these fields; it is taken out, so that a second one can be waited for."""
         wanted = {"event": event, **fields}
+        return await self._take(lambda seen: wanted.items() <= seen.items(), timeout, str(wanted))
+
+    async def expect_one_of(self, *events: str, timeout: float = _PATIENCE) -> dict[str, Any]:
+        """Wait for whichever of these events comes first."""
+        return await self._take(lambda seen: seen["event"] in events, timeout, " or ".join(events))
+
+    async def _take(self, is_wanted: Callable[[dict[str, Any]], bool], timeout: float, what: str) -> dict[str, Any]:
         async with self._changed:
             try:
                 async with asyncio.timeout(timeout):
                     while True:
                         for index, seen in enumerate(self.events):
-                            if wanted.items() <= seen.items():
+                            if is_wanted(seen):
                                 return self.events.pop(index)
                         if self._ended:
-                            raise AssertionError(f"client ended before {wanted}; it told {self.events}")
+                            raise AssertionError(f"client ended before {what}; it told {self.events}")
                         await self._changed.wait()
             except TimeoutError:
-                raise AssertionError(f"waited {timeout} s for {wanted}; the client told {self.events}") from None
+                raise AssertionError(f"waited {timeout} s for {what}; the client told {self.events}") from None
 
     def has_told(self, event: str) -> bool:
         """Whether such an event is there now and nobody has taken it."""

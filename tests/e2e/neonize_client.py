@@ -30,6 +30,7 @@ from neonize.events import (
 )
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
 from neonize.utils import build_jid
+from neonize.utils.enum import Presence
 
 from tests.simulator.preload import aim
 
@@ -80,7 +81,7 @@ class Client:
         threading.Thread(target=self._obey, daemon=True).start()
         try:
             self.client.connect()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (whatever it is, the test wants to hear of it)
             tell("connect-raised", text=str(error))
         tell("connect-returned")
 
@@ -95,7 +96,7 @@ class Client:
             command = json.loads(line)
             try:
                 getattr(self, command.pop("command"))(**command)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  (likewise)
                 tell("command-failed", text=repr(error))
         os._exit(0)
 
@@ -106,6 +107,16 @@ class Client:
     def pair_phone(self, pn: str) -> None:
         """Ask for a linking code."""
         tell("code", text=self.client.PairPhone(pn, True))
+
+    def appear(self) -> None:
+        """Be available; fails until the app state has brought the account's push name."""
+        self.client.send_presence(Presence.AVAILABLE)
+        tell("appeared")
+
+    def look_up(self, pn: str) -> None:
+        """Ask whether a phone number is on WhatsApp."""
+        (answer,) = self.client.is_on_whatsapp(f"+{pn}")
+        tell("looked-up", is_in=answer.IsIn, user=answer.JID.User)
 
     def log_out(self) -> None:
         """Unlink this device."""

@@ -137,22 +137,22 @@ async def test_it_dies_with_its_parent(tmp_path: Path) -> None:
     ("code", "arguments", "complaint"),
     [
         ("from tests.simulator.preload import aim; aim()", [], "must be the simulator's root key"),
-        (_PATCH, ["ZAP_SIMULATOR_NOISE_ROOT=00"], "64 hexadecimal digits"),
-        (_PATCH, [f"ZAP_SIMULATOR_NOISE_ROOT={'0' * 64}", "ZAP_SIMULATOR_URL=http://x"], "must be ws://host:port"),
+        (_PATCH, ["SIMULATOR_NOISE_ROOT=00"], "64 hexadecimal digits"),
+        (_PATCH, [f"SIMULATOR_NOISE_ROOT={'0' * 64}", "SIMULATOR_URL=http://x"], "must be ws://host:port"),
         (
             _PATCH,
-            [f"ZAP_SIMULATOR_NOISE_ROOT={'0' * 64}", f"ZAP_SIMULATOR_URL=ws://{'x' * 30}"],
+            [f"SIMULATOR_NOISE_ROOT={'0' * 64}", f"SIMULATOR_URL=ws://{'x' * 30}"],
             "at most 30 bytes",
         ),
         (
-            "from tests.simulator.preload import aim; aim({'ZAP_SIMULATOR_NOISE_ROOT': '0' * 64})",
+            "from tests.simulator.preload import aim; aim({'SIMULATOR_NOISE_ROOT': '0' * 64})",
             [],
             "is not loaded in this process",
         ),
         (
             _PATCH.replace("aim(", "import tests.simulator.preload as p, dataclasses\n"
             "p._NOISE_ROOT = dataclasses.replace(p._NOISE_ROOT, value=b'?' * 32); aim(", 1),
-            [f"ZAP_SIMULATOR_NOISE_ROOT={'0' * 64}"],
+            [f"SIMULATOR_NOISE_ROOT={'0' * 64}"],
             "is in 0 places of neonize's Go library, expected 1: this is written for neonize 0.5.2, installed is",
         ),
     ],
@@ -175,7 +175,7 @@ async def test_aiming_is_quick_and_can_be_repeated(offset: int | None) -> None:
     )  # fmt: skip
     code = (
         "import neonize.client, dataclasses, time, tests.simulator.preload as p\n" + moved + "known = p._NOISE_ROOT\n"
-        "environ = {'ZAP_SIMULATOR_NOISE_ROOT': '11' * 32, 'ZAP_SIMULATOR_URL': 'ws://127.0.0.1:65535/ws/chat'}\n"
+        "environ = {'SIMULATOR_NOISE_ROOT': '11' * 32, 'SIMULATOR_URL': 'ws://127.0.0.1:65535/ws/chat'}\n"
         "start = time.process_time(); p.aim(environ); print(time.process_time() - start)\n"
         "found = [m for m in p._library_mappings() for _ in p._occurrences(m, b'\\x11' * 32)]\n"
         "assert len(found) == 1, found\n" + ("p.aim(environ)\n" if offset is None else "")

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.e2e.client_process import ClientProcess
-from tests.simulator.control import SimulatorControl
+from tests.simulator.control import SimulatorControl, wait_for
 from tests.simulator.process import SimulatorProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -111,6 +111,54 @@ async def test_pairs_by_code(control: SimulatorControl, start: Start, alice: str
     await client.expect("connected")
     await control.write(bob, alice, "by code")
     await client.expect("message", text="by code")
+
+
+async def test_two_clients_write_to_each_other(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:
+    of_alice, of_bob = await start("alice"), await start("bob")
+    await link(control, of_alice, alice)
+    await link(control, of_bob, bob)
+    for number in range(3):
+        sent_id = await of_alice.send(bob, f"to Bob {number}")
+        assert (await of_bob.expect("message", text=f"to Bob {number}"))["id"] == sent_id
+        await of_bob.send(alice, f"to Alice {number}")
+        await of_alice.expect("message", text=f"to Alice {number}")
+    assert [message.times for message in await control.inbox(bob) if message.sender == alice] == [1, 1, 1]
+
+
+async def test_a_device_linked_later_is_found(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:
+    """A client that does not know of a device is told so by the ack, and reaches it with its next message."""
+    of_alice = await start("alice")
+    await link(control, of_alice, alice)
+    await of_alice.send(bob, "before")
+    of_bob = await start("bob")
+    await link(control, of_bob, bob)
+    await of_alice.send(bob, "to whom it may concern")
+    await of_alice.send(bob, "after")
+    await of_bob.expect("message", text="after")
+
+
+async def test_looks_up_who_is_on_whatsapp(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:
+    client = await start()
+    await link(control, client, alice)
+    await client.command("look_up", pn=bob)
+    assert (await client.expect("looked-up"))["is_in"]
+    await client.command("look_up", pn="4900000000")
+    assert not (await client.expect("looked-up"))["is_in"]
+
+
+async def test_app_state_brings_the_push_name(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:
+    """Without a push name a client cannot be available; once it is, its receipts say so."""
+    client = await start()
+    await link(control, client, alice)
+
+    async def appeared() -> bool | None:
+        await client.command("appear")
+        return (await client.expect_one_of("appeared", "command-failed"))["event"] == "appeared" or None
+
+    await wait_for(appeared, 10, "the push name")
+    message_id = await control.write(bob, alice, "are you there?")
+    sent = await control.wait_for_receipt(bob, message_id)
+    assert "delivered" in [receipt.type for receipt in sent.receipts if ":" in receipt.device]
 
 
 async def test_own_phone_writes(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:
@@ -237,18 +285,24 @@ async def test_a_client_killed_between_scan_and_login(
     else:
         await again.expect("connected")
         assert not again.has_told("qr")
+        assert result.jid is not None
+        device = await control.device(result.jid)
+        assert (device.logins, device.overlaps) == (1, 0)
 
 
 async def test_replaced_by_a_second_client(control: SimulatorControl, start: Start, alice: str, tmp_path: Path) -> None:
     client = await start("original")
     jid = await link(control, client, alice)
+    await client.kill()  # a store that is being written to cannot be copied
     for file in tmp_path.glob("original.db*"):
         (tmp_path / file.name.replace("original", "copy")).write_bytes(file.read_bytes())
+    client = await start("original")
+    await client.expect("connected")
     copy = await start("copy")
     await copy.expect("connected")
     await client.expect("replaced")
     device = await control.wait_for_device(jid, lambda it: it.connections == 1)
-    assert (device.overlaps, device.replaced, device.logins, device.most_connections) == (1, 1, 2, 2)
+    assert (device.overlaps, device.replaced, device.logins, device.most_connections) == (1, 1, 3, 2)
 
 
 async def test_logged_out_while_connected(control: SimulatorControl, start: Start, alice: str) -> None:
@@ -318,6 +372,60 @@ async def test_a_held_query_delays_its_caller_only(
     assert await control.release_queries() == 1
     await client.expect("sent")
     await control.wait_for_inbox(bob, "held")
+
+
+async def test_a_drop_while_a_code_is_shown(control: SimulatorControl, start: Start) -> None:
+    client = await start()
+    await client.expect("qr")
+    assert await control.drop("unpaired") == 1
+    await client.expect("status", text="timeout")
+
+
+async def test_a_device_that_lost_its_sessions_asks_again(
+    control: SimulatorControl, start: Start, alice: str, bob: str, tmp_path: Path
+) -> None:
+    """The store goes back to how it was right after linking: Bob's phone has to begin anew."""
+    client = await start("client")
+    jid = await link(control, client, alice)
+    await client.kill()
+    early = {file.name: file.read_bytes() for file in tmp_path.glob("client.db*")}
+    client = await start("client")
+    await control.write(bob, alice, "introduction")
+    await client.expect("message", text="introduction")
+    await client.send(bob, "answer")
+    await control.wait_for_inbox(bob, "answer")
+    await client.kill()
+    for file in tmp_path.glob("client.db*"):
+        file.unlink()
+    for name, data in early.items():
+        (tmp_path / name).write_bytes(data)
+    client = await start("client")
+    await client.expect("connected")
+    await control.write(bob, alice, "do you still know me?")
+    await client.expect("message", text="do you still know me?")
+    assert (await control.device(jid)).messages.retry_receipted >= 1
+
+
+async def test_a_receipt_that_neonize_does_not_map(
+    control: SimulatorControl, start: Start, alice: str, bob: str
+) -> None:
+    """Hazard: its event loop ends with an error while Go stays connected and acknowledges what nobody reads."""
+    client = await start()
+    jid = await link(control, client, alice)
+    await control.send_receipt(jid, bob, "server-error")
+    assert "required field" in (await client.expect("connect-raised"))["text"]
+    message_id = await control.write(bob, alice, "nobody reads this")
+    await control.wait_for_receipt(bob, message_id)
+    assert not client.has_told("message")
+
+
+async def test_a_burst_arrives_in_order(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:
+    client = await start()
+    jid = await link(control, client, alice)
+    ids = [await control.write(bob, alice, f"burst {number}") for number in range(100)]
+    assert [(await client.expect("message"))["id"] for _ in ids] == ids
+    device = await control.wait_for_device(jid, lambda it: it.queue == 0)
+    assert device.messages.retry_receipted == 0
 
 
 async def test_latency(control: SimulatorControl, start: Start, alice: str, bob: str) -> None:

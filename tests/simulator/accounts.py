@@ -15,6 +15,7 @@ from tests.simulator.offline_queue import OfflineQueue
 from tests.simulator.prekeys import PreKeyBundle, Shelf
 
 _MOST_REMEMBERED_IDS = 4_096
+_MOST_DEVICES = 200
 
 
 class Device(Protocol):
@@ -188,7 +189,9 @@ class Directory:
         return self._by_noise_key.get(noise_public)
 
     def reserve_number(self, account: Account) -> int:
-        """The number of the account's next device; numbers are not used twice."""
+        """The number of the account's next device; numbers are used again only when all others were."""
+        if len(account.devices) > _MOST_DEVICES:
+            raise ValueError(f"{account.pn} has {_MOST_DEVICES} linked devices already")
         account.last_number = account.last_number % 250 + 1
         while account.last_number in account.devices:
             account.last_number = account.last_number % 250 + 1

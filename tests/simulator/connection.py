@@ -57,11 +57,6 @@ class Connection:
         """Whether the connection has ended, or is about to: nothing sent now would be read."""
         return self._is_ending or self._stream.is_over
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the socket is still open, an announced end included."""
-        return not self._stream.is_over
-
     async def receive(self) -> Node:
         """The client's next stanza that is not an answer to a request of ours."""
         while True:
@@ -106,7 +101,8 @@ class Connection:
         for stanza in farewell:
             self.send(stanza)
         self._is_ending = True
-        asyncio.get_running_loop().call_later(GRACE, self._stream.close)
+        loop = asyncio.get_running_loop()
+        loop.call_at(max(self._next_send_at, loop.time()) + GRACE, self._stream.close)
 
     def abort(self) -> None:
         """Cut the connection."""

@@ -38,7 +38,10 @@ class ControlError(Exception):
 
 
 class SimulatorControl:
-    """A running simulator. `target` is a phone number, a device's address, or empty for all devices."""
+    """A running simulator.
+
+    `target` is a phone number, a device's address, "unpaired" (clients not linked yet: drop, fail), or empty for all.
+    """
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url.rstrip("/")
@@ -174,6 +177,10 @@ class SimulatorControl:
         """Unlink devices from the phone: at once if connected, else at their next login; how many."""
         return await self._affect("/devices/log-out", target=target)
 
+    async def send_receipt(self, target: str, sender: str, kind: str) -> int:
+        """Give devices a receipt of any type from this phone number, for a message that nobody wrote; how many."""
+        return await self._affect("/devices/receipt", target=target, sender=sender, type=kind)
+
     # --- faults
 
     async def fail(
@@ -185,7 +192,7 @@ class SimulatorControl:
         expire: int | None = None,
         times: int | None = 1,
     ) -> None:
-        """Answer logins with <failure>; `times=None` until cleared; the target "unpaired" is clients not yet linked."""
+        """Answer logins with <failure>; `times=None` until cleared."""
         body = {"target": target, "reason": reason, "code": code, "expire": expire, "times": times}
         await self._call("POST", "/faults/fail-logins", body)
 

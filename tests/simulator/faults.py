@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from tests.simulator.gates import Gates
 from tests.simulator.listeners import Refusal
 
+#: What clients that are not linked yet go by.
+UNPAIRED = frozenset({"unpaired"})
+
 
 @dataclass(frozen=True)
 class Target:
-    """Which devices are meant: all, those of a phone number, or one (by PN or LID address)."""
+    """Which devices are meant: all, those of a phone number, one (by PN or LID address), or clients not linked yet."""
 
     text: str = ""
 

@@ -141,6 +141,7 @@ class ControlInterface:
         routes.add_post("/devices/replace", self._replace)
         routes.add_post("/devices/ban", self._ban)
         routes.add_post("/devices/log-out", self._log_out)
+        routes.add_post("/devices/receipt", self._send_receipt)
         routes.add_post("/faults/fail-logins", self._fail_logins)
         routes.add_post("/faults/refuse-connections", self._refuse_connections)
         routes.add_post("/faults/drop-before-ack", self._drop_before_ack)
@@ -261,6 +262,10 @@ class ControlInterface:
 
     async def _log_out(self, request: web.Request) -> web.Response:
         return _affected(self._simulator.log_out((await Body.read(request)).target()))
+
+    async def _send_receipt(self, request: web.Request) -> web.Response:
+        body = await Body.read(request)
+        return _affected(self._simulator.send_receipt(body.target(), body.text("sender"), body.text("type", "")))
 
     # --- faults
 

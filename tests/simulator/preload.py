@@ -3,8 +3,8 @@
 ``ZAP_WORKER_PRELOAD=tests.simulator.preload:aim``. The wheel's file is not touched; two constants are overwritten in the
 memory of this process, after neonize has loaded its Go library:
 
-- the public key that signs WhatsApp's Noise certificates, with the simulator's (``ZAP_SIMULATOR_NOISE_ROOT``, hex);
-- WhatsApp's WebSocket URL, with the simulator's (``ZAP_SIMULATOR_URL``), unless clients come in through the proxy.
+- the public key that signs WhatsApp's Noise certificates, with the simulator's (``SIMULATOR_NOISE_ROOT``, hex);
+- WhatsApp's WebSocket URL, with the simulator's (``SIMULATOR_URL``), unless clients come in through the proxy.
 
 Nothing but the standard library is imported here: the session process must not get anything of the simulator's.
 """
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-NOISE_ROOT_VARIABLE = "ZAP_SIMULATOR_NOISE_ROOT"
-URL_VARIABLE = "ZAP_SIMULATOR_URL"
+NOISE_ROOT_VARIABLE = "SIMULATOR_NOISE_ROOT"
+URL_VARIABLE = "SIMULATOR_URL"
 
 _PROT_READ = 1
 _PROT_WRITE = 2

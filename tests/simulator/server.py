@@ -9,7 +9,7 @@ from tests.simulator.accounts import Companion, Directory
 from tests.simulator.binary_xml import BinaryXmlError, Node, node
 from tests.simulator.bookkeeping import Ledger
 from tests.simulator.connection import Connection, accept
-from tests.simulator.faults import Faults
+from tests.simulator.faults import UNPAIRED, Faults
 from tests.simulator.gates import Step
 from tests.simulator.jid import SERVER
 from tests.simulator.linking import Candidate, Linking
@@ -51,6 +51,7 @@ class WhatsAppServer:
         self._faults = faults
         self._ledger = ledger
         self._connections: set[Connection] = set()
+        self._candidates: set[Connection] = set()
 
     async def serve(self, stream: FrameStream) -> None:
         """Serve one client to its end. Whatever it sends, this returns."""
@@ -80,11 +81,15 @@ class WhatsAppServer:
             self._connections.discard(connection)
             connection.ended()
 
-    def cut_all(self) -> int:
-        """Cut every connection; how many."""
+    def cut_all(self) -> None:
+        """Cut every connection."""
         for connection in list(self._connections):
             connection.abort()
-        return len(self._connections)
+
+    @property
+    def candidates(self) -> list[Connection]:
+        """The connections of clients that are not linked yet."""
+        return list(self._candidates)
 
     async def _serve(self, connection: Connection) -> None:
         data = connection.payload.device_pairing_data
@@ -92,6 +97,8 @@ class WhatsAppServer:
             await self._serve_candidate(connection, data)
             return
         await self._faults.gates.passed(Step.LOGIN)
+        if connection.is_over:  # it was held, and hung up meanwhile: that is no login
+            return
         device = self._directory.companion_of(connection.client_static)
         if not self._refuse(connection, device) and device is not None:
             await self._serve_device(connection, device)
@@ -103,7 +110,8 @@ class WhatsAppServer:
 
     async def _serve_candidate(self, connection: Connection, data: DevicePairingData) -> None:
         candidate = Candidate(connection, data)
-        failure = self._faults.login_failure(frozenset({"unpaired"}))
+        self._candidates.add(connection)
+        failure = self._faults.login_failure(UNPAIRED)
         if failure is not None:
             connection.end(_failure(failure.reason, failure.code, failure.expire))
         else:
@@ -114,6 +122,7 @@ class WhatsAppServer:
                 if stanza.tag == "iq":
                     self._answer_candidate(candidate, stanza)
         finally:
+            self._candidates.discard(connection)
             self._linking.farewell(candidate)
             self._code_linking.farewell(candidate)
 
@@ -143,7 +152,7 @@ class WhatsAppServer:
 
     async def _serve_device(self, connection: Connection, device: Companion) -> None:
         previous = device.connection
-        if previous is not None and previous.is_open:
+        if previous is not None and not previous.is_over:
             device.record.overlaps += 1
             self.replace(device)
         interval = device.attach(connection)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import secrets
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.simulator.accounts import Account, Companion, Directory
+from tests.simulator.accounts import Companion, Directory
 from tests.simulator.binary_xml import node
 from tests.simulator.bookkeeping import Ledger
 from tests.simulator.certificates import CertificateAuthority
-from tests.simulator.faults import Faults, LoginFailure, Target
+from tests.simulator.faults import UNPAIRED, Faults, LoginFailure, Target
 from tests.simulator.jid import Jid
 from tests.simulator.linking import Flaw, Linking, LinkResult, QrText
 from tests.simulator.linking_code import CodeLinking
@@ -152,6 +154,8 @@ class Simulator:
     def drop(self, target: Target) -> int:
         """Cut the connections of these devices; how many were connected."""
         connected = [device.connection for device in self.companions(target) if device.connection]
+        if target.covers(UNPAIRED):
+            connected += self.server.candidates
         for connection in connected:
             connection.abort()
         return len(connected)
@@ -184,11 +188,17 @@ class Simulator:
             self.directory.unlink(device, "logged out on the phone")
         return len(devices)
 
+    def send_receipt(self, target: Target, sender: str, kind: str) -> int:
+        """Give these devices a receipt of any type, for a message that nobody wrote; how many."""
+        devices, source = self.companions(target), self.phone(sender).account.lid_jid()
+        for device in devices:
+            message_id = "3EB0" + secrets.token_hex(9).upper()
+            device.receive(
+                node("receipt", {"from": source, "id": message_id, "type": kind or None, "t": int(time.time())})
+            )
+        return len(devices)
+
     def _next_refusal(self) -> Refusal | None:
         refusal = self.faults.next_refusal()
         self.ledger.refused_connections += refusal is not None
         return refusal
-
-    def account_of(self, pn: str) -> Account:
-        """The account of a phone number."""
-        return self.phone(pn).account

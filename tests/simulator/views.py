@@ -19,9 +19,9 @@ class Addresses:
     """Where a simulator is reached, and what makes clients trust it."""
 
     control: str  #: base URL of the control interface
-    websocket: str  #: ws:// URL for clients whose URL is patched (ZAP_SIMULATOR_URL)
+    websocket: str  #: ws:// URL for clients whose URL is patched (SIMULATOR_URL)
     proxy: str  #: http:// URL of the CONNECT proxy
-    noise_root: str  #: hexadecimal root key (ZAP_SIMULATOR_NOISE_ROOT)
+    noise_root: str  #: hexadecimal root key (SIMULATOR_NOISE_ROOT)
     ca: str  #: file with the certificate authority for clients that come through the proxy (SSL_CERT_FILE)
 
 

@@ -78,6 +78,8 @@ CREATE TABLE zap.pairing (
     attempt bigint NOT NULL DEFAULT 0,
     code_text text,
     code_position integer,
+    -- Of the process that shows it: with the process, the code is dead.
+    code_epoch bigint,
     code_expires_at timestamptz,
     outcome text CHECK (outcome IN ('PAIRED', 'TIMED_OUT', 'PASSKEY_REQUIRED', 'REJECTED', 'CANCELLED')),
     reason text NOT NULL DEFAULT '',

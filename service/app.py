@@ -1,0 +1,224 @@
+"""The one place that wires everything, and the order in which it starts and stops.
+
+start:  embedded servers → database reached → zygote → schema → bus → leases and reconciler → gRPC → ready
+stop:   not ready → no new claims → sessions step down one and all → calls end → leases, bus, zygote, database
+"""
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import structlog
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+
+from service.bus.redis import RedisBus
+from service.bus.wakeups import WakeupHub
+from service.config import Settings
+from service.domain.lease import LeaseTimes
+from service.embedded import EmbeddedPostgres, EmbeddedValkey
+from service.ownership.keeper import Keeper
+from service.ownership.reconciler import Reconciler
+from service.pool.pool import Pool, PoolSettings
+from service.protocol.events import encode_payload, to_json
+from service.rpc.server import Core, Server
+from service.sessions.manager import Sessions
+from service.sessions.roster import Roster
+from service.sessions.runner import RunnerPorts
+from service.sessions.sending import Sending
+from service.store.database import Database
+from service.store.events import PostgresEventLog
+from service.store.leases import PostgresLeases
+from service.store.messages import PostgresMessages
+from service.store.migrate import migrate
+from service.store.owned import PostgresOwnedSessions
+from service.store.reach import check_same_database, reach
+from service.store.sessions import PostgresSessions
+from service.telemetry.http import Pages
+from service.telemetry.metrics import RpcMetrics
+
+log = structlog.get_logger(__name__)
+
+DATABASE_CONNECTIONS = 10
+"""Of the node itself, one for leases apart."""
+PATIENCE = 60.0
+"""Seconds to wait for a database that does not answer yet."""
+GRACE = 5.0
+"""Seconds that calls have to end when the node stops."""
+
+
+async def serve(settings: Settings, stopping: asyncio.Event) -> None:
+    """Run a node until `stopping` is set."""
+    async with AsyncExitStack() as stack:
+        node = await _build(settings, stack)
+        await node.run(stopping)
+
+
+async def migrate_once(settings: Settings, stopping: asyncio.Event) -> None:
+    """Bring the schema up to date, whatsmeow's included."""
+    async with AsyncExitStack() as stack:
+        urls = await _urls(settings, stack)
+        await reach(urls.database, "DATABASE_URL", PATIENCE)
+        pool = await _pool(settings, urls, stack)
+        await migrate(urls.database, pool.prepare_store)
+
+
+@dataclass(frozen=True)
+class Urls:
+    """Where the servers are: as set, or embedded."""
+
+    database: str
+    whatsapp_database: str
+    redis: str
+
+
+@dataclass(frozen=True)
+class Node:
+    """What runs, and the order in which it starts and stops."""
+
+    bus: RedisBus
+    keeper: Keeper
+    reconciler: Reconciler
+    sending: Sending
+    server: Server
+    pages: Pages
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Serve until `stopping` is set or a task that must never end ends; then stop in order."""
+        self.bus.start()
+        keeping = asyncio.create_task(self.keeper.run(), name="keeper")
+        reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
+        asked = asyncio.create_task(stopping.wait(), name="stop")
+        try:
+            await self.pages.start()
+            await self.server.start()
+            await self.server.set_ready(ready=True)
+            log.info("The node is ready.")
+            await asyncio.wait((asked, keeping, reconciling), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            log.info("The node stops.", asked=stopping.is_set())
+            await self.server.drain()
+            await _end(reconciling)
+            await self.reconciler.drain()
+            await self.sending.finish(GRACE)
+            await self.server.stop(GRACE)
+            # Last: what steps down needs its permits until it has.
+            await _end(keeping)
+            await self.pages.stop()
+            await _end(asked)
+        for task in (keeping, reconciling):
+            # A side task that died stops the service loudly.
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+
+async def _end(task: "asyncio.Task[Any]") -> None:
+    task.cancel()
+    await asyncio.wait((task,))
+
+
+async def _urls(settings: Settings, stack: AsyncExitStack) -> Urls:
+    """Where the servers are; those that no setting names are started here."""
+    data_dir = Path(settings.data_dir)
+    database = _secret(settings.database_url)
+    if not database:
+        database = (await stack.enter_async_context(EmbeddedPostgres(data_dir))).url
+        log.info("Started an embedded Postgres, since DATABASE_URL is not set.", data_dir=str(data_dir))
+    redis = _secret(settings.redis_url)
+    if not redis:
+        redis = (await stack.enter_async_context(EmbeddedValkey(data_dir))).url
+        log.info("Started an embedded Valkey, since REDIS_URL is not set.", data_dir=str(data_dir))
+    return Urls(database, _secret(settings.whatsapp_database_url) or database, redis)
+
+
+def _secret(value: SecretStr | None) -> str:
+    return value.get_secret_value() if value is not None else ""
+
+
+async def _pool(settings: Settings, urls: Urls, stack: AsyncExitStack) -> Pool:
+    """Session processes, ready to be forked."""
+    proxy = settings.whatsapp_proxy_url.get_secret_value()
+    pool = Pool(PoolSettings(urls.whatsapp_database, proxy, settings.worker_preload))
+    stack.push_async_callback(pool.close)
+    await pool.open()
+    return pool
+
+
+async def _open(stack: AsyncExitStack, url: str, name: str, size: int, timeouts: dict[str, str]) -> Database:
+    database = Database(url, name=name, size=size, timeouts=timeouts)
+    await database.open()
+    stack.push_async_callback(database.close)
+    return database
+
+
+async def _build(settings: Settings, stack: AsyncExitStack) -> Node:
+    """Everything in the order in which it needs each other; the stack ends it in the opposite one."""
+    urls = await _urls(settings, stack)
+    await reach(urls.database, "DATABASE_URL", PATIENCE)
+    await reach(urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL", PATIENCE)
+    await check_same_database(urls.database, urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL")
+    pool = await _pool(settings, urls, stack)
+    await migrate(urls.database, pool.prepare_store)
+
+    times = settings.lease_times
+    name = f"zap-service/{settings.node_id}"
+    quick = f"{times.renew_timeout:.3f}s"
+    database = await _open(stack, urls.database, name, DATABASE_CONNECTIONS, {})
+    renewals = await _open(
+        stack, urls.database, f"{name}/leases", 1, {"statement_timeout": quick, "lock_timeout": quick}
+    )
+
+    hub = WakeupHub()
+    bus = RedisBus(urls.redis, hub, to_json)
+    stack.push_async_callback(bus.close)
+
+    incarnation = uuid4()
+    sessions = PostgresSessions(database, encode_payload)
+    leases = PostgresLeases(database, renewals)
+    messages = PostgresMessages(database)
+    ports = RunnerPorts(
+        owned=PostgresOwnedSessions(database, encode_payload),
+        leases=leases,
+        events=PostgresEventLog(database, encode_payload),
+        messages=messages,
+        pool=pool,
+        publisher=bus,
+        times=times,
+    )
+    roster = Roster(incarnation, ports)
+    keeper = Keeper(leases, incarnation, times, lambda: iter(roster))
+    reconciler = Reconciler(
+        leases,
+        roster,
+        hub,
+        incarnation=incarnation,
+        node=settings.node_id,
+        ttl=times.ttl,
+        limit=settings.max_sessions,
+        rate=settings.connects_per_second,
+    )
+    sending = Sending(sessions, messages, roster)
+    registry = CollectorRegistry()
+    server = Server(
+        Core(Sessions(sessions, bus, hub, roster), sending),
+        listen=settings.listen,
+        token=settings.auth_token.get_secret_value(),
+        metrics=RpcMetrics(registry),
+    )
+    pages = Pages(settings.http_listen, lambda: _unready(keeper, pool, times), registry)
+    return Node(bus, keeper, reconciler, sending, server, pages)
+
+
+def _unready(keeper: Keeper, pool: Pool, times: LeaseTimes) -> dict[str, str]:
+    """What keeps the node from being ready, in words."""
+    reasons = {}
+    silent = time.monotonic() - keeper.renewed_at
+    if silent > times.ttl - times.margin:
+        reasons["database"] = f"no renewal of the leases came through for {silent:.1f} s"
+    if overdue := pool.overdue:
+        reasons["processes"] = f"killed, but not seen dead: the processes of {', '.join(overdue)}"
+    return reasons

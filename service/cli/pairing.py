@@ -1,0 +1,58 @@
+"""`zapctl qr`: the code in the terminal, replaced as it rotates, until somebody has scanned it or nobody did."""
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from service.cli.connection import Server
+from service.cli.failures import OUTCOME_EXIT_CODES, UNKNOWN_OUTCOME
+from service.cli.views import outcome_text, print_json
+from zap.v1 import session_pb2
+
+
+def show_codes(server: Server, session_id: str) -> int:
+    """Show the codes of a session's pairing; the exit code that says how it ended."""
+    with server.sessions() as sessions:
+        responses = sessions.StreamQR(session_pb2.StreamQRRequest(session_id=session_id), metadata=server.metadata)
+        return _as_json(responses) if server.as_json else _in_terminal(responses)
+
+
+def _as_json(responses: Iterable[session_pb2.StreamQRResponse]) -> int:
+    code = UNKNOWN_OUTCOME
+    for response in responses:
+        print_json(response)
+        code = _exit_code(response)
+    return code
+
+
+def _in_terminal(responses: Iterable[session_pb2.StreamQRResponse]) -> int:
+    console = Console(highlight=False)
+    code = UNKNOWN_OUTCOME
+    with ExitStack() as stack:
+        live = None
+        for response in responses:
+            if response.WhichOneof("update") == "code":
+                if live is None:
+                    # On a screen of its own, if it is one: a code must not stay behind in the terminal's history.
+                    live = stack.enter_context(Live(console=console, auto_refresh=False, screen=console.is_terminal))
+                live.update(_picture(response.code), refresh=True)
+            else:
+                stack.close()
+                console.print(Text(outcome_text(response)))
+                code = _exit_code(response)
+    return code
+
+
+def _picture(code: session_pb2.QrCode) -> Group:
+    good_until = code.expire_time.ToDatetime().strftime("%H:%M:%S UTC")
+    words = f"Scan it in WhatsApp: Settings > Linked devices. Code {code.position} of 6, good until {good_until}."
+    # Light on dark whatever the terminal's colours are: phones do not read it the other way round.
+    picture = Text(code.terminal_text, style="bright_white on black", no_wrap=True, overflow="ignore")
+    return Group(picture, Text(words))
+
+
+def _exit_code(response: session_pb2.StreamQRResponse) -> int:
+    return OUTCOME_EXIT_CODES.get(response.outcome, UNKNOWN_OUTCOME)

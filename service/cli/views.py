@@ -1,0 +1,114 @@
+"""What zapctl shows."""
+
+from collections.abc import Iterable, Sequence
+
+from google.protobuf.json_format import MessageToJson
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from zap.v1 import message_pb2, session_pb2
+
+_COLOURS = {"CONNECTED": "green", "FAILED": "red", "LOGGED_OUT": "red", "SUSPENDED": "red"}
+
+
+def print_json(message: Message) -> None:
+    """One line of protobuf JSON."""
+    print(MessageToJson(message, indent=None, ensure_ascii=False), flush=True)
+
+
+def print_session(session: session_pb2.Session) -> None:
+    """A session with all that is known of it."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in _rows(session):
+        if value:
+            table.add_row(name, _state(value) if name == "state" else Text(value))
+    Console(highlight=False).print(table)
+
+
+def print_sessions(sessions: Sequence[session_pb2.Session]) -> None:
+    """A line for each session."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("SESSION", "STATE", "WANTED", "PHONE", "NODE", "LAST CONNECTED", "REASON"):
+        table.add_column(column, overflow="fold")
+    for session in sessions:
+        table.add_row(
+            Text(session.session_id),
+            _state(state_word(session.state)),
+            Text(wanted_word(session.desired_state)),
+            Text(session.account.phone),
+            Text(session.owner.node),
+            Text(_moment(session.evidence.last_connected_time)),
+            Text(session.reason.code),
+        )
+    Console(highlight=False).print(table)
+
+
+def print_message(message: message_pb2.Message) -> None:
+    """A message that was sent, or was not."""
+    state = message_pb2.Message.State.Name(message.state).removeprefix("STATE_")
+    line = f"{state} {message.message_id}".rstrip()
+    Console(highlight=False).print(Text(f"{line}{_because(message.reason)}"))
+
+
+def outcome_text(response: session_pb2.StreamQRResponse) -> str:
+    """How a pairing ended, and what to do about it."""
+    try:
+        outcome = session_pb2.PairingOutcome.Name(response.outcome).removeprefix("PAIRING_OUTCOME_")
+    except ValueError:
+        outcome = f"an outcome that this zapctl does not know ({response.outcome})"
+    return f"{outcome}{_because(response.reason)}"
+
+
+def state_word(number: int) -> str:
+    """The bare word for a state; its number if this zapctl does not know it."""
+    try:
+        return session_pb2.Session.State.Name(number).removeprefix("STATE_")  # type: ignore[arg-type]
+    except ValueError:
+        return str(number)
+
+
+def wanted_word(number: int) -> str:
+    """The bare word for a desired state."""
+    try:
+        return session_pb2.Session.DesiredState.Name(number).removeprefix("DESIRED_STATE_")  # type: ignore[arg-type]
+    except ValueError:
+        return str(number)
+
+
+def _rows(session: session_pb2.Session) -> Iterable[tuple[str, str]]:
+    evidence, owner, credentials = session.evidence, session.owner, session.credentials
+    yield "session", session.session_id
+    yield "name", session.name
+    yield "user", session.user_id
+    yield "labels", " ".join(f"{key}={value}" for key, value in sorted(session.labels.items()))
+    yield "proxy", session.proxy_url
+    yield "wanted", wanted_word(session.desired_state)
+    yield "state", state_word(session.state)
+    yield "reason", f"{session.reason.code}{_because(session.reason)}" if session.reason.code else ""
+    yield "account", " ".join(filter(None, (session.account.phone, session.account.push_name, session.account.jid)))
+    yield "node", f"{owner.node} (epoch {owner.epoch})" if owner.node else ""
+    yield "last connected", _moment(evidence.last_connected_time)
+    yield "last disconnected", _moment(evidence.last_disconnected_time)
+    yield "last inbound", _moment(evidence.last_inbound_time)
+    yield "attempts", str(evidence.attempts or "")
+    yield "next attempt", _moment(evidence.next_attempt_time)
+    yield "credentials", f"{credentials.size} bytes" if credentials.present else "none"
+    yield "created", _moment(session.create_time)
+
+
+def _state(word: str) -> Text:
+    return Text(word, style=_COLOURS.get(word, "yellow"))
+
+
+def _because(reason: session_pb2.Reason) -> str:
+    words = " ".join(filter(None, (reason.message, reason.user_action)))
+    return f": {words}" if words else ""
+
+
+def _moment(moment: Timestamp) -> str:
+    return moment.ToDatetime().strftime("%Y-%m-%d %H:%M:%S UTC") if moment.seconds else ""

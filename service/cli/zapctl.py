@@ -1,0 +1,214 @@
+"""zapctl: sessions from a terminal.
+
+Exit codes: 0 done · 1 unexpected · 2 wrong command line · 3 to 10 an error of the call, by kind · 20 to 24 how a
+pairing ended if not PAIRED · 30, 31 a message that was not sent, or of which nobody knows.
+"""
+
+import sys
+from typing import Annotated, Any
+from uuid import uuid4
+
+import typer
+
+from service.cli import views
+from service.cli.connection import Server
+from service.cli.failures import NOT_SENT, OUTCOME_UNKNOWN
+from service.cli.pairing import show_codes
+from zap.v1 import message_pb2, session_pb2
+
+app = typer.Typer(help="WhatsApp sessions from a terminal.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+SessionId = Annotated[str, typer.Argument(help="Which session.", show_default=False)]
+
+_MESSAGE_EXIT_CODES = {
+    message_pb2.Message.STATE_FAILED: NOT_SENT,
+    message_pb2.Message.STATE_OUTCOME_UNKNOWN: OUTCOME_UNKNOWN,
+}
+
+
+@app.callback()
+def connect(
+    context: typer.Context,
+    address: Annotated[str, typer.Option(envvar="ZAP_ADDRESS", help="host:port of a node.")] = "127.0.0.1:50051",
+    token: Annotated[str, typer.Option(envvar="ZAP_AUTH_TOKEN", help="The bearer token.", show_default=False)] = "",
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print protobuf JSON, one message a line.")] = False,
+) -> None:
+    """WhatsApp sessions from a terminal."""
+    context.obj = Server(address, token, as_json)
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    session_id: Annotated[str, typer.Argument(help="The id to use; generated if none is given.")] = "",
+    name: Annotated[str, typer.Option(help="A name for people.")] = "",
+    user_id: Annotated[str, typer.Option(help="The user it belongs to.")] = "",
+    label: Annotated[list[str] | None, typer.Option(help="A label as key=value; may be repeated.")] = None,
+    proxy_url: Annotated[str, typer.Option(envvar="ZAPCTL_PROXY_URL", help="A proxy to connect through.")] = "",
+    request_id: Annotated[str, typer.Option(help="An idempotency key.")] = "",
+) -> None:
+    """Create a session."""
+    request = session_pb2.CreateRequest(
+        session_id=session_id,
+        name=name,
+        user_id=user_id,
+        labels=_labels(label),
+        proxy_url=proxy_url,
+        request_id=request_id,
+    )
+    _session_call(context, "Create", request)
+
+
+@app.command()
+def activate(context: typer.Context, session_id: SessionId) -> None:
+    """Have a session connected; an unpaired one begins a pairing (see qr)."""
+    _session_call(context, "Activate", session_pb2.ActivateRequest(session_id=session_id))
+
+
+@app.command()
+def qr(context: typer.Context, session_id: SessionId) -> None:
+    """Show the QR codes of a pairing until it ends; 0 if it is paired then."""
+    sys.exit(show_codes(context.obj, session_id))
+
+
+@app.command()
+def status(context: typer.Context, session_id: SessionId) -> None:
+    """Show a session."""
+    _session_call(context, "Status", session_pb2.StatusRequest(session_id=session_id))
+
+
+@app.command(name="list")
+def list_sessions(
+    context: typer.Context,
+    state: Annotated[list[str] | None, typer.Option(help="Only in this state, as CONNECTED; may be repeated.")] = None,
+    user_id: Annotated[str, typer.Option(help="Only of this user.")] = "",
+    label: Annotated[list[str] | None, typer.Option(help="Only with this label, key=value; may be repeated.")] = None,
+) -> None:
+    """List sessions, all pages of them."""
+    server: Server = context.obj
+    request = session_pb2.ListRequest(
+        page_size=1000, user_id=user_id, states=[_state(word) for word in state or ()], labels=_labels(label)
+    )
+    found: list[session_pb2.Session] = []
+    with server.sessions() as sessions:
+        while True:
+            response = server.call(sessions.List, request)
+            found += response.sessions
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                break
+    if server.as_json:
+        for session in found:
+            views.print_json(session)
+    else:
+        views.print_sessions(found)
+
+
+@app.command()
+def send(
+    context: typer.Context,
+    session_id: SessionId,
+    to: Annotated[str, typer.Argument(help="A phone number with country code, or a JID.")],
+    text: Annotated[str, typer.Argument(help="What to send; - reads it from the standard input.")],
+    request_id: Annotated[str, typer.Option(help="The idempotency key; generated if none is given.")] = "",
+) -> None:
+    """Send a text, once per request id."""
+    server: Server = context.obj
+    body = sys.stdin.read() if text == "-" else text
+    request = message_pb2.SendRequest(
+        session_id=session_id, to=to, request_id=request_id or str(uuid4()), text=message_pb2.Text(body=body)
+    )
+    with server.messages() as messages:
+        message: message_pb2.Message = server.call(messages.Send, request)
+        _show(server, message, views.print_message)
+        sys.exit(_MESSAGE_EXIT_CODES.get(message.state, 0))
+
+
+@app.command()
+def deactivate(context: typer.Context, session_id: SessionId) -> None:
+    """Have a session disconnected, and left so; it stays paired."""
+    _session_call(context, "Deactivate", session_pb2.DeactivateRequest(session_id=session_id))
+
+
+@app.command()
+def restart(context: typer.Context, session_id: SessionId) -> None:
+    """Give a session another process, now."""
+    _session_call(context, "Restart", session_pb2.RestartRequest(session_id=session_id))
+
+
+@app.command()
+def logout(context: typer.Context, session_id: SessionId) -> None:
+    """Unlink the device at WhatsApp and erase its credentials."""
+    _session_call(context, "Logout", session_pb2.LogoutRequest(session_id=session_id))
+
+
+@app.command()
+def delete(
+    context: typer.Context,
+    session_id: SessionId,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Although it is paired: the phone keeps it linked.")] = False,
+) -> None:
+    """Remove a session with its credentials and messages."""
+    server: Server = context.obj
+    with server.sessions() as sessions:
+        response = server.call(sessions.Delete, session_pb2.DeleteRequest(session_id=session_id, force=force))
+        if server.as_json:
+            views.print_json(response)
+
+
+@app.command(name="pairing-code")
+def pairing_code(
+    context: typer.Context,
+    session_id: SessionId,
+    phone: Annotated[str, typer.Argument(help="The number of the phone to link, with country code.")],
+) -> None:
+    """Get a code to type on the phone instead of scanning."""
+    server: Server = context.obj
+    with server.sessions() as sessions:
+        request = session_pb2.RequestPairingCodeRequest(session_id=session_id, phone=phone)
+        response = server.call(sessions.RequestPairingCode, request)
+        _show(server, response, lambda answer: print(answer.code))
+
+
+def main() -> None:
+    """Run zapctl."""
+    try:
+        app()
+    except UnicodeEncodeError:
+        # Arguments are bytes that need not be text; protobuf strings must be.
+        print("an argument is not valid UTF-8", file=sys.stderr)
+        sys.exit(2)
+
+
+def _session_call(context: typer.Context, method: str, request: Any) -> None:
+    """Call a method that answers with a session, and show it."""
+    server: Server = context.obj
+    with server.sessions() as sessions:
+        _show(server, server.call(getattr(sessions, method), request), views.print_session)
+
+
+def _show(server: Server, answer: Any, show: Any) -> None:
+    if server.as_json:
+        views.print_json(answer)
+    else:
+        show(answer)
+
+
+def _labels(pairs: list[str] | None) -> dict[str, str]:
+    labels = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{pair!r} is not key=value", param_hint="--label")
+        labels[key] = value
+    return labels
+
+
+def _state(word: str) -> session_pb2.Session.State.ValueType:
+    try:
+        return session_pb2.Session.State.Value(f"STATE_{word.upper().removeprefix('STATE_')}")
+    except ValueError:
+        known = ", ".join(name.removeprefix("STATE_") for name in session_pb2.Session.State.keys()[1:])
+        raise typer.BadParameter(f"{word!r} is none of {known}", param_hint="--state") from None

@@ -1,0 +1,77 @@
+"""The kinds of values that settings have, each with what is wrong with a value that is none."""
+
+import re
+import socket
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from service.domain.addresses import check_address
+from service.domain.proxies import check_proxy
+
+
+def _address(value: str) -> str:
+    check_address(value)
+    return value
+
+
+def _optional_address(value: str) -> str:
+    return _address(value) if value else value
+
+
+def _proxy(value: SecretStr) -> SecretStr:
+    if value.get_secret_value():
+        check_proxy(value.get_secret_value())
+    return value
+
+
+def _url_of(*schemes: str) -> AfterValidator:
+    begins = re.compile(rf"({'|'.join(schemes)})://[^\s\x00]+")
+
+    def check(value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not begins.fullmatch(value.get_secret_value()):
+            raise ValueError(f"must be a URL that begins with {' or '.join(f'{s}://' for s in schemes)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _token(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]*", value.get_secret_value()):
+        raise ValueError("must be printable ASCII without spaces: it travels in a header")
+    return value
+
+
+def _preload(value: str) -> str:
+    if value and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+        raise ValueError("must have the form module:function")
+    return value
+
+
+def _node_id(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,63}", value):
+        raise ValueError("must be 1 to 63 letters, digits, dots, underscores or hyphens")
+    return value
+
+
+def host_name() -> str:
+    """The host's name, as far as it may be a node's."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:63] or "node"
+
+
+def setting(
+    name: str, default: Any, description: str, *, unit: str = "", shown: str | None = None, **limits: Any
+) -> Any:
+    """A field of Settings: `shown` is what the documentation says for a default that depends on something."""
+    extra: dict[str, Any] = {"unit": unit, "shown": shown}
+    return Field(default, validation_alias=name, description=description, json_schema_extra=extra, **limits)
+
+
+PostgresUrl = Annotated[SecretStr | None, _url_of("postgres", "postgresql")]
+RedisUrl = Annotated[SecretStr | None, _url_of("redis", "rediss", "unix")]
+Token = Annotated[SecretStr, AfterValidator(_token)]
+Address = Annotated[str, AfterValidator(_address)]
+OptionalAddress = Annotated[str, AfterValidator(_optional_address)]
+ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
+Function = Annotated[str, AfterValidator(_preload)]
+NodeId = Annotated[str, AfterValidator(_node_id)]

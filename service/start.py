@@ -1,0 +1,69 @@
+"""From a command to an exit code: signals, and failures in words instead of stack traces."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from service.config import Settings, unknown_settings
+from service.embedded.errors import EmbeddedServerError
+from service.rpc.server import CannotListen
+from service.store.reach import DatabaseUnreachable
+from service.telemetry.http import CannotServePages
+from service.telemetry.logging import configure_logging
+
+log = structlog.get_logger(__name__)
+
+EX_UNAVAILABLE = os.EX_UNAVAILABLE
+EX_SOFTWARE = os.EX_SOFTWARE
+EX_CONFIG = os.EX_CONFIG
+
+Work = Callable[[Settings, asyncio.Event], Awaitable[None]]
+"""A command: runs until it is done, or the event says to stop."""
+
+_REFUSALS = {
+    DatabaseUnreachable: EX_UNAVAILABLE,
+    EmbeddedServerError: EX_UNAVAILABLE,
+    CannotListen: EX_UNAVAILABLE,
+    CannotServePages: EX_UNAVAILABLE,
+}
+"""What whoever starts the service can mend: said in one sentence."""
+
+
+def run(settings: Settings, work: Work) -> int:
+    """Run it until it is done or a signal asks for its end; the exit code."""
+    configure_logging(level=settings.log_level.value, readable=not settings.is_production)
+    for name in unknown_settings():
+        log.warning("There is no such setting; is it misspelt?", setting=name)
+    try:
+        asyncio.run(_until_signal(settings, work))
+    except tuple(_REFUSALS) as error:
+        sys.stderr.write(f"{error}\n")
+        return next(code for kind, code in _REFUSALS.items() if isinstance(error, kind))
+    except Exception:
+        log.exception("The service ended by a fault of its own.")
+        return EX_SOFTWARE
+    return 0
+
+
+async def _until_signal(settings: Settings, work: Work) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    working = asyncio.ensure_future(work(settings, stopping))
+
+    def ask() -> None:
+        if stopping.is_set():
+            # Asked twice: whoever asks does not want to wait.
+            working.cancel()
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ask)
+    try:
+        await working
+    except asyncio.CancelledError:
+        if not stopping.is_set():
+            raise

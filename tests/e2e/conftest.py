@@ -1,0 +1,53 @@
+"""A simulated WhatsApp for the session, and what aims a node at it and at the test's own database."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from tests.live_events import LiveEvents
+from tests.simulator.control import SimulatorControl
+from tests.simulator.process import PRELOAD, SimulatorProcess
+
+LEASE_TTL = 3.0
+"""Seconds. Short, so that a killed node's sessions are free soon."""
+
+
+@pytest.fixture(scope="session")
+async def simulator_process() -> AsyncIterator[SimulatorProcess]:
+    async with SimulatorProcess() as process:
+        yield process
+
+
+@pytest.fixture
+async def simulator(simulator_process: SimulatorProcess) -> AsyncIterator[SimulatorControl]:
+    """The simulated WhatsApp, with no fault left over from another test."""
+    yield simulator_process.control
+    await simulator_process.control.clear_faults()
+
+
+@pytest.fixture
+def node_environment(database_url: str, redis_url: str, simulator_process: SimulatorProcess) -> dict[str, str]:
+    """Settings of a node on the test's own database, whose session processes reach the simulator."""
+    return {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "ZAP_LEASE_TTL": f"{LEASE_TTL:g}",
+        "ZAP_WORKER_PRELOAD": PRELOAD,
+        **simulator_process.environment(),
+    }
+
+
+@pytest.fixture
+async def live(redis_url: str) -> AsyncIterator[LiveEvents]:
+    """What is published on Redis during the test."""
+    async with LiveEvents(redis_url) as events:
+        yield events
+
+
+@pytest.fixture
+async def sql(database_url: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+    """A connection to the node's database."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()

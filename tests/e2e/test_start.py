@@ -1,0 +1,130 @@
+"""What whoever starts the service is told when something is wrong: one sentence that names the setting, no stack trace."""
+
+import asyncio
+import os
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.e2e.people import new_phone
+from tests.service_process import ServiceProcess, State, free_port
+from tests.simulator.control import SimulatorControl
+
+
+async def refusal(environment: dict[str, str]) -> tuple[int, str]:
+    """The exit code and the output of a node that must not start."""
+    node = ServiceProcess(environment)
+    await node.start()
+    code = await node.wait()
+    return code, node.log()
+
+
+def with_netloc(url: str, **changes: object) -> str:
+    """The URL with another host, port, user or password."""
+    parts = urlsplit(url)
+    given = {"user": parts.username, "password": parts.password, "host": parts.hostname, "port": parts.port, **changes}
+    return parts._replace(netloc="{user}:{password}@{host}:{port}".format(**given)).geturl()
+
+
+async def test_a_wrong_password_is_told_at_once(node_environment: dict[str, str], database_url: str) -> None:
+    code, log = await refusal({**node_environment, "DATABASE_URL": with_netloc(database_url, password="wrong-secret")})
+    assert code == os.EX_UNAVAILABLE
+    assert "DATABASE_URL" in log
+    assert "password authentication failed" in log
+    assert "Traceback" not in log
+    assert "wrong-secret" not in log
+
+
+async def test_a_database_that_does_not_exist_is_told_at_once(
+    node_environment: dict[str, str], database_url: str
+) -> None:
+    url = urlsplit(database_url)._replace(path="/nowhere").geturl()
+    code, log = await refusal({**node_environment, "DATABASE_URL": url})
+    assert code == os.EX_UNAVAILABLE
+    assert "DATABASE_URL" in log
+    assert '"nowhere" does not exist' in log
+    assert "Traceback" not in log
+
+
+async def test_two_addresses_of_different_databases_are_refused(
+    node_environment: dict[str, str], database_url: str
+) -> None:
+    other = urlsplit(database_url)._replace(path="/postgres").geturl()
+    code, log = await refusal({**node_environment, "ZAP_WHATSAPP_DATABASE_URL": other})
+    assert code == os.EX_UNAVAILABLE
+    assert "ZAP_WHATSAPP_DATABASE_URL" in log
+    assert "another database" in log
+    assert "Traceback" not in log
+
+
+async def test_a_database_that_is_not_there_yet_is_waited_for(
+    node_environment: dict[str, str], database_url: str
+) -> None:
+    port = free_port()
+    node = ServiceProcess({**node_environment, "DATABASE_URL": with_netloc(database_url, port=port)})
+    await node.start()
+    async with asyncio.timeout(20):
+        while "No database answers yet" not in node.log():
+            await asyncio.sleep(0.05)
+    assert "DATABASE_URL" in node.log()
+    assert f"127.0.0.1:{port}" in node.log()
+    forwarder = await forward(port, database_url)
+    await node.wait_ready()
+    assert await node.stop() == 0
+    forwarder.close()
+    assert "Traceback" not in node.log()
+
+
+async def forward(port: int, url: str) -> asyncio.Server:
+    """A server that passes everything on to the host and port of a URL."""
+    parts = urlsplit(url)
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            return
+        finally:
+            writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection(parts.hostname, parts.port)
+        await asyncio.gather(pipe(reader, there_writer), pipe(there_reader, writer))
+
+    return await asyncio.start_server(serve, "127.0.0.1", port)
+
+
+async def test_a_node_without_redis_is_slower_not_wrong(
+    node_environment: dict[str, str], simulator: SimulatorControl
+) -> None:
+    phone = await new_phone(simulator, "Anna")
+    async with ServiceProcess({**node_environment, "REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}) as node:
+        await node.create("anna")
+        viewer = asyncio.create_task(node.outcome("anna"))
+        await simulator.scan(phone, await node.first_code("anna"))
+        await viewer
+        await node.wait_state("anna", State.STATE_CONNECTED)
+        assert "REDIS_URL" in node.log()
+        assert "Traceback" not in node.log()
+
+
+@pytest.mark.parametrize("setting", ["ZAP_LISTEN", "ZAP_HTTP_LISTEN"])
+async def test_a_port_that_somebody_else_has_is_named(node_environment: dict[str, str], setting: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        code, log = await refusal({**node_environment, setting: f"127.0.0.1:{taken.getsockname()[1]}"})
+    assert code == os.EX_UNAVAILABLE
+    assert setting in log
+    assert "Traceback" not in log
+
+
+async def test_a_wrong_setting_is_named(node_environment: dict[str, str]) -> None:
+    code, log = await refusal({**node_environment, "ZAP_LEASE_TTL": "0.2", "ZAP_LISTEN": "0.0.0.0:50051"})
+    assert code == os.EX_CONFIG
+    assert "ZAP_LEASE_TTL" in log
+    assert "ZAP_AUTH_TOKEN" in log
+    assert "Traceback" not in log

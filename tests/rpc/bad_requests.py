@@ -1,0 +1,203 @@
+"""Generators of requests that no server of zap.v1 may accept, for every RPC of it.
+
+Each gives (method, bytes): the bytes need not be a message at all.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.message import Message
+from hypothesis import strategies as st
+
+from zap.v1 import message_pb2, session_pb2
+
+METHODS: dict[str, type[Message]] = {
+    f"/{service.full_name}/{method.name}": getattr(module, method.input_type.name)
+    for module, name in ((session_pb2, "SessionService"), (message_pb2, "MessageService"))
+    for service in [module.DESCRIPTOR.services_by_name[name]]
+    for method in service.methods
+}
+STREAMS = {"/zap.v1.SessionService/StreamQR"}
+
+HUGE = "x" * (5 * 1024 * 1024)
+GOOD: dict[str, Any] = {"session_id": "known", "request_id": "r-1", "to": "4917612345678", "phone": "4917612345678"}
+
+wild_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
+with_nul = st.tuples(st.text("ab", max_size=5), st.text("ab", max_size=5)).map("\x00".join)
+bad_id = st.one_of(
+    st.just(""),
+    st.just("x" * 64),
+    st.just("Capital"),
+    st.just("line\n"),
+    st.just("../../etc/passwd"),
+    st.just("a' OR '1'='1"),
+    st.just("ｆｕｌｌ"),
+    st.just(HUGE),
+    with_nul,
+    wild_text.filter(lambda text: not _is_id(text)),
+)
+bad_phone = st.one_of(
+    st.sampled_from(
+        ["", "0123456789", "++4917612345678", "123456", "1" * 16, "4917612345678\n", "٤٩١٧٦١٢٣٤٥٦٧٨", HUGE]
+    ),
+    wild_text.filter(lambda text: not text.isascii() or not text.strip("+").isdigit()),
+)
+bad_recipient = st.one_of(
+    st.sampled_from(
+        ["a@s.whatsapp.net", "4917612345678@evil.example", "4917612345678@s.whatsapp.net\n", "1@lid", "@g.us"]
+    ),
+    bad_phone.filter(lambda text: "@" not in text),
+)
+bad_request_id = st.one_of(st.sampled_from(["", " ", "with space", "ü", "x" * 129, "line\n", HUGE]), with_nul)
+bad_proxy = st.sampled_from(
+    [
+        "ftp://proxy.example:21",
+        "proxy.example:1080",
+        "socks5://",
+        "socks5://proxy.example",
+        "socks5://proxy.example:0",
+        "socks5://proxy.example:65536",
+        "socks5://proxy.example:port",
+        "socks5://proxy.example:1080/path",
+        "socks5://proxy.example:1080?x=1",
+        "socks5://proxy.example:1080#x",
+        "socks5://user:***@proxy.example:1080",
+        "http://[::1:80",
+        "http://[v1.x]:80",
+        "http://a b:80",
+        "http://proxy.example:80\n",
+        "http://:80",
+        "http://pröxy.example:80",
+        "http://-x:80",
+        "javascript:alert(1)",
+        "http://p.example:80" + "x" * 1000,
+        HUGE,
+    ]
+)
+bad_text = st.one_of(st.just(""), st.just("x" * 65537), st.just(HUGE), with_nul)
+bad_name = st.one_of(st.just("x" * 201), st.just(HUGE), with_nul)
+bad_labels = st.one_of(
+    st.dictionaries(bad_id.filter(lambda key: len(key) < 1000), st.just("x"), min_size=1, max_size=3).filter(
+        lambda labels: any(not _is_label(key) for key in labels)
+    ),
+    st.just({str(number): "x" for number in range(33)}),
+    st.just({"k": "x" * 201}),
+    with_nul.map(lambda text: {"k": text}),
+)
+bad_token = st.one_of(
+    st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=", min_size=1, max_size=200),
+    wild_text.filter(bool),
+    st.just(HUGE),
+)
+bad_mask = st.one_of(
+    st.sampled_from(
+        [[name] for name in ("state", "session_id", "etag", "account.jid", "labels.x", "", "proxyUrl", "name,")]
+    ),
+    st.just(["name", "*"]),
+    st.lists(
+        wild_text.filter(lambda path: path not in {"name", "user_id", "labels", "proxy_url", "*"}),
+        min_size=1,
+        max_size=3,
+    ),
+    st.just([HUGE]),
+)
+_UNKNOWN_STATES = st.lists(st.sampled_from([0, 10, 77, -1, 2**31 - 1]), min_size=1, max_size=20)
+
+# For each request, which fields can be wrong and how.
+_FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    "CreateRequest": {
+        "session_id": bad_id.filter(bool),
+        "name": bad_name,
+        "user_id": bad_name,
+        "labels": bad_labels,
+        "proxy_url": bad_proxy,
+        "request_id": bad_request_id.filter(bool),
+    },
+    "ListRequest": {
+        "page_size": st.integers(-(2**31), -1),
+        "page_token": bad_token,
+        "user_id": bad_name,
+        "states": _UNKNOWN_STATES,
+        "labels": st.just({"x" * 64: "x"}),
+    },
+    "SendRequest": {
+        "session_id": bad_id,
+        "to": bad_recipient,
+        "request_id": bad_request_id,
+        "text": bad_text.map(lambda body: message_pb2.Text(body=body)) | st.none(),
+    },
+    "GetRequest": {"session_id": bad_id, "request_id": bad_request_id},
+    "RequestPairingCodeRequest": {"session_id": bad_id, "phone": bad_phone},
+}
+_SESSION_FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "session_id": bad_id,
+    "name": bad_name,
+    "user_id": bad_name,
+    "labels": bad_labels,
+    "proxy_url": bad_proxy,
+}
+_BY_ID: dict[str, st.SearchStrategy[Any]] = {"session_id": bad_id}
+
+
+@st.composite
+def wrong_fields(draw: Callable[[st.SearchStrategy[Any]], Any]) -> tuple[str, bytes]:
+    """A well-formed request with at least one field that is wrong."""
+    method = draw(st.sampled_from(sorted(METHODS)))
+    kind = METHODS[method]
+    if kind is session_pb2.UpdateRequest:
+        return method, draw(_wrong_update()).SerializeToString()
+    strategies = _FIELDS.get(kind.DESCRIPTOR.name, _BY_ID)
+    wrong = draw(st.sets(st.sampled_from(sorted(strategies)), min_size=1))
+    values = {name: value for name, value in good(kind).items() if name not in wrong}
+    values |= {name: draw(strategies[name]) for name in sorted(wrong)}
+    return method, kind(**values).SerializeToString()
+
+
+@st.composite
+def rubbish(draw: Callable[[st.SearchStrategy[Any]], Any]) -> tuple[str, bytes]:
+    """Bytes that are no message, or a message with a string that is not UTF-8."""
+    method = draw(st.sampled_from(sorted(METHODS)))
+    number = draw(
+        st.sampled_from([field.number for field in METHODS[method].DESCRIPTOR.fields if _is_string(field)] or [1])
+    )
+    not_text = bytes([number << 3 | 2, 3]) + b"\xed\xa0\x80"
+    truncated = bytes([number << 3 | 2, 100]) + b"abc"
+    return method, draw(st.sampled_from([not_text, truncated, b"\xff" * 20, b"\x07", b"\x0a", b"\x08" + b"\xff" * 11]))
+
+
+@st.composite
+def anything(draw: Callable[[st.SearchStrategy[Any]], Any]) -> tuple[str, bytes]:
+    """Any bytes at all; a few of them are good requests."""
+    return draw(st.sampled_from(sorted(METHODS))), draw(st.binary(max_size=200))
+
+
+@st.composite
+def _wrong_update(draw: Callable[[st.SearchStrategy[Any]], Any]) -> session_pb2.UpdateRequest:
+    if draw(st.booleans()):
+        request = session_pb2.UpdateRequest(session=session_pb2.Session(session_id="known", name="n"))
+        request.update_mask.paths.extend(draw(bad_mask))
+        return request
+    wrong = draw(st.sampled_from(sorted(_SESSION_FIELDS)))
+    values = {"session_id": "known"} | {wrong: draw(_SESSION_FIELDS[wrong])}
+    request = session_pb2.UpdateRequest(session=session_pb2.Session(**values))
+    if wrong != "session_id":
+        request.update_mask.paths.append(wrong)
+    return request
+
+
+def good(kind: type[Message]) -> dict[str, Any]:
+    """The fields of a request that is right, for a session that is known."""
+    values = {name: value for name, value in GOOD.items() if name in kind.DESCRIPTOR.fields_by_name}
+    return values | ({"text": message_pb2.Text(body="hello")} if kind is message_pb2.SendRequest else {})
+
+
+def _is_id(text: str) -> bool:
+    return 0 < len(text) < 64 and set(text) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+def _is_label(key: str) -> bool:
+    return _is_id(key.replace("/", "-").replace(".", "-").replace("_", "-"))
+
+
+def _is_string(field: Any) -> bool:
+    return bool(field.type == field.TYPE_STRING)
