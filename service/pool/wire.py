@@ -19,6 +19,7 @@ LONGEST = 16 * 1024 * 1024
 """Bytes of the longest message. WhatsApp's own are below 1 MiB; more than this is garbage, not a message."""
 
 _LENGTH = struct.Struct(">I")
+_DESCRIPTOR = struct.Struct("i")
 _PACKET = 4096
 _MOST_DESCRIPTORS = 3
 
@@ -103,8 +104,16 @@ def send_packet(connection: socket.socket, packet: Packet) -> None:
 
 def receive_packet(connection: socket.socket) -> Packet | None:
     """The next packet; None at the end. The descriptors in it belong to the caller."""
-    # MSG_CMSG_CLOEXEC: a descriptor must not slip into a program that another thread executes at this moment.
-    body, descriptors, _, _ = socket.recv_fds(connection, _PACKET, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+    # Not socket.recv_fds: it ignores its flags, and without MSG_CMSG_CLOEXEC a descriptor could slip into a program
+    # that another thread executes at this moment.
+    room = socket.CMSG_LEN(_MOST_DESCRIPTORS * _DESCRIPTOR.size)
+    body, ancillary, _, _ = connection.recvmsg(_PACKET, room, socket.MSG_CMSG_CLOEXEC)
+    descriptors = [
+        number
+        for level, kind, data in ancillary
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+        for (number,) in _DESCRIPTOR.iter_unpack(data[: len(data) - len(data) % _DESCRIPTOR.size])
+    ]
     if not body:
         return None
     values = json.loads(body)

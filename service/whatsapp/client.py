@@ -100,9 +100,12 @@ class Client:
 
     def drain(self, quiet: float, limit: float) -> None:
         """Wait until the library has had nothing to say for `quiet` seconds, but no longer than `limit`."""
-        end = time.monotonic() + limit
+        began = time.monotonic()
+        end = began + limit
         while (now := time.monotonic()) < end:
-            wait = quiet if self._in_callback.locked() else self._last_event + quiet - now
+            # From now at the earliest: what came in just before is on its way through the library.
+            since = max(began, self._last_event)
+            wait = quiet if self._in_callback.locked() else since + quiet - now
             if wait <= 0:
                 return
             time.sleep(min(wait, end - now))

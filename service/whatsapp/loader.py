@@ -33,7 +33,7 @@ def import_without_library() -> None:
     """Import all that a session process needs but the Go library, and leave no thread behind. For the zygote, once."""
     if not os.environ.get(_WITHOUT_LIBRARY):
         raise LoaderError(f"{_WITHOUT_LIBRARY} must be in the environment that the zygote is executed with")
-    with _no_threads():
+    with no_threads():
         importlib.import_module("neonize.client")
         importlib.import_module("service.whatsapp.process")
     _forbid_downloads()
@@ -79,7 +79,7 @@ def _holders() -> list[ModuleType]:
 
 
 @contextlib.contextmanager
-def _no_threads() -> Iterator[None]:
+def no_threads() -> Iterator[None]:
     """Keep threads from starting: neonize starts one at import, to write Go's log lines, and it would die in the fork.
 
     Nothing misses it: the callback that fills its queue is replaced by one of ours (client.py).
@@ -109,4 +109,8 @@ def _ask_once() -> None:
     platform = vars(sys.modules["neonize.utils.platform"])
     platform["generated_name"] = functools.cache(platform["generated_name"])
     platform["generated_name"]()
+    # It does not wait for its shell, which would stay a zombie of the zygote's for ever.
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
     vars(sys.modules["neonize.utils.ffmpeg"])["_ffmpeg_checked"] = True

@@ -3,10 +3,10 @@
 import contextlib
 import ctypes
 import faulthandler
-import gc
 import os
 import signal
 import socket
+import traceback
 from pathlib import Path
 
 from service.domain.disconnects import Cause
@@ -30,6 +30,8 @@ def become_session_process(connection: int, stderr: int) -> None:
     try:
         _leave_the_zygote(connection, stderr)
         _serve(socket.socket(fileno=connection))
+    except BaseException:  # noqa: BLE001 - written down where the node finds it; there is nobody to raise it to
+        traceback.print_exc()
     finally:
         # Whatever happened, a child must not come back into the zygote's code.
         os._exit(1)
@@ -52,7 +54,6 @@ def _leave_the_zygote(connection: int, stderr: int) -> None:
     # For the first fault signal that hits C code; alternate stack first, since SIGUSR1 may arrive on a thread of Go's.
     faulthandler.enable(file=_STDERR, all_threads=False)
     faulthandler.register(signal.SIGUSR1, file=_STDERR, all_threads=True)
-    gc.enable()
 
 
 def _serve(connection: socket.socket) -> None:

@@ -30,27 +30,32 @@ class Pulse:
         self._look = look
         self._clock = clock
         self._up_at = float("-inf")
+        self._is_trusted = False
         self._is_asking = False
 
     def start(self) -> None:
         """Tell from now on that this process goes on."""
         threading.Thread(target=self._tell, name="pulse", daemon=True).start()
 
-    def ask(self) -> None:
-        """The client has logged in: ask it from now on. (Before, there may be no client to ask, only a nil in Go.)"""
+    def trust(self) -> None:
+        """The client has logged in, or is answered again: believe it, and ask it from now on.
+
+        Not before the first login: there may be no client to ask yet, only a nil in Go.
+        """
+        self._is_trusted = True
         if not self._is_asking:
             self._is_asking = True
             threading.Thread(target=self._keep_asking, name="asking", daemon=True).start()
         self._up_at = self._clock()
 
     def doubt(self) -> None:
-        """Something was heard that says it is not up."""
-        self._up_at = float("-inf")
+        """Something was heard that says it is not up; the library's own answer may go on for minutes."""
+        self._is_trusted = False
 
     @property
     def is_up(self) -> bool:
         """Whether the library said so, not long ago."""
-        return self._clock() - self._up_at <= _ANSWER_COUNTS_FOR
+        return self._is_trusted and self._clock() - self._up_at <= _ANSWER_COUNTS_FOR
 
     def _tell(self) -> None:
         while True:
@@ -64,5 +69,3 @@ class Pulse:
             if self._is_up():
                 self._up_at = asked
                 self._look()
-            else:
-                self.doubt()

@@ -14,6 +14,8 @@ from service.whatsapp.unconfirmed import Unconfirmed
 from zap.worker.v1 import frames_pb2
 
 _LAST_WORDS_SECONDS = 2
+_OTHERS_SECONDS = 0.05
+"""How long another frame may take to be written before what can be lost gives way to it."""
 
 
 def timestamp(moment: datetime.datetime | None = None) -> Timestamp:
@@ -58,8 +60,8 @@ class Reports:
                 self._write(data)
 
     def offer(self, frame: frames_pb2.Frame) -> bool:
-        """Send it if that is possible without waiting; whether it was."""
-        if not self._lock.acquire(blocking=False):
+        """Send it if that is possible without waiting for the node; whether it was."""
+        if not self._lock.acquire(timeout=_OTHERS_SECONDS):
             return False
         try:
             if not self._has_room():

@@ -152,6 +152,7 @@ class Session:
                 timeout = frames_pb2.KeepAliveTimeout(errors=event.ErrorCount)
                 self._reports.send(frames_pb2.Frame(keep_alive_timeout=timeout))
             case neonize.KeepAliveRestored():
+                self._pulse.trust()
                 self._reports.send(frames_pb2.Frame(keep_alive_restored=frames_pb2.KeepAliveRestored()))
             case neonize.PairStatus():
                 self._on_pair_status(event)
@@ -179,7 +180,7 @@ class Session:
     def _on_connected(self) -> None:
         self._logged_in = True
         self._device_saved = True
-        self._pulse.ask()
+        self._pulse.trust()
         device = self._client.device()
         self._push_name = device.PushName
         self._reports.send(translate.connected(device))

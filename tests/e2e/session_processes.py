@@ -51,6 +51,13 @@ class Watched:
             await self._unread.put(observed)
 
 
+async def eventually(condition: Callable[[], bool], what: str, timeout: float = _PATIENCE) -> None:
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, f"waited {timeout:g} s for: {what}"
+        await asyncio.sleep(0.02)
+
+
 async def start(pool: Pool, session_id: str = "one", jid: str = "", epoch: int = 1, permit: float = 0.0) -> Watched:
     until = time.monotonic() + (permit or PERMIT_SECONDS)
     return Watched(await pool.start(StartOrder(session_id, epoch, jid, "", until)))

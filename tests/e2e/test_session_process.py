@@ -19,11 +19,12 @@ from service.domain.observations import (
     Disconnected,
     Ended,
     MessageReceived,
+    PushNameChanged,
     ReceiptReceived,
 )
 from service.pool.pool import Pool, PoolSettings, StoreNotPrepared
 from service.ports import CallFailed
-from tests.e2e.session_processes import Watched, pair, start
+from tests.e2e.session_processes import Watched, eventually, pair, start
 from tests.simulator.process import PRELOAD, SimulatorProcess
 
 PHONE, FRIEND = "491700000001", "491700000002"
@@ -55,7 +56,7 @@ async def test_a_scan_pairs_and_messages_go_both_ways(pool: Pool, simulator: Sim
     await control.scan(PHONE, code.text)
     saved, _ = await watched.expect(DeviceSaved)
     connected, _ = await watched.expect(Connected)
-    assert connected.jid == saved.jid
+    assert (connected.jid, connected.lid) == (saved.jid, saved.lid)
     assert saved.jid.startswith(PHONE)
     assert connected.lid.endswith("@lid")
 
@@ -100,6 +101,44 @@ async def test_a_message_carries_the_time_that_whatsapp_gave_it(pool: Pool, simu
     await simulator.control.write(FRIEND, "491700000011", "now")
     _, observed = await watched.expect(MessageReceived)
     assert abs(observed.time.timestamp() - before) < 5
+
+
+async def test_sessions_go_on_when_the_zygote_is_killed(pool: Pool, simulator: SimulatorProcess) -> None:
+    await simulator.control.create_phone(FRIEND, "Friend")
+    watched, jid = await pair(pool, simulator.control, "491700000030")
+    assert pool.zygote_pid is not None
+    os.kill(pool.zygote_pid, signal.SIGKILL)
+    await watched.process.send_text(f"{FRIEND}@s.whatsapp.net", "still here", 10)
+    await simulator.control.wait_for_inbox(FRIEND, "still here")
+    os.kill(watched.process.pid, signal.SIGKILL)
+    ended = await watched.ended()
+    assert ended.cause is Cause.PROCESS_DIED
+    assert "not known" in ended.detail
+    again = await start(pool, jid=jid, epoch=2)
+    await again.expect(Connected)
+
+
+async def test_the_library_s_word_on_its_connection_comes_with_the_progress(
+    pool: Pool, simulator: SimulatorProcess
+) -> None:
+    watched, _ = await pair(pool, simulator.control, "491700000031")
+    await eventually(lambda: watched.process.is_connected, "progress that says so")
+    await simulator.control.refuse_connections()
+    await simulator.control.drop("491700000031")
+    await watched.expect(Disconnected)
+    await eventually(lambda: not watched.process.is_connected, "progress that takes it back")
+    await simulator.control.clear_faults()
+
+
+async def test_the_account_s_own_name_becomes_known(pool: Pool, simulator: SimulatorProcess) -> None:
+    await simulator.control.create_phone("491700000032", "My Shop")
+    watched = await start(pool)
+    code, _ = await watched.expect(CodeShown)
+    await simulator.control.scan("491700000032", code.text)
+    connected, _ = await watched.expect(Connected)
+    if not connected.push_name:
+        changed, _ = await watched.expect(PushNameChanged)
+        assert changed.push_name == "My Shop"
 
 
 async def test_a_planned_stop_hands_over_what_was_received(pool: Pool, simulator: SimulatorProcess) -> None:

@@ -1,0 +1,90 @@
+"""Stand-ins for a session process: a Python script with a socket, forked by nobody's zygote, as bad as needed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+from service.domain.observations import Ended, Observed
+from service.pool import wire
+from service.pool.process import Process
+from service.pool.zygote_process import Child
+from zap.worker.v1 import frames_pb2
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PROLOGUE = """
+import faulthandler, os, signal, socket, sys, threading, time
+from zap.v1 import event_pb2
+from zap.worker.v1 import frames_pb2
+from service.pool import wire
+
+faulthandler.enable()
+faulthandler.register(signal.SIGUSR1)
+node = socket.socket(fileno=int(sys.argv[1]))
+
+def tell(**body):
+    node.sendall(wire.frame(frames_pb2.Frame(**body)))
+
+def command():
+    data = wire.receive(node)
+    return None if data is None else frames_pb2.Command.FromString(data)
+
+start = command().start
+tell(progress=frames_pb2.Progress(connected=True))
+"""
+
+
+class ScriptedChild:
+    """A child process that runs a script after it was started; reaped here, as the zygote would."""
+
+    def __init__(self, script: str) -> None:
+        self._ours, theirs = wire.socket_pair()
+        stderr = os.memfd_create("stderr")
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", PROLOGUE + textwrap.dedent(script), str(theirs.fileno())],
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'generated'}"},
+                pass_fds=[theirs.fileno()],
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+            )
+        self.exit_status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.child = Child(self.process.pid, os.pidfd_open(self.process.pid), stderr, self._ours, self.exit_status)
+        self._reaping = asyncio.create_task(self._reap())
+
+    async def begin(self, permit: float = 60.0) -> Process:
+        """The node's side of it, started."""
+        process = Process(self.child, "one", 1)
+        deadline = int((time.monotonic() + permit) * 1e9)
+        await process.begin(frames_pb2.Start(session_id="one", permit=frames_pb2.Permit(deadline_ns=deadline)))
+        return process
+
+    async def close(self) -> None:
+        """End it, whatever it does."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        await self._reaping
+
+    async def _reap(self) -> None:
+        # Dead first, reaped then: it stays a zombie until its pidfd has told.
+        status = await asyncio.to_thread(self.process.wait)
+        if not self.exit_status.done():
+            self.exit_status.set_result(status)
+
+
+async def all_of(process: Process, timeout: float = 15) -> tuple[list[Observed], Ended]:
+    """Everything it reports, and how it ended."""
+    async with asyncio.timeout(timeout):
+        heard = [observed async for observed in process.observations()]
+    last = heard.pop().observation
+    assert isinstance(last, Ended)
+    assert not any(isinstance(observed.observation, Ended) for observed in heard)
+    return heard, last

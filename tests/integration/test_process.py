@@ -1,0 +1,244 @@
+"""The node's side of a session process, against stand-ins that do what real ones must not."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from service.domain.disconnects import Cause
+from service.domain.observations import Disconnected, MessageReceived
+from service.pool.pool import Pool
+from service.pool.process import Process
+from service.ports import CallFailed, ProcessPool
+from tests.integration.session_children import ScriptedChild, all_of
+
+Begin = Callable[[str], Awaitable[Process]]
+
+
+def as_the_core_sees_it(pool: Pool) -> ProcessPool:
+    """The type checker holds that this is what the core was promised."""
+    return pool
+
+
+TELL_MESSAGES = """
+for number in range(1, {count} + 1):
+    tell(number=number, message_received=event_pb2.MessageReceived(raw=bytes(2000)))
+"""
+OBEY = """
+while (received := command()) is not None:
+    match received.WhichOneof("command"):
+        case "stop":
+            tell(ended=frames_pb2.Ended(cause="STOPPED"))
+            os._exit(0)
+        case "send" if received.send.text.body != "never":
+            error = "refused" if received.send.text.body == "refuse" else ""
+            reply = frames_pb2.Reply(call_id=received.send.call_id, message_id=received.send.to, error=error)
+            tell(reply=reply)
+"""
+
+
+@pytest.fixture
+async def begin() -> AsyncIterator[Begin]:
+    children: list[ScriptedChild] = []
+
+    async def start(script: str) -> Process:
+        children.append(ScriptedChild(script))
+        return await children[-1].begin()
+
+    yield start
+    for child in children:
+        await child.close()
+
+
+async def test_what_was_said_before_the_end_comes_before_the_end(begin: Begin) -> None:
+    process = await begin("""
+        for number in (1, 2, 3):
+            tell(number=number, message_received=event_pb2.MessageReceived(message_id=str(number)))
+        tell(ended=frames_pb2.Ended(cause="STREAM_REPLACED"))
+        os._exit(3)
+    """)
+    heard, ended = await all_of(process)
+    assert [observed.number for observed in heard] == [1, 2, 3]
+    assert ended.cause is Cause.STREAM_REPLACED
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("os._exit(7)", "exited with status 7"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "killed by SIGKILL"),
+        ("os.abort()", "killed by SIGABRT (a fault in the Go library, or an abort); Fatal Python error: Aborted"),
+        ("import ctypes; ctypes.string_at(0)", "killed by SIGSEGV"),
+        ("raise RuntimeError('what happened')", "exited with status 1; RuntimeError: what happened"),
+        ("os.write(2, b'fatal error: concurrent map writes\\n\\nx'); os.abort()", "concurrent map writes"),
+    ],
+)
+async def test_a_death_that_nobody_asked_for_is_told_in_words(begin: Begin, script: str, words: str) -> None:
+    _, ended = await all_of(await begin(script))
+    assert ended.cause is Cause.PROCESS_DIED
+    assert words in ended.detail
+
+
+async def test_a_process_that_says_it_ends_and_stays_is_killed(begin: Begin) -> None:
+    process = await begin("""
+        tell(ended=frames_pb2.Ended(cause="LOGGED_OUT_ON_PHONE"))
+        while True:
+            tell(progress=frames_pb2.Progress())
+            time.sleep(0.2)
+    """)
+    _, ended = await all_of(process)
+    assert ended.cause is Cause.LOGGED_OUT_ON_PHONE
+    assert process._death.happened
+
+
+async def test_a_process_that_closes_its_socket_and_stays_is_killed(begin: Begin) -> None:
+    _, ended = await all_of(await begin("node.close(); time.sleep(60)"))
+    assert ended.cause is Cause.PROCESS_DIED
+
+
+async def test_a_process_that_talks_garbage_is_killed(begin: Begin) -> None:
+    _, ended = await all_of(await begin("node.sendall(bytes([255]) * 100); time.sleep(60)"))
+    assert ended.cause is Cause.PROCESS_DIED
+
+
+async def test_a_stuck_process_is_killed_after_it_has_said_where_it_is(
+    begin: Begin, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = await begin("""
+        def where_it_is_stuck():
+            time.sleep(60)
+        where_it_is_stuck()
+    """)
+    began = time.monotonic()
+    _, ended = await all_of(process)
+    assert ended.cause is Cause.PROCESS_STALLED
+    assert time.monotonic() - began < 8
+    assert "where_it_is_stuck" in caplog.text
+
+
+async def test_a_process_is_not_stuck_while_nobody_takes_what_it_says(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.pool.process.STALLED_SECONDS", 1.0)
+    process = await begin(TELL_MESSAGES.format(count=3000) + OBEY)
+    observations = process.observations()
+    assert isinstance((await anext(observations)).observation, MessageReceived)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.over(), 3)
+    assert not process._death.happened
+    # The rest was not taken in beyond the bound, and is not lost.
+    assert len(process._waiting) < 1500
+    numbers = [1]
+    async for observed in observations:
+        numbers.append(observed.number)
+        if observed.number == 3000:
+            break
+    assert numbers == list(range(1, 3001))
+
+
+async def test_what_a_dead_process_left_in_its_socket_is_heard_however_late(begin: Begin) -> None:
+    # The socket holds some of it, the node's bound some: all was written before it died.
+    process = await begin(TELL_MESSAGES.format(count=1040) + "os._exit(0)")
+    await asyncio.wait_for(process._death.wait(), 10)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.over(), 2)
+    heard, ended = await all_of(process)
+    assert [observed.number for observed in heard] == list(range(1, 1041))
+    assert ended.cause is Cause.PROCESS_DIED
+
+
+async def test_stopping_lets_it_say_the_rest(begin: Begin) -> None:
+    process = await begin("""
+        assert command().WhichOneof("command") == "stop"
+        tell(disconnected=frames_pb2.Disconnected())
+        tell(ended=frames_pb2.Ended(cause="STOPPED"))
+        os._exit(0)
+    """)
+    await process.stop(10)
+    heard, ended = await all_of(process)
+    assert [observed.observation for observed in heard] == [Disconnected()]
+    assert ended.cause is Cause.STOPPED
+
+
+async def test_stopping_one_that_does_not_listen_kills_it_after_the_grace(begin: Begin) -> None:
+    process = await begin("time.sleep(60)")
+    began = time.monotonic()
+    await process.stop(0.5)
+    assert process._death.happened
+    assert 0.5 <= time.monotonic() - began < 3
+    _, ended = await all_of(process)
+    assert (ended.cause, ended.detail) == (Cause.STOPPED, "asked to stop, and killed after 0.5 seconds")
+
+
+async def test_killing_returns_when_it_is_dead(begin: Begin) -> None:
+    process = await begin("time.sleep(60)")
+    os.kill(process.pid, signal.SIGSTOP)
+    await process.kill()
+    assert process._death.happened
+    _, ended = await all_of(process)
+    assert (ended.cause, ended.detail) == (Cause.STOPPED, "killed")
+    await process.kill()
+    await process.stop(1)
+
+
+async def test_calls_are_answered_refused_or_given_up(begin: Begin) -> None:
+    process = await begin(OBEY)
+    replies = await asyncio.gather(*(process.send_text(f"{n}@lid", "hi", 10) for n in range(50)))
+    assert [reply.message_id for reply in replies] == [f"{n}@lid" for n in range(50)]
+    with pytest.raises(CallFailed, match="refused"):
+        await process.send_text("x@lid", "refuse", 10)
+    with pytest.raises(CallFailed, match="did not answer") as failure:
+        await process.send_text("x@lid", "never", 0.2)
+    assert not failure.value.certain
+
+
+async def test_a_call_in_flight_when_it_dies_may_have_been_done(begin: Begin) -> None:
+    process = await begin('assert command().WhichOneof("command") == "send"; os._exit(0)')
+    with pytest.raises(CallFailed, match="ended before it answered") as failure:
+        await process.send_text("x@lid", "hi", 10)
+    assert not failure.value.certain
+    with pytest.raises(CallFailed) as failure:
+        await process.send_text("x@lid", "hi", 10)
+    assert failure.value.certain
+
+
+async def test_of_permits_that_wait_only_the_last_is_sent(begin: Begin) -> None:
+    process = await begin("""
+        go_on = time.monotonic() + 2
+        while time.monotonic() < go_on:
+            tell(progress=frames_pb2.Progress())
+            time.sleep(0.1)
+        last = 0
+        permits = 0
+        while (received := command()) is not None:
+            if received.WhichOneof("command") == "permit":
+                permits += 1
+                last = received.permit.deadline_ns
+            elif received.WhichOneof("command") == "confirm" and received.confirm.number == 7:
+                tell(number=permits, message_received=event_pb2.MessageReceived(message_id=str(last)))
+    """)
+    # Fill the socket and asyncio's buffer with something that is not superseded.
+    sends = [asyncio.create_task(process.send_text("x@lid", "x" * 100_000, 30)) for _ in range(10)]
+    while process._link.accepts_commands:
+        await asyncio.sleep(0)
+    began = time.monotonic()
+    until = time.monotonic() + 100
+    for _ in range(10_000):
+        until += 0.001
+        process.permit(until)
+        process.permit(until - 50)
+    process.confirm(6)
+    process.confirm(7)
+    assert time.monotonic() - began < 1
+    observed = await anext(process.observations())
+    assert isinstance(observed.observation, MessageReceived)
+    assert observed.observation.message_id == str(int(until * 1e9))
+    assert observed.number == 1
+    await process.kill()
+    for send in sends:
+        with pytest.raises(CallFailed):
+            await send

@@ -1,0 +1,324 @@
+"""The real zygote: it forks, it reaps, it leaks nothing, and it can be killed."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from service.domain.disconnects import Cause
+from service.domain.errors import Unavailable
+from service.domain.observations import Ended
+from service.pool import wire
+from service.pool.pool import Pool, PoolSettings
+from service.pool.process import Process
+from service.pool.zygote import Zygote
+from service.pool.zygote_process import Child
+from service.ports import StartOrder
+from tests.integration.session_children import all_of
+from zap.worker.v1 import frames_pb2
+
+ROOT = Path(__file__).resolve().parents[2]
+NODE_GONE = 4
+#: Nothing listens there: a client that is aimed at it keeps its process busy with failing, or waiting.
+NO_DATABASE = "postgresql://zap@127.0.0.1:9/none"
+
+
+@pytest.fixture
+async def zygote() -> AsyncIterator[Zygote]:
+    zygote = Zygote()
+    await zygote.start()
+    yield zygote
+    await zygote.close()
+
+
+async def eventually(condition: Callable[[], bool], what: str, timeout: float = 10.0) -> None:
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, f"waited {timeout:g} s for: {what}"
+        await asyncio.sleep(0.01)
+
+
+async def dead(child: Child) -> None:
+    loop = asyncio.get_running_loop()
+    readable = loop.create_future()
+    loop.add_reader(child.pidfd, _settle, readable)
+    try:
+        await asyncio.wait_for(readable, 10)
+    finally:
+        loop.remove_reader(child.pidfd)
+
+
+def _settle(waiting: "asyncio.Future[None]") -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
+def descriptors(pid: int) -> list[str]:
+    links = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            links.append(str(entry.readlink()))
+    return sorted(links)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def test_a_child_whose_socket_is_closed_ends_and_its_status_comes_back(zygote: Zygote) -> None:
+    child = await zygote.fork()
+    assert alive(child.pid)
+    assert psutil.Process(child.pid).ppid() == zygote.pid
+    child.connection.close()
+    assert await asyncio.wait_for(child.exit_status, 10) == NODE_GONE
+    await dead(child)
+    child.close()
+
+
+async def test_a_child_has_nothing_open_but_its_own(zygote: Zygote) -> None:
+    first, second = await zygote.fork(), await zygote.fork()
+    assert zygote.pid is not None
+    await eventually(lambda: len(descriptors(second.pid)) == 4, "the child to have left the zygote")
+    own = descriptors(second.pid)
+    assert [link.partition(":")[0] for link in own] == ["/dev/null", "/dev/null", "/memfd", "socket"]
+    assert not set(own) & set(descriptors(zygote.pid)) - {"/dev/null"}
+    assert not [link for link in own if link.startswith("socket") and link in descriptors(first.pid)]
+    # So the first one notices the end of its socket though the second one lives on.
+    first.connection.close()
+    assert await asyncio.wait_for(first.exit_status, 10) == NODE_GONE
+    assert alive(second.pid)
+    for child in (first, second):
+        child.close()
+
+
+async def test_a_child_is_in_a_session_of_its_own(zygote: Zygote) -> None:
+    child = await zygote.fork()
+    await eventually(lambda: os.getsid(child.pid) == child.pid, "a session of its own")
+    child.close()
+
+
+async def test_two_hundred_forks_leave_nothing_behind(zygote: Zygote) -> None:
+    assert zygote.pid is not None
+    node = psutil.Process()
+    first = await zygote.fork()
+    first.connection.close()
+    await first.exit_status
+    first.close()
+    before = (node.num_fds(), node.num_threads(), psutil.Process(zygote.pid).num_fds())
+    for _ in range(10):
+        children = await asyncio.gather(*(zygote.fork() for _ in range(20)))
+        assert len({child.pid for child in children}) == 20
+        for child in children:
+            child.connection.close()
+        assert await asyncio.gather(*(child.exit_status for child in children)) == [NODE_GONE] * 20
+        for child in children:
+            child.close()
+    assert (node.num_fds(), node.num_threads(), psutil.Process(zygote.pid).num_fds()) == before
+    assert psutil.Process(zygote.pid).children() == []
+    assert psutil.Process(zygote.pid).num_threads() == 1
+
+
+async def test_a_fork_that_nobody_waits_for_any_more_leaves_nothing_behind(zygote: Zygote) -> None:
+    assert zygote.pid is not None
+    node = psutil.Process()
+    before = node.num_fds()
+    for delay in range(20):
+        forking = asyncio.create_task(zygote.fork())
+        for _ in range(delay):
+            await asyncio.sleep(0)
+        forking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            (await forking).close()
+    # Answers that are under way still arrive, and are closed.
+    await eventually(
+        lambda: psutil.Process(zygote.pid).children() == [] and node.num_fds() == before, "all to be closed"
+    )
+
+
+async def test_when_the_zygote_is_killed_its_children_go_on_and_the_next_fork_works(zygote: Zygote) -> None:
+    child = await zygote.fork()
+    killed = zygote.pid
+    assert killed is not None
+    began = time.monotonic()
+    os.kill(killed, signal.SIGKILL)
+    children = await asyncio.gather(*(zygote.fork() for _ in range(5)))
+    assert time.monotonic() - began < 2
+    assert zygote.pid not in {killed, None}
+    assert alive(child.pid)
+    # Its death is told all the same, by its pidfd; its status is not known to anybody.
+    child.connection.close()
+    await dead(child)
+    assert child.exit_status.cancelled()
+    for each in (child, *children):
+        each.close()
+
+
+async def test_a_zygote_that_died_is_replaced_before_anybody_asks(zygote: Zygote) -> None:
+    killed = zygote.pid
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    await eventually(lambda: zygote.pid not in {killed, None}, "another zygote")
+
+
+async def test_a_zygote_that_does_not_start_says_why() -> None:
+    zygote = Zygote(command=(sys.executable, "-c", "raise RuntimeError('no such thing')"))
+    with pytest.raises(Unavailable, match="no such thing"):
+        await zygote.fork()
+    await zygote.close()
+
+
+async def test_a_zygote_that_cannot_be_executed_says_why() -> None:
+    zygote = Zygote(command=("/nonexistent/python",))
+    with pytest.raises(Unavailable, match="nonexistent"):
+        await zygote.start()
+    await zygote.close()
+
+
+async def test_after_the_end_nothing_is_forked(zygote: Zygote) -> None:
+    pid = zygote.pid
+    assert pid is not None
+    await zygote.close()
+    assert not alive(pid)
+    with pytest.raises(Unavailable):
+        await zygote.fork()
+
+
+async def test_the_zygote_and_its_children_end_when_the_node_is_killed() -> None:
+    script = """
+import asyncio, time
+from service.pool.zygote import Zygote
+async def main():
+    zygote = Zygote()
+    children = [await zygote.fork() for _ in range(2)]
+    print(zygote.pid, *(child.pid for child in children), flush=True)
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'generated'}"}
+    node = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, env=environment, stdout=subprocess.PIPE, cwd=ROOT
+    )
+    assert node.stdout is not None
+    pids = [int(word) for word in (await node.stdout.readline()).split()]
+    assert len(pids) == 3
+    node.kill()
+    await node.wait()
+    await eventually(lambda: not any(alive(pid) for pid in pids), "the zygote and its children to end")
+
+
+# --- with the library loaded
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[Pool]:
+    pool = Pool(PoolSettings(NO_DATABASE), {**os.environ, "DATABASE_URL": "postgresql://secret@host/db"})
+    await pool.open()
+    yield pool
+    await pool.close()
+
+
+def order(permit: float, session_id: str = "one") -> StartOrder:
+    return StartOrder(session_id, 3, "", "", time.monotonic() + permit)
+
+
+async def test_a_process_without_a_permit_refuses_to_begin(pool: Pool) -> None:
+    _, ended = await all_of(await pool.start(order(-1)))
+    assert ended.cause is Cause.PROCESS_DIED
+    assert "permit" in ended.detail
+
+
+async def test_a_database_that_is_not_there_is_a_fault_of_the_client(pool: Pool) -> None:
+    _, ended = await all_of(await pool.start(order(30)))
+    assert ended.cause is Cause.CLIENT_ERROR
+    assert "connection refused" in ended.detail
+
+
+async def test_ten_at_once_all_end_and_all_are_forgotten(pool: Pool) -> None:
+    processes = await asyncio.gather(*(pool.start(order(30, f"s{n}")) for n in range(10)))
+    ends = await asyncio.gather(*(all_of(process, 60) for process in processes))
+    assert {ended.cause for _, ended in ends} == {Cause.CLIENT_ERROR}
+    await eventually(lambda: not pool.processes, "all to be forgotten")
+    assert pool.overdue == ()
+
+
+async def test_the_pool_closes_over_what_still_runs(pool: Pool, tmp_path: Path) -> None:
+    # A database that accepts and never answers: the library waits in its first query.
+    async with silent_server() as port:
+        silent = Pool(PoolSettings(f"postgresql://zap@127.0.0.1:{port}/none"))
+        process = await silent.start(order(60))
+        await eventually(lambda: process._was_heard, "a sign of life")
+        await silent.close()
+        assert not alive(process.pid)
+        heard = [observed async for observed in process.observations()]
+        assert isinstance(heard[-1].observation, Ended)
+
+
+async def test_operators_see_which_session_a_process_is_and_no_secret(pool: Pool) -> None:
+    async with silent_server() as port:
+        silent = Pool(PoolSettings(f"postgresql://zap:hunter2@127.0.0.1:{port}/none"))
+        process = await silent.start(order(60, "shop-berlin"))
+        await eventually(lambda: process._was_heard, "a sign of life")
+        seen = psutil.Process(process.pid)
+        assert " ".join(seen.cmdline()).startswith("zap-session shop-berlin epoch 3")
+        assert "hunter2" not in str(seen.environ()) + str(seen.cmdline())
+        assert Path(f"/proc/{process.pid}/comm").read_text().strip() == "shop-berlin"
+        await silent.close()
+
+
+async def test_a_go_panic_is_told_by_its_words(pool: Pool) -> None:
+    async with silent_server() as port:
+        silent = Pool(PoolSettings(f"postgresql://zap@127.0.0.1:{port}/none"))
+        process = await silent.start(order(60))
+        await eventually(lambda: process._was_heard, "a sign of life")
+        os.kill(process.pid, signal.SIGABRT)
+        _, ended = await all_of(process)
+        assert ended.cause is Cause.PROCESS_DIED
+        assert "SIGABRT" in ended.detail
+        await silent.close()
+
+
+async def test_a_process_whose_node_is_gone_ends(pool: Pool) -> None:
+    async with silent_server() as port:
+        silent = Pool(PoolSettings(f"postgresql://zap@127.0.0.1:{port}/none"))
+        process: Process = await silent.start(order(60))
+        await eventually(lambda: process._was_heard, "a sign of life")
+        process._link.close()
+        _, ended = await all_of(process)
+        assert (ended.cause, "status 4" in ended.detail) == (Cause.PROCESS_DIED, True)
+        await silent.close()
+
+
+@contextlib.asynccontextmanager
+async def silent_server() -> AsyncIterator[int]:
+    """Accepts connections and says nothing."""
+
+    async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+
+    connections: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in connections:
+            writer.transport.abort()
+
+
+async def test_frames_of_the_wire_are_what_the_child_reads(zygote: Zygote) -> None:
+    """A first command that is not to start is refused, and the child does not linger."""
+    child = await zygote.fork()
+    child.connection.send(wire.frame(frames_pb2.Command(stop=frames_pb2.Stop())))
+    assert await asyncio.wait_for(child.exit_status, 10) != 0
+    child.close()

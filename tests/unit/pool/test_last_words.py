@@ -1,0 +1,77 @@
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from service.pool.last_words import describe_exit, last_words
+from service.pool.zygote import environment_for
+
+
+@pytest.fixture
+def stderr() -> Iterator[Callable[[str], int]]:
+    descriptors: list[int] = []
+
+    def holding(text: str) -> int:
+        descriptors.append(os.memfd_create("stderr"))
+        os.ftruncate(descriptors[-1], 10_000)
+        os.pwrite(descriptors[-1], text.encode(), 0)
+        return descriptors[-1]
+
+    yield holding
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ""),
+        ("Press Ctrl+C to exit\n", ""),
+        (
+            "fatal error: concurrent map writes\n\ngoroutine 1 [running]:\n" + "x\n" * 900,
+            "fatal error: concurrent map writes",
+        ),
+        ("noise\npanic: runtime error: index out of range\n\ngoroutine", "panic: runtime error: index out of range"),
+        ("[signal SIGSEGV: segmentation violation code=0x1]\n", "[signal SIGSEGV: segmentation violation code=0x1]"),
+        ("Traceback\n  File\nLoaderError: no place\n", "LoaderError: no place"),
+        ("one\ntwo\n", "one | two"),
+        ("call of 491700000001\n", "call of …"),
+    ],
+)
+def test_the_telling_line_is_found(stderr: Callable[[str], int], text: str, words: str) -> None:
+    assert last_words(stderr(text)) == words
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (0, "exited with status 0"),
+        (-9, "killed by SIGKILL (by hand, or for want of memory)"),
+        (-14, "killed by SIGALRM (its watchdog: it had no leave to go on)"),
+        (-15, "killed by SIGTERM"),
+        (-64, "killed by SIGRTMAX"),
+        (None, "ended with a status that is not known: the zygote, its parent, died before it"),
+    ],
+)
+def test_an_exit_status_is_told_in_words(status: int | None, words: str) -> None:
+    assert describe_exit(status) == words
+
+
+def test_no_secret_is_in_the_environment_of_the_zygote() -> None:
+    base = {
+        "PATH": "/bin",
+        "SSL_CERT_FILE": "/ca.pem",
+        "https_proxy": "http://proxy",
+        "DATABASE_URL": "secret",
+        "REDIS_URL": "secret",
+        "ZAP_WHATSAPP_DATABASE_URL": "secret",
+        "ZAP_NODE_SECRET": "secret",
+        "ZAP_AUTH_TOKEN": "secret",
+        "ZAP_SIMULATOR_URL": "ws://127.0.0.1:1",
+    }
+    environment = environment_for(base)
+    assert "secret" not in environment.values()
+    assert environment["SPHINX"] == "1"
+    assert environment.items() >= {
+        (key, base[key]) for key in ("PATH", "SSL_CERT_FILE", "https_proxy", "ZAP_SIMULATOR_URL")
+    }

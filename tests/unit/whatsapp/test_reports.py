@@ -1,0 +1,167 @@
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from service.domain.disconnects import Cause
+from service.pool import wire
+from service.whatsapp.ending import SAID_WHY, Ending
+from service.whatsapp.lines import LogLines
+from service.whatsapp.reports import Reports
+from service.whatsapp.unconfirmed import Unconfirmed
+from zap.v1 import event_pb2
+from zap.worker.v1 import frames_pb2
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def message(raw: bytes = b"") -> frames_pb2.Frame:
+    return frames_pb2.Frame(message_received=event_pb2.MessageReceived(raw=raw))
+
+
+def progress() -> frames_pb2.Frame:
+    return frames_pb2.Frame(progress=frames_pb2.Progress())
+
+
+def sending(reports: Reports, count: int, raw: bytes = b"") -> threading.Thread:
+    """Numbered frames from a thread of their own."""
+
+    def send() -> None:
+        for _ in range(count):
+            reports.send_numbered(message(raw))
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    return thread
+
+
+def read(connection: socket.socket) -> frames_pb2.Frame:
+    data = wire.receive(connection)
+    assert data is not None
+    return frames_pb2.Frame.FromString(data)
+
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+def test_only_what_must_not_be_lost_is_numbered_and_kept(pair: Pair) -> None:
+    unconfirmed = Unconfirmed()
+    reports = Reports(pair[1], unconfirmed)
+    reports.send_numbered(message())
+    reports.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
+    reports.send_numbered(message())
+    assert [read(pair[0]).number for _ in range(3)] == [1, 0, 2]
+    assert [kept.number for kept in unconfirmed.all()] == [1, 2]
+    unconfirmed.confirm(1)
+    assert [kept.number for kept in unconfirmed.all()] == [2]
+
+
+def test_every_frame_has_a_time(pair: Pair) -> None:
+    reports = Reports(pair[1], Unconfirmed())
+    reports.send_numbered(message())
+    assert read(pair[0]).time.seconds > 0
+
+
+def test_a_full_socket_makes_messages_wait_and_progress_vanish(pair: Pair) -> None:
+    reports = Reports(pair[1], Unconfirmed())
+    big = 50
+    writer = sending(reports, big, bytes(100_000))
+    while reports.offer(progress()):
+        pass
+    assert writer.is_alive()
+    seen: list[int] = []
+    while len(seen) < big:
+        if number := read(pair[0]).number:
+            seen.append(number)
+    assert seen == list(range(1, big + 1))
+    writer.join()
+
+
+def test_numbers_are_in_order_whoever_sends(pair: Pair) -> None:
+    reports = Reports(pair[1], Unconfirmed())
+    for _ in range(4):
+        sending(reports, 200, bytes(500))
+    assert [read(pair[0]).number for _ in range(800)] == list(range(1, 801))
+
+
+def test_without_a_node_messages_are_kept_and_nobody_waits(pair: Pair) -> None:
+    unconfirmed = Unconfirmed(most_frames=2)
+    reports = Reports(pair[1], unconfirmed)
+    pair[0].close()
+    for _ in range(10):
+        reports.send_numbered(message())
+    assert [kept.number for kept in unconfirmed.all()] == list(range(1, 11))
+
+
+def test_too_much_unconfirmed_makes_messages_wait_but_not_progress(pair: Pair) -> None:
+    unconfirmed = Unconfirmed(most_frames=2)
+    reports = Reports(pair[1], unconfirmed)
+    writer = sending(reports, 3)
+    assert [read(pair[0]).number for _ in range(2)] == [1, 2]
+    assert reports.offer(progress())
+    assert read(pair[0]).WhichOneof("body") == "progress"
+    assert writer.is_alive()
+    unconfirmed.confirm(1)
+    assert read(pair[0]).number == 3
+    writer.join()
+
+
+def test_many_bytes_count_as_too_much() -> None:
+    unconfirmed = Unconfirmed(most_bytes=10)
+    unconfirmed.add(1, bytes(10))
+    adding = threading.Thread(target=lambda: unconfirmed.add(2, b""), daemon=True)
+    adding.start()
+    assert len(unconfirmed.all()) == 1
+    unconfirmed.unbound()
+    adding.join()
+    assert len(unconfirmed.all()) == 2
+
+
+def test_the_first_cause_ends_the_process_and_nothing_follows_it(pair: Pair) -> None:
+    reports = Reports(pair[1], Unconfirmed())
+    left: list[int] = []
+    ending = Ending(reports, left.append)
+    ending.end(Cause.UNREACHABLE, "postgres://zap:hunter2@host refused")
+    ending.end(Cause.STOPPED)
+    assert left == [SAID_WHY]
+    ended = read(pair[0]).ended
+    assert (ended.cause, ended.detail) == ("UNREACHABLE", "postgres://[credentials]@host refused")
+    assert not reports.offer(progress())
+
+
+def test_a_vague_cause_gives_way_to_a_better_one(pair: Pair) -> None:
+    gone = threading.Event()
+    ending = Ending(Reports(pair[1], Unconfirmed()), lambda _: gone.set())
+    ending.end_soon(Cause.PAIRING_INTERRUPTED)
+    ending.end(Cause.CLIENT_OUTDATED)
+    assert gone.wait(5)
+    assert read(pair[0]).ended.cause == "CLIENT_OUTDATED"
+
+
+def test_a_vague_cause_is_good_enough_if_no_other_comes(pair: Pair) -> None:
+    gone = threading.Event()
+    Ending(Reports(pair[1], Unconfirmed()), lambda _: gone.set()).end_soon(Cause.PAIRING_INTERRUPTED)
+    assert gone.wait(5)
+    assert read(pair[0]).ended.cause == "PAIRING_INTERRUPTED"
+
+
+def test_lines_that_were_dropped_are_counted() -> None:
+    taken: list[frames_pb2.Frame] = []
+    has_room = [True, False, False, True]
+
+    def offer(frame: frames_pb2.Frame) -> bool:
+        taken.append(frame)
+        return has_room[len(taken) - 1]
+
+    lines = LogLines(offer)
+    for level in ("INFO", "WARN", "ERROR", "DEBUG"):
+        lines.write(level, "whatsmeow.Client", "from 491700000001")
+    assert taken[0].log_line == frames_pb2.LogLine(level="info", logger="whatsmeow.Client", message="from …01")
+    assert taken[1].log_line.level == "warning"
+    assert taken[3].log_line.message == "from …01 (2 lines before this one were dropped)"
