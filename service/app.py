@@ -165,27 +165,28 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Node:
     pool = await _pool(settings, urls, stack)
     await migrate(urls.database, pool.prepare_store)
 
-    times = settings.lease_times
+    quick = f"{settings.lease_times.renew_timeout:.3f}s"
     name = f"zap-service/{settings.node_id}"
-    quick = f"{times.renew_timeout:.3f}s"
+    hurry = {"statement_timeout": quick, "lock_timeout": quick}
     database = await _open(stack, urls.database, name, DATABASE_CONNECTIONS, {})
-    renewals = await _open(
-        stack, urls.database, f"{name}/leases", 1, {"statement_timeout": quick, "lock_timeout": quick}
-    )
-
+    renewals = await _open(stack, urls.database, f"{name}/leases", 1, hurry)
     hub = WakeupHub()
     bus = RedisBus(urls.redis, hub, to_json)
     stack.push_async_callback(bus.close)
+    return _wire(settings, database, renewals, pool, bus, hub)
 
+
+def _wire(
+    settings: Settings, database: Database, renewals: Database, pool: Pool, bus: RedisBus, hub: WakeupHub
+) -> Node:
+    """What runs, on what is open."""
     registry = CollectorRegistry()
     metrics = NodeMetrics(registry)
-    metrics.watch("zap_events_dropped", "Live events dropped while Redis was away.", lambda: bus.dropped)
     publisher = MeasuredPublisher(bus, metrics)
-
-    incarnation = uuid4()
     sessions = PostgresSessions(database, encode_payload)
     leases = MeasuredLeases(PostgresLeases(database, renewals), metrics)
     messages = PostgresMessages(database)
+    times, incarnation = settings.lease_times, uuid4()
     ports = RunnerPorts(
         owned=PostgresOwnedSessions(database, encode_payload),
         leases=leases,
@@ -196,6 +197,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Node:
         times=times,
     )
     roster = Roster(incarnation, ports)
+    metrics.watch("zap_events_dropped", "Live events dropped while Redis was away.", lambda: bus.dropped)
     metrics.watch("zap_sessions_owned", "Sessions that this node owns.", lambda: len(roster))
     metrics.watch("zap_sessions_connected", "Those of them that are connected.", lambda: roster.connected)
     keeper = Keeper(leases, incarnation, times, lambda: iter(roster))

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import grpc
 import psutil
@@ -82,12 +82,12 @@ class ServiceProcess:
     @property
     def sessions(self) -> "SessionServiceAsyncStub":
         """SessionService on this node."""
-        return session_pb2_grpc.SessionServiceStub(self.channel)  # type: ignore[return-value]
+        return session_pb2_grpc.SessionServiceStub(self.channel)
 
     @property
     def messages(self) -> "MessageServiceAsyncStub":
         """MessageService on this node."""
-        return message_pb2_grpc.MessageServiceStub(self.channel)  # type: ignore[return-value]
+        return message_pb2_grpc.MessageServiceStub(self.channel)
 
     @property
     def channel(self) -> grpc.aio.Channel:
@@ -166,7 +166,8 @@ class ServiceProcess:
         return self._output.read().decode(errors="replace")
 
     async def _serving(self) -> bool:
-        stub = health_pb2_grpc.HealthStub(self.channel)
+        # Its stubs have no attributes.
+        stub: Any = health_pb2_grpc.HealthStub(self.channel)
         try:
             answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=1)
         except grpc.aio.AioRpcError:

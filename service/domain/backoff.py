@@ -3,7 +3,7 @@
 FIRST = 1.0
 CAP = 60.0
 STEADY = 30.0
-"""Seconds of being connected after which earlier failures are forgotten: or connecting and dying would be a tight loop."""
+"""Seconds of being connected after which earlier failures are forgotten, or connecting and dying were a tight loop."""
 
 
 def backoff(failures: int, jitter: float) -> float:

@@ -1,4 +1,4 @@
-"""One neonize client in a process of its own, told what to do in lines of JSON and telling what it sees in the same way.
+"""One neonize client in a process of its own, told what to do and telling what it sees in lines of JSON.
 
 Usage: ``python -m tests.e2e.neonize_client STORE`` with the simulator's environment (`SimulatorProcess.environment`).
 """

@@ -19,7 +19,7 @@ async def pair(node: ServiceProcess, simulator: SimulatorControl, session_id: st
     """From nothing to CONNECTED; the device's address."""
     await node.create(session_id)
     link = await simulator.scan(phone, await node.first_code(session_id))
-    if link.outcome != "paired":
+    if link.outcome != "paired" or link.jid is None:
         raise AssertionError(f"the scan ended as {link}")
     await node.wait_state(session_id, State.STATE_CONNECTED)
     return link.jid

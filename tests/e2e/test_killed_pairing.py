@@ -1,20 +1,19 @@
-"""Everything killed at each step of a pairing: never credentials that no session owns, never a QR for who is paired."""
+"""Everything killed at each step of a pairing: no credentials that nobody owns, no QR code for who is paired."""
 
 import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
 
-import asyncpg
 import pytest
 
 from tests.e2e.people import new_phone
+from tests.e2e.sql import Sql
 from tests.service_process import ServiceProcess, State
 from tests.simulator.control import SimulatorControl
 from tests.simulator.views import LinkView
 from zap.v1 import session_pb2
 
-Sql = asyncpg.Connection
 Step = Callable[[ServiceProcess, SimulatorControl, Sql, str, str], Awaitable[asyncio.Task[LinkView] | None]]
 
 

@@ -18,7 +18,10 @@ from tests.simulator.process import SimulatorProcess
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _ROOT = Path(__file__).resolve().parents[2]
-_PATCH = "import neonize.client, sys; from tests.simulator.preload import aim; aim(dict([a.split('=', 1) for a in sys.argv[1:]]))"
+_PATCH = (
+    "import neonize.client, sys; from tests.simulator.preload import aim;"
+    " aim(dict([a.split('=', 1) for a in sys.argv[1:]]))"
+)
 _UPGRADE = (
     b"GET /ws/chat HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"

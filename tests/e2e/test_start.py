@@ -1,4 +1,4 @@
-"""What whoever starts the service is told when something is wrong: one sentence that names the setting, no stack trace."""
+"""What a start is told when something is wrong: one sentence that names the setting, no stack trace."""
 
 import asyncio
 import os

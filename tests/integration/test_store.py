@@ -62,11 +62,11 @@ class Store:
 
     async def execute(self, sql: str, *arguments: object) -> None:
         async with self.database.transaction() as connection:
-            await connection._raw.execute(sql, *arguments)  # noqa: SLF001 - the test's own SQL
+            await connection._raw.execute(sql, *arguments)
 
     async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
         async with self.database.transaction() as connection:
-            rows: list[asyncpg.Record] = await connection._raw.fetch(sql, *arguments)  # noqa: SLF001 - as above
+            rows: list[asyncpg.Record] = await connection._raw.fetch(sql, *arguments)
             return rows
 
 

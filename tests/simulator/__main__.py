@@ -10,6 +10,7 @@ import logging
 import os
 import resource
 import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -79,7 +80,8 @@ async def _serve(arguments: argparse.Namespace, directory: Path) -> None:
     await site.start()
     host, port = runner.addresses[0][:2]
     addresses.control = f"http://{host}:{port}"
-    print(json.dumps(to_json(addresses)), flush=True)
+    sys.stdout.write(f"{json.dumps(to_json(addresses))}\n")
+    sys.stdout.flush()
     watch = asyncio.create_task(_stop_with_parent(stop)) if arguments.die_with_parent else None
     await stop.wait()
     if watch is not None:

@@ -85,7 +85,7 @@ def node(tag: str, attrs: Attrs | None = None, *content: Node | bytes) -> Node:
     if len(content) == 1 and isinstance(content[0], bytes):
         return Node(tag, kept, content[0])
     children = [child for child in content if isinstance(child, Node)]
-    return Node(tag, kept, children if children else None)
+    return Node(tag, kept, children or None)
 
 
 def encode(stanza: Node) -> bytes:
@@ -189,7 +189,7 @@ class _Reader:
             return self._binary(mark)
         return str(self._value(mark)).encode()
 
-    def _value(self, mark: int) -> Value:
+    def _value(self, mark: int) -> Value:  # noqa: PLR0911 - one for each kind of value
         if mark == _LIST_EMPTY:
             return ""
         if mark < _DICTIONARY_0:

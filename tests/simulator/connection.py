@@ -15,7 +15,7 @@ from tests.simulator.schemas import ClientPayload
 from tests.simulator.transport import ConnectionEnded, FrameStream
 
 HANDSHAKE_DEADLINE = 30.0
-#: A client reads the reason of an end and the end itself on different paths; closed at once, the end wins and it reconnects.
+#: A client reads the reason of an end and the end itself on different paths; closed at once, the end wins.
 GRACE = 0.25
 _COMPRESSED = 2
 

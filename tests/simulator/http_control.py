@@ -121,38 +121,41 @@ class ControlInterface:
     def application(self) -> web.Application:
         """The aiohttp application."""
         application = web.Application(middlewares=[_errors_as_json])
-        routes = application.router
-        routes.add_get("/addresses", self._show_addresses)
-        routes.add_get("/state", self._show_state)
-        routes.add_get("/phones", self._list_phones)
-        routes.add_post("/phones", self._create_phone)
-        routes.add_get("/phones/{pn}", self._show_phone)
-        routes.add_patch("/phones/{pn}", self._change_phone)
-        routes.add_post("/phones/{pn}/scan", self._scan)
-        routes.add_post("/phones/{pn}/type-code", self._type_code)
-        routes.add_get("/phones/{pn}/inbox", self._show_inbox)
-        routes.add_get("/phones/{pn}/messages", self._show_sent)
-        routes.add_post("/phones/{pn}/messages", self._write)
-        routes.add_post("/phones/{pn}/read", self._mark_read)
-        routes.add_get("/devices", self._list_devices)
-        routes.add_get("/devices/{jid}", self._show_device)
-        routes.add_post("/devices/drop", self._drop)
-        routes.add_post("/devices/kick", self._kick)
-        routes.add_post("/devices/replace", self._replace)
-        routes.add_post("/devices/ban", self._ban)
-        routes.add_post("/devices/log-out", self._log_out)
-        routes.add_post("/devices/receipt", self._send_receipt)
-        routes.add_post("/faults/fail-logins", self._fail_logins)
-        routes.add_post("/faults/refuse-connections", self._refuse_connections)
-        routes.add_post("/faults/drop-before-ack", self._drop_before_ack)
-        routes.add_post("/faults/mute-keepalives", self._mute_keepalives)
-        routes.add_post("/faults/hold-queries", self._hold_queries)
-        routes.add_post("/faults/release-queries", self._release_queries)
-        routes.add_post("/faults/latency", self._set_latency)
-        routes.add_post("/faults/qr-refs", self._set_qr_refs)
-        routes.add_delete("/faults", self._clear_faults)
-        routes.add_post("/steps/{step}/hold", self._hold)
-        routes.add_post("/steps/{step}/release", self._release)
+        application.add_routes(
+            [
+                web.get("/addresses", self._show_addresses),
+                web.get("/state", self._show_state),
+                web.get("/phones", self._list_phones),
+                web.post("/phones", self._create_phone),
+                web.get("/phones/{pn}", self._show_phone),
+                web.patch("/phones/{pn}", self._change_phone),
+                web.post("/phones/{pn}/scan", self._scan),
+                web.post("/phones/{pn}/type-code", self._type_code),
+                web.get("/phones/{pn}/inbox", self._show_inbox),
+                web.get("/phones/{pn}/messages", self._show_sent),
+                web.post("/phones/{pn}/messages", self._write),
+                web.post("/phones/{pn}/read", self._mark_read),
+                web.get("/devices", self._list_devices),
+                web.get("/devices/{jid}", self._show_device),
+                web.post("/devices/drop", self._drop),
+                web.post("/devices/kick", self._kick),
+                web.post("/devices/replace", self._replace),
+                web.post("/devices/ban", self._ban),
+                web.post("/devices/log-out", self._log_out),
+                web.post("/devices/receipt", self._send_receipt),
+                web.post("/faults/fail-logins", self._fail_logins),
+                web.post("/faults/refuse-connections", self._refuse_connections),
+                web.post("/faults/drop-before-ack", self._drop_before_ack),
+                web.post("/faults/mute-keepalives", self._mute_keepalives),
+                web.post("/faults/hold-queries", self._hold_queries),
+                web.post("/faults/release-queries", self._release_queries),
+                web.post("/faults/latency", self._set_latency),
+                web.post("/faults/qr-refs", self._set_qr_refs),
+                web.delete("/faults", self._clear_faults),
+                web.post("/steps/{step}/hold", self._hold),
+                web.post("/steps/{step}/release", self._release),
+            ]
+        )
         return application
 
     # --- the simulator as a whole

@@ -1,7 +1,7 @@
 """Aim the real neonize at a simulator: called in each session process, before its first connect.
 
-``ZAP_WORKER_PRELOAD=tests.simulator.preload:aim``. The wheel's file is not touched; two constants are overwritten in the
-memory of this process, after neonize has loaded its Go library:
+``ZAP_WORKER_PRELOAD=tests.simulator.preload:aim``. The wheel's file is not touched; two constants are overwritten in
+the memory of this process, after neonize has loaded its Go library:
 
 - the public key that signs WhatsApp's Noise certificates, with the simulator's (``SIMULATOR_NOISE_ROOT``, hex);
 - WhatsApp's WebSocket URL, with the simulator's (``SIMULATOR_URL``), unless clients come in through the proxy.

@@ -25,7 +25,7 @@ class Router:
         self._ledger = ledger
 
     def message(self, sender: Device, stanza: Node) -> bool:
-        """Deliver a message; False if it was not encrypted for exactly the devices that its addressee and sender have."""
+        """Deliver a message; False if it was not encrypted for exactly the devices of its addressee and sender."""
         to = stanza.jid("to")
         recipient = self._directory.account(to)
         if to is None or recipient is None:

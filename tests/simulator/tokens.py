@@ -1,8 +1,8 @@
 """The token dictionaries of WhatsApp's binary XML, read out of the installed neonize library.
 
 The client writes frequent words as one or two bytes. Which words those are belongs to the wheel under test, so they are
-read from it: the dictionaries are arrays of Go strings, and in a shared library the pointer of every string is a relocation.
-Nothing is loaded or executed, and nothing is copied into this repository.
+read from it: the dictionaries are arrays of Go strings, and in a shared library the pointer of every string is a
+relocation. Nothing is loaded or executed, and nothing is copied into this repository.
 """
 
 from __future__ import annotations
@@ -87,9 +87,10 @@ class _Library:
         for index in range(count):
             kind, at, length = self._unpack("<4xI16xQQ", offset + index * size)
             if kind == 4:  # SHT_RELA
-                for place, info, target in struct.iter_unpack("<QQq", self._image[at : at + length]):
-                    if info & 0xFFFFFFFF in _RELATIVE_RELOCATIONS:
-                        pointers[place] = target
+                entries = struct.iter_unpack("<QQq", self._image[at : at + length])
+                pointers.update(
+                    (place, target) for place, info, target in entries if info & 0xFFFFFFFF in _RELATIVE_RELOCATIONS
+                )
         return pointers
 
     def _array_with(self, first: str, second: str) -> int:

@@ -1,4 +1,4 @@
-"""From a TCP stream to WhatsApp's frames: the WebSocket upgrade, its messages, and the length-prefixed frames in them."""
+"""From a TCP stream to WhatsApp's frames: the WebSocket upgrade, its messages, the length-prefixed frames in them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Protocol-buffer wire format as typed dataclasses.
 
-The simulator speaks a dozen small messages, some of WhatsApp's and some of Signal's. Declaring them here costs less than
-importing neonize's generated modules, which bring the client (and with it the Go library) into the server's process.
+The simulator speaks a dozen small messages, some of WhatsApp's and some of Signal's. Declaring them here costs less
+than importing neonize's generated modules, which bring the client and the Go library into the server's process.
 """
 
 from __future__ import annotations
