@@ -13,7 +13,6 @@ It dies with the node. Its children do not die with it: they end when their own 
 """
 
 import argparse
-import contextlib
 import ctypes
 import fcntl
 import os
@@ -43,7 +42,6 @@ def main() -> int:
     connection = socket.socket(fileno=arguments.socket)
     os.set_inheritable(arguments.socket, False)  # noqa: FBT003
     loader.import_without_library()
-    _reap_shells()
     wire.send_packet(connection, wire.Packet("ready", {"pid": os.getpid()}))
     Zygote(connection).run()
     return 0
@@ -54,13 +52,6 @@ def _die_with(node: int) -> None:
     if os.getppid() != node:
         # It died before the request to die with it was made.
         sys.exit(0)
-
-
-def _reap_shells() -> None:
-    """What neonize's imports ran to look for libraries is dead by now, and would be a zombie as long as we live."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG) != (0, 0):
-            continue
 
 
 @dataclass

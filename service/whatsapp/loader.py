@@ -38,6 +38,7 @@ def import_without_library() -> None:
         importlib.import_module("service.whatsapp.process")
     _forbid_downloads()
     _ask_once()
+    _reap_shells()
     if not _holders():
         raise LoaderError(f"no module of neonize has a place for the library ({_PLACE})")
     threads = len(list(Path("/proc/self/task").iterdir()))
@@ -101,6 +102,13 @@ def _forbid_downloads() -> None:
     vars(sys.modules["neonize.download"])["download"] = refuse
 
 
+def _reap_shells() -> None:
+    """neonize does not wait for the shells that it runs; each would stay a zombie of the zygote's for ever."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+
+
 def _ask_once() -> None:
     """Have neonize ask the machine here and not in each child: for the library's name, with a shell, and for an ffmpeg.
 
@@ -109,8 +117,4 @@ def _ask_once() -> None:
     platform = vars(sys.modules["neonize.utils.platform"])
     platform["generated_name"] = functools.cache(platform["generated_name"])
     platform["generated_name"]()
-    # It does not wait for its shell, which would stay a zombie of the zygote's for ever.
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            os.waitpid(-1, 0)
     vars(sys.modules["neonize.utils.ffmpeg"])["_ffmpeg_checked"] = True

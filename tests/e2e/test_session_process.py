@@ -23,7 +23,7 @@ from service.domain.observations import (
     ReceiptReceived,
 )
 from service.pool.pool import Pool, PoolSettings, StoreNotPrepared
-from service.ports import CallFailed
+from service.ports import CallFailed, StartOrder
 from tests.e2e.session_processes import Watched, eventually, pair, start
 from tests.simulator.process import PRELOAD, SimulatorProcess
 
@@ -336,3 +336,27 @@ async def _show_code(pool: Pool, simulator: SimulatorProcess, pn: str) -> tuple[
     watched = await start(pool)
     code, _ = await watched.expect(CodeShown)
     return watched, code
+
+
+async def test_a_session_goes_through_its_proxy(simulator: SimulatorProcess, database_url: str) -> None:
+    through = simulator.environment(through_proxy=True)
+    proxy = through.pop("HTTPS_PROXY")
+    pool = Pool(PoolSettings(database_url, proxy_url="http://127.0.0.1:9", preload=PRELOAD), {**os.environ, **through})
+    try:
+        await pool.prepare_store()
+        until = time.monotonic() + 60
+        proxied = Watched(await pool.start(StartOrder("one", 1, "", proxy, until)))
+        await proxied.expect(CodeShown)
+        # Without one of its own it takes the default, at which nobody listens.
+        refused = Watched(await pool.start(StartOrder("two", 1, "", "", until)))
+        assert (await refused.ended()).cause is Cause.UNREACHABLE
+    finally:
+        await pool.close()
+
+
+async def test_a_fault_in_go_is_told_in_go_s_words(pool: Pool) -> None:
+    # A device that is not in the store is a nil in neonize's Go code (fact 5); the core never orders that.
+    watched = await start(pool, jid="491799999999:1@s.whatsapp.net")
+    ended = await watched.ended()
+    assert ended.cause is Cause.PROCESS_DIED
+    assert "nil pointer dereference" in ended.detail

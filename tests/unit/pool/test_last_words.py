@@ -67,11 +67,11 @@ def test_no_secret_is_in_the_environment_of_the_zygote() -> None:
         "ZAP_WHATSAPP_DATABASE_URL": "secret",
         "ZAP_NODE_SECRET": "secret",
         "ZAP_AUTH_TOKEN": "secret",
-        "ZAP_SIMULATOR_URL": "ws://127.0.0.1:1",
+        "SIMULATOR_URL": "ws://127.0.0.1:1",
     }
     environment = environment_for(base)
     assert "secret" not in environment.values()
     assert environment["SPHINX"] == "1"
     assert environment.items() >= {
-        (key, base[key]) for key in ("PATH", "SSL_CERT_FILE", "https_proxy", "ZAP_SIMULATOR_URL")
+        (key, base[key]) for key in ("PATH", "SSL_CERT_FILE", "https_proxy", "SIMULATOR_URL")
     }

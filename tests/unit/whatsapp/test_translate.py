@@ -173,7 +173,7 @@ def receipt(kind: Any) -> neonize.Receipt:
         (neonize.Receipt.PLAYED, event_pb2.Receipt.KIND_PLAYED),
     ],
 )
-def test_a_receipt_says_how_far_messages_came(kind: int, expected: "event_pb2.Receipt.Kind.ValueType") -> None:
+def test_a_receipt_says_how_far_messages_came(kind: int, expected: Any) -> None:
     frame = translate.receipt(receipt(kind))
     assert frame is not None
     assert frame.receipt == event_pb2.Receipt(message_ids=["A", "B"], kind=expected, chat=CHAT, sender=SENDER)
