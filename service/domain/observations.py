@@ -1,7 +1,7 @@
 """What a session process reports, as values. What must not be lost carries the frame's number."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from service.domain.disconnects import Cause
 
@@ -12,6 +12,7 @@ class CodeShown:
 
     text: str = field(repr=False)
     position: int
+    lifetime: timedelta
 
 
 @dataclass(frozen=True)

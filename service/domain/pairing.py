@@ -55,11 +55,6 @@ class PairingEnded:
 PairingStep = ShownCode | PairingEnded
 
 
-def code_expiry(position: int, shown: datetime) -> datetime:
-    """When the code at this position (from 1), shown at this moment, ceases to be accepted."""
-    return shown + (FIRST_CODE_LIFETIME if position <= 1 else NEXT_CODE_LIFETIME)
-
-
 def identity_of(qr_text: str) -> bytes:
     """The companion's identity public key (32 bytes): the third field of a QR text, after the URL's ``#`` if any.
 

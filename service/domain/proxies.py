@@ -60,7 +60,7 @@ def _split(url: str) -> SplitResult:
 
 def _check_host(parts: SplitResult) -> None:
     host = parts.hostname or ""
-    if ":" in host:
+    if ":" in host or "[" in parts.netloc:
         # urlsplit takes anything between brackets; only an address belongs there.
         try:
             ipaddress.IPv6Address(host.partition("%")[0])

@@ -54,7 +54,7 @@ def _receipt(body: event_pb2.Receipt) -> domain.ReceiptReceived:
 
 
 _TRANSLATIONS: dict[str, Callable[[Any], domain.Observation]] = {
-    "code_shown": lambda body: domain.CodeShown(body.text, body.position),
+    "code_shown": lambda body: domain.CodeShown(body.text, body.position, body.lifetime.ToTimedelta()),
     "device_saved": lambda body: domain.DeviceSaved(body.jid, body.lid, body.platform),
     "connected": lambda body: domain.Connected(body.jid, body.lid, body.push_name),
     "disconnected": lambda _: domain.Disconnected(),

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from service.domain.disconnects import Cause
-from service.domain.errors import Unavailable
 from service.domain.observations import Ended
 from service.pool import dsn
 from service.pool.process import Process
@@ -22,10 +21,8 @@ _OVERDUE_SECONDS = 2.0
 _NANOSECONDS = 1_000_000_000
 
 
-class StoreNotPrepared(Unavailable):
+class StoreNotPrepared(Exception):
     """whatsmeow could not make or upgrade its tables; no session can be started."""
-
-    reason = "WHATSAPP_STORE_NOT_PREPARED"
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from service.domain.disconnects import Cause
 from service.domain.errors import LeaseLost, NotFound, Unavailable
 from service.domain.events import Event, NewEvent
 from service.domain.lease import Lease, LeaseTimes
-from service.domain.pairing import PairingCode, code_expiry, identity_of
+from service.domain.pairing import PairingCode, identity_of
 from service.domain.records import Account, MessageState
 from service.domain.session import Condition, Directive, Input, ProcessStarted, State, Transition, reduce
 from service.ports import (
@@ -254,7 +254,7 @@ class Runner:
         return None
 
     async def _show(self, lease: Lease, shown: seen.CodeShown, when: datetime) -> None:
-        code = PairingCode(shown.text, shown.position, code_expiry(shown.position, when))
+        code = PairingCode(shown.text, shown.position, when + shown.lifetime)
         identity = identity_of(shown.text)
         self._tell(await self._until_written(lambda: self._ports.owned.show_code(lease, code, identity)))
 

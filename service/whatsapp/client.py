@@ -77,8 +77,8 @@ class Client:
             new_device=not start.jid,
         )
         self._replace_callbacks()
-        # A request for a passkey is seen in stanzas that the library logs and nowhere else; only a pairing can get one.
-        neonize.client.log.setLevel(logging.INFO if start.jid else logging.DEBUG)
+        # Go is given this logger's level: below INFO it would write down every stanza.
+        neonize.client.log.setLevel(logging.INFO)
 
     def _replace_callbacks(self) -> None:
         client = self._client

@@ -16,7 +16,7 @@ from neonize.proto import Neonize_pb2 as neonize
 
 from service.domain.disconnects import Cause
 from service.pool import wire
-from service.whatsapp import errors, login_status, passkeys, translate
+from service.whatsapp import errors, login_status, translate
 from service.whatsapp.calls import Calls
 from service.whatsapp.client import Callbacks, Client
 from service.whatsapp.ending import NODE_GONE, Ending
@@ -122,7 +122,9 @@ class Session:
     # --- what the library says
 
     def _on_code(self, text: str) -> None:
-        code = frames_pb2.CodeShown(text=text, position=self._codes.show())
+        position, lifetime = self._codes.show(text)
+        code = frames_pb2.CodeShown(text=text, position=position)
+        code.lifetime.FromTimedelta(lifetime)
         self._reports.send(frames_pb2.Frame(code_shown=code))
         self._code_shown.set()
 
@@ -131,10 +133,7 @@ class Session:
             self._ending.end_soon(cause, f"pairing: {status}")
 
     def _on_log_line(self, level: str, logger: str, line: str) -> None:
-        if not self._device_saved and passkeys.is_request(logger, line):
-            self._ending.end(Cause.PASSKEY_REQUIRED)
-        if level.upper() != "DEBUG":
-            self._lines.write(level, f"whatsmeow.{logger}", line)
+        self._lines.write(level, f"whatsmeow.{logger}", line)
 
     def _on_event(self, event: Any) -> None:
         match event:

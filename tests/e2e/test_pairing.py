@@ -1,6 +1,7 @@
 """Pairing as its viewers see it: every outcome, late and many viewers, and nothing secret left anywhere."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -125,6 +126,22 @@ async def test_codes_rotate_and_one_that_nobody_scans_times_out(
     session = await node.status("anna")
     assert (session.state, session.desired_state) == (State.STATE_UNPAIRED, INACTIVE)
     await assert_nothing_runs(node, sql, "anna")
+
+
+async def test_a_code_whose_secret_is_retired_is_replaced(node: ServiceProcess, simulator: SimulatorControl) -> None:
+    phone = await new_phone(simulator, "Anna")
+    await node.create("anna")
+    texts: list[str] = []
+    async with asyncio.timeout(30), contextlib.aclosing(node.qr_updates("anna")) as updates:
+        async for update in updates:
+            if update.HasField("code"):
+                texts.append(update.code.text)
+                assert update.code.position == 1
+                link = await simulator.scan(phone, update.code.text, "refresh" if len(texts) == 1 else "none")
+                assert link.outcome == ("code-refreshed" if len(texts) == 1 else "paired")
+    assert update.outcome == session_pb2.PAIRING_OUTCOME_PAIRED
+    assert len(set(texts)) == 2
+    await node.wait_state("anna", State.STATE_CONNECTED)
 
 
 async def test_a_connection_lost_while_codes_are_shown_brings_new_ones(

@@ -51,7 +51,7 @@ EVERY_INPUT: tuple[Input, ...] = (
     Restart(),
     ProcessStarted(),
     LOGIN,
-    seen.CodeShown("text", 1),
+    seen.CodeShown("text", 1, timedelta(seconds=60)),
     seen.DeviceSaved("49:1@s.whatsapp.net", "", "android"),
     seen.Disconnected(),
     seen.KeepAliveTimeout(1),

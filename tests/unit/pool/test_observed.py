@@ -1,6 +1,7 @@
 import datetime
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from service.domain import observations as domain
@@ -22,8 +23,8 @@ def stamp(moment: datetime.datetime = MOMENT) -> Timestamp:
     ("frame", "expected"),
     [
         (
-            frames_pb2.Frame(code_shown=frames_pb2.CodeShown(text="2@x", position=2)),
-            domain.CodeShown("2@x", 2),
+            frames_pb2.Frame(code_shown=frames_pb2.CodeShown(text="2@x", position=2, lifetime=Duration(seconds=20))),
+            domain.CodeShown("2@x", 2, datetime.timedelta(seconds=20)),
         ),
         (
             frames_pb2.Frame(device_saved=frames_pb2.DeviceSaved(jid="1:2@s", lid="3@lid", platform="android")),

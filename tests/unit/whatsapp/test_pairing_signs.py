@@ -1,10 +1,11 @@
-"""The signs from which the end of a pairing is read: one word of the library's, and lines of its log."""
+"""How long codes are good, and what the library's one word about the end of a pairing means."""
+
+from datetime import timedelta
 
 import pytest
 
 from service.domain.disconnects import Cause
 from service.whatsapp.login_status import CodesShown, cause_of
-from service.whatsapp.passkeys import is_request
 
 
 class Clock:
@@ -30,7 +31,7 @@ def test_a_timeout_is_one_only_when_the_last_code_is_over(codes: int, seconds: f
     clock = Clock()
     shown = CodesShown(clock)
     for position in range(codes):
-        assert shown.show() == position + 1
+        assert shown.show(f"https://wa.me/x#2@ref{position},a,b,secret,6")[0] == position + 1
     clock.now += seconds
     assert cause_of("timeout", shown) is cause
 
@@ -39,6 +40,7 @@ def test_a_timeout_is_one_only_when_the_last_code_is_over(codes: int, seconds: f
     ("status", "cause"),
     [
         ("error", Cause.SCAN_REJECTED),
+        ("passkey-request", Cause.PASSKEY_REQUIRED),
         ("err-client-outdated", Cause.CLIENT_OUTDATED),
         ("err-unexpected-state", Cause.PAIRING_REFUSED),
         ("success", None),
@@ -49,17 +51,15 @@ def test_the_other_words_are_what_they_say(status: str, cause: Cause | None) -> 
     assert cause_of(status, CodesShown()) is cause
 
 
-@pytest.mark.parametrize(
-    ("logger", "line", "expected"),
-    [
-        ("Client/Recv", '<notification from="s.whatsapp.net" id="1" type="passkey_prologue_request"/>', True),
-        ("Client/Recv", '<notification id="1"><passkey_request_options>{}</passkey_request_options>', True),
-        ("Client", "Failed to parse passkey notification: x", True),
-        ("Client/Recv", '<message id="1" type="text"><enc>passkey</enc></message>', False),
-        ("Client/Recv", '<notification type="devices"/>', False),
-        ("Client/Send", '<iq type="result"/>', False),
-        ("Client", "Frame websocket connected", False),
-    ],
-)
-def test_a_request_for_a_passkey_is_seen_in_the_log(logger: str, line: str, expected: bool) -> None:
-    assert is_request(logger, line) is expected
+def test_the_first_code_is_good_for_a_minute_and_so_is_one_whose_secret_was_renewed() -> None:
+    clock = Clock()
+    shown = CodesShown(clock)
+    minute, short = timedelta(seconds=60), timedelta(seconds=20)
+    assert shown.show("https://wa.me/x#2@one,a,b,secret,6") == (1, minute)
+    clock.now += 50
+    assert shown.show("https://wa.me/x#2@one,a,b,another secret,6") == (1, minute)
+    clock.now += 50
+    assert not shown.used_up
+    assert shown.show("https://wa.me/x#2@two,a,b,another secret,6") == (2, short)
+    clock.now += 20
+    assert shown.used_up

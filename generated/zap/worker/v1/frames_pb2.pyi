@@ -6,6 +6,7 @@ What a node and one of its session processes say to each other over a Unix socke
 """
 
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from zap.v1 import event_pb2 as _event_pb2
@@ -303,7 +304,7 @@ class Frame(_message.Message):
     """1, 2, 3, … for what must not be lost: kept by the process until confirmed. 0 for all else."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When the process saw it."""
+        """When the process saw it; of messages and receipts, when WhatsApp says that they were sent."""
 
     @_builtins.property
     def progress(self) -> Global___Progress:
@@ -446,19 +447,25 @@ class CodeShown(_message.Message):
 
     TEXT_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    LIFETIME_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Its text."""
     position: _builtins.int
-    """1 for the first one of this process."""
+    """1 for the first one of this process. A code whose secret was renewed keeps its position."""
+    @_builtins.property
+    def lifetime(self) -> _duration_pb2.Duration:
+        """How long it is good from now on."""
+
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         position: _builtins.int = ...,
+        lifetime: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lifetime", b"lifetime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lifetime", b"lifetime", "position", b"position", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
