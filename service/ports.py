@@ -215,6 +215,9 @@ class LeaseStore(Protocol):
     async def release(self, session_id: str, incarnation: UUID) -> None:
         """Give a session up; nothing happens if it is not this incarnation's any more."""
 
+    async def release_all(self, incarnation: UUID) -> None:
+        """Give up everything this incarnation holds. Only when no process of any of it runs."""
+
     async def unwanted(self, incarnation: UUID) -> Sequence[str]:
         """Sessions this incarnation holds that nobody wants any more, or that were deleted."""
 

@@ -1,6 +1,7 @@
 """Brings what is owned here into line with what is wanted: claims what is due and nobody's, stops what is unwanted."""
 
 import asyncio
+import functools
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -98,7 +99,8 @@ class Reconciler:
         self._ttl = ttl
         self._limit = limit
         self._pace = Pace(rate)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._draining = False
 
     async def run(self) -> None:
         """For ever: look, then wait for a hint, for the next session to become due, or for the poll."""
@@ -121,28 +123,44 @@ class Reconciler:
         return POLL if due is None else max(0.0, min(POLL, due))
 
     async def drain(self) -> None:
-        """Every session steps down; returns when all have been released or lost."""
+        """Every session steps down; returns when all have been released or lost. `run` must have ended."""
+        self._draining = True
         for runner in self._holdings.all():
             runner.step_down()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks.values())
+        try:
+            # A claim whose answer never reached us is ours as well, and nobody runs it.
+            await self._leases.release_all(self._incarnation)
+        except Unavailable as error:
+            log.warning("Leases are left to run out.", cause=error.message)
 
     async def _claim(self) -> None:
-        free = min(self._limit - len(self._holdings), self._pace.available())
+        free = min(self._limit - len(self._tasks), self._pace.available())
         if free <= 0:
             return
         claimed = await self._leases.claim(self._incarnation, self._node, self._ttl, free)
         self._pace.spend(len(claimed))
         for session_id in claimed:
-            task = asyncio.create_task(self._run(self._holdings.add(session_id)))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            # A session that was just released here can be claimed before its runner has quite ended.
+            before = self._tasks.get(session_id)
+            task = self._tasks[session_id] = asyncio.create_task(self._run(session_id, before))
+            task.add_done_callback(functools.partial(self._forget, session_id))
 
-    async def _run(self, runner: Runs) -> None:
+    async def _run(self, session_id: str, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait((before,))
+        if self._draining:
+            return
+        runner = self._holdings.add(session_id)
         try:
             await runner.run()
         except Exception:
-            log.exception("A session's runner failed; the session is taken up anew.", session_id=runner.session_id)
+            log.exception("A session's runner failed; the session is taken up anew.", session_id=session_id)
         finally:
-            self._holdings.remove(runner.session_id)
-            self._wakeups.wake(runner.session_id)
+            self._holdings.remove(session_id)
+            self._wakeups.wake(session_id)
+
+    def _forget(self, session_id: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(session_id) is task:
+            del self._tasks[session_id]

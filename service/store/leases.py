@@ -52,6 +52,11 @@ class PostgresLeases:
         async with self._database.transaction() as connection:
             await connection.run("release_lease", session_id, incarnation)
 
+    async def release_all(self, incarnation: UUID) -> None:
+        """Give up everything this incarnation holds. Only when no process of any of it runs."""
+        async with self._database.transaction() as connection:
+            await connection.run("release_all_leases", incarnation)
+
     async def unwanted(self, incarnation: UUID) -> Sequence[str]:
         """Sessions this incarnation holds that nobody wants any more, or that were deleted."""
         async with self._database.transaction() as connection:

@@ -238,6 +238,9 @@ RETURNING session_id, epoch;
 -- name: release_lease
 UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = '' WHERE session_id = $1 AND incarnation = $2;
 
+-- name: release_all_leases
+UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = '' WHERE incarnation = $1;
+
 -- name: unwanted_leases
 SELECT l.session_id FROM zap.lease l
 LEFT JOIN zap.session s ON s.session_id = l.session_id

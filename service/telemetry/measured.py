@@ -42,6 +42,10 @@ class MeasuredLeases:
         """Give a session up."""
         await self._inner.release(session_id, incarnation)
 
+    async def release_all(self, incarnation: UUID) -> None:
+        """Give everything up."""
+        await self._inner.release_all(incarnation)
+
     async def unwanted(self, incarnation: UUID) -> Sequence[str]:
         """Sessions that nobody wants any more."""
         return await self._inner.unwanted(incarnation)
