@@ -58,8 +58,20 @@ async def _until_signal(settings: Settings, work: Work) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ask)
+    loop.add_signal_handler(signal.SIGUSR1, _log_tasks)
     try:
         await working
     except asyncio.CancelledError:
         if not stopping.is_set():
             raise
+
+
+def _log_tasks() -> None:
+    """Write down where every task waits: what SIGUSR1 is for when a node does not do what it should."""
+    for task in asyncio.all_tasks():
+        stack = [f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in task.get_stack()]
+        log.warning("A task waits.", task=task.get_name(), coroutine=_name(task), stack=stack)
+
+
+def _name(task: asyncio.Task[object]) -> str:
+    return getattr(task.get_coro(), "__qualname__", "")

@@ -142,7 +142,12 @@ class ServiceProcess:
             return 0
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
-        return await self.wait(timeout)
+        try:
+            return await self.wait(timeout)
+        except TimeoutError:
+            self._process.send_signal(signal.SIGUSR1)
+            await asyncio.sleep(1)
+            raise TimeoutError(f"the node did not stop in {timeout} s:\n{self.log()}") from None
 
     async def kill_all(self) -> None:
         """SIGKILL to every process of the service, as when the machine's power goes; returns when all are dead."""
