@@ -70,7 +70,7 @@ def _log_tasks() -> None:
     """Write down where every task waits: what SIGUSR1 is for when a node does not do what it should."""
     for task in asyncio.all_tasks():
         stack = [f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in task.get_stack()]
-        log.warning("A task waits.", task=task.get_name(), coroutine=_name(task), stack=stack)
+        log.warning("A task waits.", task=task.get_name(), coroutine=_name(task), where=stack)
 
 
 def _name(task: asyncio.Task[object]) -> str:

@@ -33,7 +33,8 @@ class Listener:
     async def wait(self, timeout: float) -> None:
         """Until a hint came since the last wait, or `timeout` seconds have passed."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._hint.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._hint.wait()
         self._hint.clear()
 
 

@@ -47,7 +47,8 @@ class Death:
         self.kill_soon()
         while not self.happened:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.wait(), _REMIND_SECONDS)
+                async with asyncio.timeout(_REMIND_SECONDS):
+                    await self.wait()
                 return
             _log.error("session %s: process %d was killed and does not die", self._session_id, self._child.pid)
 
@@ -61,7 +62,8 @@ class Death:
         """Have it write down where all its threads are, for as long as that may take, and kill it."""
         self._signal(signal.SIGUSR1)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.wait(), _DUMP_SECONDS)
+            async with asyncio.timeout(_DUMP_SECONDS):
+                await self.wait()
         await self.kill()
 
     async def status(self) -> int | None:
@@ -73,7 +75,8 @@ class Death:
             if result is not None:
                 return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
         try:
-            return await asyncio.wait_for(asyncio.shield(self._child.exit_status), _REPORT_SECONDS)
+            async with asyncio.timeout(_REPORT_SECONDS):
+                return await asyncio.shield(self._child.exit_status)
         except (TimeoutError, asyncio.CancelledError):
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise

@@ -114,7 +114,8 @@ class Process:
         self._asked = self._asked or "asked to stop"
         self._link.send(frames_pb2.Command(stop=frames_pb2.Stop()))
         try:
-            await asyncio.wait_for(self._death.wait(), grace)
+            async with asyncio.timeout(grace):
+                await self._death.wait()
         except TimeoutError:
             self._asked = f"asked to stop, and killed after {grace:g} seconds"
             _log.warning("session %s: process %d did not stop within %g s", self.session_id, self.pid, grace)
@@ -185,7 +186,8 @@ class Process:
         self._replies[call_id] = answer
         try:
             self._link.send(command)
-            reply = await asyncio.wait_for(answer, timeout)
+            async with asyncio.timeout(timeout):
+                reply = await answer
         except wire.Garbled as error:
             raise CallFailed(str(error), certain=True) from error
         except TimeoutError:
@@ -238,7 +240,8 @@ class Process:
         """What it wrote before it died is still in the socket: take it in, as fast as somebody takes it from here."""
         while not self._link.closed.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._link.closed.wait(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await self._link.closed.wait()
                 return
             if self._link.is_reading and self._link.silence > 1.0:
                 return

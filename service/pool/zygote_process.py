@@ -83,7 +83,8 @@ class ZygoteProcess:
 
     async def ready(self, timeout: float) -> None:
         """Wait until it has imported everything. Raises ZygoteDied, TimeoutError."""
-        await asyncio.wait_for(asyncio.shield(self._ready), timeout)
+        async with asyncio.timeout(timeout):
+            await asyncio.shield(self._ready)
 
     async def gone_for_good(self) -> None:
         """Wait until it is dead and reaped, however that comes about."""

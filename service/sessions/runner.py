@@ -312,7 +312,8 @@ class Runner:
         # On this machine's clock: next_attempt is on the database's.
         if not self._over():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._look_again.wait(), self._pause)
+                async with asyncio.timeout(self._pause):
+                    await self._look_again.wait()
 
     async def _until_written(self, write: Callable[[], Awaitable[Result]], *, fenced: bool = True) -> Result:
         """Try until the database answers. What is fenced is given up with the lease; what came in never is."""

@@ -91,7 +91,8 @@ class Database:
         if self._pool is None:
             return
         try:
-            await asyncio.wait_for(self._pool.close(), timeout=3)
+            async with asyncio.timeout(3):
+                await self._pool.close()
         except TimeoutError:
             self._pool.terminate()
         self._pool = None
