@@ -55,8 +55,13 @@ GRACE = 5.0
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """Run a node until `stopping` is set."""
     async with AsyncExitStack() as stack:
-        node = await _build(settings, stack)
-        await node.run(stopping)
+        building = asyncio.create_task(_build(settings, stack))
+        # Asked to stop while it waits for a database, it need not wait any longer.
+        await _first(building, stopping)
+        if building.done():
+            await building.result().run(stopping)
+        else:
+            await _end(building)
 
 
 async def migrate_once(settings: Settings, stopping: asyncio.Event) -> None:
@@ -115,6 +120,12 @@ class Node:
             # A side task that died stops the service loudly.
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
+
+
+async def _first(task: "asyncio.Task[Any]", stopping: asyncio.Event) -> None:
+    asked = asyncio.create_task(stopping.wait())
+    await asyncio.wait((task, asked), return_when=asyncio.FIRST_COMPLETED)
+    await _end(asked)
 
 
 async def _end(task: "asyncio.Task[Any]") -> None:

@@ -76,6 +76,18 @@ async def test_a_database_that_is_not_there_yet_is_waited_for(
     assert "Traceback" not in node.log()
 
 
+async def test_a_node_that_waits_for_its_database_stops_when_asked(
+    node_environment: dict[str, str], database_url: str
+) -> None:
+    node = ServiceProcess({**node_environment, "DATABASE_URL": with_netloc(database_url, port=free_port())})
+    await node.start()
+    async with asyncio.timeout(20):
+        while "No database answers yet" not in node.log():
+            await asyncio.sleep(0.05)
+    assert await node.stop(timeout=5) == 0
+    assert "Traceback" not in node.log()
+
+
 async def forward(port: int, url: str) -> asyncio.Server:
     """A server that passes everything on to the host and port of a URL."""
     parts = urlsplit(url)
