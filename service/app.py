@@ -92,6 +92,8 @@ class Node:
     sending: Sending
     server: Server
     pages: Pages
+    grace: float
+    """Seconds that sessions have to step down."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Serve until `stopping` is set or a task that must never end ends; then stop in order."""
@@ -109,7 +111,7 @@ class Node:
             log.info("The node stops.", asked=stopping.is_set())
             await self.server.drain()
             await _end(reconciling)
-            await self.reconciler.drain()
+            await self.reconciler.drain(self.grace)
             await self.sending.finish(GRACE)
             await self.server.stop(GRACE)
             # Last: what steps down needs its permits until it has.
@@ -230,7 +232,7 @@ def _wire(
         metrics=RpcMetrics(registry),
     )
     pages = Pages(settings.http_listen, lambda: _unready(keeper, pool, times), registry)
-    return Node(bus, keeper, reconciler, sending, server, pages)
+    return Node(bus, keeper, reconciler, sending, server, pages, settings.shutdown_grace)
 
 
 def _unready(keeper: Keeper, pool: Pool, times: LeaseTimes) -> dict[str, str]:

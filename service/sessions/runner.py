@@ -334,11 +334,12 @@ class Runner:
         if self._lost or self._lease is None:
             return
         try:
-            await self._ports.owned.sweep(self._lease)
-            await self._ports.leases.release(self.session_id, self._incarnation)
-        except Unavailable as error:
+            async with asyncio.timeout(STOP_GRACE):
+                await self._ports.owned.sweep(self._lease)
+                await self._ports.leases.release(self.session_id, self._incarnation)
+        except (Unavailable, TimeoutError) as error:
             # The lease runs out by itself, and whoever claims it next sweeps.
-            self._log.warning("The lease could not be released.", cause=error.message)
+            self._log.warning("The lease could not be released.", cause=str(error) or "the database is silent")
         self._ports.publisher.wake(self.session_id)
 
     def _spawn(self, work: Awaitable[None]) -> None:

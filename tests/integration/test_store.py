@@ -26,6 +26,7 @@ from service.store.leases import PostgresLeases
 from service.store.messages import PostgresMessages
 from service.store.owned import PostgresOwnedSessions
 from service.store.sessions import PostgresSessions
+from tests.tcp_proxy import Line, TcpProxy
 
 NODE = uuid.uuid4()
 OTHER_NODE = uuid.uuid4()
@@ -449,3 +450,26 @@ async def test_a_forgotten_transaction_blocks_nobody_for_long(store: Store, data
     with pytest.raises(Exception, match="does not answer"):
         await holder
     await frozen.close()
+
+
+async def test_a_cancelled_transaction_ends_at_once_though_the_server_is_silent(database_url: str) -> None:
+    """It used to wait for its rollback, and to turn the cancellation into an error that its caller retried."""
+    async with TcpProxy(database_url) as proxy:
+        database = Database(proxy.url, name="test")
+        await database.open()
+        begun = asyncio.Event()
+
+        async def wait_for_an_answer() -> None:
+            async with database.transaction() as connection:
+                begun.set()
+                await connection._raw.execute("SELECT pg_sleep(60)")
+
+        waiting = asyncio.create_task(wait_for_an_answer())
+        await begun.wait()
+        await proxy.set(Line.SILENT)
+        started = time.monotonic()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await database.close()
+        assert time.monotonic() - started < 4
