@@ -169,7 +169,10 @@ class Resume:
 
 
 class OwnedSessionStore(Protocol):
-    """What the owner of a session writes. Every method is fenced: LeaseLost if the epoch is not the current one."""
+    """What the owner of a session writes. Every method is fenced: LeaseLost if the epoch is not the current one.
+
+    EpochRevoked if it is, but what it was begun for is not wanted any more; NotFound if the session was deleted.
+    """
 
     async def observe(
         self, lease: Lease, decide: Decide, account: Account | None, frames: Sequence[NewEvent]
@@ -219,7 +222,7 @@ class LeaseStore(Protocol):
         """Give up everything this incarnation holds. Only when no process of any of it runs."""
 
     async def unwanted(self, incarnation: UUID) -> Sequence[str]:
-        """Sessions this incarnation holds that nobody wants any more, or that were deleted."""
+        """Sessions this incarnation holds whose process must end: unwanted or deleted, even if wanted again since."""
 
     async def next_due(self, incarnation: UUID) -> float | None:
         """Seconds until a session becomes due by itself, as far as is known now; None: none will."""
