@@ -67,10 +67,20 @@ class Connection:
 class Database:
     """A pool of connections to DATABASE_URL. Transactions raise Unavailable when the database is."""
 
-    def __init__(self, url: str, *, name: str, size: int = 10, timeouts: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        size: int = 10,
+        timeouts: dict[str, str] | None = None,
+        patience: float = 5.0,
+    ) -> None:
+        """`patience`: seconds to wait for a connection, and again for one to come to itself when it is given up."""
         self._url = url
         self._name = name[:63]
         self._size = size
+        self._patience = patience
         self._timeouts = {**TIMEOUTS, **(timeouts or {})}
         self._pool: Any = None
 
@@ -103,9 +113,13 @@ class Database:
         if self._pool is None:
             raise RuntimeError("the database is not open")
         try:
-            async with self._pool.acquire(timeout=5) as raw, raw.transaction():
+            async with self._pool.acquire(timeout=self._patience) as raw, raw.transaction():
                 yield Connection(raw)
         except _AWAY as error:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                # The database is away as well, so not even the rollback came through. Whoever is cancelled must hear
+                # of that alone: taken for an outage it would be tried again, and nobody would ever stop.
+                raise asyncio.CancelledError from error
             raise Unavailable(
                 "the database does not answer; nothing was changed that you were not told of",
                 reason="DATABASE_UNAVAILABLE",
