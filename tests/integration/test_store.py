@@ -410,6 +410,37 @@ async def test_what_a_dead_process_was_sending_is_unknown(store: Store, device_t
     assert unknown.state is MessageState.OUTCOME_UNKNOWN
 
 
+async def test_a_session_that_is_deleted_while_it_sends_is_not_found_any_more(store: Store, device_table: None) -> None:
+    lease = await connected(store)
+    await store.messages.accept(lease, "r1", "x", b"f")
+    await store.sessions.delete("anna", force=True)
+    with pytest.raises(LeaseLost):
+        await store.messages.accept(lease, "r2", "x", b"f")
+    with pytest.raises(NotFound):
+        await store.messages.settle("anna", "r1", Outcome(MessageState.SENT, "WA1", sent=datetime.now(UTC)))
+
+
+async def test_a_message_that_meets_a_deletion_waits_and_is_not_accepted(store: Store, device_table: None) -> None:
+    lease = await connected(store)
+    async with store.database.transaction() as deletion:
+        await deletion.run("delete_session", "anna")
+        accepting = asyncio.create_task(store.messages.accept(lease, "r1", "x", b"f"))
+        await asyncio.sleep(0.1)
+        assert not accepting.done()
+    with pytest.raises(LeaseLost):
+        await accepting
+
+
+async def test_a_receipt_that_no_honest_device_sends_hurts_nobody(store: Store, device_table: None) -> None:
+    lease = await connected(store)
+    await store.messages.accept(lease, "r1", "x", b"f")
+    await store.messages.settle("anna", "r1", Outcome(MessageState.SENT, "WA1", sent=datetime.now(UTC)))
+    await store.messages.delivered("anna", ["\0", "WA1"], MessageState.READ)
+    found = await store.messages.find("anna", "r1", None)
+    assert found is not None
+    assert found.state is MessageState.READ
+
+
 # --- the database's own refusals --------------------------------------------------------------------------------
 
 
