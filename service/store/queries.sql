@@ -107,7 +107,7 @@ ON CONFLICT DO NOTHING;
 UPDATE zap.session SET identity_key = NULL, device_jid = NULL WHERE session_id = $1;
 
 -- name: discarded_identities
-SELECT identity_key, device_jid FROM zap.discarded_identity WHERE session_id = $1;
+SELECT identity_key FROM zap.discarded_identity WHERE session_id = $1;
 
 -- name: forget_discarded
 DELETE FROM zap.discarded_identity WHERE identity_key = any($1::bytea[]);
