@@ -71,10 +71,20 @@ class Connection:
 class Database:
     """A pool of connections to DATABASE_URL. Transactions raise Unavailable when the database is."""
 
-    def __init__(self, url: str, *, name: str, size: int = 10, timeouts: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        size: int = 10,
+        timeouts: dict[str, str] | None = None,
+        patience: float = 5.0,
+    ) -> None:
+        """`patience`: seconds to wait for a connection, and again for one to come to itself when it is given up."""
         self._url = url
         self._name = name[:63]
         self._size = size
+        self._patience = patience
         self._timeouts = {**TIMEOUTS, **(timeouts or {})}
         self._pool: Any = None
 
@@ -122,7 +132,7 @@ class Database:
             raise RuntimeError("the database is not open")
         cancellations = _cancellations()
         try:
-            async with self._pool.acquire(timeout=5) as raw:
+            async with self._pool.acquire(timeout=self._patience) as raw:
                 yield raw
         except _AWAY as error:
             if _cancellations() > cancellations:

@@ -21,11 +21,8 @@ class PostgresLeases:
     async def claim(self, incarnation: UUID, node: str, ttl: float, limit: int) -> Sequence[str]:
         """Take sessions that are due and nobody's, most recently active first."""
         async with self._database.transaction() as connection:
-            found = [
-                row
-                for name in ("claim_leases", "claim_leftovers")
-                for row in await connection.rows(name, incarnation, node, ttl, limit)
-            ]
+            found = list(await connection.rows("claim_leases", incarnation, node, ttl, limit))
+            found += await connection.rows("claim_leftovers", incarnation, node, ttl, limit - len(found))
         return [row["session_id"] for row in found]
 
     async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:

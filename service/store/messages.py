@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from service.domain.errors import FieldViolation, InvalidArgument, LeaseLost
+from service.domain.errors import FieldViolation, InvalidArgument, LeaseLost, session_not_found
 from service.domain.lease import Lease
 from service.domain.records import MessageState, OutboundMessage, Outcome
 from service.store import rows
@@ -38,19 +38,21 @@ class PostgresMessages:
         return None if row is None else _same(row, fingerprint)
 
     async def settle(self, session_id: str, request_id: str, outcome: Outcome) -> OutboundMessage:
-        """Write down what became of it, once; it must exist."""
+        """Write down what became of it, once. Raises NotFound if the session was deleted meanwhile, and all with it."""
         arguments = (outcome.state.value, outcome.message_id, outcome.detail, outcome.sent)
         async with self._database.autocommit() as connection:
             row = await connection.row("settle_message", session_id, request_id, *arguments)
             row = row or await connection.row("get_message", session_id, request_id)
         if row is None:
-            raise LookupError(f"message {request_id!r} of session {session_id!r} is gone")
+            raise session_not_found(session_id)
         return rows.message(row)
 
     async def delivered(self, session_id: str, message_ids: Sequence[str], state: MessageState) -> None:
         """A receipt says how far messages came; never backwards."""
+        # A stranger's device chooses what it acknowledges: Postgres refuses the whole statement for one NUL.
+        plausible = [message_id for message_id in message_ids if "\0" not in message_id]
         async with self._database.autocommit() as connection:
-            await connection.run("deliver_messages", session_id, list(message_ids), state.value)
+            await connection.run("deliver_messages", session_id, plausible, state.value)
 
 
 def _same(row: Record, fingerprint: bytes | None) -> OutboundMessage:
