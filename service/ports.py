@@ -241,7 +241,10 @@ class MessageStore(Protocol):
         """The message of this key, if any; raises InvalidArgument (REQUEST_ID_REUSED) on another fingerprint."""
 
     async def settle(self, session_id: str, request_id: str, outcome: Outcome) -> OutboundMessage:
-        """Write down what became of it, once: a message that is settled already stays as it is."""
+        """Write down what became of it, once: a message that is settled already stays as it is.
+
+        Raises NotFound if it was deleted with its session.
+        """
 
     async def delivered(self, session_id: str, message_ids: Sequence[str], state: MessageState) -> None:
         """A receipt says how far messages came; never backwards."""

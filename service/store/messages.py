@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from service.domain.errors import FieldViolation, InvalidArgument, LeaseLost
+from service.domain.errors import FieldViolation, InvalidArgument, LeaseLost, session_not_found
 from service.domain.lease import Lease
 from service.domain.records import MessageState, OutboundMessage, Outcome
 from service.store import rows
@@ -46,7 +46,8 @@ class PostgresMessages:
                 await connection.run("note_acknowledged_send", session_id)
             row = row or await connection.row("get_message", session_id, request_id)
         if row is None:
-            raise LookupError(f"message {request_id!r} of session {session_id!r} is gone")
+            # Deleted with its session, while WhatsApp was asked.
+            raise session_not_found(session_id)
         return rows.message(row)
 
     async def delivered(self, session_id: str, message_ids: Sequence[str], state: MessageState) -> None:
