@@ -44,6 +44,7 @@ class PostgresMessages:
             row = await connection.row("settle_message", session_id, request_id, *arguments)
             row = row or await connection.row("get_message", session_id, request_id)
         if row is None:
+            # Deleted with its session, while WhatsApp was asked.
             raise session_not_found(session_id)
         return rows.message(row)
 
