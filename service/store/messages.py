@@ -6,7 +6,7 @@ from service.domain.errors import FieldViolation, InvalidArgument, LeaseLost, se
 from service.domain.lease import Lease
 from service.domain.records import MessageState, OutboundMessage, Outcome
 from service.store import rows
-from service.store.database import Database, Record
+from service.store.database import Database, Record, storable
 
 
 class PostgresMessages:
@@ -39,7 +39,7 @@ class PostgresMessages:
 
     async def settle(self, session_id: str, request_id: str, outcome: Outcome) -> OutboundMessage:
         """Write down what became of it, once; it must exist."""
-        arguments = (outcome.state.value, outcome.message_id, outcome.detail, outcome.sent)
+        arguments = (outcome.state.value, outcome.message_id, storable(outcome.detail), outcome.sent)
         async with self._database.transaction() as connection:
             row = await connection.row("settle_message", session_id, request_id, *arguments)
             if row is not None and outcome.state is MessageState.SENT:
@@ -53,7 +53,7 @@ class PostgresMessages:
     async def delivered(self, session_id: str, message_ids: Sequence[str], state: MessageState) -> None:
         """A receipt says how far messages came; never backwards."""
         async with self._database.transaction() as connection:
-            await connection.run("deliver_messages", session_id, list(message_ids), state.value)
+            await connection.run("deliver_messages", session_id, [storable(each) for each in message_ids], state.value)
 
 
 def _same(row: Record, fingerprint: bytes | None) -> OutboundMessage:
