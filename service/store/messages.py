@@ -6,7 +6,7 @@ from service.domain.errors import FieldViolation, InvalidArgument, LeaseLost, se
 from service.domain.lease import Lease
 from service.domain.records import MessageState, OutboundMessage, Outcome
 from service.store import rows
-from service.store.database import Database, Record
+from service.store.database import Database, Record, storable
 
 
 class PostgresMessages:
@@ -39,7 +39,7 @@ class PostgresMessages:
 
     async def settle(self, session_id: str, request_id: str, outcome: Outcome) -> OutboundMessage:
         """Write down what became of it, once. Raises NotFound if the session was deleted meanwhile, and all with it."""
-        arguments = (outcome.state.value, outcome.message_id, outcome.detail, outcome.sent)
+        arguments = (outcome.state.value, outcome.message_id, storable(outcome.detail), outcome.sent)
         async with self._database.autocommit() as connection:
             row = await connection.row("settle_message", session_id, request_id, *arguments)
             row = row or await connection.row("get_message", session_id, request_id)
@@ -50,10 +50,8 @@ class PostgresMessages:
 
     async def delivered(self, session_id: str, message_ids: Sequence[str], state: MessageState) -> None:
         """A receipt says how far messages came; never backwards."""
-        # A stranger's device chooses what it acknowledges: Postgres refuses the whole statement for one NUL.
-        plausible = [message_id for message_id in message_ids if "\0" not in message_id]
         async with self._database.autocommit() as connection:
-            await connection.run("deliver_messages", session_id, plausible, state.value)
+            await connection.run("deliver_messages", session_id, [storable(each) for each in message_ids], state.value)
 
 
 def _same(row: Record, fingerprint: bytes | None) -> OutboundMessage:
