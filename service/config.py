@@ -146,8 +146,8 @@ class Settings(BaseSettings):
     shutdown_grace: float = setting(
         "ZAP_SHUTDOWN_GRACE",
         30.0,
-        "How long calls in flight and sessions have to end when the node is asked to stop. The orchestrator must give"
-        " at least 10 s more.",
+        "How long sessions have to end when the node is asked to stop; calls get 5 s more. The orchestrator must give"
+        " at least 20 s more.",
         unit="s",
         ge=0,
         le=600,

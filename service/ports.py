@@ -172,7 +172,10 @@ class Resume:
 
 
 class OwnedSessionStore(Protocol):
-    """What the owner of a session writes. Every method is fenced: LeaseLost if the epoch is not the current one."""
+    """What the owner of a session writes. Every method is fenced: LeaseLost if the epoch is not the current one.
+
+    EpochRevoked if it is, but what it was begun for is not wanted any more; NotFound if the session was deleted.
+    """
 
     async def observe(
         self, lease: Lease, decide: Decide, account: Account | None, frames: Sequence[NewEvent]
@@ -222,7 +225,7 @@ class LeaseStore(Protocol):
         """Give up everything this incarnation holds. Only when no process of any of it runs."""
 
     async def unwanted(self, incarnation: UUID) -> Sequence[str]:
-        """Sessions this incarnation holds that nobody wants any more, or that were deleted."""
+        """Sessions this incarnation holds whose process must end: unwanted or deleted, even if wanted again since."""
 
     async def next_due(self, incarnation: UUID) -> float | None:
         """Seconds until a session becomes due by itself, as far as is known now; None: none will."""
@@ -243,7 +246,7 @@ class MessageStore(Protocol):
     async def settle(self, session_id: str, request_id: str, outcome: Outcome) -> OutboundMessage:
         """Write down what became of it, once: a message that is settled already stays as it is.
 
-        Raises NotFound if the session was deleted meanwhile, and its messages with it.
+        Raises NotFound if it was deleted with its session.
         """
 
     async def delivered(self, session_id: str, message_ids: Sequence[str], state: MessageState) -> None:

@@ -8,6 +8,7 @@
      ├─ Conflict                  somebody else was faster (an etag)
      └─ Unavailable               try again; nothing was done
          └─ LeaseLost             this node no longer owns the session it was working for
+             └─ EpochRevoked      … or still does, but for a wish that was withdrawn
 
 Each carries a `reason` in UPPER_SNAKE that is fixed for ever, a sentence, and `metadata` with every value that the
 sentence mentions. `service.rpc.errors` is the only place that knows gRPC's codes for them.
@@ -92,6 +93,15 @@ class LeaseLost(Unavailable):
     """This node is not the owner of the session under this epoch any more; what it was about to write was refused."""
 
     reason = "LEASE_LOST"
+
+
+class EpochRevoked(LeaseLost):
+    """The wish that this start of the session served was withdrawn; the session may be wanted again, by another start.
+
+    The lease is still this node's: its process is to be replaced, not fenced off.
+    """
+
+    reason = "EPOCH_REVOKED"
 
 
 def session_not_found(session_id: str) -> NotFound:

@@ -16,6 +16,8 @@ log = structlog.get_logger(__name__)
 
 POLL = 1.0
 """Seconds between two looks without any hint."""
+RELEASE = 2.0
+"""Seconds for the last word to the database; without it the leases run out by themselves."""
 GATHER = 0.02
 """Seconds in which hints that come together are gathered."""
 
@@ -122,18 +124,27 @@ class Reconciler:
             return POLL
         return POLL if due is None else max(0.0, min(POLL, due))
 
-    async def drain(self) -> None:
-        """Every session steps down; returns when all have been released or lost. `run` must have ended."""
+    async def drain(self, grace: float) -> None:
+        """Every session steps down; returns when all have been released or lost. `run` must have ended.
+
+        Those that have not after `grace` seconds are cut short: their processes are killed, their leases run out.
+        """
         self._draining = True
         for runner in self._holdings.all():
             runner.step_down()
-        if self._tasks:
-            await asyncio.wait(self._tasks.values())
+        tasks = set(self._tasks.values())
+        _, late = await asyncio.wait(tasks, timeout=grace) if tasks else ((), ())
+        for task in late:
+            task.cancel()
+        if late:
+            log.warning("Sessions did not step down in time; their processes are killed.", sessions=len(late))
+            await asyncio.wait(late)
         try:
             # A claim whose answer never reached us is ours as well, and nobody runs it.
-            await self._leases.release_all(self._incarnation)
-        except Unavailable as error:
-            log.warning("Leases are left to run out.", cause=error.message)
+            async with asyncio.timeout(RELEASE):
+                await self._leases.release_all(self._incarnation)
+        except (Unavailable, TimeoutError) as error:
+            log.warning("Leases are left to run out.", cause=str(error) or "the database is silent")
 
     async def _claim(self) -> None:
         free = min(self._limit - len(self._tasks), self._pace.available())

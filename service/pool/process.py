@@ -49,6 +49,7 @@ class Process:
         self._something = asyncio.Event()
         self._replies: dict[int, asyncio.Future[frames_pb2.Reply]] = {}
         self._last_call = 0
+        self._places = asyncio.Semaphore(wire.MOST_CALLS)
         self._permitted_until = 0.0
         self._said: Ended | None = None
         self._asked = ""
@@ -180,6 +181,20 @@ class Process:
         return self._last_call
 
     async def _call(self, call_id: int, command: frames_pb2.Command, timeout: float) -> frames_pb2.Reply:
+        """Ask, once there is a place: what the process has no place for it would refuse, and refused is for ever."""
+        deadline = time.monotonic() + timeout
+        try:
+            async with asyncio.timeout(timeout):
+                await self._places.acquire()
+        except TimeoutError:
+            words = f"{wire.MOST_CALLS} calls were in flight for {timeout:g} seconds"
+            raise CallFailed(words, certain=True) from None
+        try:
+            return await self._ask(call_id, command, max(0.0, deadline - time.monotonic()))
+        finally:
+            self._places.release()
+
+    async def _ask(self, call_id: int, command: frames_pb2.Command, timeout: float) -> frames_pb2.Reply:
         if not self._link.accepts_commands or self._said is not None:
             raise CallFailed("the session's process takes no commands now", certain=True)
         answer: asyncio.Future[frames_pb2.Reply] = asyncio.get_running_loop().create_future()

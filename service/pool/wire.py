@@ -18,6 +18,9 @@ from google.protobuf.message import Message
 LONGEST = 16 * 1024 * 1024
 """Bytes of the longest message. WhatsApp's own are below 1 MiB; more than this is garbage, not a message."""
 
+MOST_CALLS = 64
+"""Calls to WhatsApp that a session process has in flight at once. It refuses more; its node has them wait."""
+
 _LENGTH = struct.Struct(">I")
 _DESCRIPTOR = struct.Struct("i")
 _PACKET = 4096

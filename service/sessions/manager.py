@@ -11,6 +11,7 @@ from service.domain.pairing import CODES_PER_ATTEMPT, NEXT_CODE_LIFETIME, Pairin
 from service.domain.records import Session
 from service.domain.session import (
     Activate,
+    Condition,
     Credentials,
     Deactivate,
     Desired,
@@ -18,9 +19,10 @@ from service.domain.session import (
     LoggedOutByCaller,
     Restart,
     State,
+    Transition,
     reduce,
 )
-from service.ports import CallFailed, Changes, NewSession, Publisher, SessionFilter, SessionStore, Wakeups
+from service.ports import CallFailed, Changes, Decide, NewSession, Publisher, SessionFilter, SessionStore, Wakeups
 from service.sessions.pairing import pairing_steps
 from service.sessions.roster import Roster
 from service.sessions.runner import Runner
@@ -61,10 +63,14 @@ class Sessions:
 
     async def restart(self, session_id: str) -> Session:
         """Have a new process, now."""
-        session = await self._store.get(session_id)
-        if session.condition.desired is Desired.INACTIVE:
-            raise _not_active(session_id)
-        session = await self._wish(session_id, Restart())
+
+        def decide(condition: Condition, now: datetime) -> Transition:
+            # Under the session's lock: between a look and the wish somebody else may deactivate it.
+            if condition.desired is Desired.INACTIVE:
+                raise _not_active(session_id)
+            return reduce(condition, Restart(), now)
+
+        session = await self._decide(session_id, decide)
         if (runner := self._roster.get(session_id)) is not None:
             runner.restart()
         return session
@@ -122,7 +128,10 @@ class Sessions:
         return pairing_steps(self._store, self._wakeups, session_id)
 
     async def _wish(self, session_id: str, wish: Input) -> Session:
-        session, _, events = await self._store.decide(session_id, lambda c, now: reduce(c, wish, now))
+        return await self._decide(session_id, lambda condition, now: reduce(condition, wish, now))
+
+    async def _decide(self, session_id: str, decide: Decide) -> Session:
+        session, _, events = await self._store.decide(session_id, decide)
         self._publisher.publish(events)
         self._publisher.wake(session_id)
         return session

@@ -23,7 +23,7 @@ import structlog
 from service.domain import observations as seen
 from service.domain.backoff import STEADY, backoff
 from service.domain.disconnects import Cause
-from service.domain.errors import LeaseLost, NotFound, Unavailable
+from service.domain.errors import EpochRevoked, LeaseLost, NotFound, Unavailable
 from service.domain.events import Event, NewEvent
 from service.domain.lease import Lease, LeaseTimes
 from service.domain.pairing import PairingCode, identity_of
@@ -163,10 +163,14 @@ class Runner:
             lambda: ports.leases.begin_epoch(self.session_id, self._incarnation, ports.times.ttl)
         )
         self._safe_until = ports.times.safe_until(sent)
-        resume = await self._until_written(lambda: ports.owned.prepare(lease))
-        if not resume.wanted or self._over():
-            return Directive.RELEASE
-        directive = await self._live(lease, resume)
+        try:
+            resume = await self._until_written(lambda: ports.owned.prepare(lease))
+            if not resume.wanted or self._over():
+                return Directive.RELEASE
+            directive = await self._live(lease, resume)
+        except (EpochRevoked, NotFound):
+            # Unwanted or deleted since this epoch began, and perhaps wanted again: the next one finds out.
+            return Directive.REPLACE
         if directive is Directive.REPLACE:
             await self._wait_until_due()
         return directive
@@ -246,11 +250,11 @@ class Runner:
                 await self._show(lease, observed.observation, observed.time)
                 return None
             return await self._observe(lease, observed.observation)
+        except (EpochRevoked, NotFound):
+            # Unwanted or deleted while its process ran, and perhaps wanted again: that is for another process.
+            self._stop_process()
         except LeaseLost:
             self.lose()
-        except NotFound:
-            # Deleted while its process ran.
-            self._stop_process()
         return None
 
     async def _show(self, lease: Lease, shown: seen.CodeShown, when: datetime) -> None:
@@ -334,11 +338,12 @@ class Runner:
         if self._lost or self._lease is None:
             return
         try:
-            await self._ports.owned.sweep(self._lease)
-            await self._ports.leases.release(self.session_id, self._incarnation)
-        except Unavailable as error:
+            async with asyncio.timeout(STOP_GRACE):
+                await self._ports.owned.sweep(self._lease)
+                await self._ports.leases.release(self.session_id, self._incarnation)
+        except (Unavailable, TimeoutError) as error:
             # The lease runs out by itself, and whoever claims it next sweeps.
-            self._log.warning("The lease could not be released.", cause=error.message)
+            self._log.warning("The lease could not be released.", cause=str(error) or "the database is silent")
         self._ports.publisher.wake(self.session_id)
 
     def _spawn(self, work: Awaitable[None]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import time
+from collections.abc import Awaitable
 
 import structlog
 
@@ -37,14 +38,13 @@ class Sending:
         if (earlier := await self._messages.find(session_id, request_id, fingerprint)) is not None:
             return await self._settled(earlier, deadline)
         lease, process = await self._connection(session_id)
-        message, new = await self._messages.accept(lease, request_id, to, fingerprint)
-        if not new:
-            return await self._settled(message, deadline)
-        # A caller who hangs up does not undo what WhatsApp has: the outcome is written down whoever waits for it.
-        task = asyncio.create_task(self._send(process, message, body, deadline))
+        intent = self._messages.accept(lease, request_id, to, fingerprint)
+        # A caller who hangs up does not undo what WhatsApp has: from the intent on, the outcome is written down whoever
+        # waits for it. An intent that was written with nobody left to carry it out would stay open for ever.
+        task = asyncio.create_task(self._accept_and_send(process, intent, body, deadline))
         self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        return await asyncio.shield(task)
+        task.add_done_callback(self._forget)
+        return await self._settled(await asyncio.shield(task), deadline)
 
     async def get(self, session_id: str, request_id: str) -> OutboundMessage:
         """The message as it is now."""
@@ -69,6 +69,18 @@ class Sending:
         if held is None:
             raise _cannot_send(await self._sessions.get(session_id))
         return held
+
+    async def _accept_and_send(
+        self, process: SessionProcess, intent: Awaitable[tuple[OutboundMessage, bool]], body: str, deadline: float
+    ) -> OutboundMessage:
+        message, is_new = await intent
+        return await self._send(process, message, body, deadline) if is_new else message
+
+    def _forget(self, task: asyncio.Task[OutboundMessage]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            # Seen: if the caller has hung up there is nobody to tell, and nothing was done.
+            task.exception()
 
     async def _send(
         self, process: SessionProcess, message: OutboundMessage, body: str, deadline: float

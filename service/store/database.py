@@ -16,8 +16,8 @@ Record = Mapping[str, Any]
 
 #: A frozen node must not hold a lock over anybody: Postgres itself ends its transaction.
 TIMEOUTS = {
-    "statement_timeout": "10s",
-    "lock_timeout": "5s",
+    "statement_timeout": "5s",
+    "lock_timeout": "4s",
     "idle_in_transaction_session_timeout": "5s",
 }
 
@@ -36,6 +36,10 @@ _AWAY = (
     asyncpg.CannotConnectNowError,
     asyncpg.InternalClientError,
 )
+
+
+CLOSING = 1.0
+"""Seconds in which a connection may say goodbye; a server that is away never answers."""
 
 
 class Connection:
@@ -67,20 +71,10 @@ class Connection:
 class Database:
     """A pool of connections to DATABASE_URL. Transactions raise Unavailable when the database is."""
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        name: str,
-        size: int = 10,
-        timeouts: dict[str, str] | None = None,
-        patience: float = 5.0,
-    ) -> None:
-        """`patience`: seconds to wait for a connection, and again for one to come to itself when it is given up."""
+    def __init__(self, url: str, *, name: str, size: int = 10, timeouts: dict[str, str] | None = None) -> None:
         self._url = url
         self._name = name[:63]
         self._size = size
-        self._patience = patience
         self._timeouts = {**TIMEOUTS, **(timeouts or {})}
         self._pool: Any = None
 
@@ -88,10 +82,11 @@ class Database:
         """Connect. Raises what asyncpg raises: who starts the service wants to know exactly."""
         self._pool = await asyncpg.create_pool(
             self._url,
-            min_size=1,
+            # With a floor the pool itself reconnects in an outage, and complains in stack traces.
+            min_size=0,
             max_size=self._size,
             timeout=5,
-            command_timeout=15,
+            command_timeout=6,
             init=_prepare,
             server_settings={"application_name": self._name, **self._timeouts},
         )
@@ -101,7 +96,7 @@ class Database:
         if self._pool is None:
             return
         try:
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(CLOSING):
                 await self._pool.close()
         except TimeoutError:
             self._pool.terminate()
@@ -112,19 +107,30 @@ class Database:
         """A transaction: committed at the end of the block, rolled back if it raises."""
         if self._pool is None:
             raise RuntimeError("the database is not open")
+        cancellations = _cancellations()
         try:
-            async with self._pool.acquire(timeout=self._patience) as raw, raw.transaction():
-                yield Connection(raw)
+            async with self._pool.acquire(timeout=5) as raw, raw.transaction():
+                try:
+                    yield Connection(raw)
+                except asyncio.CancelledError:
+                    # Leave at once: a rollback would wait for a server that may be silent. One that is there sees
+                    # the connection end, and rolls back by itself.
+                    raw.terminate()
+                    raise
         except _AWAY as error:
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                # The database is away as well, so not even the rollback came through. Whoever is cancelled must hear
-                # of that alone: taken for an outage it would be tried again, and nobody would ever stop.
+            if _cancellations() > cancellations:
+                # What fails on the way out must not swallow the cancellation.
                 raise asyncio.CancelledError from error
             raise Unavailable(
                 "the database does not answer; nothing was changed that you were not told of",
                 reason="DATABASE_UNAVAILABLE",
                 metadata={"cause": type(error).__name__},
             ) from error
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
 
 
 async def _prepare(connection: Any) -> None:

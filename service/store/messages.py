@@ -38,7 +38,7 @@ class PostgresMessages:
         return None if row is None else _same(row, fingerprint)
 
     async def settle(self, session_id: str, request_id: str, outcome: Outcome) -> OutboundMessage:
-        """Write down what became of it, once. Raises NotFound if the session was deleted meanwhile, and all with it."""
+        """Write down what became of it, once; it must exist."""
         arguments = (outcome.state.value, outcome.message_id, outcome.detail, outcome.sent)
         async with self._database.transaction() as connection:
             row = await connection.row("settle_message", session_id, request_id, *arguments)
@@ -46,6 +46,7 @@ class PostgresMessages:
                 await connection.run("note_acknowledged_send", session_id)
             row = row or await connection.row("get_message", session_id, request_id)
         if row is None:
+            # Deleted with its session, while WhatsApp was asked.
             raise session_not_found(session_id)
         return rows.message(row)
 

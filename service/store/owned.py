@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from service.domain.errors import LeaseLost, NotFound
+from service.domain.errors import EpochRevoked, LeaseLost, NotFound
 from service.domain.events import Event, NewEvent, PairingProgress
 from service.domain.lease import Lease
 from service.domain.pairing import PairingCode
@@ -73,16 +73,17 @@ class PostgresOwnedSessions:
     async def sweep(self, lease: Lease) -> None:
         """Delete the devices that the session discarded. Only while no process of it runs."""
         async with self._database.transaction() as connection:
-            # A session that was deleted has no row to lock, but may have left a device.
-            with suppress(NotFound):
+            # A deleted session has no row to lock; it, or a wish withdrawn just now, may have left a device.
+            with suppress(NotFound, EpochRevoked):
                 await _lock_owned(connection, lease)
             await _delete_discarded(connection, lease.session_id)
 
 
 async def _lock_owned(connection: Connection, lease: Lease) -> Record:
     row = await lock_session(connection, lease.session_id)
-    if await connection.value("fence", lease.session_id, lease.epoch, lease.incarnation) is None:
-        raise LeaseLost(
+    is_revoked = await connection.value("fence", lease.session_id, lease.epoch, lease.incarnation)
+    if is_revoked is None or is_revoked:
+        raise (LeaseLost if is_revoked is None else EpochRevoked)(
             f"epoch {lease.epoch} of session {lease.session_id!r} is over",
             metadata={"session_id": lease.session_id, "epoch": str(lease.epoch)},
         )

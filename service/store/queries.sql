@@ -48,7 +48,7 @@ FOR UPDATE;
 
 -- name: fence
 -- Holds only under the session's row lock, which begin_epoch takes too.
-SELECT 1 FROM zap.lease WHERE session_id = $1 AND epoch = $2 AND incarnation = $3;
+SELECT is_revoked FROM zap.lease WHERE session_id = $1 AND epoch = $2 AND incarnation = $3;
 
 -- name: current_epoch
 SELECT epoch FROM zap.lease WHERE session_id = $1;
@@ -222,10 +222,15 @@ RETURNING l.session_id;
 -- Under the session's row lock: a writer of the epoch before has committed, or will find itself fenced.
 UPDATE zap.lease SET
     epoch = epoch + 1,
+    is_revoked = false,
     renewed_at = clock_timestamp(),
     expires_at = clock_timestamp() + make_interval(secs => $3)
 WHERE session_id = $1 AND incarnation = $2 AND expires_at > clock_timestamp()
 RETURNING epoch;
+
+-- name: revoke_epoch
+-- The process that runs now, if one does, must not go on for what is wanted next. Under the session's row lock.
+UPDATE zap.lease SET is_revoked = true WHERE session_id = $1;
 
 -- name: renew_leases
 -- One statement for all sessions of a node. An expired lease is not renewed, even if nobody took it.
@@ -244,7 +249,7 @@ UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = '' WHERE inca
 -- name: unwanted_leases
 SELECT l.session_id FROM zap.lease l
 LEFT JOIN zap.session s ON s.session_id = l.session_id
-WHERE l.incarnation = $1 AND s.desired_state IS DISTINCT FROM 'ACTIVE';
+WHERE l.incarnation = $1 AND (l.is_revoked OR s.desired_state IS DISTINCT FROM 'ACTIVE');
 
 -- name: next_due
 -- Seconds until the next session becomes due by itself: its lease expires or its next attempt comes. NULL: none.
@@ -258,6 +263,7 @@ WHERE s.desired_state = 'ACTIVE' AND s.state <> 'FAILED' AND greatest(l.expires_
 INSERT INTO zap.message (session_id, request_id, recipient, fingerprint, epoch)
 SELECT $1, $2, $3, $4, l.epoch FROM zap.lease l JOIN zap.session s USING (session_id)
 WHERE l.session_id = $1 AND l.epoch = $5 AND l.incarnation = $6 AND l.expires_at > clock_timestamp()
+    AND NOT l.is_revoked
 FOR KEY SHARE OF s
 ON CONFLICT DO NOTHING
 RETURNING *;

@@ -12,7 +12,7 @@ from service.domain.errors import (
 )
 from service.domain.events import Event
 from service.domain.records import Pairing, Session
-from service.domain.session import Credentials, Transition
+from service.domain.session import Credentials, Directive, Transition
 from service.ports import Changes, Decide, NewSession, SessionFilter
 from service.store import rows
 from service.store.database import Connection, Database
@@ -71,6 +71,7 @@ class PostgresSessions:
                     metadata={"session_id": session_id},
                 )
             await connection.run("discard_identity", session_id)
+            await connection.run("revoke_epoch", session_id)
             await connection.run("delete_session", session_id)
 
     async def decide(self, session_id: str, decide: Decide) -> tuple[Session, Transition, Sequence[Event]]:
@@ -81,6 +82,8 @@ class PostgresSessions:
             before = rows.condition(row)
             transition = decide(before, row["now"])
             news = await write_transition(connection, session_id, before, transition, row["now"])
+            if transition.directive is Directive.RELEASE:
+                await connection.run("revoke_epoch", session_id)
             epoch = await connection.value("current_epoch", session_id) or 0
             events = await append(connection, self._encode, session_id, epoch, news)
             return await _get(connection, session_id), transition, events

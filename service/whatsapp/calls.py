@@ -5,13 +5,13 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from service.pool.wire import MOST_CALLS
 from service.whatsapp import errors
 from service.whatsapp.addresses import NoAddress
 from service.whatsapp.redaction import redact
 from service.whatsapp.reports import timestamp
 from zap.worker.v1 import frames_pb2
 
-_MOST_AT_ONCE = 64
 _FIRST_CODE_SECONDS = 15.0
 
 
@@ -51,7 +51,7 @@ class Calls:
         self._client = client
         self._send = send
         self._code_shown = code_shown
-        self._places = threading.Semaphore(_MOST_AT_ONCE)
+        self._places = threading.Semaphore(MOST_CALLS)
 
     def send(self, command: frames_pb2.Send) -> None:
         """Send a message."""
@@ -81,7 +81,7 @@ class Calls:
 
     def _start(self, call_id: int, call: Callable[[frames_pb2.Reply], None]) -> None:
         if not self._places.acquire(blocking=False):
-            error = f"{_MOST_AT_ONCE} calls are in flight already"
+            error = f"{MOST_CALLS} calls are in flight already"
             self._answer(frames_pb2.Reply(call_id=call_id, error=error, certain=True))
             return
         threading.Thread(target=self._run, args=(call_id, call), name=f"call-{call_id}", daemon=True).start()

@@ -10,6 +10,7 @@ import pytest
 from tests.e2e.people import new_phone
 from tests.service_process import ServiceProcess, State, free_port
 from tests.simulator.control import SimulatorControl
+from tests.tcp_proxy import TcpProxy
 
 
 async def refusal(environment: dict[str, str]) -> tuple[int, str]:
@@ -69,10 +70,9 @@ async def test_a_database_that_is_not_there_yet_is_waited_for(
             await asyncio.sleep(0.05)
     assert "DATABASE_URL" in node.log()
     assert f"127.0.0.1:{port}" in node.log()
-    forwarder = await forward(port, database_url)
-    await node.wait_ready()
-    assert await node.stop() == 0
-    forwarder.close()
+    async with TcpProxy(database_url, port):
+        await node.wait_ready()
+        assert await node.stop() == 0
     assert "Traceback" not in node.log()
 
 
@@ -86,27 +86,6 @@ async def test_a_node_that_waits_for_its_database_stops_when_asked(
             await asyncio.sleep(0.05)
     assert await node.stop(timeout=5) == 0
     assert "Traceback" not in node.log()
-
-
-async def forward(port: int, url: str) -> asyncio.Server:
-    """A server that passes everything on to the host and port of a URL."""
-    parts = urlsplit(url)
-
-    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        except ConnectionError:
-            return
-        finally:
-            writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection(parts.hostname, parts.port)
-        await asyncio.gather(pipe(reader, there_writer), pipe(there_reader, writer))
-
-    return await asyncio.start_server(serve, "127.0.0.1", port)
 
 
 async def test_a_node_without_redis_is_slower_not_wrong(

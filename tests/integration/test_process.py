@@ -11,6 +11,7 @@ import pytest
 
 from service.domain.disconnects import Cause
 from service.domain.observations import Disconnected, MessageReceived
+from service.pool import wire
 from service.pool.pool import Pool
 from service.pool.process import Process
 from service.ports import CallFailed, ProcessPool
@@ -242,3 +243,33 @@ async def test_of_permits_that_wait_only_the_last_is_sent(begin: Begin) -> None:
     for send in sends:
         with pytest.raises(CallFailed):
             await send
+
+
+async def test_more_calls_than_the_process_takes_wait_for_a_place(begin: Begin) -> None:
+    process = await begin("""
+        import select
+
+        held = []
+        while (received := command()) is not None:
+            held.append(received.send.call_id)
+            if len(held) == wire.MOST_CALLS:
+                error = "too many" if select.select([node], [], [], 0.2)[0] else ""
+                for call_id in held:
+                    tell(reply=frames_pb2.Reply(call_id=call_id, error=error))
+                held.clear()
+    """)
+    calls = (process.send_text("a@s.whatsapp.net", "hello", 10) for _ in range(3 * wire.MOST_CALLS))
+    await asyncio.gather(*calls)
+
+
+async def test_a_call_that_never_gets_a_place_certainly_failed(begin: Begin) -> None:
+    process = await begin("while command() is not None: pass")
+    hung = [asyncio.create_task(process.send_text("a@s.whatsapp.net", "x", 5)) for _ in range(wire.MOST_CALLS)]
+    await asyncio.sleep(0.1)
+    with pytest.raises(CallFailed) as refused:
+        await process.send_text("a@s.whatsapp.net", "one too many", 0.2)
+    assert refused.value.certain
+    await process.kill()
+    for failure in await asyncio.gather(*hung, return_exceptions=True):
+        assert isinstance(failure, CallFailed)
+        assert not failure.certain

@@ -13,7 +13,15 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from service.domain import observations as seen
 from service.domain.disconnects import Cause
-from service.domain.errors import AlreadyExists, Conflict, FailedPrecondition, InvalidArgument, LeaseLost, NotFound
+from service.domain.errors import (
+    AlreadyExists,
+    Conflict,
+    EpochRevoked,
+    FailedPrecondition,
+    InvalidArgument,
+    LeaseLost,
+    NotFound,
+)
 from service.domain.events import NewEvent
 from service.domain.lease import Lease
 from service.domain.pairing import PairingCode, PairingOutcome
@@ -27,6 +35,7 @@ from service.store.leases import PostgresLeases
 from service.store.messages import PostgresMessages
 from service.store.owned import PostgresOwnedSessions
 from service.store.sessions import PostgresSessions
+from tests.tcp_proxy import Line, TcpProxy
 
 NODE = uuid.uuid4()
 OTHER_NODE = uuid.uuid4()
@@ -204,6 +213,34 @@ async def test_a_stale_epoch_writes_nothing(store: Store) -> None:
     assert (await store.sessions.get("anna")).condition.state is State.PAIRING
     # What came in is kept all the same, under the epoch it came in under.
     assert len(await store.events.append(old, [message(1)])) == 1
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+async def test_a_process_does_not_go_on_for_a_wish_that_came_after_its_own(
+    store: Store, device_table: None, is_deleted: bool
+) -> None:
+    old = await connected(store)
+    if is_deleted:
+        await store.sessions.delete("anna", force=True)
+        await store.create()
+    else:
+        await store.wish("anna", Deactivate())
+    await store.wish("anna", Activate())
+    wished = (await store.sessions.get("anna")).condition
+    assert list(await store.leases.unwanted(NODE)) == ["anna"], "its process must end, though the session is wanted"
+    with pytest.raises(EpochRevoked):
+        await store.observe(old, seen.Connected(JID, "", ""), Account(jid=JID))
+    with pytest.raises(EpochRevoked):
+        await store.owned.show_code(old, code(), bytes(32))
+    with pytest.raises(LeaseLost):
+        await store.messages.accept(old, "r1", "x@s.whatsapp.net", b"f")
+    assert (await store.sessions.get("anna")).condition == wished
+    assert [lease.epoch for lease in await store.leases.renew(NODE, TTL)] == [old.epoch], "it steps down with permits"
+
+    new = await store.leases.begin_epoch("anna", NODE, TTL)
+    assert not await store.leases.unwanted(NODE)
+    assert (await store.owned.prepare(new)).jid == ("" if is_deleted else JID)
+    await store.observe(new, ProcessStarted())
 
 
 async def test_an_expired_lease_is_not_renewed_even_if_nobody_took_it(store: Store) -> None:
@@ -547,3 +584,26 @@ async def test_a_forgotten_transaction_blocks_nobody_for_long(store: Store, data
     with pytest.raises(Exception, match="does not answer"):
         await holder
     await frozen.close()
+
+
+async def test_a_cancelled_transaction_ends_at_once_though_the_server_is_silent(database_url: str) -> None:
+    """It used to wait for its rollback, and to turn the cancellation into an error that its caller retried."""
+    async with TcpProxy(database_url) as proxy:
+        database = Database(proxy.url, name="test")
+        await database.open()
+        begun = asyncio.Event()
+
+        async def wait_for_an_answer() -> None:
+            async with database.transaction() as connection:
+                begun.set()
+                await connection._raw.execute("SELECT pg_sleep(60)")
+
+        waiting = asyncio.create_task(wait_for_an_answer())
+        await begun.wait()
+        await proxy.set(Line.SILENT)
+        started = time.monotonic()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await database.close()
+        assert time.monotonic() - started < 4

@@ -1,0 +1,67 @@
+"""Sending when much is sent at once, when callers hang up, and when the session goes away meanwhile."""
+
+import asyncio
+
+import grpc
+
+from tests.e2e.people import new_phone, pair
+from tests.e2e.sql import Sql
+from tests.service_process import ServiceProcess, error_info
+from tests.simulator.control import SimulatorControl
+from zap.v1 import message_pb2, session_pb2
+
+
+async def test_two_hundred_texts_at_once_are_all_sent(
+    node_environment: dict[str, str], simulator: SimulatorControl
+) -> None:
+    friend = await new_phone(simulator, "Bob")
+    async with ServiceProcess(node_environment) as node:
+        await pair(node, simulator, "anna", await new_phone(simulator, "Anna"))
+        sends = [node.send("anna", f"+{friend}", f"text {n}", f"r{n}") for n in range(200)]
+        reasons = {message.reason.code for message in await asyncio.gather(*sends)}
+        assert reasons == {""}
+        arrived = await simulator.inbox(friend)
+        assert len({message.text for message in arrived}) == 200
+        assert {message.times for message in arrived} == {1}
+
+
+async def test_a_caller_who_hangs_up_leaves_no_message_open(
+    node_environment: dict[str, str], simulator: SimulatorControl, sql: Sql
+) -> None:
+    friend = await new_phone(simulator, "Bob")
+    async with ServiceProcess(node_environment) as node:
+        await pair(node, simulator, "anna", await new_phone(simulator, "Anna"))
+        for number in range(60):
+            request = message_pb2.SendRequest(
+                session_id="anna",
+                to=f"+{friend}",
+                request_id=f"r{number}",
+                text=message_pb2.Text(body=f"text {number}"),
+            )
+            call = node.messages.Send(request)
+            await asyncio.sleep(number * 0.0002)
+            call.cancel()
+        async with asyncio.timeout(5):
+            while await sql.fetchval("SELECT count(*) FROM zap.message WHERE state = 'ACCEPTED'"):
+                await asyncio.sleep(0.05)
+        assert "Traceback" not in node.log()
+        sent = await sql.fetchval("SELECT count(*) FROM zap.message")
+        arrived = await simulator.inbox(friend)
+        assert len(arrived) == len({message.text for message in arrived}) == sent
+
+
+async def test_a_session_deleted_while_it_sends_is_not_found(
+    node_environment: dict[str, str], simulator: SimulatorControl
+) -> None:
+    friend = await new_phone(simulator, "Bob")
+    async with ServiceProcess(node_environment) as node:
+        await pair(node, simulator, "anna", await new_phone(simulator, "Anna"))
+        await simulator.hold_queries("usync")
+        sending = asyncio.ensure_future(node.send("anna", f"+{friend}", "a text", "r1"))
+        await simulator.wait_for_held_queries()
+        await node.sessions.Delete(session_pb2.DeleteRequest(session_id="anna", force=True))
+        await asyncio.wait([sending])
+        error = sending.exception()
+        assert isinstance(error, grpc.aio.AioRpcError)
+        assert (error.code(), error_info(error).reason) == (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
+        assert "Traceback" not in node.log()
