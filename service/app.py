@@ -162,7 +162,8 @@ async def _pool(settings: Settings, urls: Urls, stack: AsyncExitStack) -> Pool:
     return pool
 
 
-async def _open(stack: AsyncExitStack, database: Database) -> Database:
+async def _open(stack: AsyncExitStack, url: str, name: str, size: int, timeouts: dict[str, str]) -> Database:
+    database = Database(url, name=name, size=size, timeouts=timeouts)
     await database.open()
     stack.push_async_callback(database.close)
     return database
@@ -177,20 +178,15 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Node:
     pool = await _pool(settings, urls, stack)
     await migrate(urls.database, pool.prepare_store)
 
+    quick = f"{settings.lease_times.renew_timeout:.3f}s"
     name = f"zap-service/{settings.node_id}"
-    database = await _open(stack, Database(urls.database, name=name, size=DATABASE_CONNECTIONS))
-    renewals = await _open(stack, _renewals(urls.database, name, settings.lease_times))
+    hurry = {"statement_timeout": quick, "lock_timeout": quick}
+    database = await _open(stack, urls.database, name, DATABASE_CONNECTIONS, {})
+    renewals = await _open(stack, urls.database, f"{name}/leases", 1, hurry)
     hub = WakeupHub()
     bus = RedisBus(urls.redis, hub, to_json)
     stack.push_async_callback(bus.close)
     return _wire(settings, database, renewals, pool, bus, hub)
-
-
-def _renewals(url: str, name: str, times: LeaseTimes) -> Database:
-    """The connection of the lease renewals: all that can hold one up is within the budget of LeaseTimes."""
-    quick = f"{times.renew_timeout:.3f}s"
-    timeouts = {"statement_timeout": quick, "lock_timeout": quick}
-    return Database(url, name=f"{name}/leases", size=1, timeouts=timeouts, patience=times.renew_timeout)
 
 
 def _wire(
