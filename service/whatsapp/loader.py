@@ -33,6 +33,7 @@ def import_without_library() -> None:
     """Import all that a session process needs but the Go library, and leave no thread behind. For the zygote, once."""
     if not os.environ.get(_WITHOUT_LIBRARY):
         raise LoaderError(f"{_WITHOUT_LIBRARY} must be in the environment that the zygote is executed with")
+    stand_in_for_magic()
     with no_threads():
         importlib.import_module("neonize.client")
         importlib.import_module("service.whatsapp.process")
@@ -100,6 +101,20 @@ def _forbid_downloads() -> None:
         raise LoaderError("the installed Go library is not the one that this neonize expects")
 
     vars(sys.modules["neonize.download"])["download"] = refuse
+
+
+def stand_in_for_magic() -> None:
+    """Let neonize import `magic` on a machine that lacks libmagic, a C library that no dependency of neonize brings.
+
+    neonize guesses the type of media with it. Here nobody lets it: what is sent names its type.
+    """
+    magic = ModuleType("magic", "A stand-in for python-magic; see service.whatsapp.loader.")
+    vars(magic)["from_buffer"] = _do_not_guess
+    sys.modules["magic"] = magic
+
+
+def _do_not_guess(*_: object, **__: object) -> None:
+    raise LoaderError("the type of media is not guessed here: build the message with its type named")
 
 
 def _reap_shells() -> None:

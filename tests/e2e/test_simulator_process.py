@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PATCH = (
-    "import neonize.client, sys; from tests.simulator.preload import aim;"
+    "import sys, tests, neonize.client; from tests.simulator.preload import aim;"
     " aim(dict([a.split('=', 1) for a in sys.argv[1:]]))"
 )
 _UPGRADE = (
@@ -177,7 +177,9 @@ async def test_aiming_is_quick_and_can_be_repeated(offset: int | None) -> None:
         "p._URL = dataclasses.replace(p._URL, file_offset=0)\n"
     )  # fmt: skip
     code = (
-        "import neonize.client, dataclasses, time, tests.simulator.preload as p\n" + moved + "known = p._NOISE_ROOT\n"
+        "import tests, neonize.client, dataclasses, time\nimport tests.simulator.preload as p\n"
+        + moved
+        + "known = p._NOISE_ROOT\n"
         "environ = {'SIMULATOR_NOISE_ROOT': '11' * 32, 'SIMULATOR_URL': 'ws://127.0.0.1:65535/ws/chat'}\n"
         "start = time.process_time(); p.aim(environ); print(time.process_time() - start)\n"
         "found = [m for m in p._library_mappings() for _ in p._occurrences(m, b'\\x11' * 32)]\n"

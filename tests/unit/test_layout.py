@@ -17,6 +17,7 @@ ARROWS: dict[str, set[str]] = {
     "__main__": {"app", "cli", "config", "start"},
     "app": {"*"},
     "start": {"*"},
+    "probe": {"domain"},
     "cli": {"app", "config", "generated"},
     "config": {"domain", "setting_types"},
     "setting_types": {"domain"},
