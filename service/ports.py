@@ -134,7 +134,10 @@ class SessionStore(Protocol):
     """Sessions and their pairings. Every method is one transaction; Unavailable when the database is away."""
 
     async def create(self, new: NewSession) -> Session:
-        """A new session, or the one that the same request_id, or the same id and content, made earlier."""
+        """A new session, or the one that the same request_id made earlier.
+
+        Raises AlreadyExists if the id is taken, InvalidArgument (REQUEST_ID_REUSED) if that one had another content.
+        """
 
     async def get(self, session_id: str) -> Session:
         """Raises NotFound."""
@@ -243,7 +246,7 @@ class MessageStore(Protocol):
     async def settle(self, session_id: str, request_id: str, outcome: Outcome) -> OutboundMessage:
         """Write down what became of it, once: a message that is settled already stays as it is.
 
-        Raises NotFound if it was deleted with its session.
+        Raises NotFound if the session was deleted meanwhile, and its messages with it.
         """
 
     async def delivered(self, session_id: str, message_ids: Sequence[str], state: MessageState) -> None:

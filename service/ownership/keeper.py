@@ -91,12 +91,12 @@ class Keeper:
     async def _release_strays(self, mine: set[str]) -> None:
         """Leases that were claimed in our name by an answer that never reached us; renewing them would block them."""
         unknown = mine - {held.session_id for held in self._held()}
-        strays, self._strays = unknown & self._strays, unknown
         try:
-            # The next renewal must not wait for this, and can come through where this does not.
+            # Releases go where all writes go, which may be far behind: the next renewal must not wait for that.
             async with asyncio.timeout(self._times.renew_timeout):
-                for session_id in strays:
+                for session_id in unknown & self._strays:
                     await self._leases.release(session_id, self._incarnation)
                     log.warning("Released a lease that nobody here works for.", session_id=session_id)
         except (Unavailable, TimeoutError) as error:
-            log.warning("Leases could not be released.", cause=str(error) or type(error).__name__)
+            log.warning("A stray lease could not be released now.", cause=str(error) or type(error).__name__)
+        self._strays = unknown

@@ -10,7 +10,7 @@ from service.domain.events import Event, NewEvent, PairingProgress
 from service.domain.lease import Lease
 from service.domain.pairing import PairingCode
 from service.domain.records import Account, Session
-from service.domain.session import Credentials, Desired, Transition
+from service.domain.session import Credentials, Desired, State, Transition
 from service.ports import Decide, Resume
 from service.store import rows
 from service.store.database import Connection, Database, Record, storable
@@ -47,6 +47,9 @@ class PostgresOwnedSessions:
         async with self._database.transaction() as connection:
             await lock_log(connection, lease.session_id)
             row = await _lock_owned(connection, lease)
+            if row["identity_key"] not in (None, identity):
+                # Of a process that is dead: what it was saving when it died may be in the database yet.
+                await connection.run("discard_identity", lease.session_id)
             await connection.run("bind_identity", lease.session_id, identity)
             await connection.run("show_code", lease.session_id, code.text, code.position, code.expire_time, lease.epoch)
             progress = NewEvent(PairingProgress(code.expire_time, code.position), row["now"])
@@ -63,7 +66,7 @@ class PostgresOwnedSessions:
                 return Resume(wanted=False)
             await _delete_discarded(connection, lease.session_id)
             await connection.run("abandon_messages", lease.session_id, lease.epoch)
-            if row["desired_state"] == Desired.INACTIVE.value:
+            if not _is_due(row):
                 return Resume(wanted=False)
             return await _resume(connection, lease, row)
 
@@ -85,6 +88,14 @@ async def _lock_owned(connection: Connection, lease: Lease) -> Record:
             metadata={"session_id": lease.session_id, "epoch": str(lease.epoch)},
         )
     return row
+
+
+def _is_due(row: Record) -> bool:
+    """Whether it may be connected now: it can be claimed for no more than what it left behind."""
+    if row["desired_state"] == Desired.INACTIVE.value or row["state"] == State.FAILED.value:
+        return False
+    is_banned = row["state"] == State.SUSPENDED.value and row["next_attempt_at"] is not None
+    return not is_banned or bool(row["next_attempt_at"] <= row["now"])
 
 
 async def _write_account(connection: Connection, session_id: str, account: Account) -> None:
@@ -124,11 +135,10 @@ def _public(private_key: bytes) -> bytes:
 
 
 async def _delete_discarded(connection: Connection, session_id: str) -> None:
-    discarded = await connection.rows("discarded_identities", session_id)
-    if not discarded:
+    identities = {bytes(row["identity_key"]) for row in await connection.rows("discarded_identities", session_id)}
+    if not identities:
         return
-    identities = {bytes(row["identity_key"]) for row in discarded}
-    known = {row["device_jid"] for row in discarded if row["device_jid"] is not None}
-    for jid in known.union(await _unbound(connection, identities)):
+    # By key and never by jid: WhatsApp may have given the jid to another session's device by now.
+    for jid in await _unbound(connection, identities):
         await connection.run("delete_device", jid)
     await connection.run("forget_discarded", list(identities))

@@ -107,7 +107,7 @@ ON CONFLICT DO NOTHING;
 UPDATE zap.session SET identity_key = NULL, device_jid = NULL WHERE session_id = $1;
 
 -- name: discarded_identities
-SELECT identity_key, device_jid FROM zap.discarded_identity WHERE session_id = $1;
+SELECT identity_key FROM zap.discarded_identity WHERE session_id = $1;
 
 -- name: forget_discarded
 DELETE FROM zap.discarded_identity WHERE identity_key = any($1::bytea[]);
@@ -259,11 +259,12 @@ LEFT JOIN zap.lease l ON l.session_id = s.session_id AND l.incarnation IS DISTIN
 WHERE s.desired_state = 'ACTIVE' AND s.state <> 'FAILED' AND greatest(l.expires_at, s.next_attempt_at) > clock_timestamp();
 
 -- name: accept_message
--- Fenced by itself: a new message is accepted only by the session's owner.
+-- Fenced by itself: a new message is accepted only by the session's owner, and while there is a session.
 INSERT INTO zap.message (session_id, request_id, recipient, fingerprint, epoch)
-SELECT $1, $2, $3, $4, l.epoch FROM zap.lease l
+SELECT $1, $2, $3, $4, l.epoch FROM zap.lease l JOIN zap.session s USING (session_id)
 WHERE l.session_id = $1 AND l.epoch = $5 AND l.incarnation = $6 AND l.expires_at > clock_timestamp()
     AND NOT l.is_revoked
+FOR KEY SHARE OF s
 ON CONFLICT DO NOTHING
 RETURNING *;
 
@@ -271,16 +272,21 @@ RETURNING *;
 SELECT * FROM zap.message WHERE session_id = $1 AND request_id = $2;
 
 -- name: settle_message
-UPDATE zap.message SET
-    state = $3, message_id = $4, detail = $5, sent_time = $6, update_time = clock_timestamp()
-WHERE session_id = $1 AND request_id = $2 AND state = 'ACCEPTED'
-RETURNING *;
-
--- name: note_acknowledged_send
-UPDATE zap.session SET last_acknowledged_send_at = clock_timestamp() WHERE session_id = $1;
+-- Once: what is settled stays. That WhatsApp acknowledged it is evidence for the session.
+WITH settled AS (
+    UPDATE zap.message SET
+        state = $3, message_id = $4, detail = $5, sent_time = $6, update_time = clock_timestamp()
+    WHERE session_id = $1 AND request_id = $2 AND state = 'ACCEPTED'
+    RETURNING *
+),
+noted AS (
+    UPDATE zap.session SET last_acknowledged_send_at = clock_timestamp()
+    WHERE session_id = $1 AND EXISTS (SELECT FROM settled WHERE state = 'SENT')
+)
+SELECT * FROM settled;
 
 -- name: deliver_messages
--- Never backwards, and only what was sent: a receipt for a message is proof that it was, whatever we believed.
+-- Never backwards, and only what was sent: nothing else has a message_id.
 UPDATE zap.message SET state = $3, update_time = clock_timestamp()
 WHERE
     session_id = $1 AND message_id = any($2::text[])

@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from service.domain import observations as seen
+from service.domain.disconnects import Cause
 from service.domain.errors import (
     AlreadyExists,
     Conflict,
@@ -409,6 +410,72 @@ async def test_a_frame_that_comes_twice_is_one_event(store: Store) -> None:
     assert [row["sequence"] for row in rows] == [2, 3, 4]
 
 
+async def discard(store: Store, session_id: str, key: bytes = bytes(32)) -> None:
+    await store.execute(
+        "INSERT INTO zap.discarded_identity (identity_key, session_id) VALUES ($1, $2)", key, session_id
+    )
+
+
+async def test_sweeping_deletes_by_key_and_spares_a_device_that_got_the_same_jid(
+    store: Store, device_table: None
+) -> None:
+    old = await connected(store)
+    await store.execute("DELETE FROM whatsmeow_device")
+    await store.observe(old, seen.Ended(Cause.LOGGED_OUT_ON_PHONE))
+    await store.create("bern")
+    await store.wish("bern", Activate())
+    new = await store.own("bern")
+    await store.owned.show_code(new, code(), await save_device(store, JID))
+    await store.observe(new, seen.DeviceSaved(JID, "", ""), Account(jid=JID))
+    await store.owned.sweep(old)
+    assert await store.fetch("SELECT FROM whatsmeow_device")
+    assert not await store.fetch("SELECT FROM zap.discarded_identity")
+
+
+async def test_a_code_with_another_key_discards_the_key_before(store: Store, device_table: None) -> None:
+    await store.create()
+    await store.wish("anna", Activate())
+    first = await store.own()
+    late = X25519PrivateKey.generate()
+    await store.owned.show_code(first, code(), late.public_key().public_bytes_raw())
+    second = await store.leases.begin_epoch("anna", NODE, TTL)
+    await store.owned.prepare(second)
+    await store.owned.show_code(second, code(), bytes([2] * 32))
+    # What the first process had sent before it died.
+    await store.execute("INSERT INTO whatsmeow_device VALUES ($1, $2)", JID, late.private_bytes_raw())
+    await store.owned.sweep(second)
+    assert not await store.fetch("SELECT FROM whatsmeow_device")
+
+
+@pytest.mark.parametrize("cause", [Cause.CLIENT_OUTDATED, Cause.TEMPORARILY_BANNED])
+async def test_a_session_that_is_not_due_is_claimed_for_its_leftovers_and_not_started(
+    store: Store, device_table: None, cause: Cause
+) -> None:
+    lease = await connected(store)
+    until = datetime.now(UTC) + timedelta(hours=1)
+    await store.observe(lease, seen.Ended(cause, until=until))
+    await store.leases.release("anna", NODE)
+    await discard(store, "anna")
+    assert not (await store.owned.prepare(await store.own())).wanted
+    assert not await store.fetch("SELECT FROM zap.discarded_identity")
+
+
+async def test_no_more_is_claimed_than_asked_for_leftovers_included(store: Store, device_table: None) -> None:
+    for number in range(3):
+        await store.create(f"wanted-{number}")
+        await store.wish(f"wanted-{number}", Activate())
+        await discard(store, f"left-{number}", bytes([number] * 32))
+    assert sorted(await store.leases.claim(NODE, "node", TTL, 4)) == ["left-0", "wanted-0", "wanted-1", "wanted-2"]
+
+
+async def test_a_name_that_postgres_cannot_hold_is_written_without_what_it_cannot(
+    store: Store, device_table: None
+) -> None:
+    lease = await connected(store)
+    await store.observe(lease, seen.PushNameChanged("An\0na"), Account(push_name="An\0na"))
+    assert (await store.sessions.get("anna")).account.push_name == "Anna"
+
+
 # --- messages ---------------------------------------------------------------------------------------------------
 
 
@@ -457,6 +524,37 @@ async def test_what_a_dead_process_was_sending_is_unknown(store: Store, device_t
     unknown = await store.messages.find("anna", "r1", None)
     assert unknown is not None
     assert unknown.state is MessageState.OUTCOME_UNKNOWN
+
+
+async def test_a_session_that_is_deleted_while_it_sends_is_not_found_any_more(store: Store, device_table: None) -> None:
+    lease = await connected(store)
+    await store.messages.accept(lease, "r1", "x", b"f")
+    await store.sessions.delete("anna", force=True)
+    with pytest.raises(LeaseLost):
+        await store.messages.accept(lease, "r2", "x", b"f")
+    with pytest.raises(NotFound):
+        await store.messages.settle("anna", "r1", Outcome(MessageState.SENT, "WA1", sent=datetime.now(UTC)))
+
+
+async def test_a_message_that_meets_a_deletion_waits_and_is_not_accepted(store: Store, device_table: None) -> None:
+    lease = await connected(store)
+    async with store.database.transaction() as deletion:
+        await deletion.run("delete_session", "anna")
+        accepting = asyncio.create_task(store.messages.accept(lease, "r1", "x", b"f"))
+        await asyncio.sleep(0.1)
+        assert not accepting.done()
+    with pytest.raises(LeaseLost):
+        await accepting
+
+
+async def test_a_receipt_that_no_honest_device_sends_hurts_nobody(store: Store, device_table: None) -> None:
+    lease = await connected(store)
+    await store.messages.accept(lease, "r1", "x", b"f")
+    await store.messages.settle("anna", "r1", Outcome(MessageState.SENT, "WA1", sent=datetime.now(UTC)))
+    await store.messages.delivered("anna", ["\0", "WA1"], MessageState.READ)
+    found = await store.messages.find("anna", "r1", None)
+    assert found is not None
+    assert found.state is MessageState.READ
 
 
 # --- the database's own refusals --------------------------------------------------------------------------------

@@ -1,8 +1,10 @@
-"""The keeper of leases, where the end-to-end tests do not get: answers that were lost, and a database that is slow."""
+"""The keeper against leases in memory: what it permits, kills and gives back."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -10,42 +12,93 @@ import pytest
 from service.domain.errors import Unavailable
 from service.domain.lease import Lease, LeaseTimes
 from service.ownership.keeper import Keeper
+from service.ports import LeaseStore
 
 NODE = uuid4()
-TIMES = LeaseTimes(3.0)
+TIMES = LeaseTimes(2.0)
 
 
-class OneStray:
-    """ports.LeaseStore that holds a lease nobody works for."""
+@dataclass
+class Session:
+    """A runner, as far as its lease is concerned."""
 
-    def __init__(self, release: Callable[[], Awaitable[None]]) -> None:
-        self._release = release
-        self.releases = 0
+    session_id: str
+    safe_until: float
+    permits: list[float] = field(default_factory=list)
+    is_lost: bool = False
+
+    def permit(self, safe_until: float) -> None:
+        self.permits.append(safe_until)
+
+    def lose(self) -> None:
+        self.is_lost = True
+
+
+class Leases:
+    """What the database says is this node's; its answers can fail, and be late."""
+
+    def __init__(self, *held: str) -> None:
+        self.held = list(held)
+        self.released: list[str] = []
+        self.renewal_fails = False
+        self.release_fails = False
+        self.release_takes = 0.0
 
     async def renew(self, incarnation: UUID, ttl: float) -> Sequence[Lease]:
-        return [Lease("stray", 1, incarnation)]
+        if self.renewal_fails:
+            raise Unavailable("away")
+        return [Lease(session_id, 1, incarnation) for session_id in self.held]
 
     async def release(self, session_id: str, incarnation: UUID) -> None:
-        self.releases += 1
-        await self._release()
+        await asyncio.sleep(self.release_takes)
+        if self.release_fails:
+            raise Unavailable("away")
+        self.released.append(session_id)
 
 
-async def refuse() -> None:
-    raise Unavailable("the database does not answer")
+def keeper(leases: Leases, *sessions: Session) -> Keeper:
+    return Keeper(cast(LeaseStore, leases), NODE, TIMES, lambda: iter(sessions))
 
 
-async def hang() -> None:
-    await asyncio.sleep(60)
+async def test_what_a_renewal_returns_is_permitted_and_the_rest_is_lost() -> None:
+    mine, gone, new = Session("mine", 1), Session("gone", 1), Session("new", 0)
+    before = time.monotonic()
+    await keeper(Leases("mine"), mine, gone, new).renew()
+    assert not mine.is_lost
+    assert TIMES.safe_until(before) <= mine.permits[0] <= TIMES.safe_until(time.monotonic())
+    assert gone.is_lost
+    assert not new.is_lost, "it has no epoch yet: its claim may be younger than the answer"
 
 
-@pytest.mark.parametrize("release", [refuse, hang])
-async def test_a_lease_that_cannot_be_released_does_not_keep_the_others_from_being_renewed(
-    release: Callable[[], Awaitable[None]],
+async def test_without_an_answer_only_what_cannot_wait_for_the_next_one_is_killed() -> None:
+    now = time.monotonic()
+    late, early = Session("late", now + TIMES.kill - 0.1), Session("early", now + TIMES.kill + 60)
+    leases = Leases("late", "early")
+    leases.renewal_fails = True
+    await keeper(leases, late, early).renew()
+    assert (late.is_lost, early.is_lost) == (True, False)
+    assert not early.permits
+
+
+async def test_a_lease_that_nobody_works_for_is_released_the_second_time_it_is_seen() -> None:
+    leases = Leases("stray")
+    keeping = keeper(leases)
+    await keeping.renew()
+    assert leases.released == []
+    await keeping.renew()
+    assert leases.released == ["stray"]
+
+
+@pytest.mark.parametrize(("fails", "takes"), [(True, 0.0), (False, 60.0)])
+async def test_a_release_that_fails_or_hangs_does_not_keep_the_renewals_from_going_on(
+    fails: bool, takes: float
 ) -> None:
-    leases = OneStray(release)
-    keeper = Keeper(leases, NODE, TIMES, lambda: iter(()))  # type: ignore[arg-type]
-    for _ in range(3):
-        started = time.monotonic()
-        await keeper.renew()
-        assert time.monotonic() - started < TIMES.renew_every
-    assert leases.releases == 2
+    leases = Leases("stray")
+    leases.release_fails, leases.release_takes = fails, takes
+    keeping = keeper(leases)
+    await keeping.renew()
+    async with asyncio.timeout(TIMES.renew_timeout + 5):
+        await keeping.renew()
+    leases.release_fails, leases.release_takes = False, 0.0
+    await keeping.renew()
+    assert leases.released == ["stray"]

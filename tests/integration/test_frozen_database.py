@@ -1,0 +1,62 @@
+"""A backend that does not answer, as after a failover that nobody was told of: who waits for it stays in charge."""
+
+import asyncio
+import os
+import signal
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+import asyncpg
+import pytest
+
+from service.domain.lease import LeaseTimes
+from service.ownership.keeper import Keeper
+from service.store.database import Database
+from service.store.leases import PostgresLeases
+
+TIMES = LeaseTimes(10.0)
+
+
+@pytest.fixture
+async def renewals(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url, name="frozen/leases", size=1)
+    await database.open()
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def keeper(renewals: Database) -> Keeper:
+    return Keeper(PostgresLeases(renewals, renewals), uuid.uuid4(), TIMES, lambda: iter(()))
+
+
+@contextmanager
+def frozen(backend: int) -> Iterator[None]:
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(backend, signal.SIGCONT)
+
+
+async def backend_of(admin: "asyncpg.Connection[asyncpg.Record]") -> int:
+    pid: int = await admin.fetchval("SELECT pid FROM pg_stat_activity WHERE application_name = 'frozen/leases'")
+    return pid
+
+
+async def test_what_is_cancelled_while_the_database_is_silent_is_cancelled_and_not_in_an_outage(
+    keeper: Keeper, renewals: Database, postgres_admin: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    async def ask() -> None:
+        async with renewals.transaction() as connection:
+            await connection.value("current_epoch", "anna")
+
+    await keeper.renew()
+    with frozen(await backend_of(postgres_admin)):
+        asking = asyncio.create_task(ask())
+        await asyncio.sleep(0.1)
+        asking.cancel()
+        await asyncio.wait((asking,), timeout=10)
+        # Whoever takes it for an outage tries again, and is never rid of.
+        assert asking.cancelled()
