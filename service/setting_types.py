@@ -3,6 +3,7 @@
 import re
 import socket
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
@@ -31,9 +32,22 @@ def _url_of(*schemes: str) -> AfterValidator:
     def check(value: SecretStr | None) -> SecretStr | None:
         if value is not None and not begins.fullmatch(value.get_secret_value()):
             raise ValueError(f"must be a URL that begins with {' or '.join(f'{s}://' for s in schemes)}")
+        if value is not None and not _names_hosts(value.get_secret_value()):
+            raise ValueError(
+                "must be a URL whose hosts and ports are some, as in scheme://user:password@host:port/name"
+            )
         return value
 
     return AfterValidator(check)
+
+
+def _names_hosts(url: str) -> bool:
+    """Whether clients can make anything of the hosts; libpq takes several, between commas."""
+    try:
+        hosts = urlsplit(url).netloc.rpartition("@")[2].split(",")
+        return all(urlsplit(f"//{host}").port != 0 for host in hosts)
+    except ValueError:
+        return False
 
 
 def _token(value: SecretStr) -> SecretStr:

@@ -17,6 +17,7 @@ SAMPLES: dict[type[domain.ZapError], domain.ZapError] = {
     domain.Conflict: domain.Conflict("changed", metadata={"session_id": "a"}),
     domain.Unavailable: domain.Unavailable("not now", retry_after=1.5),
     domain.LeaseLost: domain.LeaseLost("not ours"),
+    domain.EpochRevoked: domain.EpochRevoked("not wanted any more"),
     errors.Unauthenticated: errors.Unauthenticated("who are you?"),
 }
 EXPECTED = {
@@ -27,6 +28,7 @@ EXPECTED = {
     domain.Conflict: (grpc.StatusCode.ABORTED, None),
     domain.Unavailable: (grpc.StatusCode.UNAVAILABLE, details.RetryInfo),
     domain.LeaseLost: (grpc.StatusCode.UNAVAILABLE, details.RetryInfo),
+    domain.EpochRevoked: (grpc.StatusCode.UNAVAILABLE, details.RetryInfo),
     errors.Unauthenticated: (grpc.StatusCode.UNAUTHENTICATED, None),
 }
 HEADERS = 8 * 1024
