@@ -246,7 +246,7 @@ class MessageStore(Protocol):
     async def settle(self, session_id: str, request_id: str, outcome: Outcome) -> OutboundMessage:
         """Write down what became of it, once: a message that is settled already stays as it is.
 
-        Raises NotFound if it was deleted with its session.
+        Raises NotFound if the session was deleted meanwhile, and its messages with it.
         """
 
     async def delivered(self, session_id: str, message_ids: Sequence[str], state: MessageState) -> None:

@@ -56,8 +56,10 @@ async def _until_signal(settings: Settings, work: Work) -> None:
             working.cancel()
         stopping.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ask)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # Ignored is how nohup starts what is to outlive its terminal.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, ask)
     loop.add_signal_handler(signal.SIGUSR1, _log_tasks)
     try:
         await working

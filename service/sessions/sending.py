@@ -35,9 +35,14 @@ class Sending:
         """Send a text to a JID, once per request_id; waits at most `timeout` seconds for WhatsApp's server."""
         deadline = time.monotonic() + timeout
         fingerprint = hashlib.sha256(f"text\0{to}\0{body}".encode()).digest()
-        if (earlier := await self._messages.find(session_id, request_id, fingerprint)) is not None:
+        held = self._held(session_id)
+        if held is None:
+            # Only what was accepted before can be answered.
+            earlier = await self._messages.find(session_id, request_id, fingerprint)
+            if earlier is None:
+                raise _cannot_send(await self._sessions.get(session_id))
             return await self._settled(earlier, deadline)
-        lease, process = await self._connection(session_id)
+        lease, process = held
         intent = self._messages.accept(lease, request_id, to, fingerprint)
         # A caller who hangs up does not undo what WhatsApp has: from the intent on, the outcome is written down whoever
         # waits for it. An intent that was written with nobody left to carry it out would stay open for ever.
@@ -63,12 +68,9 @@ class Sending:
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=timeout)
 
-    async def _connection(self, session_id: str) -> tuple[Lease, SessionProcess]:
+    def _held(self, session_id: str) -> tuple[Lease, SessionProcess] | None:
         runner = self._roster.get(session_id)
-        held = runner.connection if runner is not None else None
-        if held is None:
-            raise _cannot_send(await self._sessions.get(session_id))
-        return held
+        return runner.connection if runner is not None else None
 
     async def _accept_and_send(
         self, process: SessionProcess, intent: Awaitable[tuple[OutboundMessage, bool]], body: str, deadline: float

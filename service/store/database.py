@@ -42,6 +42,14 @@ CLOSING = 1.0
 """Seconds in which a connection may say goodbye; a server that is away never answers."""
 
 
+def storable(text: str) -> str:
+    """A text that strangers chose, without the one character that Postgres has no place for.
+
+    It would refuse the whole statement, and whoever sent the text could end a session as often as they like.
+    """
+    return text.replace("\0", "")
+
+
 class Connection:
     """A connection inside a transaction, on which the statements of queries.sql run by name."""
 
@@ -71,10 +79,20 @@ class Connection:
 class Database:
     """A pool of connections to DATABASE_URL. Transactions raise Unavailable when the database is."""
 
-    def __init__(self, url: str, *, name: str, size: int = 10, timeouts: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        size: int = 10,
+        timeouts: dict[str, str] | None = None,
+        patience: float = 5.0,
+    ) -> None:
+        """`patience`: seconds to wait for a connection, and again for one to come to itself when it is given up."""
         self._url = url
         self._name = name[:63]
         self._size = size
+        self._patience = patience
         self._timeouts = {**TIMEOUTS, **(timeouts or {})}
         self._pool: Any = None
 
@@ -88,6 +106,8 @@ class Database:
             timeout=5,
             command_timeout=6,
             init=_prepare,
+            # Nothing of ours outlives a transaction on a connection; a reset would double the cost of a read.
+            reset=_leave_as_it_is,
             server_settings={"application_name": self._name, **self._timeouts},
         )
 
@@ -105,18 +125,23 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A transaction: committed at the end of the block, rolled back if it raises."""
+        async with self._connection() as raw, raw.transaction(), _cut_when_cancelled(raw):
+            yield Connection(raw)
+
+    @asynccontextmanager
+    async def autocommit(self) -> AsyncIterator[Connection]:
+        """For statements that stand alone, each a transaction of its own: a third of the round trips of one of many."""
+        async with self._connection() as raw, _cut_when_cancelled(raw):
+            yield Connection(raw)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
         if self._pool is None:
             raise RuntimeError("the database is not open")
         cancellations = _cancellations()
         try:
-            async with self._pool.acquire(timeout=5) as raw, raw.transaction():
-                try:
-                    yield Connection(raw)
-                except asyncio.CancelledError:
-                    # Leave at once: a rollback would wait for a server that may be silent. One that is there sees
-                    # the connection end, and rolls back by itself.
-                    raw.terminate()
-                    raise
+            async with self._pool.acquire(timeout=self._patience) as raw:
+                yield raw
         except _AWAY as error:
             if _cancellations() > cancellations:
                 # What fails on the way out must not swallow the cancellation.
@@ -128,9 +153,26 @@ class Database:
             ) from error
 
 
+@asynccontextmanager
+async def _cut_when_cancelled(raw: Any) -> AsyncIterator[None]:
+    """Whoever is cancelled leaves at once: a rollback would wait for a server that may be silent.
+
+    A server that is there sees the connection end, and rolls back by itself.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        raw.terminate()
+        raise
+
+
 def _cancellations() -> int:
     task = asyncio.current_task()
     return task.cancelling() if task is not None else 0
+
+
+async def _leave_as_it_is(connection: Any) -> None:
+    """asyncpg's own reset is a round trip."""
 
 
 async def _prepare(connection: Any) -> None:

@@ -40,28 +40,28 @@ class PostgresLeases:
 
     async def renew(self, incarnation: UUID, ttl: float) -> Sequence[Lease]:
         """Renew every lease of this incarnation that has not expired."""
-        async with self._renewals.transaction() as connection:
+        async with self._renewals.autocommit() as connection:
             held = await connection.rows("renew_leases", incarnation, ttl)
         return [Lease(row["session_id"], row["epoch"], incarnation) for row in held]
 
     async def release(self, session_id: str, incarnation: UUID) -> None:
         """Give a session up."""
-        async with self._database.transaction() as connection:
+        async with self._database.autocommit() as connection:
             await connection.run("release_lease", session_id, incarnation)
 
     async def release_all(self, incarnation: UUID) -> None:
         """Give up everything this incarnation holds. Only when no process of any of it runs."""
-        async with self._database.transaction() as connection:
+        async with self._database.autocommit() as connection:
             await connection.run("release_all_leases", incarnation)
 
     async def unwanted(self, incarnation: UUID) -> Sequence[str]:
         """Sessions this incarnation holds that nobody wants any more, or that were deleted."""
-        async with self._database.transaction() as connection:
+        async with self._database.autocommit() as connection:
             found = await connection.rows("unwanted_leases", incarnation)
         return [row["session_id"] for row in found]
 
     async def next_due(self, incarnation: UUID) -> float | None:
         """Seconds until a session becomes due by itself, as far as is known now; None: none will."""
-        async with self._database.transaction() as connection:
+        async with self._database.autocommit() as connection:
             seconds: float | None = await connection.value("next_due", incarnation)
         return seconds

@@ -6,7 +6,7 @@ from service.domain.errors import FieldViolation, InvalidArgument, LeaseLost, se
 from service.domain.lease import Lease
 from service.domain.records import MessageState, OutboundMessage, Outcome
 from service.store import rows
-from service.store.database import Database, Record
+from service.store.database import Database, Record, storable
 
 
 class PostgresMessages:
@@ -17,7 +17,7 @@ class PostgresMessages:
 
     async def accept(self, lease: Lease, request_id: str, to: str, fingerprint: bytes) -> tuple[OutboundMessage, bool]:
         """Write the intent down; True if it is new, False with the earlier one."""
-        async with self._database.transaction() as connection:
+        async with self._database.autocommit() as connection:
             row = await connection.row(
                 "accept_message", lease.session_id, request_id, to, fingerprint, lease.epoch, lease.incarnation
             )
@@ -33,17 +33,15 @@ class PostgresMessages:
 
     async def find(self, session_id: str, request_id: str, fingerprint: bytes | None) -> OutboundMessage | None:
         """The message of this key, if any."""
-        async with self._database.transaction() as connection:
+        async with self._database.autocommit() as connection:
             row = await connection.row("get_message", session_id, request_id)
         return None if row is None else _same(row, fingerprint)
 
     async def settle(self, session_id: str, request_id: str, outcome: Outcome) -> OutboundMessage:
-        """Write down what became of it, once; it must exist."""
-        arguments = (outcome.state.value, outcome.message_id, outcome.detail, outcome.sent)
-        async with self._database.transaction() as connection:
+        """Write down what became of it, once. Raises NotFound if the session was deleted meanwhile, and all with it."""
+        arguments = (outcome.state.value, outcome.message_id, storable(outcome.detail), outcome.sent)
+        async with self._database.autocommit() as connection:
             row = await connection.row("settle_message", session_id, request_id, *arguments)
-            if row is not None and outcome.state is MessageState.SENT:
-                await connection.run("note_acknowledged_send", session_id)
             row = row or await connection.row("get_message", session_id, request_id)
         if row is None:
             # Deleted with its session, while WhatsApp was asked.
@@ -52,10 +50,8 @@ class PostgresMessages:
 
     async def delivered(self, session_id: str, message_ids: Sequence[str], state: MessageState) -> None:
         """A receipt says how far messages came; never backwards."""
-        # A stranger's device chooses what it acknowledges: Postgres refuses the whole statement for one NUL.
-        plausible = [message_id for message_id in message_ids if "\0" not in message_id]
-        async with self._database.transaction() as connection:
-            await connection.run("deliver_messages", session_id, plausible, state.value)
+        async with self._database.autocommit() as connection:
+            await connection.run("deliver_messages", session_id, [storable(each) for each in message_ids], state.value)
 
 
 def _same(row: Record, fingerprint: bytes | None) -> OutboundMessage:

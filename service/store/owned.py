@@ -13,7 +13,7 @@ from service.domain.records import Account, Session
 from service.domain.session import Credentials, Desired, State, Transition
 from service.ports import Decide, Resume
 from service.store import rows
-from service.store.database import Connection, Database, Record
+from service.store.database import Connection, Database, Record, storable
 from service.store.log import Encode, append, lock_log
 from service.store.transitions import lock_session, write_transition
 
@@ -99,9 +99,8 @@ def _is_due(row: Record) -> bool:
 
 
 async def _write_account(connection: Connection, session_id: str, account: Account) -> None:
-    # People choose their names; Postgres takes no NUL in a text.
-    texts = (account.jid, account.lid, account.push_name, account.platform)
-    await connection.run("write_account", session_id, *(text.replace("\0", "") for text in texts))
+    known = (account.jid, account.lid, account.push_name, account.platform)
+    await connection.run("write_account", session_id, *map(storable, known))
 
 
 async def _resume(connection: Connection, lease: Lease, row: Record) -> Resume:

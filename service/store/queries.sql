@@ -272,13 +272,18 @@ RETURNING *;
 SELECT * FROM zap.message WHERE session_id = $1 AND request_id = $2;
 
 -- name: settle_message
-UPDATE zap.message SET
-    state = $3, message_id = $4, detail = $5, sent_time = $6, update_time = clock_timestamp()
-WHERE session_id = $1 AND request_id = $2 AND state = 'ACCEPTED'
-RETURNING *;
-
--- name: note_acknowledged_send
-UPDATE zap.session SET last_acknowledged_send_at = clock_timestamp() WHERE session_id = $1;
+-- Once: what is settled stays. That WhatsApp acknowledged it is evidence for the session.
+WITH settled AS (
+    UPDATE zap.message SET
+        state = $3, message_id = $4, detail = $5, sent_time = $6, update_time = clock_timestamp()
+    WHERE session_id = $1 AND request_id = $2 AND state = 'ACCEPTED'
+    RETURNING *
+),
+noted AS (
+    UPDATE zap.session SET last_acknowledged_send_at = clock_timestamp()
+    WHERE session_id = $1 AND EXISTS (SELECT FROM settled WHERE state = 'SENT')
+)
+SELECT * FROM settled;
 
 -- name: deliver_messages
 -- Never backwards, and only what was sent: nothing else has a message_id.

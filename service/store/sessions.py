@@ -36,13 +36,13 @@ class PostgresSessions:
 
     async def get(self, session_id: str) -> Session:
         """Raises NotFound."""
-        async with self._database.transaction() as connection:
+        async with self._database.autocommit() as connection:
             return await _get(connection, session_id)
 
     async def list(self, chosen: SessionFilter, after: str, limit: int) -> Sequence[Session]:
         """Sessions with an id behind `after`, in order."""
         states = [state.value for state in chosen.states]
-        async with self._database.transaction() as connection:
+        async with self._database.autocommit() as connection:
             found = await connection.rows("list_sessions", after, chosen.user_id, states, dict(chosen.labels), limit)
         return [rows.session(row) for row in found]
 
@@ -90,7 +90,7 @@ class PostgresSessions:
 
     async def pairing(self, session_id: str) -> tuple[Session, Pairing]:
         """The session with its pairing in progress or last one."""
-        async with self._database.transaction() as connection:
+        async with self._database.autocommit() as connection:
             found = await _get(connection, session_id)
             return found, rows.pairing(await connection.row("get_pairing", session_id))
 

@@ -501,6 +501,18 @@ async def test_a_message_is_settled_once_and_never_goes_back(store: Store, devic
     assert found.state is MessageState.READ
 
 
+async def test_texts_of_strangers_may_hold_what_postgres_cannot(store: Store, device_table: None) -> None:
+    lease = await connected(store)
+    await store.messages.accept(lease, "r1", "x", b"f")
+    await store.messages.settle("anna", "r1", Outcome(MessageState.SENT, "WA1", "a\0b"))
+    await store.messages.delivered("anna", ["no\0id", "WA1"], MessageState.READ)
+    await store.observe(lease, seen.PushNameChanged("An\0na"), Account(push_name="An\0na"))
+    found = await store.messages.find("anna", "r1", None)
+    assert found is not None
+    assert (found.state, found.detail) == (MessageState.READ, "ab")
+    assert (await store.sessions.get("anna")).account.push_name == "Anna"
+
+
 async def test_what_a_dead_process_was_sending_is_unknown(store: Store, device_table: None) -> None:
     lease = await connected(store)
     await store.messages.accept(lease, "r1", "x", b"f")

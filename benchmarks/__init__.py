@@ -1,0 +1,1 @@
+"""What each path costs, as ratios within one run: these are read by people, never asserted by a test."""

@@ -1,0 +1,182 @@
+"""What calls cost: `python -m benchmarks.calls`.
+
+Status against an empty grpc.aio handler, and Send over gRPC against a session process called directly, each pair in
+one run on one machine. A simulated WhatsApp answers; embedded Postgres and Valkey, fsync off.
+"""
+
+import asyncio
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from service.domain import observations as seen
+from service.embedded import EmbeddedPostgres, EmbeddedValkey
+from service.pool.pool import Pool, PoolSettings
+from service.ports import SessionProcess, StartOrder
+from tests.live_events import LiveEvents
+from tests.service_process import ServiceProcess, State
+from tests.simulator.control import SimulatorControl
+from tests.simulator.process import PRELOAD, SimulatorProcess
+from zap.v1 import session_pb2, session_pb2_grpc
+
+CALLERS, SECONDS, SENDS = 8, 3.0, 200
+FRIEND = "491700000001"
+
+
+async def answer_at_once(request: session_pb2.StatusRequest, _: object) -> session_pb2.Session:
+    """The least that a handler can do."""
+    return session_pb2.Session(session_id=request.session_id)
+
+
+async def rate(channel: grpc.aio.Channel) -> float:
+    """Status calls per second, from several callers at once."""
+    stub: Any = session_pb2_grpc.SessionServiceStub(channel)
+    request = session_pb2.StatusRequest(session_id="shop")
+    until = time.perf_counter() + SECONDS
+
+    async def call() -> int:
+        count = 0
+        while time.perf_counter() < until:
+            await stub.Status(request)
+            count += 1
+        return count
+
+    return sum(await asyncio.gather(*(call() for _ in range(CALLERS)))) / SECONDS
+
+
+async def latencies(send: Callable[[int], Awaitable[object]]) -> list[float]:
+    """Seconds of each of so many calls, one after another."""
+    taken = []
+    for number in range(SENDS):
+        started = time.perf_counter()
+        await send(number)
+        taken.append(time.perf_counter() - started)
+    return sorted(taken)
+
+
+def tell(name: str, taken: list[float]) -> float:
+    """A line of figures; the median."""
+    median = statistics.median(taken)
+    sys.stdout.write(f"{name:44} median {median * 1000:6.2f} ms   p99 {taken[int(len(taken) * 0.99)] * 1000:6.2f} ms\n")
+    return median
+
+
+async def pair(node: ServiceProcess, whatsapp: SimulatorControl, session_id: str, phone: str) -> None:
+    """A connected session."""
+    await whatsapp.create_phone(phone, session_id)
+    await node.create(session_id)
+    await whatsapp.scan(phone, await node.first_code(session_id))
+    await node.wait_state(session_id, State.STATE_CONNECTED)
+
+
+async def status_calls(node: ServiceProcess) -> None:
+    """Status on the node and on the empty handler, in turn."""
+    server = grpc.aio.server()
+    handler = grpc.unary_unary_rpc_method_handler(
+        answer_at_once,
+        request_deserializer=session_pb2.StatusRequest.FromString,
+        response_serializer=session_pb2.Session.SerializeToString,
+    )
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("zap.v1.SessionService", {"Status": handler}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as empty:
+        ours, theirs = [], []
+        for _ in range(3):
+            ours.append(await rate(node.channel))
+            theirs.append(await rate(empty))
+    await server.stop(0)
+    node_rate, empty_rate = statistics.median(ours), statistics.median(theirs)
+    sys.stdout.write(f"Status: {node_rate:.0f}/s, empty handler in this process: {empty_rate:.0f}/s\n")
+
+
+async def direct_process(url: str, jid: str, environment: Mapping[str, str]) -> tuple[SessionProcess, Pool]:
+    """A session process of our own that is connected, and its pool."""
+    pool = Pool(PoolSettings(url, preload=PRELOAD), {**os.environ, **environment})
+    process = await pool.start(StartOrder("shop", 1, jid, "", time.monotonic() + 600))
+    connected = asyncio.Event()
+
+    async def attend() -> None:
+        async for observed in process.observations():
+            process.confirm(observed.number)
+            if isinstance(observed.observation, seen.Connected):
+                connected.set()
+
+    attending = asyncio.create_task(attend())
+    async with asyncio.timeout(10):
+        await connected.wait()
+    _attending.add(attending)
+    return process, pool
+
+
+#: asyncio keeps only weak references to tasks.
+_attending: set[asyncio.Task[None]] = set()
+
+
+async def sends(node: ServiceProcess, database: str, simulator: SimulatorProcess) -> None:
+    """Send over gRPC, then the same session's process called directly."""
+    await simulator.control.create_phone(FRIEND, "Friend")
+    await node.send("shop", FRIEND, "the first one asks for devices and keys", "warm-up")
+    over_grpc = await latencies(lambda number: node.send("shop", FRIEND, "hello", f"request-{number}"))
+    jid = (await node.status("shop")).account.jid
+    await node.stop()
+    process, pool = await direct_process(database, jid, simulator.environment())
+    to = f"{FRIEND}@s.whatsapp.net"
+    await process.send_text(to, "the first one asks for devices", 10)
+    direct = await latencies(lambda _: process.send_text(to, "hello", 10))
+    await pool.close()
+    ratio = tell("Send over gRPC", over_grpc) / tell("session process called directly", direct)
+    sys.stdout.write(f"{'ratio':44} {ratio:.2f}\n")
+
+
+async def inbound(node: ServiceProcess, whatsapp: SimulatorControl, live: LiveEvents) -> None:
+    """From a phone's writing to the event on Redis: WhatsApp's way, the log and Redis."""
+    await whatsapp.create_phone(FRIEND, "Friend")
+
+    async def write(number: int) -> None:
+        await whatsapp.write(FRIEND, "491700000000", f"text {number}")
+        await live.wait_for("shop", "messageReceived", text=f"text {number}")
+        live.events.clear()
+
+    tell("phone writes -> event on Redis", await latencies(write))
+
+
+async def measure(folder: Path) -> None:
+    """All of it."""
+    async with (
+        EmbeddedPostgres(folder, durable=False) as postgres,
+        EmbeddedValkey(folder) as valkey,
+        SimulatorProcess() as simulator,
+        LiveEvents(valkey.url) as live,
+    ):
+        urls = {"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url, "ZAP_WORKER_PRELOAD": PRELOAD}
+        async with ServiceProcess({**urls, "ZAP_LOG_LEVEL": "warning", **simulator.environment()}) as node:
+            await pair(node, simulator.control, "shop", "491700000000")
+            await status_calls(node)
+            await inbound(node, simulator.control, live)
+            await sends(node, postgres.url, simulator)
+
+
+def main() -> None:
+    """Measure in a folder of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="zap-benchmark-"))
+    # Root's Postgres runs as nobody, who must be able to pass.
+    folder.chmod(0o711)
+    try:
+        asyncio.run(measure(folder))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
