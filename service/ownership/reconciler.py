@@ -4,6 +4,7 @@ import asyncio
 import functools
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 from uuid import UUID
 
@@ -18,6 +19,8 @@ POLL = 1.0
 """Seconds between two looks without any hint."""
 RELEASE = 2.0
 """Seconds for the last word to the database; without it the leases run out by themselves."""
+FAULT_PAUSE = 5.0
+"""Seconds before a session whose runner failed is taken up anew: it would fail again, and use up the pace of all."""
 GATHER = 0.02
 """Seconds in which hints that come together are gathered."""
 
@@ -102,7 +105,7 @@ class Reconciler:
         self._limit = limit
         self._pace = Pace(rate)
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._draining = False
+        self._draining = asyncio.Event()
 
     async def run(self) -> None:
         """For ever: look, then wait for a hint, for the next session to become due, or for the poll."""
@@ -129,7 +132,7 @@ class Reconciler:
 
         Those that have not after `grace` seconds are cut short: their processes are killed, their leases run out.
         """
-        self._draining = True
+        self._draining.set()
         for runner in self._holdings.all():
             runner.step_down()
         tasks = set(self._tasks.values())
@@ -161,13 +164,16 @@ class Reconciler:
     async def _run(self, session_id: str, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait((before,))
-        if self._draining:
+        if self._draining.is_set():
             return
         runner = self._holdings.add(session_id)
         try:
             await runner.run()
         except Exception:
             log.exception("A session's runner failed; the session is taken up anew.", session_id=session_id)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FAULT_PAUSE):
+                    await self._draining.wait()
         finally:
             self._holdings.remove(session_id)
             self._wakeups.wake(session_id)

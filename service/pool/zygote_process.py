@@ -92,7 +92,11 @@ class ZygoteProcess:
 
     async def fork(self) -> Child:
         """A new process that waits for its first command. Raises ZygoteDied, Unavailable."""
-        ours, theirs = wire.socket_pair()
+        try:
+            ours, theirs = wire.socket_pair()
+        except OSError as error:
+            words = f"no session process can be made now: {error}"
+            raise Unavailable(words, reason="POOL_UNAVAILABLE") from error
         try:
             with theirs:
                 forked = await self._ask(theirs)

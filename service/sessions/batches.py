@@ -1,14 +1,13 @@
 """Takes what is there, at least one, at most so many: what came in together is written together."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 
-async def batches(items: AsyncIterator[Item], limit: int) -> AsyncIterator[Sequence[Item]]:
+async def batches(items: AsyncIterator[Item], limit: int) -> AsyncGenerator[Sequence[Item], None]:
     """The items in order, in lists of 1 to `limit`; reads ahead by as much, then lets the source wait."""
     queue: asyncio.Queue[Item | None] = asyncio.Queue(maxsize=limit)
 
@@ -16,8 +15,11 @@ async def batches(items: AsyncIterator[Item], limit: int) -> AsyncIterator[Seque
         try:
             async for item in items:
                 await queue.put(item)
-        finally:
+        except Exception:
             await queue.put(None)
+            raise
+        # Not when it is cancelled: nobody takes anything any more, and a full queue would keep it for ever.
+        await queue.put(None)
 
     reader = asyncio.create_task(read())
     try:
@@ -34,5 +36,5 @@ async def batches(items: AsyncIterator[Item], limit: int) -> AsyncIterator[Seque
         await reader
     finally:
         reader.cancel()
-        with suppress(asyncio.CancelledError):
-            await reader
+        # Not awaited itself: a cancellation of ours must not be taken for the reader's.
+        await asyncio.wait((reader,))

@@ -12,7 +12,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -23,7 +23,7 @@ import structlog
 from service.domain import observations as seen
 from service.domain.backoff import STEADY, backoff
 from service.domain.disconnects import Cause
-from service.domain.errors import EpochRevoked, LeaseLost, NotFound, Unavailable
+from service.domain.errors import EpochRevoked, LeaseLost, NotFound, Unavailable, ZapError
 from service.domain.events import Event, NewEvent
 from service.domain.lease import Lease, LeaseTimes
 from service.domain.pairing import PairingCode, identity_of
@@ -85,7 +85,7 @@ class Runner:
         self._pause = 0.0
         self._leaving = False
         self._lost = False
-        self._unwanted = False
+        self._stopping: SessionProcess | None = None
         self._look_again = asyncio.Event()
         self._log = log.bind(session_id=session_id)
 
@@ -136,7 +136,6 @@ class Runner:
 
     def unwanted(self) -> None:
         """Nobody wants it connected any more (or it was deleted)."""
-        self._unwanted = True
         self._stop_process()
 
     async def run(self) -> None:
@@ -155,7 +154,6 @@ class Runner:
 
     async def _one_process(self) -> Directive:
         # Before the wishes are read: what changes from here on is noticed.
-        self._unwanted = False
         self._look_again.clear()
         sent = time.monotonic()
         ports = self._ports
@@ -178,31 +176,44 @@ class Runner:
     async def _live(self, lease: Lease, resume: Resume) -> Directive:
         await self._observe(lease, ProcessStarted())
         if resume.missing:
-            return (await self._observe(lease, seen.Ended(Cause.DEVICE_MISSING))).directive
+            return await self._end(lease, Cause.DEVICE_MISSING)
         order = StartOrder(self.session_id, lease.epoch, resume.jid, resume.proxy_url, self._safe_until)
         try:
             self._process = await self._ports.pool.start(order)
         except Unavailable as error:
-            ended = seen.Ended(Cause.PROCESS_DIED, error.message)
-            return (await self._observe(lease, ended)).directive
+            return await self._end(lease, Cause.PROCESS_DIED, error.message)
         self._log.info("Started a session process.", epoch=lease.epoch, resumes=bool(resume.jid))
         try:
-            if self._unwanted or self._over():
-                # What was asked while the process was being made must not be lost on it.
-                self._stop_process()
+            self._catch_up(self._process)
             return await self._attend(lease, self._process)
+        except ZapError:
+            raise
+        except Exception as error:  # noqa: BLE001 - logged with its stack, and written down as what it is
+            # A fault of ours, or of the database's. It has to be an end like the others: the state would go on saying
+            # what was, and the session would be started again at once, for ever.
+            self._log.exception("A session's process is given up for a fault that nobody expected.")
+            fault = type(error).__name__
         finally:
             # Cancelled or failed: nothing of ours may outlive its runner.
             await asyncio.shield(self._process.kill())
             self._process = None
+        return await self._end(lease, Cause.CLIENT_ERROR, fault)
+
+    def _catch_up(self, process: SessionProcess) -> None:
+        """What was asked while the process was being made must not be lost on it."""
+        if self._lost:
+            self._spawn(process.kill())
+        elif self._look_again.is_set():
+            self._stop_process()
 
     async def _attend(self, lease: Lease, process: SessionProcess) -> Directive:
         directive = Directive.REPLACE
-        async for batch in batches(process.observations(), BATCH):
-            for transition in await self._write(lease, batch):
-                directive = transition.directive
-            if (number := max(observed.number for observed in batch)) > 0:
-                process.confirm(number)
+        async with aclosing(batches(process.observations(), BATCH)) as reported:
+            async for batch in reported:
+                for transition in await self._write(lease, batch):
+                    directive = transition.directive
+                if (number := max(observed.number for observed in batch)) > 0:
+                    process.confirm(number)
         return directive
 
     async def _write(self, lease: Lease, batch: Sequence[seen.Observed]) -> list[Transition]:
@@ -262,6 +273,10 @@ class Runner:
         identity = identity_of(shown.text)
         self._tell(await self._until_written(lambda: self._ports.owned.show_code(lease, code, identity)))
 
+    async def _end(self, lease: Lease, cause: Cause, detail: str = "") -> Directive:
+        """The end of a process that cannot, or could not, say so by itself."""
+        return (await self._observe(lease, seen.Ended(cause, detail))).directive
+
     async def _observe(self, lease: Lease, cause: Input) -> Transition:
         self._count(cause)
         self._pause = self._wait_after(cause)
@@ -293,7 +308,9 @@ class Runner:
 
     def _stop_process(self) -> None:
         self._look_again.set()
-        if self._process is not None:
+        # Once: whoever wants it stopped says so again at every look.
+        if self._process is not None and self._process is not self._stopping:
+            self._stopping = self._process
             self._spawn(self._process.stop(STOP_GRACE))
 
     def _count(self, cause: Input) -> None:
@@ -335,16 +352,27 @@ class Runner:
     async def _give_up(self) -> None:
         """The process is dead: delete what it left, if that is to go, and release the lease."""
         self._condition = None
-        if self._lost or self._lease is None:
+        if self._lost:
             return
         try:
             async with asyncio.timeout(STOP_GRACE):
-                await self._ports.owned.sweep(self._lease)
+                await self._sweep()
                 await self._ports.leases.release(self.session_id, self._incarnation)
         except (Unavailable, TimeoutError) as error:
             # The lease runs out by itself, and whoever claims it next sweeps.
             self._log.warning("The lease could not be released.", cause=str(error) or "the database is silent")
         self._ports.publisher.wake(self.session_id)
+
+    async def _sweep(self) -> None:
+        if self._lease is None:
+            # Claimed, and no more.
+            return
+        try:
+            await self._ports.owned.sweep(self._lease)
+        except ZapError:
+            raise
+        except Exception:  # noqa: BLE001 - logged with its stack; the lease must be released all the same
+            self._log.exception("What the session left could not be deleted; its next owner tries again.")
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

@@ -79,20 +79,10 @@ class Connection:
 class Database:
     """A pool of connections to DATABASE_URL. Transactions raise Unavailable when the database is."""
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        name: str,
-        size: int = 10,
-        timeouts: dict[str, str] | None = None,
-        patience: float = 5.0,
-    ) -> None:
-        """`patience`: seconds to wait for a connection, and again for one to come to itself when it is given up."""
+    def __init__(self, url: str, *, name: str, size: int = 10, timeouts: dict[str, str] | None = None) -> None:
         self._url = url
         self._name = name[:63]
         self._size = size
-        self._patience = patience
         self._timeouts = {**TIMEOUTS, **(timeouts or {})}
         self._pool: Any = None
 
@@ -140,7 +130,7 @@ class Database:
             raise RuntimeError("the database is not open")
         cancellations = _cancellations()
         try:
-            async with self._pool.acquire(timeout=self._patience) as raw:
+            async with self._pool.acquire(timeout=5) as raw:
                 yield raw
         except _AWAY as error:
             if _cancellations() > cancellations:

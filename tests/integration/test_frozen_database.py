@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -43,6 +44,20 @@ def frozen(backend: int) -> Iterator[None]:
 async def backend_of(admin: "asyncpg.Connection[asyncpg.Record]") -> int:
     pid: int = await admin.fetchval("SELECT pid FROM pg_stat_activity WHERE application_name = 'frozen/leases'")
     return pid
+
+
+async def test_a_renewal_on_a_dead_connection_leaves_time_for_the_next(
+    keeper: Keeper, postgres_admin: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await keeper.renew()
+    confirmed = keeper.renewed_at
+    with frozen(await backend_of(postgres_admin)):
+        began = time.monotonic()
+        await keeper.renew()
+        assert keeper.renewed_at == confirmed
+        assert time.monotonic() - began < 2 * TIMES.renew_timeout, "the budget of LeaseTimes.slack"
+        await keeper.renew()
+        assert keeper.renewed_at > confirmed, "the next one has a connection of its own"
 
 
 async def test_what_is_cancelled_while_the_database_is_silent_is_cancelled_and_not_in_an_outage(

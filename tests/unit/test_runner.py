@@ -1,0 +1,289 @@
+"""A runner with a scripted process and a store in memory: which end leads to what, and what is left when it is over."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest.mock import create_autospec
+from uuid import UUID, uuid4
+
+import pytest
+
+from service.domain import observations as seen
+from service.domain.disconnects import Cause
+from service.domain.errors import LeaseLost, Unavailable
+from service.domain.lease import Lease, LeaseTimes
+from service.domain.records import Account
+from service.domain.session import Condition, Credentials, Desired, State, Transition
+from service.ports import Decide, EventLog, MessageStore, Publisher, Resume, StartOrder
+from service.sessions.runner import Runner, RunnerPorts
+
+NODE = uuid4()
+TIMES = LeaseTimes(10.0)
+JID = "49:1@s.whatsapp.net"
+PATIENCE = 5.0
+LOGIN = seen.Connected(JID, "", "Anna")
+
+
+class Process:
+    """A session process that reports what the test has it report."""
+
+    def __init__(self) -> None:
+        self.reports: asyncio.Queue[seen.Observation] = asyncio.Queue()
+        self.stops = 0
+        self.kills = 0
+        self.permitted_until = 0.0
+
+    async def observations(self) -> AsyncIterator[seen.Observed]:
+        while True:
+            observation = await self.reports.get()
+            yield seen.Observed(observation, datetime.now(UTC))
+            if isinstance(observation, seen.Ended):
+                return
+
+    def permit(self, until: float) -> None:
+        self.permitted_until = until
+
+    def confirm(self, number: int) -> None:
+        pass
+
+    async def stop(self, grace: float) -> None:
+        self.stops += 1
+
+    async def kill(self) -> None:
+        self.kills += 1
+        self.reports.put_nowait(seen.Ended(Cause.STOPPED))
+
+    async def send_text(self, to: str, body: str, timeout: float) -> Any: ...
+
+    async def request_pairing_code(self, phone: str, timeout: float) -> str:
+        return ""
+
+    async def log_out(self, timeout: float) -> None: ...
+
+
+@dataclass
+class World:
+    """Everything around the runner, with faults to be switched on."""
+
+    condition: Condition = field(
+        default_factory=lambda: Condition(Desired.ACTIVE, State.CONNECTING, credentials=Credentials.CONFIRMED)
+    )
+    epoch: int = 0
+    resume: Resume = field(default_factory=lambda: Resume(wanted=True, jid=JID))
+    processes: list[Process] = field(default_factory=list)
+    released: list[str] = field(default_factory=list)
+    swept: int = 0
+    begin_fault: Exception | None = None
+    prepare_fault: Exception | None = None
+    start_fault: Exception | None = None
+    account_fault: Exception | None = None
+    sweep_fault: Exception | None = None
+    while_starting: Callable[[], None] | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
+        if self.begin_fault is not None:
+            raise self.begin_fault
+        self.epoch += 1
+        return Lease(session_id, self.epoch, incarnation)
+
+    async def release(self, session_id: str, incarnation: UUID) -> None:
+        self.released.append(session_id)
+
+    async def prepare(self, lease: Lease) -> Resume:
+        if self.prepare_fault is not None:
+            raise self.prepare_fault
+        return self.resume
+
+    async def sweep(self, lease: Lease) -> None:
+        self.swept += 1
+        if self.sweep_fault is not None:
+            raise self.sweep_fault
+
+    async def observe(
+        self, lease: Lease, decide: Decide, account: Account | None, frames: Sequence[Any]
+    ) -> tuple[Any, Transition, Sequence[Any]]:
+        if account is not None and self.account_fault is not None:
+            raise self.account_fault
+        transition = decide(self.condition, datetime.now(UTC))
+        self.condition = transition.condition
+        self.changed.set()
+        return None, transition, ()
+
+    async def show_code(self, lease: Lease, code: Any, identity: bytes) -> Sequence[Any]:
+        return ()
+
+    async def start(self, order: StartOrder) -> Process:
+        if self.while_starting is not None:
+            self.while_starting()
+        if self.start_fault is not None:
+            raise self.start_fault
+        process = Process()
+        process.permitted_until = order.permitted_until
+        self.processes.append(process)
+        self.changed.set()
+        return process
+
+    async def until(self, what: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not what():
+                self.changed.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.01):
+                        await self.changed.wait()
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def runner(world: World) -> Runner:
+    anything: Any = world
+    ports = RunnerPorts(
+        owned=anything,
+        leases=anything,
+        events=create_autospec(EventLog),
+        messages=create_autospec(MessageStore),
+        pool=anything,
+        publisher=create_autospec(Publisher),
+        times=TIMES,
+    )
+    return Runner("anna", NODE, ports)
+
+
+async def finish(running: "asyncio.Task[None]") -> None:
+    async with asyncio.timeout(PATIENCE):
+        await running
+
+
+async def test_a_process_that_dies_is_replaced_and_a_node_that_stops_releases(world: World, runner: Runner) -> None:
+    running = asyncio.create_task(runner.run())
+    await world.until(lambda: len(world.processes) == 1)
+    world.processes[0].reports.put_nowait(seen.Ended(Cause.PROCESS_DIED))
+    await world.until(lambda: len(world.processes) == 2)
+    assert world.epoch == 2
+    runner.step_down()
+    await world.until(lambda: world.processes[1].stops == 1)
+    world.processes[1].reports.put_nowait(seen.Ended(Cause.STOPPED))
+    await finish(running)
+    assert world.released == ["anna"]
+    assert world.swept == 1
+
+
+async def test_what_is_said_at_every_look_stops_a_process_once(world: World, runner: Runner) -> None:
+    running = asyncio.create_task(runner.run())
+    await world.until(lambda: len(world.processes) == 1)
+    for _ in range(20):
+        runner.unwanted()
+    await asyncio.sleep(0.01)
+    assert world.processes[0].stops == 1
+    world.resume = Resume(wanted=False)
+    world.processes[0].reports.put_nowait(seen.Ended(Cause.STOPPED))
+    await finish(running)
+
+
+@pytest.mark.parametrize("ask", [Runner.unwanted, Runner.restart, Runner.step_down])
+async def test_what_is_asked_while_a_process_is_made_is_done_to_it(
+    world: World, runner: Runner, ask: Callable[[Runner], None]
+) -> None:
+    world.while_starting = lambda: ask(runner)
+    running = asyncio.create_task(runner.run())
+    await world.until(lambda: len(world.processes) == 1 and world.processes[0].stops == 1)
+    running.cancel()
+    await asyncio.wait((running,), timeout=PATIENCE)
+
+
+async def test_a_process_that_was_being_made_when_the_lease_was_lost_is_killed_not_asked(
+    world: World, runner: Runner
+) -> None:
+    world.while_starting = runner.lose
+    await finish(asyncio.create_task(runner.run()))
+    assert world.processes[0].stops == 0
+    assert world.processes[0].kills >= 1
+    assert world.released == []
+
+
+async def test_a_lease_that_somebody_else_has_is_not_released(world: World, runner: Runner) -> None:
+    world.begin_fault = LeaseLost("taken")
+    await finish(asyncio.create_task(runner.run()))
+    assert world.released == []
+
+
+async def test_a_fault_while_a_process_runs_is_an_end_like_others_and_waits_longer_each_time(
+    world: World, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    async def note(self: Runner) -> None:
+        waits.append(self._pause)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(Runner, "_wait_until_due", note)
+    world.account_fault = ValueError("what the database cannot hold")
+    running = asyncio.create_task(runner.run())
+    for number in range(1, 6):
+        await world.until(lambda number=number: len(world.processes) == number)  # type: ignore[misc]
+        world.processes[-1].reports.put_nowait(LOGIN)
+        await world.until(lambda number=number: len(waits) == number)  # type: ignore[misc]
+        assert world.condition.reason == "CLIENT_ERROR"
+        assert world.processes[number - 1].kills >= 1
+    assert waits[0] <= 0.1
+    assert waits[-1] >= 4.0
+    running.cancel()
+    await asyncio.wait((running,), timeout=PATIENCE)
+    assert world.released == ["anna"]
+
+
+async def test_a_code_that_holds_no_key_ends_its_process_and_not_the_runner(world: World, runner: Runner) -> None:
+    world.condition = Condition(Desired.ACTIVE, State.PAIRING)
+    world.resume = Resume(wanted=True)
+    running = asyncio.create_task(runner.run())
+    await world.until(lambda: len(world.processes) == 1)
+    world.processes[0].reports.put_nowait(seen.CodeShown("no code at all", 1, timedelta(seconds=60)))
+    await world.until(lambda: len(world.processes) == 2)
+    assert world.condition.reason == "CLIENT_ERROR"
+    running.cancel()
+    await asyncio.wait((running,), timeout=PATIENCE)
+
+
+async def test_no_process_to_be_had_is_waited_out(world: World, runner: Runner) -> None:
+    world.start_fault = Unavailable("no memory")
+    running = asyncio.create_task(runner.run())
+    await world.until(lambda: world.condition.reason == "PROCESS_DIED")
+    world.start_fault = None
+    await world.until(lambda: len(world.processes) == 1)
+    running.cancel()
+    await asyncio.wait((running,), timeout=PATIENCE)
+    assert world.processes[0].kills >= 1
+
+
+@pytest.mark.parametrize("fault", ["begin_fault", "prepare_fault"])
+async def test_a_fault_before_a_process_is_the_callers_to_know_and_the_lease_is_released(
+    world: World, runner: Runner, fault: str
+) -> None:
+    setattr(world, fault, RuntimeError("a table is missing"))
+    world.sweep_fault = RuntimeError("a table is missing")
+    with pytest.raises(RuntimeError, match="missing"):
+        await finish(asyncio.create_task(runner.run()))
+    assert world.released == ["anna"]
+
+
+async def test_a_permit_reaches_the_process_and_calls_end_with_it(world: World, runner: Runner) -> None:
+    running = asyncio.create_task(runner.run())
+    await world.until(lambda: len(world.processes) == 1)
+    assert runner.connection is None
+    world.processes[0].reports.put_nowait(LOGIN)
+    await world.until(lambda: runner.connection is not None)
+    until = time.monotonic() + 100
+    runner.permit(until)
+    runner.permit(until - 50)
+    assert runner.safe_until == world.processes[0].permitted_until == until
+    runner.lose()
+    assert runner.connection is None
+    await finish(running)
