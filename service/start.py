@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from service.bus.redis import RedisUrlUnusable
 from service.config import Settings, unknown_settings
 from service.embedded.errors import EmbeddedServerError
 from service.pool.pool import StoreNotPrepared
@@ -25,7 +26,14 @@ EX_CONFIG = os.EX_CONFIG
 Work = Callable[[Settings, asyncio.Event], Awaitable[None]]
 """A command: runs until it is done, or the event says to stop."""
 
-_REFUSALS = (DatabaseUnreachable, EmbeddedServerError, CannotListen, CannotServePages, StoreNotPrepared)
+_REFUSALS = (
+    DatabaseUnreachable,
+    EmbeddedServerError,
+    CannotListen,
+    CannotServePages,
+    RedisUrlUnusable,
+    StoreNotPrepared,
+)
 """What whoever starts the service can mend: said in one sentence."""
 
 

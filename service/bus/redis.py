@@ -30,11 +30,18 @@ RETRY = 1.0
 AWAY = (RedisError, OSError, TimeoutError)
 
 
+class RedisUrlUnusable(Exception):
+    """REDIS_URL says something that the client does not understand; the message says what."""
+
+
 class RedisBus:
     """ports.Publisher on Redis; feeds the hub of this process."""
 
     def __init__(self, url: str, hub: WakeupHub, to_json: Callable[[Event], str]) -> None:
-        self._redis = Redis.from_url(url, socket_connect_timeout=3, socket_timeout=5, health_check_interval=15)
+        try:
+            self._redis = Redis.from_url(url, socket_connect_timeout=3, socket_timeout=5, health_check_interval=15)
+        except ValueError as error:
+            raise RedisUrlUnusable(f"REDIS_URL: cannot be used: {error}") from error
         self._hub = hub
         self._to_json = to_json
         self._queue: deque[tuple[str, str | Event]] = deque(maxlen=QUEUE)

@@ -40,6 +40,8 @@ def configure_logging(*, level: str, readable: bool, stream: TextIO | None = Non
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    # aiohttp writes a stack trace, and what was sent, for every stranger who does not speak HTTP.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     # These tell at info what our own lines tell better.
     for noisy in ("aiohttp.access", "asyncio", "grpc"):
         logging.getLogger(noisy).setLevel(max(root.level, logging.WARNING))

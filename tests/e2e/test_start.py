@@ -102,6 +102,13 @@ async def test_a_node_without_redis_is_slower_not_wrong(
         assert "Traceback" not in node.log()
 
 
+async def test_a_redis_url_with_nonsense_in_it_is_named(node_environment: dict[str, str]) -> None:
+    code, log = await refusal({**node_environment, "REDIS_URL": "redis://127.0.0.1:6379/0?socket_timeout=soon"})
+    assert code == os.EX_UNAVAILABLE
+    assert "REDIS_URL" in log
+    assert "Traceback" not in log
+
+
 @pytest.mark.parametrize("setting", ["ZAP_LISTEN", "ZAP_HTTP_LISTEN"])
 async def test_a_port_that_somebody_else_has_is_named(node_environment: dict[str, str], setting: str) -> None:
     with socket.socket() as taken:

@@ -67,6 +67,10 @@ CREATE TABLE zap.lease (
     node text NOT NULL DEFAULT '',
     renewed_at timestamptz,
     expires_at timestamptz,
+    -- Wishes can change twice before the owner looks: Deactivate and Activate, or Delete and Create. The process of
+    -- before would go on for what is wanted now, with the codes, or even the account, of what is not. So whoever
+    -- withdraws a wish revokes the epoch, and the owner starts another one.
+    is_revoked boolean NOT NULL DEFAULT false,
     CONSTRAINT held_leases_expire CHECK ((incarnation IS NULL) = (expires_at IS NULL))
 );
 
