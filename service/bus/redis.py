@@ -1,7 +1,8 @@
 """Publishes events and hints on Redis, and hears the hints of other nodes.
 
 One task writes from a bounded queue, in order; when Redis is away the oldest live events are dropped (they are in the
-log) and counted. Nothing here ever raises or waits towards the core.
+log) and counted. Hints do not wait in it: one about each session is as good as many. Nothing here ever raises or waits
+towards the core.
 """
 
 import asyncio
@@ -27,6 +28,9 @@ QUEUE = 10_000
 RETRY = 1.0
 """Seconds between two tries to reach Redis."""
 
+CANCEL_AGAIN = 0.1
+"""Seconds between two cancellations of a task that did not hear the first."""
+
 AWAY = (RedisError, OSError, TimeoutError)
 
 
@@ -44,7 +48,9 @@ class RedisBus:
             raise RedisUrlUnusable(f"REDIS_URL: cannot be used: {error}") from error
         self._hub = hub
         self._to_json = to_json
-        self._queue: deque[tuple[str, str | Event]] = deque(maxlen=QUEUE)
+        self._events: deque[Event] = deque(maxlen=QUEUE)
+        #: Sessions about which a hint is to be published, in order: a dict has no doubles.
+        self._hints: dict[str, None] = {}
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
         self._emptied.set()
@@ -65,38 +71,38 @@ class RedisBus:
         with suppress(TimeoutError):
             async with asyncio.timeout(1):
                 await self._emptied.wait()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while running := [task for task in self._tasks if not task.done()]:
+            # More than once if need be: redis-py sends under a wait_for, which can swallow a cancellation.
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running, timeout=CANCEL_AGAIN)
         await self._redis.aclose()
 
     def publish(self, events: Sequence[Event]) -> None:
         """Have consumers told."""
-        for event in events:
-            self._put(CHANNEL.format(session_id=event.session_id), event)
+        self.dropped += max(0, len(self._events) + len(events) - QUEUE)
+        self._events.extend(events)
+        self._fill()
 
     def wake(self, session_id: str) -> None:
         """Have whoever waits for something about this session look again, here and on other nodes."""
         self._hub.wake(session_id)
-        self._put(WAKEUPS, session_id)
+        self._hints[session_id] = None
+        self._fill()
 
-    def _put(self, channel: str, item: str | Event) -> None:
-        if len(self._queue) == QUEUE:
-            self.dropped += 1
-        self._queue.append((channel, item))
+    def _fill(self) -> None:
         self._emptied.clear()
         self._filled.set()
 
     async def _publish(self) -> None:
         away = False
         while True:
-            if not self._queue:
+            if not self._events and not self._hints:
                 self._emptied.set()
                 self._filled.clear()
                 await self._filled.wait()
-            channel, item = self._queue[0]
             try:
-                await self._redis.publish(channel, item if isinstance(item, str) else self._to_json(item))
+                await self._publish_next()
             except AWAY as error:
                 if not away:
                     log.warning("Redis (REDIS_URL) is away; live events wait.", cause=str(error))
@@ -106,9 +112,20 @@ class RedisBus:
             if away:
                 log.info("Redis is back.", dropped=self.dropped)
             away = False
-            # The queue may have dropped the very item while it was on its way.
-            if self._queue and self._queue[0] == (channel, item):
-                self._queue.popleft()
+
+    async def _publish_next(self) -> None:
+        """A hint if there is one: what it is about is committed, and somebody waits."""
+        if self._hints:
+            session_id = next(iter(self._hints))
+            # Before it is on its way: a hint that comes meanwhile is about something else.
+            del self._hints[session_id]
+            await self._redis.publish(WAKEUPS, session_id)
+            return
+        event = self._events[0]
+        await self._redis.publish(CHANNEL.format(session_id=event.session_id), self._to_json(event))
+        # The queue may have dropped the very event while it was on its way.
+        if self._events and self._events[0] is event:
+            self._events.popleft()
 
     async def _listen(self) -> None:
         while True:
@@ -117,7 +134,8 @@ class RedisBus:
                     await pubsub.subscribe(WAKEUPS)
                     async for message in pubsub.listen():
                         if message["type"] == "message":
-                            self._hub.wake(message["data"].decode())
+                            # Whoever else writes there may write what he likes.
+                            self._hub.wake(message["data"].decode(errors="replace"))
             except AWAY as error:
                 log.debug("Not listening to Redis now.", cause=str(error))
             await asyncio.sleep(RETRY)

@@ -1,0 +1,109 @@
+"""Live events and hints on a real Valkey, which may go away, forget and say nonsense."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.exceptions import ConnectionError as RedisAway
+
+from service.bus import redis as bus_module
+from service.bus.redis import RedisBus
+from service.bus.wakeups import WakeupHub
+from service.domain.events import Event, StateChanged
+from service.domain.session import State
+from service.protocol.events import to_json
+
+PATIENCE = 5.0
+
+
+def event(number: int) -> Event:
+    changed = StateChanged(State.CONNECTING, State.CONNECTED, "")
+    return Event(number, "anna", number, datetime.now(UTC), changed)
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    async with Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+async def channel(redis: Redis) -> AsyncIterator[PubSub]:
+    async with redis.pubsub() as subscribed:
+        await subscribed.subscribe("zap:events:anna")
+        await subscribed.get_message(timeout=PATIENCE)
+        yield subscribed
+
+
+@pytest.fixture
+async def bus(redis_url: str) -> AsyncIterator[RedisBus]:
+    made = RedisBus(redis_url, WakeupHub(), to_json)
+    made.start()
+    yield made
+    await made.close()
+
+
+async def heard(channel: PubSub) -> bytes:
+    message = await channel.get_message(timeout=PATIENCE)
+    assert message is not None
+    data: bytes = message["data"]
+    return data
+
+
+async def test_a_hint_reaches_another_node_even_after_nonsense(redis_url: str, redis: Redis, bus: RedisBus) -> None:
+    hub = WakeupHub()
+    other = RedisBus(redis_url, hub, to_json)
+    other.start()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while (await redis.pubsub_numsub("zap:wakeups"))[0][1] < 2:
+                await asyncio.sleep(0.01)
+        with hub.listen("anna") as hints:
+            await redis.publish("zap:wakeups", b"\xff\xfe no text")
+            bus.wake("anna")
+            async with asyncio.timeout(PATIENCE):
+                await hints.wait(2 * PATIENCE)
+    finally:
+        await other.close()
+
+
+async def test_events_are_published_in_order_as_json(channel: PubSub, bus: RedisBus) -> None:
+    bus.publish([event(number) for number in range(1, 4)])
+    assert [b'"sequence": "%d"' % number in await heard(channel) for number in range(1, 4)] == [True] * 3
+
+
+async def test_an_outage_drops_the_oldest_events_and_no_event_for_a_hint(
+    channel: PubSub, bus: RedisBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_away = True
+    publish = bus._redis.publish
+
+    async def sometimes(*arguments: object) -> object:
+        if is_away:
+            raise RedisAway("away")
+        return await publish(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bus_module, "RETRY", 0.01)
+    monkeypatch.setattr(bus._redis, "publish", sometimes)
+    for number in range(1, bus_module.QUEUE + 3):
+        bus.publish([event(number)])
+        bus.wake("anna")
+    await asyncio.sleep(0.05)
+    assert bus.dropped == 2, "of the events; hints about one session are one"
+    is_away = False
+    assert b'"sequence": "3"' in await heard(channel)
+
+
+async def test_a_bus_with_a_long_queue_closes_all_the_same(redis_url: str) -> None:
+    for delay in (0.01, 0.02, 0.03):
+        bus = RedisBus(redis_url, WakeupHub(), to_json)
+        bus.start()
+        await asyncio.sleep(0.05)
+        bus.publish([event(number) for number in range(bus_module.QUEUE)])
+        await asyncio.sleep(delay)
+        closing = asyncio.create_task(bus.close())
+        await asyncio.wait((closing,), timeout=PATIENCE)
+        assert closing.done()
