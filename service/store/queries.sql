@@ -6,13 +6,13 @@
 SELECT pg_advisory_xact_lock(hashtextextended('zap.event:' || $1, 0));
 
 -- name: insert_session
-INSERT INTO zap.session (session_id, name, user_id, labels, proxy_url, create_request_id)
-VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO zap.session (session_id, name, user_id, labels, proxy_url, create_request_id, create_fingerprint)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT DO NOTHING
 RETURNING session_id;
 
 -- name: session_by_request
-SELECT session_id FROM zap.session WHERE create_request_id = $1;
+SELECT session_id, create_fingerprint FROM zap.session WHERE create_request_id = $1;
 
 -- name: get_session
 SELECT * FROM zap.session_now WHERE session_id = $1;

@@ -1,5 +1,7 @@
 """Sessions as callers see and change them."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 
 from service.domain.errors import (
@@ -30,7 +32,9 @@ class PostgresSessions:
     async def create(self, new: NewSession) -> Session:
         """A new session, or the one that the same request made earlier."""
         async with self._database.transaction() as connection:
-            if await connection.value("insert_session", *_asked(new), new.request_id or None) is None:
+            asked = (new.session_id, new.name, new.user_id, dict(new.labels), new.proxy_url)
+            key = (new.request_id or None, _fingerprint(new))
+            if await connection.value("insert_session", *asked, *key) is None:
                 return await _made_earlier(connection, new)
             return await _get(connection, new.session_id)
 
@@ -104,21 +108,20 @@ async def _get(connection: Connection, session_id: str) -> Session:
 
 async def _made_earlier(connection: Connection, new: NewSession) -> Session:
     """The session that the same request made, if that is what is in the way."""
-    earlier = await connection.value("session_by_request", new.request_id) if new.request_id else None
+    earlier = await connection.row("session_by_request", new.request_id) if new.request_id else None
     if earlier is None:
         raise AlreadyExists(
             f"there is a session {new.session_id!r} already",
             reason="SESSION_ALREADY_EXISTS",
             metadata={"session_id": new.session_id},
         )
-    found = await _get(connection, earlier)
-    if _asked(new) != (found.session_id, found.name, found.user_id, dict(found.labels), found.proxy_url):
-        raise InvalidArgument(
-            [FieldViolation("request_id", f"was used for session {earlier!r} with another content")],
-            reason="REQUEST_ID_REUSED",
-        )
-    return found
+    if bytes(earlier["create_fingerprint"]) != _fingerprint(new):
+        wrong = f"was used for session {earlier['session_id']!r} with another content"
+        raise InvalidArgument([FieldViolation("request_id", wrong)], reason="REQUEST_ID_REUSED")
+    return await _get(connection, earlier["session_id"])
 
 
-def _asked(new: NewSession) -> tuple[str, str, str, dict[str, str], str]:
-    return (new.session_id, new.name, new.user_id, dict(new.labels), new.proxy_url)
+def _fingerprint(new: NewSession) -> bytes:
+    """Of what a caller asked for; two that ask for the same have the same."""
+    asked = [new.session_id, new.name, new.user_id, sorted(new.labels.items()), new.proxy_url]
+    return hashlib.sha256(json.dumps(asked).encode()).digest()

@@ -5,6 +5,7 @@ import base64
 import time
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -126,6 +127,15 @@ async def test_the_same_request_creates_once(store: Store) -> None:
     with pytest.raises(AlreadyExists):
         await store.create(request_id="r2")
     assert [s.name for s in await store.sessions.list(SessionFilter(), "", 10)] == ["Anna"]
+
+
+async def test_a_create_that_is_repeated_after_an_update_gives_the_session_as_it_is_now(store: Store) -> None:
+    request = NewSession("anna", "Anna", "user-1", {"team": "red", "site": "b"}, "http://u:p@proxy:8080", "r1")
+    await store.sessions.create(request)
+    await store.sessions.update("anna", Changes(name="Berta", labels={}, proxy_url=""), "")
+    assert (await store.sessions.create(request)).name == "Berta"
+    with pytest.raises(InvalidArgument):
+        await store.sessions.create(replace(request, name="Berta"))
 
 
 async def test_twenty_creates_at_once_make_one_session(store: Store) -> None:

@@ -8,6 +8,8 @@ CREATE TABLE zap.session (
     labels jsonb NOT NULL CHECK (jsonb_typeof(labels) = 'object'),
     proxy_url text NOT NULL,
     create_request_id text UNIQUE,
+    -- SHA-256 of what Create asked for: an Update in between must not turn a repeated Create into a mistake.
+    create_fingerprint bytea NOT NULL,
 
     desired_state text NOT NULL DEFAULT 'INACTIVE' CHECK (desired_state IN ('ACTIVE', 'INACTIVE')),
     state text NOT NULL DEFAULT 'UNPAIRED' CHECK (state IN (
