@@ -58,10 +58,6 @@ class RedisBus:
         self.dropped = 0
         """Live events that were not published because Redis was away too long."""
 
-    async def ping(self) -> None:
-        """Raises what redis-py raises: who starts the service wants to know exactly."""
-        await self._redis.ping()
-
     def start(self) -> None:
         """Begin to publish and to listen; Redis need not be there yet."""
         self._tasks = [asyncio.create_task(self._publish()), asyncio.create_task(self._listen())]
@@ -128,14 +124,18 @@ class RedisBus:
             self._events.popleft()
 
     async def _listen(self) -> None:
+        away = False
         while True:
             try:
                 async with self._redis.pubsub() as pubsub:
                     await pubsub.subscribe(WAKEUPS)
+                    away = False
                     async for message in pubsub.listen():
                         if message["type"] == "message":
                             # Whoever else writes there may write what he likes.
                             self._hub.wake(message["data"].decode(errors="replace"))
             except AWAY as error:
-                log.debug("Not listening to Redis now.", cause=str(error))
+                if not away:
+                    log.warning("Redis (REDIS_URL) is away; hints of other nodes are not heard.", cause=str(error))
+                away = True
             await asyncio.sleep(RETRY)

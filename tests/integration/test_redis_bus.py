@@ -107,3 +107,14 @@ async def test_a_bus_with_a_long_queue_closes_all_the_same(redis_url: str) -> No
         closing = asyncio.create_task(bus.close())
         await asyncio.wait((closing,), timeout=PATIENCE)
         assert closing.done()
+
+
+async def test_a_redis_that_is_not_there_at_the_start_is_named_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus_module, "RETRY", 0.01)
+    bus = RedisBus("redis://127.0.0.1:1", WakeupHub(), to_json)
+    bus.start()
+    await asyncio.sleep(0.3)
+    await bus.close()
+    assert capsys.readouterr().out.count("REDIS_URL") == 1
