@@ -111,8 +111,9 @@ class Node:
             log.info("The node stops.", asked=stopping.is_set())
             await self.server.drain()
             await _end(reconciling)
-            await self.reconciler.drain(self.grace)
+            # What is being sent needs its sessions.
             await self.sending.finish(GRACE)
+            await self.reconciler.drain(self.grace)
             await self.server.stop(GRACE)
             # Last: what steps down needs its permits until it has.
             await _end(keeping)
@@ -138,15 +139,20 @@ async def _end(task: "asyncio.Task[Any]") -> None:
 async def _urls(settings: Settings, stack: AsyncExitStack) -> Urls:
     """Where the servers are; those that no setting names are started here."""
     data_dir = Path(settings.data_dir)
-    database = _secret(settings.database_url)
+    database, redis = _secret(settings.database_url), _secret(settings.redis_url)
     if not database:
-        database = (await stack.enter_async_context(EmbeddedPostgres(data_dir))).url
-        log.info("Started an embedded Postgres, since DATABASE_URL is not set.", data_dir=str(data_dir))
-    redis = _secret(settings.redis_url)
+        database = await _embedded(EmbeddedPostgres(data_dir), "DATABASE_URL", stack)
     if not redis:
-        redis = (await stack.enter_async_context(EmbeddedValkey(data_dir))).url
-        log.info("Started an embedded Valkey, since REDIS_URL is not set.", data_dir=str(data_dir))
+        redis = await _embedded(EmbeddedValkey(data_dir), "REDIS_URL", stack)
     return Urls(database, _secret(settings.whatsapp_database_url) or database, redis)
+
+
+async def _embedded(server: EmbeddedPostgres | EmbeddedValkey, setting: str, stack: AsyncExitStack) -> str:
+    """The URL of a server of our own, started or joined."""
+    await stack.enter_async_context(server)
+    what = "Joined" if server.was_joined else "Started"
+    log.info(f"{what} an embedded {server.name}, since {setting} is not set.", port=server.port)  # noqa: G004
+    return server.url
 
 
 def _secret(value: SecretStr | None) -> str:

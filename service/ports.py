@@ -178,7 +178,7 @@ class OwnedSessionStore(Protocol):
     """
 
     async def observe(
-        self, lease: Lease, decide: Decide, account: Account | None, frames: Sequence[NewEvent]
+        self, lease: Lease, decide: Decide, account: Account | None
     ) -> tuple[Session, Transition, Sequence[Event]]:
         """Write what `decide` makes of the condition, what became known of the account, and the events."""
 
@@ -249,8 +249,8 @@ class MessageStore(Protocol):
         Raises NotFound if the session was deleted meanwhile, and its messages with it.
         """
 
-    async def delivered(self, session_id: str, message_ids: Sequence[str], state: MessageState) -> None:
-        """A receipt says how far messages came; never backwards."""
+    async def delivered(self, session_id: str, message_ids: Sequence[str], state: MessageState) -> Sequence[str]:
+        """A receipt says how far messages came; never backwards. The ids of those that were found."""
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------

@@ -118,6 +118,8 @@ def main() -> int:
     started = time.monotonic()
     try:
         asyncio.run(play(folder))
+    except KeyboardInterrupt:
+        return 130
     except (TimeoutError, RuntimeError, AssertionError, aiohttp.ClientError) as error:
         console.print(f"[bold red]The story broke off:[/] {error}")
         return 1

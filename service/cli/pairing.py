@@ -12,6 +12,8 @@ from service.cli.failures import OUTCOME_EXIT_CODES, UNKNOWN_OUTCOME
 from service.cli.views import outcome_text, print_json
 from zap.v1 import session_pb2
 
+TOO_SMALL = "This terminal is too small for the whole code: enlarge it, or see zapctl pairing-code."
+
 
 def show_codes(server: Server, session_id: str) -> int:
     """Show the codes of a session's pairing; the exit code that says how it ended."""
@@ -31,10 +33,16 @@ def _as_json(responses: Iterable[session_pb2.StreamQRResponse]) -> int:
 def _in_terminal(responses: Iterable[session_pb2.StreamQRResponse]) -> int:
     console = Console(highlight=False)
     code = UNKNOWN_OUTCOME
+    if console.is_terminal:
+        console.print("Waiting for a code to scan …")
     with ExitStack() as stack:
         live = None
         for response in responses:
             if response.WhichOneof("update") == "code":
+                if console.is_terminal and not _fits(response.code, console):
+                    # Drawn into the screen it would be cut; in the history it can at least be scrolled to.
+                    console.print(Group(_picture(response.code), Text(TOO_SMALL)))
+                    continue
                 if live is None:
                     # On a screen of its own, if it is one: a code must not stay behind in the terminal's history.
                     live = stack.enter_context(Live(console=console, auto_refresh=False, screen=console.is_terminal))
@@ -46,12 +54,17 @@ def _in_terminal(responses: Iterable[session_pb2.StreamQRResponse]) -> int:
     return code
 
 
+def _fits(code: session_pb2.QrCode, console: Console) -> bool:
+    lines = code.terminal_text.splitlines()
+    return console.size.height > len(lines) + 1 and console.size.width >= max(map(len, lines))
+
+
 def _picture(code: session_pb2.QrCode) -> Group:
     good_until = code.expire_time.ToDatetime().strftime("%H:%M:%S UTC")
     words = f"Scan it in WhatsApp: Settings > Linked devices. Code {code.position} of 6, good until {good_until}."
     # Light on dark whatever the terminal's colours are: phones do not read it the other way round.
     picture = Text(code.terminal_text, style="bright_white on black", no_wrap=True, overflow="ignore")
-    return Group(picture, Text(words))
+    return Group(Text(words), picture)
 
 
 def _exit_code(response: session_pb2.StreamQRResponse) -> int:

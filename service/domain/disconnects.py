@@ -96,7 +96,7 @@ _GONE = (Fate.LOGGED_OUT, Retry.NEVER, PairingOutcome.REJECTED)
 _STUCK = (Fate.FAILED, Retry.NEVER, PairingOutcome.REJECTED)
 
 _TABLE = {
-    Cause.STOPPED: Policy("NODE_STOPPED", *_AGAIN),
+    Cause.STOPPED: Policy("PROCESS_REPLACED", *_AGAIN),
     Cause.PROCESS_DIED: Policy("PROCESS_DIED", *_AGAIN),
     Cause.PROCESS_STALLED: Policy("PROCESS_STALLED", *_AGAIN),
     Cause.CLIENT_ERROR: Policy("CLIENT_ERROR", *_AGAIN),

@@ -114,6 +114,8 @@ class OutboundMessage:
     session_id: str
     request_id: str
     to: str = field(repr=False)
+    epoch: int
+    """Of the process that was to send it."""
     state: MessageState
     message_id: str
     detail: str

@@ -129,6 +129,9 @@ Input = Activate | Deactivate | LoggedOutByCaller | Restart | ProcessStarted | s
 
 def reduce(condition: Condition, cause: Input, now: datetime, wait: timedelta = timedelta()) -> Transition:
     """The transition that `cause` makes. `wait` is how long the owner's back-off, or a ttl, would have it wait."""
+    if condition.desired is Desired.INACTIVE and not isinstance(cause, Activate | Deactivate | LoggedOutByCaller):
+        # What a process still says of a session that nobody wants any more changes nothing.
+        return Transition(condition, Directive.RELEASE)
     return _reduce(cause, condition, now, wait)
 
 
@@ -248,8 +251,6 @@ def _keepalive_restored(
 
 @_reduce.register
 def _ended(cause: seen.Ended, condition: Condition, now: datetime, wait: timedelta) -> Transition:
-    if condition.desired is Desired.INACTIVE:
-        return Transition(condition, Directive.RELEASE)
     policy = policy_for(cause.cause)
     if condition.credentials is Credentials.CONFIRMED:
         return _ended_paired(cause, policy, condition, now, wait)

@@ -105,6 +105,7 @@ class Reconciler:
         self._limit = limit
         self._pace = Pace(rate)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._every: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
 
     async def run(self) -> None:
@@ -135,7 +136,8 @@ class Reconciler:
         self._draining.set()
         for runner in self._holdings.all():
             runner.step_down()
-        tasks = set(self._tasks.values())
+        # Also those that another one of their session waits for.
+        tasks = set(self._every)
         _, late = await asyncio.wait(tasks, timeout=grace) if tasks else ((), ())
         for task in late:
             task.cancel()
@@ -159,6 +161,7 @@ class Reconciler:
             # A session that was just released here can be claimed before its runner has quite ended.
             before = self._tasks.get(session_id)
             task = self._tasks[session_id] = asyncio.create_task(self._run(session_id, before))
+            self._every.add(task)
             task.add_done_callback(functools.partial(self._forget, session_id))
 
     async def _run(self, session_id: str, before: asyncio.Task[None] | None) -> None:
@@ -179,5 +182,6 @@ class Reconciler:
             self._wakeups.wake(session_id)
 
     def _forget(self, session_id: str, task: asyncio.Task[None]) -> None:
+        self._every.discard(task)
         if self._tasks.get(session_id) is task:
             del self._tasks[session_id]

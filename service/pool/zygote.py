@@ -63,6 +63,7 @@ class Zygote:
             await asyncio.wait([self._keeper])
         async with self._starting:
             if self._process is not None:
+                self._process.is_asked_to_end = True
                 await _bury(self._process)
 
     async def fork(self) -> Child:

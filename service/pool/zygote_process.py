@@ -70,6 +70,7 @@ class ZygoteProcess:
         self._loop.add_reader(self._connection, self._read)
         self._grave: asyncio.Future[None] = self._loop.create_future()
         self._reaping: asyncio.Task[None] | None = None
+        self.is_asked_to_end = False
 
     @property
     def pid(self) -> int:
@@ -123,7 +124,8 @@ class ZygoteProcess:
 
     async def _reap(self) -> None:
         status = await asyncio.to_thread(self._process.wait)
-        _log.info("zygote %d %s; %s", self.pid, describe_exit(status), last_words(self._stderr) or "no words")
+        if not self.is_asked_to_end:
+            _log.warning("zygote %d %s; %s", self.pid, describe_exit(status), last_words(self._stderr) or "no words")
         os.close(self._stderr)
         self._grave.set_result(None)
 

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from service.domain.errors import FailedPrecondition, Unavailable
 from service.domain.pairing import CODES_PER_ATTEMPT, NEXT_CODE_LIFETIME, PairingStep
+from service.domain.reasons import reason
 from service.domain.records import Session
 from service.domain.session import (
     Activate,
@@ -111,10 +112,11 @@ class Sessions:
             )
         held = runner.pairing if runner is not None else None
         if held is None or pairing.code is None:
+            why = reason(session.condition.reason).message if session.condition.reason else "It is just beginning."
             raise Unavailable(
-                f"the pairing of session {session_id!r} is just beginning",
+                f"the pairing of session {session_id!r} shows no code now. {why}",
                 reason="PAIRING_NOT_READY",
-                metadata={"session_id": session_id},
+                metadata={"session_id": session_id, "cause": session.condition.reason},
             )
         _, process = held
         try:

@@ -47,9 +47,10 @@ def _ended(session: Session, pairing: Pairing) -> PairingEnded | None:
     """How the pairing ended. While the session is wanted it has not: a newer attempt than ours is ours then."""
     if session.condition.credentials is Credentials.CONFIRMED:
         return PairingEnded(PairingOutcome.PAIRED)
-    if _wanted(session):
+    if _wanted(session) or pairing.outcome is None:
+        # Not wanted and yet without an outcome: it was begun anew between our two looks.
         return None
-    return PairingEnded(pairing.outcome or PairingOutcome.CANCELLED, pairing.reason or "PAIRING_CANCELLED")
+    return PairingEnded(pairing.outcome, pairing.reason)
 
 
 def _not_active(session: Session, pairing: Pairing) -> FailedPrecondition:

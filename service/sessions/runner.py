@@ -41,6 +41,7 @@ from service.ports import (
     StartOrder,
 )
 from service.sessions.batches import batches
+from service.sessions.early_receipts import EarlyReceipts
 
 log = structlog.get_logger(__name__)
 
@@ -74,6 +75,7 @@ class Runner:
 
     def __init__(self, session_id: str, incarnation: UUID, ports: RunnerPorts) -> None:
         self.session_id = session_id
+        self.early_receipts = EarlyReceipts()
         self._incarnation = incarnation
         self._ports = ports
         self._lease: Lease | None = None
@@ -248,9 +250,11 @@ class Runner:
 
     async def _deliver(self, receipt: seen.ReceiptReceived) -> None:
         state = _DELIVERED[receipt.kind]
-        await self._until_written(
+        self.early_receipts.remember(receipt.message_ids, state)
+        found = await self._until_written(
             lambda: self._ports.messages.delivered(self.session_id, receipt.message_ids, state), fenced=False
         )
+        self.early_receipts.found(found)
 
     async def _take(self, lease: Lease, observed: seen.Observed) -> Transition | None:
         """One observation about the session itself; None once the lease is lost and nothing may be written."""
@@ -283,12 +287,14 @@ class Runner:
         wait = timedelta(seconds=self._pause)
         account = _account(cause)
         _, transition, events = await self._until_written(
-            lambda: self._ports.owned.observe(lease, lambda c, now: reduce(c, cause, now, wait), account, [])
+            lambda: self._ports.owned.observe(lease, lambda c, now: reduce(c, cause, now, wait), account)
         )
         if self._condition is None or transition.condition.state is not self._condition.state:
             after = transition.condition
             self._log.info("The session changed.", state=after.state.value, reason=after.reason, **_detail(cause))
         self._condition = transition.condition
+        # Those of an owner before count: or each new node would begin with quick attempts.
+        self._failures = max(self._failures, transition.condition.attempts - 1)
         self._tell(events)
         return transition
 

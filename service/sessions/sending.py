@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -12,6 +12,7 @@ from service.domain.lease import Lease
 from service.domain.records import MessageState, OutboundMessage, Outcome, Session
 from service.domain.session import Credentials, Desired
 from service.ports import CallFailed, MessageStore, SessionProcess, SessionStore
+from service.sessions.early_receipts import EarlyReceipts
 from service.sessions.roster import Roster
 
 log = structlog.get_logger(__name__)
@@ -22,6 +23,25 @@ SETTLE_RETRY = 0.5
 """Seconds between two tries to write the outcome to a database that is away."""
 
 
+@dataclass(frozen=True)
+class Held:
+    """A session that is connected here: what to send through."""
+
+    lease: Lease
+    process: SessionProcess
+    early_receipts: EarlyReceipts
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What a caller asks for."""
+
+    request_id: str
+    to: str = field(repr=False)
+    body: str = field(repr=False)
+    fingerprint: bytes
+
+
 class Sending:
     """The use-cases of MessageService."""
 
@@ -30,11 +50,16 @@ class Sending:
         self._messages = messages
         self._roster = roster
         self._under_way: set[asyncio.Task[OutboundMessage]] = set()
+        self._keys: set[tuple[str, str]] = set()
+        """Session and request_id of what some task here works on."""
+        self._finishing = False
 
     async def send_text(self, session_id: str, to: str, body: str, request_id: str, timeout: float) -> OutboundMessage:
         """Send a text to a JID, once per request_id; waits at most `timeout` seconds for WhatsApp's server."""
         deadline = time.monotonic() + timeout
         fingerprint = hashlib.sha256(f"text\0{to}\0{body}".encode()).digest()
+        if self._finishing:
+            raise Unavailable("this node is stopping; call again", reason="NODE_DRAINING")
         held = self._held(session_id)
         if held is None:
             # Only what was accepted before can be answered.
@@ -42,11 +67,9 @@ class Sending:
             if earlier is None:
                 raise _cannot_send(await self._sessions.get(session_id))
             return await self._settled(earlier, deadline)
-        lease, process = held
-        intent = self._messages.accept(lease, request_id, to, fingerprint)
         # A caller who hangs up does not undo what WhatsApp has: from the intent on, the outcome is written down whoever
         # waits for it. An intent that was written with nobody left to carry it out would stay open for ever.
-        task = asyncio.create_task(self._accept_and_send(process, intent, body, deadline))
+        task = asyncio.create_task(self._accept_and_send(held, Intent(request_id, to, body, fingerprint), deadline))
         self._under_way.add(task)
         task.add_done_callback(self._forget)
         return await self._settled(await asyncio.shield(task), deadline)
@@ -64,19 +87,34 @@ class Sending:
         return message
 
     async def finish(self, timeout: float) -> None:
-        """Wait for what is being sent; before the service stops."""
+        """Take no more, and wait for what is being sent; before its sessions step down."""
+        self._finishing = True
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=timeout)
 
-    def _held(self, session_id: str) -> tuple[Lease, SessionProcess] | None:
+    def _held(self, session_id: str) -> Held | None:
         runner = self._roster.get(session_id)
-        return runner.connection if runner is not None else None
+        connection = runner.connection if runner is not None else None
+        return Held(*connection, runner.early_receipts) if runner is not None and connection is not None else None
 
-    async def _accept_and_send(
-        self, process: SessionProcess, intent: Awaitable[tuple[OutboundMessage, bool]], body: str, deadline: float
-    ) -> OutboundMessage:
-        message, is_new = await intent
-        return await self._send(process, message, body, deadline) if is_new else message
+    async def _accept_and_send(self, held: Held, intent: Intent, deadline: float) -> OutboundMessage:
+        key = (held.lease.session_id, intent.request_id)
+        is_alone = key not in self._keys
+        self._keys.add(key)
+        try:
+            message, is_new = await self._messages.accept(held.lease, intent.request_id, intent.to, intent.fingerprint)
+        except BaseException:
+            if is_alone:
+                self._keys.discard(key)
+            raise
+        # Accepted for this very process, and nobody here works on it: the answer to an earlier accept was lost.
+        is_orphan = is_alone and message.state is MessageState.ACCEPTED and message.epoch == held.lease.epoch
+        if is_new or is_orphan:
+            message = await self._send(held, message, intent.body, deadline)
+        if is_alone:
+            # Not after a fault of ours in between: it may have been sent, so nobody may take it for an orphan.
+            self._keys.discard(key)
+        return message
 
     def _forget(self, task: asyncio.Task[OutboundMessage]) -> None:
         self._under_way.discard(task)
@@ -84,17 +122,21 @@ class Sending:
             # Seen: if the caller has hung up there is nobody to tell, and nothing was done.
             task.exception()
 
-    async def _send(
-        self, process: SessionProcess, message: OutboundMessage, body: str, deadline: float
-    ) -> OutboundMessage:
+    async def _send(self, held: Held, message: OutboundMessage, body: str, deadline: float) -> OutboundMessage:
         try:
-            reply = await process.send_text(message.to, body, max(0.1, deadline - time.monotonic()))
+            reply = await held.process.send_text(message.to, body, max(0.1, deadline - time.monotonic()))
         except CallFailed as error:
             state = MessageState.FAILED if error.certain else MessageState.OUTCOME_UNKNOWN
             outcome = Outcome(state, detail=str(error))
         else:
             outcome = Outcome(MessageState.SENT, reply.message_id, sent=reply.sent_time)
-        return await self._settle(message, outcome)
+        message = await self._settle(message, outcome)
+        early = held.early_receipts.pop(message.message_id)
+        if early is not None:
+            # The recipient was quicker than we were with writing down that it is sent.
+            await self._messages.delivered(message.session_id, [message.message_id], early)
+            message = await self.get(message.session_id, message.request_id)
+        return message
 
     async def _settle(self, message: OutboundMessage, outcome: Outcome) -> OutboundMessage:
         """Write the outcome down, however long the database is away; if the node dies first, the next epoch does."""

@@ -48,10 +48,12 @@ class PostgresMessages:
             raise session_not_found(session_id)
         return rows.message(row)
 
-    async def delivered(self, session_id: str, message_ids: Sequence[str], state: MessageState) -> None:
-        """A receipt says how far messages came; never backwards."""
+    async def delivered(self, session_id: str, message_ids: Sequence[str], state: MessageState) -> Sequence[str]:
+        """A receipt says how far messages came; never backwards. The ids of those that were found."""
+        ids = [storable(each) for each in message_ids]
         async with self._database.autocommit() as connection:
-            await connection.run("deliver_messages", session_id, [storable(each) for each in message_ids], state.value)
+            found = await connection.rows("deliver_messages", session_id, ids, state.value)
+        return [row["message_id"] for row in found]
 
 
 def _same(row: Record, fingerprint: bytes | None) -> OutboundMessage:

@@ -26,7 +26,7 @@ class PostgresOwnedSessions:
         self._encode = encode
 
     async def observe(
-        self, lease: Lease, decide: Decide, account: Account | None, frames: Sequence[NewEvent]
+        self, lease: Lease, decide: Decide, account: Account | None
     ) -> tuple[Session, Transition, Sequence[Event]]:
         """Write what `decide` makes of the condition, what became known of the account, and the events."""
         async with self._database.transaction() as connection:
@@ -37,7 +37,7 @@ class PostgresOwnedSessions:
             news = await write_transition(connection, lease.session_id, before, transition, row["now"])
             if account is not None:
                 await _write_account(connection, lease.session_id, account)
-            events = await append(connection, self._encode, lease.session_id, lease.epoch, [*frames, *news])
+            events = await append(connection, self._encode, lease.session_id, lease.epoch, news)
             after = await connection.row("get_session", lease.session_id)
             assert after is not None  # noqa: S101 - its row is locked
             return rows.session(after), transition, events

@@ -99,8 +99,8 @@ UPDATE zap.session SET device_jid = $2, account_jid = $2, credentials = 'UNCONFI
 
 -- name: discard_identity
 -- The session lets go of its device: the device's row is deleted once no process of the session can write it again.
-INSERT INTO zap.discarded_identity (identity_key, session_id, device_jid)
-SELECT identity_key, session_id, device_jid FROM zap.session WHERE session_id = $1 AND identity_key IS NOT NULL
+INSERT INTO zap.discarded_identity (identity_key, session_id)
+SELECT identity_key, session_id FROM zap.session WHERE session_id = $1 AND identity_key IS NOT NULL
 ON CONFLICT DO NOTHING;
 
 -- name: unbind_device
@@ -290,7 +290,8 @@ SELECT * FROM settled;
 UPDATE zap.message SET state = $3, update_time = clock_timestamp()
 WHERE
     session_id = $1 AND message_id = any($2::text[])
-    AND state = any(CASE WHEN $3 = 'READ' THEN array['SENT', 'DELIVERED'] ELSE array['SENT'] END);
+    AND state = any(CASE WHEN $3 = 'READ' THEN array['SENT', 'DELIVERED'] ELSE array['SENT'] END)
+RETURNING message_id;
 
 -- name: abandon_messages
 -- Messages that an earlier process was sending: nobody can know any more what became of them.

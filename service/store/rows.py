@@ -71,6 +71,7 @@ def message(row: Record) -> OutboundMessage:
         session_id=row["session_id"],
         request_id=row["request_id"],
         to=row["recipient"],
+        epoch=row["epoch"],
         state=MessageState(row["state"]),
         message_id=row["message_id"],
         detail=row["detail"],

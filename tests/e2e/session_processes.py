@@ -20,12 +20,13 @@ _PATIENCE = 20.0
 
 
 class Watched:
-    """A process whose observations are kept until somebody waits for them, in order."""
+    """A process whose observations are kept until somebody waits for them, whatever came in between."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
         self.heard: list[Observed] = []
-        self._unread: asyncio.Queue[Observed] = asyncio.Queue()
+        self._unread: list[Observed] = []
+        self._more = asyncio.Event()
         self._reading = asyncio.create_task(self._read())
 
     async def expect(
@@ -34,10 +35,13 @@ class Watched:
         """The next observation of this kind; an Ended that was not waited for fails at once."""
         async with asyncio.timeout(timeout):
             while True:
-                observed = await self._unread.get()
-                if isinstance(observed.observation, kind) and such(observed.observation):
-                    return observed.observation, observed
-                assert not isinstance(observed.observation, Ended), f"ended before {kind.__name__}: {observed}"
+                self._more.clear()
+                for observed in self._unread:
+                    if isinstance(observed.observation, kind) and such(observed.observation):
+                        self._unread.remove(observed)
+                        return observed.observation, observed
+                    assert not isinstance(observed.observation, Ended), f"ended before {kind.__name__}: {observed}"
+                await self._more.wait()
 
     async def ended(self, timeout: float = _PATIENCE) -> Ended:
         """How it ends."""
@@ -48,7 +52,8 @@ class Watched:
     async def _read(self) -> None:
         async for observed in self.process.observations():
             self.heard.append(observed)
-            await self._unread.put(observed)
+            self._unread.append(observed)
+            self._more.set()
 
 
 async def eventually(condition: Callable[[], bool], what: str, timeout: float = _PATIENCE) -> None:

@@ -254,7 +254,8 @@ async def test_a_cancelled_stream_leaves_nothing_behind(node: ServiceProcess, sq
         await asyncio.wait(viewers)
         await wait_for_open_streams(node, 0)
         descriptors.append(node.processes()[0].num_fds())
-    assert descriptors[-1] <= descriptors[0] + 2
+    # It may open more of those later, up to ten; fifty streams that stayed would show.
+    assert descriptors[-1] <= descriptors[0] + 10
 
 
 async def wait_for_open_streams(node: ServiceProcess, count: int) -> None:

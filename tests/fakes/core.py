@@ -218,7 +218,7 @@ class FakeSending:
             raise Unavailable("not connected", reason="SESSION_NOT_CONNECTED", metadata={"session_id": session_id})
         sent = self.next_state is MessageState.SENT
         message = OutboundMessage(
-            session_id, request_id, to, self.next_state, "3EB0" if sent else "", "", NOW, NOW if sent else None, NOW
+            session_id, request_id, to, 1, self.next_state, "3EB0" if sent else "", "", NOW, NOW if sent else None, NOW
         )
         self.sent[session_id, request_id] = (message, body)
         return message

@@ -66,7 +66,7 @@ class Store:
         return await self.leases.begin_epoch(session_id, node, TTL)
 
     async def observe(self, lease: Lease, cause: Input, account: Account | None = None) -> None:
-        await self.owned.observe(lease, by(cause), account, [])
+        await self.owned.observe(lease, by(cause), account)
 
     async def expire(self, session_id: str = "anna") -> None:
         await self.execute("UPDATE zap.lease SET expires_at = now() - interval '1 s' WHERE session_id = $1", session_id)

@@ -137,7 +137,7 @@ def test_what_is_not_known_is_not_set() -> None:
 
 @pytest.mark.parametrize("state", MessageState)
 def test_every_message_state_has_its_number_and_a_reason_if_it_is_bad(state: MessageState) -> None:
-    message = outbound_message(OutboundMessage("a", "r", "1@lid", state, "", "the phone is off", NOW, None, NOW))
+    message = outbound_message(OutboundMessage("a", "r", "1@lid", 1, state, "", "the phone is off", NOW, None, NOW))
     assert message_pb2.Message.State.Name(message.state) == f"STATE_{state.value}"
     bad = state in {MessageState.FAILED, MessageState.OUTCOME_UNKNOWN}
     assert message.HasField("reason") == bad

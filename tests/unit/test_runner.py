@@ -105,7 +105,7 @@ class World:
             raise self.sweep_fault
 
     async def observe(
-        self, lease: Lease, decide: Decide, account: Account | None, frames: Sequence[Any]
+        self, lease: Lease, decide: Decide, account: Account | None
     ) -> tuple[Any, Transition, Sequence[Any]]:
         if account is not None and self.account_fault is not None:
             raise self.account_fault

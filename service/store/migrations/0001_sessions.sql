@@ -97,7 +97,6 @@ CREATE TABLE zap.pairing (
 CREATE TABLE zap.discarded_identity (
     identity_key bytea PRIMARY KEY,
     session_id text NOT NULL,
-    device_jid text,
     discard_time timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
@@ -159,12 +158,12 @@ BEGIN
 END
 $$;
 
--- A session as callers see it. CONNECTED is evidence, not memory: without a live lease nobody vouches for it.
+-- A session as callers see it. CONNECTED is evidence, not memory: somebody must have vouched for it.
 CREATE VIEW zap.session_now AS
 SELECT
     s.session_id, s.name, s.user_id, s.labels, s.proxy_url, s.desired_state,
-    CASE WHEN s.state = 'CONNECTED' AND NOT l.live THEN 'RECONNECTING' ELSE s.state END AS state,
-    CASE WHEN s.state = 'CONNECTED' AND NOT l.live THEN 'NODE_STOPPED' ELSE s.reason END AS reason,
+    CASE WHEN s.state = 'CONNECTED' AND NOT l.vouched THEN 'RECONNECTING' ELSE s.state END AS state,
+    CASE WHEN s.state = 'CONNECTED' AND NOT l.vouched THEN 'NODE_STOPPED' ELSE s.reason END AS reason,
     s.credentials, s.attempts, s.next_attempt_at, s.replaced_at,
     s.device_jid, s.paired_at, s.account_jid, s.account_lid, s.push_name, s.platform,
     CASE WHEN s.state = 'CONNECTED' THEN greatest(s.last_connected_at, l.renewed_at) ELSE s.last_connected_at
@@ -177,12 +176,15 @@ FROM zap.session s
 LEFT JOIN LATERAL (
     SELECT
         lease.node, lease.epoch, lease.expires_at, lease.renewed_at,
-        lease.incarnation IS NOT NULL AND lease.expires_at > clock_timestamp() AS live
+        lease.incarnation IS NOT NULL AND lease.expires_at > clock_timestamp() AS live,
+        -- A lease is renewed five times in its life: after half of it without a word nobody vouches any more.
+        lease.incarnation IS NOT NULL
+        AND lease.renewed_at + (lease.expires_at - lease.renewed_at) / 2 > clock_timestamp() AS vouched
     FROM zap.lease
     WHERE lease.session_id = s.session_id
     UNION ALL
     -- A session that nobody ever owned.
-    SELECT '', 0, NULL, NULL, false
+    SELECT '', 0, NULL, NULL, false, false
     LIMIT 1
 ) l ON true;
 

@@ -1,0 +1,142 @@
+"""Sending where the end-to-end tests do not get: answers of the database that were lost, receipts that were too quick."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from service.domain.errors import Unavailable
+from service.domain.lease import Lease
+from service.domain.records import MessageState, OutboundMessage, Outcome
+from service.ports import SendReply
+from service.sessions.early_receipts import LIMIT, EarlyReceipts
+from service.sessions.sending import Sending
+
+NOW = datetime.now(UTC)
+LEASE = Lease("anna", 3, uuid4())
+TO = "4915100000001@s.whatsapp.net"
+
+
+class World:
+    """A connected session, its process and its messages, with faults to be switched on."""
+
+    def __init__(self) -> None:
+        self.connection = (LEASE, self)
+        self.early_receipts = EarlyReceipts()
+        self.kept: dict[str, OutboundMessage] = {}
+        self.sent: list[str] = []
+        self.accept_loses_its_answer = False
+        self.receipt_while_settling: MessageState | None = None
+        self.process_fault: Exception | None = None
+
+    def get(self, session_id: str) -> "World":
+        return self
+
+    async def accept(self, lease: Lease, request_id: str, to: str, fingerprint: bytes) -> tuple[OutboundMessage, bool]:
+        is_new = request_id not in self.kept
+        if is_new:
+            self.kept[request_id] = OutboundMessage(
+                lease.session_id, request_id, to, lease.epoch, MessageState.ACCEPTED, "", "", NOW, None, NOW
+            )
+        if self.accept_loses_its_answer:
+            raise Unavailable("the commit came through, its answer did not")
+        return self.kept[request_id], is_new
+
+    async def find(self, session_id: str, request_id: str, fingerprint: bytes | None) -> OutboundMessage | None:
+        return self.kept.get(request_id)
+
+    async def send_text(self, to: str, body: str, timeout: float) -> SendReply:
+        self.sent.append(body)
+        if self.process_fault is not None:
+            raise self.process_fault
+        return SendReply(f"WA{len(self.sent)}", NOW)
+
+    async def settle(self, session_id: str, request_id: str, outcome: Outcome) -> OutboundMessage:
+        if self.receipt_while_settling is not None:
+            self.early_receipts.remember([outcome.message_id], self.receipt_while_settling)
+        message = replace(self.kept[request_id], state=outcome.state, message_id=outcome.message_id)
+        self.kept[request_id] = message
+        return message
+
+    async def delivered(self, session_id: str, message_ids: Sequence[str], state: MessageState) -> Sequence[str]:
+        for request_id, message in self.kept.items():
+            if message.message_id in message_ids:
+                self.kept[request_id] = replace(message, state=state)
+        return message_ids
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def sending(world: World) -> Sending:
+    everything: Any = world
+    return Sending(everything, everything, everything)
+
+
+async def send(sending: Sending) -> OutboundMessage:
+    return await sending.send_text("anna", TO, "hello", "r1", timeout=1)
+
+
+async def test_an_intent_whose_answer_was_lost_is_carried_out_by_the_next_try(world: World, sending: Sending) -> None:
+    world.accept_loses_its_answer = True
+    with pytest.raises(Unavailable):
+        await send(sending)
+    assert world.sent == []
+    world.accept_loses_its_answer = False
+    assert (await send(sending)).state is MessageState.SENT
+    assert (await send(sending)).state is MessageState.SENT
+    assert world.sent == ["hello"]
+
+
+async def test_an_intent_of_an_earlier_process_is_nobodys_to_carry_out(world: World, sending: Sending) -> None:
+    await world.accept(replace(LEASE, epoch=2), "r1", TO, b"")
+    assert (await send(sending)).state is MessageState.ACCEPTED
+    assert world.sent == []
+
+
+async def test_what_a_fault_of_ours_may_have_sent_is_not_sent_again(world: World, sending: Sending) -> None:
+    world.process_fault = RuntimeError("a fault of ours")
+    with pytest.raises(RuntimeError):
+        await send(sending)
+    world.process_fault = None
+    assert (await send(sending)).state is MessageState.ACCEPTED
+    assert world.sent == ["hello"]
+
+
+async def test_two_callers_at_once_send_once(world: World, sending: Sending) -> None:
+    answers = await asyncio.gather(*(send(sending) for _ in range(20)))
+    assert {answer.state for answer in answers} == {MessageState.SENT}
+    assert world.sent == ["hello"]
+
+
+async def test_a_receipt_that_came_before_the_outcome_was_written_counts(world: World, sending: Sending) -> None:
+    world.receipt_while_settling = MessageState.READ
+    assert (await send(sending)).state is MessageState.READ
+
+
+async def test_a_node_that_stops_takes_no_more(world: World, sending: Sending) -> None:
+    await sending.finish(1)
+    with pytest.raises(Unavailable) as refused:
+        await send(sending)
+    assert refused.value.reason == "NODE_DRAINING"
+    assert not world.kept
+
+
+def test_early_receipts_forget_the_oldest_and_do_not_go_backwards() -> None:
+    receipts = EarlyReceipts()
+    receipts.remember(["a"], MessageState.READ)
+    receipts.remember(["a"], MessageState.DELIVERED)
+    assert receipts.pop("a") is MessageState.READ
+    assert receipts.pop("a") is None
+    receipts.remember([str(number) for number in range(LIMIT + 1)], MessageState.DELIVERED)
+    assert receipts.pop("0") is None
+    receipts.found(["1"])
+    assert receipts.pop("1") is None
+    assert receipts.pop("2") is MessageState.DELIVERED
