@@ -1,4 +1,4 @@
-"""Sending where the end-to-end tests do not get: answers of the database that were lost, receipts that were too quick."""
+"""Sending where the end-to-end tests do not get: answers that were lost, receipts that were too quick."""
 
 import asyncio
 from collections.abc import Sequence
