@@ -102,7 +102,10 @@ class Settings(BaseSettings):
         shown="the host's name",
     )
     node_listen: Address = setting(
-        "ZAP_NODE_LISTEN", "127.0.0.1:0", "Address on which other nodes reach this one; port 0 is any free one."
+        "ZAP_NODE_LISTEN",
+        "127.0.0.1:0",
+        "Address on which other nodes will reach this one; port 0 is any free one. Nothing listens there yet: calls"
+        " are not forwarded between nodes.",
     )
     node_advertise: OptionalAddress = setting(
         "ZAP_NODE_ADVERTISE",

@@ -55,7 +55,9 @@ class MessageServiceServicer:
         """Sends a message and waits until WhatsApp's server has it (SENT), refused it (FAILED), or neither can be known
         (OUTCOME_UNKNOWN: it may have been sent). The same request_id gives the same message again and sends nothing;
         with other content it is INVALID_ARGUMENT (REQUEST_ID_REUSED). FAILED_PRECONDITION (SESSION_NOT_ACTIVE,
-        SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, with RetryInfo) mean that nothing was sent or kept.
+        SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING) mean that nothing was sent or kept.
+        UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that it may have been kept, or be under way: try it again with
+        the same request_id, which sends it once at the most.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

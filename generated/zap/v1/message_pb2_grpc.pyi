@@ -37,7 +37,9 @@ class MessageServiceStub:
     """Sends a message and waits until WhatsApp's server has it (SENT), refused it (FAILED), or neither can be known
     (OUTCOME_UNKNOWN: it may have been sent). The same request_id gives the same message again and sends nothing;
     with other content it is INVALID_ARGUMENT (REQUEST_ID_REUSED). FAILED_PRECONDITION (SESSION_NOT_ACTIVE,
-    SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, with RetryInfo) mean that nothing was sent or kept.
+    SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING) mean that nothing was sent or kept.
+    UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that it may have been kept, or be under way: try it again with
+    the same request_id, which sends it once at the most.
     """
     Get: _grpc.UnaryUnaryMultiCallable[_message_pb2.GetRequest, _message_pb2.Message]
     """Gives a message by its session and request_id, as it is now. NOT_FOUND if there is none."""
@@ -51,7 +53,9 @@ class MessageServiceAsyncStub(MessageServiceStub):
     """Sends a message and waits until WhatsApp's server has it (SENT), refused it (FAILED), or neither can be known
     (OUTCOME_UNKNOWN: it may have been sent). The same request_id gives the same message again and sends nothing;
     with other content it is INVALID_ARGUMENT (REQUEST_ID_REUSED). FAILED_PRECONDITION (SESSION_NOT_ACTIVE,
-    SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, with RetryInfo) mean that nothing was sent or kept.
+    SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING) mean that nothing was sent or kept.
+    UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that it may have been kept, or be under way: try it again with
+    the same request_id, which sends it once at the most.
     """
     Get: _aio.UnaryUnaryMultiCallable[_message_pb2.GetRequest, _message_pb2.Message]  # type: ignore[assignment]
     """Gives a message by its session and request_id, as it is now. NOT_FOUND if there is none."""
@@ -68,7 +72,9 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
         """Sends a message and waits until WhatsApp's server has it (SENT), refused it (FAILED), or neither can be known
         (OUTCOME_UNKNOWN: it may have been sent). The same request_id gives the same message again and sends nothing;
         with other content it is INVALID_ARGUMENT (REQUEST_ID_REUSED). FAILED_PRECONDITION (SESSION_NOT_ACTIVE,
-        SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, with RetryInfo) mean that nothing was sent or kept.
+        SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING) mean that nothing was sent or kept.
+        UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that it may have been kept, or be under way: try it again with
+        the same request_id, which sends it once at the most.
         """
 
     @_abc_1.abstractmethod
