@@ -18,10 +18,13 @@ class PostgresEventLog:
     async def append(self, lease: Lease, events: Sequence[NewEvent]) -> Sequence[Event]:
         """Append what came in, under the epoch it came in under, even if the lease has since been lost.
 
-        WhatsApp considers it delivered: refusing it would lose it.
+        WhatsApp considers it delivered: refusing it would lose it. Only what came in for a session that was deleted,
+        and whose id another one has by now, is nobody's.
         """
         async with self._database.transaction() as connection:
             await lock_log(connection, lease.session_id)
+            if await connection.value("is_former_epoch", lease.session_id, lease.epoch):
+                return []
             appended = await append(connection, self._encode, lease.session_id, lease.epoch, events)
             if appended:
                 await connection.run("note_inbound", lease.session_id, max(event.time for event in appended))

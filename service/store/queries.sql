@@ -6,8 +6,10 @@
 SELECT pg_advisory_xact_lock(hashtextextended('zap.event:' || $1, 0));
 
 -- name: insert_session
-INSERT INTO zap.session (session_id, name, user_id, labels, proxy_url, create_request_id, create_fingerprint)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
+INSERT INTO zap.session (
+    session_id, name, user_id, labels, proxy_url, create_request_id, create_fingerprint, former_epoch
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, coalesce((SELECT epoch FROM zap.lease WHERE session_id = $1), 0))
 ON CONFLICT DO NOTHING
 RETURNING session_id;
 
@@ -154,6 +156,10 @@ WHERE p.session_id = $1;
 
 -- name: delete_session
 DELETE FROM zap.session WHERE session_id = $1;
+
+-- name: is_former_epoch
+-- It served a session of this id that was deleted.
+SELECT EXISTS (SELECT FROM zap.session WHERE session_id = $1 AND former_epoch >= $2);
 
 -- name: next_sequences
 -- Reserves $2 sequences and gives the last one.

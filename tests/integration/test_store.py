@@ -275,6 +275,7 @@ async def test_a_deleted_session_made_again_goes_on_counting(store: Store) -> No
     assert second.epoch > first.epoch
     events = await store.events.append(second, [message(1)])
     assert events[0].sequence > 2
+    assert not await store.events.append(first, [message(2)]), "what a deleted account is told is not the new one's"
 
 
 async def test_connected_is_evidence_not_memory(store: Store, device_table: None) -> None:

@@ -10,6 +10,8 @@ CREATE TABLE zap.session (
     create_request_id text UNIQUE,
     -- SHA-256 of what Create asked for: an Update in between must not turn a repeated Create into a mistake.
     create_fingerprint bytea NOT NULL,
+    -- The last epoch of a deleted session of the same id: what still comes in under it is not this session's.
+    former_epoch bigint NOT NULL,
 
     desired_state text NOT NULL DEFAULT 'INACTIVE' CHECK (desired_state IN ('ACTIVE', 'INACTIVE')),
     state text NOT NULL DEFAULT 'UNPAIRED' CHECK (state IN (
