@@ -42,7 +42,7 @@ def load(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> config
         PRODUCTION | {"ZAP_AUTH_TOKEN": ""},
         PRODUCTION | {"REDIS_URL": "rediss://redis:1"},
         PRODUCTION | {"REDIS_URL": "unix:///run/redis.sock"},
-        PRODUCTION | {"DATABASE_URL": "postgresql://u:p@db1:5432,[::1]:5433/zap"},
+        PRODUCTION | {"DATABASE_URL": "postgresql://u:p@db1:5432,db2:5433/zap"},
         PRODUCTION | {"DATABASE_URL": "postgresql://u:p@%2Frun%2Fpostgresql/zap"},
         PRODUCTION | {"DATABASE_URL": "postgresql:///zap?host=/run/postgresql"},
         PRODUCTION | {"ZAP_WHATSAPP_PROXY_URL": "socks5://u:p@proxy:1080"},
