@@ -21,16 +21,25 @@ _log = logging.getLogger(__name__)
 _READY_SECONDS = 20.0
 _ATTEMPTS = 3
 
-#: What must not be in the environment of processes that other tools can look at: secrets travel over the sockets.
-_SECRET = frozenset({"DATABASE_URL", "REDIS_URL"})
-_OURS = "ZAP_"
+#: What must not be in the environment of processes that other tools can look at: secrets travel over the sockets. All
+#: else goes on: a preload may have settings of its own.
+_SECRET = frozenset(
+    {
+        "DATABASE_URL",
+        "REDIS_URL",
+        "ZAP_WHATSAPP_DATABASE_URL",
+        "ZAP_WHATSAPP_PROXY_URL",
+        "ZAP_AUTH_TOKEN",
+        "ZAP_NODE_SECRET",
+    }
+)
 
 COMMAND = (sys.executable, "-m", "service.whatsapp")
 
 
 def environment_for(base: Mapping[str, str]) -> dict[str, str]:
     """The environment that the zygote is executed with. Go sees no later one (fact 24)."""
-    kept = {name: value for name, value in base.items() if name not in _SECRET and not name.startswith(_OURS)}
+    kept = {name: value for name, value in base.items() if name not in _SECRET}
     # SPHINX: import neonize without its library. MALLOC_ARENA_MAX: a heap for each thread costs more than it gives.
     return {"MALLOC_ARENA_MAX": "2"} | kept | {"SPHINX": "1", "NEONIZE_BOT_TAG": "off"}
 

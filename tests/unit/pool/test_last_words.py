@@ -65,6 +65,8 @@ def test_no_secret_is_in_the_environment_of_the_zygote() -> None:
         "DATABASE_URL": "secret",
         "REDIS_URL": "secret",
         "ZAP_WHATSAPP_DATABASE_URL": "secret",
+        "ZAP_WHATSAPP_PROXY_URL": "secret",
+        "ZAP_OF_A_PRELOAD": "kept",
         "ZAP_NODE_SECRET": "secret",
         "ZAP_AUTH_TOKEN": "secret",
         "SIMULATOR_URL": "ws://127.0.0.1:1",
@@ -73,5 +75,5 @@ def test_no_secret_is_in_the_environment_of_the_zygote() -> None:
     assert "secret" not in environment.values()
     assert environment["SPHINX"] == "1"
     assert environment.items() >= {
-        (key, base[key]) for key in ("PATH", "SSL_CERT_FILE", "https_proxy", "SIMULATOR_URL")
+        (key, base[key]) for key in ("PATH", "SSL_CERT_FILE", "https_proxy", "SIMULATOR_URL", "ZAP_OF_A_PRELOAD")
     }
