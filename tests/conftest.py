@@ -7,6 +7,7 @@ import asyncio
 import importlib
 import importlib.util
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +18,12 @@ import pytest
 from redis.asyncio import Redis
 
 from service.embedded import EmbeddedPostgres, EmbeddedValkey
+
+# Under nohup, or as a shell's background job, these are ignored, and so they would be by every process that is started
+# here; what the tests say of signals is said of a process that has them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 MIGRATIONS = "service.store.migrate"
 TEMPLATE = "zap_template"

@@ -65,6 +65,8 @@ def _end_with_parent() -> Callable[[], None]:
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
     def ask() -> None:
+        # A shell's background job has it ignored, and what is ignored stays so across an exec.
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
         prctl(PR_SET_PDEATHSIG, signal.SIGQUIT)
 
     return ask
