@@ -14,6 +14,7 @@ from service.domain.session import Credentials, Desired
 from service.ports import CallFailed, MessageStore, SessionProcess, SessionStore
 from service.sessions.early_receipts import EarlyReceipts
 from service.sessions.roster import Roster
+from service.sessions.turns import Turns
 
 log = structlog.get_logger(__name__)
 
@@ -50,8 +51,9 @@ class Sending:
         self._messages = messages
         self._roster = roster
         self._under_way: set[asyncio.Task[OutboundMessage]] = set()
-        self._keys: set[tuple[str, str]] = set()
-        """Session and request_id of what some task here works on."""
+        self._turns = Turns()
+        self._doubtful: set[tuple[str, str]] = set()
+        """Session and request_id of what was begun here and is not settled."""
         self._finishing = False
 
     async def send_text(self, session_id: str, to: str, body: str, request_id: str, timeout: float) -> OutboundMessage:
@@ -99,22 +101,17 @@ class Sending:
 
     async def _accept_and_send(self, held: Held, intent: Intent, deadline: float) -> OutboundMessage:
         key = (held.lease.session_id, intent.request_id)
-        is_alone = key not in self._keys
-        self._keys.add(key)
-        try:
+        async with self._turns.of(key):
             message, is_new = await self._messages.accept(held.lease, intent.request_id, intent.to, intent.fingerprint)
-        except BaseException:
-            if is_alone:
-                self._keys.discard(key)
-            raise
-        # Accepted for this very process, and nobody here works on it: the answer to an earlier accept was lost.
-        is_orphan = is_alone and message.state is MessageState.ACCEPTED and message.epoch == held.lease.epoch
-        if is_new or is_orphan:
+            # Accepted for this very process, and nobody here works on it: the answer to an earlier accept was lost.
+            is_orphan = message.state is MessageState.ACCEPTED and message.epoch == held.lease.epoch
+            if not is_new and (not is_orphan or key in self._doubtful):
+                return message
+            # Until it is settled: after a fault of ours it may have been sent, and is nobody's to send again.
+            self._doubtful.add(key)
             message = await self._send(held, message, intent.body, deadline)
-        if is_alone:
-            # Not after a fault of ours in between: it may have been sent, so nobody may take it for an orphan.
-            self._keys.discard(key)
-        return message
+            self._doubtful.discard(key)
+            return message
 
     def _forget(self, task: asyncio.Task[OutboundMessage]) -> None:
         self._under_way.discard(task)

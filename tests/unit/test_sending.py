@@ -15,6 +15,7 @@ from service.domain.records import MessageState, OutboundMessage, Outcome
 from service.ports import SendReply
 from service.sessions.early_receipts import LIMIT, EarlyReceipts
 from service.sessions.sending import Sending
+from service.sessions.turns import Turns
 
 NOW = datetime.now(UTC)
 LEASE = Lease("anna", 3, uuid4())
@@ -30,6 +31,7 @@ class World:
         self.kept: dict[str, OutboundMessage] = {}
         self.sent: list[str] = []
         self.accept_loses_its_answer = False
+        self.answers_to_lose = 0
         self.receipt_while_settling: MessageState | None = None
         self.process_fault: Exception | None = None
 
@@ -42,7 +44,9 @@ class World:
             self.kept[request_id] = OutboundMessage(
                 lease.session_id, request_id, to, lease.epoch, MessageState.ACCEPTED, "", "", NOW, None, NOW
             )
-        if self.accept_loses_its_answer:
+        self.answers_to_lose -= 1
+        await asyncio.sleep(0)
+        if self.accept_loses_its_answer or self.answers_to_lose >= 0:
             raise Unavailable("the commit came through, its answer did not")
         return self.kept[request_id], is_new
 
@@ -116,6 +120,13 @@ async def test_two_callers_at_once_send_once(world: World, sending: Sending) -> 
     assert world.sent == ["hello"]
 
 
+async def test_many_callers_send_once_though_some_answers_are_lost(world: World, sending: Sending) -> None:
+    world.answers_to_lose = 3
+    answers = await asyncio.gather(*(send(sending) for _ in range(10)), return_exceptions=True)
+    assert sum(isinstance(answer, Unavailable) for answer in answers) == 3
+    assert world.sent == ["hello"]
+
+
 async def test_a_receipt_that_came_before_the_outcome_was_written_counts(world: World, sending: Sending) -> None:
     world.receipt_while_settling = MessageState.READ
     assert (await send(sending)).state is MessageState.READ
@@ -140,3 +151,21 @@ def test_early_receipts_forget_the_oldest_and_do_not_go_backwards() -> None:
     receipts.found(["1"])
     assert receipts.pop("1") is None
     assert receipts.pop("2") is MessageState.DELIVERED
+
+
+async def test_turns_come_one_at_a_time_and_leave_nothing() -> None:
+    turns, inside = Turns(), 0
+
+    async def take() -> None:
+        nonlocal inside
+        async with turns.of("key"):
+            inside += 1
+            assert inside == 1
+            await asyncio.sleep(0)
+            inside -= 1
+
+    tasks = [asyncio.create_task(take()) for _ in range(10)]
+    await asyncio.sleep(0)
+    tasks[3].cancel()
+    await asyncio.wait(tasks)
+    assert len(turns) == 0
