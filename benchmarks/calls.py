@@ -154,8 +154,8 @@ async def inbound(node: ServiceProcess, whatsapp: SimulatorControl, live: LiveEv
 async def measure(folder: Path) -> None:
     """All of it."""
     async with (
-        EmbeddedPostgres(folder, durable=False) as postgres,
-        EmbeddedValkey(folder) as valkey,
+        EmbeddedPostgres(folder, durable=False, die_with_starter=True) as postgres,
+        EmbeddedValkey(folder, die_with_starter=True) as valkey,
         SimulatorProcess() as simulator,
         LiveEvents(valkey.url) as live,
     ):

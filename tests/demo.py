@@ -36,8 +36,8 @@ def tell(text: str) -> None:
 async def play(folder: Path) -> None:
     """Tell it, and check every step of it."""
     async with (
-        EmbeddedPostgres(folder, durable=False) as postgres,
-        EmbeddedValkey(folder) as valkey,
+        EmbeddedPostgres(folder, durable=False, die_with_starter=True) as postgres,
+        EmbeddedValkey(folder, die_with_starter=True) as valkey,
         SimulatorProcess() as simulator,
         LiveEvents(valkey.url) as live,
     ):
