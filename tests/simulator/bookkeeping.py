@@ -53,6 +53,8 @@ class DeviceRecord:
     overlaps: int = 0
     #: connections ended with "replaced", by a second login or by a test
     replaced: int = 0
+    #: what came from it since it was linked, answers to the server's own queries excluded
+    stanzas: int = 0
     #: why the device is no longer linked; None while it is
     removed: str | None = None
     intervals: deque[Interval] = field(default_factory=lambda: deque(maxlen=_MOST_INTERVALS))

@@ -43,11 +43,11 @@ class CertificateAuthority:
         )
         self.pem = self._certificate.public_bytes(Encoding.PEM)
 
-    def server_context(self) -> ssl.SSLContext:
+    def server_context(self, *, is_expired: bool = False) -> ssl.SSLContext:
         """A TLS context that answers as WhatsApp."""
         key = ec.generate_private_key(ec.SECP256R1())
         leaf = (
-            _builder(_name("web.whatsapp.com"), self._certificate.subject, key.public_key())
+            _builder(_name("web.whatsapp.com"), self._certificate.subject, key.public_key(), is_expired=is_expired)
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(host) for host in HOST_NAMES]), critical=False)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             .sign(self._key, hashes.SHA256())
@@ -66,8 +66,11 @@ def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, *, is_expired: bool = False
+) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
+    end = now - datetime.timedelta(hours=1) if is_expired else now + datetime.timedelta(days=365)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -75,5 +78,5 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicK
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=365))
+        .not_valid_after(end)
     )

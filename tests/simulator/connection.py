@@ -57,6 +57,11 @@ class Connection:
         """Whether the connection has ended, or is about to: nothing sent now would be read."""
         return self._is_ending or self._stream.is_over
 
+    @property
+    def caller(self) -> str:
+        """The user name that the client gave the proxy; empty if it gave none."""
+        return self._stream.caller
+
     async def receive(self) -> Node:
         """The client's next stanza that is not an answer to a request of ours."""
         while True:

@@ -40,7 +40,8 @@ class ControlError(Exception):
 class SimulatorControl:
     """A running simulator.
 
-    `target` is a phone number, a device's address, "unpaired" (clients not linked yet: drop, fail), or empty for all.
+    `target` is a phone number, a device's address, or empty for all. Clients that are not linked yet (drop, kick,
+    end_stream, fail) go by "unpaired", and by the user name that they give the proxy.
     """
 
     def __init__(self, base_url: str) -> None:
@@ -164,6 +165,10 @@ class SimulatorControl:
     async def kick(self, target: str = "", code: int = 503) -> int:
         """End connections with a stream error; how many."""
         return await self._affect("/devices/kick", target=target, code=code)
+
+    async def end_stream(self, target: str = "") -> int:
+        """End connections with <xmlstreamend/>; how many."""
+        return await self._affect("/devices/end-stream", target=target)
 
     async def replace(self, target: str = "") -> int:
         """End connections as if other clients had logged in with the same keys; how many."""

@@ -14,7 +14,7 @@ UNPAIRED = frozenset({"unpaired"})
 
 @dataclass(frozen=True)
 class Target:
-    """Which devices are meant: all, those of a phone number, one (by PN or LID address), or clients not linked yet."""
+    """Which are meant: all, those of a phone number, one (by PN or LID address), or clients not linked yet."""
 
     text: str = ""
 

@@ -139,6 +139,7 @@ class ControlInterface:
                 web.get("/devices/{jid}", self._show_device),
                 web.post("/devices/drop", self._drop),
                 web.post("/devices/kick", self._kick),
+                web.post("/devices/end-stream", self._end_stream),
                 web.post("/devices/replace", self._replace),
                 web.post("/devices/ban", self._ban),
                 web.post("/devices/log-out", self._log_out),
@@ -255,6 +256,9 @@ class ControlInterface:
     async def _kick(self, request: web.Request) -> web.Response:
         body = await Body.read(request)
         return _affected(self._simulator.kick(body.target(), body.integer("code", 503)))
+
+    async def _end_stream(self, request: web.Request) -> web.Response:
+        return _affected(self._simulator.end_streams((await Body.read(request)).target()))
 
     async def _replace(self, request: web.Request) -> web.Response:
         return _affected(self._simulator.replace((await Body.read(request)).target()))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
+import re
 import ssl
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
@@ -52,8 +54,9 @@ class Listener:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            if await self._prepare(reader, writer, self._next_refusal()):
-                await self._serve(FrameStream(reader, writer))
+            caller = await self._prepare(reader, writer, self._next_refusal())
+            if caller is not None:
+                await self._serve(FrameStream(reader, writer, caller))
         except (OSError, ssl.SSLError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             log.debug("connection ended before its first frame: %r", error)
         finally:
@@ -61,8 +64,8 @@ class Listener:
 
     async def _prepare(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, refusal: Refusal | None
-    ) -> bool:
-        """Bring the stream to where the WebSocket upgrade comes next; False if it was turned away."""
+    ) -> str | None:
+        """Bring the stream to where the WebSocket upgrade comes next, and say who calls; None: it was turned away."""
         raise NotImplementedError
 
 
@@ -71,13 +74,13 @@ class PlainListener(Listener):
 
     async def _prepare(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, refusal: Refusal | None
-    ) -> bool:
+    ) -> str | None:
         if refusal is Refusal.HTTP:
             await _read_request(reader)
             await _answer(writer, "502 Bad Gateway")
         elif refusal is not None:
             writer.transport.abort()
-        return refusal is None
+        return "" if refusal is None else None
 
 
 class ProxyListener(Listener):
@@ -89,30 +92,33 @@ class ProxyListener(Listener):
 
     async def _prepare(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, refusal: Refusal | None
-    ) -> bool:
+    ) -> str | None:
         if refusal is Refusal.ABORT:
             writer.transport.abort()
-            return False
-        method, target = await _read_request(reader)
+            return None
+        method, target, caller = await _read_request(reader)
         if method != "CONNECT":
             await _answer(writer, "405 Method Not Allowed")
-            return False
+            return None
         if refusal is Refusal.HTTP or not _is_whatsapp(target):
             await _answer(writer, "502 Bad Gateway")
-            return False
+            return None
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         await writer.drain()
         if refusal is Refusal.TLS:
             writer.transport.abort()
-            return False
+            return None
         await writer.start_tls(self._tls, ssl_handshake_timeout=_REQUEST_DEADLINE)
-        return True
+        return caller
 
 
-async def _read_request(reader: asyncio.StreamReader) -> tuple[str, str]:
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _REQUEST_DEADLINE)
-    method, _, rest = head.decode("latin-1").partition(" ")
-    return method, rest.partition(" ")[0]
+async def _read_request(reader: asyncio.StreamReader) -> tuple[str, str, str]:
+    """Method, target, and the user's name in the proxy's authentication."""
+    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _REQUEST_DEADLINE)).decode("latin-1")
+    method, _, rest = head.partition(" ")
+    credentials = re.search(r"(?im)^Proxy-Authorization: Basic (\S+)", head)
+    user = base64.b64decode(credentials[1]).decode("latin-1").partition(":")[0] if credentials else ""
+    return method, rest.partition(" ")[0], user
 
 
 async def _answer(writer: asyncio.StreamWriter, status: str) -> None:

@@ -16,7 +16,7 @@ from tests.simulator.jid import Jid
 from tests.simulator.prekeys import KeyRing, PreKeyBundle
 from tests.simulator.ratchet import SignalError
 from tests.simulator.router import Router
-from tests.simulator.schemas import Content, DeviceSent, ProtocolMessage
+from tests.simulator.schemas import Content, Context, DeviceSent, ProtocolMessage
 from tests.simulator.signing import AgreementKey
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,8 @@ class Phone:
     def write(self, recipient: Account, text: str) -> SentMessage:
         """Write a text to somebody: to each of their devices, and to the linked devices of this account."""
         message_id = "3EB0" + secrets.token_hex(9).upper()
-        content = Content(conversation=text)
+        # Phones give every message a secret, by which later ones can refer to it; who reads it writes that down, too.
+        content = Content(conversation=text, context=Context(secrets.token_bytes(32)))
         message = SentMessage(message_id, recipient.pn, text, time.time(), content=content)
         self._sent[message_id] = message
         if len(self._sent) > _MOST_MESSAGES:

@@ -1,10 +1,11 @@
 """Aim the real neonize at a simulator: called in each session process, before its first connect.
 
-``ZAP_WORKER_PRELOAD=tests.simulator.preload:aim``. The wheel's file is not touched; two constants are overwritten in
+``ZAP_WORKER_PRELOAD=tests.simulator.preload:aim``. The wheel's file is not touched; some constants are overwritten in
 the memory of this process, after neonize has loaded its Go library:
 
 - the public key that signs WhatsApp's Noise certificates, with the simulator's (``SIMULATOR_NOISE_ROOT``, hex);
-- WhatsApp's WebSocket URL, with the simulator's (``SIMULATOR_URL``), unless clients come in through the proxy.
+- WhatsApp's WebSocket URL, with the simulator's (``SIMULATOR_URL``), unless clients come in through the proxy;
+- the times of keepalives, if a test cannot wait for them (``SIMULATOR_KEEPALIVE``, seconds).
 
 Nothing but the standard library is imported here: the session process must not get anything of the simulator's.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -21,6 +23,7 @@ from pathlib import Path
 
 NOISE_ROOT_VARIABLE = "SIMULATOR_NOISE_ROOT"
 URL_VARIABLE = "SIMULATOR_URL"
+KEEPALIVE_VARIABLE = "SIMULATOR_KEEPALIVE"
 
 _PROT_READ = 1
 _PROT_WRITE = 2
@@ -43,6 +46,12 @@ _NOISE_ROOT = _Constant(
     "Noise root key",
     bytes.fromhex("142375574d0a587166aae71ebe516437c4a28b73e3695c6ce1f7f9545da8ee6b"),
     0x1197520,
+)
+_SECOND = 10**9
+_KEEPALIVE = _Constant(
+    "keepalive times",  # how long an answer may take; the least and the most between two; until a forced reconnect
+    struct.pack("<4q", 10 * _SECOND, 20 * _SECOND, 30 * _SECOND, 180 * _SECOND),
+    0x11955E0,
 )
 _URL = _Constant("WebSocket URL", b"wss://web.whatsapp.com/ws/chat", 0x92BD5F)
 
@@ -67,6 +76,8 @@ def aim(environ: Mapping[str, str] = os.environ) -> None:
     _overwrite(mappings, _NOISE_ROOT, noise_root)
     if url is not None:
         _overwrite(mappings, _URL, url)
+    if (keepalive := _keepalive(environ)) is not None:
+        _overwrite(mappings, _KEEPALIVE, keepalive)
 
 
 def _noise_root(environ: Mapping[str, str]) -> bytes:
@@ -91,6 +102,15 @@ def _url(environ: Mapping[str, str]) -> bytes | None:
     if not text.startswith(("ws://", "wss://")) or len(url) > room or (len(url) < room and b"?" in url):
         raise CannotAim(f"{URL_VARIABLE} must be ws://host:port/path without a query, at most {room} bytes: {text!r}")
     return url if len(url) == room else (url + b"?").ljust(room, b"x")
+
+
+def _keepalive(environ: Mapping[str, str]) -> bytes | None:
+    text = environ.get(KEEPALIVE_VARIABLE, "").strip()
+    if not text:
+        return None
+    every = round(float(text) * _SECOND)
+    # The most must be more than the least; a forced reconnect stays as far away as it was.
+    return struct.pack("<4q", every, every, every + _SECOND // 10, 180 * _SECOND)
 
 
 def _library_mappings() -> Iterator[_Mapping]:

@@ -178,6 +178,13 @@ class DeviceSent(Record):
 
 
 @dataclass
+class Context(Record):
+    """What goes along with a message."""
+
+    secret: bytes | None = number(3)
+
+
+@dataclass
 class Content(Record):
     """A decrypted message: a text in one of its two forms, or one of the messages between own devices."""
 
@@ -185,6 +192,7 @@ class Content(Record):
     extended_text: ExtendedText | None = number(6)
     protocol_message: ProtocolMessage | None = number(12)
     device_sent: DeviceSent | None = number(31)
+    context: Context | None = number(35)
 
     @property
     def text(self) -> str | None:

@@ -9,7 +9,7 @@ from tests.simulator.accounts import Companion, Directory
 from tests.simulator.binary_xml import BinaryXmlError, Node, node
 from tests.simulator.bookkeeping import Ledger
 from tests.simulator.connection import Connection, accept
-from tests.simulator.faults import UNPAIRED, Faults
+from tests.simulator.faults import UNPAIRED, Faults, Target
 from tests.simulator.gates import Step
 from tests.simulator.jid import SERVER
 from tests.simulator.linking import Candidate, Linking
@@ -86,10 +86,9 @@ class WhatsAppServer:
         for connection in list(self._connections):
             connection.abort()
 
-    @property
-    def candidates(self) -> list[Connection]:
-        """The connections of clients that are not linked yet."""
-        return list(self._candidates)
+    def candidates(self, target: Target) -> list[Connection]:
+        """The connections of clients that are not linked yet and are meant."""
+        return [connection for connection in self._candidates if target.covers(_names(connection))]
 
     async def _serve(self, connection: Connection) -> None:
         data = connection.payload.device_pairing_data
@@ -111,7 +110,7 @@ class WhatsAppServer:
     async def _serve_candidate(self, connection: Connection, data: DevicePairingData) -> None:
         candidate = Candidate(connection, data)
         self._candidates.add(connection)
-        failure = self._faults.login_failure(UNPAIRED)
+        failure = self._faults.login_failure(_names(connection))
         if failure is not None:
             connection.end(_failure(failure.reason, failure.code, failure.expire))
         else:
@@ -164,7 +163,9 @@ class WhatsAppServer:
             )
             device.send_queue(connection)
             while True:
-                self._handle(connection, device, await connection.receive())
+                stanza = await connection.receive()
+                device.record.stanzas += 1
+                self._handle(connection, device, stanza)
         finally:
             device.detach(connection, interval)
 
@@ -248,6 +249,11 @@ class WhatsAppServer:
     def _handle_ack(self, device: Companion, ack: Node) -> None:
         if device.queue.confirm_ack(ack) and ack.text("class") == "message":
             device.record.messages.receipted += 1
+
+
+def _names(candidate: Connection) -> frozenset[str]:
+    """What a client that is not linked yet goes by."""
+    return UNPAIRED | {candidate.caller} if candidate.caller else UNPAIRED
 
 
 def _failure(reason: int, code: int | None = None, expire: int | None = None) -> Node:

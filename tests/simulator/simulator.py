@@ -12,7 +12,8 @@ from tests.simulator.accounts import Companion, Directory
 from tests.simulator.binary_xml import node
 from tests.simulator.bookkeeping import Ledger
 from tests.simulator.certificates import CertificateAuthority
-from tests.simulator.faults import UNPAIRED, Faults, LoginFailure, Target
+from tests.simulator.connection import Connection
+from tests.simulator.faults import Faults, LoginFailure, Target
 from tests.simulator.jid import Jid
 from tests.simulator.linking import Flaw, Linking, LinkResult, QrText
 from tests.simulator.linking_code import CodeLinking
@@ -153,18 +154,23 @@ class Simulator:
 
     def drop(self, target: Target) -> int:
         """Cut the connections of these devices; how many were connected."""
-        connected = [device.connection for device in self.companions(target) if device.connection]
-        if target.covers(UNPAIRED):
-            connected += self.server.candidates
+        connected = self._connections(target)
         for connection in connected:
             connection.abort()
         return len(connected)
 
     def kick(self, target: Target, code: int) -> int:
         """End the connections of these devices with a stream error; how many were connected."""
-        connected = [device.connection for device in self.companions(target) if device.connection]
+        connected = self._connections(target)
         for connection in connected:
             connection.end(node("stream:error", {"code": code}))
+        return len(connected)
+
+    def end_streams(self, target: Target) -> int:
+        """End the connections of these devices with <xmlstreamend/>; how many were connected."""
+        connected = self._connections(target)
+        for connection in connected:
+            connection.end(node("xmlstreamend"))
         return len(connected)
 
     def replace(self, target: Target) -> int:
@@ -197,6 +203,10 @@ class Simulator:
                 node("receipt", {"from": source, "id": message_id, "type": kind or None, "t": int(time.time())})
             )
         return len(devices)
+
+    def _connections(self, target: Target) -> list[Connection]:
+        linked = [device.connection for device in self.companions(target) if device.connection]
+        return [*linked, *self.server.candidates(target)]
 
     def _next_refusal(self) -> Refusal | None:
         refusal = self.faults.next_refusal()

@@ -28,7 +28,9 @@ class ConnectionEnded(Exception):
 class FrameStream:
     """A client's frames over a WebSocket. Sending never waits: order is the order of the calls."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, caller: str = "") -> None:
+        """`caller`: the user name that the client gave the proxy, if it did."""
+        self.caller = caller
         self._reader = reader
         self._writer = writer
         self._websocket = wsproto.WSConnection(wsproto.ConnectionType.SERVER)

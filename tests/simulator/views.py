@@ -94,6 +94,7 @@ class DeviceView:
     most_connections: int
     overlaps: int
     replaced: int
+    stanzas: int
     removed: str | None
     intervals: list[Interval]
     messages: MessageCounts
