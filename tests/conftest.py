@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncpg
+import hypothesis
 import pytest
 from redis.asyncio import Redis
 
@@ -24,6 +25,10 @@ from service.embedded import EmbeddedPostgres, EmbeddedValkey
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# How long an example takes says something about the machine, and is measured in benchmarks/.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 MIGRATIONS = "service.store.migrate"
 TEMPLATE = "zap_template"

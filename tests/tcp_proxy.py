@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import enum
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -14,6 +15,16 @@ class Line(enum.Enum):
     OPEN = "everything passes"
     CUT = "connections are reset, new ones are refused"
     SILENT = "connections stay, nothing passes"
+    CLOSED = "connections stay and everything passes, new ones are refused"
+    FORGOTTEN = "nothing passes on the connections that there are, now or ever; new ones are as good as any"
+
+
+class _Trap:
+    """What is waited for, and whether it came."""
+
+    def __init__(self, said: bytes) -> None:
+        self.said = said
+        self.sprung = asyncio.Event()
 
 
 class TcpProxy:
@@ -24,6 +35,8 @@ class TcpProxy:
         self.port = port
         self._passing = asyncio.Event()
         self._passing.set()
+        self._forgotten: list[asyncio.Event] = []
+        self._trap: _Trap | None = None
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -47,21 +60,42 @@ class TcpProxy:
         if line is Line.CUT:
             await self._cut()
             return
+        if line is Line.CLOSED:
+            self._close()
+            self._passing.set()
+            return
+        if line is Line.FORGOTTEN:
+            self._forget()
         if self._server is None:
             self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
             self.port = self._server.sockets[0].getsockname()[1]
-        if line is Line.OPEN:
-            self._passing.set()
-        else:
+        if line is Line.SILENT:
             self._passing.clear()
+        else:
+            self._passing.set()
 
-    async def _cut(self) -> None:
+    def cut_in_answer_to(self, said: bytes) -> asyncio.Event:
+        """Cut the next connection whose client says this, in place of the answer. Set once it was said."""
+        self._trap = _Trap(said)
+        return self._trap.sprung
+
+    def _forget(self) -> None:
+        self._passing.clear()
+        self._forgotten.append(self._passing)
+        self._passing = asyncio.Event()
+
+    def _close(self) -> None:
         if self._server is not None:
             self._server.close()
             self._server = None
+
+    async def _cut(self) -> None:
+        self._close()
         for writer in self._writers:
             writer.transport.abort()
-        self._passing.set()
+        for passing in (self._passing, *self._forgotten):
+            passing.set()
+        self._forgotten.clear()
         await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -70,13 +104,33 @@ class TcpProxy:
         except OSError:
             writer.transport.abort()
             return
-        await asyncio.gather(self._pass(reader, there_writer), self._pass(there_reader, writer))
+        passing, caught = self._passing, asyncio.Event()
+        await asyncio.gather(
+            self._pass(reader, there_writer, passing, lambda data: self._catch(data, caught)),
+            self._pass(there_reader, writer, passing, lambda _: caught.is_set()),
+        )
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _catch(self, data: bytes, caught: asyncio.Event) -> bool:
+        if self._trap is not None and self._trap.said in data:
+            caught.set()
+            self._trap.sprung.set()
+            self._trap = None
+        return False
+
+    async def _pass(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        passing: asyncio.Event,
+        is_last: Callable[[bytes], bool],
+    ) -> None:
         self._writers.add(writer)
         try:
             while data := await reader.read(65536):
-                await self._passing.wait()
+                await passing.wait()
+                if is_last(data):
+                    writer.transport.abort()
+                    return
                 writer.write(data)
                 await writer.drain()
         except ConnectionError:
