@@ -5,10 +5,12 @@ What a node and one of its session processes say to each other over a Unix socke
 (four bytes, big endian). Internal: both ends are always of one release.
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from zap.v1 import event_pb2 as _event_pb2
 from zap.v1 import message_pb2 as _message_pb2
 import builtins as _builtins
@@ -98,12 +100,15 @@ class Start(_message.Message):
     PRELOAD_FIELD_NUMBER: _builtins.int
     PREPARE_STORE_FIELD_NUMBER: _builtins.int
     PERMIT_FIELD_NUMBER: _builtins.int
+    DATABASE_FIELD_NUMBER: _builtins.int
+    LOG_URL_FIELD_NUMBER: _builtins.int
+    LEAVE_BEFORE_NS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
     epoch: _builtins.int
     """The number of this start of it."""
     database_url: _builtins.str
-    """Where whatsmeow keeps its tables, in lib/pq's form."""
+    """Who asks for which database, in lib/pq's form: a URL that names no host, which is the process's own relay."""
     jid: _builtins.str
     """The device to resume (number:device@s.whatsapp.net); empty: pair a new one."""
     proxy_url: _builtins.str
@@ -112,9 +117,17 @@ class Start(_message.Message):
     """"module:function" to call once the library is loaded, before the first connect (tests only)."""
     prepare_store: _builtins.bool
     """Only make and upgrade whatsmeow's tables, then exit with 0."""
+    log_url: _builtins.str
+    """Where the event log is, in asyncpg's form: written to by the process itself once its node is gone."""
+    leave_before_ns: _builtins.int
+    """How long before its permit ends it leaves by itself, in nanoseconds: a node that does not stop it then is not well."""
     @_builtins.property
     def permit(self) -> Global___Permit:
         """The first permit."""
+
+    @_builtins.property
+    def database(self) -> Global___Database:
+        """Where whatsmeow keeps its tables."""
 
     def __init__(
         self,
@@ -127,14 +140,139 @@ class Start(_message.Message):
         preload: _builtins.str = ...,
         prepare_store: _builtins.bool = ...,
         permit: Global___Permit | None = ...,
+        database: Global___Database | None = ...,
+        log_url: _builtins.str = ...,
+        leave_before_ns: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["permit", b"permit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "permit", b"permit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["database_url", b"database_url", "epoch", b"epoch", "jid", b"jid", "permit", b"permit", "preload", b"preload", "prepare_store", b"prepare_store", "proxy_url", b"proxy_url", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "database_url", b"database_url", "epoch", b"epoch", "jid", b"jid", "leave_before_ns", b"leave_before_ns", "log_url", b"log_url", "permit", b"permit", "preload", b"preload", "prepare_store", b"prepare_store", "proxy_url", b"proxy_url", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Start: _TypeAlias = Start  # noqa: Y015
+
+@_typing.final
+class Database(_message.Message):
+    """Where whatsmeow keeps its tables, and how the relay gets there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVERS_FIELD_NUMBER: _builtins.int
+    IS_CHOOSY_FIELD_NUMBER: _builtins.int
+    CONNECT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    TLS_FIELD_NUMBER: _builtins.int
+    is_choosy: _builtins.bool
+    """lib/pq is told which of them to take (target_session_attrs), and may like none."""
+    connect_timeout: _builtins.int
+    """Seconds in which a server must ask for authentication; 0: the relay's own bound."""
+    @_builtins.property
+    def servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Server]:
+        """To be tried in this order."""
+
+    @_builtins.property
+    def tls(self) -> Global___Tls:
+        """For those that are reached by TCP."""
+
+    def __init__(
+        self,
+        *,
+        servers: _abc.Iterable[Global___Server] | None = ...,
+        is_choosy: _builtins.bool = ...,
+        connect_timeout: _builtins.int = ...,
+        tls: Global___Tls | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tls", b"tls"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_timeout", b"connect_timeout", "is_choosy", b"is_choosy", "servers", b"servers", "tls", b"tls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Database: _TypeAlias = Database  # noqa: Y015
+
+@_typing.final
+class Server(_message.Message):
+    """Of a database."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """A name, an address, or the folder of a Unix socket (it begins with a slash, or with an @ for an abstract one)."""
+    port: _builtins.int
+    """Its port, of a Unix socket too."""
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Server: _TypeAlias = Server  # noqa: Y015
+
+@_typing.final
+class Tls(_message.Message):
+    """TLS towards Postgres, in libpq's terms. Files are paths."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    ROOT_CERTIFICATE_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    KEY_PASSWORD_FIELD_NUMBER: _builtins.int
+    REVOKED_FIELD_NUMBER: _builtins.int
+    DIRECT_FIELD_NUMBER: _builtins.int
+    HIDES_NAME_FIELD_NUMBER: _builtins.int
+    OLDEST_FIELD_NUMBER: _builtins.int
+    NEWEST_FIELD_NUMBER: _builtins.int
+    mode: _builtins.str
+    """disable, allow, prefer, require, verify-ca or verify-full."""
+    root_certificate: _builtins.str
+    """Whom to trust: a file, or "system"."""
+    certificate: _builtins.str
+    """Ours."""
+    key: _builtins.str
+    """Of our certificate."""
+    key_password: _builtins.str
+    """Of the key."""
+    revoked: _builtins.str
+    """Which certificates of theirs are revoked."""
+    direct: _builtins.bool
+    """Begin with TLS instead of asking for it (Postgres 17)."""
+    hides_name: _builtins.bool
+    """Do not tell the server by which name it is meant."""
+    oldest: _builtins.str
+    """The oldest version to speak, as TLSv1.2."""
+    newest: _builtins.str
+    """The newest version to speak."""
+    def __init__(
+        self,
+        *,
+        mode: _builtins.str = ...,
+        root_certificate: _builtins.str = ...,
+        certificate: _builtins.str = ...,
+        key: _builtins.str = ...,
+        key_password: _builtins.str = ...,
+        revoked: _builtins.str = ...,
+        direct: _builtins.bool = ...,
+        hides_name: _builtins.bool = ...,
+        oldest: _builtins.str = ...,
+        newest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "direct", b"direct", "hides_name", b"hides_name", "key", b"key", "key_password", b"key_password", "mode", b"mode", "newest", b"newest", "oldest", b"oldest", "revoked", b"revoked", "root_certificate", b"root_certificate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tls: _TypeAlias = Tls  # noqa: Y015
 
 @_typing.final
 class Permit(_message.Message):
