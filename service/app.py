@@ -21,22 +21,25 @@ from service.bus.wakeups import WakeupHub
 from service.config import Settings
 from service.domain.lease import LeaseTimes
 from service.embedded import EmbeddedPostgres, EmbeddedValkey
+from service.ownership.fence import Fence
 from service.ownership.keeper import Keeper
 from service.ownership.reconciler import Reconciler
 from service.pool.pool import Pool, PoolSettings
 from service.protocol.events import encode_payload, to_json
 from service.rpc.server import Core, Server
 from service.sessions.manager import Sessions
+from service.sessions.queueing import Queueing
 from service.sessions.roster import Roster
 from service.sessions.runner import RunnerPorts
 from service.sessions.sending import Sending
+from service.sessions.start_gate import StartGate
 from service.store.database import Database
 from service.store.events import PostgresEventLog
 from service.store.leases import PostgresLeases
 from service.store.messages import PostgresMessages
 from service.store.migrate import migrate
 from service.store.owned import PostgresOwnedSessions
-from service.store.reach import check_same_database, reach
+from service.store.reach import check_log_is_writable, check_same_database, reach
 from service.store.sessions import PostgresSessions
 from service.telemetry.http import Pages
 from service.telemetry.measured import MeasuredLeases, MeasuredPool, MeasuredPublisher
@@ -88,6 +91,7 @@ class Node:
 
     bus: RedisBus
     keeper: Keeper
+    fence: Fence
     reconciler: Reconciler
     sending: Sending
     server: Server
@@ -99,6 +103,7 @@ class Node:
         """Serve until `stopping` is set or a task that must never end ends; then stop in order."""
         self.bus.start()
         keeping = asyncio.create_task(self.keeper.run(), name="keeper")
+        fencing = asyncio.create_task(self.fence.run(), name="fence")
         reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
         asked = asyncio.create_task(stopping.wait(), name="stop")
         try:
@@ -106,23 +111,33 @@ class Node:
             await self.server.start()
             await self.server.set_ready(ready=True)
             log.info("The node is ready.")
-            await asyncio.wait((asked, keeping, reconciling), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((asked, keeping, fencing, reconciling), return_when=asyncio.FIRST_COMPLETED)
         finally:
             log.info("The node stops.", asked=stopping.is_set())
-            await self.server.drain()
-            await _end(reconciling)
-            # What is being sent needs its sessions.
-            await self.sending.finish(GRACE)
-            await self.reconciler.drain(self.grace)
-            await self.server.stop(GRACE)
-            # Last: what steps down needs its permits until it has.
-            await _end(keeping)
-            await self.pages.stop()
-            await _end(asked)
-        for task in (keeping, reconciling):
+            try:
+                await self._step_down(reconciling)
+            finally:
+                # Asked twice, it has come here from anywhere in between: nothing of a session goes on without these.
+                await _end(reconciling)
+                await self.reconciler.cut_short()
+                # Last: what steps down needs its permits until it has.
+                await _end(keeping)
+                await _end(fencing)
+                await self.pages.stop()
+                await _end(asked)
+        for task in (keeping, fencing, reconciling):
             # A side task that died stops the service loudly.
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
+
+    async def _step_down(self, reconciling: "asyncio.Task[None]") -> None:
+        """End what goes on, in order, each within its bound."""
+        await self.server.drain()
+        await _end(reconciling)
+        # What is being sent needs its sessions.
+        await self.sending.finish(GRACE)
+        await self.reconciler.drain(self.grace)
+        await self.server.stop(GRACE)
 
 
 async def _first(task: "asyncio.Task[Any]", stopping: asyncio.Event) -> None:
@@ -155,6 +170,10 @@ async def _embedded(server: EmbeddedPostgres | EmbeddedValkey, setting: str, sta
     return server.url
 
 
+def _tasks() -> int:
+    return len(asyncio.all_tasks())
+
+
 def _secret(value: SecretStr | None) -> str:
     return value.get_secret_value() if value is not None else ""
 
@@ -183,6 +202,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Node:
     await check_same_database(urls.database, urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL")
     pool = await _pool(settings, urls, stack)
     await migrate(urls.database, pool.prepare_store)
+    await check_log_is_writable(urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL", PATIENCE)
 
     quick = f"{settings.lease_times.renew_timeout:.3f}s"
     name = f"zap-service/{settings.node_id}"
@@ -206,6 +226,7 @@ def _wire(
     leases = MeasuredLeases(PostgresLeases(database, renewals), metrics)
     messages = PostgresMessages(database)
     times, incarnation = settings.lease_times, uuid4()
+    gate = StartGate(settings.connects_per_second)
     ports = RunnerPorts(
         owned=PostgresOwnedSessions(database, encode_payload),
         leases=leases,
@@ -214,31 +235,51 @@ def _wire(
         pool=MeasuredPool(pool, metrics),
         publisher=publisher,
         times=times,
+        gate=gate,
     )
     roster = Roster(incarnation, ports)
-    metrics.watch("zap_events_dropped", "Live events dropped while Redis was away.", lambda: bus.dropped)
-    metrics.watch("zap_sessions_owned", "Sessions that this node owns.", lambda: len(roster))
-    metrics.watch("zap_sessions_connected", "Those of them that are connected.", lambda: roster.connected)
     keeper = Keeper(leases, incarnation, times, lambda: iter(roster))
     reconciler = Reconciler(
         leases,
         roster,
         hub,
+        gate,
         incarnation=incarnation,
         node=settings.node_id,
         ttl=times.ttl,
         limit=settings.max_sessions,
-        rate=settings.connects_per_second,
     )
+    _watch(metrics, bus, roster, reconciler)
     sending = Sending(sessions, messages, roster)
     server = Server(
-        Core(Sessions(sessions, publisher, hub, roster), sending),
+        Core(Sessions(sessions, publisher, hub, roster, Queueing(sessions, gate)), sending),
         listen=settings.listen,
         token=settings.auth_token.get_secret_value(),
         metrics=RpcMetrics(registry),
     )
     pages = Pages(settings.http_listen, lambda: _unready(keeper, pool, times), registry)
-    return Node(bus, keeper, reconciler, sending, server, pages, settings.shutdown_grace)
+    return Node(
+        bus, keeper, Fence(times, lambda: iter(roster)), reconciler, sending, server, pages, settings.shutdown_grace
+    )
+
+
+def _watch(metrics: NodeMetrics, bus: RedisBus, roster: Roster, reconciler: Reconciler) -> None:
+    """Numbers that others keep."""
+    metrics.watch("zap_events_dropped", "Live events dropped while Redis was away.", lambda: bus.dropped)
+    metrics.watch("zap_tasks", "Tasks of the event loop: more and more of them is a leak.", _tasks)
+    metrics.watch("zap_sessions_owned", "Sessions that this node owns.", lambda: len(roster))
+    metrics.watch("zap_sessions_connected", "Those of them that are connected.", lambda: roster.connected)
+    metrics.watch("zap_sessions_waiting", "Those of them that wait for their turn.", lambda: roster.waiting)
+    metrics.watch(
+        "zap_sessions_wanted",
+        "Paired sessions of the whole database that are to be connected.",
+        lambda: reconciler.survey.wanted,
+    )
+    metrics.watch(
+        "zap_sessions_unclaimed",
+        "Those of the whole database that are nobody's: not claimed yet, or of a node that is not heard of.",
+        lambda: reconciler.survey.due + reconciler.survey.silent,
+    )
 
 
 def _unready(keeper: Keeper, pool: Pool, times: LeaseTimes) -> dict[str, str]:

@@ -75,7 +75,9 @@ class Settings(BaseSettings):
     whatsapp_database_url: PostgresUrl = setting(
         "ZAP_WHATSAPP_DATABASE_URL",
         None,
-        "Where session processes reach the same database: here PgBouncer goes.",
+        "Where session processes reach the same database: here PgBouncer goes. Its user owns whatsmeow's tables and"
+        " may write ours (SELECT, INSERT and UPDATE on the tables of the schema `zap`): when a node dies, its session"
+        " processes write what it had not. Checked at the start.",
         shown="`DATABASE_URL`",
     )
     listen: Address = setting(
@@ -140,7 +142,8 @@ class Settings(BaseSettings):
     connects_per_second: float = setting(
         "ZAP_CONNECTS_PER_SECOND",
         10.0,
-        "How fast a node brings sessions back: many logins at once look like abuse.",
+        "How fast a node starts session processes, at most a second's worth at once: many logins at once look like"
+        " abuse.",
         unit="sessions/s",
         gt=0,
         le=1000,

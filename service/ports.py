@@ -10,8 +10,10 @@ from uuid import UUID
 from service.domain.events import Event, NewEvent
 from service.domain.lease import Lease
 from service.domain.observations import Observed
+from service.domain.pace import Lane
 from service.domain.pairing import PairingCode
 from service.domain.records import Account, MessageState, OutboundMessage, Outcome, Pairing, Session
+from service.domain.restore import Survey
 from service.domain.session import Condition, State, Transition
 
 # --- session processes ------------------------------------------------------------------------------------------
@@ -29,6 +31,10 @@ class StartOrder:
     """Empty: none."""
     permitted_until: float
     """Seconds on time.monotonic(); the process is dead by then unless it is permitted further."""
+    leaves_before: float = 0.5
+    """Seconds before that in which it ends by itself, gently, if nobody has stopped it."""
+    lane: Lane = Lane.FALLEN
+    """In which it waited for its turn, and so why it is started: for those who count."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,20 @@ class ProcessPool(Protocol):
         """A running process. Raises Unavailable if none can be made now."""
 
 
+class Turn(Protocol):
+    """Leave to start one session process: use it, or give it back. Either may be done again, and then does nothing."""
+
+    @property
+    def lane(self) -> Lane:
+        """In which it was waited for."""
+
+    def use(self) -> bool:
+        """The process is started now; False if the turn was held for too long: then wait for another one."""
+
+    def give_back(self) -> None:
+        """No process is started."""
+
+
 # --- storage ----------------------------------------------------------------------------------------------------
 
 
@@ -144,6 +164,9 @@ class SessionStore(Protocol):
 
     async def list(self, chosen: SessionFilter, after: str, limit: int) -> Sequence[Session]:
         """Sessions with an id behind `after`, in order."""
+
+    async def queue(self) -> Sequence[str]:
+        """Sessions that are wanted, due and nobody's, in the order in which they are claimed."""
 
     async def update(self, session_id: str, changes: Changes, etag: str) -> Session:
         """Raises NotFound, or Conflict if `etag` is given and not the current one."""
@@ -209,8 +232,13 @@ class EventLog(Protocol):
 class LeaseStore(Protocol):
     """Leases. Expiry is by the database's clock."""
 
-    async def claim(self, incarnation: UUID, node: str, ttl: float, limit: int) -> Sequence[str]:
-        """Take sessions that are wanted, due and nobody's: at most `limit`, most recently active first."""
+    async def claim(
+        self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool | None = None
+    ) -> Sequence[str]:
+        """Take at most `limit` sessions that are wanted, due and nobody's: pairings only, or none (None: either).
+
+        Pairings and what was just asked for come first, who came first before others; then who was active last.
+        """
 
     async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
         """Raise the epoch of a session this incarnation holds, for a new process. Raises LeaseLost."""
@@ -227,8 +255,11 @@ class LeaseStore(Protocol):
     async def unwanted(self, incarnation: UUID) -> Sequence[str]:
         """Sessions this incarnation holds whose process must end: unwanted or deleted, even if wanted again since."""
 
-    async def next_due(self, incarnation: UUID) -> float | None:
-        """Seconds until a session becomes due by itself, as far as is known now; None: none will."""
+    async def survey(self, incarnation: UUID) -> Survey:
+        """How things stand with all that is wanted, whoever owns it."""
+
+    async def await_turn(self, session_id: str, incarnation: UUID, seconds: float) -> None:
+        """The session's owner expects to start its process in so many seconds; said until its next epoch begins."""
 
 
 class MessageStore(Protocol):
@@ -265,6 +296,12 @@ class Publisher(Protocol):
     def wake(self, session_id: str) -> None:
         """Have whoever waits for something about this session look again, here and on other nodes."""
 
+    def reconcile(self) -> None:
+        """Have those who claim and stop sessions look again, here and on other nodes: a wish changed, a lease is free.
+
+        Not for what happens to a session: that is its owner's alone.
+        """
+
 
 class Wakeups(Protocol):
     """Hints that something about a session changed. They may be lost: whoever waits looks again by itself too."""
@@ -272,11 +309,14 @@ class Wakeups(Protocol):
     def listen(self, session_id: str) -> "Listening":
         """Hints about one session from now on."""
 
-    def listen_all(self) -> "Listening":
-        """Hints about any session from now on."""
+    def listen_to_work(self) -> "Listening":
+        """Hints that a wish changed or a lease is free, from now on."""
 
     def wake(self, session_id: str) -> None:
-        """Have whoever listens here look again."""
+        """Have whoever listens here for this session look again."""
+
+    def reconcile(self) -> None:
+        """Have whoever listens here for work look again."""
 
 
 class Listening(Protocol):

@@ -6,15 +6,17 @@ towards the core.
 """
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from uuid import uuid4
 
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from service.bus.wakeups import WakeupHub
+from service.bus.wakeups import WORK, WakeupHub
 from service.domain.events import Event
 
 log = structlog.get_logger(__name__)
@@ -22,9 +24,11 @@ log = structlog.get_logger(__name__)
 CHANNEL = "zap:events:{session_id}"
 """The contract's channel of one session's events."""
 WAKEUPS = "zap:wakeups"
-"""Between nodes: ids of sessions about which something changed."""
+"""Between nodes: who says it, and the id of a session about which something changed, or WORK."""
 QUEUE = 10_000
 """Live events that wait for Redis at most."""
+AT_ONCE = 50
+"""Events, and hints, that go to Redis in one round trip at most."""
 RETRY = 1.0
 """Seconds between two tries to reach Redis."""
 
@@ -47,6 +51,8 @@ class RedisBus:
         except ValueError as error:
             raise RedisUrlUnusable(f"REDIS_URL: cannot be used: {error}") from error
         self._hub = hub
+        #: Its own hints come back to it: the hub has heard them long before.
+        self._name = uuid4().hex
         self._to_json = to_json
         self._events: deque[Event] = deque(maxlen=QUEUE)
         #: Sessions about which a hint is to be published, in order: a dict has no doubles.
@@ -86,6 +92,10 @@ class RedisBus:
         self._hints[session_id] = None
         self._fill()
 
+    def reconcile(self) -> None:
+        """Have those who claim and stop sessions look again, here and on other nodes."""
+        self.wake(WORK)
+
     def _fill(self) -> None:
         self._emptied.clear()
         self._filled.set()
@@ -110,18 +120,30 @@ class RedisBus:
             away = False
 
     async def _publish_next(self) -> None:
-        """A hint if there is one: what it is about is committed, and somebody waits."""
-        if self._hints:
-            session_id = next(iter(self._hints))
-            # Before it is on its way: a hint that comes meanwhile is about something else.
-            del self._hints[session_id]
-            await self._redis.publish(WAKEUPS, session_id)
-            return
-        event = self._events[0]
-        await self._redis.publish(CHANNEL.format(session_id=event.session_id), self._to_json(event))
-        # The queue may have dropped the very event while it was on its way.
-        if self._events and self._events[0] is event:
-            self._events.popleft()
+        """What waits, in one round trip: one for each event is more than a busy node can do.
+
+        Hints go first: what they are about is committed, and somebody waits.
+        """
+        hints = list(itertools.islice(self._hints, AT_ONCE))
+        events = list(itertools.islice(self._events, AT_ONCE))
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for session_id in hints:
+                # Before it is on its way: a hint that comes meanwhile is about something else.
+                del self._hints[session_id]
+                pipeline.publish(WAKEUPS, f"{self._name} {session_id}")
+            for event in events:
+                pipeline.publish(CHANNEL.format(session_id=event.session_id), self._to_json(event))
+            await pipeline.execute()
+        for event in events:
+            # The queue may have dropped the very event while it was on its way.
+            if self._events and self._events[0] is event:
+                self._events.popleft()
+
+    def _hear(self, hint: str) -> None:
+        """A hint, or what somebody else writes there: he may write what he likes."""
+        name, _, session_id = hint.partition(" ")
+        if name != self._name:
+            self._hub.wake(session_id)
 
     async def _listen(self) -> None:
         away = False
@@ -132,8 +154,7 @@ class RedisBus:
                     away = False
                     async for message in pubsub.listen():
                         if message["type"] == "message":
-                            # Whoever else writes there may write what he likes.
-                            self._hub.wake(message["data"].decode(errors="replace"))
+                            self._hear(message["data"].decode(errors="replace"))
             except AWAY as error:
                 if not away:
                     log.warning("Redis (REDIS_URL) is away; hints of other nodes are not heard.", cause=str(error))

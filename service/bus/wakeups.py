@@ -5,8 +5,8 @@ from collections import defaultdict
 from contextlib import suppress
 from types import TracebackType
 
-ANY = ""
-"""The key of those who listen to every session; no session has an empty id."""
+WORK = ""
+"""The key of those who claim and stop sessions; no session has an empty id."""
 
 
 class Listener:
@@ -48,15 +48,18 @@ class WakeupHub:
         """Hints about one session from now on."""
         return Listener(self, session_id)
 
-    def listen_all(self) -> Listener:
-        """Hints about any session from now on."""
-        return Listener(self, ANY)
+    def listen_to_work(self) -> Listener:
+        """Hints that a wish changed or a lease is free, from now on."""
+        return Listener(self, WORK)
 
     def wake(self, session_id: str) -> None:
-        """Have whoever listens here look again."""
-        for key in (session_id, ANY):
-            for listener in self._listeners.get(key, ()):
-                listener.hint()
+        """Have whoever listens here for this session look again."""
+        for listener in self._listeners.get(session_id, ()):
+            listener.hint()
+
+    def reconcile(self) -> None:
+        """Have whoever listens here for work look again."""
+        self.wake(WORK)
 
     def add(self, key: str, listener: Listener) -> None:
         """Listen."""

@@ -1,5 +1,6 @@
 """What zapctl shows."""
 
+import sys
 from collections.abc import Iterable, Sequence
 
 from google.protobuf.json_format import MessageToJson
@@ -34,7 +35,7 @@ def print_session(session: session_pb2.Session) -> None:
 def print_sessions(sessions: Sequence[session_pb2.Session]) -> None:
     """A line for each session."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("SESSION", "STATE", "WANTED", "PHONE", "NODE", "LAST CONNECTED", "REASON"):
+    for column in ("SESSION", "STATE", "WANTED", "PHONE", "NODE", "LAST CONNECTED", "NEXT ATTEMPT", "REASON"):
         table.add_column(column, overflow="fold")
     for session in sessions:
         table.add_row(
@@ -44,9 +45,20 @@ def print_sessions(sessions: Sequence[session_pb2.Session]) -> None:
             Text(session.account.phone),
             Text(session.owner.node),
             Text(_moment(session.evidence.last_connected_time)),
+            Text(_moment(session.evidence.next_attempt_time)),
             Text(session.reason.code),
         )
     _console().print(table)
+    _print_queue(sessions)
+
+
+def _print_queue(sessions: Sequence[session_pb2.Session]) -> None:
+    """How many wait for their turn, and until when: beside the table, which programs may read."""
+    waiting = [s.evidence.next_attempt_time for s in sessions if s.reason.code == "WAITING_FOR_TURN"]
+    if waiting:
+        last = max(waiting, key=Timestamp.ToNanoseconds)
+        line = f"{len(waiting)} of {len(sessions)} sessions wait for their turn to be started, the last one until about"
+        print(line, _moment(last), file=sys.stderr)
 
 
 def print_message(message: message_pb2.Message) -> None:

@@ -45,9 +45,21 @@ class LeaseTimes:
         return 0.5
 
     @property
+    def gentle(self) -> float:
+        """How long a process has to leave by itself before it is killed for want of a renewal."""
+        return 0.1 * self.ttl
+
+    @property
+    def left_alone(self) -> float:
+        """How long before its permit's end a process leaves by itself: a moment after it should have been stopped."""
+        return self.kill + self.gentle - 0.2
+
+    @property
     def slack(self) -> float:
         """What is left after a renewal that failed once and succeeded late."""
-        return self.ttl - self.margin - self.renew_every - 2 * self.renew_timeout - self.kill
+        needed = self.margin + self.renew_every + 2 * self.renew_timeout + self.gentle + self.kill
+        # To the microsecond, as the settings are meant: no sum of tenths is quite what it says.
+        return round(self.ttl - needed, 6)
 
     def safe_until(self, sent: float) -> float:
         """Until when, on the monotonic clock on which a confirmed renewal was `sent`, its holder may go on."""
@@ -57,7 +69,8 @@ class LeaseTimes:
         """The sum, for people."""
         return (
             f"ttl {self.ttl:g} s = margin {self.margin:g} + renewal every {self.renew_every:g}"
-            f" + two renewals' timeouts {2 * self.renew_timeout:g} + kill {self.kill:g} + slack {self.slack:g}"
+            f" + two renewals' timeouts {2 * self.renew_timeout:g} + gentle stop {self.gentle:g} + kill {self.kill:g}"
+            f" + slack {self.slack:g}"
         )
 
     def check(self) -> None:

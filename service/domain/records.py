@@ -74,6 +74,19 @@ class Session:
     create_time: datetime
     update_time: datetime
     etag: str
+    turn_in: float | None = None
+    """Seconds until its owner expects to start its process, as it said last; None: it does not wait for a turn."""
+    detail: str = ""
+    """What is to be said besides the reason's own sentence."""
+
+    @property
+    def active_at(self) -> float:
+        """When anything came in or went out last, or else when it was paired, as time.time() counts; 0: never.
+
+        Not when it was connected: that is the same moment for all that fell together.
+        """
+        seen = (self.evidence.last_inbound, self.evidence.last_acknowledged_send, self.credentials.create_time)
+        return max((moment.timestamp() for moment in seen if moment is not None), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,14 @@ class MessageState(enum.Enum):
     READ = "READ"
     FAILED = "FAILED"
     OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
+
+
+TOLD_BY_RECEIPTS: Mapping[str, MessageState] = {
+    "DELIVERED": MessageState.DELIVERED,
+    "READ": MessageState.READ,
+    "PLAYED": MessageState.READ,
+}
+"""How far the messages of a receipt came, by its kind; receipts of other kinds do not say."""
 
 
 @dataclass(frozen=True)

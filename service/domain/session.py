@@ -23,6 +23,8 @@ REPLACED_MEMORY = timedelta(minutes=10)
 """Replaced twice within this: two owners exist somewhere, and trying again only makes them fight."""
 BAN_WITHOUT_END = timedelta(days=1)
 """When a ban that names no end is looked at again."""
+UNKNOWN_REFUSAL = timedelta(hours=1)
+"""When a login that was refused for a reason nobody knows is tried again."""
 PAIRING_STARTS = 8
 """Starts of a process without a scan, after which a pairing that keeps being interrupted is given up."""
 
@@ -268,19 +270,24 @@ def _ended_paired(
         held = replace(condition, state=State.SUSPENDED, reason=policy.reason, next_attempt=until)
         return Transition(held, Directive.RELEASE)
     if policy.retry is Retry.ONCE and condition.replaced_at and now - condition.replaced_at < REPLACED_MEMORY:
+        if condition.next_attempt is not None and condition.reason == policy.reason:
+            # No process was started since: the same end, written again by whoever did not hear of the first commit.
+            return Transition(condition, Directive.REPLACE)
         return _fail(condition, policy.reason)
     if policy.retry is Retry.NEVER:
         return _fail(condition, policy.reason)
     # A process that never reached CONNECTED is still on its way to its first connection.
     state = State.CONNECTING if condition.state is State.CONNECTING else State.RECONNECTING
+    is_slow = policy.retry is Retry.HOURLY
     again = replace(
         condition,
         state=state,
         reason=policy.reason,
-        next_attempt=now + wait,
+        next_attempt=now + (UNKNOWN_REFUSAL if is_slow else wait),
         replaced_at=now if cause.cause is Cause.STREAM_REPLACED else condition.replaced_at,
     )
-    return Transition(again, Directive.REPLACE)
+    # For so long nobody needs to own it: whoever is there when it is due claims it.
+    return Transition(again, Directive.RELEASE if is_slow else Directive.REPLACE)
 
 
 def _ended_pairing(

@@ -1,8 +1,8 @@
 """Keeps this node's leases: one renewal for all of its sessions, and only what it returns may go on.
 
 A renewal that is confirmed gives each session a permit that ends before its lease does, counted on this machine's
-monotonic clock from before the renewal was sent. What the renewal does not return is lost: killed at once. If no
-renewal comes through, the permits run out by themselves, in every session process, whatever becomes of this one.
+monotonic clock from before the renewal was sent. What the renewal does not return is lost: killed at once. What becomes
+of the others while no renewal comes through is `service.ownership.fence`.
 """
 
 import asyncio
@@ -71,7 +71,6 @@ class Keeper:
                 leases = await self._leases.renew(self._incarnation, self._times.ttl)
         except (Unavailable, TimeoutError) as error:
             log.warning("The leases could not be renewed.", cause=str(error) or type(error).__name__)
-            self._fence(before)
             return
         self.renewed_at = sent
         mine = {lease.session_id for lease in leases}
@@ -81,12 +80,6 @@ class Keeper:
             else:
                 held.lose()
         await self._release_strays(mine)
-
-    def _fence(self, before: list[Held]) -> None:
-        """Kill by ourselves what no permit covers until the next renewal could come through."""
-        for held in before:
-            if held.safe_until - self._times.kill <= time.monotonic():
-                held.lose()
 
     async def _release_strays(self, mine: set[str]) -> None:
         """Leases that were claimed in our name by an answer that never reached us; renewing them would block them."""

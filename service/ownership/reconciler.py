@@ -1,4 +1,8 @@
-"""Brings what is owned here into line with what is wanted: claims what is due and nobody's, stops what is unwanted."""
+"""Brings what is owned here into line with what is wanted: claims what is due and nobody's, stops what is unwanted.
+
+A turn to start a process is taken first, and then a session is claimed: what cannot be started here now is left to a
+node that can. Pairings wait in a lane of their own.
+"""
 
 import asyncio
 import functools
@@ -11,12 +15,16 @@ from uuid import UUID
 import structlog
 
 from service.domain.errors import Unavailable
-from service.ports import LeaseStore, Wakeups
+from service.domain.pace import Lane
+from service.domain.restore import Restore, Survey
+from service.ports import LeaseStore, Turn, Wakeups
 
 log = structlog.get_logger(__name__)
 
 POLL = 1.0
 """Seconds between two looks without any hint."""
+AWAY = 0.5
+"""Seconds between two looks while the database is away."""
 RELEASE = 2.0
 """Seconds for the last word to the database; without it the leases run out by themselves."""
 FAULT_PAUSE = 5.0
@@ -42,13 +50,24 @@ class Runs(Protocol):
         """The node stops."""
 
 
+class Gate(Protocol):
+    """Where starts of session processes wait for their turn (sessions.start_gate.StartGate)."""
+
+    @property
+    def rate(self) -> float:
+        """Starts a second."""
+
+    async def turns(self, lane: Lane, wants: int) -> Sequence[Turn]:
+        """At least one turn, and at most so many."""
+
+
 class Holdings(Protocol):
     """The sessions owned here (sessions.roster.Roster)."""
 
     def __len__(self) -> int: ...
 
-    def add(self, session_id: str) -> Runs:
-        """A runner for a session just claimed."""
+    def add(self, session_id: str, turn: Turn) -> Runs:
+        """A runner for a session just claimed, and the turn that was taken for it."""
 
     def get(self, session_id: str) -> Runs | None:
         """The runner of a session, if it is owned here."""
@@ -60,24 +79,25 @@ class Holdings(Protocol):
         """All runners."""
 
 
-class Pace:
-    """A token bucket: at most `rate` claims a second, and at most one second's worth at once."""
+class Due:
+    """How many sessions are to be claimed in one lane, as far as is known."""
 
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._tokens = max(1.0, rate)
-        self._filled_at = time.monotonic()
+    def __init__(self) -> None:
+        self._count = 0
+        self._some = asyncio.Event()
 
-    def available(self) -> int:
-        """How many claims are allowed now."""
-        now = time.monotonic()
-        self._tokens = min(max(1.0, self._rate), self._tokens + (now - self._filled_at) * self._rate)
-        self._filled_at = now
-        return int(self._tokens)
+    def know(self, count: int) -> None:
+        """So many are due."""
+        self._count = count
+        if count > 0:
+            self._some.set()
+        else:
+            self._some.clear()
 
-    def spend(self, claims: int) -> None:
-        """So many were made."""
-        self._tokens -= claims
+    async def some(self) -> int:
+        """Wait until there are some; how many."""
+        await self._some.wait()
+        return self._count
 
 
 class Reconciler:
@@ -88,32 +108,39 @@ class Reconciler:
         leases: LeaseStore,
         holdings: Holdings,
         wakeups: Wakeups,
+        gate: Gate,
         *,
         incarnation: UUID,
         node: str,
         ttl: float,
         limit: int,
-        rate: float,
     ) -> None:
-        """`limit`: most sessions to own; `rate`: most claims per second."""
+        """`limit`: most sessions to own."""
         self._leases = leases
         self._holdings = holdings
         self._wakeups = wakeups
+        self._gate = gate
         self._incarnation = incarnation
         self._node = node
         self._ttl = ttl
         self._limit = limit
-        self._pace = Pace(rate)
+        self._due = {Lane.PAIRING: Due(), Lane.CLAIMED: Due()}
+        self._restore = Restore(gate.rate)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._every: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
+        self.survey = Survey()
+        """What the last look saw."""
 
     async def run(self) -> None:
         """For ever: look, then wait for a hint, for the next session to become due, or for the poll."""
-        with self._wakeups.listen_all() as hints:
-            while True:
-                await hints.wait(await self.look())
-                await asyncio.sleep(GATHER)
+        async with asyncio.TaskGroup() as group:
+            for lane in self._due:
+                group.create_task(self._claim_for_ever(lane), name=f"claim-{lane.value}")
+            with self._wakeups.listen_to_work() as hints:
+                while True:
+                    await hints.wait(await self.look())
+                    await asyncio.sleep(GATHER)
 
     async def look(self) -> float:
         """One round. Returns the seconds until the next one makes sense without a hint."""
@@ -121,12 +148,15 @@ class Reconciler:
             for session_id in await self._leases.unwanted(self._incarnation):
                 if (runner := self._holdings.get(session_id)) is not None:
                     runner.unwanted()
-            await self._claim()
-            due = await self._leases.next_due(self._incarnation)
+            self.survey = survey = await self._leases.survey(self._incarnation)
         except Unavailable as error:
             log.warning("Cannot look for sessions to run.", cause=error.message)
-            return POLL
-        return POLL if due is None else max(0.0, min(POLL, due))
+            return AWAY
+        self._due[Lane.PAIRING].know(survey.pairings)
+        self._due[Lane.CLAIMED].know(survey.due + survey.leftovers)
+        if (told := self._restore.look(survey, time.monotonic(), is_full=self._room() <= 0)) is not None:
+            log.info(told.sentence, connected=told.connected, wanted=told.wanted, waiting=told.waiting)
+        return POLL if survey.next_due is None else max(0.0, min(POLL, survey.next_due))
 
     async def drain(self, grace: float) -> None:
         """Every session steps down; returns when all have been released or lost. `run` must have ended.
@@ -139,11 +169,9 @@ class Reconciler:
         # Also those that another one of their session waits for.
         tasks = set(self._every)
         _, late = await asyncio.wait(tasks, timeout=grace) if tasks else ((), ())
-        for task in late:
-            task.cancel()
         if late:
             log.warning("Sessions did not step down in time; their processes are killed.", sessions=len(late))
-            await asyncio.wait(late)
+            await self.cut_short()
         try:
             # A claim whose answer never reached us is ours as well, and nobody runs it.
             async with asyncio.timeout(RELEASE):
@@ -151,25 +179,63 @@ class Reconciler:
         except (Unavailable, TimeoutError) as error:
             log.warning("Leases are left to run out.", cause=str(error) or "the database is silent")
 
-    async def _claim(self) -> None:
-        free = min(self._limit - len(self._tasks), self._pace.available())
-        if free <= 0:
-            return
-        claimed = await self._leases.claim(self._incarnation, self._node, self._ttl, free)
-        self._pace.spend(len(claimed))
-        for session_id in claimed:
+    async def cut_short(self) -> None:
+        """Have every process killed now, and return when all are dead. Leases that cannot be released run out."""
+        self._draining.set()
+        tasks = set(self._every)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _claim_for_ever(self, lane: Lane) -> None:
+        due = self._due[lane]
+        while True:
+            wants = min(await due.some(), self._room())
+            turns = await self._gate.turns(lane, wants) if wants > 0 else ()
+            # What a look finds from here on is news: it may have seen what the claim does not see.
+            due.know(0)
+            if not turns:
+                # No room. The next look says whether there still is something.
+                continue
+            try:
+                await self._claim(lane, turns)
+            except Unavailable as error:
+                log.warning("Cannot claim sessions.", cause=error.message)
+            else:
+                # Others claim too: only a look knows how many are left.
+                self._wakeups.reconcile()
+
+    async def _claim(self, lane: Lane, turns: Sequence[Turn]) -> None:
+        """Claim a session for each turn, if there are so many, and have them run."""
+        claimed: Sequence[str] = ()
+        try:
+            # The other lane may have filled the node meanwhile.
+            if (most := min(len(turns), self._room())) > 0:
+                claimed = await self._leases.claim(
+                    self._incarnation, self._node, self._ttl, most, pairings=lane is Lane.PAIRING
+                )
+        finally:
+            for turn in turns[len(claimed) :]:
+                turn.give_back()
+        for session_id, turn in zip(claimed, turns, strict=False):
             # A session that was just released here can be claimed before its runner has quite ended.
             before = self._tasks.get(session_id)
-            task = self._tasks[session_id] = asyncio.create_task(self._run(session_id, before))
+            task = self._tasks[session_id] = asyncio.create_task(self._run(session_id, turn, before))
             self._every.add(task)
             task.add_done_callback(functools.partial(self._forget, session_id))
 
-    async def _run(self, session_id: str, before: asyncio.Task[None] | None) -> None:
+    def _room(self) -> int:
+        """How many sessions more this node takes."""
+        return self._limit - len(self._tasks)
+
+    async def _run(self, session_id: str, turn: Turn, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait((before,))
         if self._draining.is_set():
+            turn.give_back()
             return
-        runner = self._holdings.add(session_id)
+        runner = self._holdings.add(session_id, turn)
         try:
             await runner.run()
         except Exception:
@@ -179,7 +245,7 @@ class Reconciler:
                     await self._draining.wait()
         finally:
             self._holdings.remove(session_id)
-            self._wakeups.wake(session_id)
+            self._wakeups.reconcile()
 
     def _forget(self, session_id: str, task: asyncio.Task[None]) -> None:
         self._every.discard(task)

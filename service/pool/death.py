@@ -7,22 +7,21 @@ import os
 import signal
 import time
 
-from service.pool.last_words import describe_exit, everything, last_words
+from service.pool import last_words
 from service.pool.zygote_process import Child
-
-_log = logging.getLogger(__name__)
 
 _REPORT_SECONDS = 1.0
 _REMIND_SECONDS = 5.0
-_DUMP_SECONDS = 0.2
+_STACKS_SECONDS = 0.2
 
 
 class Death:
     """A pidfd becomes readable when its process is dead, and never before: that is the confirmation."""
 
-    def __init__(self, child: Child, session_id: str) -> None:
+    def __init__(self, child: Child, log: logging.LoggerAdapter[logging.Logger]) -> None:
+        """`log`: says of each line which session it is about."""
         self._child = child
-        self._session_id = session_id
+        self._log = log
         self._loop = asyncio.get_running_loop()
         self._happened = asyncio.Event()
         self._killed_at: float | None = None
@@ -50,7 +49,7 @@ class Death:
                 async with asyncio.timeout(_REMIND_SECONDS):
                     await self.wait()
                 return
-            _log.error("session %s: process %d was killed and does not die", self._session_id, self._child.pid)
+            self._log.error("the session's process was killed and does not die")
 
     def kill_soon(self) -> None:
         """Kill it; do not wait."""
@@ -58,42 +57,67 @@ class Death:
             self._killed_at = time.monotonic()
         self._signal(signal.SIGKILL)
 
-    async def dump_and_kill(self) -> None:
-        """Have it write down where all its threads are, for as long as that may take, and kill it."""
+    async def ask_for_stacks(self) -> None:
+        """Have it write down where all its threads are. One that was stopped is continued: it could not do it else."""
         self._signal(signal.SIGUSR1)
+        self._signal(signal.SIGCONT)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_DUMP_SECONDS):
+            async with asyncio.timeout(_STACKS_SECONDS):
                 await self.wait()
-        await self.kill()
 
     async def status(self) -> int | None:
         """How it exited, once it is dead; None if nobody knows."""
-        # If its parent, the zygote, died, its parent may be this very process: the first one in a container, or one
-        # that has adopted orphans. Then it is ours to reap.
-        with contextlib.suppress(ChildProcessError):
-            result = os.waitid(os.P_PIDFD, self._child.pidfd, os.WEXITED | os.WNOHANG)  # noqa: ASYNC222 - WNOHANG
-            if result is not None:
-                return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+        if (status := self._reap()) is not None:
+            return status
         try:
             async with asyncio.timeout(_REPORT_SECONDS):
                 return await asyncio.shield(self._child.exit_status)
         except (TimeoutError, asyncio.CancelledError):
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
-            return None
+            return self._reap()
 
     def words(self, status: int | None) -> str:
         """Why it is dead."""
-        return "; ".join(filter(None, (describe_exit(status), last_words(self._child.stderr))))
+        words = (last_words.describe_exit(status), last_words.last_words(self._child.stderr))
+        return "; ".join(filter(None, words))
 
     def stderr(self) -> str:
-        """Everything it wrote there."""
-        return everything(self._child.stderr)
+        """What it wrote there, as far as it tells something."""
+        return last_words.excerpt(self._child.stderr)
+
+    def empty_stderr(self) -> str:
+        """Make room there if it is running out of it, or its last words would find none; what was there, or nothing."""
+        return last_words.empty_if_half_full(self._child.stderr)
 
     def close(self) -> None:
         """Let go of the descriptors, once it is dead."""
         self._loop.remove_reader(self._child.pidfd)
-        self._child.close()
+        self._child.connection.close()
+        os.close(self._child.stderr)
+        if self._child.exit_status.done():
+            self._let_go()
+        else:
+            # Its zygote is stuck. If that dies before it has reaped this one, it may be ours to reap.
+            self._child.exit_status.add_done_callback(lambda _: self._let_go())
+
+    def _let_go(self) -> None:
+        self._reap()
+        os.close(self._child.pidfd)
+
+    def _reap(self) -> int | None:
+        """Its exit status, if it is this process's to reap; else None.
+
+        If its parent, the zygote, died, its parent may be this very process: the first one in a container, or one that
+        has adopted orphans.
+        """
+        try:
+            result = os.waitid(os.P_PIDFD, self._child.pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            return None
+        if result is None:
+            return None
+        return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
 
     def _signal(self, number: int) -> None:
         if not self.happened:

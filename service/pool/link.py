@@ -10,14 +10,16 @@ from google.protobuf.message import DecodeError
 from service.pool import wire
 from zap.worker.v1 import frames_pb2
 
-_log = logging.getLogger(__name__)
-
 
 class Link(asyncio.Protocol):
     """Frames in, commands out. Neither direction ever blocks the event loop or grows without bound."""
 
-    def __init__(self, on_frame: Callable[[frames_pb2.Frame], None]) -> None:
+    def __init__(
+        self, on_frame: Callable[[frames_pb2.Frame], None], log: logging.LoggerAdapter[logging.Logger]
+    ) -> None:
+        """`log`: says of each line which session it is about."""
         self._on_frame = on_frame
+        self._log = log
         self._deframer = wire.Deframer()
         self._transport: asyncio.Transport | None = None
         self._is_full = False
@@ -107,7 +109,7 @@ class Link(asyncio.Protocol):
             for body in self._deframer.feed(data):
                 self._on_frame(frames_pb2.Frame.FromString(body))
         except (wire.Garbled, DecodeError) as error:
-            _log.error("a session process says what cannot be understood: %s", error)
+            self._log.error("the session's process says what cannot be understood: %s", error)
             self.garbled = True
             self.close()
 
@@ -123,7 +125,7 @@ class Link(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Nothing more comes in or goes out."""
         if self._deframer.pending:
-            _log.warning(
-                "a session process ended in the middle of a frame (%d bytes of it came)", self._deframer.pending
+            self._log.warning(
+                "the session's process ended in the middle of a frame (%d bytes of it came)", self._deframer.pending
             )
         self.closed.set()

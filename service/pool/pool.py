@@ -30,7 +30,7 @@ class PoolSettings:
     """What every session process gets."""
 
     database_url: str = field(repr=False)
-    """Of whatsmeow's tables, as asyncpg takes it."""
+    """Of whatsmeow's tables, as asyncpg takes it; the event log is reached there too, by processes without a node."""
     proxy_url: str = field(default="", repr=False)
     """Of sessions that name none."""
     preload: str = ""
@@ -74,15 +74,19 @@ class Pool:
 
     async def start(self, order: StartOrder) -> Process:
         """A running process for this order. Raises Unavailable if none can be made now."""
+        address = dsn.for_session(self._settings.database_url, order.session_id, order.epoch)
         return await self._begin(
             frames_pb2.Start(
                 session_id=order.session_id,
                 epoch=order.epoch,
-                database_url=dsn.for_session(self._settings.database_url, order.session_id, order.epoch),
+                database_url=address.url,
+                database=address.database,
                 jid=order.jid,
                 proxy_url=order.proxy_url or self._settings.proxy_url,
                 preload=self._settings.preload,
                 permit=frames_pb2.Permit(deadline_ns=int(order.permitted_until * _NANOSECONDS)),
+                log_url=dsn.for_asyncpg(self._settings.database_url),
+                leave_before_ns=int(order.leaves_before * _NANOSECONDS),
             )
         )
 
@@ -92,12 +96,16 @@ class Pool:
         It does so without a lock of its own (fact 4): the caller must see to it that nobody else does at the time.
         """
         deadline = time.monotonic() + _PREPARE_SECONDS
+        address = dsn.with_application_name(self._settings.database_url, "zap/prepare-store")
         process = await self._begin(
             frames_pb2.Start(
                 session_id="prepare-store",
-                database_url=dsn.with_application_name(self._settings.database_url, "zap/prepare-store"),
+                database_url=address.url,
+                database=address.database,
                 prepare_store=True,
                 permit=frames_pb2.Permit(deadline_ns=int(deadline * _NANOSECONDS)),
+                # If it cannot be done by then, it says why, and does not just die of it.
+                leave_before_ns=_NANOSECONDS,
             )
         )
         async for observed in process.observations():

@@ -12,6 +12,7 @@ from service.domain.disconnects import Cause
 from service.domain.observations import Ended, Observed
 from service.pool import wire
 from service.pool.death import Death
+from service.pool.last_words import describe_state
 from service.pool.link import Link
 from service.pool.observed import ended, observed
 from service.pool.zygote_process import Child
@@ -21,11 +22,12 @@ from zap.worker.v1 import frames_pb2
 
 _log = logging.getLogger(__name__)
 
-#: A healthy process says something each second.
-STALLED_SECONDS = 5.0
-#: … but not while it loads the library, on a machine that starts a hundred at once.
-_START_SECONDS = 30.0
+#: A healthy process tells its progress each second, from its start on.
+STALLED_SECONDS = 4.0
 _EXIT_SECONDS = 2.0
+_REVIVED_SECONDS = 1.0
+#: Silence is counted in looks: a node that was held up itself has not listened, and knows nothing.
+_LOOK_SECONDS = 0.25
 _MOST_WAITING, _FEW_WAITING = 1000, 500
 _NANOSECONDS = 1_000_000_000
 
@@ -43,8 +45,9 @@ class Process:
         self.is_connected = False
         """Whether the library said so, at the last progress."""
         self._child = child
-        self._death = Death(child, session_id)
-        self._link = Link(self._take)
+        self._log = logging.LoggerAdapter(_log, {"session_id": session_id, "epoch": epoch, "pid": child.pid})
+        self._death = Death(child, self._log)
+        self._link = Link(self._take, self._log)
         self._waiting: deque[Observed] = deque()
         self._something = asyncio.Event()
         self._replies: dict[int, asyncio.Future[frames_pb2.Reply]] = {}
@@ -54,7 +57,8 @@ class Process:
         self._said: Ended | None = None
         self._asked = ""
         self._stalled = False
-        self._was_heard = False
+        self._showed_life = False
+        self._overstayed = ""
         self._over: asyncio.Task[None] | None = None
 
     async def begin(self, start: frames_pb2.Start) -> None:
@@ -110,7 +114,7 @@ class Process:
     async def stop(self, grace: float) -> None:
         """Have it disconnect, hand over what is left and exit; kill it after `grace` seconds.
 
-        There is no SIGTERM between the two: in this process it is Go's, which does no more with it than Stop does.
+        There is no SIGTERM between the two: service managers send it to all processes, so these ignore it.
         """
         self._asked = self._asked or "asked to stop"
         self._link.send(frames_pb2.Command(stop=frames_pb2.Stop()))
@@ -119,7 +123,7 @@ class Process:
                 await self._death.wait()
         except TimeoutError:
             self._asked = f"asked to stop, and killed after {grace:g} seconds"
-            _log.warning("session %s: process %d did not stop within %g s", self.session_id, self.pid, grace)
+            self._log.warning("the session's process did not stop within %g s", grace)
             await self._death.kill()
 
     async def kill(self) -> None:
@@ -142,23 +146,30 @@ class Process:
     # --- what it says
 
     def _take(self, frame: frames_pb2.Frame) -> None:
-        self._was_heard = True
         match frame.WhichOneof("body"):
             case "progress":
+                self._showed_life = True
                 self.is_connected = frame.progress.connected
+                self._empty_stderr()
             case "log_line":
-                self._log(frame.log_line)
+                self._pass_on(frame.log_line)
             case "reply":
                 self._answer(frame.reply)
             case "ended":
                 self._said = self._said or ended(frame.ended)
             case _:
+                # What waits in the socket in front of the progress shows life as well.
+                self._showed_life = True
                 self._observe(observed(frame))
 
-    def _log(self, line: frames_pb2.LogLine) -> None:
+    def _pass_on(self, line: frames_pb2.LogLine) -> None:
         level = _LEVELS.get(line.level, logging.INFO)
         fields = {"session_id": self.session_id, "epoch": self.epoch, "logger_name": line.logger}
         _session_log.log(level, "%s: %s", line.logger, line.message, extra=fields)
+
+    def _empty_stderr(self) -> None:
+        if words := self._death.empty_stderr():
+            self._log.warning("the session's process wrote on stderr:\n%s", words)
 
     def _answer(self, reply: frames_pb2.Reply) -> None:
         waiting = self._replies.pop(reply.call_id, None)
@@ -223,11 +234,10 @@ class Process:
         await self._hear_the_rest()
         status = await self._death.status()
         verdict = self._verdict(status)
-        _log.info(
-            "session %s: process %d %s (%s)", self.session_id, self.pid, self._death.words(status), verdict.cause.value
-        )
+        said = f", it said: {verdict.detail}" if verdict is self._said and verdict.detail else ""
+        self._log.info("the session's process %s (%s)%s", self._death.words(status), verdict.cause.value, said)
         if verdict.cause in {Cause.PROCESS_DIED, Cause.PROCESS_STALLED} and (stderr := self._death.stderr()):
-            _log.warning("session %s: process %d left on stderr:\n%s", self.session_id, self.pid, stderr[:8000])
+            self._log.warning("the session's process left on stderr:\n%s", stderr)
         self._link.close()
         self._death.close()
         for answer in self._replies.values():
@@ -237,19 +247,36 @@ class Process:
         self._something.set()
 
     async def _watch(self) -> None:
-        """Kill it if it is stuck, or is not gone soon after it said or showed that it would be."""
-        leaving_since: float | None = None
-        while True:
-            await asyncio.sleep(0.5)
-            is_leaving = self._said is not None or self._link.closed.is_set()
-            if is_leaving:
-                leaving_since = leaving_since or time.monotonic()
-                if time.monotonic() - leaving_since > _EXIT_SECONDS:
-                    self._death.kill_soon()
-            elif self._link.silence > (STALLED_SECONDS if self._was_heard else _START_SECONDS):
-                self._stalled = True
-                _log.warning("session %s: process %d has stalled", self.session_id, self.pid)
-                await self._death.dump_and_kill()
+        """Replace it if it is stuck, or is not gone soon after it said or showed that it would be."""
+        silent = leaving = 0.0
+        while silent < STALLED_SECONDS and leaving < _EXIT_SECONDS:
+            self._showed_life = False
+            await asyncio.sleep(_LOOK_SECONDS)
+            if self._said is not None or self._link.closed.is_set():
+                leaving += _LOOK_SECONDS
+            elif self._showed_life or not self._link.is_reading:
+                silent = 0.0
+            else:
+                silent += _LOOK_SECONDS
+        if leaving >= _EXIT_SECONDS:
+            self._overstayed = f"it {'talked nonsense' if self._link.garbled else 'closed its socket'} and was killed"
+            self._death.kill_soon()
+        else:
+            await self._end_stalled()
+
+    async def _end_stalled(self) -> None:
+        """Have it say where it is stuck, and kill it; but one that comes to again can hear, and leaves gently."""
+        self._stalled = True
+        state = describe_state(self.pid)
+        self._log.warning("the session's process has stalled; it is %s", state)
+        self._showed_life = False
+        self._link.send(frames_pb2.Command(stop=frames_pb2.Stop()))
+        await self._death.ask_for_stacks()
+        if self._showed_life or self._said is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_REVIVED_SECONDS):
+                    await self._death.wait()
+        await self._death.kill()
 
     async def _hear_the_rest(self) -> None:
         """What it wrote before it died is still in the socket: take it in, as fast as somebody takes it from here."""
@@ -268,4 +295,4 @@ class Process:
             return Ended(Cause.PROCESS_STALLED, f"it said nothing for {STALLED_SECONDS:g} seconds")
         if self._asked or self._said is not None:
             return Ended(Cause.STOPPED, self._asked)
-        return Ended(Cause.PROCESS_DIED, self._death.words(status))
+        return Ended(Cause.PROCESS_DIED, self._overstayed or self._death.words(status))

@@ -6,7 +6,9 @@
   never pass here.
 """
 
+import fcntl
 import json
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -20,6 +22,9 @@ LONGEST = 16 * 1024 * 1024
 
 MOST_CALLS = 64
 """Calls to WhatsApp that a session process has in flight at once. It refuses more; its node has them wait."""
+
+STDERR_SIZE = 256 * 1024
+"""Bytes that a session process can write on its stderr before its node makes room."""
 
 _LENGTH = struct.Struct(">I")
 _DESCRIPTOR = struct.Struct("i")
@@ -37,6 +42,11 @@ def frame(message: Message) -> bytes:
     if len(body) > LONGEST:
         raise Garbled(f"a message of {len(body)} bytes is longer than {LONGEST}")
     return _LENGTH.pack(len(body)) + body
+
+
+def body(framed: bytes) -> bytes:
+    """The message's own bytes, of what `frame` made."""
+    return framed[_LENGTH.size :]
 
 
 class Deframer:
@@ -92,7 +102,7 @@ class Packet:
     """What a node and its zygote say to each other, and the descriptors that came with it."""
 
     kind: str
-    """To the zygote: fork. From it: ready, forked, failed, exited."""
+    """To the zygote: fork, ping. From it: ready, pong, forked, failed, exited."""
     values: dict[str, Any]
     descriptors: tuple[int, ...] = ()
 
@@ -128,3 +138,11 @@ def socket_pair() -> tuple[socket.socket, socket.socket]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     ours.setblocking(False)  # noqa: FBT003
     return ours, theirs
+
+
+def limited_file() -> int:
+    """A file in memory, to be a session process's stderr: what is written behind its end fails, and nobody waits."""
+    descriptor = os.memfd_create("stderr", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, STDERR_SIZE)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    return descriptor

@@ -39,7 +39,8 @@ COMMAND = (sys.executable, "-m", "service.whatsapp")
 
 def environment_for(base: Mapping[str, str]) -> dict[str, str]:
     """The environment that the zygote is executed with. Go sees no later one (fact 24)."""
-    kept = {name: value for name, value in base.items() if name not in _SECRET}
+    # PG…: lib/pq reads them too, and some would lead it past the relay. What they say is in its address (dsn.py).
+    kept = {name: value for name, value in base.items() if name not in _SECRET and not name.startswith("PG")}
     # SPHINX: import neonize without its library. MALLOC_ARENA_MAX: a heap for each thread costs more than it gives.
     return {"MALLOC_ARENA_MAX": "2"} | kept | {"SPHINX": "1", "NEONIZE_BOT_TAG": "off"}
 

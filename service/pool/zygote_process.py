@@ -14,10 +14,13 @@ from typing import Any
 from service.domain.errors import Unavailable
 from service.pool import wire
 from service.pool.last_words import describe_exit, last_words
+from service.pool.orphans import reap_unknown
 
 _log = logging.getLogger(__name__)
 
-_FORK_SECONDS = 5.0
+SILENT_SECONDS = 2.0
+"""How long a zygote that is asked may say nothing. It answers one after another: a hundred forks may take longer."""
+_LOOK_SECONDS = 0.5
 
 
 class ZygoteDied(Exception):
@@ -34,7 +37,7 @@ class Child:
     """A file in memory: what it wrote there."""
     connection: socket.socket
     exit_status: asyncio.Future[int]
-    """Set when the zygote has reaped it; cancelled if the zygote died before that."""
+    """Set when the zygote has reaped it; cancelled once the zygote is dead, if it died before that."""
 
     def close(self) -> None:
         """Let go of it. A child whose socket is closed ends by itself."""
@@ -61,6 +64,7 @@ class ZygoteProcess:
         self._exits: dict[int, asyncio.Future[int]] = {}
         self._last_request = 0
         self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._was_heard = False
         self._stderr = os.memfd_create("zygote-stderr", os.MFD_CLOEXEC)
         # Not in a thread: the zygote asks to die with its parent, and to the kernel that is the thread.
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -70,6 +74,7 @@ class ZygoteProcess:
         self._loop.add_reader(self._connection, self._read)
         self._grave: asyncio.Future[None] = self._loop.create_future()
         self._reaping: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self.is_asked_to_end = False
 
     @property
@@ -86,6 +91,7 @@ class ZygoteProcess:
         """Wait until it has imported everything. Raises ZygoteDied, TimeoutError."""
         async with asyncio.timeout(timeout):
             await asyncio.shield(self._ready)
+        self._watching = self._loop.create_task(self._watch(), name="zygote-watch")
 
     async def gone_for_good(self) -> None:
         """Wait until it is dead and reaped, however that comes about."""
@@ -106,28 +112,49 @@ class ZygoteProcess:
             raise
         return Child(forked.pid, forked.pidfd, forked.stderr, ours, forked.exit_status)
 
-    def bury(self) -> None:
+    def bury(self, why: str = "") -> None:
         """Make sure that it is dead and let go of it. Its children's sockets are not touched: they go on."""
         if self._reaping is not None:
             return
+        if self._watching is not None:
+            self._watching.cancel()
         self._loop.remove_reader(self._connection)
         self._connection.close()
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGKILL)
-        died = ZygoteDied(last_words(self._stderr) or "it left no words")
+        words = why or last_words(self._stderr) or "it left no words"
+        died = ZygoteDied(words)
         _fail(self._ready, died)
         for answer in self._forks.values():
             _fail(answer, died)
-        for exit_status in self._exits.values():
-            exit_status.cancel()
-        self._reaping = self._loop.create_task(self._reap(), name="zygote-reap")
+        self._reaping = self._loop.create_task(self._reap(words), name="zygote-reap")
 
-    async def _reap(self) -> None:
+    async def _reap(self, words: str) -> None:
         status = await asyncio.to_thread(self._process.wait)
         if not self.is_asked_to_end:
-            _log.warning("zygote %d %s; %s", self.pid, describe_exit(status), last_words(self._stderr) or "no words")
+            _log.warning("zygote %d %s; %s", self.pid, describe_exit(status), words)
         os.close(self._stderr)
+        # Not earlier: its children are somebody else's only now, perhaps ours.
+        for exit_status in self._exits.values():
+            exit_status.cancel()
         self._grave.set_result(None)
+        await reap_unknown(self.pid)
+
+    async def _watch(self) -> None:
+        """Ask whether it is there, time and again, and bury it if it says nothing.
+
+        Counted in looks: a node that was held up itself has not listened. What it was asked before it is heard first.
+        """
+        silent = 0.0
+        while silent < SILENT_SECONDS:
+            if silent == 0.0:
+                with contextlib.suppress(OSError):  # it is gone, which is seen elsewhere, or owes many answers already
+                    wire.send_packet(self._connection, wire.Packet("ping", {}))
+            self._was_heard = False
+            await asyncio.sleep(_LOOK_SECONDS)
+            silent = 0.0 if self._was_heard else silent + _LOOK_SECONDS
+        self._watching = None
+        self.bury(f"it did not answer for {SILENT_SECONDS:g} seconds")
 
     def _execute(
         self, command: Sequence[str], environment: Mapping[str, str], theirs: socket.socket
@@ -158,12 +185,7 @@ class ZygoteProcess:
             await self._send(wire.Packet("fork", {"id": request}, (theirs.fileno(),)))
             # Our copy of the child's end: with it open, the child's death would not close the connection.
             theirs.close()
-            async with asyncio.timeout(_FORK_SECONDS):
-                return await answer
-        except TimeoutError:
-            _discard(answer)
-            self.bury()
-            raise ZygoteDied(f"it did not answer for {_FORK_SECONDS:g} seconds") from None
+            return await answer
         except BaseException:
             _discard(answer)
             raise
@@ -187,25 +209,36 @@ class ZygoteProcess:
                 self._take(packet)
         except BlockingIOError:
             return
-        except (OSError, ValueError, KeyError) as error:
+        except OSError:
+            pass  # its end, with something unread: what it said before was heard
+        except (ValueError, KeyError) as error:
             _log.error("what the zygote says cannot be understood: %s", error)
         self.bury()
 
     def _take(self, packet: wire.Packet) -> None:
+        self._was_heard = True
         match packet.kind:
             case "ready" if not self._ready.done():
                 self._ready.set_result(None)
             case "exited":
-                exit_status = self._exits.pop(packet.values["pid"])
-                if not exit_status.done():
+                exit_status = self._exits.pop(packet.values["pid"], None)
+                if exit_status is not None and not exit_status.done():
                     exit_status.set_result(packet.values["status"])
-            case "forked":
+            case "forked" if len(packet.descriptors) == 2:
                 self._take_forked(packet)
+            case "forked":
+                # The kernel keeps back what there is no room for here. What was forked finds its socket closed.
+                for descriptor in packet.descriptors:
+                    os.close(descriptor)
+                self._refuse(packet.values["id"], "this node has too many files open")
             case "failed":
-                answer = self._forks.get(packet.values["id"])
-                words = f"no session process can be made now: {packet.values['words']}"
-                if answer is not None and not answer.done():
-                    answer.set_exception(Unavailable(words, reason="POOL_UNAVAILABLE"))
+                self._refuse(packet.values["id"], packet.values["words"])
+
+    def _refuse(self, request: int, words: str) -> None:
+        answer = self._forks.get(request)
+        if answer is not None and not answer.done():
+            words = f"no session process can be made now: {words}"
+            answer.set_exception(Unavailable(words, reason="POOL_UNAVAILABLE"))
 
     def _take_forked(self, packet: wire.Packet) -> None:
         pidfd, stderr = packet.descriptors

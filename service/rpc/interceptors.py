@@ -5,13 +5,16 @@ and a second interceptor around it would take that for an error of its own.
 """
 
 import inspect
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
+from service.domain.errors import InvalidArgument
 from service.protocol.validation import read_request
 from service.rpc.authentication import Authentication
 from service.rpc.calls import Call
@@ -20,6 +23,7 @@ from service.rpc.streams import OpenStreams
 from service.telemetry.metrics import RpcMetrics
 
 _OURS = "/zap."
+_SESSION_ID = re.compile(r"[a-z0-9-]{1,63}")
 
 Admit = Callable[[Call, Any, Context], Any]
 """From a call and what came with it to the request for its handler."""
@@ -71,7 +75,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         def read(call: Call, raw: bytes, context: Context) -> Any:
             authenticate(call, raw, context)
-            request = read_request(raw, parse)
+            try:
+                request = read_request(raw, parse)
+            except InvalidArgument:
+                call.session_id = _named(raw, parse)
+                raise
             call.session_id = _session_id(request)
             if call.session_id:
                 structlog.contextvars.bind_contextvars(session_id=call.session_id)
@@ -98,7 +106,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 request = admit(call, raw, context)
                 if streams:
                     return await self._streams.outlast(lambda: behaviour(request, context))
-                return await behaviour(request, context)
+                response = await behaviour(request, context)
+                # Create may have chosen it.
+                call.session_id = call.session_id or _session_id(response)
+                return response
 
         return serve
 
@@ -132,6 +143,15 @@ def _behaviour(handler: Any) -> tuple[Any, Any]:
     if handler.unary_stream:
         return handler.unary_stream, grpc.unary_stream_rpc_method_handler
     return handler.stream_stream, grpc.stream_stream_rpc_method_handler
+
+
+def _named(raw: bytes, parse: Any) -> str:
+    """The session that a refused request is about, if it names one by what can be an id."""
+    try:
+        named = _session_id(parse(raw))
+    except DecodeError:
+        return ""
+    return named if _SESSION_ID.fullmatch(named) else ""
 
 
 def _session_id(request: Any) -> str:

@@ -29,6 +29,8 @@ _OPTIONS: Sequence[tuple[str, Any]] = (
     # caller that vanished.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # The one that counts for a caller whose machine still answers, and who does not: a minute unless it is set.
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     # Callers may ping every five seconds, without calls too, before they are told to calm down.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),

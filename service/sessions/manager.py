@@ -25,6 +25,7 @@ from service.domain.session import (
 )
 from service.ports import CallFailed, Changes, Decide, NewSession, Publisher, SessionFilter, SessionStore, Wakeups
 from service.sessions.pairing import pairing_steps
+from service.sessions.queueing import Queueing
 from service.sessions.roster import Roster
 from service.sessions.runner import Runner
 
@@ -32,8 +33,11 @@ from service.sessions.runner import Runner
 class Sessions:
     """The use-cases of SessionService. They write wishes; the owner of a session carries them out."""
 
-    def __init__(self, store: SessionStore, publisher: Publisher, wakeups: Wakeups, roster: Roster) -> None:
+    def __init__(
+        self, store: SessionStore, publisher: Publisher, wakeups: Wakeups, roster: Roster, queueing: Queueing
+    ) -> None:
         self._store = store
+        self._queueing = queueing
         self._publisher = publisher
         self._wakeups = wakeups
         self._roster = roster
@@ -44,11 +48,12 @@ class Sessions:
 
     async def status(self, session_id: str) -> Session:
         """The session as it is now."""
-        return await self._store.get(session_id)
+        (session,) = await self._queueing.tell([await self._store.get(session_id)])
+        return session
 
     async def list(self, chosen: SessionFilter, after: str, limit: int) -> Sequence[Session]:
         """At most `limit` sessions with an id behind `after`, in order."""
-        return await self._store.list(chosen, after, limit)
+        return await self._queueing.tell(await self._store.list(chosen, after, limit))
 
     async def update(self, session_id: str, changes: Changes, etag: str) -> Session:
         """Change the caller's own fields."""
@@ -80,6 +85,7 @@ class Sessions:
         """Remove it, its messages and, once its process is dead, its credentials."""
         await self._store.delete(session_id, force=force)
         self._publisher.wake(session_id)
+        self._publisher.reconcile()
 
     async def log_out(self, session_id: str, timeout: float) -> Session:
         """Unlink the device at WhatsApp; `timeout` in seconds."""
@@ -136,6 +142,7 @@ class Sessions:
         session, _, events = await self._store.decide(session_id, decide)
         self._publisher.publish(events)
         self._publisher.wake(session_id)
+        self._publisher.reconcile()
         return session
 
     def _runner(self, session: Session) -> Runner:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from uuid import UUID
 
+from service.ports import Turn
 from service.sessions.runner import Runner, RunnerPorts
 
 
@@ -25,6 +26,11 @@ class Roster:
         """How many of them can be called."""
         return sum(runner.connection is not None for runner in self._runners.values())
 
+    @property
+    def waiting(self) -> int:
+        """How many of them wait for their turn to be started."""
+        return sum(runner.is_waiting for runner in self._runners.values())
+
     def all(self) -> Sequence[Runner]:
         """A copy: runners may come and go meanwhile."""
         return list(self._runners.values())
@@ -33,11 +39,11 @@ class Roster:
         """The runner of a session that is owned here."""
         return self._runners.get(session_id)
 
-    def add(self, session_id: str) -> Runner:
-        """A runner for a session just claimed. ValueError if it has one: two would be two owners."""
+    def add(self, session_id: str, turn: Turn | None = None) -> Runner:
+        """A runner for a session just claimed on this turn. ValueError if it has one: two would be two owners."""
         if session_id in self._runners:
             raise ValueError(f"session {session_id!r} has a runner already")
-        runner = self._runners[session_id] = Runner(session_id, self._incarnation, self._ports)
+        runner = self._runners[session_id] = Runner(session_id, self._incarnation, self._ports, turn)
         return runner
 
     def remove(self, session_id: str) -> None:

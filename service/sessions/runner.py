@@ -1,14 +1,17 @@
 """One owned session: a process after the other, from the claim of its lease to its release.
 
-    claimed ─▶ begin epoch ─▶ prepare ─▶ process ─▶ observations ─▶ ended ─▶ wait ─▶ begin epoch …
+    claimed ─▶ begin epoch ─▶ prepare ─▶ process ─▶ observations ─▶ ended ─▶ back-off ─▶ turn ─▶ begin epoch …
                                  │                                    │
                                  └── not wanted ──▶ release ◀─────────┘ (released, or the node stops)
+
+Every process is started on a turn of the node's gate (start_gate.py): the first on the one that the claim took.
 
 Whatever ends a process (a caller, a lost lease, its own death) ends it through its last observation, so there is one
 way out. The lease is released only when the process is dead for certain, and never if it was lost.
 """
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,13 +24,15 @@ from uuid import UUID
 import structlog
 
 from service.domain import observations as seen
-from service.domain.backoff import STEADY, backoff
-from service.domain.disconnects import Cause
+from service.domain.backoff import CAP, STEADY, backoff
+from service.domain.disconnects import Cause, policy_for
 from service.domain.errors import EpochRevoked, LeaseLost, NotFound, Unavailable, ZapError
 from service.domain.events import Event, NewEvent
 from service.domain.lease import Lease, LeaseTimes
+from service.domain.pace import Lane
 from service.domain.pairing import PairingCode, identity_of
-from service.domain.records import Account, MessageState
+from service.domain.reasons import reason
+from service.domain.records import TOLD_BY_RECEIPTS, Account
 from service.domain.session import Condition, Directive, Input, ProcessStarted, State, Transition, reduce
 from service.ports import (
     EventLog,
@@ -39,9 +44,12 @@ from service.ports import (
     Resume,
     SessionProcess,
     StartOrder,
+    Turn,
 )
 from service.sessions.batches import batches
 from service.sessions.early_receipts import EarlyReceipts
+from service.sessions.next_start import NextStart
+from service.sessions.start_gate import StartGate
 
 log = structlog.get_logger(__name__)
 
@@ -53,8 +61,6 @@ BATCH = 200
 """Observations written in one go."""
 RETRY = 0.5
 """Seconds between two tries to write to a database that is away."""
-
-_DELIVERED = {"DELIVERED": MessageState.DELIVERED, "READ": MessageState.READ, "PLAYED": MessageState.READ}
 
 
 @dataclass(frozen=True)
@@ -68,12 +74,14 @@ class RunnerPorts:
     pool: ProcessPool
     publisher: Publisher
     times: LeaseTimes
+    gate: StartGate
 
 
 class Runner:
     """Runs one session that this node's incarnation has claimed."""
 
-    def __init__(self, session_id: str, incarnation: UUID, ports: RunnerPorts) -> None:
+    def __init__(self, session_id: str, incarnation: UUID, ports: RunnerPorts, turn: Turn | None = None) -> None:
+        """`turn`: the one that was taken for the claim."""
         self.session_id = session_id
         self.early_receipts = EarlyReceipts()
         self._incarnation = incarnation
@@ -87,6 +95,8 @@ class Runner:
         self._pause = 0.0
         self._leaving = False
         self._lost = False
+        self._next_start = NextStart(ports.gate, self._tell_when, turn)
+        self._active_at = 0.0
         self._stopping: SessionProcess | None = None
         self._look_again = asyncio.Event()
         self._log = log.bind(session_id=session_id)
@@ -106,6 +116,11 @@ class Runner:
         return self._current() if pairing else None
 
     @property
+    def is_waiting(self) -> bool:
+        """It waits for its turn to be started."""
+        return self._next_start.is_waiting
+
+    @property
     def safe_until(self) -> float:
         """Until when (time.monotonic()) this node may act for the session."""
         return self._safe_until
@@ -122,9 +137,13 @@ class Runner:
             return
         self._log.warning("The lease is lost; the session's process is killed.")
         self._lost = True
-        self._look_again.set()
+        self._disturb()
         if self._process is not None:
             self._spawn(self._process.kill())
+
+    def expire(self) -> None:
+        """The lease is about to run out, and no renewal comes through: stop the process while it can still hear."""
+        self._stop_process()
 
     def step_down(self) -> None:
         """The node stops: stop the process gently and release the lease."""
@@ -150,11 +169,16 @@ class Runner:
             self._lost = True
             self._log.warning("The session has another owner.", cause=error.message)
         finally:
+            self._next_start.give_back()
             await asyncio.shield(self._give_up())
 
     # --- one process --------------------------------------------------------------------------------------------
 
     async def _one_process(self) -> Directive:
+        # Perhaps it is not wanted any more: what was asked meanwhile is looked at without waiting for a turn.
+        await self._next_start.wait(self._lane(), self._active_at, is_hurried=self._look_again.is_set())
+        if self._over():
+            return Directive.RELEASE
         # Before the wishes are read: what changes from here on is noticed.
         self._look_again.clear()
         sent = time.monotonic()
@@ -167,6 +191,9 @@ class Runner:
             resume = await self._until_written(lambda: ports.owned.prepare(lease))
             if not resume.wanted or self._over():
                 return Directive.RELEASE
+            if not self._next_start.has_turn:
+                # It is wanted all the same.
+                return Directive.REPLACE
             directive = await self._live(lease, resume)
         except (EpochRevoked, NotFound):
             # Unwanted or deleted since this epoch began, and perhaps wanted again: the next one finds out.
@@ -179,12 +206,25 @@ class Runner:
         await self._observe(lease, ProcessStarted())
         if resume.missing:
             return await self._end(lease, Cause.DEVICE_MISSING)
-        order = StartOrder(self.session_id, lease.epoch, resume.jid, resume.proxy_url, self._safe_until)
+        while (turn := self._next_start.use()) is None:
+            await self._next_start.wait(self._lane(), self._active_at, is_hurried=self._look_again.is_set())
+            if not self._next_start.has_turn:
+                return Directive.REPLACE
+        order = StartOrder(
+            self.session_id,
+            lease.epoch,
+            resume.jid,
+            resume.proxy_url,
+            self._safe_until,
+            leaves_before=self._ports.times.left_alone,
+            lane=turn.lane,
+        )
         try:
             self._process = await self._ports.pool.start(order)
         except Unavailable as error:
             return await self._end(lease, Cause.PROCESS_DIED, error.message)
-        self._log.info("Started a session process.", epoch=lease.epoch, resumes=bool(resume.jid))
+        resumes, lane = bool(resume.jid), turn.lane.value
+        self._log.info("Started a session process.", epoch=lease.epoch, resumes=resumes, lane=lane)
         try:
             self._catch_up(self._process)
             return await self._attend(lease, self._process)
@@ -245,11 +285,11 @@ class Runner:
         written = await self._until_written(lambda: self._ports.events.append(lease, news), fenced=False)
         self._ports.publisher.publish(written)
         for new in news:
-            if isinstance(new.payload, seen.ReceiptReceived) and new.payload.kind in _DELIVERED:
+            if isinstance(new.payload, seen.ReceiptReceived) and new.payload.kind in TOLD_BY_RECEIPTS:
                 await self._deliver(new.payload)
 
     async def _deliver(self, receipt: seen.ReceiptReceived) -> None:
-        state = _DELIVERED[receipt.kind]
+        state = TOLD_BY_RECEIPTS[receipt.kind]
         self.early_receipts.remember(receipt.message_ids, state)
         found = await self._until_written(
             lambda: self._ports.messages.delivered(self.session_id, receipt.message_ids, state), fenced=False
@@ -286,12 +326,11 @@ class Runner:
         self._pause = self._wait_after(cause)
         wait = timedelta(seconds=self._pause)
         account = _account(cause)
-        _, transition, events = await self._until_written(
+        session, transition, events = await self._until_written(
             lambda: self._ports.owned.observe(lease, lambda c, now: reduce(c, cause, now, wait), account)
         )
-        if self._condition is None or transition.condition.state is not self._condition.state:
-            after = transition.condition
-            self._log.info("The session changed.", state=after.state.value, reason=after.reason, **_detail(cause))
+        self._active_at = session.active_at
+        self._log_change(cause, transition.condition)
         self._condition = transition.condition
         # Those of an owner before count: or each new node would begin with quick attempts.
         self._failures = max(self._failures, transition.condition.attempts - 1)
@@ -312,8 +351,23 @@ class Runner:
         self._ports.publisher.publish(events)
         self._ports.publisher.wake(self.session_id)
 
-    def _stop_process(self) -> None:
+    def _log_change(self, cause: Input, after: Condition) -> None:
+        """Each end of a process, since its words are nowhere else; a warning if somebody should do something."""
+        fields = {"state": after.state.value, "reason": after.reason}
+        if isinstance(cause, seen.Ended):
+            level = logging.WARNING if after.reason and reason(after.reason).user_action else logging.INFO
+            words = {"cause": cause.cause.value, "detail": cause.detail}
+            self._log.log(level, "The session's process ended.", **fields, **words)
+        elif self._condition is None or after.state is not self._condition.state:
+            self._log.info("The session changed.", **fields)
+
+    def _disturb(self) -> None:
+        """Whatever it waits for, it looks again now."""
         self._look_again.set()
+        self._next_start.disturb()
+
+    def _stop_process(self) -> None:
+        self._disturb()
         # Once: whoever wants it stopped says so again at every look.
         if self._process is not None and self._process is not self._stopping:
             self._stopping = self._process
@@ -332,10 +386,25 @@ class Runner:
     def _wait_after(self, cause: Input) -> float:
         if isinstance(cause, seen.Ended) and cause.cause is Cause.STREAM_REPLACED:
             return self._ports.times.ttl
+        longest = policy_for(cause.cause).longest_wait if isinstance(cause, seen.Ended) else CAP
         # Not for secrets: sessions that fell together must not come back together.
-        return backoff(self._failures, random.random())  # noqa: S311
+        return backoff(self._failures, random.random(), longest)  # noqa: S311
+
+    def _lane(self) -> Lane:
+        if self._failures > 1:
+            return Lane.FAILING
+        is_pairing = self._condition is not None and self._condition.state is State.PAIRING
+        return Lane.PAIRING if is_pairing else Lane.FALLEN
+
+    async def _tell_when(self, seconds: float) -> None:
+        """Callers on every node see that the session waits."""
+        # A database that is away is no reason to wait any differently.
+        with suppress(Unavailable):
+            await self._ports.leases.await_turn(self.session_id, self._incarnation, seconds)
 
     async def _wait_until_due(self) -> None:
+        # Somebody else can start meanwhile.
+        self._next_start.give_back()
         # On this machine's clock: next_attempt is on the database's.
         if not self._over():
             with suppress(TimeoutError):
@@ -367,7 +436,7 @@ class Runner:
         except (Unavailable, TimeoutError) as error:
             # The lease runs out by itself, and whoever claims it next sweeps.
             self._log.warning("The lease could not be released.", cause=str(error) or "the database is silent")
-        self._ports.publisher.wake(self.session_id)
+        self._ports.publisher.reconcile()
 
     async def _sweep(self) -> None:
         if self._lease is None:
@@ -399,7 +468,3 @@ def _account(cause: Input) -> Account | None:
         case seen.PushNameChanged():
             return Account(push_name=cause.push_name)
     return None
-
-
-def _detail(cause: Input) -> dict[str, str]:
-    return {"cause": cause.cause.value, "detail": cause.detail} if isinstance(cause, seen.Ended) else {}

@@ -109,7 +109,12 @@ class Sending:
                 return message
             # Until it is settled: after a fault of ours it may have been sent, and is nobody's to send again.
             self._doubtful.add(key)
-            message = await self._send(held, message, intent.body, deadline)
+            try:
+                message = await self._send(held, message, intent.body, deadline)
+            except NotFound:
+                # Deleted with its session: there is nothing left to be in doubt about.
+                self._doubtful.discard(key)
+                raise
             self._doubtful.discard(key)
             return message
 

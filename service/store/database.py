@@ -35,8 +35,14 @@ _AWAY = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.CannotConnectNowError,
     asyncpg.InternalClientError,
+    # Another node has just changed a view (migrate.py): asyncpg forgets its statements, and the next try is right.
+    asyncpg.InvalidCachedStatementError,
 )
 
+
+CONNECTING = 2.0
+"""Seconds in which a connection is made. The first packet is sent again after 1 s, then after 3 and 7: whoever waited
+longer would still wait when a partition is over, and sessions are to be back 3 s after it."""
 
 CLOSING = 1.0
 """Seconds in which a connection may say goodbye; a server that is away never answers."""
@@ -93,13 +99,16 @@ class Database:
             # With a floor the pool itself reconnects in an outage, and complains in stack traces.
             min_size=0,
             max_size=self._size,
-            timeout=5,
+            timeout=CONNECTING,
             command_timeout=6,
-            init=_prepare,
             # Nothing of ours outlives a transaction on a connection; a reset would double the cost of a read.
             reset=_leave_as_it_is,
-            server_settings={"application_name": self._name, **self._timeouts},
+            **self._manners(),
         )
+
+    def _manners(self) -> dict[str, Any]:
+        """What is agreed with the server when a connection is made."""
+        return {"init": _prepare, "server_settings": {"application_name": self._name, **self._timeouts}}
 
     async def close(self) -> None:
         """Let transactions in progress end, for a moment, and disconnect."""
@@ -115,13 +124,13 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A transaction: committed at the end of the block, rolled back if it raises."""
-        async with self._connection() as raw, raw.transaction(), _cut_when_cancelled(raw):
+        async with self._connection() as raw, raw.transaction(), self._cut_in_vain(raw):
             yield Connection(raw)
 
     @asynccontextmanager
     async def autocommit(self) -> AsyncIterator[Connection]:
         """For statements that stand alone, each a transaction of its own: a third of the round trips of one of many."""
-        async with self._connection() as raw, _cut_when_cancelled(raw):
+        async with self._connection() as raw:
             yield Connection(raw)
 
     @asynccontextmanager
@@ -130,7 +139,7 @@ class Database:
             raise RuntimeError("the database is not open")
         cancellations = _cancellations()
         try:
-            async with self._pool.acquire(timeout=5) as raw:
+            async with self._pool.acquire(timeout=5) as raw, self._cut_in_vain(raw):
                 yield raw
         except _AWAY as error:
             if _cancellations() > cancellations:
@@ -142,18 +151,23 @@ class Database:
                 metadata={"cause": type(error).__name__},
             ) from error
 
+    @asynccontextmanager
+    async def _cut_in_vain(self, raw: Any) -> AsyncIterator[None]:
+        """Whoever is cancelled, or has waited in vain, leaves at once: a rollback would wait for the same silence.
 
-@asynccontextmanager
-async def _cut_when_cancelled(raw: Any) -> AsyncIterator[None]:
-    """Whoever is cancelled leaves at once: a rollback would wait for a server that may be silent.
-
-    A server that is there sees the connection end, and rolls back by itself.
-    """
-    try:
-        yield
-    except asyncio.CancelledError:
-        raw.terminate()
-        raise
+        A server that is there sees the connection end, and rolls back by itself.
+        """
+        try:
+            yield
+        except asyncio.CancelledError:
+            raw.terminate()
+            raise
+        except TimeoutError:
+            raw.terminate()
+            # A network can have forgotten all connections, and tells nobody. Those who take the others that are as old
+            # as this one must not find that out one after the other.
+            await self._pool.expire_connections()
+            raise
 
 
 def _cancellations() -> int:

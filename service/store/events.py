@@ -1,10 +1,13 @@
 """The durable log, for what must be kept whoever owns the session by now."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from service.domain.events import Event, NewEvent
 from service.domain.lease import Lease
-from service.store.database import Database
+from service.domain.observations import ReceiptReceived
+from service.domain.records import MessageState
+from service.store.database import Connection, Database
 from service.store.log import Encode, append, lock_log
 
 
@@ -22,10 +25,33 @@ class PostgresEventLog:
         and whose id another one has by now, is nobody's.
         """
         async with self._database.transaction() as connection:
-            await lock_log(connection, lease.session_id)
-            if await connection.value("is_former_epoch", lease.session_id, lease.epoch):
-                return []
-            appended = await append(connection, self._encode, lease.session_id, lease.epoch, events)
-            if appended:
-                await connection.run("note_inbound", lease.session_id, max(event.time for event in appended))
-            return appended
+            return await _append_inbound(connection, self._encode, lease.session_id, lease.epoch, events)
+
+
+async def rehearse(database: Database) -> None:
+    """Do all that keeping an inbound event takes, and roll it back. Raises Unavailable, asyncpg.PostgresError."""
+    nobody = "REHEARSAL"  # no session's id: those are in small letters
+    event = NewEvent(ReceiptReceived((), "", "", ""), datetime.now(UTC), frame=1)
+    try:
+        async with database.transaction() as connection:
+            await _append_inbound(connection, lambda _: (nobody, b""), nobody, 1, [event])
+            await connection.rows("deliver_messages", nobody, [], MessageState.READ.value)
+            raise _Rehearsed  # noqa: TRY301 - by which the transaction is rolled back
+    except _Rehearsed:
+        return
+
+
+class _Rehearsed(Exception):
+    """Everything was permitted."""
+
+
+async def _append_inbound(
+    connection: Connection, encode: Encode, session_id: str, epoch: int, events: Sequence[NewEvent]
+) -> Sequence[Event]:
+    await lock_log(connection, session_id)
+    if await connection.value("is_former_epoch", session_id, epoch):
+        return []
+    appended = await append(connection, encode, session_id, epoch, events)
+    if appended:
+        await connection.run("note_inbound", session_id, max(event.time for event in appended))
+    return appended

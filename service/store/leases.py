@@ -6,6 +6,7 @@ from uuid import UUID
 
 from service.domain.errors import LeaseLost, NotFound
 from service.domain.lease import Lease
+from service.domain.restore import Survey
 from service.store.database import Database
 from service.store.transitions import lock_session
 
@@ -18,11 +19,14 @@ class PostgresLeases:
         self._database = database
         self._renewals = renewals
 
-    async def claim(self, incarnation: UUID, node: str, ttl: float, limit: int) -> Sequence[str]:
-        """Take sessions that are due and nobody's, most recently active first."""
+    async def claim(
+        self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool | None = None
+    ) -> Sequence[str]:
+        """Take sessions that are due and nobody's, and ids with nothing but devices to be deleted."""
         async with self._database.transaction() as connection:
-            found = list(await connection.rows("claim_leases", incarnation, node, ttl, limit))
-            found += await connection.rows("claim_leftovers", incarnation, node, ttl, limit - len(found))
+            found = list(await connection.rows("claim_leases", incarnation, node, ttl, limit, pairings))
+            if not pairings:
+                found += await connection.rows("claim_leftovers", incarnation, node, ttl, limit - len(found))
         return [row["session_id"] for row in found]
 
     async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
@@ -60,8 +64,14 @@ class PostgresLeases:
             found = await connection.rows("unwanted_leases", incarnation)
         return [row["session_id"] for row in found]
 
-    async def next_due(self, incarnation: UUID) -> float | None:
-        """Seconds until a session becomes due by itself, as far as is known now; None: none will."""
+    async def survey(self, incarnation: UUID) -> Survey:
+        """How things stand with all that is wanted."""
         async with self._database.autocommit() as connection:
-            seconds: float | None = await connection.value("next_due", incarnation)
-        return seconds
+            found = await connection.row("survey_sessions", incarnation)
+            leftovers = await connection.value("leftovers_exist")
+        return Survey(**(found or {}), leftovers=leftovers)
+
+    async def await_turn(self, session_id: str, incarnation: UUID, seconds: float) -> None:
+        """Say when its owner expects to start it."""
+        async with self._database.autocommit() as connection:
+            await connection.run("await_turn", session_id, incarnation, seconds)

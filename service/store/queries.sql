@@ -1,8 +1,15 @@
 -- Every statement that the service sends to Postgres. `-- name:` starts one; service/store/queries.py reads this file.
 
+-- name: limit_transaction
+-- Timeouts that end with the transaction, for whoever shares a pooler's connections. Gives it no number.
+SELECT
+    set_config('statement_timeout', $1, true),
+    set_config('lock_timeout', $2, true),
+    set_config('idle_in_transaction_session_timeout', $3, true);
+
 -- name: lock_session_log
--- Order for one session's events. A statement of its own, and the first of its transaction: the transaction must not
--- have a number yet while it waits, or a later sequence could be visible before an earlier one.
+-- Order for one session's events. A statement of its own, and the first of its transaction besides limit_transaction:
+-- it must not have a number yet while it waits, or a later sequence could be visible before an earlier one.
 SELECT pg_advisory_xact_lock(hashtextextended('zap.event:' || $1, 0));
 
 -- name: insert_session
@@ -71,6 +78,9 @@ UPDATE zap.session SET
     END,
     last_disconnected_at = CASE
         WHEN state = 'CONNECTED' AND $3 <> 'CONNECTED' THEN clock_timestamp() ELSE last_disconnected_at
+    END,
+    connected_epoch = CASE
+        WHEN $3 = 'CONNECTED' THEN (SELECT epoch FROM zap.lease l WHERE l.session_id = $1) ELSE connected_epoch
     END,
     paired_at = CASE
         WHEN $5 = 'NONE' THEN NULL
@@ -180,37 +190,29 @@ ORDER BY e.place
 RETURNING id, sequence;
 
 -- name: claim_leases
--- Sessions that are due and nobody's: wanted ones, and those that left a device behind to be deleted. Two nodes that
--- ask at once lock the rows in one order, and the second finds the WHERE no longer true.
+-- Sessions that are wanted, due and nobody's: pairings, or all others, or ($5 is NULL) either. Two nodes that ask at
+-- once lock the rows in one order, and the second finds the WHERE no longer true.
 WITH due AS (
-    SELECT s.session_id
-    FROM zap.session s
-    LEFT JOIN zap.lease l ON l.session_id = s.session_id
-    WHERE
-        (
-            s.desired_state = 'ACTIVE' AND s.state <> 'FAILED'
-            AND (s.next_attempt_at IS NULL OR s.next_attempt_at <= clock_timestamp())
-        )
-        AND (l.incarnation IS NULL OR l.expires_at <= clock_timestamp())
-    ORDER BY s.last_connected_at DESC NULLS LAST, s.session_id
-    LIMIT $4
+    SELECT session_id FROM zap.session_due WHERE is_pairing = coalesce($5, is_pairing) ORDER BY turn LIMIT $4
 )
-INSERT INTO zap.lease AS l (session_id, incarnation, node, renewed_at, expires_at)
-SELECT session_id, $1, $2, clock_timestamp(), clock_timestamp() + make_interval(secs => $3) FROM due
+INSERT INTO zap.lease AS l (session_id, incarnation, node, renewed_at, expires_at, is_begun)
+SELECT session_id, $1, $2, clock_timestamp(), clock_timestamp() + make_interval(secs => $3), false FROM due
 ON CONFLICT (session_id) DO UPDATE SET
     incarnation = excluded.incarnation,
     node = excluded.node,
     renewed_at = excluded.renewed_at,
-    expires_at = excluded.expires_at
+    expires_at = excluded.expires_at,
+    is_begun = false,
+    turn_at = NULL
 WHERE l.incarnation IS NULL OR l.expires_at <= clock_timestamp()
 RETURNING l.session_id;
 
 -- name: claim_leftovers
 -- Ids with discarded identities that nobody owns: whoever claims them deletes the devices, if need be of a session
 -- that has itself been deleted.
-INSERT INTO zap.lease AS l (session_id, incarnation, node, renewed_at, expires_at)
+INSERT INTO zap.lease AS l (session_id, incarnation, node, renewed_at, expires_at, is_begun)
 SELECT DISTINCT
-    d.session_id, $1::uuid, $2, clock_timestamp(), clock_timestamp() + make_interval(secs => $3)
+    d.session_id, $1::uuid, $2, clock_timestamp(), clock_timestamp() + make_interval(secs => $3), false
 FROM zap.discarded_identity d
 LEFT JOIN zap.lease held ON held.session_id = d.session_id
 WHERE held.incarnation IS NULL OR held.expires_at <= clock_timestamp()
@@ -220,7 +222,9 @@ ON CONFLICT (session_id) DO UPDATE SET
     incarnation = excluded.incarnation,
     node = excluded.node,
     renewed_at = excluded.renewed_at,
-    expires_at = excluded.expires_at
+    expires_at = excluded.expires_at,
+    is_begun = false,
+    turn_at = NULL
 WHERE l.incarnation IS NULL OR l.expires_at <= clock_timestamp()
 RETURNING l.session_id;
 
@@ -229,6 +233,8 @@ RETURNING l.session_id;
 UPDATE zap.lease SET
     epoch = epoch + 1,
     is_revoked = false,
+    is_begun = true,
+    turn_at = NULL,
     renewed_at = clock_timestamp(),
     expires_at = clock_timestamp() + make_interval(secs => $3)
 WHERE session_id = $1 AND incarnation = $2 AND expires_at > clock_timestamp()
@@ -257,12 +263,49 @@ SELECT l.session_id FROM zap.lease l
 LEFT JOIN zap.session s ON s.session_id = l.session_id
 WHERE l.incarnation = $1 AND (l.is_revoked OR s.desired_state IS DISTINCT FROM 'ACTIVE');
 
--- name: next_due
--- Seconds until the next session becomes due by itself: its lease expires or its next attempt comes. NULL: none.
-SELECT extract(epoch FROM min(greatest(l.expires_at, s.next_attempt_at)) - clock_timestamp())::float8
-FROM zap.session s
-LEFT JOIN zap.lease l ON l.session_id = s.session_id AND l.incarnation IS DISTINCT FROM $1
-WHERE s.desired_state = 'ACTIVE' AND s.state <> 'FAILED' AND greatest(l.expires_at, s.next_attempt_at) > clock_timestamp();
+-- name: await_turn
+UPDATE zap.lease SET turn_at = clock_timestamp() + make_interval(secs => $3)
+WHERE session_id = $1 AND incarnation = $2;
+
+-- name: survey_sessions
+-- All that the reconciler wants to know, with one look at each session that is wanted. A temporary ban that goes on is
+-- nothing to be mended. The last column: seconds until the next session becomes due by itself, because its lease
+-- expires or its next attempt comes.
+SELECT
+    count(*) FILTER (WHERE paired) AS wanted,
+    count(*) FILTER (WHERE paired AND heard AND state = 'CONNECTED' AND is_same) AS connected,
+    count(*) FILTER (WHERE paired AND NOT live AND ready) AS due,
+    count(*) FILTER (WHERE paired AND live AND NOT heard) AS silent,
+    count(*) FILTER (WHERE paired AND heard AND turn_at IS NOT NULL) AS waiting,
+    count(*) FILTER (WHERE state = 'PAIRING' AND NOT live AND ready) AS pairings,
+    coalesce(extract(epoch FROM max(expires_at) FILTER (WHERE paired AND live AND NOT heard) - now), 0)::float8
+        AS silent_for,
+    extract(epoch FROM min(greatest(CASE WHEN live THEN expires_at END, next_attempt_at))
+        FILTER (WHERE incarnation IS DISTINCT FROM $1 AND (live OR NOT ready)) - now)::float8 AS next_due
+FROM (
+    SELECT
+        n.now, s.state, s.next_attempt_at, l.incarnation, l.expires_at, l.turn_at,
+        s.state <> 'PAIRING' AND (s.state <> 'SUSPENDED' OR s.next_attempt_at <= n.now) AS paired,
+        s.next_attempt_at IS NULL OR s.next_attempt_at <= n.now AS ready,
+        coalesce(l.expires_at > n.now, false) AS live,
+        coalesce(l.renewed_at + (l.expires_at - l.renewed_at) / 2 > n.now, false) AS heard,
+        -- As in zap.session_now.
+        l.is_begun AND coalesce(s.connected_epoch, l.epoch) = l.epoch AS is_same
+    FROM (SELECT clock_timestamp() AS now) n
+    JOIN zap.session s ON s.desired_state = 'ACTIVE' AND s.state <> 'FAILED'
+    LEFT JOIN zap.lease l ON l.session_id = s.session_id
+) wanted
+GROUP BY now;
+
+-- name: leftovers_exist
+SELECT EXISTS (
+    SELECT FROM zap.discarded_identity d
+    LEFT JOIN zap.lease held ON held.session_id = d.session_id
+    WHERE held.incarnation IS NULL OR held.expires_at <= clock_timestamp()
+);
+
+-- name: queue_of_due
+SELECT session_id FROM zap.session_due ORDER BY turn;
 
 -- name: accept_message
 -- Fenced by itself: a new message is accepted only by the session's owner, and while there is a session.

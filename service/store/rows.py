@@ -49,6 +49,7 @@ def session(row: Record) -> Session:
         create_time=row["create_time"],
         update_time=row["update_time"],
         etag=str(row["version"]),
+        turn_in=row["turn_in"],
     )
 
 

@@ -5,9 +5,12 @@ from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
 from service.domain.disconnects import Cause
+from service.domain.errors import Unavailable
 from service.domain.events import Event
 from service.domain.lease import Lease
-from service.domain.observations import Ended, Observed
+from service.domain.observations import Connected, Ended, Observed
+from service.domain.pace import Lane
+from service.domain.restore import Survey
 from service.ports import LeaseStore, ProcessPool, Publisher, SendReply, SessionProcess, StartOrder
 from service.telemetry.metrics import NodeMetrics
 
@@ -30,9 +33,11 @@ class MeasuredLeases:
         self._metrics.renewal(time.perf_counter() - started, len(leases))
         return leases
 
-    async def claim(self, incarnation: UUID, node: str, ttl: float, limit: int) -> Sequence[str]:
+    async def claim(
+        self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool | None = None
+    ) -> Sequence[str]:
         """See LeaseStore, here and below."""
-        return await self._inner.claim(incarnation, node, ttl, limit)
+        return await self._inner.claim(incarnation, node, ttl, limit, pairings=pairings)
 
     async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
         """Raise the epoch."""
@@ -50,9 +55,13 @@ class MeasuredLeases:
         """Sessions that nobody wants any more."""
         return await self._inner.unwanted(incarnation)
 
-    async def next_due(self, incarnation: UUID) -> float | None:
-        """Seconds until a session becomes due."""
-        return await self._inner.next_due(incarnation)
+    async def survey(self, incarnation: UUID) -> Survey:
+        """How things stand."""
+        return await self._inner.survey(incarnation)
+
+    async def await_turn(self, session_id: str, incarnation: UUID, seconds: float) -> None:
+        """Say when it is expected to start."""
+        await self._inner.await_turn(session_id, incarnation, seconds)
 
 
 class MeasuredPool:
@@ -65,22 +74,33 @@ class MeasuredPool:
     async def start(self, order: StartOrder) -> SessionProcess:
         """A running process."""
         started = time.perf_counter()
-        process = await self._inner.start(order)
+        try:
+            process = await self._inner.start(order)
+        except Unavailable:
+            self._metrics.start_came_to(order.lane.value, "NO_PROCESS")
+            raise
         self._metrics.process_started(time.perf_counter() - started)
-        return MeasuredProcess(process, self._metrics)
+        return MeasuredProcess(process, self._metrics, order.lane)
 
 
 class MeasuredProcess:
-    """A SessionProcess whose end is counted once, by its cause: what it reported, or how it was ended unheard."""
+    """A SessionProcess that is counted by what came of it, once, and by its end.
 
-    def __init__(self, inner: SessionProcess, metrics: NodeMetrics) -> None:
+    What came of it is CONNECTED, or what ended it before. The cause of the end is what it reported, or how it was
+    ended unheard.
+    """
+
+    def __init__(self, inner: SessionProcess, metrics: NodeMetrics, lane: Lane) -> None:
         self._inner = inner
         self._metrics = metrics
+        self._lane: Lane | None = lane
         self._ended = False
 
     async def observations(self) -> AsyncIterator[Observed]:
         """Everything it reports."""
         async for observed in self._inner.observations():
+            if isinstance(observed.observation, Connected):
+                self._came_to("CONNECTED")
             if isinstance(observed.observation, Ended):
                 self._end(observed.observation.cause.value)
             yield observed
@@ -121,7 +141,13 @@ class MeasuredProcess:
     def _end(self, cause: str) -> None:
         if not self._ended:
             self._ended = True
+            self._came_to(cause)
             self._metrics.process_ended(cause)
+
+    def _came_to(self, outcome: str) -> None:
+        if self._lane is not None:
+            self._metrics.start_came_to(self._lane.value, outcome)
+            self._lane = None
 
 
 class MeasuredPublisher:
@@ -140,3 +166,7 @@ class MeasuredPublisher:
     def wake(self, session_id: str) -> None:
         """Pass on."""
         self._inner.wake(session_id)
+
+    def reconcile(self) -> None:
+        """Pass on."""
+        self._inner.reconcile()

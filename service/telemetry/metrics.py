@@ -57,6 +57,13 @@ class NodeMetrics:
             buckets=_CALL_BUCKETS,
             registry=registry,
         )
+        self._outcomes = Counter(
+            "zap_session_starts",
+            "Starts of session processes, by the lane in which they waited for their turn, and by what came of them:"
+            " CONNECTED, or the cause of the end that came first, or NO_PROCESS.",
+            ["lane", "outcome"],
+            registry=registry,
+        )
         self._ends = Counter(
             "zap_session_process_ends", "Session processes that ended, by cause.", ["cause"], registry=registry
         )
@@ -80,6 +87,10 @@ class NodeMetrics:
         """A session process runs."""
         self._processes.inc()
         self._starts.observe(seconds)
+
+    def start_came_to(self, lane: str, outcome: str) -> None:
+        """A start led to a connection, or to an end before there was one."""
+        self._outcomes.labels(lane, outcome).inc()
 
     def process_ended(self, cause: str) -> None:
         """A session process is dead."""

@@ -4,7 +4,9 @@
 no gRPC, since neither survives a fork. Packets of its socket (`service.pool.wire`):
 
     node → zygote   fork(id) + the session's end of its socket
+                    ping()
     zygote → node   ready(pid)
+                    pong()
                     forked(id, pid) + pidfd of the child + file in memory that is the child's stderr
                     failed(id, words)
                     exited(pid, status)
@@ -14,7 +16,6 @@ It dies with the node. Its children do not die with it: they end when their own 
 
 import argparse
 import ctypes
-import fcntl
 import os
 import select
 import signal
@@ -26,7 +27,6 @@ from service.pool import wire
 from service.whatsapp import loader
 
 _PR_SET_PDEATHSIG = 1
-_STDERR_SIZE = 256 * 1024
 _PIDFD_EXITS = select.POLLIN
 
 
@@ -37,8 +37,9 @@ def main() -> int:
     parser.add_argument("--node", type=int, required=True)
     arguments = parser.parse_args()
     _die_with(arguments.node)
-    # The keyboard's Ctrl+C is the node's to handle.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What a terminal or a service manager sends to all processes is the node's to act on.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=arguments.socket)
     os.set_inheritable(arguments.socket, False)  # noqa: FBT003
     loader.import_without_library()
@@ -82,21 +83,30 @@ class Zygote:
         packet = wire.receive_packet(self.connection)
         if packet is None:
             return False
-        if packet.kind == "fork" and len(packet.descriptors) == 1:
-            self._fork(int(packet.values["id"]), packet.descriptors[0])
+        match packet.kind:
+            case "ping":
+                wire.send_packet(self.connection, wire.Packet("pong", {}))
+            case "fork" if packet.descriptors:
+                self._fork(int(packet.values["id"]), packet.descriptors[0])
+            case "fork":
+                # The kernel keeps back what there is no room for here.
+                self._refuse(int(packet.values["id"]), "the zygote has too many files open")
         return True
+
+    def _refuse(self, request: int, words: str) -> None:
+        wire.send_packet(self.connection, wire.Packet("failed", {"id": request, "words": words}))
 
     def _fork(self, request: int, session_socket: int) -> None:
         stderr = pid = pidfd = -1
         try:
-            stderr = _limited_file()
+            stderr = wire.limited_file()
             pid = os.fork()
             if pid == 0:
                 _become_session_process(session_socket, stderr)
             pidfd = os.pidfd_open(pid)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             _undo(pid)
-            wire.send_packet(self.connection, wire.Packet("failed", {"id": request, "words": str(error)}))
+            self._refuse(request, str(error) or type(error).__name__)
         else:
             self.children[pidfd] = pid
             forked = wire.Packet("forked", {"id": request, "pid": pid}, (pidfd, stderr))
@@ -123,14 +133,6 @@ def _undo(pid: int) -> None:
     if pid > 0:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-
-
-def _limited_file() -> int:
-    """A file in memory that cannot grow: what is written behind its end fails, and nobody waits."""
-    descriptor = os.memfd_create("stderr", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(descriptor, _STDERR_SIZE)
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
-    return descriptor
 
 
 if __name__ == "__main__":

@@ -84,7 +84,11 @@ class Calls:
             error = f"{MOST_CALLS} calls are in flight already"
             self._answer(frames_pb2.Reply(call_id=call_id, error=error, certain=True))
             return
-        threading.Thread(target=self._run, args=(call_id, call), name=f"call-{call_id}", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, args=(call_id, call), name=f"call-{call_id}", daemon=True).start()
+        except RuntimeError as error:  # no thread to be had: whoever reads the commands must not end by that
+            self._places.release()
+            self._answer(frames_pb2.Reply(call_id=call_id, error=str(error), certain=True))
 
     def _run(self, call_id: int, call: Callable[[frames_pb2.Reply], None]) -> None:
         reply = frames_pb2.Reply(call_id=call_id)

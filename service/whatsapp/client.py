@@ -7,6 +7,7 @@ show neither a failed pairing nor a passkey (docs/neonize.md, facts 9, 10, 19, 2
 import ctypes
 import datetime
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -62,15 +63,23 @@ class Sent:
 
 
 class Client:
-    """A WhatsApp client that is connected once."""
+    """A WhatsApp client that is opened and connected once. The library has to be loaded before it is opened."""
 
-    def __init__(self, start: frames_pb2.Start, callbacks: Callbacks) -> None:
+    def __init__(self, start: frames_pb2.Start, database_url: str, callbacks: Callbacks) -> None:
+        """`database_url`: by way of the relay."""
+        self._start = start
+        self._database_url = database_url
         self._callbacks = callbacks
-        self._proxy = ProxySettings(proxy_address=start.proxy_url) if start.proxy_url else None
         self._last_event = time.monotonic()
         self._in_callback = threading.Lock()
+        self._events = 0
+        self._client: Any = None
+
+    def open(self) -> None:
+        """Have neonize make its client. Waits for the database."""
+        start = self._start
         self._client = neonize.client.NewClient(
-            start.database_url,
+            self._database_url,
             jid=addresses.from_text(start.jid) if start.jid else None,
             props=DeviceProps(os="zap-service", platformType=DeviceProps.CHROME),
             uuid=start.session_id,
@@ -92,23 +101,33 @@ class Client:
 
     def connect(self) -> None:
         """Connect; returns or raises only when this client is of no more use."""
-        self._client.connect(self._proxy)
+        # whatsmeow has only one word for both: its names are always looked up by the proxy.
+        proxy = re.sub(r"(?i)^socks5h:", "socks5:", self._start.proxy_url)
+        self._client.connect(ProxySettings(proxy_address=proxy) if proxy else None)
 
     def disconnect(self) -> None:
         """Close the connection. May wait for a connect that is in flight."""
         self._client.disconnect()
 
-    def drain(self, quiet: float, limit: float) -> None:
-        """Wait until the library has had nothing to say for `quiet` seconds, but no longer than `limit`."""
+    def drain(self, quiet: float, limit: float, database_quiet_since: Callable[[], float]) -> None:
+        """Wait until the library has had nothing to say for `quiet` seconds, but no longer than `limit`.
+
+        To its database neither: a message that is decrypted there and not handed over here would be lost.
+        """
         began = time.monotonic()
         end = began + limit
         while (now := time.monotonic()) < end:
             # From now at the earliest: what came in just before is on its way through the library.
-            since = max(began, self._last_event)
+            since = max(began, self._last_event, database_quiet_since())
             wait = quiet if self._in_callback.locked() else since + quiet - now
             if wait <= 0:
                 return
             time.sleep(min(wait, end - now))
+
+    @property
+    def event_in_hand(self) -> int:
+        """The number of the event that is handled now, 0 if none is; the library hands over the next one after it."""
+        return self._events if self._in_callback.locked() else 0
 
     def is_up(self) -> bool:
         """Whether the library says that its connection is up and logged in. May wait for a connect in flight."""
@@ -136,6 +155,7 @@ class Client:
 
     def _on_event(self, _: int, binary: int, size: int, code: int) -> None:
         with self._in_callback:
+            self._events += 1
             self._guarded("an event", self._dispatch, binary, size, code)
             self._last_event = time.monotonic()
 

@@ -25,9 +25,16 @@ class Ending:
     Always by `os._exit`: threads that are inside Go never come back, and an ordinary exit would wait for them.
     """
 
-    def __init__(self, reports: Reports, leave: Callable[[int], None] = os._exit) -> None:
+    def __init__(
+        self,
+        reports: Reports,
+        leave: Callable[[int], None] = os._exit,
+        settle: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`settle`: what has to be done between the last word and the end, whichever end it is."""
         self._reports = reports
         self._leave = leave
+        self._settle = settle
         self._once = threading.Lock()
 
     def end(self, cause: Cause, detail: str = "") -> None:
@@ -42,17 +49,38 @@ class Ending:
         time.sleep(linger)
         ended.detail = redact(ended.detail)
         status = 0 if ended.cause == Cause.STOPPED.name else SAID_WHY
-        self._reports.send_last(frames_pb2.Frame(ended=ended), lambda: self._leave(status))
+        self._reports.send_last(frames_pb2.Frame(ended=ended), lambda: self._settle_and_leave(status))
 
-    def end_soon(self, cause: Cause, detail: str = "") -> None:
-        """End by this cause, unless a better one comes within a moment: some ends are told twice, vaguely first."""
-        timer = threading.Timer(_WEAK_CAUSE_WAITS, self.end, (cause, detail))
+    def end_at_once(self, ended: frames_pb2.Ended) -> None:
+        """End with these words while the library may still be connected, and acknowledges what nobody reads any more.
+
+        Each millisecond can cost a message: a timer's thread takes several to start on a machine that is busy, and the
+        node's confirmation of what it has heard as long as a commit. So there is neither, as long as there is a node.
+        """
+        if not self._reports.is_open:
+            self.end_with(ended)
+        elif self._once.acquire(blocking=False):
+            ended.detail = redact(ended.detail)
+            self._reports.send_last(frames_pb2.Frame(ended=ended), lambda: self._leave(SAID_WHY))
+
+    def end_soon(self, ended: frames_pb2.Ended) -> None:
+        """End with these words, unless better ones come within a moment: some ends are told twice, vaguely first."""
+        timer = threading.Timer(_WEAK_CAUSE_WAITS, self.end_with, (ended,))
         timer.daemon = True
         timer.start()
 
-    def leave_silently(self, status: int) -> None:
-        """End without a word: there is nobody to hear it."""
+    def leave_silently(self, status: int, prepare: Callable[[], None]) -> None:
+        """End without a word, after `prepare`: there is nobody to hear it. Returns only if another cause was first."""
         if self._once.acquire(blocking=False):
+            try:
+                prepare()
+            finally:
+                self._settle_and_leave(status)
+
+    def _settle_and_leave(self, status: int) -> None:
+        try:
+            self._settle()
+        finally:
             self._leave(status)
 
     def _leave_within(self, seconds: float) -> None:

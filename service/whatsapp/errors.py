@@ -1,18 +1,23 @@
-"""What the library's words mean. Its errors are strings; this is the only file that reads them."""
+"""What the library's words mean. Its errors are strings; this file reads them, and `log_signs.py` its log."""
 
 import re
 
 from service.domain.disconnects import Cause
 
+_PROXY, _TLS = Cause.PROXY_REFUSED, Cause.TLS_REFUSED
+
 _ENDS: tuple[tuple[re.Pattern[str], Cause], ...] = (
     (re.compile(r"proto:.*required field|required field .* not set"), Cause.CLIENT_ERROR),
     (re.compile(r"client.*outdated", re.IGNORECASE), Cause.CLIENT_OUTDATED),
     (re.compile(r"^pq:|\bpq: |sqlstate|failed to (open|upgrade) database|database"), Cause.CLIENT_ERROR),
-    (re.compile(r"bad handshake|status code (4|5)\d\d|expected handshake response status"), Cause.UNREACHABLE),
-    (re.compile(r"dial tcp|proxyconnect|proxy|lookup .* on |no such host|socks"), Cause.UNREACHABLE),
-    (re.compile(r"tls:|x509:|certificate|noise handshake failed|handshake"), Cause.UNREACHABLE),
+    (re.compile(r"expected handshake response status code 101|bad handshake"), Cause.WHATSAPP_ERROR),
+    # Of a CONNECT that was refused Go leaves nothing but the words of the proxy's status line.
+    (re.compile(r"proxyconnect |socks connect |unsupported proxy|Get \"[^\"]*\": (?!EOF$)[A-Z][\w' -]*$"), _PROXY),
+    (re.compile(r"tls: |x509: |certificate|failed to verify server cert|HTTP response to HTTPS client"), _TLS),
+    (re.compile(r"deadline exceeded|handshake timeout|timed out waiting for handshake"), Cause.CONNECT_STALLED),
+    (re.compile(r"failed to dial|dial tcp|lookup .* on |no such host|handshake"), Cause.UNREACHABLE),
     (re.compile(r"connection (refused|reset)|network is unreachable|no route to host|broken pipe"), Cause.UNREACHABLE),
-    (re.compile(r"i/o timeout|timed out|deadline exceeded|unexpected EOF|\bEOF\b|failed to dial"), Cause.UNREACHABLE),
+    (re.compile(r"i/o timeout|timed out|unexpected EOF|\bEOF\b"), Cause.UNREACHABLE),
 )
 
 _NOTHING_WAS_SENT = re.compile(

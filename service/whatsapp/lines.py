@@ -6,7 +6,7 @@ from collections.abc import Callable
 from service.whatsapp.redaction import redact
 from zap.worker.v1 import frames_pb2
 
-_LEVELS = {"DEBUG": "debug", "INFO": "info", "WARN": "warning", "WARNING": "warning", "CRITICAL": "error"}
+_LEVELS = {"INFO": "info", "WARN": "warning", "WARNING": "warning", "CRITICAL": "error"}
 
 
 class LogLines:
@@ -18,6 +18,9 @@ class LogLines:
 
     def write(self, level: str, logger: str, message: str) -> None:
         """Send a line. Never waits, never raises."""
+        if level.upper() == "DEBUG":
+            # The library's hold whole stanzas: people's names, parts of codes. No shape tells those from other words.
+            return
         dropped = f" ({self._dropped} lines before this one were dropped)" if self._dropped else ""
         line = frames_pb2.LogLine(
             level=_LEVELS.get(level.upper(), "error"), logger=logger, message=redact(message) + dropped

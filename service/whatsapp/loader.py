@@ -13,6 +13,7 @@ import functools
 import gc
 import importlib
 import os
+import ssl
 import sys
 import threading
 from collections.abc import Iterator
@@ -20,9 +21,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from service.store.queries import read_statements
+
 _WITHOUT_LIBRARY = "SPHINX"
 _BINDER = "neonize._binder"
 _PLACE = "gocode"
+
+#: Modules that hold a place for the library, found before the fork: a look at all modules copies the pages they are on.
+_places: list[ModuleType] = []
 
 
 class LoaderError(Exception):
@@ -37,10 +43,14 @@ def import_without_library() -> None:
     with no_threads():
         importlib.import_module("neonize.client")
         importlib.import_module("service.whatsapp.process")
+    # Read from their file now: an orphan has better things to do, and the file may be another release's by then.
+    read_statements()
     _forbid_downloads()
     _ask_once()
     _reap_shells()
-    if not _holders():
+    _share_openssl()
+    _places.extend(_holders())
+    if not _places:
         raise LoaderError(f"no module of neonize has a place for the library ({_PLACE})")
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads != 1:
@@ -55,9 +65,8 @@ def load_library() -> Any:
     os.environ.pop(_WITHOUT_LIBRARY, None)
     binder = sys.modules[_BINDER]
     before = dict(vars(binder))
-    holders = _holders()
     importlib.reload(binder)
-    for module in holders:
+    for module in _places:
         _hand_over(before, binder, module)
     library = vars(binder)[_PLACE]
     if not hasattr(library, "Neonize"):
@@ -122,6 +131,11 @@ def _reap_shells() -> None:
     with contextlib.suppress(ChildProcessError):
         while True:
             os.waitpid(-1, 0)
+
+
+def _share_openssl() -> None:
+    """Have OpenSSL set itself up here: that is 1 to 2 MiB, which children then share, whether or not they need TLS."""
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _ask_once() -> None:

@@ -11,13 +11,11 @@ from pathlib import Path
 
 from service.domain.disconnects import Cause
 from service.pool import wire
-from service.whatsapp import client, loader
 from service.whatsapp.ending import NODE_GONE, Ending
-from service.whatsapp.lines import LogLines
 from service.whatsapp.reports import Reports
-from service.whatsapp.session import Session, call_preload, reset_logging
+from service.whatsapp.session import Session, reset_logging
 from service.whatsapp.unconfirmed import Unconfirmed
-from service.whatsapp.watchdog import NotPermitted, Watchdog
+from service.whatsapp.watchdog import NotPermitted, Watchdog, limit_the_wait
 from zap.worker.v1 import frames_pb2
 
 _STDERR = 2
@@ -38,10 +36,12 @@ def become_session_process(connection: int, stderr: int) -> None:
 
 
 def _leave_the_zygote(connection: int, stderr: int) -> None:
-    os.setsid()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGCHLD):
+    # SIGINT, SIGTERM and SIGHUP stay ignored, as in the zygote: who sends them to all processes of a service means the
+    # node, which has its sessions leave gently.
+    for number in (signal.SIGALRM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    limit_the_wait()
     nothing = os.open(os.devnull, os.O_RDWR)
     # Go prints on stdout, and a panic goes to stderr: neither may wait for a reader, neither may reach the node's log
     # unread. stderr is a file in memory, of limited size, that the node reads once this process is dead.
@@ -58,24 +58,19 @@ def _leave_the_zygote(connection: int, stderr: int) -> None:
 
 def _serve(connection: socket.socket) -> None:
     start = _await_start(connection)
+    # Not before: one whose node never got to know of it stays in the zygote's group, where the node finds and reaps it.
+    os.setsid()
     watchdog = Watchdog(_STDERR)
-    reports = Reports(connection, Unconfirmed())
-    ending = Ending(reports)
     try:
         watchdog.arm(start.permit.deadline_ns)
     except NotPermitted as error:
-        ending.end(Cause.PROCESS_DIED, str(error))
+        Ending(Reports(connection, Unconfirmed())).end(Cause.PROCESS_DIED, str(error))
     _name_process(start)
     reset_logging()
     try:
-        library = loader.load_library()
-        if start.preload:
-            call_preload(start.preload)
-        if start.prepare_store:
-            _prepare_store(library, start, reports, ending)
         session = Session(connection, start, watchdog)
-    except Exception as error:  # the node is told, whatever it is
-        ending.end(Cause.CLIENT_ERROR, f"{type(error).__name__}: {error}")
+    except Exception as error:  # the node is told, whatever it is: a certificate that cannot be read, for one
+        Ending(Reports(connection, Unconfirmed())).end(Cause.CLIENT_ERROR, f"{type(error).__name__}: {error}")
         raise
     session.run()
 
@@ -88,12 +83,6 @@ def _await_start(connection: socket.socket) -> frames_pb2.Start:
     if command.WhichOneof("command") != "start":
         raise wire.Garbled("the first command was not to start")
     return command.start
-
-
-def _prepare_store(library: object, start: frames_pb2.Start, reports: Reports, ending: Ending) -> None:
-    """Make whatsmeow's tables. No command is read meanwhile: the first permit is the time it may take."""
-    words = client.prepare_store(library, start.database_url, LogLines(reports.offer).write)
-    ending.end(Cause.CLIENT_ERROR if words else Cause.STOPPED, words)
 
 
 def _name_process(start: frames_pb2.Start) -> None:

@@ -1,11 +1,12 @@
 """What this process tells its node: frames, in order, from any thread."""
 
+import contextlib
 import datetime
 import select
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -39,11 +40,14 @@ class Reports:
         self._numbering = threading.Lock()
         self._number = 0
         self._is_open = True
+        self._counting = threading.Lock()
+        self._waiting = 0
+        self._has_waited = False
 
     def send(self, frame: frames_pb2.Frame) -> None:
         """Send it; waits while the socket is full."""
         self._stamp(frame)
-        with self._lock:
+        with self._wait_for_node(), self._lock:
             self._write(wire.frame(frame))
 
     def send_numbered(self, frame: frames_pb2.Frame) -> None:
@@ -51,7 +55,7 @@ class Reports:
         self._stamp(frame)
         # Waiting for room among the unconfirmed must not hold up the other frames: without progress this process
         # would be taken for stuck.
-        with self._numbering:
+        with self._wait_for_node(), self._numbering:
             self._number += 1
             frame.number = self._number
             data = wire.frame(frame)
@@ -85,10 +89,36 @@ class Reports:
             # The lock is kept: nobody writes behind the last frame.
             and_then()
 
+    def waited_for_node(self) -> bool:
+        """Whether somebody waits for the node to take something, or has waited since this was last asked."""
+        with self._counting:
+            waited = self._has_waited or self._waiting > 0
+            self._has_waited = False
+        return waited
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a node that hears, as far as is known."""
+        return self._is_open
+
     def close(self) -> None:
-        """The node is gone: keep numbered frames, send nothing."""
+        """The node is gone, or as good as gone: keep numbered frames, send nothing."""
         self._is_open = False
         self._unconfirmed.unbound()
+        with contextlib.suppress(OSError):
+            # Whoever waits for room in the socket need not wait any longer. The node can read on, if it ever does.
+            self._connection.shutdown(socket.SHUT_WR)
+
+    @contextlib.contextmanager
+    def _wait_for_node(self) -> Iterator[None]:
+        with self._counting:
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._waiting -= 1
+                self._has_waited = True
 
     @staticmethod
     def _stamp(frame: frames_pb2.Frame) -> None:

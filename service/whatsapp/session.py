@@ -1,14 +1,19 @@
 """One session: a WhatsApp client, connected once, and the commands of its node until one of the two is gone.
 
-Threads: the main one reads commands; one is in `connect()`; two are the pulse; each call to WhatsApp has one of its
-own, because the library gives it no deadline (fact 17). The library calls back on threads of Go's, one event after
-another.
+Threads: the main one reads commands from the first moment on, so that it hears of its node's end whatever else goes on;
+one loads the library and stays in `connect()`; two are the pulse; one is the database relay, with a thread for each
+dial; each call to WhatsApp has one of its own, because the library gives it no deadline (fact 17). The library calls
+back on threads of Go's, one event after another.
 """
 
+import contextlib
 import datetime
+import faulthandler
 import importlib
 import logging
+import select
 import socket
+import sys
 import threading
 from typing import Any
 
@@ -16,22 +21,34 @@ from neonize.proto import Neonize_pb2 as neonize
 
 from service.domain.disconnects import Cause
 from service.pool import wire
-from service.whatsapp import errors, login_status, translate
+from service.whatsapp import errors, loader, login_status, translate
+from service.whatsapp.bequest import Bequest
 from service.whatsapp.calls import Calls
-from service.whatsapp.client import Callbacks, Client
+from service.whatsapp.client import Callbacks, Client, prepare_store
 from service.whatsapp.ending import NODE_GONE, Ending
 from service.whatsapp.lines import LogLines
+from service.whatsapp.log_signs import LoginFailed, ReconnectFailed, sign_in
+from service.whatsapp.patience import Patience, Verdict
 from service.whatsapp.pulse import Pulse
+from service.whatsapp.relay.relay import ANSWER_WITHIN, Relay
 from service.whatsapp.reports import Reports
 from service.whatsapp.unconfirmed import Unconfirmed
+from service.whatsapp.vitals import Stuck, Vitals
 from service.whatsapp.watchdog import Watchdog
 from zap.worker.v1 import frames_pb2
 
+_STDERR = 2
 _DISCONNECT_SECONDS = 1.0
 _QUIET_SECONDS = 0.1
 _DRAIN_SECONDS = 3.0
 _ORPHAN_DRAIN_SECONDS = 1.0
+_CONFIRM_SECONDS = 1.0
+"""How long a process that has left WhatsApp waits for the node to confirm what it said."""
+_WATCHDOG_MARGIN = 0.1
+"""How long before its permit's end a process gives up to write."""
 _DELETION_SECONDS = 0.4
+_COME_ROUND_SECONDS = 0.5
+"""How often the reader of commands shows that it would read one."""
 
 
 class Session:
@@ -39,38 +56,107 @@ class Session:
 
     def __init__(self, connection: socket.socket, start: frames_pb2.Start, watchdog: Watchdog) -> None:
         self._connection = connection
+        self._readable = select.poll()
+        self._readable.register(connection, select.POLLIN)
         self._start = start
+        self._leave_before = start.leave_before_ns / 1_000_000_000
         self._watchdog = watchdog
         self._unconfirmed = Unconfirmed()
         self._reports = Reports(connection, self._unconfirmed)
         self._lines = LogLines(self._reports.offer)
-        self._ending = Ending(self._reports)
+        self._ending = Ending(self._reports, settle=self._settle)
         self._codes = login_status.CodesShown()
         self._code_shown = threading.Event()
         self._device_saved = bool(start.jid)
-        self._logged_in = False
+        self._logged_in = self._has_left = False
         self._push_name = ""
+        self._failed_login: LoginFailed | None = None
+        self._failed_reconnect = ""
+        # Tables that whatsmeow upgrades may take their time.
+        answer_within = None if start.prepare_store else ANSWER_WITHIN
+        self._relay = Relay(start.database, self._on_database_lost, self._say_of_relay, answer_within)
         callbacks = Callbacks(self._on_code, self._on_login_status, self._on_event, self._on_log_line)
-        self._client = Client(start, callbacks)
+        self._client = Client(start, self._relay.address(start.database_url), callbacks)
+        self._vitals = Vitals(lambda: self._client.event_in_hand, self._reports.waited_for_node)
         self._calls = Calls(self._client, self._reports.send, self._code_shown)
-        self._pulse = Pulse(self._reports.offer, self._client.is_up, self._look_at_push_name)
+        self._patience = Patience()
+        self._pulse = Pulse(
+            self._tell_progress, self._client.is_up, self._look_at_push_name, self._patience, self._on_verdict
+        )
 
     def run(self) -> None:
         """Connect, and obey until the end."""
         self._lines.take_over_logging()
         self._pulse.start()
-        threading.Thread(target=self._connect, name="connect", daemon=True).start()
-        self._obey()
+        self._relay.start()
+        threading.Thread(target=self._work, name="connect", daemon=True).start()
+        try:
+            self._obey()
+        except Exception as error:  # noqa: BLE001 - the node is told, whatever it is
+            self._ending.end(Cause.CLIENT_ERROR, _words(error))
+        # Another thread is ending this process, and has a limit.
+        threading.Event().wait()
 
     # --- the connection
 
+    def _work(self) -> None:
+        """Load the library and be connected. Whatever ends this ends the process."""
+        try:
+            library = loader.load_library()
+            if self._start.preload:
+                call_preload(self._start.preload)
+            if self._start.prepare_store:
+                words = prepare_store(library, self._relay.address(self._start.database_url), self._lines.write)
+                self._ending.end(Cause.CLIENT_ERROR if words else Cause.STOPPED, words)
+                return
+            self._client.open()
+        except BaseException as error:  # noqa: BLE001 - an exit that a preload asks for, too, would end but this thread
+            self._ending.end(Cause.CLIENT_ERROR, _words(error))
+            return
+        self._connect()
+
     def _connect(self) -> None:
+        self._patience.connecting()
+        # However it ends: Go may still be connected, and acknowledges what nobody reads (fact 8).
         try:
             self._client.connect()
-        except Exception as error:  # noqa: BLE001 - whatever it is: Go may still be connected, and nobody listens (fact 8)
-            self._ending.end(errors.cause_of(str(error)), str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            self._ending.end_at_once(self._ended(errors.cause_of(str(error)), str(error)))
         else:
-            self._ending.end(Cause.CLIENT_ERROR, "the library's connect() returned")
+            self._ending.end_at_once(self._ended(Cause.CLIENT_ERROR, "the library's connect() returned"))
+
+    def _ended(self, cause: Cause, detail: str) -> frames_pb2.Ended:
+        """The last word, or what the log said of a login if that is more than the library has a word for."""
+        failed = self._failed_login
+        is_refused_pairing = cause is Cause.PAIRING_REFUSED and failed is not None and not failed.is_unlinking
+        if failed is None or not (is_refused_pairing or cause is Cause.CLIENT_ERROR):
+            return frames_pb2.Ended(cause=cause.name, detail=detail)
+        return failed.ended(datetime.datetime.now(datetime.UTC))
+
+    def _on_verdict(self, verdict: Verdict) -> None:
+        match verdict:
+            case Verdict.LOST:
+                self._lines.write("warning", "zap", "the library does not say that it is connected, and did not tell")
+                self._reports.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
+            case Verdict.BACK:
+                self._reports.send(translate.connected(self._client.device()))
+            case Verdict.LEAVE:
+                self._leave(*self._why_not_connected())
+
+    def _why_not_connected(self) -> tuple[Cause, str]:
+        if words := self._relay.trouble:
+            return Cause.DATABASE_LOST, words
+        cause = errors.cause_of(self._failed_reconnect)
+        return Cause.CONNECT_STALLED if cause is Cause.CLIENT_ERROR else cause, self._failed_reconnect
+
+    def _leave(self, cause: Cause, detail: str = "") -> None:
+        """Disconnect, hand over what has come in, and end; on a thread of its own, since that takes a while."""
+
+        def leave() -> None:
+            self._disconnect(_DRAIN_SECONDS)
+            self._ending.end(cause, detail)
+
+        threading.Thread(target=leave, name=f"leave-{cause.name}", daemon=True).start()
 
     def _disconnect(self, drain_limit: float) -> None:
         """Close the connection, and let what the library has already taken from WhatsApp come out."""
@@ -78,24 +164,52 @@ class Session:
             return
         closing = threading.Thread(target=self._client.disconnect, name="disconnect", daemon=True)
         closing.start()
-        closing.join(_DISCONNECT_SECONDS)
-        self._client.drain(_QUIET_SECONDS, drain_limit)
+        closing.join(min(_DISCONNECT_SECONDS, drain_limit))
+        self._client.drain(_QUIET_SECONDS, drain_limit, lambda: self._relay.quiet_since)
+        self._has_left = True
+
+    # --- the database
+
+    def _say_of_relay(self, level: str, words: str) -> None:
+        self._lines.write(level, "relay", words)
+
+    def _on_database_lost(self, words: str) -> None:
+        """From here on the library waits for a database that does not answer, and must not be told anything else."""
+        # What came in and was not written down stays WhatsApp's: it is not acknowledged, and comes again.
+        self._leave(Cause.DATABASE_LOST, words)
 
     # --- what the node says
 
     def _obey(self) -> None:
         while (data := self._next_command()) is not None:
             self._execute(frames_pb2.Command.FromString(data))
-        # The node is gone. WhatsApp must be left before the lease can be anyone else's; the watchdog is the hard limit.
-        self._reports.close()
-        self._disconnect(_ORPHAN_DRAIN_SECONDS)
-        self._ending.leave_silently(NODE_GONE)
+        if self._start.prepare_store:
+            self._ending.end(Cause.DATABASE_LOST, self._relay.trouble or "making the library's tables took too long")
+        _note(f"left by its node {self._watchdog.remaining:.1f} s before its permit ends")
+        self._ending.leave_silently(NODE_GONE, self._leave_whatsapp)
 
     def _next_command(self) -> bytes | None:
+        """The next one; None if the node is gone, or as good as gone: it neither renews the permit nor stops us."""
+        self._vitals.obeying()
+        while not self._readable.poll(1000 * self._next_look()):
+            self._vitals.obeying()
+            if self._watchdog.remaining <= self._leave_before:
+                return None
         try:
-            return wire.receive(self._connection)
+            data = wire.receive(self._connection)
         except OSError:
-            return None
+            data = None
+        if data is None:
+            self._reports.close()
+        return data
+
+    def _next_look(self) -> float:
+        return max(0.0, min(_COME_ROUND_SECONDS, self._watchdog.remaining - self._leave_before))
+
+    def _leave_whatsapp(self) -> None:
+        """Before the lease can be anyone else's. The watchdog is the hard limit; there must be time left to write."""
+        self._reports.close()
+        self._disconnect(min(_ORPHAN_DRAIN_SECONDS, self._watchdog.remaining / 4))
 
     def _execute(self, command: frames_pb2.Command) -> None:
         match command.WhichOneof("command"):
@@ -111,13 +225,16 @@ class Session:
                 self._calls.log_out(command.logout)
             case "stop":
                 # The node keeps confirming and permitting while the rest is handed over.
-                threading.Thread(target=self._stop, name="stop", daemon=True).start()
+                self._leave(Cause.STOPPED)
             case unknown:
                 self._lines.write("error", "zap", f"a command that this process does not know: {unknown}")
 
-    def _stop(self) -> None:
-        self._disconnect(_DRAIN_SECONDS)
-        self._ending.end(Cause.STOPPED)
+    def _settle(self) -> None:
+        """See to it that what was reported is in the log: by the node, or, if that is gone, by this process itself."""
+        # Who has not left WhatsApp must not wait: Go may be confirming messages that nobody hears of.
+        self._unconfirmed.wait_until_settled(_CONFIRM_SECONDS if self._has_left else 0.0)
+        if self._unconfirmed.all() and not self._reports.is_open:
+            _note(Bequest(self._start, self._unconfirmed).write(self._watchdog.deadline - _WATCHDOG_MARGIN))
 
     # --- what the library says
 
@@ -125,33 +242,48 @@ class Session:
         position, lifetime = self._codes.show(text)
         code = frames_pb2.CodeShown(text=text, position=position)
         code.lifetime.FromTimedelta(lifetime)
+        self._patience.showing_code(lifetime.total_seconds())
         self._reports.send(frames_pb2.Frame(code_shown=code))
         self._code_shown.set()
 
     def _on_login_status(self, status: str) -> None:
         if (cause := login_status.cause_of(status, self._codes)) is not None:
-            self._ending.end_soon(cause, f"pairing: {status}")
+            self._ending.end_soon(self._ended(cause, f"pairing: {status}"))
 
     def _on_log_line(self, level: str, logger: str, line: str) -> None:
         self._lines.write(level, f"whatsmeow.{logger}", line)
+        match sign_in(logger, line):
+            case LoginFailed() as failed:
+                self._failed_login = failed
+                if failed.is_untold:
+                    self._leave(failed.cause, failed.detail)
+                if failed.is_fatal:
+                    # Go waits until this returns, and must not go on.
+                    threading.Event().wait()
+            case ReconnectFailed() as failed:
+                self._failed_reconnect = failed.words
+                if failed.is_last:
+                    self._leave(*self._why_not_connected())
 
     def _on_event(self, event: Any) -> None:
         match event:
             case neonize.Message():
+                self._patience.heard()
                 self._report_numbered(translate.message(event))
             case neonize.Receipt():
+                self._patience.heard()
                 self._report_numbered(translate.receipt(event))
             case neonize.Connected():
                 self._on_connected()
             case neonize.Disconnected():
-                self._pulse.doubt()
+                self._patience.disconnected()
                 self._reports.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
             case neonize.KeepAliveTimeout():
-                self._pulse.doubt()
+                self._patience.disconnected()
                 timeout = frames_pb2.KeepAliveTimeout(errors=event.ErrorCount)
                 self._reports.send(frames_pb2.Frame(keep_alive_timeout=timeout))
             case neonize.KeepAliveRestored():
-                self._pulse.trust()
+                self._patience.connected()
                 self._reports.send(frames_pb2.Frame(keep_alive_restored=frames_pb2.KeepAliveRestored()))
             case neonize.PairStatus():
                 self._on_pair_status(event)
@@ -179,16 +311,19 @@ class Session:
     def _on_connected(self) -> None:
         self._logged_in = True
         self._device_saved = True
-        self._pulse.trust()
+        self._failed_reconnect = ""
+        self._patience.connected()
+        self._pulse.ask()
         device = self._client.device()
         self._push_name = device.PushName
         self._reports.send(translate.connected(device))
 
     def _on_pair_status(self, event: Any) -> None:
         if event.Status != neonize.PairStatus.SUCCESS:
-            self._ending.end_soon(Cause.SCAN_REJECTED, event.Error)
+            self._ending.end_soon(self._ended(Cause.SCAN_REJECTED, event.Error))
             return
         self._device_saved = True
+        self._patience.scanned()
         self._reports.send(translate.device_saved(event, translate.lid_of(self._client.device())))
 
     def _look_at_push_name(self) -> None:
@@ -196,6 +331,19 @@ class Session:
         if (name := self._client.device().PushName) != self._push_name:
             self._push_name = name
             self._reports.send(frames_pb2.Frame(push_name=frames_pb2.PushName(name=name)))
+
+    def _tell_progress(self, frame: frames_pb2.Frame) -> bool:
+        if (stuck := self._vitals.look()) is None:
+            return self._reports.offer(frame)
+        # On this thread: nothing says any more that this process goes on, so that its node ends it if this does not.
+        self._leave_stuck(stuck)
+        return False
+
+    def _leave_stuck(self, stuck: Stuck) -> None:
+        faulthandler.dump_traceback(file=_STDERR, all_threads=True)
+        if stuck.hears_library:
+            self._disconnect(_ORPHAN_DRAIN_SECONDS)
+        self._ending.end(Cause.PROCESS_STALLED, stuck.words)
 
     def _report_numbered(self, frame: frames_pb2.Frame | None) -> None:
         if frame is not None:
@@ -207,6 +355,16 @@ def call_preload(target: str) -> None:
     module, _, function = target.partition(":")
     logging.getLogger(__name__).warning("calling %s before the first connect", target)
     getattr(importlib.import_module(module), function)()
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _note(words: str) -> None:
+    """For whoever reads what this process left: its node, if that lives after all."""
+    with contextlib.suppress(OSError):  # the file is full
+        sys.stderr.write(f"{words}\n")
 
 
 def reset_logging() -> None:

@@ -8,6 +8,7 @@ from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import ProtocolMessage
 
 from service.domain.disconnects import Cause
 from service.whatsapp.addresses import person_to_text, to_text
+from service.whatsapp.log_signs import ban_end
 from service.whatsapp.reports import timestamp
 from zap.v1 import event_pb2
 from zap.worker.v1 import frames_pb2
@@ -47,7 +48,15 @@ _RECEIPTS = {
     neonize.Receipt.PLAYED: event_pb2.Receipt.KIND_PLAYED,
 }
 
-_NOT_NOW = frozenset({neonize.INTERNAL_SERVER_ERROR, neonize.SERVICE_UNAVAILABLE, neonize.EXPERIMENTAL})
+#: neonize has the names that WhatsApp gave these failures once; the numbers are 403 and 406.
+_UNLINKED = {neonize.MAIN_DEVICE_GONE: Cause.ACCOUNT_LOCKED, neonize.UNKNOWN_LOGOUT: Cause.ACCOUNT_BANNED}
+
+_REFUSALS = {
+    neonize.BAD_USER_AGENT: Cause.CLIENT_OUTDATED,
+    neonize.INTERNAL_SERVER_ERROR: Cause.WHATSAPP_ERROR,
+    neonize.SERVICE_UNAVAILABLE: Cause.WHATSAPP_ERROR,
+    neonize.EXPERIMENTAL: Cause.WHATSAPP_ERROR,
+}
 
 
 def message(event: Any) -> frames_pb2.Frame | None:
@@ -136,22 +145,21 @@ def logged_out(event: Any) -> frames_pb2.Ended:
     """The device was unlinked, or refused at login for good."""
     if not event.OnConnect:
         return _ended(Cause.LOGGED_OUT_ON_PHONE)
-    banned = event.Reason == neonize.MAIN_DEVICE_GONE  # failure 403
-    cause = Cause.ACCOUNT_BANNED if banned else Cause.LOGGED_OUT_BY_WHATSAPP
+    cause = _UNLINKED.get(event.Reason, Cause.LOGGED_OUT_BY_WHATSAPP)
     return _ended(cause, neonize.ConnectFailureReason.Name(event.Reason))
 
 
 def temporary_ban(event: Any, now: datetime.datetime) -> frames_pb2.Ended:
     """A ban for a time, perhaps with its end."""
     ended = _ended(Cause.TEMPORARILY_BANNED, neonize.TemporaryBan.TempBanReason.Name(event.Code))
-    if event.Expire > 0:
-        ended.until.CopyFrom(timestamp(now + datetime.timedelta(seconds=event.Expire)))
+    if (end := ban_end(event.Expire, now)) is not None:
+        ended.until.CopyFrom(end)
     return ended
 
 
 def connect_failure(event: Any) -> frames_pb2.Ended:
     """A failure at login that the library does not retry."""
-    cause = Cause.WHATSAPP_ERROR if event.Reason in _NOT_NOW else Cause.CONNECTION_REFUSED
+    cause = _REFUSALS.get(event.Reason, Cause.CONNECTION_REFUSED)
     return _ended(cause, f"{neonize.ConnectFailureReason.Name(event.Reason)} {event.Message}".strip())
 
 

@@ -49,6 +49,11 @@ class Unconfirmed:
             self._is_bounded = False
             self._changed.notify_all()
 
+    def wait_until_settled(self, limit: float) -> None:
+        """Until everything is confirmed, or nobody will confirm any more, but no longer than `limit` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._frames or not self._is_bounded, limit)
+
     def all(self) -> tuple[Numbered, ...]:
         """What is left, oldest first."""
         with self._changed:

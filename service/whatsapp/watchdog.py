@@ -18,10 +18,17 @@ _DUMP_BEFORE = 0.3
 """Seconds between the dump of the stacks and the end."""
 _SHORTEST = 1e-6
 """setitimer takes 0 for "never"."""
+_UNARMED_SECONDS = 60.0
+"""What a process has from its fork to its first permit: it never runs without a timer."""
 
 
 class NotPermitted(Exception):
     """There is no permit, or it is over."""
+
+
+def limit_the_wait() -> None:
+    """Have the kernel end this process unless a watchdog is armed in time. For the first moment after the fork."""
+    signal.setitimer(signal.ITIMER_REAL, _UNARMED_SECONDS)
 
 
 class Watchdog:
@@ -39,6 +46,16 @@ class Watchdog:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
         self.permit(deadline_ns)
+
+    @property
+    def deadline(self) -> float:
+        """Until when (time.monotonic()) this process may go on."""
+        return self._deadline_ns / _NANOSECONDS
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until then."""
+        return self.deadline - time.monotonic()
 
     def permit(self, deadline_ns: int) -> None:
         """Go on until this moment; one that is not later than the last is ignored."""

@@ -1,0 +1,128 @@
+"""What a session process leaves when its node is gone: all that nobody confirmed, written into the event log by itself.
+
+WhatsApp considers these messages delivered (docs/neonize.md) and the node that was to write them down is dead. Some of
+them it may have committed without a word: a frame is written at most once, whoever writes it. The session's state is
+not touched; that is for the next owner.
+
+asyncpg is imported by the zygote, before the fork: two hundred orphans have no time to import it all at once.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from uuid import UUID
+
+from service.domain.errors import Unavailable
+from service.domain.events import NewEvent
+from service.domain.lease import Lease
+from service.domain.observations import MessageReceived, ReceiptReceived
+from service.domain.records import TOLD_BY_RECEIPTS, MessageState
+from service.pool import wire
+from service.pool.observed import observed
+from service.protocol.events import encode_payload
+from service.store.events import PostgresEventLog
+from service.store.messages import PostgresMessages
+from service.store.pooled import PooledDatabase
+from service.whatsapp.unconfirmed import Numbered, Unconfirmed
+from zap.worker.v1 import frames_pb2
+
+MOST_FRAMES, MOST_BYTES = 200, 4 * 1024 * 1024
+"""Written in one transaction."""
+_PAUSE = 0.2
+"""Seconds between two tries to reach a database that is away."""
+_NOBODY = UUID(int=0)
+"""Inbound observations are not fenced: whose lease it was does not matter."""
+
+
+class Bequest:
+    """For one thread, once, at the end of the process."""
+
+    def __init__(self, start: frames_pb2.Start, unconfirmed: Unconfirmed) -> None:
+        self._lease = Lease(start.session_id, start.epoch, _NOBODY)
+        self._unconfirmed = unconfirmed
+        database = PooledDatabase(start.log_url, name=f"zap-service/{start.session_id}/{start.epoch}", size=1)
+        self._database = database
+        self._log = PostgresEventLog(database, encode_payload)
+        self._messages = PostgresMessages(database)
+        self._appended = self._handled = 0
+        self._refused: list[str] = []
+
+    def write(self, until: float) -> str:
+        """Write until nothing is left, or until this moment of time.monotonic(); what became of it, for people."""
+        began = time.monotonic()
+        # Neither loop nor connection is closed: the process ends right after this.
+        asyncio.new_event_loop().run_until_complete(self._write(until))
+        words = f"{self._appended} of {self._handled} unconfirmed observations were not in the event log and are now"
+        words += f" ({time.monotonic() - began:.2f} s)"
+        if self._refused:
+            words += f"; {len(self._refused)} were refused ({', '.join(sorted(set(self._refused)))})"
+        if left := len(self._unconfirmed.all()):
+            words += f"; {left} could not be written in time"
+        return words
+
+    async def _write(self, until: float) -> None:
+        try:
+            async with asyncio.timeout(until - time.monotonic()):
+                await self._database.open()
+                # Again, until nothing more has come out of the library meanwhile.
+                while frames := self._unconfirmed.all():
+                    for batch in batches(frames):
+                        await self._write_batch(batch)
+                        self._unconfirmed.confirm(batch[-1].number)
+        except TimeoutError:
+            return
+
+    async def _write_batch(self, batch: Sequence[Numbered]) -> None:
+        """Write a batch; if the database refuses it, all but the ones that it refuses."""
+        try:
+            await self._write_at_once(batch)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one of them must not cost the others
+            if len(batch) == 1:
+                self._refused.append(type(error).__name__)
+                return
+            middle = len(batch) // 2
+            await self._write_batch(batch[:middle])
+            await self._write_batch(batch[middle:])
+
+    async def _write_at_once(self, batch: Sequence[Numbered]) -> None:
+        news = [event_of(frame) for frame in batch]
+        while True:
+            try:
+                self._appended += len(await self._log.append(self._lease, news))
+                for state, message_ids in _told_by_receipts(news).items():
+                    await self._messages.delivered(self._lease.session_id, message_ids, state)
+            except Unavailable:
+                await asyncio.sleep(_PAUSE)
+            else:
+                self._handled += len(batch)
+                return
+
+
+def batches(frames: Sequence[Numbered]) -> Iterator[Sequence[Numbered]]:
+    """All frames in their order, in pieces of a size that one transaction can bear."""
+    batch: list[Numbered] = []
+    size = 0
+    for frame in frames:
+        if batch and (len(batch) == MOST_FRAMES or size + len(frame.data) > MOST_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(frame)
+        size += len(frame.data)
+    if batch:
+        yield batch
+
+
+def event_of(frame: Numbered) -> NewEvent:
+    """What a frame adds to the log. Raises if nobody could know."""
+    seen = observed(frames_pb2.Frame.FromString(wire.body(frame.data)))
+    if seen is None or not isinstance(seen.observation, MessageReceived | ReceiptReceived):
+        raise TypeError(f"frame {frame.number} has a number and is no event")
+    return NewEvent(seen.observation, seen.time, seen.number)
+
+
+def _told_by_receipts(news: Sequence[NewEvent]) -> dict[MessageState, list[str]]:
+    told: dict[MessageState, list[str]] = {}
+    for new in news:
+        if isinstance(new.payload, ReceiptReceived) and (state := TOLD_BY_RECEIPTS.get(new.payload.kind)):
+            told.setdefault(state, []).extend(new.payload.message_ids)
+    return told

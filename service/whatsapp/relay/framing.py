@@ -1,0 +1,234 @@
+"""Postgres' protocol, as far as the relay must understand it: where messages begin, and which of them mean a loss.
+
+A message of a connection that is up: one byte that says its type, four that say its length (themselves included, the
+type not), its body. What a client says first has no type.
+"""
+
+import enum
+import struct
+from dataclasses import dataclass
+
+LONGEST_STARTUP = 10_000
+"""Bytes of the longest startup message; Postgres' own bound."""
+LONGEST_ERROR = 64 * 1024
+"""Bytes of an ErrorResponse that are collected to judge it; severity and code are its first fields."""
+LONGEST_GREETING = 64 * 1024
+"""Bytes of all that a server says before it waits for an answer."""
+
+CANCEL = 80877102
+ENCRYPTION = frozenset({80877103, 80877104})
+"""SSLRequest, GSSENCRequest."""
+
+_HEADER = 5
+_LENGTH = struct.Struct("!I")
+_STARTUP = struct.Struct("!II")
+
+_FATAL = frozenset({"FATAL", "PANIC"})
+#: Shut down, crashed, starting, dropped; connection failures, PgBouncer's among them.
+_LOST = ("57P", "08")
+
+
+class NotPostgres(Exception):
+    """What came in is not the protocol."""
+
+
+@dataclass(frozen=True)
+class ServerError:
+    """An ErrorResponse, without what it repeats of a query or of data."""
+
+    severity: str
+    code: str
+    message: str
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether the connection is gone with it, or what is behind it."""
+        return self.severity in _FATAL or self.code.startswith(_LOST)
+
+    def __str__(self) -> str:
+        return f"{self.severity} {self.code}: {self.message}"
+
+
+def read_error(body: bytes) -> ServerError:
+    """The body of an ErrorResponse, or its beginning. What cannot be read is severe."""
+    fields: dict[str, str] = {}
+    for field in body.split(b"\0"):
+        # Of each kind the first one: what follows a message is never taken for the message.
+        fields.setdefault(field[:1].decode("latin-1"), field[1:].decode(errors="replace"))
+    severity = fields.get("V") or fields.get("S") or "FATAL"
+    return ServerError(severity, fields.get("C") or "unknown", fields.get("M", "no message"))
+
+
+class First(enum.Enum):
+    """What the first message of a client asks for."""
+
+    SESSION = enum.auto()
+    CANCEL = enum.auto()
+    ENCRYPTION = enum.auto()
+
+
+def first_message(received: bytes) -> tuple[First, bytes] | None:
+    """The client's first message, whole, and what it asks for; None: there is more to come. Raises NotPostgres."""
+    if len(received) < _STARTUP.size:
+        return None
+    length, code = _STARTUP.unpack_from(received)
+    if not _STARTUP.size <= length <= LONGEST_STARTUP:
+        raise NotPostgres(f"a first message of {length} bytes")
+    if len(received) < length:
+        return None
+    kind = First.CANCEL if code == CANCEL else First.ENCRYPTION if code in ENCRYPTION else First.SESSION
+    return kind, received[:length]
+
+
+class Answers:
+    """What a server says after its first request to authenticate: how much of it may be passed on.
+
+    All of it, in pieces of any size, but an error is held back until it is there whole (or long enough to be judged).
+    """
+
+    def __init__(self) -> None:
+        self.ready = 0
+        """ReadyForQuery messages since this was last set to 0."""
+        self.loss: ServerError | None = None
+        """The error that ended it: neither it nor what comes behind it is to be passed on."""
+        self._held = b""
+        self._left = 0
+
+    def feed(self, data: bytes) -> bytes | memoryview:
+        """What may be passed on now. Raises NotPostgres."""
+        if self.loss is not None:
+            return b""
+        if self._held:
+            data, self._held = self._held + data, b""
+        position, end = 0, len(data)
+        while position < end and self.loss is None:
+            if self._left:
+                step = min(self._left, end - position)
+                self._left -= step
+                position += step
+                continue
+            if (next_position := self._message(data, position)) == position:
+                break
+            position = next_position
+        if position == end:
+            return data
+        self._held = data[position:]
+        return memoryview(data)[:position]
+
+    def _message(self, data: bytes, position: int) -> int:
+        """Begin the message at this position; where to go on, or the same position if more of it is needed."""
+        if len(data) - position < _HEADER:
+            return position
+        kind = data[position]
+        (length,) = _LENGTH.unpack_from(data, position + 1)
+        if kind == _ERROR:
+            return self._error(data, position, length)
+        if length < _LENGTH.size:
+            raise NotPostgres(f"a message of {length} bytes")
+        if kind == _READY:
+            self.ready += 1
+        self._left = length - _LENGTH.size
+        return position + _HEADER
+
+    def _error(self, data: bytes, position: int, length: int) -> int:
+        body = position + _HEADER
+        needed = min(max(length - _LENGTH.size, 0), LONGEST_ERROR)
+        if len(data) - body < needed:
+            return position
+        error = read_error(data[body : body + needed])
+        if error.is_loss or length < _LENGTH.size:
+            self.loss = error
+            return position
+        self._left = length - _LENGTH.size - needed
+        return body + needed
+
+
+class Requests:
+    """What a client says after its first message. All of it is passed on; this knows how many answers it waits for."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        """Messages since this was last set to 0 that a ReadyForQuery answers."""
+        self.is_over = False
+        """It said goodbye."""
+        self._held = b""
+        self._left = 0
+
+    def feed(self, data: bytes) -> None:
+        """Follow what is passed on. Raises NotPostgres."""
+        data = self._held + data
+        position, end = 0, len(data)
+        while True:
+            step = min(self._left, end - position)
+            self._left -= step
+            position += step
+            if end - position < _HEADER:
+                break
+            kind = data[position]
+            (length,) = _LENGTH.unpack_from(data, position + 1)
+            if length < _LENGTH.size:
+                raise NotPostgres(f"a message of {length} bytes")
+            self.asked += kind in _ANSWERED
+            self.is_over = self.is_over or kind == _TERMINATE
+            self._left = length - _LENGTH.size
+            position += _HEADER
+        self._held = data[position:]
+
+
+_ERROR, _READY, _AUTHENTICATION = b"E"[0], b"Z"[0], b"R"[0]
+_TERMINATE = b"X"[0]
+#: Query, Sync, FunctionCall.
+_ANSWERED = frozenset(b"QSF")
+
+
+class Greeting:
+    """What a server says to a startup message, until it waits for an answer: then `is_whole`.
+
+    Until then the startup message is all that was said to it, and can be said again to another one.
+    """
+
+    def __init__(self) -> None:
+        self.is_whole = False
+        self.said = b""
+        """All of it, to be passed on once it is whole."""
+        self._position = 0
+
+    def feed(self, data: bytes) -> None:
+        """Raises ServerRefused if it says an error, NotPostgres."""
+        self.said += data
+        if len(self.said) > LONGEST_GREETING:
+            raise NotPostgres("a server that says too much to begin with")
+        while not self.is_whole and len(self.said) - self._position >= _HEADER:
+            kind = self.said[self._position]
+            (length,) = _LENGTH.unpack_from(self.said, self._position + 1)
+            if kind == _ERROR:
+                self._refuse(length)
+            if length < _LENGTH.size:
+                raise NotPostgres(f"a message of {length} bytes to begin with")
+            end = self._position + 1 + length
+            if len(self.said) < end:
+                return
+            body = self.said[self._position + _HEADER : end]
+            # An authentication that is complete (0) needs no answer; what follows it can still be an error.
+            self.is_whole = kind == _READY or (kind == _AUTHENTICATION and any(body[:4]))
+            self._position = end
+
+    def _refuse(self, length: int) -> None:
+        text = self.said[self._position + _HEADER :]
+        if not 2 * _LENGTH.size <= length <= LONGEST_ERROR:
+            # A postmaster that cannot fork says so in plain text behind the E.
+            raise ServerRefused(ServerError("FATAL", "unknown", _plain(self.said[self._position + 1 :])))
+        if len(text) >= length - _LENGTH.size:
+            raise ServerRefused(read_error(text[: length - _LENGTH.size]))
+
+
+class ServerRefused(Exception):
+    """It answered a startup message with an error."""
+
+    def __init__(self, error: ServerError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _plain(text: bytes) -> str:
+    return text.partition(b"\0")[0].decode(errors="replace").strip()

@@ -1,0 +1,217 @@
+"""One client's connection and one server's, both up: what either says goes to the other, until one of them is gone."""
+
+import selectors
+import socket
+import ssl
+import time
+from collections.abc import Callable
+
+from service.whatsapp.relay.framing import Answers, NotPostgres, Requests
+
+_PIECE = 64 * 1024
+_TURNS = 16
+"""Pieces that are passed on before others get their turn."""
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+
+class Lost(Exception):
+    """The server is lost, and the client must never hear of it. The words say how.
+
+    What the server had answered before has been passed on: an answer that does not arrive can be a message whose keys
+    are used up in the database, and which the library then takes for one that it has had before.
+    """
+
+
+class Splice:
+    """At most one piece waits in each direction: while it does, nothing more is read from where it came."""
+
+    def __init__(
+        self, client: socket.socket, server: socket.socket, said: bytes, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`said`: what the server has said already. Neither socket may block."""
+        self.client = client
+        self.server = server
+        self.is_over = False
+        """The client has left, which is no loss."""
+        self.has_more = False
+        """It stopped to let others have their turn."""
+        self._clock = clock
+        self._requests = Requests()
+        self._answers = Answers()
+        # The end of the startup is announced by a ReadyForQuery as well.
+        self._owed = 1
+        self._heard_at = clock()
+        self._said = said
+        self._to_client = self._to_server = memoryview(b"")
+        self._cut: OSError | None = None
+        """Why nothing can be said to the server any more; what it said before is yet to be heard."""
+        self._tls = server if isinstance(server, ssl.SSLSocket) else None
+        # TLS may have to write in order to read, and to read in order to write.
+        self._server_wants = 0
+        self._client_has_news = self._server_has_news = True
+
+    def close(self) -> None:
+        """Let go of both."""
+        self.client.close()
+        self.server.close()
+
+    @property
+    def client_events(self) -> int:
+        """What to wait for on the client's socket."""
+        return (0 if self._to_server else READ) | (WRITE if self._to_client else 0)
+
+    @property
+    def server_events(self) -> int:
+        """What to wait for on the server's."""
+        return self._server_wants | (0 if self._to_client else READ) | (WRITE if self._to_server else 0)
+
+    @property
+    def waiting_since(self) -> float | None:
+        """Since when (on the clock) the server owes an answer and says nothing; None: it does not."""
+        # What waits for the client to take it is the client's delay.
+        return self._heard_at if self._owed and not self._to_client else None
+
+    def pump(self, *, client: bool = True, server: bool = True) -> None:
+        """Pass on whatever can be passed on without waiting; the flags say whose socket has news. Raises Lost."""
+        self._client_has_news |= client
+        self._server_has_news |= server
+        try:
+            self._pump()
+        except _ClientGone:
+            self.is_over = True
+        except (OSError, NotPostgres) as error:
+            if not self._client_is_leaving():
+                raise Lost(f"the connection to Postgres failed: {error}") from error
+            self.is_over = True
+        except Lost:
+            if not self._client_is_leaving():
+                raise
+            self.is_over = True
+
+    def _pump(self) -> None:
+        self._server_wants = 0
+        if self._said:
+            said, self._said = self._said, b""
+            self._take(said)
+        for _ in range(_TURNS):
+            is_moving = self._to_server_goes_on()
+            if self._requests.is_over and not self._to_server:
+                # It has said goodbye, and its server has been told.
+                raise _ClientGone
+            is_moving |= self._to_client_goes_on()
+            if not is_moving:
+                self.has_more = False
+                return
+        self.has_more = True
+
+    # --- client to server
+
+    def _to_server_goes_on(self) -> bool:
+        is_moving = bool(self._to_server) and self._flush_to_server()
+        if self._cut or self._to_server or not self._client_has_news or (data := self._hear_client()) is None:
+            return is_moving
+        if not data:
+            raise _ClientGone
+        self._client_has_news = len(data) == _PIECE
+        self._follow(data)
+        self._to_server = memoryview(data)
+        self._flush_to_server()
+        return True
+
+    def _hear_client(self) -> bytes | None:
+        try:
+            return self.client.recv(_PIECE)
+        except (BlockingIOError, InterruptedError):
+            self._client_has_news = False
+            return None
+        except OSError as error:
+            raise _ClientGone from error
+
+    def _follow(self, data: bytes) -> None:
+        self._requests.feed(data)
+        if self._requests.asked:
+            if not self._owed:
+                self._heard_at = self._clock()
+            self._owed += self._requests.asked
+            self._requests.asked = 0
+
+    def _client_is_leaving(self) -> bool:
+        """Whether the client had said goodbye, or was gone, before the server was: its last words may be unread yet."""
+        while not self._requests.is_over:
+            try:
+                if not (data := self._hear_client()):
+                    return data is not None
+                self._requests.feed(data)
+            except (_ClientGone, NotPostgres):
+                return True
+        return True
+
+    def _flush_to_server(self) -> bool:
+        try:
+            sent = self.server.send(self._to_server)
+        except (BlockingIOError, InterruptedError, ssl.SSLWantWriteError):
+            return False
+        except ssl.SSLWantReadError:
+            self._server_wants |= READ
+            return False
+        except OSError as error:
+            # It may have answered before, and have said why it goes.
+            self._cut = error
+            self._server_has_news = True
+            self._to_server = memoryview(b"")
+            return False
+        self._to_server = self._to_server[sent:]
+        return True
+
+    # --- server to client
+
+    def _to_client_goes_on(self) -> bool:
+        is_moving = bool(self._to_client) and self._flush_to_client()
+        if self._to_client or not self._server_has_news or (data := self._hear_server()) is None:
+            if self._cut is not None and not self._to_client:
+                raise self._cut
+            return is_moving
+        if not data:
+            raise Lost("Postgres closed the connection without a word")
+        # Behind TLS, what was received already is in no socket any more, and nobody would tell of it.
+        self._server_has_news = len(data) == _PIECE or (self._tls is not None and self._tls.pending() > 0)
+        self._heard_at = self._clock()
+        self._take(data)
+        return True
+
+    def _take(self, data: bytes) -> None:
+        """Pass on what may be passed on of what the server said. Raises Lost, NotPostgres."""
+        self._to_client = memoryview(self._answers.feed(data))
+        self._owed = max(0, self._owed - self._answers.ready)
+        self._answers.ready = 0
+        if self._to_client:
+            self._flush_to_client()
+        if self._answers.loss is not None:
+            raise Lost(str(self._answers.loss))
+
+    def _hear_server(self) -> bytes | None:
+        try:
+            return self.server.recv(_PIECE)
+        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError):
+            self._server_has_news = False
+            return None
+        except ssl.SSLWantWriteError:
+            self._server_wants |= WRITE
+            return None
+
+    def _flush_to_client(self) -> bool:
+        try:
+            sent = self.client.send(self._to_client)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            raise _ClientGone from error
+        self._to_client = self._to_client[sent:]
+        # How long the client took to take it does not count against the server.
+        self._heard_at = self._clock()
+        return True
+
+
+class _ClientGone(Exception):
+    """It has said goodbye, or closed its connection."""

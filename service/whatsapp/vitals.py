@@ -1,0 +1,53 @@
+"""Whether what this process is for goes on: it obeys its node, and what the library reports comes through.
+
+A thread that did nothing but say that it lives would say so while everything else is stuck: CONNECTED for ever, and
+deaf. So with every progress that this process tells its node, it looks whether these parts go on.
+
+It counts looks and not seconds: a process that stood still with its whole machine is not stuck.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_MOST_LOOKS = 4
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """What does not go on."""
+
+    words: str
+    hears_library: bool
+    """Events still come out of the library, so that it can be drained."""
+
+
+class Vitals:
+    """To be looked at once a second."""
+
+    def __init__(self, event_in_hand: Callable[[], int], waited_for_node: Callable[[], bool]) -> None:
+        """`event_in_hand`: the number of the library's event that is handled now, 0 if none is.
+
+        `waited_for_node`: whether somebody had to wait for the node to take something since this was last asked. That
+        is no fault of this process.
+        """
+        self._event_in_hand = event_in_hand
+        self._waited_for_node = waited_for_node
+        self._event = 0
+        self._looks_at_event = 0
+        self._looks_without_obeying = 0
+
+    def obeying(self) -> None:
+        """The reader of commands has come round, whether or not there was one."""
+        self._looks_without_obeying = 0
+
+    def look(self) -> Stuck | None:
+        """What is stuck, if anything is."""
+        event, waited = self._event_in_hand(), self._waited_for_node()
+        self._looks_at_event = self._looks_at_event + 1 if event and event == self._event and not waited else 0
+        self._event = event
+        self._looks_without_obeying += 1
+        if self._looks_at_event >= _MOST_LOOKS:
+            return Stuck("an event of the library does not come to its end", hears_library=False)
+        if self._looks_without_obeying > _MOST_LOOKS:
+            return Stuck("no command has been obeyed for some seconds", hears_library=True)
+        return None
