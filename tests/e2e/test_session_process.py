@@ -294,9 +294,25 @@ async def test_a_send_that_hangs_is_given_up_without_knowing(pool: Pool, simulat
     assert not failure.value.certain
 
 
-async def test_a_session_without_permits_is_dead_by_its_deadline(pool: Pool, simulator: SimulatorProcess) -> None:
-    watched = await start(pool, permit=2.0)
+async def test_a_session_without_permits_leaves_before_its_deadline(pool: Pool, simulator: SimulatorProcess) -> None:
+    deadline = time.monotonic() + 3.0
+    watched = await start(pool, permit=3.0)
     await watched.expect(CodeShown)
+    ended = await watched.ended(timeout=5)
+    assert ended.cause is Cause.PROCESS_DIED
+    assert "left by its node" in ended.detail
+    assert time.monotonic() < deadline + 1.5, "what the node needs to hear the rest"
+
+
+async def test_a_session_that_is_stopped_past_its_deadline_executes_nothing_more(
+    pool: Pool, simulator: SimulatorProcess
+) -> None:
+    watched = await start(pool, permit=3.0)
+    deadline = time.monotonic() + 3.0
+    await watched.expect(CodeShown)
+    os.kill(watched.process.pid, signal.SIGSTOP)
+    await asyncio.sleep(deadline + 0.2 - time.monotonic())
+    os.kill(watched.process.pid, signal.SIGCONT)
     ended = await watched.ended(timeout=5)
     assert ended.cause is Cause.PROCESS_DIED
     assert "SIGALRM" in ended.detail

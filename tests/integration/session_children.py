@@ -46,7 +46,7 @@ class ScriptedChild:
 
     def __init__(self, script: str) -> None:
         self._ours, theirs = wire.socket_pair()
-        stderr = os.memfd_create("stderr")
+        stderr = wire.limited_file()
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", PROLOGUE + textwrap.dedent(script), str(theirs.fileno())],

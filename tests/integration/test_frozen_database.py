@@ -11,12 +11,16 @@ from contextlib import contextmanager
 import asyncpg
 import pytest
 
+from service.domain.errors import Unavailable
 from service.domain.lease import LeaseTimes
 from service.ownership.keeper import Keeper
 from service.store.database import Database
 from service.store.leases import PostgresLeases
+from tests.tcp_proxy import Line, TcpProxy
 
 TIMES = LeaseTimes(10.0)
+PATIENCE = 4.0
+"""Seconds; less than a single wait for a connection that is dead."""
 
 
 @pytest.fixture
@@ -58,6 +62,26 @@ async def test_a_renewal_on_a_dead_connection_leaves_time_for_the_next(
         assert time.monotonic() - began < 2 * TIMES.renew_timeout, "the budget of LeaseTimes.slack"
         await keeper.renew()
         assert keeper.renewed_at > confirmed, "the next one has a connection of its own"
+
+
+async def test_connections_that_a_network_has_forgotten_cost_one_wait_and_not_one_each(database_url: str) -> None:
+    async with TcpProxy(database_url) as line:
+        database = Database(line.url, name="forgotten", size=4)
+        await database.open()
+
+        async def ask() -> None:
+            async with database.transaction() as connection:
+                await connection.value("current_epoch", "anna")
+
+        async with database.transaction(), database.transaction(), database.transaction(), database.transaction():
+            pass
+        await line.set(Line.FORGOTTEN)
+        with pytest.raises(Unavailable):
+            await ask()
+        async with asyncio.timeout(PATIENCE):
+            for _ in range(4):
+                await ask()
+        await database.close()
 
 
 async def test_what_is_cancelled_while_the_database_is_silent_is_cancelled_and_not_in_an_outage(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import time
@@ -13,7 +14,7 @@ from service.domain.disconnects import Cause
 from service.domain.observations import Disconnected, MessageReceived
 from service.pool import wire
 from service.pool.pool import Pool
-from service.pool.process import Process
+from service.pool.process import STALLED_SECONDS, Process
 from service.ports import CallFailed, ProcessPool
 from tests.integration.session_children import ScriptedChild, all_of
 
@@ -53,6 +54,18 @@ async def begin() -> AsyncIterator[Begin]:
     yield start
     for child in children:
         await child.close()
+
+
+@pytest.fixture
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less than 4 s of silence, and more than an interpreter takes to start on a busy machine."""
+    monkeypatch.setattr("service.pool.process.STALLED_SECONDS", 2.0)
+
+
+async def until_it_lives(process: Process) -> None:
+    async with asyncio.timeout(20):
+        while not process._showed_life:
+            await asyncio.sleep(0.01)
 
 
 async def test_what_was_said_before_the_end_comes_before_the_end(begin: Begin) -> None:
@@ -96,38 +109,109 @@ async def test_a_process_that_says_it_ends_and_stays_is_killed(begin: Begin) -> 
     assert process._death.happened
 
 
-async def test_a_process_that_closes_its_socket_and_stays_is_killed(begin: Begin) -> None:
-    _, ended = await all_of(await begin("node.close(); time.sleep(60)"))
-    assert ended.cause is Cause.PROCESS_DIED
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("node.close()", "it closed its socket and was killed"),
+        ("node.sendall(bytes([255]) * 100)", "it talked nonsense and was killed"),
+    ],
+)
+async def test_a_process_that_cannot_be_heard_any_more_and_stays_is_killed(
+    begin: Begin, script: str, words: str
+) -> None:
+    _, ended = await all_of(await begin(f"{script}; time.sleep(60)"))
+    assert (ended.cause, ended.detail) == (Cause.PROCESS_DIED, words)
 
 
-async def test_a_process_that_talks_garbage_is_killed(begin: Begin) -> None:
-    _, ended = await all_of(await begin("node.sendall(bytes([255]) * 100); time.sleep(60)"))
-    assert ended.cause is Cause.PROCESS_DIED
-
-
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        "time.sleep(60)",
+        # It still logs, and says nothing of its progress: what it is for does not go on.
+        "while True: tell(log_line=frames_pb2.LogLine(message='busy')); time.sleep(0.1)",
+        "import ctypes; ctypes.PyDLL(None).sleep(60)",
+    ],
+)
 async def test_a_stuck_process_is_killed_after_it_has_said_where_it_is(
+    begin: Begin, caplog: pytest.LogCaptureFixture, impatience: None, meanwhile: str
+) -> None:
+    process = await begin(f"""
+        def where_it_is_stuck():
+            {meanwhile}
+        where_it_is_stuck()
+    """)
+    _, ended = await all_of(process)
+    assert ended.cause is Cause.PROCESS_STALLED
+    stacks = next(record for record in caplog.records if "where_it_is_stuck" in record.getMessage())
+    assert vars(stacks)["session_id"] == "one"
+
+
+async def test_a_stopped_process_that_comes_to_again_leaves_gently(
+    begin: Begin, caplog: pytest.LogCaptureFixture, impatience: None
+) -> None:
+    caplog.set_level(logging.INFO, "service.pool")
+    process = await begin("""
+        def tell_progress():
+            while True:
+                tell(progress=frames_pb2.Progress())
+                time.sleep(0.1)
+        threading.Thread(target=tell_progress, daemon=True).start()
+        while command().WhichOneof("command") != "stop":
+            pass
+        tell(number=1, message_received=event_pb2.MessageReceived(message_id="handed over"))
+        tell(ended=frames_pb2.Ended(cause="STOPPED"))
+        os._exit(0)
+    """)
+    await until_it_lives(process)
+    os.kill(process.pid, signal.SIGSTOP)
+    heard, ended = await all_of(process)
+    assert [observed.number for observed in heard] == [1]
+    assert ended.cause is Cause.PROCESS_STALLED
+    assert "it is stopped by a signal" in caplog.text
+    assert "exited with status 0" in caplog.text
+
+
+async def test_time_in_which_the_node_was_held_up_says_nothing_of_the_process(begin: Begin) -> None:
+    process = await begin("""
+        while True:
+            tell(progress=frames_pb2.Progress())
+            time.sleep(0.1)
+    """)
+    await until_it_lives(process)
+    # As when the whole machine stands still: neither runs, and this one is the first to look again.
+    os.kill(process.pid, signal.SIGSTOP)
+    time.sleep(STALLED_SECONDS + 1)  # noqa: ASYNC251 - the loop is to stand still
+    asyncio.get_running_loop().call_later(0.5, os.kill, process.pid, signal.SIGCONT)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.over(), 2)
+    assert not process._death.happened
+
+
+async def test_stderr_that_fills_up_is_logged_and_emptied_so_that_last_words_find_room(
     begin: Begin, caplog: pytest.LogCaptureFixture
 ) -> None:
     process = await begin("""
-        def where_it_is_stuck():
-            time.sleep(60)
-        where_it_is_stuck()
+        os.write(2, b"chatter\\n" * 20_000 + b"the end of it\\n")
+        tell(progress=frames_pb2.Progress())
+        while os.lseek(2, 0, os.SEEK_CUR):
+            time.sleep(0.01)
+        os.write(2, b"fatal error: concurrent map writes\\n")
+        os.abort()
     """)
-    began = time.monotonic()
     _, ended = await all_of(process)
-    assert ended.cause is Cause.PROCESS_STALLED
-    assert time.monotonic() - began < 8
-    assert "where_it_is_stuck" in caplog.text
+    assert "concurrent map writes" in ended.detail
+    logged = next(record.getMessage() for record in caplog.records if "wrote on stderr" in record.getMessage())
+    assert logged.endswith("the end of it")
+    assert len(logged) < 10_000
 
 
 async def test_a_process_is_not_stuck_while_nobody_takes_what_it_says(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.pool.process.STALLED_SECONDS", 1.0)
     process = await begin(TELL_MESSAGES.format(count=3000) + OBEY)
     observations = process.observations()
     assert isinstance((await anext(observations)).observation, MessageReceived)
+    monkeypatch.setattr("service.pool.process.STALLED_SECONDS", 1.0)
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(process.over(), 3)
     assert not process._death.happened

@@ -1,6 +1,7 @@
 """Live events and hints on a real Valkey, which may go away, forget and say nonsense."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
@@ -11,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisAway
 
 from service.bus import redis as bus_module
 from service.bus.redis import RedisBus
-from service.bus.wakeups import WakeupHub
+from service.bus.wakeups import WORK, WakeupHub
 from service.domain.events import Event, StateChanged
 from service.domain.session import State
 from service.protocol.events import to_json
@@ -70,24 +71,79 @@ async def test_a_hint_reaches_another_node_even_after_nonsense(redis_url: str, r
         await other.close()
 
 
+class Counting(WakeupHub):
+    """Counts the hints that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.woken: list[str] = []
+
+    def wake(self, session_id: str) -> None:
+        self.woken.append(session_id)
+        super().wake(session_id)
+
+
+async def test_hints_reach_the_other_node_once_and_do_not_come_back(redis_url: str, redis: Redis) -> None:
+    ours, theirs = Counting(), Counting()
+    buses = [RedisBus(redis_url, hub, to_json) for hub in (ours, theirs)]
+    for bus in buses:
+        bus.start()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while (await redis.pubsub_numsub("zap:wakeups"))[0][1] < 2:
+                await asyncio.sleep(0.01)
+            buses[0].wake("anna")
+            buses[0].reconcile()
+            while len(theirs.woken) < 2:
+                await asyncio.sleep(0.01)
+            # Behind the others on the same channel: had they come back, they would have by now.
+            buses[1].wake("berta")
+            while "berta" not in ours.woken:
+                await asyncio.sleep(0.01)
+    finally:
+        for bus in buses:
+            await bus.close()
+    assert ours.woken == ["anna", WORK, "berta"]
+    assert theirs.woken == ["anna", WORK, "berta"]
+
+
 async def test_events_are_published_in_order_as_json(channel: PubSub, bus: RedisBus) -> None:
     bus.publish([event(number) for number in range(1, 4)])
     assert [b'"sequence": "%d"' % number in await heard(channel) for number in range(1, 4)] == [True] * 3
+
+
+async def test_many_events_at_once_need_few_round_trips(
+    channel: PubSub, bus: RedisBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trips = 0
+    pipeline = bus._redis.pipeline
+
+    def counted(*, transaction: bool) -> object:
+        nonlocal trips
+        trips += 1
+        return pipeline(transaction=transaction)
+
+    monkeypatch.setattr(bus._redis, "pipeline", counted)
+    for number in range(1, 3 * bus_module.AT_ONCE + 1):
+        bus.publish([event(number)])
+    sequences = [json.loads(await heard(channel))["sequence"] for _ in range(3 * bus_module.AT_ONCE)]
+    assert sequences == [str(number) for number in range(1, 3 * bus_module.AT_ONCE + 1)]
+    assert trips == 3
 
 
 async def test_an_outage_drops_the_oldest_events_and_no_event_for_a_hint(
     channel: PubSub, bus: RedisBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_away = True
-    publish = bus._redis.publish
+    pipeline = bus._redis.pipeline
 
-    async def sometimes(*arguments: object) -> object:
+    def sometimes(*, transaction: bool) -> object:
         if is_away:
             raise RedisAway("away")
-        return await publish(*arguments)  # type: ignore[arg-type]
+        return pipeline(transaction=transaction)
 
     monkeypatch.setattr(bus_module, "RETRY", 0.01)
-    monkeypatch.setattr(bus._redis, "publish", sometimes)
+    monkeypatch.setattr(bus._redis, "pipeline", sometimes)
     for number in range(1, bus_module.QUEUE + 3):
         bus.publish([event(number)])
         bus.wake("anna")

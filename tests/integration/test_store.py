@@ -22,11 +22,13 @@ from service.domain.errors import (
     InvalidArgument,
     LeaseLost,
     NotFound,
+    Unavailable,
 )
 from service.domain.events import NewEvent
 from service.domain.lease import Lease
 from service.domain.pairing import PairingCode, PairingOutcome
 from service.domain.records import Account, MessageState, Outcome
+from service.domain.restore import Survey
 from service.domain.session import Activate, Deactivate, Desired, Input, ProcessStarted, State, reduce
 from service.ports import Changes, Decide, NewSession, SessionFilter
 from service.protocol.events import encode_payload
@@ -200,9 +202,149 @@ async def test_nobody_claims_what_is_not_wanted_or_not_due(store: Store) -> None
     await store.wish("anna", Activate())
     await store.execute("UPDATE zap.session SET next_attempt_at = now() + interval '1 h'")
     assert not await store.leases.claim(NODE, "n", TTL, 10)
-    due = await store.leases.next_due(NODE)
+    due = (await store.leases.survey(NODE)).next_due
     assert due is not None
     assert 3590 < due <= 3600
+
+
+async def test_pairings_are_claimed_first_then_what_was_asked_for_then_who_was_active_last(store: Store) -> None:
+    """And what keeps failing last, however active it was before."""
+    for name, active in (("old", 50), ("quiet", 60), ("busy", 5), ("fails", 1)):
+        await paired(store, name, seconds_ago=active)
+    # It was paired long ago, and talks all the time.
+    await store.execute("UPDATE zap.session SET paired_at = now() - interval '1 year' WHERE session_id = 'busy'")
+    await store.execute("UPDATE zap.session SET last_acknowledged_send_at = now() WHERE session_id = 'old'")
+    await store.execute("UPDATE zap.session SET attempts = 5 WHERE session_id = 'fails'")
+    await store.execute("UPDATE zap.session SET state = 'RECONNECTING', attempts = greatest(attempts, 1)")
+    for name in ("z-first", "a-second"):
+        await store.create(name)
+        await store.wish(name, Activate())
+    await paired(store, "asked", seconds_ago=9999)
+    await store.wish("asked", Deactivate())
+    await store.wish("asked", Activate())
+    order = ["z-first", "a-second", "asked", "old", "busy", "quiet", "fails"]
+    assert list(await store.sessions.queue()) == order
+    assert await store.leases.claim(NODE, "n", TTL, 2, pairings=False) == order[2:4]
+    assert await store.leases.claim(NODE, "n", TTL, 1, pairings=True) == order[:1]
+    assert await store.leases.claim(NODE, "n", TTL, 2) == [order[1], order[4]]
+    assert await store.leases.claim(NODE, "n", TTL, 9, pairings=True) == []
+    assert await store.leases.claim(NODE, "n", TTL, 9, pairings=False) == order[5:]
+    assert list(await store.sessions.queue()) == []
+
+
+async def test_a_survey_counts_everything_that_is_wanted_once(store: Store) -> None:
+    assert await store.leases.survey(NODE) == Survey()
+    for name in ("connected", "silent", "due", "waiting", "mine", "banned", "given-up"):
+        await paired(store, name, seconds_ago=1)
+    await store.create("never-wanted")
+    await store.create("pairing")
+    await store.wish("pairing", Activate())
+    for name in ("connected", "silent", "waiting"):
+        await claim_one(store, name, OTHER_NODE)
+    await claim_one(store, "mine", NODE)
+    await store.execute("UPDATE zap.session SET state = 'CONNECTED' WHERE session_id IN ('connected', 'silent', 'due')")
+    await store.execute("UPDATE zap.session SET state = 'FAILED' WHERE session_id = 'given-up'")
+    await store.execute(
+        "UPDATE zap.session SET state = 'SUSPENDED', next_attempt_at = now() + interval '1 h'"
+        " WHERE session_id = 'banned'"
+    )
+    await store.execute(
+        "UPDATE zap.lease SET renewed_at = now() - interval '8 s', expires_at = now() + interval '2 s'"
+        " WHERE session_id = 'silent'"
+    )
+    await store.leases.await_turn("waiting", OTHER_NODE, 7.0)
+    survey = await store.leases.survey(NODE)
+    assert (survey.wanted, survey.connected, survey.due, survey.silent) == (5, 1, 1, 1)
+    assert (survey.waiting, survey.pairings, survey.leftovers) == (1, 1, False)
+    assert survey.away == 3
+    assert 1 < survey.silent_for <= 2
+    assert survey.next_due == pytest.approx(survey.silent_for), "the silent one's lease ends first"
+    # Our own lease is kept by ourselves: it becomes due by nothing that we would have to wait for.
+    await store.execute("DELETE FROM zap.session WHERE session_id <> 'mine'")
+    assert await store.leases.survey(NODE) == Survey(wanted=1)
+
+
+async def test_who_claims_a_session_vouches_for_nothing_before_its_own_process_connects(
+    store: Store, device_table: None
+) -> None:
+    async def shown() -> tuple[State, str, int]:
+        session = await store.sessions.get("anna")
+        return session.condition.state, session.condition.reason, (await store.leases.survey(NODE)).connected
+
+    old = await connected(store)
+    assert await shown() == (State.CONNECTED, "", 1)
+    last = (await store.sessions.get("anna")).evidence.last_connected
+    await store.expire()
+    assert await shown() == (State.RECONNECTING, "NODE_STOPPED", 0)
+    assert list(await store.leases.claim(OTHER_NODE, "n", TTL, 1)) == ["anna"]
+    assert await shown() == (State.RECONNECTING, "NODE_STOPPED", 0), "claimed, and not even begun"
+    assert await store.leases.renew(OTHER_NODE, TTL)
+    new = await store.leases.begin_epoch("anna", OTHER_NODE, TTL)
+    assert await shown() == (State.RECONNECTING, "NODE_STOPPED", 0), "begun, and not started"
+    assert (await store.sessions.get("anna")).evidence.last_connected == pytest.approx(last, abs=timedelta(seconds=5))
+    await store.observe(new, ProcessStarted())
+    await store.observe(new, seen.Connected(JID, "", ""), Account(jid=JID))
+    assert await shown() == (State.CONNECTED, "", 1)
+    assert new.epoch == old.epoch + 1
+
+
+async def test_a_session_says_that_it_waits_until_its_next_epoch_begins(store: Store) -> None:
+    await paired(store, "anna", seconds_ago=1)
+    await claim_one(store, "anna", NODE)
+    assert (await store.sessions.get("anna")).turn_in is None
+    await store.leases.await_turn("anna", OTHER_NODE, 20.0)
+    assert (await store.sessions.get("anna")).turn_in is None, "only its owner can know"
+    await store.leases.await_turn("anna", NODE, 20.0)
+    assert (await store.sessions.get("anna")).turn_in == pytest.approx(20, abs=5)
+    await store.leases.begin_epoch("anna", NODE, TTL)
+    assert (await store.sessions.get("anna")).turn_in is None
+    await store.leases.await_turn("anna", NODE, 20.0)
+    await store.expire("anna")
+    assert (await store.sessions.get("anna")).turn_in is None, "whoever said it is not heard of any more"
+    assert list(await store.leases.claim(OTHER_NODE, "n", TTL, 1)) == ["anna"]
+    assert (await store.sessions.get("anna")).turn_in is None
+
+
+async def test_a_view_that_another_node_has_just_changed_is_an_outage_of_one_try(store: Store) -> None:
+    """In a transaction asyncpg cannot prepare the statement anew, and says so with an error of its own."""
+    await store.create()
+    await store.wish("anna", Activate())
+    other = Database(store.database._url, name="migrates")
+    await other.open()
+    async with other.transaction() as connection:
+        view = await connection._raw.fetchval("SELECT pg_get_viewdef('zap.session_now')")
+        wider = f"SELECT n.*, 1 AS one FROM ({view[:-1]}) n"  # noqa: S608 - the view's own definition
+        await connection._raw.execute(f"CREATE OR REPLACE VIEW zap.session_now AS {wider}")
+    await other.close()
+    with pytest.raises(Unavailable) as outdated:
+        await store.wish("anna", Deactivate())
+    assert outdated.value.metadata == {"cause": "InvalidCachedStatementError"}
+    await store.wish("anna", Deactivate())
+    assert (await store.sessions.get("anna")).condition.desired is Desired.INACTIVE
+
+
+async def paired(store: Store, session_id: str, seconds_ago: float) -> None:
+    """A session that is wanted and nobody's, paired and active for the last time so long ago."""
+    await store.create(session_id)
+    await store.wish(session_id, Activate())
+    await store.execute(
+        "UPDATE zap.session SET state = 'CONNECTING', credentials = 'CONFIRMED', identity_key = $2,"
+        " paired_at = now() - make_interval(secs => $3), last_inbound_at = now() - make_interval(secs => $3)"
+        " WHERE session_id = $1",
+        session_id,
+        uuid.uuid4().bytes * 2,
+        float(seconds_ago),
+    )
+
+
+async def claim_one(store: Store, session_id: str, node: uuid.UUID) -> None:
+    await store.execute(
+        "INSERT INTO zap.lease AS l (session_id, incarnation, node, renewed_at, expires_at)"
+        " VALUES ($1, $2, 'node', now(), now() + interval '30 s') ON CONFLICT (session_id) DO UPDATE"
+        " SET incarnation = excluded.incarnation, renewed_at = now(), expires_at = excluded.expires_at",
+        session_id,
+        node,
+    )
 
 
 async def test_a_stale_epoch_writes_nothing(store: Store) -> None:

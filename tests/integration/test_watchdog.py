@@ -135,23 +135,112 @@ def test_a_handler_that_somebody_set_does_not_save_it(run: Run) -> None:
     assert process.returncode == -signal.SIGALRM
 
 
-def test_a_dump_that_nobody_reads_does_not_delay_the_end(run: Run) -> None:
-    process = run("""
-        reading, writing = os.pipe()
-        os.set_blocking(writing, False)
-        while True:
-            try:
-                os.write(writing, bytes(4096))
-            except BlockingIOError:
-                break
-        watchdog._dump_to = writing
-        watchdog.arm(after(0.6))
-        time.sleep(30)
-    """)
-    began = time.monotonic()
-    process.communicate(timeout=10)
+FULL_PIPE = """
+    reading, full = os.pipe()
+    os.set_blocking(full, False)
+    while True:
+        try:
+            os.write(full, bytes(4096))
+        except BlockingIOError:
+            break
+    os.set_blocking(full, {blocking})
+"""
+FULL_MEMORY = """
+    from service.pool import wire
+    full = wire.limited_file()
+    os.write(full, bytes(wire.STDERR_SIZE))
+    try:
+        os.write(full, b"x")
+    except OSError:
+        pass
+    else:
+        sys.exit("it can grow")
+"""
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [FULL_PIPE.format(blocking=True), FULL_PIPE.format(blocking=False), FULL_MEMORY],
+    ids=["a pipe that blocks", "a pipe that does not block", "the file in memory of the product"],
+)
+@pytest.mark.parametrize(
+    "busy", ["time.sleep(30)", "ctypes.PyDLL(None).sleep(30)", "os.write(full, bytes(10))\ntime.sleep(30)"]
+)
+def test_a_dump_that_finds_no_room_does_not_delay_the_end(run: Run, fill: str, busy: str) -> None:
+    process = run(f"""{textwrap.dedent(fill)}
+watchdog._dump_to = full
+watchdog.arm(after(0.6))
+print(time.monotonic(), flush=True)
+try:
+    {busy.partition(chr(10))[0]}
+except OSError:
+    pass
+{busy.partition(chr(10))[2]}
+""")
+    stdout, _ = process.communicate(timeout=20)
     assert process.returncode == -signal.SIGALRM
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - float(stdout) < 10
+
+
+def test_a_process_has_a_timer_before_it_has_a_watchdog(run: Run) -> None:
+    process = run("""
+        import service.whatsapp.watchdog as module
+        module._UNARMED_SECONDS = 0.3
+        module.limit_the_wait()
+        ctypes.PyDLL(None).sleep(60)
+    """)
+    process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGALRM
+
+
+def test_the_first_permit_takes_the_place_of_the_first_timer(run: Run) -> None:
+    process = run("""
+        import service.whatsapp.watchdog as module
+        module._UNARMED_SECONDS = 0.5
+        module.limit_the_wait()
+        watchdog.arm(after(20))
+        time.sleep(1)
+        print(round(signal.getitimer(signal.ITIMER_REAL)[0]))
+    """)
+    assert process.communicate(timeout=20)[0] == b"19\n"
+    assert process.returncode == 0
+
+
+ROUNDS = 20
+
+
+def test_none_of_many_that_were_stopped_past_their_deadlines_executes_anything_more(run: Run) -> None:
+    # Each counts in memory that all share; the deadline of each comes while it is stopped.
+    process = run(f"""
+        import mmap
+        counters = mmap.mmap(-1, 8 * {ROUNDS})
+        counted = memoryview(counters).cast("Q")
+
+        def count(number):
+            watchdog.arm(after(3))
+            while True:
+                counted[number] += 1
+                time.sleep(0.001)
+
+        children = []
+        for number in range({ROUNDS}):
+            children.append(os.fork())
+            if not children[-1]:
+                count(number)
+        while not all(counted):
+            time.sleep(0.01)
+        for child in children:
+            os.kill(child, signal.SIGSTOP)
+            os.waitpid(child, os.WUNTRACED)
+        before = list(counted)
+        time.sleep(3.2)
+        for child in children:
+            os.kill(child, signal.SIGCONT)
+        ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        print(set(ends), list(counted) == before)
+    """)
+    stdout, stderr = process.communicate(timeout=60)
+    assert stdout.decode() == "{-14} True\n", stderr.decode()
 
 
 def _available(process: "subprocess.Popen[bytes]") -> int:

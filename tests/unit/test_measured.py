@@ -12,7 +12,8 @@ from service.domain.disconnects import Cause
 from service.domain.errors import Unavailable
 from service.domain.events import Event, StateChanged
 from service.domain.lease import Lease
-from service.domain.observations import Disconnected, Ended, Observed
+from service.domain.observations import Connected, Disconnected, Ended, Observed
+from service.domain.pace import Lane
 from service.domain.session import State
 from service.ports import StartOrder
 from service.telemetry.measured import MeasuredLeases, MeasuredPool, MeasuredPublisher
@@ -22,9 +23,14 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 class FakeProcess:
-    """It disconnects, and dies."""
+    """It connects or does not, disconnects, and dies."""
+
+    def __init__(self, *, connects: bool) -> None:
+        self._connects = connects
 
     async def observations(self) -> AsyncIterator[Observed]:
+        if self._connects:
+            yield Observed(Connected("", "", ""), NOW)
         yield Observed(Disconnected(), NOW)
         yield Observed(Ended(Cause.PROCESS_DIED), NOW)
 
@@ -45,7 +51,9 @@ class FakeNode:
         return [Lease("a", 1, incarnation), Lease("b", 1, incarnation)]
 
     async def start(self, order: StartOrder) -> FakeProcess:
-        return FakeProcess()
+        if self.away:
+            raise Unavailable("away")
+        return FakeProcess(connects=bool(order.jid))
 
     def publish(self, events: Sequence[Event]) -> None:
         self.published += events
@@ -87,6 +95,34 @@ async def test_processes_are_counted_while_they_run_and_once_when_they_end(
     assert registry.get_sample_value("zap_session_processes") == pytest.approx(0)
     for cause in ("PROCESS_DIED", "KILLED"):
         assert registry.get_sample_value("zap_session_process_ends_total", {"cause": cause}) == pytest.approx(1)
+
+
+async def test_starts_are_counted_once_by_lane_and_what_came_of_them(
+    registry: CollectorRegistry, metrics: NodeMetrics
+) -> None:
+    node: Any = FakeNode()
+    pool = MeasuredPool(node, metrics)
+    for jid, lane in (("a jid", Lane.CLAIMED), ("a jid", Lane.FALLEN), ("", Lane.FALLEN)):
+        process = await pool.start(StartOrder("a", 1, jid, "", 0, lane=lane))
+        assert [seen async for seen in process.observations()]
+        await process.kill()
+    await (await pool.start(StartOrder("a", 1, "", "", 0, lane=Lane.PAIRING))).kill()
+    node.away = True
+    with pytest.raises(Unavailable):
+        await pool.start(StartOrder("a", 1, "", "", 0, lane=Lane.FAILING))
+    counted = {
+        (sample.labels["lane"], sample.labels["outcome"]): sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "zap_session_starts_total"
+    }
+    assert counted == {
+        ("CLAIMED", "CONNECTED"): 1,
+        ("FALLEN", "CONNECTED"): 1,
+        ("FALLEN", "PROCESS_DIED"): 1,
+        ("PAIRING", "KILLED"): 1,
+        ("FAILING", "NO_PROCESS"): 1,
+    }
 
 
 def test_events_are_counted_and_passed_on(registry: CollectorRegistry, metrics: NodeMetrics) -> None:

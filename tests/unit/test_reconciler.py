@@ -1,18 +1,25 @@
 """The reconciler with leases in memory: what it claims, how often, and what it waits for."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import cast
 from uuid import UUID, uuid4
 
 import pytest
 
 from service.bus.wakeups import WakeupHub
+from service.domain.errors import Unavailable
+from service.domain.pace import Lane
+from service.domain.restore import Survey
 from service.ownership import reconciler
 from service.ownership.reconciler import Reconciler, Runs
-from service.ports import LeaseStore
+from service.ports import LeaseStore, Turn
+from service.sessions.start_gate import StartGate
 
 NODE = uuid4()
+PATIENCE = 5.0
 
 
 class Leases:
@@ -21,19 +28,31 @@ class Leases:
     def __init__(self, *due: str) -> None:
         self.due = list(due)
         self.claims: list[str] = []
+        self.asked: list[int] = []
         self.gone_wrong: list[str] = []
         self.released_all = False
+        self.while_claiming: Callable[[], None] | None = None
+        self.fault: Exception | None = None
 
-    async def claim(self, incarnation: UUID, node: str, ttl: float, limit: int) -> Sequence[str]:
-        claimed, self.due = self.due[:limit], self.due[limit:]
+    async def claim(
+        self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool | None = None
+    ) -> Sequence[str]:
+        self.asked.append(limit)
+        if self.fault is not None:
+            raise self.fault
+        claimed = [session_id for session_id in self.due if session_id.startswith("pairing") is pairings][:limit]
+        self.due = [session_id for session_id in self.due if session_id not in claimed]
         self.claims += claimed
+        if self.while_claiming is not None:
+            self.while_claiming()
         return claimed
 
     async def unwanted(self, incarnation: UUID) -> Sequence[str]:
         return self.gone_wrong
 
-    async def next_due(self, incarnation: UUID) -> float | None:
-        return None
+    async def survey(self, incarnation: UUID) -> Survey:
+        pairings = sum(session_id.startswith("pairing") for session_id in self.due)
+        return Survey(wanted=len(self.due), due=len(self.due) - pairings, pairings=pairings)
 
     async def release_all(self, incarnation: UUID) -> None:
         self.released_all = True
@@ -67,12 +86,15 @@ class Holdings:
     def __init__(self, make: Callable[[str], Runner]) -> None:
         self._make = make
         self._runners: dict[str, Runner] = {}
+        self.turns: list[Turn] = []
 
     def __len__(self) -> int:
         return len(self._runners)
 
-    def add(self, session_id: str) -> Runs:
+    def add(self, session_id: str, turn: Turn) -> Runs:
         assert session_id not in self._runners, "two runners are two owners"
+        assert turn.use()
+        self.turns.append(turn)
         runner = self._runners[session_id] = self._make(session_id)
         return runner
 
@@ -86,62 +108,126 @@ class Holdings:
         return list(self._runners.values())
 
 
-def reconciling(leases: Leases, *, fails: bool = False, limit: int = 10) -> tuple[Reconciler, Holdings]:
+@dataclass
+class Node:
+    """A reconciler that runs, and what it runs on."""
+
+    leases: Leases
+    gate: StartGate
+    holdings: Holdings
+    hub: WakeupHub
+    reconciler: Reconciler
+
+    async def until(self, what: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not what():
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def reconciling(
+    leases: Leases, *, fails: bool = False, limit: int = 10, rate: float = 1000.0
+) -> AsyncIterator[Node]:
     holdings = Holdings(lambda session_id: Runner(session_id, leases, fails=fails))
+    gate, hub = StartGate(rate), WakeupHub()
     made = Reconciler(
-        cast(LeaseStore, leases),
-        holdings,
-        WakeupHub(),
-        incarnation=NODE,
-        node="node",
-        ttl=10.0,
-        limit=limit,
-        rate=1000.0,
+        cast(LeaseStore, leases), holdings, hub, gate, incarnation=NODE, node="node", ttl=10.0, limit=limit
     )
-    return made, holdings
+    running = asyncio.create_task(made.run())
+    try:
+        yield Node(leases, gate, holdings, hub, made)
+    finally:
+        running.cancel()
+        await asyncio.wait((running,))
+        async with asyncio.timeout(PATIENCE):
+            await made.drain(PATIENCE)
 
 
 async def test_no_more_are_claimed_than_there_is_room_for() -> None:
-    leases = Leases("a", "b", "c")
-    looking, holdings = reconciling(leases, limit=2)
-    await looking.look()
-    await asyncio.sleep(0)
-    assert (len(holdings), leases.claims) == (2, ["a", "b"])
-    await looking.drain(5)
+    leases = Leases("a", "b", "c", "d")
+    async with reconciling(leases, limit=2) as node:
+        await node.until(lambda: len(node.holdings) == 2)
+        for _ in range(5):
+            await node.reconciler.look()
+            await asyncio.sleep(0.01)
+        assert (len(node.holdings), leases.claims) == (2, ["a", "b"])
+        # The next one comes when one of these ends.
+        leases.gone_wrong = ["a"]
+        node.hub.reconcile()
+        await node.until(lambda: leases.claims[2:] == ["c"])
+        leases.due = []
+
+
+async def test_no_more_are_claimed_than_can_be_started_and_what_is_not_needed_is_given_back() -> None:
+    leases = Leases(*(f"s{number}" for number in range(8)))
+    async with reconciling(leases, rate=5.0) as node:
+        await node.until(lambda: len(leases.claims) == 5)
+        assert len(node.holdings) == 5, "a second's worth at once"
+        await node.until(lambda: len(leases.claims) == 8)
+        assert sum(leases.asked) <= 8 + len(leases.asked), "as many as there were turns for"
+        await node.until(lambda: all(not node.gate._pace.waiting(lane) for lane in Lane))
+        leases.due = []
+    assert not node.gate._pace._held
+
+
+async def test_a_pairing_does_not_wait_behind_the_restored() -> None:
+    leases = Leases(*(f"s{number}" for number in range(100)))
+    async with reconciling(leases, limit=1000, rate=5.0) as node:
+        await node.until(lambda: len(leases.claims) == 5)
+        leases.due.append("pairing-1")
+        node.hub.reconcile()
+        await node.until(lambda: "pairing-1" in leases.claims)
+        assert leases.claims.index("pairing-1") <= 5 + 3, "at most three others have their turns before it"
+        await node.until(lambda: Lane.PAIRING in [turn.lane for turn in node.holdings.turns])
+        leases.due = []
+
+
+async def test_what_becomes_due_while_others_are_claimed_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconciler, "POLL", 60.0)
+    leases = Leases("a")
+
+    def later() -> None:
+        leases.while_claiming = None
+        leases.due.append("b")
+
+    leases.while_claiming = later
+    async with reconciling(leases) as node:
+        await node.until(lambda: leases.claims == ["a", "b"])
+
+
+async def test_a_database_that_is_away_costs_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconciler, "POLL", 0.01)
+    leases = Leases("a")
+    leases.fault = Unavailable("away")
+    async with reconciling(leases, rate=0.02) as node:
+        await node.until(lambda: len(leases.asked) >= 3)
+        leases.fault = None
+        await node.until(lambda: leases.claims == ["a"])
 
 
 async def test_a_session_whose_runner_fails_does_not_use_up_the_pace_of_all() -> None:
     leases = Leases("bad")
-    looking, _ = reconciling(leases, fails=True)
-    for _ in range(20):
-        await looking.look()
-        await asyncio.sleep(0.01)
-    assert len(leases.claims) == 2, "once, and once more to wait behind the first"
-    async with asyncio.timeout(2):
-        await looking.drain(30)
+    async with reconciling(leases, fails=True) as node:
+        for _ in range(20):
+            node.hub.reconcile()
+            await asyncio.sleep(0.03)
+        assert len(leases.claims) == 2, "once, and once more to wait behind the first"
 
 
 async def test_a_session_whose_runner_failed_is_taken_up_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconciler, "FAULT_PAUSE", 0.01)
     leases = Leases("bad")
-    looking, _ = reconciling(leases, fails=True)
-    async with asyncio.timeout(5):
-        while len(leases.claims) < 4:
-            await looking.look()
-            await asyncio.sleep(0.01)
-    await looking.drain(5)
+    async with reconciling(leases, fails=True) as node:
+        await node.until(lambda: len(leases.claims) >= 4)
 
 
 async def test_what_is_unwanted_is_told_and_a_drain_waits_for_all_and_releases_the_rest() -> None:
     leases = Leases("a", "b")
-    looking, holdings = reconciling(leases)
-    await looking.look()
-    await asyncio.sleep(0)
-    leases.gone_wrong = ["a", "never-heard-of"]
-    leases.due = []
-    await looking.look()
-    await asyncio.sleep(0.01)
-    assert holdings.get("a") is None
-    await looking.drain(5)
-    assert len(holdings) == 0
+    async with reconciling(leases) as node:
+        await node.until(lambda: len(node.holdings) == 2)
+        leases.gone_wrong = ["a", "never-heard-of"]
+        node.hub.reconcile()
+        await node.until(lambda: leases.claims[2:] == ["a"])
+        leases.gone_wrong = []
+    assert len(node.holdings) == 0
     assert leases.released_all

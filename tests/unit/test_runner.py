@@ -2,24 +2,29 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import create_autospec
 from uuid import UUID, uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.domain import observations as seen
+from service.domain import pace
 from service.domain.disconnects import Cause
 from service.domain.errors import LeaseLost, Unavailable
 from service.domain.lease import Lease, LeaseTimes
+from service.domain.pace import Lane
 from service.domain.records import Account
 from service.domain.session import Condition, Credentials, Desired, State, Transition
-from service.ports import Decide, EventLog, MessageStore, Publisher, Resume, StartOrder
+from service.ports import Decide, EventLog, MessageStore, Publisher, Resume, StartOrder, Turn
 from service.sessions.runner import Runner, RunnerPorts
+from service.sessions.start_gate import StartGate
 
 NODE = uuid4()
 TIMES = LeaseTimes(10.0)
@@ -83,7 +88,11 @@ class World:
     account_fault: Exception | None = None
     sweep_fault: Exception | None = None
     while_starting: Callable[[], None] | None = None
+    while_preparing: Callable[[], Awaitable[None]] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    active_at: float = 0.0
+    told: list[float] = field(default_factory=list)
+    orders: list[StartOrder] = field(default_factory=list)
 
     async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
         if self.begin_fault is not None:
@@ -91,12 +100,18 @@ class World:
         self.epoch += 1
         return Lease(session_id, self.epoch, incarnation)
 
+    async def await_turn(self, session_id: str, incarnation: UUID, seconds: float) -> None:
+        self.told.append(seconds)
+        self.changed.set()
+
     async def release(self, session_id: str, incarnation: UUID) -> None:
         self.released.append(session_id)
 
     async def prepare(self, lease: Lease) -> Resume:
         if self.prepare_fault is not None:
             raise self.prepare_fault
+        if self.while_preparing is not None:
+            await self.while_preparing()
         return self.resume
 
     async def sweep(self, lease: Lease) -> None:
@@ -112,7 +127,7 @@ class World:
         transition = decide(self.condition, datetime.now(UTC))
         self.condition = transition.condition
         self.changed.set()
-        return None, transition, ()
+        return SimpleNamespace(active_at=self.active_at), transition, ()
 
     async def show_code(self, lease: Lease, code: Any, identity: bytes) -> Sequence[Any]:
         return ()
@@ -122,6 +137,7 @@ class World:
             self.while_starting()
         if self.start_fault is not None:
             raise self.start_fault
+        self.orders.append(order)
         process = Process()
         process.permitted_until = order.permitted_until
         self.processes.append(process)
@@ -137,15 +153,28 @@ class World:
                         await self.changed.wait()
 
 
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """For people, structlog draws a fault with everything in reach of it: seconds on a busy machine."""
+    with capture_logs():
+        yield
+
+
 @pytest.fixture
 def world() -> World:
     return World()
 
 
 @pytest.fixture
-def runner(world: World) -> Runner:
+async def gate() -> StartGate:
+    """Turns for everybody; tests that need a queue make it empty."""
+    return StartGate(rate=4.0, chance=lambda: 0.0)
+
+
+@pytest.fixture
+def ports(world: World, gate: StartGate) -> RunnerPorts:
     anything: Any = world
-    ports = RunnerPorts(
+    return RunnerPorts(
         owned=anything,
         leases=anything,
         events=create_autospec(EventLog),
@@ -153,7 +182,12 @@ def runner(world: World) -> Runner:
         pool=anything,
         publisher=create_autospec(Publisher),
         times=TIMES,
+        gate=gate,
     )
+
+
+@pytest.fixture
+def runner(ports: RunnerPorts) -> Runner:
     return Runner("anna", NODE, ports)
 
 
@@ -287,3 +321,170 @@ async def test_a_permit_reaches_the_process_and_calls_end_with_it(world: World, 
     runner.lose()
     assert runner.connection is None
     await finish(running)
+
+
+# --- its turn ---------------------------------------------------------------------------------------------------
+
+
+async def the_only_turn(gate: StartGate) -> Turn:
+    """Nobody else starts before it is given back, nor for a long time if it is used."""
+    (turn,) = await gate.turns(Lane.FALLEN, 1)
+    return turn
+
+
+@pytest.fixture
+async def slow_gate() -> StartGate:
+    return StartGate(rate=0.02, chance=lambda: 0.0)
+
+
+@pytest.fixture
+def slow_ports(ports: RunnerPorts, slow_gate: StartGate) -> RunnerPorts:
+    return replace(ports, gate=slow_gate)
+
+
+def assert_nothing_is_left_at(gate: StartGate) -> None:
+    """The next who comes has the turn at once, and nobody else waits."""
+    assert [gate._pace.waiting(lane) for lane in Lane] == [0, 0, 0, 0]
+    ticket = gate.join(Lane.FAILING)
+    assert ticket.is_granted
+    with ticket:
+        pass
+
+
+async def test_a_claim_that_has_a_turn_does_not_pay_twice_and_a_restart_pays(
+    world: World, slow_ports: RunnerPorts, slow_gate: StartGate
+) -> None:
+    (turn,) = await slow_gate.turns(Lane.CLAIMED, 1)
+    runner = Runner("anna", NODE, slow_ports, turn)
+    running = asyncio.create_task(runner.run())
+    await world.until(lambda: len(world.processes) == 1)
+    assert world.orders[0].lane is Lane.CLAIMED
+    world.processes[0].reports.put_nowait(seen.Ended(Cause.PROCESS_DIED))
+    await world.until(lambda: runner.is_waiting and bool(world.told))
+    assert world.told[0] == pytest.approx(50, abs=1)
+    assert len(world.processes) == 1
+    assert world.epoch == 1, "it waits before it begins anything"
+    running.cancel()
+    await asyncio.wait((running,), timeout=PATIENCE)
+    assert not runner.is_waiting
+    assert [slow_gate._pace.waiting(lane) for lane in Lane] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("ask", [Runner.step_down, Runner.lose, Runner.unwanted])
+async def test_what_is_not_to_be_started_any_more_leaves_the_queue_at_once(
+    world: World, slow_ports: RunnerPorts, slow_gate: StartGate, ask: Callable[[Runner], None]
+) -> None:
+    turn = await the_only_turn(slow_gate)
+    runner = Runner("anna", NODE, slow_ports)
+    running = asyncio.create_task(runner.run())
+    await world.until(lambda: runner.is_waiting)
+    world.resume = Resume(wanted=False)
+    ask(runner)
+    await finish(running)
+    assert world.processes == []
+    assert world.released == ([] if ask is Runner.lose else ["anna"])
+    turn.give_back()
+    assert_nothing_is_left_at(slow_gate)
+
+
+@pytest.mark.parametrize("ask", [Runner.step_down, Runner.lose])
+async def test_a_turn_that_comes_in_the_moment_of_the_end_is_given_back(
+    world: World, slow_ports: RunnerPorts, slow_gate: StartGate, ask: Callable[[Runner], None]
+) -> None:
+    turn = await the_only_turn(slow_gate)
+    runner = Runner("anna", NODE, slow_ports)
+    running = asyncio.create_task(runner.run())
+    await world.until(lambda: runner.is_waiting)
+    turn.give_back()
+    ask(runner)
+    await finish(running)
+    assert world.processes == []
+    assert_nothing_is_left_at(slow_gate)
+
+
+async def test_one_that_is_restarted_while_it_waits_is_started_once_and_in_its_turn(
+    world: World, slow_ports: RunnerPorts, slow_gate: StartGate
+) -> None:
+    turn = await the_only_turn(slow_gate)
+    runner = Runner("anna", NODE, slow_ports)
+    running = asyncio.create_task(runner.run())
+    await world.until(lambda: runner.is_waiting)
+    runner.restart()
+    # It has looked whether it is still wanted.
+    await world.until(lambda: runner.is_waiting and world.epoch == 1)
+    assert world.processes == []
+    turn.give_back()
+    await world.until(lambda: len(world.processes) == 1)
+    running.cancel()
+    await asyncio.wait((running,), timeout=PATIENCE)
+    assert len(world.processes) == 1
+
+
+async def test_one_that_nobody_wants_while_all_turns_are_taken_does_not_wait_for_one(
+    world: World, slow_ports: RunnerPorts, slow_gate: StartGate
+) -> None:
+    runner = Runner("anna", NODE, slow_ports, await the_only_turn(slow_gate))
+    running = asyncio.create_task(runner.run())
+    await world.until(lambda: len(world.processes) == 1)
+    runner.unwanted()
+    world.resume = Resume(wanted=False)
+    world.processes[0].reports.put_nowait(seen.Ended(Cause.STOPPED))
+    await finish(running)
+    assert world.released == ["anna"]
+
+
+async def test_a_turn_that_no_process_came_of_is_somebody_elses(
+    world: World, slow_ports: RunnerPorts, slow_gate: StartGate
+) -> None:
+    world.resume = Resume(wanted=True, missing=True)
+    runner = Runner("anna", NODE, slow_ports, await the_only_turn(slow_gate))
+    await finish(asyncio.create_task(runner.run()))
+    assert world.condition.state is State.LOGGED_OUT
+    assert_nothing_is_left_at(slow_gate)
+
+
+async def test_a_turn_that_was_held_for_too_long_is_waited_for_again(
+    world: World, ports: RunnerPorts, gate: StartGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (turn,) = await gate.turns(Lane.CLAIMED, 1)
+
+    async def hang() -> None:
+        """The database did not answer for longer than a turn may be held; all other turns are taken meanwhile."""
+        with monkeypatch.context() as patched:
+            patched.setattr(pace, "HOLD", 0.0)
+            assert not gate._pace.use(0, time.monotonic())
+        for other in await gate.turns(Lane.CLAIMED, 10):
+            other.use()
+
+    world.while_preparing = hang
+    running = asyncio.create_task(Runner("anna", NODE, ports, turn).run())
+    await world.until(lambda: len(world.processes) == 1)
+    assert world.orders[0].lane is Lane.FALLEN, "on another turn than the claim's"
+    assert world.epoch == 1, "and without beginning anew"
+    running.cancel()
+    await asyncio.wait((running,), timeout=PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("condition", "failures", "lane"),
+    [
+        (Condition(Desired.ACTIVE, State.PAIRING), 1, Lane.PAIRING),
+        (Condition(Desired.ACTIVE, State.CONNECTING, credentials=Credentials.CONFIRMED), 1, Lane.FALLEN),
+        (Condition(Desired.ACTIVE, State.CONNECTING, credentials=Credentials.CONFIRMED), 2, Lane.FAILING),
+        (Condition(Desired.ACTIVE, State.PAIRING), 2, Lane.FAILING),
+    ],
+)
+async def test_who_fails_again_waits_apart_from_who_has_fallen_once(
+    world: World, ports: RunnerPorts, monkeypatch: pytest.MonkeyPatch, condition: Condition, failures: int, lane: Lane
+) -> None:
+    monkeypatch.setattr("service.sessions.runner.backoff", lambda *_: 0.0)
+    world.condition = condition
+    world.resume = Resume(wanted=True, jid=JID if condition.credentials is Credentials.CONFIRMED else "")
+    running = asyncio.create_task(Runner("anna", NODE, ports).run())
+    for number in range(1, failures + 1):
+        await world.until(lambda number=number: len(world.processes) == number)  # type: ignore[misc]
+        world.processes[-1].reports.put_nowait(seen.Ended(Cause.PROCESS_DIED))
+    await world.until(lambda: len(world.orders) == failures + 1)
+    assert world.orders[-1].lane is lane
+    running.cancel()
+    await asyncio.wait((running,), timeout=PATIENCE)

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from service.domain.errors import Unavailable
+from service.domain.errors import NotFound, Unavailable
 from service.domain.lease import Lease
 from service.domain.records import MessageState, OutboundMessage, Outcome
 from service.ports import SendReply
@@ -34,6 +34,7 @@ class World:
         self.answers_to_lose = 0
         self.receipt_while_settling: MessageState | None = None
         self.process_fault: Exception | None = None
+        self.is_deleted_while_sending = False
 
     def get(self, session_id: str) -> "World":
         return self
@@ -60,6 +61,8 @@ class World:
         return SendReply(f"WA{len(self.sent)}", NOW)
 
     async def settle(self, session_id: str, request_id: str, outcome: Outcome) -> OutboundMessage:
+        if self.is_deleted_while_sending:
+            raise NotFound("deleted, with all its messages")
         if self.receipt_while_settling is not None:
             self.early_receipts.remember([outcome.message_id], self.receipt_while_settling)
         message = replace(self.kept[request_id], state=outcome.state, message_id=outcome.message_id)
@@ -112,6 +115,13 @@ async def test_what_a_fault_of_ours_may_have_sent_is_not_sent_again(world: World
     world.process_fault = None
     assert (await send(sending)).state is MessageState.ACCEPTED
     assert world.sent == ["hello"]
+
+
+async def test_of_a_session_that_is_deleted_meanwhile_nothing_is_remembered(world: World, sending: Sending) -> None:
+    world.is_deleted_while_sending = True
+    with pytest.raises(NotFound):
+        await send(sending)
+    assert not sending._doubtful
 
 
 async def test_two_callers_at_once_send_once(world: World, sending: Sending) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from service.domain import observations as seen
-from service.domain.disconnects import Cause, policy_for
+from service.domain.disconnects import Cause, every_policy
 from service.domain.pairing import PairingOutcome
 from service.domain.reasons import all_reasons
 from service.domain.session import (
@@ -23,6 +23,7 @@ from service.domain.session import (
     ProcessStarted,
     Restart,
     State,
+    Transition,
     reduce,
 )
 
@@ -104,17 +105,22 @@ def test_transitions(before: Condition, cause: Input, state: State, desired: Des
         (Cause.PROCESS_DIED, State.RECONNECTING, None),
         (Cause.PROCESS_STALLED, State.RECONNECTING, None),
         (Cause.CLIENT_ERROR, State.RECONNECTING, None),
+        (Cause.DATABASE_LOST, State.RECONNECTING, None),
         (Cause.UNREACHABLE, State.RECONNECTING, None),
+        (Cause.PROXY_REFUSED, State.RECONNECTING, None),
+        (Cause.TLS_REFUSED, State.RECONNECTING, None),
+        (Cause.CONNECT_STALLED, State.RECONNECTING, None),
         (Cause.WHATSAPP_ERROR, State.RECONNECTING, None),
         (Cause.STREAM_REPLACED, State.RECONNECTING, PairingOutcome.REJECTED),
         (Cause.TEMPORARILY_BANNED, State.SUSPENDED, PairingOutcome.REJECTED),
         (Cause.CLIENT_OUTDATED, State.FAILED, PairingOutcome.REJECTED),
-        (Cause.CONNECTION_REFUSED, State.FAILED, PairingOutcome.REJECTED),
+        (Cause.CONNECTION_REFUSED, State.RECONNECTING, PairingOutcome.REJECTED),
         (Cause.LOGGED_OUT_ON_PHONE, State.LOGGED_OUT, PairingOutcome.REJECTED),
         (Cause.LOGGED_OUT_BY_WHATSAPP, State.LOGGED_OUT, PairingOutcome.REJECTED),
+        (Cause.ACCOUNT_LOCKED, State.LOGGED_OUT, PairingOutcome.REJECTED),
         (Cause.ACCOUNT_BANNED, State.LOGGED_OUT, PairingOutcome.REJECTED),
         (Cause.DEVICE_MISSING, State.LOGGED_OUT, PairingOutcome.REJECTED),
-        (Cause.PAIRING_REFUSED, State.LOGGED_OUT, PairingOutcome.REJECTED),
+        (Cause.PAIRING_REFUSED, State.FAILED, PairingOutcome.REJECTED),
         (Cause.CODES_USED_UP, State.FAILED, PairingOutcome.TIMED_OUT),
         (Cause.SCAN_REJECTED, State.FAILED, PairingOutcome.REJECTED),
         (Cause.PASSKEY_REQUIRED, State.FAILED, PairingOutcome.PASSKEY_REQUIRED),
@@ -139,7 +145,32 @@ def test_what_each_end_means(cause: Cause, state: State, outcome: PairingOutcome
 
 def test_the_table_of_causes_is_complete_and_its_reasons_are_known() -> None:
     known = {reason.code for reason in all_reasons()}
-    assert {policy_for(cause).reason for cause in Cause} <= known
+    assert every_policy().keys() == set(Cause)
+    assert {policy.reason for policy in every_policy().values()} <= known
+
+
+def test_credentials_are_erased_only_by_what_makes_them_worthless() -> None:
+    erased = {cause for cause in Cause if reduce(CONNECTED, seen.Ended(cause), NOW, WAIT).erases}
+    assert erased == {
+        Cause.LOGGED_OUT_ON_PHONE,
+        Cause.LOGGED_OUT_BY_WHATSAPP,
+        Cause.ACCOUNT_LOCKED,
+        Cause.ACCOUNT_BANNED,
+        Cause.DEVICE_MISSING,
+    }
+
+
+@pytest.mark.parametrize(("before", "state"), [(CONNECTED, State.RECONNECTING), (CONNECTING, State.CONNECTING)])
+def test_a_refusal_that_nobody_knows_is_tried_again_each_hour_and_owned_by_nobody_meanwhile(
+    before: Condition, state: State
+) -> None:
+    refused = reduce(before, seen.Ended(Cause.CONNECTION_REFUSED), NOW, WAIT)
+    assert refused.directive is Directive.RELEASE
+    assert refused.condition.state is state
+    assert refused.condition.next_attempt == NOW + timedelta(hours=1)
+    assert refused.condition.desired is Desired.ACTIVE
+    hurried = reduce(refused.condition, Restart(), NOW).condition
+    assert hurried.next_attempt is None, "a human who knows better need not wait"
 
 
 def test_a_first_login_and_no_other_ends_the_pairing() -> None:
@@ -170,6 +201,16 @@ def test_a_session_that_was_replaced_tries_once_more_and_then_fails() -> None:
     assert (twice.directive, twice.condition.state) == (Directive.RELEASE, State.FAILED)
     much_later = reduce(again, seen.Ended(Cause.STREAM_REPLACED), NOW + timedelta(hours=1), WAIT)
     assert much_later.directive is Directive.REPLACE
+
+
+def test_being_replaced_once_and_written_twice_is_once() -> None:
+    """The first commit may not have been heard of; whoever wrote it writes again."""
+    once = reduce(CONNECTED, seen.Ended(Cause.STREAM_REPLACED), NOW, WAIT)
+    repeated = reduce(once.condition, seen.Ended(Cause.STREAM_REPLACED), NOW + timedelta(seconds=1), WAIT)
+    assert repeated == Transition(once.condition, Directive.REPLACE)
+    started = reduce(once.condition, ProcessStarted(), NOW + WAIT).condition
+    twice = reduce(started, seen.Ended(Cause.STREAM_REPLACED), NOW + WAIT, WAIT)
+    assert twice.condition.state is State.FAILED
 
 
 def test_a_ban_lasts_as_long_as_whatsapp_says_and_a_day_if_it_does_not() -> None:

@@ -11,9 +11,10 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
+from service.domain.masking import masked
 from service.telemetry.http import CannotServePages, Pages
 from service.telemetry.logging import configure_logging
-from service.telemetry.redaction import loggable, masked
+from service.telemetry.redaction import loggable
 from tests.fakes.core import code
 from zap.v1 import message_pb2, session_pb2
 

@@ -5,19 +5,39 @@ import time
 
 import pytest
 
-from service.bus.wakeups import WakeupHub
+from service.bus.wakeups import Listener, WakeupHub
 
 
 async def test_a_hint_that_came_before_the_wait_ends_it_at_once() -> None:
     hub = WakeupHub()
-    with hub.listen("anna") as anna, hub.listen("berta") as berta, hub.listen_all() as every:
+    with hub.listen("anna") as anna:
         hub.wake("anna")
         started = time.monotonic()
         await anna.wait(5)
-        await every.wait(5)
         assert time.monotonic() - started < 1
-        await berta.wait(0.05)
     assert len(hub) == 0
+
+
+async def test_a_hint_about_a_session_is_for_those_who_wait_for_it_and_work_for_those_who_do_it() -> None:
+    hub = WakeupHub()
+    heard: list[str] = []
+
+    async def hear(name: str, hints: Listener) -> None:
+        await hints.wait(60)
+        heard.append(name)
+
+    with hub.listen("anna") as anna, hub.listen("berta") as berta, hub.listen_to_work() as work:
+        hearing = [asyncio.create_task(hear(*each)) for each in (("anna", anna), ("berta", berta), ("work", work))]
+        await asyncio.sleep(0)
+        hub.wake("anna")
+        await asyncio.sleep(0.02)
+        assert heard == ["anna"]
+        hub.reconcile()
+        await asyncio.sleep(0.02)
+        assert heard == ["anna", "work"]
+        for task in hearing:
+            task.cancel()
+        await asyncio.wait(hearing)
 
 
 async def test_a_cancellation_in_the_moment_of_a_hint_is_not_lost() -> None:

@@ -3,8 +3,17 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from service.pool.last_words import describe_exit, last_words
+from service.pool.last_words import describe_exit, describe_state, excerpt, last_words
 from service.pool.zygote import environment_for
+
+STACKS = """Timeout (0:00:01)!
+Thread 0x7f (most recent call first):
+  File "service/whatsapp/session.py", line 1 in _obey
+  ...
+
+Current thread 0x7e (most recent call first):
+  File "service/pool/wire.py", line 1 in receive
+"""
 
 
 @pytest.fixture
@@ -32,14 +41,36 @@ def stderr() -> Iterator[Callable[[str], int]]:
             "fatal error: concurrent map writes",
         ),
         ("noise\npanic: runtime error: index out of range\n\ngoroutine", "panic: runtime error: index out of range"),
+        (
+            "fatal error: unlock of unlocked mutex\n\ngoroutine 1\nFatal Python error: Aborted\n\nThread 0x1\n",
+            "fatal error: unlock of unlocked mutex",
+        ),
+        (
+            "Exception in thread call-7:\nValueError: long ago\nTimeout (0:00:01)!\nFatal Python error: Aborted\n",
+            "Fatal Python error: Aborted",
+        ),
+        ("ValueError: long ago\nTraceback\nMemoryError\n", "MemoryError"),
         ("[signal SIGSEGV: segmentation violation code=0x1]\n", "[signal SIGSEGV: segmentation violation code=0x1]"),
         ("Traceback\n  File\nLoaderError: no place\n", "LoaderError: no place"),
         ("one\ntwo\n", "one | two"),
+        (f"one\n{STACKS}two\n", "one | two"),
         ("call of 491700000001\n", "call of …"),
     ],
 )
 def test_the_telling_line_is_found(stderr: Callable[[str], int], text: str, words: str) -> None:
     assert last_words(stderr(text)) == words
+
+
+def test_an_excerpt_begins_where_it_is_told_and_is_limited(stderr: Callable[[str], int]) -> None:
+    text = "noise\n" * 500 + "panic: nil map\n" + "goroutine\n" * 500
+    assert excerpt(stderr(text)).startswith("panic: nil map\ngoroutine\n")
+    assert excerpt(stderr("x" * 9_000 + "\nend")).endswith("x\nend")
+    assert len(excerpt(stderr("x" * 9_990))) == 8_000
+
+
+def test_the_state_of_a_process_is_told_in_words() -> None:
+    assert describe_state(os.getpid()) == "running"
+    assert describe_state(2**22 + 1) == "gone"
 
 
 @pytest.mark.parametrize(

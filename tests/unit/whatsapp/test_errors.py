@@ -3,17 +3,37 @@ import pytest
 from service.domain.disconnects import Cause
 from service.whatsapp.errors import cause_of, is_certain
 
+DIALLING = "failed to dial whatsapp web websocket: failed to WebSocket dial: "
+SENDING = f'{DIALLING}failed to send handshake request: Get "https://web.whatsapp.com/ws/chat": '
+
 
 @pytest.mark.parametrize(
     ("words", "cause"),
     [
-        ("failed to dial whatsapp web websocket: dial tcp: lookup web.whatsapp.com: no such host", Cause.UNREACHABLE),
-        ("dial tcp 127.0.0.1:443: connect: connection refused", Cause.UNREACHABLE),
-        ("proxyconnect tcp: dial tcp 10.0.0.1:3128: i/o timeout", Cause.UNREACHABLE),
-        ("failed to dial: tls: failed to verify certificate: x509: unknown authority", Cause.UNREACHABLE),
-        ("socks connect tcp 127.0.0.1:1080: unknown error general SOCKS server failure", Cause.UNREACHABLE),
-        ("failed to WebSocket dial: expected handshake response status code 101 but got 502", Cause.UNREACHABLE),
-        ("noise handshake failed: failed to verify server cert", Cause.UNREACHABLE),
+        (f"{SENDING}dial tcp: lookup web.whatsapp.com on 10.0.0.1:53: no such host", Cause.UNREACHABLE),
+        (f"{SENDING}dial tcp 127.0.0.1:443: connect: connection refused", Cause.UNREACHABLE),
+        (f"{SENDING}dial tcp 10.0.0.1:443: i/o timeout", Cause.UNREACHABLE),
+        (f"{SENDING}read tcp 127.0.0.1:1->127.0.0.1:2: read: connection reset by peer", Cause.UNREACHABLE),
+        (f"{SENDING}EOF", Cause.UNREACHABLE),
+        (f"{SENDING}unexpected EOF", Cause.UNREACHABLE),
+        ("noise handshake failed: failed to send handshake message: write: broken pipe", Cause.UNREACHABLE),
+        (f"{SENDING}proxyconnect tcp: dial tcp 10.0.0.1:3128: i/o timeout", Cause.PROXY_REFUSED),
+        (f"{SENDING}proxyconnect tcp: dial tcp: lookup proxy.example: no such host", Cause.PROXY_REFUSED),
+        (f"{SENDING}proxyconnect tcp: tls: failed to verify certificate: x509: unknown", Cause.PROXY_REFUSED),
+        (f"{SENDING}Proxy Authentication Required", Cause.PROXY_REFUSED),
+        (f"{SENDING}Forbidden", Cause.PROXY_REFUSED),
+        (f"{SENDING}Bad Gateway", Cause.PROXY_REFUSED),
+        (f"{SENDING}socks connect tcp 127.0.0.1:1080->web.whatsapp.com:443: unknown error", Cause.PROXY_REFUSED),
+        ('unsupported proxy scheme "ftp"', Cause.PROXY_REFUSED),
+        (f"{SENDING}tls: failed to verify certificate: x509: certificate has expired", Cause.TLS_REFUSED),
+        (f"{SENDING}tls: first record does not look like a TLS handshake", Cause.TLS_REFUSED),
+        (f"{SENDING}remote error: tls: handshake failure", Cause.TLS_REFUSED),
+        (f"{SENDING}http: server gave HTTP response to HTTPS client", Cause.TLS_REFUSED),
+        ("noise handshake failed: failed to verify server cert: failed to verify", Cause.TLS_REFUSED),
+        ("noise handshake failed: timed out waiting for handshake response", Cause.CONNECT_STALLED),
+        (f"{SENDING}net/http: TLS handshake timeout", Cause.CONNECT_STALLED),
+        (f"{SENDING}context deadline exceeded", Cause.CONNECT_STALLED),
+        (f"{DIALLING}expected handshake response status code 101 but got 502", Cause.WHATSAPP_ERROR),
         ("proto: required field neonize.ConnectFailure.Reason not set", Cause.CLIENT_ERROR),
         ("proto: (line 1:2): required field neonize.Receipt.Type not set", Cause.CLIENT_ERROR),
         ('pq: password authentication failed for user "zap"', Cause.CLIENT_ERROR),

@@ -1,6 +1,6 @@
 import threading
-import time
 
+from service.whatsapp.patience import Patience, Verdict
 from service.whatsapp.pulse import Pulse
 from zap.worker.v1 import frames_pb2
 
@@ -23,6 +23,10 @@ class Heard:
             assert self._more.wait_for(lambda: len(self.frames) >= count, 10)
 
 
+def ignore(_: Verdict) -> None:
+    pass
+
+
 def test_progress_is_told_while_the_library_does_not_answer() -> None:
     heard, asked, never = Heard(), threading.Event(), threading.Event()
 
@@ -30,35 +34,40 @@ def test_progress_is_told_while_the_library_does_not_answer() -> None:
         asked.set()
         return never.wait()
 
-    pulse = Pulse(heard.offer, hang, lambda: None)
+    pulse = Pulse(heard.offer, hang, lambda: None, Patience(), ignore)
     pulse.start()
-    pulse.trust()
+    pulse.ask()
     assert asked.wait(10)
     heard.wait_for(len(heard.frames) + 2)
     never.set()
 
 
-def test_an_answer_counts_for_a_while() -> None:
-    now = [100.0]
-    pulse = Pulse(lambda _: True, lambda: False, lambda: None, lambda: now[0])
-    states = [pulse.is_up]
-    pulse.trust()
-    states.append(pulse.is_up)
-    now[0] += 4
-    states.append(pulse.is_up)
-    assert states == [False, True, False]
-
-
-def test_a_doubt_stays_whatever_the_library_answers_until_it_is_trusted_again() -> None:
-    looked = threading.Event()
-    heard = Heard()
-    pulse = Pulse(heard.offer, lambda: True, looked.set, time.monotonic)
-    pulse.trust()
-    pulse.doubt()
-    assert looked.wait(10)
+def test_progress_says_what_the_events_and_the_answers_say() -> None:
+    heard, looked, patience = Heard(), threading.Event(), Patience()
+    pulse = Pulse(heard.offer, lambda: True, looked.set, patience, ignore)
+    patience.connected()
+    pulse.ask()
     pulse.start()
     heard.wait_for(1)
-    assert not heard.frames[-1].progress.connected
-    pulse.trust()
-    heard.wait_for(2)
     assert heard.frames[-1].progress.connected
+    assert looked.wait(10)
+    patience.disconnected()
+    heard.wait_for(len(heard.frames) + 2)
+    assert not heard.frames[-1].progress.connected
+
+
+def test_what_follows_is_acted_upon() -> None:
+    verdicts: list[Verdict] = []
+    acted = threading.Event()
+
+    def act(verdict: Verdict) -> None:
+        verdicts.append(verdict)
+        acted.set()
+
+    patience = Patience()
+    patience.connected()
+    pulse = Pulse(lambda _: True, lambda: False, lambda: None, patience, act)
+    pulse.start()
+    pulse.ask()
+    assert acted.wait(20)
+    assert verdicts == [Verdict.LOST]

@@ -1,12 +1,12 @@
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from service.domain.disconnects import Cause
 from service.pool import wire
-from service.whatsapp.ending import SAID_WHY, Ending
+from service.whatsapp.ending import NODE_GONE, SAID_WHY, Ending
 from service.whatsapp.lines import LogLines
 from service.whatsapp.reports import Reports
 from service.whatsapp.unconfirmed import Unconfirmed
@@ -48,6 +48,7 @@ def read(connection: socket.socket) -> frames_pb2.Frame:
 
 
 Pair = tuple[socket.socket, socket.socket]
+INTERRUPTED = frames_pb2.Ended(cause=Cause.PAIRING_INTERRUPTED.name)
 
 
 def test_only_what_must_not_be_lost_is_numbered_and_kept(pair: Pair) -> None:
@@ -112,6 +113,34 @@ def test_too_much_unconfirmed_makes_messages_wait_but_not_progress(pair: Pair) -
     writer.join()
 
 
+def test_whoever_waits_for_room_in_the_socket_goes_on_when_the_node_is_given_up(pair: Pair) -> None:
+    unconfirmed = Unconfirmed()
+    reports = Reports(pair[1], unconfirmed)
+    writer = sending(reports, 50, bytes(100_000))
+    while reports.offer(progress()):
+        pass
+    assert writer.is_alive()
+    reports.close()
+    writer.join(5)
+    assert not writer.is_alive()
+    assert [kept.number for kept in unconfirmed.all()] == list(range(1, 51))
+
+
+@pytest.mark.parametrize("settle", [lambda u: u.confirm(2), lambda u: u.unbound()])
+def test_what_is_unconfirmed_is_waited_for_until_it_is_or_nobody_will(settle: Callable[[Unconfirmed], None]) -> None:
+    unconfirmed = Unconfirmed()
+    unconfirmed.add(1, b"")
+    unconfirmed.add(2, b"")
+    waiting = threading.Thread(target=unconfirmed.wait_until_settled, args=(60.0,), daemon=True)
+    waiting.start()
+    unconfirmed.confirm(1)
+    waiting.join(0.1)
+    assert waiting.is_alive()
+    settle(unconfirmed)
+    waiting.join(5)
+    assert not waiting.is_alive()
+
+
 def test_many_bytes_count_as_too_much() -> None:
     unconfirmed = Unconfirmed(most_bytes=10)
     unconfirmed.add(1, bytes(10))
@@ -131,14 +160,64 @@ def test_the_first_cause_ends_the_process_and_nothing_follows_it(pair: Pair) -> 
     ending.end(Cause.STOPPED)
     assert left == [SAID_WHY]
     ended = read(pair[0]).ended
-    assert (ended.cause, ended.detail) == ("UNREACHABLE", "postgres://[credentials]@host refused")
+    assert (ended.cause, ended.detail) == ("UNREACHABLE", "postgres://<secret>@host refused")
     assert not reports.offer(progress())
+
+
+@pytest.mark.parametrize("silently", [False, True])
+def test_every_end_settles_what_is_left_before_it_leaves(pair: Pair, silently: bool) -> None:
+    steps: list[object] = []
+    ending = Ending(Reports(pair[1], Unconfirmed()), steps.append, lambda: steps.append("settled"))
+    if silently:
+        ending.leave_silently(NODE_GONE, lambda: steps.append("prepared"))
+        assert steps == ["prepared", "settled", NODE_GONE]
+    else:
+        ending.end(Cause.STOPPED)
+        assert steps == ["settled", 0]
+
+
+def test_nothing_that_fails_on_the_way_out_keeps_a_process_alive(pair: Pair) -> None:
+    def fail() -> None:
+        raise RuntimeError
+
+    left: list[int] = []
+    with pytest.raises(RuntimeError):
+        Ending(Reports(pair[1], Unconfirmed()), left.append, fail).leave_silently(NODE_GONE, fail)
+    assert left == [NODE_GONE]
+
+
+def test_other_causes_wait_for_one_that_leaves_without_a_word(pair: Pair) -> None:
+    left: list[int] = []
+    ending = Ending(Reports(pair[1], Unconfirmed()), left.append)
+    ending.leave_silently(NODE_GONE, lambda: ending.end(Cause.CLIENT_ERROR, "the library's connect() returned"))
+    assert left == [NODE_GONE]
+
+
+def test_an_end_at_once_waits_for_no_confirmation_as_long_as_there_is_a_node(pair: Pair) -> None:
+    left: list[str] = []
+    reports = Reports(pair[1], Unconfirmed())
+    ending = Ending(reports, lambda status: left.append(f"left with {status}"), lambda: left.append("settled"))
+    before = threading.active_count()
+    ending.end_at_once(frames_pb2.Ended(cause="CLIENT_ERROR", detail="token=abc"))
+    ending.end_at_once(INTERRUPTED)
+    assert left == [f"left with {SAID_WHY}"]
+    assert threading.active_count() <= before
+    assert read(pair[0]).ended == frames_pb2.Ended(cause="CLIENT_ERROR", detail="token=<secret>")
+
+
+def test_without_a_node_what_it_did_not_confirm_is_seen_to_before_any_end(pair: Pair) -> None:
+    left: list[str] = []
+    reports = Reports(pair[1], Unconfirmed())
+    reports.close()
+    ending = Ending(reports, lambda status: left.append(f"left with {status}"), lambda: left.append("settled"))
+    ending.end_at_once(frames_pb2.Ended(cause="CLIENT_ERROR"))
+    assert left == ["settled", f"left with {SAID_WHY}"]
 
 
 def test_a_vague_cause_gives_way_to_a_better_one(pair: Pair) -> None:
     gone = threading.Event()
     ending = Ending(Reports(pair[1], Unconfirmed()), lambda _: gone.set())
-    ending.end_soon(Cause.PAIRING_INTERRUPTED)
+    ending.end_soon(INTERRUPTED)
     ending.end(Cause.CLIENT_OUTDATED)
     assert gone.wait(5)
     assert read(pair[0]).ended.cause == "CLIENT_OUTDATED"
@@ -146,7 +225,7 @@ def test_a_vague_cause_gives_way_to_a_better_one(pair: Pair) -> None:
 
 def test_a_vague_cause_is_good_enough_if_no_other_comes(pair: Pair) -> None:
     gone = threading.Event()
-    Ending(Reports(pair[1], Unconfirmed()), lambda _: gone.set()).end_soon(Cause.PAIRING_INTERRUPTED)
+    Ending(Reports(pair[1], Unconfirmed()), lambda _: gone.set()).end_soon(INTERRUPTED)
     assert gone.wait(5)
     assert read(pair[0]).ended.cause == "PAIRING_INTERRUPTED"
 
@@ -160,7 +239,7 @@ def test_lines_that_were_dropped_are_counted() -> None:
         return has_room[len(taken) - 1]
 
     lines = LogLines(offer)
-    for level in ("INFO", "WARN", "ERROR", "DEBUG"):
+    for level in ("INFO", "WARN", "DEBUG", "ERROR", "CRITICAL"):
         lines.write(level, "whatsmeow.Client", "from 491700000001")
     assert taken[0].log_line == frames_pb2.LogLine(level="info", logger="whatsmeow.Client", message="from …01")
     assert taken[1].log_line.level == "warning"

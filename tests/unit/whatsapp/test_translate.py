@@ -201,8 +201,8 @@ def test_receipts_that_are_no_recipients_are_not_told(kind: int) -> None:
     [
         (False, neonize.LOGGED_OUT, Cause.LOGGED_OUT_ON_PHONE),
         (True, neonize.LOGGED_OUT, Cause.LOGGED_OUT_BY_WHATSAPP),
-        (True, neonize.UNKNOWN_LOGOUT, Cause.LOGGED_OUT_BY_WHATSAPP),
-        (True, neonize.MAIN_DEVICE_GONE, Cause.ACCOUNT_BANNED),
+        (True, neonize.UNKNOWN_LOGOUT, Cause.ACCOUNT_BANNED),
+        (True, neonize.MAIN_DEVICE_GONE, Cause.ACCOUNT_LOCKED),
     ],
 )
 def test_a_logout_tells_who_did_it(on_connect: bool, reason: int, cause: Cause) -> None:
@@ -213,7 +213,7 @@ def test_a_logout_tells_who_did_it(on_connect: bool, reason: int, cause: Cause) 
     ("reason", "cause"),
     [
         (neonize.GENERIC, Cause.CONNECTION_REFUSED),
-        (neonize.BAD_USER_AGENT, Cause.CONNECTION_REFUSED),
+        (neonize.BAD_USER_AGENT, Cause.CLIENT_OUTDATED),
         (neonize.INTERNAL_SERVER_ERROR, Cause.WHATSAPP_ERROR),
         (neonize.SERVICE_UNAVAILABLE, Cause.WHATSAPP_ERROR),
     ],
@@ -231,6 +231,7 @@ def test_a_ban_ends_when_whatsapp_said() -> None:
     assert ended.detail == "BLOCKED_BY_USERS"
 
 
-def test_a_ban_without_an_end_names_none() -> None:
-    ban = neonize.TemporaryBan(Code=neonize.TemporaryBan.BLOCKED_BY_USERS, Expire=0)
+@pytest.mark.parametrize("seconds", [0, -5, 2**62])
+def test_a_ban_without_an_end_that_makes_sense_names_none(seconds: int) -> None:
+    ban = neonize.TemporaryBan(Code=neonize.TemporaryBan.BLOCKED_BY_USERS, Expire=seconds)
     assert not translate.temporary_ban(ban, SENT).HasField("until")

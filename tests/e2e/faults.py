@@ -1,0 +1,164 @@
+"""Faults on command, in real session processes: a preload that does as tests tell it. No hook of the product's.
+
+`ZAP_WORKER_PRELOAD=tests.e2e.faults:aim` aims the client at the simulator and listens on a socket of its own;
+`provoke(pid, "segfault")` then has one process do it. In the folder ZAP_TEST_CRASHES a file with a session's name has
+each process of the session abort: `load` in it, before it connects, `login`, right after its login.
+"""
+
+import ctypes
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PRELOAD = "tests.e2e.faults:aim"
+CRASHES = "ZAP_TEST_CRASHES"
+_FOR_EVER = 3600
+SECRETS = (
+    "postgres://zap:hunter2@db.example/zap",
+    "user=zap password=hunter2 host=db.example",
+    "http://user:hunter2@proxy.example:3128",
+    f"2@{'Hunter2' * 12},{'Hunter2' * 6}==,{'Hunter2' * 6}==,{'Hunter2' * 6}==",
+    "491511234567",
+)
+
+
+def provoke(pid: int, fault: str) -> None:
+    """Have a session process do it. Returns once it was told."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as teller:
+        teller.sendto(fault.encode(), _address(pid))
+
+
+def aim() -> None:
+    """The preload."""
+    from tests.simulator import preload  # noqa: PLC0415 - what is imported here is imported into session processes
+
+    preload.aim()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    listener.bind(_address(os.getpid()))
+    threading.Thread(target=_obey, args=(listener,), name="faults", daemon=True).start()
+    if folder := os.environ.get(CRASHES):
+        _crash_in_a_loop(Path(folder))
+
+
+def _address(pid: int) -> bytes:
+    return f"\0zap-test-faults-{pid}".encode()
+
+
+def _obey(listener: socket.socket) -> None:
+    while True:
+        threading.Thread(target=FAULTS[listener.recv(100).decode()], name="fault", daemon=True).start()
+
+
+def _product(module: str, name: str) -> Any:
+    return vars(sys.modules[f"service.whatsapp.{module}"])[name]
+
+
+def _crash_in_a_loop(folder: Path) -> None:
+    # Its command line says which session it is.
+    order = folder / Path("/proc/self/cmdline").read_bytes().split(b"\0")[0].split()[1].decode()
+    if order.exists() and order.read_text() == "load":
+        os.abort()
+    session = _product("session", "Session")
+    connected = session._on_connected
+
+    def crash(self: Any) -> None:
+        connected(self)
+        if order.exists():
+            os.abort()
+
+    session._on_connected = crash
+
+
+def _segfault() -> None:
+    ctypes.string_at(0)
+
+
+def _panic() -> None:
+    """A client of a device that is not in the store is a nil in neonize's Go code (neonize-facts, 5)."""
+    import gc  # noqa: PLC0415
+
+    from neonize.client import NewClient  # noqa: PLC0415
+
+    session = next(thing for thing in gc.get_objects() if isinstance(thing, _product("session", "Session")))
+    nobody = _product("addresses", "from_text")("491799999999:1@s.whatsapp.net")
+    NewClient(session._relay.address(session._start.database_url), jid=nobody, uuid="nobody").connect()
+
+
+def _hold_interpreter() -> None:
+    ctypes.PyDLL(None).sleep(_FOR_EVER)  # PyDLL: with the interpreter's lock held
+
+
+def _be_deaf() -> None:
+    """The reader of commands gets stuck in the next one, without the interpreter's lock."""
+
+    def _be_deaf(*_: object) -> None:
+        ctypes.CDLL(None).sleep(_FOR_EVER)
+
+    _product("session", "Session")._execute = _be_deaf
+
+
+def _get_stuck_in_event() -> None:
+    """The library's next event never comes back from its callback: in C, without the interpreter's lock."""
+
+    def _get_stuck_in_event(*_: object) -> None:
+        ctypes.CDLL(None).sleep(_FOR_EVER)
+
+    _product("client", "Client")._dispatch = _get_stuck_in_event
+
+
+def _hang_in_disconnect() -> None:
+    _product("client", "Client").disconnect = lambda _: ctypes.CDLL(None).sleep(_FOR_EVER)
+
+
+def _slow_events() -> None:
+    """A handler that takes its time: what WhatsApp considers delivered waits inside Go."""
+    client = _product("client", "Client")
+    dispatch = client._dispatch
+
+    def take_time(*arguments: Any) -> None:
+        time.sleep(0.01)
+        dispatch(*arguments)
+
+    client._dispatch = take_time
+
+
+def _no_memory() -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    _product("session", "Session")._execute = fail
+
+
+def _fill_stderr() -> None:
+    try:
+        while True:
+            os.write(2, b"noise " * 1000)
+    except OSError:
+        return
+
+
+def _blurt_out() -> None:
+    """Dies with all on its lips that must not be in a log."""
+    os.write(2, f"panic: {SECRETS}\n\ngoroutine 1 [running]:\nmain({SECRETS})\n".encode())
+    os.abort()
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    "abort": os.abort,
+    "segfault": _segfault,
+    "panic": _panic,
+    "blurt-out": _blurt_out,
+    "exit": lambda: os._exit(7),
+    "no-memory": _no_memory,
+    "hold-interpreter": _hold_interpreter,
+    "deaf": _be_deaf,
+    "stuck-event": _get_stuck_in_event,
+    "hang-in-disconnect": _hang_in_disconnect,
+    "slow-events": _slow_events,
+    "fill-stderr": _fill_stderr,
+}

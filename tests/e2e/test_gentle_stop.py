@@ -1,0 +1,115 @@
+"""Stopping while things are under way, or while the other side does not do its part: bounded, and nothing is lost."""
+
+import asyncio
+import os
+import re
+import signal
+import time
+
+import pytest
+
+from service.sessions.runner import STOP_GRACE
+from tests.e2e import faults
+from tests.e2e.people import new_phone, pair
+from tests.e2e.recovery import forget_failures, log_of, process_of
+from tests.e2e.sql import Sql
+from tests.e2e.test_stop import alive
+from tests.service_process import ServiceProcess
+from tests.simulator.control import SimulatorControl
+from zap.v1 import event_pb2
+
+SESSIONS = int(os.environ.get("ZAP_TEST_SESSIONS", "5"))
+MESSAGES = 300
+
+
+@pytest.fixture
+def environment(node_environment: dict[str, str]) -> dict[str, str]:
+    return node_environment | {"ZAP_WORKER_PRELOAD": faults.PRELOAD}
+
+
+async def test_a_stop_under_load_hands_over_what_is_in_flight(
+    environment: dict[str, str], simulator: SimulatorControl, sql: Sql
+) -> None:
+    phone, friend = await new_phone(simulator, "Anna"), await new_phone(simulator, "Friend")
+    async with ServiceProcess(environment) as node:
+        await pair(node, simulator, "anna", phone)
+        pid = process_of(node, "anna").pid
+        # WhatsApp considers them delivered while they wait inside Go for a handler that takes its time.
+        faults.provoke(pid, "slow-events")
+        texts = [f"message {number}" for number in range(MESSAGES)]
+        await asyncio.gather(*(simulator.write(friend, phone, text) for text in texts))
+        await wait_for_messages(sql, 20)
+        began = time.monotonic()
+        await forget_failures(node, "anna")
+        assert time.monotonic() - began < 4 * STOP_GRACE
+        await wait_for_messages(sql, MESSAGES)
+        rows = await sql.fetch("SELECT payload FROM zap.event WHERE type = 'MESSAGE_RECEIVED'")
+        arrived = [event_pb2.Event.FromString(row["payload"]).message_received.text for row in rows]
+        assert sorted(arrived) == sorted(texts)
+        assert "exited with status 0 (STOPPED)" in log_of(node, pid)
+
+
+async def wait_for_messages(sql: Sql, count: int) -> None:
+    async with asyncio.timeout(60):
+        while await sql.fetchval("SELECT count(*) FROM zap.event WHERE type = 'MESSAGE_RECEIVED'") < count:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_library_that_hangs_in_disconnect_does_not_hold_up_the_stop(
+    environment: dict[str, str], simulator: SimulatorControl
+) -> None:
+    async with ServiceProcess(environment) as node:
+        jid = await pair(node, simulator, "anna", await new_phone(simulator, "Anna"))
+        pid = process_of(node, "anna").pid
+        faults.provoke(pid, "hang-in-disconnect")
+        began = time.monotonic()
+        await forget_failures(node, "anna")
+        assert time.monotonic() - began < 4 * STOP_GRACE
+        assert "exited with status 0 (STOPPED)" in log_of(node, pid)
+        device = await simulator.wait_for_connected(jid, logins=2)
+        assert (device.overlaps, device.replaced) == (0, 0)
+
+
+async def test_a_node_with_many_sessions_stops_all_of_them_at_once(
+    environment: dict[str, str], simulator: SimulatorControl, sql: Sql
+) -> None:
+    async with ServiceProcess(environment) as node:
+        names = [f"shop-{number}" for number in range(SESSIONS)]
+        jids = [await pair(node, simulator, name, await new_phone(simulator, name)) for name in names]
+        processes = node.processes()
+        assert len(processes) == SESSIONS + 2
+        # As a service manager does that stops all processes of a service: only the node may act on it.
+        for process in processes:
+            os.kill(process.pid, signal.SIGTERM)
+        began = time.monotonic()
+        assert await node.wait() == 0
+        assert time.monotonic() - began < 4 * STOP_GRACE
+        assert not alive(processes)
+        assert not await sql.fetchval("SELECT count(*) FROM zap.lease WHERE incarnation IS NOT NULL")
+        log = node.log()
+        assert len(re.findall(r"exited with status 0 \(STOPPED\).* session_id=shop-", log)) == SESSIONS
+        assert "PROCESS_DIED" not in log
+        assert "CLIENT_ERROR" not in log
+    for jid in jids:
+        device = await simulator.device(jid)
+        assert (device.connections, device.overlaps, device.replaced, device.logins) == (0, 0, 0, 1)
+
+
+async def test_a_node_that_is_asked_twice_does_not_wait(
+    environment: dict[str, str], simulator: SimulatorControl
+) -> None:
+    async with ServiceProcess(environment) as node:
+        await pair(node, simulator, "anna", await new_phone(simulator, "Anna"))
+        processes = node.processes()
+        # It cannot hear, and would be waited for.
+        os.kill(process_of(node, "anna").pid, signal.SIGSTOP)
+        os.kill(node.pid, signal.SIGTERM)
+        async with asyncio.timeout(20):
+            while "The node stops." not in node.log():
+                await asyncio.sleep(0.01)
+        began = time.monotonic()
+        os.kill(node.pid, signal.SIGTERM)
+        assert await node.wait() == 0
+        assert time.monotonic() - began < STOP_GRACE
+        assert not alive(processes)
+        assert "Traceback" not in node.log()

@@ -1,0 +1,100 @@
+"""The gate on a real event loop: it lets through at its rate, and what nobody takes is not lost."""
+
+import asyncio
+import time
+
+import pytest
+
+from service.domain import pace
+from service.domain.pace import Lane
+from service.sessions.start_gate import StartGate
+
+PATIENCE = 5.0
+
+
+def assert_idle(gate: StartGate) -> None:
+    assert [gate._pace.waiting(lane) for lane in Lane] == [0, 0, 0, 0]
+    assert not gate._pace._held
+    assert not gate._tickets
+
+
+async def test_it_lets_through_a_seconds_worth_at_once_and_then_at_its_rate() -> None:
+    gate = StartGate(50.0)
+    began = time.monotonic()
+
+    async def start() -> float:
+        (turn,) = await gate.turns(Lane.FALLEN, 1)
+        assert turn.use()
+        return time.monotonic() - began
+
+    starts = sorted(await asyncio.gather(*(start() for _ in range(100))))
+    assert starts[49] < starts[50]
+    for number, moment in enumerate(starts):
+        assert number + 1 <= 50 + moment * 50 + 1, "never faster"
+    assert starts[-1] < 1.0 + PATIENCE
+    assert_idle(gate)
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
+async def test_chance_makes_a_turn_late_and_never_early(chance: float) -> None:
+    gate = StartGate(10.0, chance=lambda: chance)
+    for turn in await gate.turns(Lane.FALLEN, 10):
+        turn.use()
+    began = time.monotonic()
+    (turn,) = await gate.turns(Lane.FALLEN, 1)
+    assert time.monotonic() - began >= 0.1 + 0.05 * chance - 0.02
+    turn.give_back()
+    assert_idle(gate)
+
+
+async def test_as_many_turns_as_there_are_and_at_least_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "HOLD", 0.3)
+    gate = StartGate(5.0)
+    assert len(await gate.turns(Lane.CLAIMED, 3)) == 3
+    assert len(await gate.turns(Lane.CLAIMED, 100)) == 2
+    # All five are held, and nobody uses them: they are void at last, or nobody here could ever start anything.
+    async with asyncio.timeout(PATIENCE):
+        for turn in await gate.turns(Lane.CLAIMED, 100):
+            turn.give_back()
+
+
+async def test_who_is_cancelled_leaves_nothing_behind_even_with_a_turn_on_its_way() -> None:
+    gate = StartGate(2.0)
+    held = await gate.turns(Lane.FALLEN, 2)
+    waiting = [asyncio.create_task(gate.turns(Lane.FALLEN, 1)) for _ in range(5)]
+    await asyncio.sleep(0.01)
+    for turn in held:
+        turn.give_back()
+    # Two of them have a turn now, and have not run since.
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    assert all(task.cancelled() for task in waiting)
+    assert_idle(gate)
+    assert len(await gate.turns(Lane.FALLEN, 2)) == 2
+
+
+async def test_a_place_that_is_left_ends_the_wait_without_a_turn() -> None:
+    gate = StartGate(0.1)
+    (only,) = await gate.turns(Lane.FALLEN, 1)
+    with gate.join(Lane.FALLEN) as ticket:
+        waiting = asyncio.create_task(ticket.turns())
+        await asyncio.sleep(0.01)
+        assert ticket.seconds_left == pytest.approx(10, abs=1)
+        ticket.leave()
+        assert await waiting == []
+    only.give_back()
+    only.give_back()
+    assert not only.use()
+    assert_idle(gate)
+
+
+async def test_how_long_a_claim_takes_counts_who_else_waits() -> None:
+    gate = StartGate(1.0)
+    assert gate.seconds_until_claim(0) == 0
+    (only,) = await gate.turns(Lane.FALLEN, 1)
+    only.use()
+    assert gate.seconds_until_claim(0) == pytest.approx(1, abs=0.1)
+    with gate.join(Lane.FALLEN), gate.join(Lane.PAIRING):
+        assert gate.seconds_until_claim(0) == pytest.approx(3, abs=0.1)
+        assert gate.seconds_until_claim(9) == pytest.approx(12, abs=0.1)
