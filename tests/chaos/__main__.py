@@ -1,0 +1,116 @@
+"""`make chaos`: every outage of the database, each for every duration, with TLS and without, under traffic.
+
+python -m tests.chaos outages --faults hung "cut off" --seconds 5 --tls no --seed 7
+"""
+
+import argparse
+import asyncio
+import random
+import secrets
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from service.embedded import EmbeddedValkey
+from tests.chaos import table
+from tests.chaos.estate import Estate, Tools, Way
+from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.outages import RATE, suffer
+from tests.chaos.verdict import Verdict
+from tests.chaos.world import World, open_folder
+from tests.simulator.process import SimulatorProcess
+
+
+def say(text: str) -> None:
+    """A line of the report."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def arguments() -> argparse.Namespace:
+    """What to do."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    outages = commands.add_parser("outages", help="outages of the database")
+    outages.add_argument("--faults", nargs="*", default=[""], help="parts of the names of those to have; all if absent")
+    outages.add_argument("--seconds", nargs="*", type=float, default=[1.0, 5.0, 60.0])
+    outages.add_argument("--tls", nargs="*", choices=["no", "yes"], default=["no", "yes"])
+    outages.add_argument("--sessions", type=int, default=4)
+    outages.add_argument("--rate", type=float, default=RATE, help="messages a second, to all sessions together")
+    outages.add_argument("--times", type=int, default=1, help="how often to have each")
+    outages.add_argument("--stand-ins", action="store_true", help="even where the real programs are installed")
+    outages.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
+    return parser.parse_args()
+
+
+def wanted(given: argparse.Namespace, way: Way) -> Iterator[tuple[Fault, float]]:
+    """The outages to have on one kind of estate."""
+    for fault in FAULTS:
+        if fault.way is way and any(part.lower() in fault.name.lower() for part in given.faults):
+            for seconds in given.seconds if fault.lasts else [0.0]:
+                yield from [(fault, seconds)] * given.times
+
+
+class Run:
+    """All that was asked for."""
+
+    def __init__(self, given: argparse.Namespace, tools: Tools, logs: Path) -> None:
+        self._given = given
+        self._tools = tools
+        self._logs = logs
+        self._chance = random.Random(given.seed)
+        self.failed = 0
+
+    async def all(self, folder: Path) -> None:
+        """Every kind of estate in turn, each with its outages one after the other."""
+        say(table.HEADER)
+        async with EmbeddedValkey(folder, die_with_starter=True) as valkey, SimulatorProcess() as simulator:
+            for tls in (choice == "yes" for choice in self._given.tls):
+                for way in Way:
+                    if list(wanted(self._given, way)):
+                        await self._on(Estate(folder, way, tls=tls, tools=self._tools), simulator, valkey.url)
+
+    async def _on(self, unopened: Estate, simulator: SimulatorProcess, redis_url: str) -> None:
+        name = f"{unopened.way.name.lower()}-{'tls' if unopened.tls else 'plain'}"
+        with (self._logs / f"{name}.log").open("w+b") as output:
+            async with (
+                unopened as estate,
+                World(estate, simulator, redis_url, sessions=self._given.sessions, output=output) as world,
+            ):
+                for fault, seconds in wanted(self._given, estate.way):
+                    verdict = await suffer(world, fault, seconds, self._chance, self._given.rate)
+                    self._report(fault, seconds, estate.tls, verdict)
+
+    def _report(self, fault: Fault, seconds: float, tls: bool, verdict: Verdict) -> None:
+        say(table.row(fault.name, seconds, tls, verdict))
+        if problems := verdict.problems(back_within=fault.back_within):
+            self.failed += 1
+            say(f"    NOT GOOD: {'; '.join(problems)}")
+        for words in verdict.lost[:10]:
+            say(f"    lost: {words}")
+        if len(verdict.lost) > 10:
+            say(f"    … and {len(verdict.lost) - 10} more")
+
+
+async def main() -> int:
+    """Run what was asked for; the number of outages that were not survived as they should be, at most 1."""
+    given = arguments()
+    tools = Tools() if given.stand_ins else Tools.of_this_machine()
+    logs = Path(tempfile.mkdtemp(prefix="zap-chaos-logs-"))
+    say(
+        f"seed {given.seed}, {given.sessions} sessions, {given.rate:g} messages a second; the nodes' logs are in {logs}"
+    )
+    for sentence in tools.missing():
+        say(f"LEFT OUT: {sentence}")
+    run = Run(given, tools, logs)
+    with open_folder() as folder:
+        await run.all(Path(folder))
+    say(f"{run.failed} outages had something that must not be." if run.failed else "All is as it should be.")
+    return min(run.failed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

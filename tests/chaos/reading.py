@@ -1,0 +1,86 @@
+"""What arrives in the event log, and when: read again and again, straight from the server."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import asyncpg
+
+from service.domain.observations import MessageReceived
+from service.protocol.events import decode_payload
+from tests.chaos.world import World
+
+_EVERY = 0.1
+_SILENT = 2.0
+"""Seconds after which a server that does not answer is asked anew."""
+#: By id, and not only what is new: a smaller one may be committed later.
+_LOGGED = """
+SELECT id, session_id, type, payload FROM zap.event WHERE id > $1 AND type = 'MESSAGE_RECEIVED' ORDER BY id
+"""
+_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A message in the event log: its id, and when it was first seen there, in Unix seconds."""
+
+    message_id: str
+    at: float
+
+
+class Reading:
+    """`async with Reading(world) as reading:` reads all that is logged from now on, outages notwithstanding."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._logged: dict[str, dict[int, Logged]] = {session.session_id: {} for session in world.sessions}
+        self._since = 0
+        self._reading: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        connection = await asyncpg.connect(self._world.estate.server.url)
+        self._since = await connection.fetchval("SELECT coalesce(max(id), 0) FROM zap.event")
+        await connection.close()
+        self._reading = asyncio.create_task(self._read())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
+
+    @property
+    def logged(self) -> Mapping[str, Sequence[Logged]]:
+        """Per session, in the log's order."""
+        return {session_id: [found[place] for place in sorted(found)] for session_id, found in self._logged.items()}
+
+    async def _read(self) -> None:
+        while True:
+            with contextlib.suppress(*_AWAY):
+                async with asyncio.timeout(_SILENT):
+                    connection = await asyncpg.connect(self._world.estate.server.url)
+                try:
+                    await self._keep_reading(connection)
+                finally:
+                    connection.terminate()
+            await asyncio.sleep(_EVERY)
+
+    async def _keep_reading(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        while True:
+            for row in await connection.fetch(_LOGGED, self._since, timeout=_SILENT):
+                self._take(row)
+            await asyncio.sleep(_EVERY)
+
+    def _take(self, row: asyncpg.Record) -> None:
+        found = self._logged[row["session_id"]]
+        if row["id"] in found:
+            return
+        payload = decode_payload(row["type"], row["payload"])
+        if isinstance(payload, MessageReceived) and payload.text:
+            found[row["id"]] = Logged(payload.message_id, time.time())

@@ -1,0 +1,196 @@
+"""What became of everything, from the event log, the simulated WhatsApp's own books, and what callers were told."""
+
+import bisect
+import itertools
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import asyncpg
+
+from tests.chaos.reading import Logged
+from tests.chaos.traffic import Written
+from tests.chaos.watching import Look
+from tests.chaos.world import World
+from tests.simulator.views import DeviceView
+
+_EPOCHS = "SELECT session_id, epoch FROM zap.lease"
+_UNAVAILABLE = {"UNAVAILABLE DATABASE_UNAVAILABLE", "DEADLINE_EXCEEDED: Deadline Exceeded"}
+"""What Status may say instead of an answer while the database is away; the other is our own patience."""
+
+
+@dataclass(frozen=True)
+class Books:
+    """What has been counted up to a moment."""
+
+    epochs: Mapping[str, int]
+    devices: Mapping[str, DeviceView]
+    candidates: int
+    """Clients that came to WhatsApp without an account, to be shown a QR code."""
+
+
+@dataclass(frozen=True)
+class Outage:
+    """When it was, in Unix seconds; `answered` is the first moment after it at which the database answered again."""
+
+    began: float
+    ended: float
+    answered: float
+
+
+@dataclass
+class Verdict:
+    """The figures of one outage. `problems` are those that must not be, in sentences."""
+
+    written: int
+    lost: list[str]
+    duplicated: int
+    disordered: int
+    undecryptable: int
+    overlaps: int
+    replaced: int
+    codes: int
+    starts: int
+    back: list[float]
+    """Per session: seconds from the database's first answer until it was connected for good, and heard something."""
+    deaf: float
+    """Most seconds for which a session that heard nothing was shown CONNECTED."""
+    told: float
+    """Most seconds from the database's first answer until Status answered."""
+    wrong_answers: Counter[str] = field(default_factory=Counter)
+
+    def problems(self, *, back_within: float) -> list[str]:
+        """What is wrong with it; nothing, when nothing is."""
+        counts = {
+            "lost": len(self.lost),
+            "duplicated": self.duplicated,
+            "out of order": self.disordered,
+            "undecryptable": self.undecryptable,
+            "overlapping logins": self.overlaps,
+            "replaced": self.replaced,
+            "QR codes": self.codes,
+        }
+        found = [f"{count} {what}" for what, count in counts.items() if count]
+        if max(self.back) > back_within:
+            found.append(f"a session came back after {max(self.back):.1f} s, more than {back_within:g} s")
+        return found + [f"Status said {words} ({times} times)" for words, times in self.wrong_answers.items()]
+
+
+async def books(world: World) -> Books:
+    """Count up to now; straight from the server, by none of the ways that are disturbed."""
+    connection = await asyncpg.connect(world.estate.server.url)
+    try:
+        epochs = {row["session_id"]: row["epoch"] for row in await connection.fetch(_EPOCHS)}
+    finally:
+        await connection.close()
+    devices = {session.session_id: await world.control.device(session.device) for session in world.sessions}
+    return Books(epochs, devices, (await world.control.state()).pairing.candidates)
+
+
+async def judge(
+    world: World,
+    before: Books,
+    outage: Outage,
+    written: Sequence[Written],
+    logged: Mapping[str, Sequence[Logged]],
+    looks: Mapping[str, Sequence[Look]],
+) -> Verdict:
+    """Compare what was written with what arrived, and what was told with what was so."""
+    after = await books(world)
+    verdict = Verdict(
+        written=len(written),
+        lost=[await _obituary(world, message, outage) for message in lost(written, logged)],
+        duplicated=sum(len(found) - len({message.message_id for message in found}) for found in logged.values()),
+        disordered=disordered(written, logged),
+        undecryptable=_grown(before, after, lambda device: device.messages.retry_receipted),
+        overlaps=_grown(before, after, lambda device: device.overlaps),
+        replaced=_grown(before, after, lambda device: device.replaced),
+        codes=after.candidates - before.candidates,
+        starts=sum(after.epochs[session_id] - epoch for session_id, epoch in before.epochs.items()),
+        back=[
+            max(back_after(outage.answered, seen, after.devices[name]), hears_after(outage.answered, logged[name]))
+            for name, seen in looks.items()
+        ],
+        deaf=max(deaf(seen, signs_of_life(logged[name], after.devices[name]), written) for name, seen in looks.items()),
+        told=max(_told(outage.answered, seen) for seen in looks.values()),
+    )
+    verdict.wrong_answers.update(
+        look.state for seen in looks.values() for look in seen if not look.is_answer and look.state not in _UNAVAILABLE
+    )
+    return verdict
+
+
+def lost(written: Sequence[Written], logged: Mapping[str, Sequence[Logged]]) -> list[Written]:
+    """What is not in the log of the session that it was written to."""
+    ids = {session_id: {message.message_id for message in found} for session_id, found in logged.items()}
+    return [message for message in written if message.message_id not in ids[message.session_id]]
+
+
+def disordered(written: Sequence[Written], logged: Mapping[str, Sequence[Logged]]) -> int:
+    """Messages that stand in a session's log behind one that was written later; repetitions do not count."""
+    place = {message.message_id: number for number, message in enumerate(written)}
+    count = 0
+    for found in logged.values():
+        places = [place[message_id] for message_id in dict.fromkeys(m.message_id for m in found) if message_id in place]
+        latest = itertools.accumulate(places, max, initial=-1)
+        count += sum(here < before for here, before in zip(places, latest, strict=False))
+    return count
+
+
+def back_after(answered: float, looks: Sequence[Look], device: DeviceView) -> float:
+    """Seconds from a moment until a session was shown connected, and was, and remained so; 0 if it always was."""
+
+    def is_good(look: Look) -> bool:
+        return look.says_connected and any(
+            interval.connected_at <= look.at <= (interval.disconnected_at or look.at) for interval in device.intervals
+        )
+
+    later = [look for look in looks if look.at >= answered]
+    bad = [number for number, look in enumerate(later) if not is_good(look)]
+    if not bad:
+        return 0.0
+    return later[bad[-1] + 1].at - answered if bad[-1] + 1 < len(later) else float("inf")
+
+
+def hears_after(answered: float, logged: Sequence[Logged]) -> float:
+    """Seconds from a moment until a message of a session's was in the log."""
+    return min((message.at - answered for message in logged if message.at >= answered), default=float("inf"))
+
+
+def signs_of_life(logged: Sequence[Logged], device: DeviceView) -> list[float]:
+    """When a session heard something, or logged in; Unix seconds."""
+    return [message.at for message in logged] + [interval.connected_at for interval in device.intervals]
+
+
+def deaf(looks: Sequence[Look], signs: Sequence[float], written: Sequence[Written]) -> float:
+    """Most seconds between a session's last sign of life, a message or a login, and a look that says it is connected.
+
+    From the first message that was written to the last one: who is not written to hears nothing.
+    """
+    first, last = written[0].at, written[-1].at
+    signs = sorted([first, *signs])
+    moments = [look.asked_at for look in looks if look.says_connected and first <= look.asked_at <= last]
+    return max((at - signs[bisect.bisect(signs, at) - 1] for at in moments), default=0.0)
+
+
+def _told(answered: float, looks: Sequence[Look]) -> float:
+    first = next((look for look in looks if look.is_answer and look.at >= answered), None)
+    return first.at - answered if first is not None else float("inf")
+
+
+def _grown(before: Books, after: Books, count: Callable[[DeviceView], int]) -> int:
+    return sum(count(device) - count(before.devices[session_id]) for session_id, device in after.devices.items())
+
+
+async def _obituary(world: World, message: Written, outage: Outage) -> str:
+    """When a lost message was written, and what its session's device had said about it to whom it came from."""
+    sent = next(sent for sent in await world.control.sent(message.sender) if sent.id == message.message_id)
+    said = [
+        f"{receipt.type} at {receipt.timestamp - outage.began:+.2f} s"
+        for receipt in sent.receipts
+        if ":" in receipt.device
+    ]
+    return (
+        f"{message.text!r} ({message.message_id}), written {message.at - outage.began:+.2f} s after the outage began:"
+        f" {', '.join(said) or 'no receipt'}"
+    )

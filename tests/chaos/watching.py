@@ -1,0 +1,80 @@
+"""What callers are told while things go wrong: Status of every session, asked again and again."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from tests.chaos.world import World
+from tests.service_process import State, error_info
+from zap.v1 import session_pb2
+
+_EVERY = 0.1
+_PATIENCE = 15.0
+
+
+@dataclass(frozen=True)
+class Look:
+    """An answer of Status, at a moment in Unix seconds: a state's name, or why there was none."""
+
+    at: float
+    state: str
+    asked_at: float = 0.0
+    is_answer: bool = True
+
+    @property
+    def says_connected(self) -> bool:
+        """Whether it told that the session is connected."""
+        return self.state == "STATE_CONNECTED"
+
+
+class Watch:
+    """`async with Watch(world) as watch:` looks until the end of the block."""
+
+    def __init__(self, world: World) -> None:
+        self.looks: dict[str, list[Look]] = {session.session_id: [] for session in world.sessions}
+        self._world = world
+        self._looking: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._looking = [asyncio.create_task(self._look(session_id)) for session_id in self.looks]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._looking:
+            task.cancel()
+        await asyncio.wait(self._looking)
+        for task in self._looking:
+            if not task.cancelled() and (failure := task.exception()) is not None:
+                raise failure
+
+    def are_all_connected(self, since: float) -> bool:
+        """Whether every answer since a moment was CONNECTED, and each session has had one."""
+        recent = [[look for look in looks if look.at >= since] for looks in self.looks.values()]
+        return all(looks and all(look.says_connected for look in looks) for looks in recent)
+
+    async def _look(self, session_id: str) -> None:
+        request = session_pb2.StatusRequest(session_id=session_id)
+        while True:
+            asked_at = time.time()
+            try:
+                session = await self._world.node.sessions.Status(request, timeout=_PATIENCE)
+                look = Look(time.time(), State.Name(session.state), asked_at)
+            except grpc.aio.AioRpcError as error:
+                look = Look(time.time(), _words(error), asked_at, is_answer=False)
+            self.looks[session_id].append(look)
+            await asyncio.sleep(_EVERY)
+
+
+def _words(error: grpc.aio.AioRpcError) -> str:
+    code: str = error.code().name
+    try:
+        return f"{code} {error_info(error).reason}"
+    except AssertionError:
+        # Made by gRPC itself, on this side or on the other.
+        return f"{code}: {error.details()}"

@@ -1,0 +1,81 @@
+"""A node on an estate, its paired sessions, and people who write to them."""
+
+import tempfile
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from tests.chaos.estate import Estate
+from tests.e2e.people import new_phone, pair
+from tests.service_process import ServiceProcess
+from tests.simulator.control import SimulatorControl
+from tests.simulator.process import PRELOAD, SimulatorProcess
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A session, the phone it is linked to, and its device."""
+
+    session_id: str
+    phone: str
+    device: str
+
+
+class World:
+    """`async with World(estate, simulator, redis_url, sessions=3) as world:` pairs everything and is ready."""
+
+    def __init__(
+        self,
+        estate: Estate,
+        simulator: SimulatorProcess,
+        redis_url: str,
+        *,
+        sessions: int,
+        output: IO[bytes] | None = None,
+        **settings: str,
+    ) -> None:
+        """`output`: where the node's log goes. `settings`: further environment of the node."""
+        self.estate = estate
+        self.control: SimulatorControl = simulator.control
+        self.sessions: list[Paired] = []
+        self.friends: list[str] = []
+        self._count = sessions
+        self._stack = AsyncExitStack()
+        environment = {
+            "DATABASE_URL": estate.node_url,
+            "ZAP_WHATSAPP_DATABASE_URL": estate.session_url,
+            "REDIS_URL": redis_url,
+            "ZAP_WORKER_PRELOAD": PRELOAD,
+            **simulator.environment(),
+            **settings,
+        }
+        self.node = ServiceProcess(environment, output=output)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._stack.enter_async_context(self.node)
+            self.friends = [await new_phone(self.control, name) for name in ("Bob", "Carla")]
+            for number in range(self._count):
+                session_id, phone = f"session-{number}", await new_phone(self.control, f"Owner {number}")
+                device = await pair(self.node, self.control, session_id, phone)
+                self.sessions.append(Paired(session_id, phone, device))
+                # Who has been answered writes in the other of Signal's two formats from then on: Bob, not Carla.
+                await self.node.send(session_id, f"+{self.friends[0]}", "hello", f"hello-{number}")
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+
+def open_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder that the accounts of servers can reach."""
+    folder = tempfile.TemporaryDirectory(prefix="zap-chaos-")
+    Path(folder.name).chmod(0o711)
+    return folder
