@@ -1,0 +1,1 @@
+"""Long runs: `make endurance`. The short ones, in `make test`, use the same census and the same rounds."""

@@ -1,0 +1,211 @@
+"""A crowd of sessions in one node, written to once a second each, for as long as it takes to see what grows."""
+
+import asyncio
+import contextlib
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import grpc
+import psutil
+
+from tests.e2e.people import new_phone, pair
+from tests.endurance.memory import Memory, slope
+from tests.endurance.stage import Stage, set_up
+from tests.service_process import State
+from zap.v1 import event_pb2, session_pb2
+
+SAMPLE_EVERY, LOOK_EVERY = 10.0, 1.0
+WARM_UP = 0.5
+"""Share of the time that says nothing of the slope: Go's heap takes some hundred messages to find its size."""
+WRITE_EVERY, SEND_EVERY = 1.0, 10.0
+"""Seconds between two messages to each session, and from each."""
+MOST_GROWTH = 128.0
+"""KiB a minute of any one process: what a look at a busy allocator cannot tell from flat."""
+SETTLE = 60.0
+
+
+@dataclass
+class Account:
+    """One session, its phone, and a friend who writes to it."""
+
+    session_id: str
+    phone: str
+    friend: str
+    written: set[str] = field(default_factory=set)
+    """Ids of messages to it."""
+    sent: set[str] = field(default_factory=set)
+    """Ids of messages from it that WhatsApp has."""
+
+
+@dataclass
+class Seen:
+    """What was measured."""
+
+    times: list[float] = field(default_factory=list)
+    private: dict[str, list[float]] = field(default_factory=dict)
+    proportional: dict[str, list[float]] = field(default_factory=dict)
+    not_connected: Counter[str] = field(default_factory=Counter)
+    looks: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+async def run(sessions: int, duration: float) -> list[str]:
+    """So many sessions for so many seconds; what is wrong at the end."""
+    async with set_up() as stage:
+        began = time.monotonic()
+        accounts = [await _pair(stage, number) for number in range(sessions)]
+        _tell(f"{sessions} sessions paired in {time.monotonic() - began:.0f} s")
+        seen = Seen()
+        before = await _cpu(stage)
+        began = time.monotonic()
+        until = began + duration
+        async with asyncio.TaskGroup() as tasks:
+            for account in accounts:
+                tasks.create_task(_write(stage, account, until))
+                tasks.create_task(_send(stage, account, until, seen))
+            tasks.create_task(_look(stage, until, seen))
+            tasks.create_task(_sample(stage, until, seen))
+        took = time.monotonic() - began
+        after = await _cpu(stage)
+        wrong = await _settle(stage, accounts)
+        _tell(f"{took:.0f} s; CPU: " + ", ".join(f"{who} {(after[who] - before[who]) / took:.1%}" for who in after))
+        return [*wrong, *_judge(seen, duration / 60)]
+
+
+async def _pair(stage: Stage, number: int) -> Account:
+    phone = await new_phone(stage.simulator, f"Owner {number}")
+    friend = await new_phone(stage.simulator, f"Friend {number}")
+    await pair(stage.node, stage.simulator, f"crowd-{number}", phone)
+    return Account(f"crowd-{number}", phone, friend)
+
+
+async def _write(stage: Stage, account: Account, until: float) -> None:
+    async for number in _ticks(WRITE_EVERY, until):
+        account.written.add(await stage.simulator.write(account.friend, account.phone, f"Message {number}"))
+
+
+async def _send(stage: Stage, account: Account, until: float, seen: Seen) -> None:
+    async for number in _ticks(SEND_EVERY, until):
+        request_id = f"{account.session_id}-{number}"
+        try:
+            message = await stage.node.send(account.session_id, account.friend, f"Answer {number}", request_id)
+        except grpc.aio.AioRpcError as error:
+            seen.failures.append(f"{request_id}: {error.code()} {error.details()}")
+        else:
+            account.sent.add(message.message_id)
+
+
+async def _look(stage: Stage, until: float, seen: Seen) -> None:
+    async for _ in _ticks(LOOK_EVERY, until):
+        seen.looks += 1
+        try:
+            answer = await stage.node.sessions.List(session_pb2.ListRequest(page_size=1000))
+        except grpc.aio.AioRpcError as error:
+            seen.failures.append(f"List: {error.code()} {error.details()}")
+            continue
+        for session in answer.sessions:
+            if session.state != State.STATE_CONNECTED:
+                seen.not_connected[f"{session.session_id} {State.Name(session.state)} {session.reason.code}"] += 1
+
+
+async def _sample(stage: Stage, until: float, seen: Seen) -> None:
+    async for _ in _ticks(SAMPLE_EVERY, until):
+        seen.times.append(time.monotonic() / 60)
+        for who, pids in (await _groups(stage)).items():
+            memory = Memory.of(pids)
+            seen.private.setdefault(who, []).append(memory.private / len(pids))
+            seen.proportional.setdefault(who, []).append(memory.proportional / len(pids))
+
+
+async def _ticks(every: float, until: float) -> AsyncIterator[int]:
+    """1, 2, 3, … at this interval, from a moment of chance on: a crowd does not speak in chorus."""
+    due = time.monotonic() + random.uniform(0, every)
+    number = 0
+    while due < until:
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        number += 1
+        yield number
+        due += every
+
+
+async def _groups(stage: Stage) -> dict[str, list[int]]:
+    """Process ids by what they are; what is said of several is the mean."""
+    node, zygote, *sessions = (process.pid for process in stage.node.processes())
+    backends = await stage.sql.fetch(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    return {
+        "node": [node],
+        "zygote": [zygote],
+        "session process": sessions,
+        "backend": [row["pid"] for row in backends],
+    }
+
+
+async def _cpu(stage: Stage) -> dict[str, float]:
+    """Seconds of CPU that each group has used, those of its dead not counted."""
+    used = {}
+    for who, pids in (await _groups(stage)).items():
+        used[who] = 0.0
+        for pid in pids:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = psutil.Process(pid).cpu_times()
+                used[who] += times.user + times.system
+    return used
+
+
+async def _settle(stage: Stage, accounts: list[Account]) -> list[str]:
+    """Wait until everything that was written has arrived; what is missing, or there twice."""
+    written = {(account.session_id, message_id) for account in accounts for message_id in account.written}
+    deadline = time.monotonic() + SETTLE
+    while written - (arrived := await _arrived(stage)).keys() and time.monotonic() < deadline:
+        await asyncio.sleep(1)
+    lost, twice = len(written - arrived.keys()), arrived.total() - len(arrived)
+    unheard = 0
+    for account in accounts:
+        unheard += len(account.sent - {message.id for message in await stage.simulator.inbox(account.friend)})
+    published = Counter(
+        event["messageReceived"]["messageId"] for event in stage.live.events if "messageReceived" in event
+    )
+    unpublished = len({message_id for _, message_id in written} - published.keys())
+    sent = sum(len(account.sent) for account in accounts)
+    _tell(
+        f"written {len(written)}: lost {lost}, twice {twice}, not published {unpublished};"
+        f" sent {sent}: not on the friend's phone {unheard}"
+    )
+    faults = {"messages lost": lost, "messages twice": twice, "not published": unpublished, "sent for nothing": unheard}
+    return [f"{count} {what}" for what, count in faults.items() if count]
+
+
+async def _arrived(stage: Stage) -> Counter[tuple[str, str]]:
+    """Messages in the log, by session and WhatsApp's id."""
+    rows = await stage.sql.fetch("SELECT session_id, payload FROM zap.event WHERE type = 'MESSAGE_RECEIVED'")
+    return Counter(
+        (row["session_id"], event_pb2.Event.FromString(row["payload"]).message_received.message_id) for row in rows
+    )
+
+
+def _judge(seen: Seen, minutes: float) -> list[str]:
+    wrong = [f"{what}: {count} of {seen.looks} looks" for what, count in seen.not_connected.items()]
+    wrong += seen.failures
+    start = sum(moment < seen.times[0] + WARM_UP * minutes for moment in seen.times)
+    for who, values in seen.private.items():
+        grows = slope(seen.times[start:], values[start:])
+        shared = slope(seen.times[start:], seen.proportional[who][start:])
+        _tell(
+            f"{who}: private {values[0]:.0f} → {values[start]:.0f} → {values[-1]:.0f} KiB, {grows:+.1f} KiB/min;"
+            f" PSS {seen.proportional[who][0]:.0f} → {seen.proportional[who][-1]:.0f} KiB, {shared:+.1f} KiB/min"
+        )
+        if grows > MOST_GROWTH:
+            wrong.append(f"{who} grows by {grows:.0f} KiB a minute")
+    _tell(f"{seen.looks} looks at all sessions, not connected: {dict(seen.not_connected) or 'never'}")
+    return wrong
+
+
+def _tell(words: str) -> None:
+    sys.stdout.write(f"{words}\n")
+    sys.stdout.flush()
