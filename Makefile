@@ -8,7 +8,7 @@ export PYTHON
 VENV_PYTHON := .venv/bin/python
 PYTHON_SOURCES := service tests scripts benchmarks
 
-.PHONY: help setup run test demo lint types generate generate-check format lock clean
+.PHONY: help setup run test chaos endurance demo lint types generate generate-check format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -22,8 +22,14 @@ run: setup ## Serve on 127.0.0.1:50051, with Postgres and Valkey of its own unle
 test: setup ## Run every test (PYTEST_ARGS="-k name" runs some)
 	@$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
 
+chaos: setup ## Have every outage of the database under traffic; over an hour (CHAOS_ARGS="--seconds 1 --faults hung" has some)
+	@$(VENV_PYTHON) -m tests.chaos outages $(CHAOS_ARGS)
+
 demo: setup ## Play the whole story against a simulated WhatsApp
 	@exec $(VENV_PYTHON) -m tests.demo
+
+endurance: setup ## Look for what is left over or grows, for half an hour (ROUNDS=200, SESSIONS=50, DURATION=600 s; 0: none)
+	@exec $(VENV_PYTHON) -m tests.endurance --rounds $(or $(ROUNDS),200) --sessions $(or $(SESSIONS),50) --duration $(or $(DURATION),600)
 
 lint: setup ## Check style, protos, their compatibility, generated code and scripts (`make format` repairs style)
 	@scripts/lint.sh $(PYTHON_SOURCES)
