@@ -71,7 +71,7 @@ class TransactionPooler:
         ):
             if await self._log_in(reader, writer):
                 while await self._transaction(reader, writer):
-                    self.transactions += 1
+                    pass
 
     async def _log_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         while (first := await read_startup(reader)) == SSL_REQUEST:
@@ -91,6 +91,8 @@ class TransactionPooler:
         request = await read_frame(reader)
         if request.kind == _TERMINATE:
             return False
+        # Before anybody can have heard of it.
+        self.transactions += 1
         server = await connect(self._there)
         with contextlib.closing(server.writer):
             server.writer.write(request.encoded())

@@ -9,7 +9,7 @@ asyncpg is imported by the zygote, before the fork: two hundred orphans have no 
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from uuid import UUID
 
 from service.domain.errors import Unavailable
@@ -30,6 +30,8 @@ MOST_FRAMES, MOST_BYTES = 200, 4 * 1024 * 1024
 """Written in one transaction."""
 _PAUSE = 0.2
 """Seconds between two tries to reach a database that is away."""
+_LOOK = 0.02
+"""Seconds between two looks whether anything more has come out of the library."""
 _NOBODY = UUID(int=0)
 """Inbound observations are not fenced: whose lease it was does not matter."""
 
@@ -37,7 +39,11 @@ _NOBODY = UUID(int=0)
 class Bequest:
     """For one thread, once, at the end of the process."""
 
-    def __init__(self, start: frames_pb2.Start, unconfirmed: Unconfirmed) -> None:
+    def __init__(
+        self, start: frames_pb2.Start, unconfirmed: Unconfirmed, more_may_come: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`more_may_come`: whether the library is still busy with what it had taken from WhatsApp."""
+        self._more_may_come = more_may_come
         self._lease = Lease(start.session_id, start.epoch, _NOBODY)
         self._unconfirmed = unconfirmed
         database = PooledDatabase(start.log_url, name=f"zap-service/{start.session_id}/{start.epoch}", size=1)
@@ -64,13 +70,22 @@ class Bequest:
         try:
             async with asyncio.timeout(until - time.monotonic()):
                 await self._database.open()
-                # Again, until nothing more has come out of the library meanwhile.
-                while frames := self._unconfirmed.all():
-                    for batch in batches(frames):
-                        await self._write_batch(batch)
-                        self._unconfirmed.confirm(batch[-1].number)
+                while await self._write_what_is_there():
+                    pass
         except TimeoutError:
             return
+
+    async def _write_what_is_there(self) -> bool:
+        """Write it; whether there can be more."""
+        # Asked before: what comes between the two looks is seen by the second one.
+        more_may_come = self._more_may_come()
+        frames = self._unconfirmed.all()
+        for batch in batches(frames):
+            await self._write_batch(batch)
+            self._unconfirmed.confirm(batch[-1].number)
+        if not frames and more_may_come:
+            await asyncio.sleep(_LOOK)
+        return more_may_come or bool(frames)
 
     async def _write_batch(self, batch: Sequence[Numbered]) -> None:
         """Write a batch; if the database refuses it, all but the ones that it refuses."""

@@ -124,6 +124,11 @@ class Client:
                 return
             time.sleep(min(wait, end - now))
 
+    def is_quiet(self, quiet: float, database_quiet_since: float) -> bool:
+        """Whether the library has had nothing to say for `quiet` seconds, to its database neither."""
+        since = max(self._last_event, database_quiet_since)
+        return not self._in_callback.locked() and time.monotonic() - since >= quiet
+
     @property
     def event_in_hand(self) -> int:
         """The number of the event that is handled now, 0 if none is; the library hands over the next one after it."""

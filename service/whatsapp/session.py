@@ -233,8 +233,17 @@ class Session:
         """See to it that what was reported is in the log: by the node, or, if that is gone, by this process itself."""
         # Who has not left WhatsApp must not wait: Go may be confirming messages that nobody hears of.
         self._unconfirmed.wait_until_settled(_CONFIRM_SECONDS if self._has_left else 0.0)
-        if self._unconfirmed.all() and not self._reports.is_open:
-            _note(Bequest(self._start, self._unconfirmed).write(self._watchdog.deadline - _WATCHDOG_MARGIN))
+        if not self._reports.is_open and (self._unconfirmed.all() or self._more_may_come()):
+            bequest = Bequest(self._start, self._unconfirmed, self._more_may_come)
+            _note(bequest.write(self._watchdog.deadline - _WATCHDOG_MARGIN))
+
+    def _more_may_come(self) -> bool:
+        """Whether the library, off WhatsApp, is still busy with its last messages.
+
+        A database that is merely slow may carry out what it was asked after we are gone. Then the keys of a message are
+        used up, and nobody has it.
+        """
+        return self._has_left and not self._client.is_quiet(_QUIET_SECONDS, self._relay.quiet_since)
 
     # --- what the library says
 

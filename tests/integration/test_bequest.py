@@ -1,6 +1,7 @@
 """What a process writes down in place of its dead node, on a real Postgres: all of it, once, in order, in time."""
 
 import asyncio
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -184,6 +185,23 @@ async def test_what_comes_while_it_writes_is_written_too(database_url: str, sql:
         frames.add(2, wire.frame(late))
         await proxy.set(Line.OPEN)
         assert (await writing).startswith("2 of 2 ")
+    assert await log_of(sql) == [(1, 1, "one"), (2, 2, "two")]
+
+
+async def test_what_the_library_is_still_busy_with_is_waited_for(database_url: str, sql: Sql) -> None:
+    frames, busy = unconfirmed(message("one")), threading.Event()
+    busy.set()
+    start = frames_pb2.Start(session_id="anna", epoch=EPOCH, log_url=database_url)
+    bequest = Bequest(start, frames, more_may_come=busy.is_set)
+    writing = asyncio.create_task(asyncio.to_thread(bequest.write, time.monotonic() + PATIENCE))
+    async with asyncio.timeout(10):
+        while frames.all():
+            await asyncio.sleep(0.01)
+    assert not writing.done()
+    # It says what it has to say, and only then is it quiet.
+    frames.add(2, unconfirmed(message("two"), first=2).all()[0].data)
+    busy.clear()
+    assert (await writing).startswith("2 of 2 ")
     assert await log_of(sql) == [(1, 1, "one"), (2, 2, "two")]
 
 
