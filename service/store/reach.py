@@ -36,7 +36,7 @@ class DatabaseUnreachable(Exception):
 async def reach(url: str, setting: str, patience: float) -> None:
     """Return once a connection was made; raise DatabaseUnreachable if that takes longer than `patience` seconds."""
     give_up = time.monotonic() + patience
-    where = _address(url)
+    where, server = _address(url), _server(url)
     while True:
         try:
             connection = await asyncpg.connect(url, timeout=5, statement_cache_size=0)
@@ -49,7 +49,7 @@ async def reach(url: str, setting: str, patience: float) -> None:
                     f"{setting}: no database answers at {where} within {patience:g} s: {cause}."
                     f" Is Postgres running there, and can this machine reach it?"
                 ) from error
-            log.warning("No database answers yet; trying again.", setting=setting, address=where, cause=cause)
+            log.warning("No database answers yet; trying again.", setting=setting, address=server, cause=cause)
             await asyncio.sleep(RETRY)
         else:
             await connection.close()
@@ -118,6 +118,9 @@ async def _connect_both(url: str, other_url: str) -> "tuple[asyncpg.Connection, 
 
 def _address(url: str) -> str:
     """Host, port and database of a URL: what may be shown of it."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2] or "the local socket"
-    return f"{host}{parts.path}"
+    return f"{_server(url)}{urlsplit(url).path}"
+
+
+def _server(url: str) -> str:
+    """Host and port. By themselves they are readable in a log, where a long path behind them is taken for a key."""
+    return urlsplit(url).netloc.rpartition("@")[2] or "the local socket"
