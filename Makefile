@@ -19,8 +19,8 @@ setup: ## Make .venv: what requirements.lock names, and this project (PYTHON=…
 run: setup ## Serve on 127.0.0.1:50051, with Postgres and Valkey of its own unless DATABASE_URL and REDIS_URL are set
 	@exec env ZAP_ENVIRONMENT=development $(VENV_PYTHON) -m service serve
 
-test: setup ## Run every test (PYTEST_ARGS="-k name" runs some)
-	@$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
+test: setup ## Run every test, most of which wait, in 3 processes (PYTEST_ARGS="-k name" runs some, WORKERS=0 one by one)
+	@$(VENV_PYTHON) -m pytest -n $(or $(WORKERS),3) --dist loadfile $(PYTEST_ARGS)
 
 chaos: setup ## Have every outage of the database under traffic; over an hour (CHAOS_ARGS="--seconds 1 --faults hung" has some)
 	@$(VENV_PYTHON) -m tests.chaos outages $(CHAOS_ARGS)

@@ -2,7 +2,8 @@
 
 `ZAP_WORKER_PRELOAD=tests.e2e.faults:aim` aims the client at the simulator and listens on a socket of its own;
 `provoke(pid, "segfault")` then has one process do it. In the folder ZAP_TEST_CRASHES a file with a session's name has
-each process of the session abort: `load` in it, before it connects, `login`, right after its login.
+each process of the session abort: `load` in it, before it connects, `login`, right after its login. ZAP_TEST_PATIENCE
+is for how many seconds a process waits for a connection, in place of a minute.
 """
 
 import ctypes
@@ -17,6 +18,7 @@ from typing import Any
 
 PRELOAD = "tests.e2e.faults:aim"
 CRASHES = "ZAP_TEST_CRASHES"
+PATIENCE = "ZAP_TEST_PATIENCE"
 _FOR_EVER = 3600
 SECRETS = (
     "postgres://zap:hunter2@db.example/zap",
@@ -41,6 +43,8 @@ def aim() -> None:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     listener.bind(_address(os.getpid()))
     threading.Thread(target=_obey, args=(listener,), name="faults", daemon=True).start()
+    if seconds := os.environ.get(PATIENCE):
+        vars(sys.modules["service.whatsapp.patience"])["LIMIT"] = float(seconds)
     if folder := os.environ.get(CRASHES):
         _crash_in_a_loop(Path(folder))
 

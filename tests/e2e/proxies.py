@@ -90,7 +90,8 @@ class Proxy:
         self.dials += 1
         try:
             await self._serve(reader, writer)
-        except (OSError, ssl.SSLError, asyncio.IncompleteReadError):
+        # Cancelled by `drop`, as the last thing that this task does; asyncio would complain of it.
+        except (OSError, ssl.SSLError, asyncio.IncompleteReadError, asyncio.CancelledError):
             writer.transport.abort()
         finally:
             del self._open[task]

@@ -230,7 +230,7 @@ async def test_in_production_every_line_is_json_and_names_its_session(database_u
         created = await node.sessions.Create(session_pb2.CreateRequest(proxy_url=proxy))
         await refused(node.send(created.session_id, "nobody", ANSWER, "request-1"))
         await node.sessions.Activate(session_pb2.ActivateRequest(session_id=created.session_id))
-        await said(node, "UNREACHABLE")
+        await said(node, "PROXY_REFUSED")
         await node.sessions.Delete(session_pb2.DeleteRequest(session_id=created.session_id))
     lines = [json.loads(line) for line in node.log().splitlines()]
     assert all({"timestamp", "level", "logger", "event"} <= line.keys() for line in lines)

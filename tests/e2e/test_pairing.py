@@ -107,27 +107,6 @@ async def test_a_pairing_that_fails_ends_cleanly_and_activate_starts_afresh(
     await node.wait_state("anna", State.STATE_CONNECTED)
 
 
-async def test_codes_rotate_and_one_that_nobody_scans_times_out(
-    node: ServiceProcess, simulator: SimulatorControl, sql: Sql
-) -> None:
-    # The library shows each code of a short list for 20 s.
-    await simulator.set_qr_refs(2)
-    try:
-        await node.create("anna")
-        updates = [update async for update in node.qr_updates("anna")]
-    finally:
-        await simulator.set_qr_refs(6)
-    assert [update.code.position for update in updates[:-1]] == [1, 2]
-    assert updates[0].code.text != updates[1].code.text
-    assert (updates[-1].outcome, updates[-1].reason.code) == (
-        session_pb2.PAIRING_OUTCOME_TIMED_OUT,
-        "QR_NOT_SCANNED",
-    )
-    session = await node.status("anna")
-    assert (session.state, session.desired_state) == (State.STATE_UNPAIRED, INACTIVE)
-    await assert_nothing_runs(node, sql, "anna")
-
-
 async def test_a_code_whose_secret_is_retired_is_replaced(node: ServiceProcess, simulator: SimulatorControl) -> None:
     phone = await new_phone(simulator, "Anna")
     await node.create("anna")

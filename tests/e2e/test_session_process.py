@@ -180,18 +180,6 @@ async def test_a_login_refused_right_after_the_scan_ends_with_the_reason(
     assert (await watched.ended()).cause in {Cause.LOGGED_OUT_BY_WHATSAPP, Cause.LOGGED_OUT_ON_PHONE}
 
 
-@pytest.mark.slow
-async def test_codes_that_nobody_scans_are_used_up(pool: Pool, simulator: SimulatorProcess) -> None:
-    await simulator.control.set_qr_refs(2)
-    try:
-        watched = await start(pool)
-        code, _ = await watched.expect(CodeShown, lambda code: code.position == 2, timeout=40)
-        assert code.position == 2
-        assert (await watched.ended(timeout=40)).cause is Cause.CODES_USED_UP
-    finally:
-        await simulator.control.set_qr_refs(6)
-
-
 async def test_a_connection_lost_while_a_code_is_on_show_is_an_interruption(database_url: str) -> None:
     async with SimulatorProcess() as simulator:
         pool = Pool(PoolSettings(database_url, preload=PRELOAD), {**os.environ, **simulator.environment()})
@@ -246,10 +234,11 @@ async def test_a_temporary_ban_says_until_when(pool: Pool, simulator: SimulatorP
     ("reason", "cause"),
     [
         (401, Cause.LOGGED_OUT_BY_WHATSAPP),
-        (403, Cause.ACCOUNT_BANNED),
+        (403, Cause.ACCOUNT_LOCKED),
+        (406, Cause.ACCOUNT_BANNED),
         (405, Cause.CLIENT_OUTDATED),
         (400, Cause.CONNECTION_REFUSED),
-        (418, Cause.CLIENT_ERROR),  # one that neonize does not map
+        (418, Cause.CONNECTION_REFUSED),  # one that neonize does not map
     ],
 )
 async def test_a_login_that_fails_ends_the_process_with_the_cause(
@@ -269,10 +258,13 @@ async def test_a_lost_connection_is_told_and_restored_by_the_library(pool: Pool,
     await watched.expect(Connected)
 
 
-async def test_an_address_that_cannot_be_reached_is_unreachable(pool: Pool, simulator: SimulatorProcess) -> None:
-    await simulator.control.refuse_connections("http")
+@pytest.mark.parametrize(("how", "cause"), [("abort", Cause.UNREACHABLE), ("http", Cause.WHATSAPP_ERROR)])
+async def test_an_address_that_turns_everybody_away(
+    pool: Pool, simulator: SimulatorProcess, how: str, cause: Cause
+) -> None:
+    await simulator.control.refuse_connections(how)
     watched = await start(pool)
-    assert (await watched.ended()).cause is Cause.UNREACHABLE
+    assert (await watched.ended()).cause is cause
 
 
 async def test_a_send_without_a_connection_certainly_failed(pool: Pool, simulator: SimulatorProcess) -> None:
@@ -365,7 +357,7 @@ async def test_a_session_goes_through_its_proxy(simulator: SimulatorProcess, dat
         await proxied.expect(CodeShown)
         # Without one of its own it takes the default, at which nobody listens.
         refused = Watched(await pool.start(StartOrder("two", 1, "", "", until)))
-        assert (await refused.ended()).cause is Cause.UNREACHABLE
+        assert (await refused.ended()).cause is Cause.PROXY_REFUSED
     finally:
         await pool.close()
 
