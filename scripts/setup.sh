@@ -76,7 +76,7 @@ if ! holds "$lock_stamp" "$lock_digest" || ! "$venv_python" -c '' >/dev/null 2>&
   install_requirements "$lock_digest"
 fi
 # An editable install maps the packages it found, so new ones in generated/ count as a change.
-project_digest=$(ls -d generated/* 2>/dev/null | digest pyproject.toml -)
+project_digest=$(find generated -mindepth 1 -maxdepth 1 2>/dev/null | LC_ALL=C sort | digest pyproject.toml -)
 if ! holds "$project_stamp" "$project_digest"; then
   install_project "$project_digest"
 fi
