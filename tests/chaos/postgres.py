@@ -1,6 +1,7 @@
 """A Postgres that can be stopped in every way there is and started again in its place: the wheel's, or Debian's."""
 
 import asyncio
+import contextlib
 import os
 import secrets
 import shutil
@@ -135,7 +136,9 @@ class Postgres:
         server.send_signal(number)
         for _ in range(2):
             for child in server.children(recursive=True):
-                child.send_signal(number)
+                # One that was continued just now may have found its client gone, and left.
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.send_signal(number)
 
     def _initialise(self) -> None:
         self._folder.mkdir(mode=0o700)
