@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from service.bus.redis import RedisBus
 from service.bus.wakeups import WakeupHub
 from service.config import Settings
+from service.domain.events import NewEvent
 from service.domain.lease import LeaseTimes
 from service.embedded import EmbeddedPostgres, EmbeddedValkey
 from service.ownership.fence import Fence
@@ -170,6 +171,11 @@ async def _embedded(server: EmbeddedPostgres | EmbeddedValkey, setting: str, sta
     return server.url
 
 
+def _say_refused(session_id: str, event: NewEvent, error: Exception) -> None:
+    cause = type(error).__name__
+    log.error("Postgres refuses an inbound event; it is lost.", session_id=session_id, frame=event.frame, cause=cause)
+
+
 def _tasks() -> int:
     return len(asyncio.all_tasks())
 
@@ -230,7 +236,7 @@ def _wire(
     ports = RunnerPorts(
         owned=PostgresOwnedSessions(database, encode_payload),
         leases=leases,
-        events=PostgresEventLog(database, encode_payload),
+        events=PostgresEventLog(database, encode_payload, _say_refused),
         messages=messages,
         pool=MeasuredPool(pool, metrics),
         publisher=publisher,

@@ -225,7 +225,8 @@ class EventLog(Protocol):
     async def append(self, lease: Lease, events: Sequence[NewEvent]) -> Sequence[Event]:
         """Append what came in, under the epoch it came in under, even if the lease has since been lost.
 
-        A frame that is already there (session, epoch, frame) is not appended again, nor returned.
+        A frame that is already there (session, epoch, frame) is not appended again, nor returned. One that the log will
+        never take is left out, and told to the operator.
         """
 
 

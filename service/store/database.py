@@ -34,6 +34,9 @@ _AWAY = (
     asyncpg.TransactionRollbackError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.CannotConnectNowError,
+    # The password or the name has changed while we run; `reach` looked at both at the start.
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
     asyncpg.InternalClientError,
     # Another node has just changed a view (migrate.py): asyncpg forgets its statements, and the next try is right.
     asyncpg.InvalidCachedStatementError,

@@ -1,7 +1,9 @@
 """The durable log, for what must be kept whoever owns the session by now."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+
+import asyncpg
 
 from service.domain.events import Event, NewEvent
 from service.domain.lease import Lease
@@ -10,22 +12,37 @@ from service.domain.records import MessageState
 from service.store.database import Connection, Database
 from service.store.log import Encode, append, lock_log
 
+#: What is wrong with a row, and will be wrong with it again; not with the database, nor with those beside it.
+_REFUSALS = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
+
+OnRefused = Callable[[str, NewEvent, Exception], None]
+"""Hears of an event that Postgres will never take: of which session, which, and why."""
+
 
 class PostgresEventLog:
     """ports.EventLog on Postgres."""
 
-    def __init__(self, database: Database, encode: Encode) -> None:
+    def __init__(self, database: Database, encode: Encode, on_refused: OnRefused) -> None:
         self._database = database
         self._encode = encode
+        self._on_refused = on_refused
 
     async def append(self, lease: Lease, events: Sequence[NewEvent]) -> Sequence[Event]:
         """Append what came in, under the epoch it came in under, even if the lease has since been lost.
 
         WhatsApp considers it delivered: refusing it would lose it. Only what came in for a session that was deleted,
-        and whose id another one has by now, is nobody's.
+        and whose id another one has by now, is nobody's. One that Postgres refuses must not keep back the others: it is
+        left out, alone.
         """
-        async with self._database.transaction() as connection:
-            return await _append_inbound(connection, self._encode, lease.session_id, lease.epoch, events)
+        try:
+            async with self._database.transaction() as connection:
+                return await _append_inbound(connection, self._encode, lease.session_id, lease.epoch, events)
+        except _REFUSALS as error:
+            if len(events) == 1:
+                self._on_refused(lease.session_id, events[0], error)
+                return []
+            middle = len(events) // 2
+            return [*await self.append(lease, events[:middle]), *await self.append(lease, events[middle:])]
 
 
 async def rehearse(database: Database) -> None:

@@ -48,7 +48,7 @@ class Bequest:
         self._unconfirmed = unconfirmed
         database = PooledDatabase(start.log_url, name=f"zap-service/{start.session_id}/{start.epoch}", size=1)
         self._database = database
-        self._log = PostgresEventLog(database, encode_payload)
+        self._log = PostgresEventLog(database, encode_payload, self._on_refused)
         self._messages = PostgresMessages(database)
         self._appended = self._handled = 0
         self._refused: list[str] = []
@@ -74,6 +74,8 @@ class Bequest:
                     pass
         except TimeoutError:
             return
+        except Exception as error:  # noqa: BLE001 - what no retry mends, a right that is missing: it is told
+            self._refused.append(type(error).__name__)
 
     async def _write_what_is_there(self) -> bool:
         """Write it; whether there can be more."""
@@ -88,29 +90,26 @@ class Bequest:
         return more_may_come or bool(frames)
 
     async def _write_batch(self, batch: Sequence[Numbered]) -> None:
-        """Write a batch; if the database refuses it, all but the ones that it refuses."""
-        try:
-            await self._write_at_once(batch)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with one of them must not cost the others
-            if len(batch) == 1:
-                self._refused.append(type(error).__name__)
-                return
-            middle = len(batch) // 2
-            await self._write_batch(batch[:middle])
-            await self._write_batch(batch[middle:])
-
-    async def _write_at_once(self, batch: Sequence[Numbered]) -> None:
-        news = [event_of(frame) for frame in batch]
-        while True:
+        news = [event for frame in batch if (event := self._event_of(frame)) is not None]
+        while news:
             try:
                 self._appended += len(await self._log.append(self._lease, news))
                 for state, message_ids in _told_by_receipts(news).items():
                     await self._messages.delivered(self._lease.session_id, message_ids, state)
+                break
             except Unavailable:
                 await asyncio.sleep(_PAUSE)
-            else:
-                self._handled += len(batch)
-                return
+        self._handled += len(batch)
+
+    def _event_of(self, frame: Numbered) -> NewEvent | None:
+        try:
+            return event_of(frame)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one of them must not cost the others
+            self._refused.append(type(error).__name__)
+            return None
+
+    def _on_refused(self, session_id: str, event: NewEvent, error: Exception) -> None:
+        self._refused.append(type(error).__name__)
 
 
 def batches(frames: Sequence[Numbered]) -> Iterator[Sequence[Numbered]]:

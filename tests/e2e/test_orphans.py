@@ -173,3 +173,33 @@ async def test_a_node_that_hangs_until_it_is_killed_costs_no_message(
             finally:
                 await there.node.kill_node()
         await assert_nothing_is_lost(there, sql, traffic)
+
+
+async def test_a_machine_that_stands_still_past_its_leases_costs_a_message_for_each_session_at_most(
+    node_environment: dict[str, str], simulator: SimulatorControl, sql: Sql
+) -> None:
+    """Its session processes execute nothing when it goes on: a kill for them. Its node reads what they had said."""
+    async with scene(node_environment, simulator) as there:
+        async with everybody_writes(there) as traffic:
+            for each in traffic.values():
+                await each.reach(10)
+            orphans = there.node.session_processes()
+            processes = there.node.processes()
+            frozen = time.monotonic()
+            for process in processes:
+                process.suspend()
+            await assert_taken_over(there, frozen)
+            for each in traffic.values():
+                await each.reach(5)
+            for process in processes:
+                process.resume()
+            await assert_dead(orphans, time.monotonic(), 2.0)
+            for each in traffic.values():
+                await each.reach(5)
+        for name in SESSIONS:
+            written = traffic[name].written
+            found = await wait_logged(sql, name, written)
+            assert len(found) == len(set(found))
+            assert len(set(written) - set(found)) <= 1
+            numbers = await sequences(sql, name)
+            assert numbers == list(range(1, len(numbers) + 1))

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from service.domain.errors import Unavailable
+from service.domain.events import NewEvent
 from service.domain.lease import Lease
 from service.pool import wire
 from service.protocol.events import encode_payload
@@ -35,6 +36,10 @@ async def sql(database_url: str) -> AsyncIterator[Sql]:
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
+
+
+def fail(session_id: str, event: NewEvent, error: Exception) -> None:
+    raise error
 
 
 def message(text: str, raw: bytes = b"") -> frames_pb2.Frame:
@@ -84,7 +89,7 @@ async def test_what_the_node_had_committed_without_a_word_is_not_written_twice(d
     node = Database(database_url, name="node")
     await node.open()
     events = [event_of(frame) for frame in frames.all()[:2]]
-    await PostgresEventLog(node, encode_payload).append(Lease("anna", EPOCH, uuid.uuid4()), events)
+    await PostgresEventLog(node, encode_payload, fail).append(Lease("anna", EPOCH, uuid.uuid4()), events)
     await node.close()
     assert (await write(database_url, frames)).startswith("1 of 3 ")
     assert await log_of(sql) == [(1, 1, "one"), (2, 2, "two"), (3, 3, "three")]

@@ -53,9 +53,13 @@ class Store:
         self.database = database
         self.sessions = PostgresSessions(database, encode_payload)
         self.owned = PostgresOwnedSessions(database, encode_payload)
-        self.events = PostgresEventLog(database, encode_payload)
+        self.refused: list[tuple[str, int, str]] = []
+        self.events = PostgresEventLog(database, encode_payload, self._refuse)
         self.leases = PostgresLeases(database, database)
         self.messages = PostgresMessages(database)
+
+    def _refuse(self, session_id: str, event: NewEvent, error: Exception) -> None:
+        self.refused.append((session_id, event.frame, type(error).__name__))
 
     async def create(self, session_id: str = "anna", request_id: str = "", name: str = "Anna") -> None:
         await self.sessions.create(NewSession(session_id, name, "user-1", {"team": "red"}, "", request_id))
@@ -708,6 +712,35 @@ async def test_a_receipt_that_no_honest_device_sends_hurts_nobody(store: Store, 
     found = await store.messages.find("anna", "r1", None)
     assert found is not None
     assert found.state is MessageState.READ
+
+
+async def test_an_event_that_postgres_refuses_does_not_keep_back_those_beside_it(
+    store: Store, device_table: None
+) -> None:
+    lease = await connected(store)
+    await store.execute("ALTER TABLE zap.event ADD CONSTRAINT poison CHECK (frame NOT IN (2, 5))")
+    news = [message(number) for number in range(1, 8)]
+    appended = await store.events.append(lease, news)
+    assert [event.payload for event in appended] == [new.payload for new in news if new.frame not in (2, 5)]
+    first = appended[0].sequence
+    assert [event.sequence for event in appended] == list(range(first, first + 5))
+    assert store.refused == [("anna", 2, "CheckViolationError"), ("anna", 5, "CheckViolationError")]
+
+
+async def test_a_password_that_was_changed_is_an_outage_and_no_fault_of_ours(store: Store, database_url: str) -> None:
+    user = f"zap_{uuid.uuid4().hex}"
+    await store.execute(f"CREATE ROLE {user} LOGIN PASSWORD 'changed'")
+    try:
+        netloc = database_url.partition("//")[2].partition("@")[0]
+        database = Database(database_url.replace(netloc, f"{user}:before"), name="test", size=1)
+        await database.open()
+        with pytest.raises(Unavailable) as refused:
+            async with database.autocommit() as connection:
+                await connection.value("leftovers_exist")
+        assert refused.value.metadata["cause"] == "InvalidPasswordError"
+        await database.close()
+    finally:
+        await store.execute(f"DROP ROLE {user}")
 
 
 # --- the database's own refusals --------------------------------------------------------------------------------
