@@ -31,6 +31,9 @@ _LOOK_SECONDS = 0.25
 _MOST_WAITING, _FEW_WAITING = 1000, 500
 _NANOSECONDS = 1_000_000_000
 
+_SHOWN = frozenset({Cause.PROCESS_DIED, Cause.PROCESS_STALLED, Cause.CONNECT_STALLED})
+"""Ends of which what is on stderr says more: last words, or where every thread was stuck."""
+
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _session_log = logging.getLogger("service.session")
 
@@ -236,7 +239,7 @@ class Process:
         verdict = self._verdict(status)
         said = f", it said: {verdict.detail}" if verdict is self._said and verdict.detail else ""
         self._log.info("the session's process %s (%s)%s", self._death.words(status), verdict.cause.value, said)
-        if verdict.cause in {Cause.PROCESS_DIED, Cause.PROCESS_STALLED} and (stderr := self._death.stderr()):
+        if verdict.cause in _SHOWN and (stderr := self._death.stderr()):
             self._log.warning("the session's process left on stderr:\n%s", stderr)
         self._link.close()
         self._death.close()

@@ -55,8 +55,8 @@ log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
 
-STOP_GRACE = 5.0
-"""Seconds a process has to disconnect and hand over what is left before it is killed."""
+STOP_GRACE = 6.0
+"""Seconds a process has to disconnect and hand over what is left before it is killed: it takes at most 5 itself."""
 BATCH = 200
 """Observations written in one go."""
 RETRY = 0.5

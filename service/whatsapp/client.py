@@ -109,8 +109,8 @@ class Client:
         """Close the connection. May wait for a connect that is in flight."""
         self._client.disconnect()
 
-    def drain(self, quiet: float, limit: float, database_quiet_since: Callable[[], float]) -> None:
-        """Wait until the library has had nothing to say for `quiet` seconds, but no longer than `limit`.
+    def drain(self, quiet: float, limit: float, database_quiet_since: Callable[[], float]) -> bool:
+        """Wait until the library has had nothing to say for `quiet` seconds, at most `limit`; whether it fell quiet.
 
         To its database neither: a message that is decrypted there and not handed over here would be lost.
         """
@@ -121,8 +121,9 @@ class Client:
             since = max(began, self._last_event, database_quiet_since())
             wait = quiet if self._in_callback.locked() else since + quiet - now
             if wait <= 0:
-                return
+                return True
             time.sleep(min(wait, end - now))
+        return False
 
     def is_quiet(self, quiet: float, database_quiet_since: float) -> bool:
         """Whether the library has had nothing to say for `quiet` seconds, to its database neither."""

@@ -141,7 +141,10 @@ class Session:
             case Verdict.BACK:
                 self._reports.send(translate.connected(self._client.device()))
             case Verdict.LEAVE:
-                self._leave(*self._why_not_connected())
+                cause, words = self._why_not_connected()
+                if cause is Cause.CONNECT_STALLED:
+                    faulthandler.dump_traceback(file=_STDERR, all_threads=True)
+                self._leave(cause, words)
 
     def _why_not_connected(self) -> tuple[Cause, str]:
         if words := self._relay.trouble:
@@ -165,7 +168,10 @@ class Session:
         closing = threading.Thread(target=self._client.disconnect, name="disconnect", daemon=True)
         closing.start()
         closing.join(min(_DISCONNECT_SECONDS, drain_limit))
-        self._client.drain(_QUIET_SECONDS, drain_limit, lambda: self._relay.quiet_since)
+        if not self._client.drain(_QUIET_SECONDS, drain_limit, lambda: self._relay.quiet_since):
+            self._lines.write(
+                "warning", "zap", f"the library was still busy {drain_limit:.1f} s after it left WhatsApp"
+            )
         self._has_left = True
 
     # --- the database
