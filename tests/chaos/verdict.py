@@ -19,6 +19,11 @@ _UNAVAILABLE = {"UNAVAILABLE DATABASE_UNAVAILABLE", "DEADLINE_EXCEEDED: Deadline
 """What Status may say instead of an answer while the database is away; the other is our own patience."""
 
 
+MOST_DEAF, MOST_UNTOLD = 20.0, 3.0
+"""Seconds for which a session may be shown CONNECTED while it hears nothing (a silent database is noticed after 15),
+and until Status answers once the database does."""
+
+
 @dataclass(frozen=True)
 class Books:
     """What has been counted up to a moment."""
@@ -73,6 +78,10 @@ class Verdict:
         found = [f"{count} {what}" for what, count in counts.items() if count]
         if max(self.back) > back_within:
             found.append(f"a session came back after {max(self.back):.1f} s, more than {back_within:g} s")
+        if self.deaf > MOST_DEAF:
+            found.append(f"a session was shown CONNECTED for {self.deaf:.1f} s while it heard nothing")
+        if self.told > max(MOST_UNTOLD, back_within):
+            found.append(f"Status answered after {self.told:.1f} s")
         return found + [f"Status said {words} ({times} times)" for words, times in self.wrong_answers.items()]
 
 

@@ -5,6 +5,7 @@ Every session reaches the simulated WhatsApp by a proxy of its own, which can mi
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -128,6 +129,12 @@ class Befallen:
         await self.restart()
 
     # --- what is told
+
+    def log(self) -> str:
+        """What the node has written about it, each record on a line."""
+        records = re.split(r"^(?=\d{4}-\d\d-\d\dT)", self.node.log(), flags=re.MULTILINE)
+        flat = (record.replace("\n", " ") for record in records)
+        return "\n".join(record for record in flat if f"session_id={self.name} " in f"{record} ")
 
     async def told(self, state: str, code: str, times: int = 1) -> Told:
         """The event that says so, the first or a later one; past ones count."""

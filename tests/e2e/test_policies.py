@@ -6,6 +6,7 @@ is written here once more, by hand: a table that is compared with itself is alwa
 
 import asyncio
 import datetime
+import re
 import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -110,6 +111,17 @@ async def is_dropped(session: Befallen) -> None:
     await session.simulator.drop(session.jid)
 
 
+def is_kicked(code: int) -> Befalls:
+    async def befalls(session: Befallen) -> None:
+        await session.simulator.kick(session.jid, code)
+
+    return befalls
+
+
+async def has_its_stream_ended(session: Befallen) -> None:
+    await session.simulator.end_stream(session.jid)
+
+
 async def gets_no_keepalive(session: Befallen) -> None:
     await session.simulator.mute_keepalives(session.jid)
 
@@ -122,6 +134,9 @@ ROWS = (
     Row("backends-ended", Cause.DATABASE_LOST, Befallen.loses_its_backends, AWAY, "DATABASE_LOST"),
     Row("receipt-unmapped", Cause.CLIENT_ERROR, hears_what_neonize_does_not_map, AWAY, "CLIENT_ERROR"),
     Row("dropped", None, is_dropped, AWAY, "CONNECTION_LOST"),
+    Row("stream-error-500", None, is_kicked(500), AWAY, "CONNECTION_LOST"),
+    Row("stream-error-503", None, is_kicked(503), AWAY, "CONNECTION_LOST"),
+    Row("stream-ended", None, has_its_stream_ended, AWAY, "CONNECTION_LOST"),
     Row("no-keepalive", None, gets_no_keepalive, AWAY, "KEEPALIVE_TIMEOUT"),
     Row("no-keepalive-for-long", Cause.CONNECT_STALLED, gets_no_keepalive, AWAY, "CONNECT_STALLED"),
     Row("proxy-silent", Cause.CONNECT_STALLED, meets(Manner.SILENT), AWAY, "CONNECT_STALLED"),
@@ -291,8 +306,10 @@ async def play_pairing(row: PairingRow, session: Befallen) -> None:
 
 async def comes_back(session: Befallen, row: Row) -> None:
     if row.befalls is gets_no_keepalive:
-        # Nobody else minds: this fault is for one device, and lasts until it is cleared for all.
-        return
+        await session.simulator.mute_keepalives(session.jid, muted=False)
+    if row.cause is Cause.CONNECT_STALLED:
+        # Where every thread was, which is all that anybody can know of it.
+        assert re.search(r"left on stderr:.*Thread 0x", session.log())
     await session.told("STATE_CONNECTED", "", times=2)
     await session.connected()
 

@@ -23,9 +23,11 @@ WARM_UP = 0.5
 """Share of the time that says nothing of the slope: Go's heap takes some hundred messages to find its size."""
 WRITE_EVERY, SEND_EVERY = 1.0, 10.0
 """Seconds between two messages to each session, and from each."""
-MOST_GROWTH = 128.0
-"""KiB a minute of any one process: what a look at a busy allocator cannot tell from flat."""
+MOST_GROWTH, MOST_GROWTH_OF_ONE = 64.0, 256.0
+"""KiB a minute in the mean of a kind, and of the one process that grows most: what a few minutes' look at a busy
+allocator cannot tell from flat."""
 SETTLE = 60.0
+_SESSIONS = "session process"
 
 
 @dataclass
@@ -48,6 +50,8 @@ class Seen:
     times: list[float] = field(default_factory=list)
     private: dict[str, list[float]] = field(default_factory=dict)
     proportional: dict[str, list[float]] = field(default_factory=dict)
+    of_each: dict[int, list[float]] = field(default_factory=dict)
+    """The private memory of each session process."""
     not_connected: Counter[str] = field(default_factory=Counter)
     looks: int = 0
     failures: list[str] = field(default_factory=list)
@@ -119,6 +123,9 @@ async def _sample(stage: Stage, until: float, seen: Seen) -> None:
             memory = Memory.of(pids)
             seen.private.setdefault(who, []).append(memory.private / len(pids))
             seen.proportional.setdefault(who, []).append(memory.proportional / len(pids))
+            if who == _SESSIONS:
+                for pid in pids:
+                    seen.of_each.setdefault(pid, []).append(Memory.of([pid]).private)
 
 
 async def _ticks(every: float, until: float) -> AsyncIterator[int]:
@@ -141,7 +148,7 @@ async def _groups(stage: Stage) -> dict[str, list[int]]:
     return {
         "node": [node],
         "zygote": [zygote],
-        "session process": sessions,
+        _SESSIONS: sessions,
         "backend": [row["pid"] for row in backends],
     }
 
@@ -202,6 +209,12 @@ def _judge(seen: Seen, minutes: float) -> list[str]:
         )
         if grows > MOST_GROWTH:
             wrong.append(f"{who} grows by {grows:.0f} KiB a minute")
+    # Who did not live through all of it is seen by the looks.
+    lived = [values for values in seen.of_each.values() if len(values) == len(seen.times)]
+    worst = max((slope(seen.times[start:], values[start:]) for values in lived), default=0.0)
+    _tell(f"the {_SESSIONS} that grows most: {worst:+.1f} KiB/min")
+    if worst > MOST_GROWTH_OF_ONE:
+        wrong.append(f"one {_SESSIONS} grows by {worst:.0f} KiB a minute")
     _tell(f"{seen.looks} looks at all sessions, not connected: {dict(seen.not_connected) or 'never'}")
     return wrong
 

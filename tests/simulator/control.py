@@ -209,9 +209,9 @@ class SimulatorControl:
         """Cut the connection at a message instead of acknowledging it, whether or not the server has taken it."""
         await self._call("POST", "/faults/drop-before-ack", {"target": target, "times": times, "is_taken": is_taken})
 
-    async def mute_keepalives(self, target: str = "") -> None:
-        """Stop answering keepalives."""
-        await self._call("POST", "/faults/mute-keepalives", {"target": target})
+    async def mute_keepalives(self, target: str = "", *, muted: bool = True) -> None:
+        """Stop answering keepalives, or answer them again."""
+        await self._call("POST", "/faults/mute-keepalives", {"target": target, "muted": muted})
 
     async def hold_queries(self, namespace: str = "", target: str = "", times: int | None = 1) -> None:
         """Leave queries of a namespace unanswered until they are released."""

@@ -116,6 +116,12 @@ class Faults:
             answer()
         return len(answers)
 
+    def mute_keepalives(self, target: Target, *, is_muted: bool) -> None:
+        """Leave its keepalives unanswered from now on, or no longer."""
+        self.muted_keepalives = [muted for muted in self.muted_keepalives if muted != target]
+        if is_muted:
+            self.muted_keepalives.append(target)
+
     def is_keepalive_muted(self, addresses: frozenset[str]) -> bool:
         """Whether this device's keepalives get no answer."""
         return any(target.covers(addresses) for target in self.muted_keepalives)

@@ -302,7 +302,8 @@ class ControlInterface:
         return web.json_response({})
 
     async def _mute_keepalives(self, request: web.Request) -> web.Response:
-        self._simulator.faults.muted_keepalives.append((await Body.read(request)).target())
+        body = await Body.read(request)
+        self._simulator.faults.mute_keepalives(body.target(), is_muted=body.flag("muted", default=True))
         return web.json_response({})
 
     async def _hold_queries(self, request: web.Request) -> web.Response:
