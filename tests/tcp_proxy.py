@@ -20,10 +20,11 @@ class Line(enum.Enum):
 
 
 class _Trap:
-    """What is waited for, and whether it came."""
+    """What is waited for, what it does, and whether it came."""
 
-    def __init__(self, said: bytes) -> None:
+    def __init__(self, said: bytes, *, cuts: bool) -> None:
         self.said = said
+        self.cuts = cuts
         self.sprung = asyncio.Event()
 
 
@@ -76,7 +77,12 @@ class TcpProxy:
 
     def cut_in_answer_to(self, said: bytes) -> asyncio.Event:
         """Cut the next connection whose client says this, in place of the answer. Set once it was said."""
-        self._trap = _Trap(said)
+        self._trap = _Trap(said, cuts=True)
+        return self._trap.sprung
+
+    def fall_silent_at(self, said: bytes) -> asyncio.Event:
+        """Be SILENT from the moment on in which the next client says this; it arrives when the line is OPEN again."""
+        self._trap = _Trap(said, cuts=False)
         return self._trap.sprung
 
     def _forget(self) -> None:
@@ -112,7 +118,10 @@ class TcpProxy:
 
     def _catch(self, data: bytes, caught: asyncio.Event) -> bool:
         if self._trap is not None and self._trap.said in data:
-            caught.set()
+            if self._trap.cuts:
+                caught.set()
+            else:
+                self._passing.clear()
             self._trap.sprung.set()
             self._trap = None
         return False
@@ -127,8 +136,9 @@ class TcpProxy:
         self._writers.add(writer)
         try:
             while data := await reader.read(65536):
+                ends = is_last(data)
                 await passing.wait()
-                if is_last(data):
+                if ends:
                     writer.transport.abort()
                     return
                 writer.write(data)

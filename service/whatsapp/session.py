@@ -15,6 +15,7 @@ import select
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from neonize.proto import Neonize_pb2 as neonize
@@ -25,6 +26,7 @@ from service.whatsapp import errors, loader, login_status, translate
 from service.whatsapp.bequest import Bequest
 from service.whatsapp.calls import Calls
 from service.whatsapp.client import Callbacks, Client, prepare_store
+from service.whatsapp.database_probe import DatabaseProbe
 from service.whatsapp.ending import NODE_GONE, Ending
 from service.whatsapp.lines import LogLines
 from service.whatsapp.log_signs import LoginFailed, ReconnectFailed, sign_in
@@ -42,6 +44,8 @@ _DISCONNECT_SECONDS = 1.0
 _QUIET_SECONDS = 0.1
 _DRAIN_SECONDS = 3.0
 _ORPHAN_DRAIN_SECONDS = 1.0
+_LAST_ANSWER_SECONDS = 1.0
+_LOOK_SECONDS = 0.05
 _CONFIRM_SECONDS = 1.0
 """How long a process that has left WhatsApp waits for the node to confirm what it said."""
 _WATCHDOG_MARGIN = 0.1
@@ -68,7 +72,7 @@ class Session:
         self._codes = login_status.CodesShown()
         self._code_shown = threading.Event()
         self._device_saved = bool(start.jid)
-        self._logged_in = self._has_left = False
+        self._logged_in = self._is_leaving = self._has_left = False
         self._push_name = ""
         self._failed_login: LoginFailed | None = None
         self._failed_reconnect = ""
@@ -134,6 +138,8 @@ class Session:
         return failed.ended(datetime.datetime.now(datetime.UTC))
 
     def _on_verdict(self, verdict: Verdict) -> None:
+        if self._is_leaving:
+            return
         match verdict:
             case Verdict.LOST:
                 self._lines.write("warning", "zap", "the library does not say that it is connected, and did not tell")
@@ -152,11 +158,16 @@ class Session:
         cause = errors.cause_of(self._failed_reconnect)
         return Cause.CONNECT_STALLED if cause is Cause.CLIENT_ERROR else cause, self._failed_reconnect
 
-    def _leave(self, cause: Cause, detail: str = "") -> None:
-        """Disconnect, hand over what has come in, and end; on a thread of its own, since that takes a while."""
+    def _leave(self, cause: Cause, detail: str = "", outlast: Callable[[], None] = lambda: None) -> None:
+        """Disconnect, hand over what has come in, and end; on a thread of its own, since that takes a while.
+
+        `outlast`: what has to be waited for in between.
+        """
+        self._is_leaving = True
 
         def leave() -> None:
             self._disconnect(_DRAIN_SECONDS)
+            outlast()
             self._ending.end(cause, detail)
 
         threading.Thread(target=leave, name=f"leave-{cause.name}", daemon=True).start()
@@ -182,7 +193,23 @@ class Session:
     def _on_database_lost(self, words: str) -> None:
         """From here on the library waits for a database that does not answer, and must not be told anything else."""
         # What came in and was not written down stays WhatsApp's: it is not acknowledged, and comes again.
-        self._leave(Cause.DATABASE_LOST, words)
+        self._leave(Cause.DATABASE_LOST, words, self._outlast_silence)
+
+    def _outlast_silence(self) -> None:
+        """Off WhatsApp, stay for as long as Postgres is silent to everybody: another process could do nothing either.
+
+        What it was asked it may carry out when it wakes up, and then a message's keys are used up: the library must be
+        here to hear of it, and to hand the message over.
+        """
+        if not (self._has_left and self._relay.is_owed_an_answer):
+            return
+        self._reports.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
+        probe = DatabaseProbe(self._start.log_url, f"zap-service/{self._start.session_id}/probe")
+        probe.start()
+        while not probe.has_answered(_LOOK_SECONDS) and self._relay.is_owed_an_answer:
+            pass
+        # It answers others. What it owes us comes within a moment, or was forgotten on the way.
+        self._client.drain(_QUIET_SECONDS, _LAST_ANSWER_SECONDS, lambda: self._relay.quiet_since)
 
     # --- what the node says
 

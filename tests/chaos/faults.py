@@ -30,6 +30,8 @@ class Fault:
     """Whether it has a duration; otherwise it is over as soon as it has happened."""
     back_within: float = 3.0
     """Seconds from the database's first answer in which all sessions must be back: design 5b, unless said otherwise."""
+    may_cost: int = 0
+    """Messages that it is made to cost, by striking where nobody can know what has happened (docs/supervision.md)."""
 
 
 def _stopped(number: signal.Signals) -> Outage:
@@ -145,6 +147,8 @@ FAULTS = (
     Fault("stopped behind PgBouncer", Way.PGBOUNCER, _stopped(signal.SIGQUIT)),
     # What the library writes for each message, in this order: how far the conversation's keys have moved, and the
     # message's secret. Then it tells of the message.
-    Fault("answer about keys lost", Way.PGBOUNCER, _answer_lost(b"INSERT INTO whatsmeow_sessions"), lasts=False),
-    Fault("answer about a secret lost", Way.PGBOUNCER, _answer_lost(b"INTO whatsmeow_message_secrets"), lasts=False),
+    Fault("answer about keys lost", Way.PGBOUNCER, _answer_lost(b"INSERT INTO whatsmeow_sessions"), False, may_cost=1),
+    Fault(
+        "answer about a secret lost", Way.PGBOUNCER, _answer_lost(b"INTO whatsmeow_message_secrets"), False, may_cost=1
+    ),
 )

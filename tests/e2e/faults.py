@@ -62,6 +62,12 @@ def _product(module: str, name: str) -> Any:
     return vars(sys.modules[f"service.whatsapp.{module}"])[name]
 
 
+def _session() -> Any:
+    import gc  # noqa: PLC0415
+
+    return next(thing for thing in gc.get_objects() if isinstance(thing, _product("session", "Session")))
+
+
 def _crash_in_a_loop(folder: Path) -> None:
     # Its command line says which session it is.
     order = folder / Path("/proc/self/cmdline").read_bytes().split(b"\0")[0].split()[1].decode()
@@ -84,11 +90,9 @@ def _segfault() -> None:
 
 def _panic() -> None:
     """A client of a device that is not in the store is a nil in neonize's Go code (neonize-facts, 5)."""
-    import gc  # noqa: PLC0415
-
     from neonize.client import NewClient  # noqa: PLC0415
 
-    session = next(thing for thing in gc.get_objects() if isinstance(thing, _product("session", "Session")))
+    session = _session()
     nobody = _product("addresses", "from_text")("491799999999:1@s.whatsapp.net")
     NewClient(session._relay.address(session._start.database_url), jid=nobody, uuid="nobody").connect()
 
@@ -131,6 +135,11 @@ def _slow_events() -> None:
     client._dispatch = take_time
 
 
+def _be_impatient() -> None:
+    """A server that owes an answer is given a second, and not a quarter of a minute."""
+    _session()._relay._answer_within = 1.0
+
+
 def _no_memory() -> None:
     def fail(*_: object) -> None:
         raise MemoryError
@@ -159,6 +168,7 @@ FAULTS: dict[str, Callable[[], None]] = {
     "blurt-out": _blurt_out,
     "exit": lambda: os._exit(7),
     "no-memory": _no_memory,
+    "impatient": _be_impatient,
     "hold-interpreter": _hold_interpreter,
     "deaf": _be_deaf,
     "stuck-event": _get_stuck_in_event,

@@ -15,15 +15,17 @@ import asyncpg
 import pytest
 
 from service.domain.disconnects import Cause
-from service.domain.observations import CodeShown, Connected, Ended, MessageReceived
+from service.domain.observations import CodeShown, Connected, Disconnected, Ended, MessageReceived
 from service.embedded import EmbeddedPostgres
 from service.pool.pool import Pool, PoolSettings, StoreNotPrepared
 from tests.conftest import migrate
+from tests.e2e import faults
 from tests.e2e.session_processes import Watched, pair, start
 from tests.fakes.postgres_messages import AUTHENTICATED, READY, error, message
 from tests.fakes.scripted_postgres import ScriptedPostgres, refuse, say
 from tests.simulator.control import SimulatorControl
 from tests.simulator.process import PRELOAD, SimulatorProcess
+from tests.tcp_proxy import Line, TcpProxy
 from tests.tls_terminator import Authority, TlsTerminator
 
 PHONE, FRIEND = "491700007001", "491700007002"
@@ -119,6 +121,46 @@ async def test_no_message_is_lost_when_postgres_stops(
         while set(texts(first, second)) != set(written):
             await asyncio.sleep(0.05)
     assert len(written) > 20
+
+
+async def test_a_message_whose_keys_are_written_when_postgres_wakes_up_is_not_lost(
+    simulator: SimulatorProcess, postgres: EmbeddedPostgres
+) -> None:
+    """The worst moment for a silence: what the library asked is carried out, when nobody would be there any more."""
+    control = simulator.control
+    await control.create_phone(FRIEND)
+    async with TcpProxy(postgres.url) as line, pool_of(line.url, simulator, faults.PRELOAD) as pool:
+        first, jid = await pair(pool, control, PHONE)
+        await control.write(FRIEND, PHONE, "before")
+        await first.expect(MessageReceived)
+        faults.provoke(first.process.pid, "impatient")
+        silent = line.fall_silent_at(b"whatsmeow_sessions")
+        await control.write(FRIEND, PHONE, "its keys are written later")
+        await silent.wait()
+        # It is given up, and the session is off WhatsApp; but its process is there as long as nobody gets an answer.
+        await first.expect(Disconnected)
+        await asyncio.sleep(3.0)
+        assert not any(isinstance(heard.observation, Ended) for heard in first.heard)
+        await control.write(FRIEND, PHONE, "meanwhile")
+        await line.set(Line.OPEN)
+        assert (await first.ended()).cause is Cause.DATABASE_LOST
+        second = await start(pool, jid=jid, epoch=2)
+        await second.expect(Connected)
+        async with asyncio.timeout(20):
+            while set(texts(first, second)) != {"before", "its keys are written later", "meanwhile"}:
+                await asyncio.sleep(0.05)
+
+
+async def test_connections_that_a_network_has_forgotten_are_given_up_once_others_are_answered(
+    simulator: SimulatorProcess, postgres: EmbeddedPostgres
+) -> None:
+    async with TcpProxy(postgres.url) as line, pool_of(line.url, simulator, faults.PRELOAD) as pool:
+        watched, _ = await pair(pool, simulator.control, PHONE)
+        faults.provoke(watched.process.pid, "impatient")
+        await simulator.control.create_phone(FRIEND)
+        await line.set(Line.FORGOTTEN)
+        await simulator.control.write(FRIEND, PHONE, "hello")
+        assert await watched.ended() == Ended(Cause.DATABASE_LOST, "Postgres has not answered for 1 s")
 
 
 async def test_the_end_of_one_backend_is_a_loss_that_says_why(

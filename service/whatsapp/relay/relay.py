@@ -103,6 +103,11 @@ class Relay:
         return self._trouble.last
 
     @property
+    def is_owed_an_answer(self) -> bool:
+        """Whether a server that is not known to be lost has yet to answer."""
+        return self._is_owed
+
+    @property
     def quiet_since(self) -> float:
         """When (time.monotonic()) something was passed on for the last time; now, while a server owes an answer.
 
@@ -160,14 +165,19 @@ class Relay:
         """When the server that owes an answer for the longest time has owed it for too long; None: none owes any."""
         since = [splice.waiting_since for splice in self._splices if splice.waiting_since is not None]
         self._is_owed = bool(since)
-        return min(since) + self._answer_within if since and self._answer_within is not None else None
+        if not since or self._answer_within is None or self._has_lost:
+            return None
+        return min(since) + self._answer_within
 
     def _look_for_silence(self) -> None:
+        """Tell of a server that owes an answer for too long; if it comes all the same, the library gets it.
+
+        What it was asked may have been carried out, or may yet be: keys of a message that nobody would have.
+        """
         now, within = time.monotonic(), self._answer_within or 0.0
-        for splice in list(self._splices):
-            # What has come meanwhile counts.
-            if splice.waiting_since is not None and now - splice.waiting_since >= within:
-                self._silence(splice, f"Postgres has not answered for {within:g} s")
+        # What has come meanwhile counts.
+        if any(s.waiting_since is not None and now - s.waiting_since >= within for s in self._splices):
+            self._lose(f"Postgres has not answered for {within:g} s")
 
     # --- connections that are up
 
