@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from service.domain import observations as seen
 from service.domain import pace
+from service.domain.backoff import STEADY
 from service.domain.disconnects import Cause
 from service.domain.errors import LeaseLost, Unavailable
 from service.domain.lease import Lease, LeaseTimes
@@ -191,6 +192,19 @@ def runner(ports: RunnerPorts) -> Runner:
     return Runner("anna", NODE, ports)
 
 
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long it would have waited after each process; it does not."""
+    waits: list[float] = []
+
+    async def note(self: Runner) -> None:
+        waits.append(self._pause)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(Runner, "_wait_until_due", note)
+    return waits
+
+
 async def finish(running: "asyncio.Task[None]") -> None:
     async with asyncio.timeout(PATIENCE):
         await running
@@ -250,15 +264,8 @@ async def test_a_lease_that_somebody_else_has_is_not_released(world: World, runn
 
 
 async def test_a_fault_while_a_process_runs_is_an_end_like_others_and_waits_longer_each_time(
-    world: World, runner: Runner, monkeypatch: pytest.MonkeyPatch
+    world: World, runner: Runner, waits: list[float]
 ) -> None:
-    waits: list[float] = []
-
-    async def note(self: Runner) -> None:
-        waits.append(self._pause)
-        await asyncio.sleep(0)
-
-    monkeypatch.setattr(Runner, "_wait_until_due", note)
     world.account_fault = ValueError("what the database cannot hold")
     running = asyncio.create_task(runner.run())
     for number in range(1, 6):
@@ -321,6 +328,65 @@ async def test_a_permit_reaches_the_process_and_calls_end_with_it(world: World, 
     runner.lose()
     assert runner.connection is None
     await finish(running)
+
+
+# --- its waits --------------------------------------------------------------------------------------------------
+
+
+async def end(world: World, waits: list[float], *observations: seen.Observation) -> None:
+    """Have the process that runs now report this, its end last, and wait until the next one runs."""
+    number = len(world.processes)
+    for observation in observations:
+        world.processes[-1].reports.put_nowait(observation)
+    await world.until(lambda: len(waits) == number and len(world.processes) == number + 1)
+
+
+async def test_a_session_whose_database_is_lost_never_waits_for_more_than_a_second(
+    world: World, runner: Runner, waits: list[float]
+) -> None:
+    running = asyncio.create_task(runner.run())
+    await world.until(lambda: len(world.processes) == 1)
+    for _ in range(5):
+        await end(world, waits, seen.Ended(Cause.DATABASE_LOST))
+    assert waits[0] <= 0.1
+    assert all(0.5 <= wait <= 1.0 for wait in waits[1:])
+    running.cancel()
+    await asyncio.wait((running,), timeout=PATIENCE)
+
+
+async def test_a_session_that_was_replaced_waits_for_a_ttl_and_the_second_time_for_nothing(
+    world: World, runner: Runner, waits: list[float]
+) -> None:
+    running = asyncio.create_task(runner.run())
+    await world.until(lambda: len(world.processes) == 1)
+    await end(world, waits, LOGIN, seen.Ended(Cause.STREAM_REPLACED))
+    assert waits == [TIMES.ttl]
+    world.processes[1].reports.put_nowait(seen.Ended(Cause.STREAM_REPLACED))
+    await finish(running)
+    assert world.condition.state is State.FAILED
+    assert len(waits) == 1
+    assert world.released == ["anna"]
+
+
+@pytest.mark.parametrize(("steady", "are_forgotten"), [(0.0, True), (STEADY, False)])
+async def test_only_a_connection_that_lasted_has_failures_forgotten(
+    world: World,
+    runner: Runner,
+    waits: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    steady: float,
+    are_forgotten: bool,
+) -> None:
+    monkeypatch.setattr("service.sessions.runner.STEADY", steady)
+    running = asyncio.create_task(runner.run())
+    await world.until(lambda: len(world.processes) == 1)
+    for _ in range(3):
+        await end(world, waits, seen.Ended(Cause.PROCESS_DIED))
+    await end(world, waits, LOGIN, seen.Ended(Cause.PROCESS_DIED))
+    assert waits[2] >= 1.0
+    assert waits[3] <= 0.1 if are_forgotten else waits[3] >= 2.0
+    running.cancel()
+    await asyncio.wait((running,), timeout=PATIENCE)
 
 
 # --- its turn ---------------------------------------------------------------------------------------------------
