@@ -1,6 +1,8 @@
 """The turn on which a session's next process starts: waited for, held, and used or given back."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from service.domain.pace import Lane
 from service.ports import Turn
@@ -9,7 +11,7 @@ from service.sessions.start_gate import StartGate, Ticket
 WORTH_TELLING = 0.5
 """Seconds that a session waits for its turn before anybody is told."""
 
-Tell = Callable[[float], Awaitable[None]]
+Tell = Callable[[float], Coroutine[Any, Any, None]]
 """Lets callers know that the session waits, and for how many seconds about."""
 
 
@@ -41,12 +43,16 @@ class NextStart:
             if not ticket.is_granted and is_hurried:
                 return
             self._ticket = ticket
+            telling: asyncio.Future[None] | None = None
+            if not ticket.is_granted and (seconds := ticket.seconds_left) >= WORTH_TELLING:
+                # Beside it: a database that is silent must hold up neither the turn nor whoever disturbs.
+                telling = asyncio.ensure_future(self._tell(seconds))
             try:
-                if not ticket.is_granted and (seconds := ticket.seconds_left) >= WORTH_TELLING:
-                    await self._tell(seconds)
                 self._turn = next(iter(await ticket.turns()), None)
             finally:
                 self._ticket = None
+                if telling is not None:
+                    telling.cancel()
 
     def disturb(self) -> None:
         """Whoever waits looks again now."""

@@ -55,10 +55,12 @@ log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
 
-STOP_GRACE = 6.0
-"""Seconds a process has to disconnect and hand over what is left before it is killed: it takes at most 5 itself."""
+STOP_GRACE = 7.0
+"""Seconds a process has to disconnect and hand over what is left before it is killed: it takes at most 6 itself."""
 BATCH = 200
 """Observations written in one go."""
+STORM = 5
+"""Times in a row that a session may log in and fall within STEADY seconds before it waits as long as any other."""
 RETRY = 0.5
 """Seconds between two tries to write to a database that is away."""
 
@@ -92,6 +94,7 @@ class Runner:
         self._safe_until = 0.0
         self._failures = 0
         self._connected_at: float | None = None
+        self._fell_at_once = False
         self._pause = 0.0
         self._leaving = False
         self._lost = False
@@ -181,14 +184,9 @@ class Runner:
             return Directive.RELEASE
         # Before the wishes are read: what changes from here on is noticed.
         self._look_again.clear()
-        sent = time.monotonic()
-        ports = self._ports
-        self._lease = lease = await self._until_written(
-            lambda: ports.leases.begin_epoch(self.session_id, self._incarnation, ports.times.ttl)
-        )
-        self._safe_until = ports.times.safe_until(sent)
+        self._lease = lease = await self._until_written(self._begin_epoch)
         try:
-            resume = await self._until_written(lambda: ports.owned.prepare(lease))
+            resume = await self._until_written(lambda: self._ports.owned.prepare(lease))
             if not resume.wanted or self._over():
                 return Directive.RELEASE
             if not self._next_start.has_turn:
@@ -201,6 +199,13 @@ class Runner:
         if directive is Directive.REPLACE:
             await self._wait_until_due()
         return directive
+
+    async def _begin_epoch(self) -> Lease:
+        sent = time.monotonic()
+        times = self._ports.times
+        lease = await self._ports.leases.begin_epoch(self.session_id, self._incarnation, times.ttl)
+        self._safe_until = times.safe_until(sent)
+        return lease
 
     async def _live(self, lease: Lease, resume: Resume) -> Directive:
         await self._observe(lease, ProcessStarted())
@@ -226,6 +231,8 @@ class Runner:
         resumes, lane = bool(resume.jid), turn.lane.value
         self._log.info("Started a session process.", epoch=lease.epoch, resumes=resumes, lane=lane)
         try:
+            # Renewed while it was being made.
+            self._process.permit(self._safe_until)
             self._catch_up(self._process)
             return await self._attend(lease, self._process)
         except ZapError:
@@ -381,12 +388,15 @@ class Runner:
         elif isinstance(cause, seen.Ended):
             steady = self._connected_at is not None and now - self._connected_at >= STEADY
             self._failures = 1 if steady else self._failures + 1
+            self._fell_at_once = self._connected_at is not None and not steady
             self._connected_at = None
 
     def _wait_after(self, cause: Input) -> float:
         if isinstance(cause, seen.Ended) and cause.cause is Cause.STREAM_REPLACED:
             return self._ports.times.ttl
-        longest = policy_for(cause.cause).longest_wait if isinstance(cause, seen.Ended) else CAP
+        # Whatever it is that lets a session log in and has it fall at once, again and again: a storm of logins.
+        is_storm = self._fell_at_once and self._failures > STORM
+        longest = policy_for(cause.cause).longest_wait if isinstance(cause, seen.Ended) and not is_storm else CAP
         # Not for secrets: sessions that fell together must not come back together.
         return backoff(self._failures, random.random(), longest)  # noqa: S311
 
@@ -427,7 +437,8 @@ class Runner:
     async def _give_up(self) -> None:
         """The process is dead: delete what it left, if that is to go, and release the lease."""
         self._condition = None
-        if self._lost:
+        if self._lost or self._process is not None:
+            # Lost; or whoever waited for the end of its process was cut short, and it may live: the lease runs out.
             return
         try:
             async with asyncio.timeout(STOP_GRACE):

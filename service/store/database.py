@@ -37,6 +37,11 @@ _AWAY = (
     # The password or the name has changed while we run; `reach` looked at both at the start.
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+    # It is ill itself: its disk, its memory, or a fault of its own.
+    asyncpg.PostgresSystemError,
+    asyncpg.InternalServerError,
+    asyncpg.InvalidTransactionStateError,
     asyncpg.InternalClientError,
     # Another node has just changed a view (migrate.py): asyncpg forgets its statements, and the next try is right.
     asyncpg.InvalidCachedStatementError,

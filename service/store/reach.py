@@ -91,6 +91,8 @@ async def check_log_is_writable(url: str, setting: str, patience: float) -> None
             try:
                 return await rehearse(database)
             except Unavailable as error:
+                if isinstance(error.__cause__, asyncpg.InsufficientPrivilegeError):
+                    raise _not_writable(url, setting, error.__cause__) from error
                 if time.monotonic() + RETRY > give_up:
                     cause = error.metadata.get("cause", "")
                     raise DatabaseUnreachable(
@@ -98,13 +100,17 @@ async def check_log_is_writable(url: str, setting: str, patience: float) -> None
                     ) from error
                 await asyncio.sleep(RETRY)
             except asyncpg.PostgresError as error:
-                raise DatabaseUnreachable(
-                    f"{setting}: its user must be able to write the event log at {_address(url)}, as session processes"
-                    f" do when their node dies: {error}. Grant it SELECT, INSERT and UPDATE on all tables of the schema"
-                    f" zap, and USAGE on that"
-                ) from error
+                raise _not_writable(url, setting, error) from error
     finally:
         await database.close()
+
+
+def _not_writable(url: str, setting: str, error: asyncpg.PostgresError) -> DatabaseUnreachable:
+    return DatabaseUnreachable(
+        f"{setting}: its user must be able to write the event log at {_address(url)}, as session processes"
+        f" do when their node dies: {error}. Grant it SELECT, INSERT and UPDATE on all tables of the schema"
+        f" zap, and USAGE on that"
+    )
 
 
 async def _connect_both(url: str, other_url: str) -> "tuple[asyncpg.Connection, asyncpg.Connection]":

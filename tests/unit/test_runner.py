@@ -24,7 +24,7 @@ from service.domain.pace import Lane
 from service.domain.records import Account
 from service.domain.session import Condition, Credentials, Desired, State, Transition
 from service.ports import Decide, EventLog, MessageStore, Publisher, Resume, StartOrder, Turn
-from service.sessions.runner import Runner, RunnerPorts
+from service.sessions.runner import STORM, Runner, RunnerPorts
 from service.sessions.start_gate import StartGate
 
 NODE = uuid4()
@@ -352,6 +352,35 @@ async def test_a_session_whose_database_is_lost_never_waits_for_more_than_a_seco
     assert all(0.5 <= wait <= 1.0 for wait in waits[1:])
     running.cancel()
     await asyncio.wait((running,), timeout=PATIENCE)
+
+
+async def test_one_that_logs_in_and_falls_at_once_again_and_again_is_no_storm_of_logins(
+    world: World, runner: Runner, waits: list[float]
+) -> None:
+    running = asyncio.create_task(runner.run())
+    await world.until(lambda: len(world.processes) == 1)
+    for _ in range(STORM + 2):
+        await end(world, waits, LOGIN, seen.Ended(Cause.DATABASE_LOST))
+    assert all(wait <= 1.0 for wait in waits[:STORM])
+    assert waits[STORM + 1] >= 16.0
+    running.cancel()
+    await asyncio.wait((running,), timeout=PATIENCE)
+
+
+async def test_whoever_is_cut_short_twice_keeps_the_lease_of_a_process_that_may_live(
+    world: World, runner: Runner
+) -> None:
+    running = asyncio.create_task(runner.run())
+    await world.until(lambda: len(world.processes) == 1)
+    dies = asyncio.Event()
+    world.processes[0].kill = dies.wait  # type: ignore[method-assign,assignment]
+    for _ in range(3):
+        running.cancel()
+        await asyncio.sleep(0.01)
+    await asyncio.wait((running,), timeout=PATIENCE)
+    assert running.done()
+    assert (world.released, world.swept) == ([], 0)
+    dies.set()
 
 
 async def test_a_session_that_was_replaced_waits_for_a_ttl_and_the_second_time_for_nothing(
