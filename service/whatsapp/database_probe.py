@@ -39,4 +39,6 @@ class DatabaseProbe:
                     self._answered.set()
             except (Unavailable, TimeoutError):
                 await asyncio.sleep(random.uniform(*_PAUSE))  # noqa: S311 - so that not all ask in one moment
+            except Exception:  # noqa: BLE001 - whatever it says, it says something
+                self._answered.set()
         await database.close()

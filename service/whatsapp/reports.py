@@ -6,6 +6,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -15,6 +16,7 @@ from service.whatsapp.unconfirmed import Unconfirmed
 from zap.worker.v1 import frames_pb2
 
 _LAST_WORDS_SECONDS = 2
+_WAITED_SECONDS = 0.1
 _OTHERS_SECONDS = 0.05
 """How long another frame may take to be written before what can be lost gives way to it."""
 
@@ -111,6 +113,7 @@ class Reports:
 
     @contextlib.contextmanager
     def _wait_for_node(self) -> Iterator[None]:
+        began = time.monotonic()
         with self._counting:
             self._waiting += 1
         try:
@@ -118,7 +121,8 @@ class Reports:
         finally:
             with self._counting:
                 self._waiting -= 1
-                self._has_waited = True
+                # To have sent something is not to have waited.
+                self._has_waited |= time.monotonic() - began > _WAITED_SECONDS
 
     @staticmethod
     def _stamp(frame: frames_pb2.Frame) -> None:

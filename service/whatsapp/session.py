@@ -15,6 +15,7 @@ import select
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +49,8 @@ _LAST_ANSWER_SECONDS = 1.0
 _LOOK_SECONDS = 0.05
 _CONFIRM_SECONDS = 1.0
 """How long a process that has left WhatsApp waits for the node to confirm what it said."""
+_LATE_SECONDS = 1.0
+"""How long it writes what the node has not heard, or not confirmed by then, while the node lives."""
 _WATCHDOG_MARGIN = 0.1
 """How long before its permit's end a process gives up to write."""
 _DELETION_SECONDS = 0.4
@@ -72,7 +75,9 @@ class Session:
         self._codes = login_status.CodesShown()
         self._code_shown = threading.Event()
         self._device_saved = bool(start.jid)
-        self._logged_in = self._is_leaving = self._has_left = False
+        self._may_receive = bool(start.jid)
+        """Messages may have come in, once it has begun to connect: they do so before the library says "connected"."""
+        self._has_begun = self._is_leaving = self._has_left = False
         self._push_name = ""
         self._failed_login: LoginFailed | None = None
         self._failed_reconnect = ""
@@ -121,6 +126,7 @@ class Session:
 
     def _connect(self) -> None:
         self._patience.connecting()
+        self._has_begun = True
         # However it ends: Go may still be connected, and acknowledges what nobody reads (fact 8).
         try:
             self._client.connect()
@@ -166,15 +172,24 @@ class Session:
         self._is_leaving = True
 
         def leave() -> None:
-            self._disconnect(_DRAIN_SECONDS)
-            outlast()
-            self._ending.end(cause, detail)
+            try:
+                if cause is Cause.DATABASE_LOST and self._relay.is_owed_an_answer:
+                    # It can take long until this process ends, and nothing is heard of WhatsApp from now on.
+                    self._reports.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
+                self._disconnect(_DRAIN_SECONDS)
+                outlast()
+            finally:
+                # Whatever fails: this process is of no use any more, and nothing else ends it.
+                self._ending.end(cause, detail)
 
-        threading.Thread(target=leave, name=f"leave-{cause.name}", daemon=True).start()
+        try:
+            threading.Thread(target=leave, name=f"leave-{cause.name}", daemon=True).start()
+        except RuntimeError as error:
+            self._ending.end(cause, f"{detail}; {error}")
 
     def _disconnect(self, drain_limit: float) -> None:
         """Close the connection, and let what the library has already taken from WhatsApp come out."""
-        if not self._logged_in:
+        if not (self._may_receive and self._has_begun):
             return
         closing = threading.Thread(target=self._client.disconnect, name="disconnect", daemon=True)
         closing.start()
@@ -203,7 +218,6 @@ class Session:
         """
         if not (self._has_left and self._relay.is_owed_an_answer):
             return
-        self._reports.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
         probe = DatabaseProbe(self._start.log_url, f"zap-service/{self._start.session_id}/probe")
         probe.start()
         while not probe.has_answered(_LOOK_SECONDS) and self._relay.is_owed_an_answer:
@@ -265,10 +279,14 @@ class Session:
     def _settle(self) -> None:
         """See to it that what was reported is in the log: by the node, or, if that is gone, by this process itself."""
         # Who has not left WhatsApp must not wait: Go may be confirming messages that nobody hears of.
-        self._unconfirmed.wait_until_settled(_CONFIRM_SECONDS if self._has_left else 0.0)
-        if not self._reports.is_open and (self._unconfirmed.all() or self._more_may_come()):
-            bequest = Bequest(self._start, self._unconfirmed, self._more_may_come)
-            _note(bequest.write(self._watchdog.deadline - _WATCHDOG_MARGIN))
+        if self._has_left:
+            self._unconfirmed.wait_until_settled(_CONFIRM_SECONDS)
+        # What came out of the library behind the last word the node has not heard. Whoever writes, it is there once.
+        until = self._watchdog.deadline - _WATCHDOG_MARGIN
+        if self._reports.is_open:
+            until = min(until, time.monotonic() + _LATE_SECONDS) if self._has_left else 0.0
+        if until > time.monotonic() and (self._unconfirmed.all() or self._more_may_come()):
+            _note(Bequest(self._start, self._unconfirmed, self._more_may_come).write(until))
 
     def _more_may_come(self) -> bool:
         """Whether the library, off WhatsApp, is still busy with its last messages.
@@ -351,7 +369,7 @@ class Session:
                 self._ending.end_with(translate.connect_failure(event))
 
     def _on_connected(self) -> None:
-        self._logged_in = True
+        self._may_receive = True
         self._device_saved = True
         self._failed_reconnect = ""
         self._patience.connected()
@@ -365,6 +383,7 @@ class Session:
             self._ending.end_soon(self._ended(Cause.SCAN_REJECTED, event.Error))
             return
         self._device_saved = True
+        self._may_receive = True
         self._patience.scanned()
         self._reports.send(translate.device_saved(event, translate.lid_of(self._client.device())))
 

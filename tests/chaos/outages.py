@@ -13,6 +13,7 @@ from tests.chaos.verdict import Outage, Verdict, books, judge, lost
 from tests.chaos.watching import Watch
 from tests.chaos.world import World
 from tests.service_process import State
+from zap.v1 import session_pb2
 
 RATE = 20.0
 """Messages a second."""
@@ -31,6 +32,8 @@ _PATIENCE, _LAST_PATIENCE = 22.0, 5.0
 async def suffer(world: World, fault: Fault, seconds: float, chance: random.Random, rate: float = RATE) -> Verdict:
     """Have an outage while messages come in; returns when everything is quiet again, or will not be."""
     for session in world.sessions:
+        # So that each outage is the session's first, as far as the back-off is concerned.
+        await world.node.sessions.Restart(session_pb2.RestartRequest(session_id=session.session_id))
         await world.node.wait_state(session.session_id, State.STATE_CONNECTED, timeout=_PATIENCE)
     before = await books(world)
     async with Watch(world) as watch, Reading(world) as reading:

@@ -24,8 +24,10 @@ _LENGTH = struct.Struct("!I")
 _STARTUP = struct.Struct("!II")
 
 _FATAL = frozenset({"FATAL", "PANIC"})
-#: Shut down, crashed, starting, dropped; connection failures, PgBouncer's among them.
-_LOST = ("57P", "08")
+#: Shut down, crashed, starting, dropped; connection failures, PgBouncer's among them; no disk, no memory, too many; a
+#: server that is broken, or has become a standby; a deadlock, a lock that is not to be had. Whatever it cannot do just
+#: now: the library would take it for a fault of the message that it was about, and forget that.
+_LOST = ("57P", "08", "53", "58", "XX", "40", "25006", "55P03")
 
 
 class NotPostgres(Exception):

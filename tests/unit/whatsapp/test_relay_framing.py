@@ -103,7 +103,15 @@ def test_byte_by_byte(said: list[bytes]) -> None:
         ("ERROR", "57014", False),
         ("ERROR", "23505", False),
         ("ERROR", "42P01", False),
-        ("ERROR", "40001", False),
+        ("ERROR", "22P02", False),
+        # What the server cannot do just now: a disk that is full, a deadlock, a lock, a standby, a fault of its own.
+        ("ERROR", "53100", True),
+        ("ERROR", "58030", True),
+        ("ERROR", "XX000", True),
+        ("ERROR", "40P01", True),
+        ("ERROR", "40001", True),
+        ("ERROR", "55P03", True),
+        ("ERROR", "25006", True),
     ],
 )
 def test_which_errors_are_a_loss(severity: str, code: str, is_loss: bool) -> None:

@@ -63,6 +63,21 @@ def test_only_what_must_not_be_lost_is_numbered_and_kept(pair: Pair) -> None:
     assert [kept.number for kept in unconfirmed.all()] == [2]
 
 
+def test_to_have_sent_something_is_not_to_have_waited_for_the_node(pair: Pair) -> None:
+    reports = Reports(pair[1], Unconfirmed())
+    reports.send_numbered(message())
+    reports.send(progress())
+    assert not reports.waited_for_node()
+    thread = sending(reports, 200, bytes(10_000))
+    thread.join(0.3)
+    assert thread.is_alive()
+    assert reports.waited_for_node()
+    reports.close()
+    thread.join(5)
+    assert reports.waited_for_node(), "since it was last asked"
+    assert not reports.waited_for_node()
+
+
 def test_every_frame_has_a_time(pair: Pair) -> None:
     reports = Reports(pair[1], Unconfirmed())
     reports.send_numbered(message())
@@ -184,6 +199,16 @@ def test_nothing_that_fails_on_the_way_out_keeps_a_process_alive(pair: Pair) -> 
     with pytest.raises(RuntimeError):
         Ending(Reports(pair[1], Unconfirmed()), left.append, fail).leave_silently(NODE_GONE, fail)
     assert left == [NODE_GONE]
+
+
+def test_a_process_that_gets_no_thread_ends_all_the_same(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    left: list[int] = []
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    Ending(Reports(pair[1], Unconfirmed()), left.append).end(Cause.DATABASE_LOST)
+    assert left == [SAID_WHY]
 
 
 def test_other_causes_wait_for_one_that_leaves_without_a_word(pair: Pair) -> None:
