@@ -118,10 +118,15 @@ class Befallen:
 
     async def loses_its_backends(self) -> None:
         """Postgres ends the connections of its process."""
-        await self.postgres.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE $1",
-            f"zap/{self.name}/%",
+        ended = (
+            "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE application_name LIKE $1"
         )
+        friend = await new_phone(self.simulator, "Friend")
+        # The library closes those that it has not used for a while: somebody has to write.
+        while not await self.postgres.fetchval(ended, f"zap/{self.name}/%"):
+            await self.simulator.write(friend, self.phone, "hello")
+            await asyncio.sleep(0.05)
 
     async def loses_its_device(self) -> None:
         """Somebody has deleted its keys."""
