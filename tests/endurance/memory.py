@@ -14,16 +14,19 @@ class Memory:
     """What it has written and nobody else has. Not pages of files: whether others have those mapped is chance."""
     proportional: int
     """All of it, with its share of what it has in common with others (PSS)."""
+    anonymous: int
+    """What it has written, whether or not others still share it after a fork: what grows, if it does."""
 
     @classmethod
     def of(cls, pids: Iterable[int]) -> Self:
         """What these processes take; one that is gone takes nothing."""
-        private = proportional = 0
+        private = proportional = anonymous = 0
         for pid in pids:
             values = _rollup(pid)
             private += values.get("Private_Dirty", 0)
             proportional += values.get("Pss", 0)
-        return cls(private, proportional)
+            anonymous += values.get("Anonymous", 0)
+        return cls(private, proportional, anonymous)
 
 
 def slope(xs: Sequence[float], ys: Sequence[float]) -> float:

@@ -50,8 +50,9 @@ class Seen:
     times: list[float] = field(default_factory=list)
     private: dict[str, list[float]] = field(default_factory=dict)
     proportional: dict[str, list[float]] = field(default_factory=dict)
+    anonymous: dict[str, list[float]] = field(default_factory=dict)
     of_each: dict[int, list[float]] = field(default_factory=dict)
-    """The private memory of each session process."""
+    """The anonymous memory of each session process."""
     not_connected: Counter[str] = field(default_factory=Counter)
     looks: int = 0
     failures: list[str] = field(default_factory=list)
@@ -123,9 +124,10 @@ async def _sample(stage: Stage, until: float, seen: Seen) -> None:
             memory = Memory.of(pids)
             seen.private.setdefault(who, []).append(memory.private / len(pids))
             seen.proportional.setdefault(who, []).append(memory.proportional / len(pids))
+            seen.anonymous.setdefault(who, []).append(memory.anonymous / len(pids))
             if who == _SESSIONS:
                 for pid in pids:
-                    seen.of_each.setdefault(pid, []).append(Memory.of([pid]).private)
+                    seen.of_each.setdefault(pid, []).append(Memory.of([pid]).anonymous)
 
 
 async def _ticks(every: float, until: float) -> AsyncIterator[int]:
@@ -200,12 +202,12 @@ def _judge(seen: Seen, minutes: float) -> list[str]:
     wrong = [f"{what}: {count} of {seen.looks} looks" for what, count in seen.not_connected.items()]
     wrong += seen.failures
     start = sum(moment < seen.times[0] + WARM_UP * minutes for moment in seen.times)
-    for who, values in seen.private.items():
+    for who, values in seen.anonymous.items():
         grows = slope(seen.times[start:], values[start:])
-        shared = slope(seen.times[start:], seen.proportional[who][start:])
         _tell(
-            f"{who}: private {values[0]:.0f} → {values[start]:.0f} → {values[-1]:.0f} KiB, {grows:+.1f} KiB/min;"
-            f" PSS {seen.proportional[who][0]:.0f} → {seen.proportional[who][-1]:.0f} KiB, {shared:+.1f} KiB/min"
+            f"{who}: anonymous {values[0]:.0f} → {values[start]:.0f} → {values[-1]:.0f} KiB, {grows:+.1f} KiB/min;"
+            f" private {seen.private[who][0]:.0f} → {seen.private[who][-1]:.0f} KiB,"
+            f" PSS {seen.proportional[who][0]:.0f} → {seen.proportional[who][-1]:.0f} KiB"
         )
         if grows > MOST_GROWTH:
             wrong.append(f"{who} grows by {grows:.0f} KiB a minute")

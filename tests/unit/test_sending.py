@@ -13,7 +13,7 @@ from service.domain.errors import NotFound, Unavailable
 from service.domain.lease import Lease
 from service.domain.records import MessageState, OutboundMessage, Outcome
 from service.ports import SendReply
-from service.sessions.early_receipts import LIMIT, EarlyReceipts
+from service.sessions.early_receipts import KEEP, LIMIT, EarlyReceipts
 from service.sessions.sending import Sending
 from service.sessions.turns import Turns
 
@@ -161,6 +161,19 @@ def test_early_receipts_forget_the_oldest_and_do_not_go_backwards() -> None:
     receipts.found(["1"])
     assert receipts.pop("1") is None
     assert receipts.pop("2") is MessageState.DELIVERED
+
+
+def test_early_receipts_are_not_kept_for_ever() -> None:
+    now = 0.0
+    receipts = EarlyReceipts(lambda: now)
+    receipts.remember(["a", "b"], MessageState.DELIVERED)
+    now = KEEP - 1
+    receipts.remember(["b"], MessageState.READ)
+    now = KEEP + 1
+    receipts.remember(["c"], MessageState.DELIVERED)
+    assert receipts.pop("a") is None
+    assert receipts.pop("b") is MessageState.READ
+    assert receipts.pop("c") is MessageState.DELIVERED
 
 
 async def test_turns_come_one_at_a_time_and_leave_nothing() -> None:
