@@ -20,13 +20,17 @@ from service.bus.redis import RedisBus
 from service.bus.wakeups import WakeupHub
 from service.config import Settings
 from service.domain.events import NewEvent
-from service.domain.lease import LeaseTimes
+from service.domain.lease import LeaseTimes, Node
 from service.embedded import EmbeddedPostgres, EmbeddedValkey
 from service.ownership.fence import Fence
 from service.ownership.keeper import Keeper
 from service.ownership.reconciler import Reconciler
+from service.ownership.router import Router
 from service.pool.pool import Pool, PoolSettings
 from service.protocol.events import encode_payload, to_json
+from service.rpc.forwarding import Forwarding, OwnedHere
+from service.rpc.node_certificates import NodeCertificate
+from service.rpc.nodes import NodeChannels, NodeListener
 from service.rpc.server import Core, Server
 from service.sessions.manager import Sessions
 from service.sessions.queueing import Queueing
@@ -87,7 +91,7 @@ class Urls:
 
 
 @dataclass(frozen=True)
-class Node:
+class Service:
     """What runs, and the order in which it starts and stops."""
 
     bus: RedisBus
@@ -96,6 +100,8 @@ class Node:
     reconciler: Reconciler
     sending: Sending
     server: Server
+    nodes: NodeListener
+    channels: NodeChannels
     pages: Pages
     grace: float
     """Seconds that sessions have to step down."""
@@ -109,6 +115,7 @@ class Node:
         asked = asyncio.create_task(stopping.wait(), name="stop")
         try:
             await self.pages.start()
+            await self.nodes.start()
             await self.server.start()
             await self.server.set_ready(ready=True)
             log.info("The node is ready.")
@@ -139,6 +146,8 @@ class Node:
         await self.sending.finish(GRACE)
         await self.reconciler.drain(self.grace)
         await self.server.stop(GRACE)
+        await self.nodes.stop(GRACE)
+        await self.channels.close()
 
 
 async def _first(task: "asyncio.Task[Any]", stopping: asyncio.Event) -> None:
@@ -200,7 +209,7 @@ async def _open(stack: AsyncExitStack, url: str, name: str, size: int, timeouts:
     return database
 
 
-async def _build(settings: Settings, stack: AsyncExitStack) -> Node:
+async def _build(settings: Settings, stack: AsyncExitStack) -> Service:
     """Everything in the order in which it needs each other; the stack ends it in the opposite one."""
     urls = await _urls(settings, stack)
     await reach(urls.database, "DATABASE_URL", PATIENCE)
@@ -223,7 +232,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Node:
 
 def _wire(
     settings: Settings, database: Database, renewals: Database, pool: Pool, bus: RedisBus, hub: WakeupHub
-) -> Node:
+) -> Service:
     """What runs, on what is open."""
     registry = CollectorRegistry()
     metrics = NodeMetrics(registry)
@@ -244,7 +253,6 @@ def _wire(
         gate=gate,
     )
     roster = Roster(incarnation, ports)
-    keeper = Keeper(leases, incarnation, times, lambda: iter(roster))
     reconciler = Reconciler(
         leases,
         roster,
@@ -257,15 +265,39 @@ def _wire(
     )
     _watch(metrics, bus, roster, reconciler)
     sending = Sending(sessions, messages, roster)
+    core = Core(Sessions(sessions, publisher, hub, roster, Queueing(sessions, gate)), sending)
+    rpc_metrics = RpcMetrics(registry)
+    router = Router(leases, incarnation, lambda session_id: roster.get(session_id) is not None)
+    certificate = NodeCertificate.signed_by(settings.node_secret.get_secret_value())
+    channels = NodeChannels(certificate)
+    nodes = NodeListener(
+        core,
+        OwnedHere(router),
+        certificate,
+        listen=settings.node_listen,
+        advertise=settings.node_advertise,
+        metrics=rpc_metrics,
+    )
     server = Server(
-        Core(Sessions(sessions, publisher, hub, roster, Queueing(sessions, gate)), sending),
+        core,
         listen=settings.listen,
         token=settings.auth_token.get_secret_value(),
-        metrics=RpcMetrics(registry),
+        metrics=rpc_metrics,
+        elsewhere=Forwarding(router, channels, rpc_metrics),
     )
+    keeper = Keeper(leases, Node(incarnation, settings.node_id, nodes.address), times, lambda: iter(roster))
     pages = Pages(settings.http_listen, lambda: _unready(keeper, pool, times), registry)
-    return Node(
-        bus, keeper, Fence(times, lambda: iter(roster)), reconciler, sending, server, pages, settings.shutdown_grace
+    return Service(
+        bus,
+        keeper,
+        Fence(times, lambda: iter(roster)),
+        reconciler,
+        sending,
+        server,
+        nodes,
+        channels,
+        pages,
+        settings.shutdown_grace,
     )
 
 

@@ -106,8 +106,8 @@ class Settings(BaseSettings):
     node_listen: Address = setting(
         "ZAP_NODE_LISTEN",
         "127.0.0.1:0",
-        "Address on which other nodes will reach this one; port 0 is any free one. Nothing listens there yet: calls"
-        " are not forwarded between nodes.",
+        "Address on which other nodes reach this one, to pass on calls that need a session's owner; port 0 is any free"
+        " one.",
     )
     node_advertise: OptionalAddress = setting(
         "ZAP_NODE_ADVERTISE",
@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     node_secret: Token = setting(
         "ZAP_NODE_SECRET",
         SecretStr(""),
-        "The same on all nodes, which prove it to each other.",
+        "The same on all nodes, which prove it to each other (TLS with certificates on both sides, made from it).",
         shown="none: one node only, or nodes on loopback",
     )
     lease_ttl: float = setting(

@@ -8,7 +8,7 @@ from typing import Protocol
 from uuid import UUID
 
 from service.domain.events import Event, NewEvent
-from service.domain.lease import Lease
+from service.domain.lease import Holder, Lease, Node
 from service.domain.observations import Observed
 from service.domain.pace import Lane
 from service.domain.pairing import PairingCode
@@ -244,14 +244,20 @@ class LeaseStore(Protocol):
     async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
         """Raise the epoch of a session this incarnation holds, for a new process. Raises LeaseLost."""
 
-    async def renew(self, incarnation: UUID, ttl: float) -> Sequence[Lease]:
-        """Renew every lease of this incarnation that has not expired; what is returned is still its own."""
+    async def renew(self, node: Node, ttl: float) -> Sequence[Lease]:
+        """Renew every lease of this incarnation that has not expired; what is returned is still its own.
+
+        The same statement tells other nodes where this one is called.
+        """
+
+    async def holder(self, session_id: str) -> Holder | None:
+        """Who owns a session now; None if nobody does, or a node that was never heard of."""
 
     async def release(self, session_id: str, incarnation: UUID) -> None:
         """Give a session up; nothing happens if it is not this incarnation's any more."""
 
     async def release_all(self, incarnation: UUID) -> None:
-        """Give up everything this incarnation holds. Only when no process of any of it runs."""
+        """Give up everything this incarnation holds, and be called no more. Only when no process of it runs."""
 
     async def unwanted(self, incarnation: UUID) -> Sequence[str]:
         """Sessions this incarnation holds whose process must end: unwanted or deleted, even if wanted again since."""

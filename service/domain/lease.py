@@ -9,6 +9,24 @@ from uuid import UUID
 
 
 @dataclass(frozen=True)
+class Node:
+    """A node, since it was started: its name is for people, and two may have the same."""
+
+    incarnation: UUID
+    name: str
+    address: str
+    """host:port at which other nodes call it."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who owns a session at present, and under which epoch."""
+
+    node: Node
+    epoch: int
+
+
+@dataclass(frozen=True)
 class Lease:
     """A session, the number of this start of it, and the node incarnation that may act for it."""
 

@@ -9,12 +9,11 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
-from uuid import UUID
 
 import structlog
 
 from service.domain.errors import Unavailable
-from service.domain.lease import LeaseTimes
+from service.domain.lease import LeaseTimes, Node
 from service.ports import LeaseStore
 
 log = structlog.get_logger(__name__)
@@ -42,12 +41,12 @@ class Keeper:
     def __init__(
         self,
         leases: LeaseStore,
-        incarnation: UUID,
+        node: Node,
         times: LeaseTimes,
         held: Callable[[], Iterator[Held]],
     ) -> None:
         self._leases = leases
-        self._incarnation = incarnation
+        self._node = node
         self._times = times
         self._held = held
         self._strays: set[str] = set()
@@ -68,7 +67,7 @@ class Keeper:
         before = [held for held in self._held() if held.safe_until > 0]
         try:
             async with asyncio.timeout(self._times.renew_timeout):
-                leases = await self._leases.renew(self._incarnation, self._times.ttl)
+                leases = await self._leases.renew(self._node, self._times.ttl)
         except (Unavailable, TimeoutError) as error:
             log.warning("The leases could not be renewed.", cause=str(error) or type(error).__name__)
             return
@@ -88,7 +87,7 @@ class Keeper:
             # Releases go where all writes go, which may be far behind: the next renewal must not wait for that.
             async with asyncio.timeout(self._times.renew_timeout):
                 for session_id in unknown & self._strays:
-                    await self._leases.release(session_id, self._incarnation)
+                    await self._leases.release(session_id, self._node.incarnation)
                     log.warning("Released a lease that nobody here works for.", session_id=session_id)
         except (Unavailable, TimeoutError) as error:
             log.warning("A stray lease could not be released now.", cause=str(error) or type(error).__name__)

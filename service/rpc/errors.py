@@ -49,6 +49,14 @@ class Unauthenticated(ZapError):
     reason = "UNAUTHENTICATED"
 
 
+class ToldElsewhere(Exception):
+    """Another node carried the call out and said this; the caller is told the same."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(status.message)
+        self.status = status
+
+
 @dataclass(frozen=True)
 class Row:
     """What gRPC says for one class of errors, and the detail that goes with it besides ErrorInfo."""
@@ -103,6 +111,8 @@ TABLE: dict[type[ZapError], Row] = {
 
 def status_of(error: Exception, method: str) -> Status:
     """What a caller of `method` is told. What nobody expected is logged here, and only here, with its traceback."""
+    if isinstance(error, ToldElsewhere):
+        return error.status
     row = _row(error)
     if row is None or not isinstance(error, ZapError):
         return _incident(error, method)

@@ -8,7 +8,7 @@ import inspect
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import structlog
@@ -25,6 +25,14 @@ from service.telemetry.metrics import RpcMetrics
 _OURS = "/zap."
 _SESSION_ID = re.compile(r"[a-z0-9-]{1,63}")
 
+
+class Elsewhere(Protocol):
+    """Who else may carry out a call (service.rpc.forwarding)."""
+
+    async def answer(self, method: str, request: bytes, session_id: str, context: Context) -> bytes | None:
+        """The answer, serialised; None: this node carries it out."""
+
+
 Admit = Callable[[Call, Any, Context], Any]
 """From a call and what came with it to the request for its handler."""
 
@@ -32,10 +40,17 @@ Admit = Callable[[Call, Any, Context], Any]
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps the handler of every method, once."""
 
-    def __init__(self, authentication: Authentication, streams: OpenStreams, metrics: RpcMetrics) -> None:
+    def __init__(
+        self,
+        authentication: Authentication,
+        streams: OpenStreams,
+        metrics: RpcMetrics,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
         self._authentication = authentication
         self._streams = streams
         self._metrics = metrics
+        self._elsewhere = elsewhere
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -65,8 +80,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             serve = self._coroutine(method, behaviour, admit, streams=handler.response_streaming)
         # Without a deserialiser gRPC hands the bytes over: those that are no request are answered by us, not by gRPC,
         # which has only INTERNAL for them.
+        serialise = handler.response_serializer
         wrapped: Handler = make(
-            serve, request_deserializer=None if ours else parse, response_serializer=handler.response_serializer
+            serve,
+            request_deserializer=None if ours else parse,
+            # What another node answered is serialised already.
+            response_serializer=lambda answer: answer if isinstance(answer, bytes) else serialise(answer),
         )
         return wrapped
 
@@ -106,6 +125,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 request = admit(call, raw, context)
                 if streams:
                     return await self._streams.outlast(lambda: behaviour(request, context))
+                if self._elsewhere is not None and call.session_id:
+                    answer = await self._elsewhere.answer(name, raw, call.session_id, context)
+                    if answer is not None:
+                        return answer
                 response = await behaviour(request, context)
                 # Create may have chosen it.
                 call.session_id = call.session_id or _session_id(response)

@@ -11,7 +11,7 @@ from grpc_reflection.v1alpha import reflection
 
 from service.rpc import messages, sessions
 from service.rpc.authentication import Authentication
-from service.rpc.interceptors import CallInterceptor
+from service.rpc.interceptors import CallInterceptor, Elsewhere
 from service.rpc.pictures import Pictures
 from service.rpc.streams import OpenStreams
 from service.rpc.usecases import Sending, Sessions
@@ -56,13 +56,21 @@ class Server:
     """Serves zap.v1, health and reflection on one address."""
 
     def __init__(
-        self, core: Core, *, listen: str, token: str, metrics: RpcMetrics, setting: str = "ZAP_LISTEN"
+        self,
+        core: Core,
+        *,
+        listen: str,
+        token: str,
+        metrics: RpcMetrics,
+        setting: str = "ZAP_LISTEN",
+        elsewhere: Elsewhere | None = None,
     ) -> None:
+        """`elsewhere`: who else may carry out what comes in; None: nobody."""
         self._listen = listen
         self._setting = setting
         self._streams = OpenStreams()
         self._pictures = Pictures()
-        interceptor = CallInterceptor(Authentication(token), self._streams, metrics)
+        interceptor = CallInterceptor(Authentication(token), self._streams, metrics, elsewhere)
         self._server = grpc.aio.server(interceptors=[interceptor], options=_OPTIONS)
         self._health = health.aio.HealthServicer()
         self._names = self._add_services(core)

@@ -5,7 +5,7 @@ from contextlib import suppress
 from uuid import UUID
 
 from service.domain.errors import LeaseLost, NotFound
-from service.domain.lease import Lease
+from service.domain.lease import Holder, Lease, Node
 from service.domain.restore import Survey
 from service.store.database import Database
 from service.store.transitions import lock_session
@@ -42,11 +42,17 @@ class PostgresLeases:
             )
         return Lease(session_id, epoch, incarnation)
 
-    async def renew(self, incarnation: UUID, ttl: float) -> Sequence[Lease]:
-        """Renew every lease of this incarnation that has not expired."""
+    async def renew(self, node: Node, ttl: float) -> Sequence[Lease]:
+        """Renew every lease of this incarnation that has not expired, and say where it is called."""
         async with self._renewals.autocommit() as connection:
-            held = await connection.rows("renew_leases", incarnation, ttl)
-        return [Lease(row["session_id"], row["epoch"], incarnation) for row in held]
+            held = await connection.rows("renew_leases", node.incarnation, ttl, node.name, node.address)
+        return [Lease(row["session_id"], row["epoch"], node.incarnation) for row in held]
+
+    async def holder(self, session_id: str) -> Holder | None:
+        """Who owns a session now."""
+        async with self._database.autocommit() as connection:
+            row = await connection.row("owner_of", session_id)
+        return Holder(Node(row["incarnation"], row["node"], row["address"]), row["epoch"]) if row is not None else None
 
     async def release(self, session_id: str, incarnation: UUID) -> None:
         """Give a session up."""
@@ -54,9 +60,10 @@ class PostgresLeases:
             await connection.run("release_lease", session_id, incarnation)
 
     async def release_all(self, incarnation: UUID) -> None:
-        """Give up everything this incarnation holds. Only when no process of any of it runs."""
+        """Give up everything this incarnation holds, and be called no more. Only when no process of it runs."""
         async with self._database.autocommit() as connection:
             await connection.run("release_all_leases", incarnation)
+            await connection.run("forget_node", incarnation)
 
     async def unwanted(self, incarnation: UUID) -> Sequence[str]:
         """Sessions this incarnation holds that nobody wants any more, or that were deleted."""

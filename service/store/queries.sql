@@ -245,7 +245,13 @@ RETURNING epoch;
 UPDATE zap.lease SET is_revoked = true WHERE session_id = $1;
 
 -- name: renew_leases
--- One statement for all sessions of a node. An expired lease is not renewed, even if nobody took it.
+-- One statement for all sessions of a node, which says as well where it is called ($3, $4). An expired lease is not
+-- renewed, even if nobody took it.
+WITH announced AS (
+    INSERT INTO zap.node (incarnation, node, address, expires_at)
+    VALUES ($1, $3, $4, clock_timestamp() + make_interval(secs => $2))
+    ON CONFLICT (incarnation) DO UPDATE SET expires_at = excluded.expires_at
+)
 UPDATE zap.lease SET
     renewed_at = clock_timestamp(),
     expires_at = clock_timestamp() + make_interval(secs => $2)
@@ -257,6 +263,15 @@ UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = '' WHERE sess
 
 -- name: release_all_leases
 UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = '' WHERE incarnation = $1;
+
+-- name: owner_of
+SELECT n.incarnation, n.node, n.address, l.epoch
+FROM zap.lease l JOIN zap.node n USING (incarnation)
+WHERE l.session_id = $1 AND l.expires_at > clock_timestamp();
+
+-- name: forget_node
+-- It has stopped; and those that were killed a day ago or longer.
+DELETE FROM zap.node WHERE incarnation = $1 OR expires_at < clock_timestamp() - interval '1 day';
 
 -- name: unwanted_leases
 SELECT l.session_id FROM zap.lease l

@@ -7,7 +7,7 @@ from uuid import UUID
 from service.domain.disconnects import Cause
 from service.domain.errors import Unavailable
 from service.domain.events import Event
-from service.domain.lease import Lease
+from service.domain.lease import Holder, Lease, Node
 from service.domain.observations import Connected, Ended, Observed
 from service.domain.pace import Lane
 from service.domain.restore import Survey
@@ -22,11 +22,11 @@ class MeasuredLeases:
         self._inner = inner
         self._metrics = metrics
 
-    async def renew(self, incarnation: UUID, ttl: float) -> Sequence[Lease]:
+    async def renew(self, node: Node, ttl: float) -> Sequence[Lease]:
         """Renew, and count it as failed whatever keeps it from succeeding, being given up included."""
         started = time.perf_counter()
         try:
-            leases = await self._inner.renew(incarnation, ttl)
+            leases = await self._inner.renew(node, ttl)
         except BaseException:
             self._metrics.renewal(time.perf_counter() - started, None)
             raise
@@ -42,6 +42,10 @@ class MeasuredLeases:
     async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
         """Raise the epoch."""
         return await self._inner.begin_epoch(session_id, incarnation, ttl)
+
+    async def holder(self, session_id: str) -> Holder | None:
+        """Who owns a session now."""
+        return await self._inner.holder(session_id)
 
     async def release(self, session_id: str, incarnation: UUID) -> None:
         """Give a session up."""

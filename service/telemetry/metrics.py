@@ -22,6 +22,12 @@ class RpcMetrics:
             buckets=_CALL_BUCKETS,
             registry=registry,
         )
+        self._forwarded = Counter(
+            "zap_rpc_forwarded",
+            "Calls that were passed on to the node that owns the session, by method and what came of it.",
+            ["method", "code"],
+            registry=registry,
+        )
         self._streams = Gauge(
             "zap_rpc_open_streams", "Streams that are open now, by method.", ["method"], registry=registry
         )
@@ -30,6 +36,10 @@ class RpcMetrics:
         """A call ended."""
         self._calls.labels(method, code).inc()
         self._seconds.labels(method).observe(seconds)
+
+    def forwarded(self, method: str, code: str) -> None:
+        """Another node was asked to carry out a call."""
+        self._forwarded.labels(method, code).inc()
 
     def open_stream(self, method: str) -> AbstractContextManager[object]:
         """A stream, for as long as the context lasts."""

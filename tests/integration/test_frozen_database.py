@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from service.domain.errors import Unavailable
-from service.domain.lease import LeaseTimes
+from service.domain.lease import LeaseTimes, Node
 from service.ownership.keeper import Keeper
 from service.store.database import Database
 from service.store.leases import PostgresLeases
@@ -33,7 +33,7 @@ async def renewals(database_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def keeper(renewals: Database) -> Keeper:
-    return Keeper(PostgresLeases(renewals, renewals), uuid.uuid4(), TIMES, lambda: iter(()))
+    return Keeper(PostgresLeases(renewals, renewals), Node(uuid.uuid4(), "one", "127.0.0.1:1"), TIMES, lambda: iter(()))
 
 
 @contextmanager

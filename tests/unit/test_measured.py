@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from service.domain.disconnects import Cause
 from service.domain.errors import Unavailable
 from service.domain.events import Event, StateChanged
-from service.domain.lease import Lease
+from service.domain.lease import Lease, Node
 from service.domain.observations import Connected, Disconnected, Ended, Observed
 from service.domain.pace import Lane
 from service.domain.session import State
@@ -20,6 +20,7 @@ from service.telemetry.measured import MeasuredLeases, MeasuredPool, MeasuredPub
 from service.telemetry.metrics import NodeMetrics
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+HERE = Node(uuid4(), "one", "127.0.0.1:1")
 
 
 class FakeProcess:
@@ -45,10 +46,10 @@ class FakeNode:
         self.away = False
         self.published: list[Event] = []
 
-    async def renew(self, incarnation: Any, ttl: float) -> Sequence[Lease]:
+    async def renew(self, node: Any, ttl: float) -> Sequence[Lease]:
         if self.away:
             raise Unavailable("away")
-        return [Lease("a", 1, incarnation), Lease("b", 1, incarnation)]
+        return [Lease("a", 1, node.incarnation), Lease("b", 1, node.incarnation)]
 
     async def start(self, order: StartOrder) -> FakeProcess:
         if self.away:
@@ -72,10 +73,10 @@ def metrics(registry: CollectorRegistry) -> NodeMetrics:
 async def test_renewals_are_counted_by_result(registry: CollectorRegistry, metrics: NodeMetrics) -> None:
     node: Any = FakeNode()
     leases = MeasuredLeases(node, metrics)
-    assert len(await leases.renew(uuid4(), 10)) == 2
+    assert len(await leases.renew(HERE, 10)) == 2
     node.away = True
     with pytest.raises(Unavailable):
-        await leases.renew(uuid4(), 10)
+        await leases.renew(HERE, 10)
     for result in ("confirmed", "failed"):
         assert registry.get_sample_value("zap_lease_renewals_total", {"result": result}) == pytest.approx(1)
     assert registry.get_sample_value("zap_leases") == pytest.approx(2)

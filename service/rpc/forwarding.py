@@ -1,0 +1,149 @@
+"""Calls that need a session's owner, made on a node that is not: passed on to it as they are, byte for byte.
+
+    caller ──▶ this node ──(not here: who owns it?)──▶ the owner's own listener ──▶ its answer, or its error, as it is
+
+The owner is asked once more if it has changed meanwhile; then the caller is told. A node that is asked by another one
+never passes on: it owns the session, or says NOT_OWNER.
+"""
+
+import asyncio
+import time
+from typing import Any, Protocol
+
+import grpc
+import structlog
+from google.rpc import error_details_pb2 as details
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from service.domain.errors import Unavailable
+from service.domain.lease import Holder
+from service.ownership.router import Router
+from service.rpc.context import Context
+from service.rpc.errors import DOMAIN, ToldElsewhere
+from service.telemetry.metrics import RpcMetrics
+
+log = structlog.get_logger(__name__)
+
+FOR_THE_OWNER = frozenset(
+    {
+        "zap.v1.MessageService/Send",
+        "zap.v1.SessionService/Logout",
+        "zap.v1.SessionService/RequestPairingCode",
+        # The wish alone would do, at the owner's next look; its caller wants it now.
+        "zap.v1.SessionService/Restart",
+    }
+)
+"""Methods that are carried out by the session's process."""
+
+NOT_OWNER = "NOT_OWNER"
+LONGEST = 40.0
+"""Seconds for a call without a deadline: more than the owner takes for any."""
+_CARRIED = frozenset({"traceparent", "tracestate", "baggage", "x-request-id"})
+"""What goes along of a call's metadata. Never its token: the owner trusts the node, which has looked at it."""
+_RETRY_AFTER = 1.0
+
+
+class Channels(Protocol):
+    """Connections to other nodes."""
+
+    def to(self, address: str) -> grpc.aio.Channel:
+        """One to this address; kept."""
+
+
+class Forwarding:
+    """For calls that come from callers."""
+
+    def __init__(self, router: Router, channels: Channels, metrics: RpcMetrics) -> None:
+        self._router = router
+        self._channels = channels
+        self._metrics = metrics
+
+    async def answer(self, method: str, request: bytes, session_id: str, context: Context) -> bytes | None:
+        """The owner's answer; None: this node carries it out. Raises ToldElsewhere, Unavailable."""
+        if method not in FOR_THE_OWNER or (holder := await self._router.elsewhere(session_id)) is None:
+            return None
+        left: float | None = context.time_remaining()
+        deadline = time.monotonic() + (LONGEST if left is None else left)
+        carried = tuple(item for item in context.invocation_metadata() or () if item[0] in _CARRIED)
+        try:
+            return await self._ask(holder, method, request, deadline, carried)
+        except _NotAnswered as failure:
+            log.info("A call could not be passed on.", method=method, node=holder.node.name, cause=str(failure))
+        # It may have stopped, or lost the session, since we looked. What it began it has written down, under the
+        # request_id: another owner carries nothing out a second time.
+        again = await self._router.elsewhere(session_id)
+        if again is None or again == holder:
+            if again is None and self._router.is_here(session_id):
+                return None
+            raise _unreachable(holder)
+        try:
+            return await self._ask(again, method, request, deadline, carried)
+        except _NotAnswered as failure:
+            log.info("A call could not be passed on.", method=method, node=again.node.name, cause=str(failure))
+            raise _unreachable(again) from failure
+
+    async def _ask(
+        self, holder: Holder, method: str, request: bytes, deadline: float, metadata: tuple[tuple[str, Any], ...]
+    ) -> bytes:
+        # Bytes in, bytes out: what a newer caller and a newer owner say to each other passes through an older node.
+        call = self._channels.to(holder.node.address).unary_unary(f"/{method}")
+        try:
+            answer: bytes = await call(request, timeout=max(0.0, deadline - time.monotonic()), metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            status = told_by(error)
+            self._metrics.forwarded(method, error.code().name)
+            if status is None or reason_of(status) == NOT_OWNER:
+                raise _NotAnswered(error.details() or error.code().name) from error
+            raise ToldElsewhere(status) from error
+        self._metrics.forwarded(method, "OK")
+        return answer
+
+
+class OwnedHere:
+    """For calls that come from other nodes."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    async def answer(self, method: str, request: bytes, session_id: str, context: Context) -> bytes | None:
+        """None if the session is run here. Raises Unavailable (NOT_OWNER)."""
+        # Nothing is to be waited for, but what the interceptor asks may.
+        await asyncio.sleep(0)
+        if self._router.is_here(session_id):
+            return None
+        raise Unavailable(
+            f"session {session_id!r} is not run by this node", reason=NOT_OWNER, metadata={"session_id": session_id}
+        )
+
+
+class _NotAnswered(Exception):
+    """The node could not be reached, or is not the owner: in its words."""
+
+
+def told_by(error: grpc.aio.AioRpcError) -> Status | None:
+    """What the service itself said; None if it was gRPC alone: nobody there, or no answer."""
+    try:
+        status: Status | None = rpc_status.from_call(error)  # type: ignore[arg-type]
+    except ValueError:
+        return None
+    return status if status is not None and reason_of(status) else None
+
+
+def reason_of(status: Status) -> str:
+    """The reason in its ErrorInfo; empty if it has none of ours."""
+    for detail in status.details:
+        info = details.ErrorInfo()
+        if detail.Unpack(info) and info.domain == DOMAIN:
+            return info.reason
+    return ""
+
+
+def _unreachable(holder: Holder) -> Unavailable:
+    return Unavailable(
+        f"the session is owned by node {holder.node.name!r}, which does not answer now; call again, with the same"
+        " request_id if there was one",
+        reason="OWNER_UNREACHABLE",
+        metadata={"node": holder.node.name, "epoch": str(holder.epoch)},
+        retry_after=_RETRY_AFTER,
+    )

@@ -1,0 +1,117 @@
+"""Between nodes: a listener of its own, where nobody but nodes is let in, and the channels to those of others."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import structlog
+
+from service.domain.addresses import split_address
+from service.rpc import messages, sessions
+from service.rpc.authentication import Authentication
+from service.rpc.forwarding import OwnedHere
+from service.rpc.interceptors import CallInterceptor
+from service.rpc.node_certificates import NAME, NodeCertificate
+from service.rpc.pictures import Pictures
+from service.rpc.server import LARGEST_REQUEST, CannotListen, Core
+from service.rpc.streams import OpenStreams
+from service.telemetry.metrics import RpcMetrics
+from zap.v1 import message_pb2_grpc, session_pb2_grpc
+
+log = structlog.get_logger(__name__)
+
+_SERVER_OPTIONS: Sequence[tuple[str, Any]] = (
+    ("grpc.max_receive_message_length", LARGEST_REQUEST),
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 500),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 500),
+    # Channels ping all the time, to notice a node that is frozen.
+    ("grpc.http2.max_ping_strikes", 0),
+)
+_CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
+    # The certificate is for a node, wherever that is.
+    ("grpc.ssl_target_name_override", NAME),
+    ("grpc.max_receive_message_length", -1),
+    # A node that is frozen answers nobody, and its kernel takes what is sent all the same: the caller must not wait
+    # until its deadline.
+    ("grpc.keepalive_time_ms", 1_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.http2.ping_timeout_ms", 2_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # A proxy of the environment is for WhatsApp.
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+class NodeListener:
+    """Serves zap.v1 to other nodes."""
+
+    def __init__(
+        self,
+        core: Core,
+        owned: OwnedHere,
+        certificate: NodeCertificate,
+        *,
+        listen: str,
+        advertise: str,
+        metrics: RpcMetrics,
+    ) -> None:
+        """Listens at once, and serves from `start` on. Raises CannotListen."""
+        self._pictures = Pictures()
+        # Who it is was settled when the connection was made.
+        interceptor = CallInterceptor(Authentication(""), OpenStreams(), metrics, owned)
+        self._server = grpc.aio.server(interceptors=[interceptor], options=_SERVER_OPTIONS)
+        session_pb2_grpc.add_SessionServiceServicer_to_server(
+            sessions.SessionServicer(core.sessions, self._pictures), self._server
+        )
+        message_pb2_grpc.add_MessageServiceServicer_to_server(messages.MessageServicer(core.sending), self._server)
+        try:
+            port = self._server.add_secure_port(listen, certificate.for_server())
+        except RuntimeError as error:
+            raise CannotListen(f"ZAP_NODE_LISTEN: cannot listen on {listen}: is the port taken?") from error
+        self.address = _with_port(advertise or listen, port)
+        """At which other nodes call this one."""
+
+    async def start(self) -> None:
+        """Serve."""
+        await self._server.start()
+        log.info("Other nodes can call this one.", address=self.address)
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new calls, and cancel those that are not done after `grace` seconds."""
+        await self._server.stop(grace)
+        self._pictures.close()
+
+
+class NodeChannels:
+    """A channel to each node that was called."""
+
+    def __init__(self, certificate: NodeCertificate) -> None:
+        self._credentials = certificate.for_calls()
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    def to(self, address: str) -> grpc.aio.Channel:
+        """One to this address; kept."""
+        channel = self._channels.get(address)
+        if channel is None:
+            channel = grpc.aio.secure_channel(address, self._credentials, options=_CHANNEL_OPTIONS)
+            self._channels[address] = channel
+        return channel
+
+    async def close(self) -> None:
+        """Hang up."""
+        channels = list(self._channels.values())
+        self._channels.clear()
+        for channel in channels:
+            await channel.close()
+
+
+def _with_port(address: str, port: int) -> str:
+    """The address as it is, with the port that was chosen in the place of 0."""
+    host, given = split_address(address)
+    if given:
+        return address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,104 @@
+"""Any node answers any call: what needs a session's owner is passed on to it."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+import pytest
+
+from tests.e2e.people import new_phone, pair
+from tests.service_process import ServiceProcess, State, error_info
+from tests.simulator.control import SimulatorControl
+from zap.v1 import message_pb2, session_pb2
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two nodes, and a session that the first one owns."""
+
+    owner: ServiceProcess
+    other: ServiceProcess
+    jid: str
+    phone: str
+
+
+@pytest.fixture
+async def nodes(node_environment: dict[str, str], simulator: SimulatorControl) -> AsyncIterator[Pair]:
+    secret = {"ZAP_NODE_SECRET": "of-all-nodes-of-this-test"}
+    async with ServiceProcess({**node_environment, **secret}) as owner:
+        phone = await new_phone(simulator, "Anna")
+        jid = await pair(owner, simulator, "anna", phone)
+        async with ServiceProcess({**node_environment, **secret}) as other:
+            yield Pair(owner, other, jid, phone)
+
+
+async def test_a_text_is_sent_by_whichever_node_is_asked(nodes: Pair, simulator: SimulatorControl) -> None:
+    friend = await new_phone(simulator, "Friend")
+    sent = await nodes.other.send("anna", f"+{friend}", "hello", "one")
+    assert sent.state == message_pb2.Message.STATE_SENT
+    assert (await simulator.wait_for_inbox(friend, "hello")).id == sent.message_id
+    # The same request_id is the same message, wherever.
+    again = await nodes.owner.send("anna", f"+{friend}", "hello", "one")
+    assert again.message_id == sent.message_id
+    assert len([message for message in await simulator.inbox(friend) if message.text == "hello"]) == 1
+    many = [nodes.other.send("anna", f"+{friend}", f"number {index}", f"number-{index}") for index in range(50)]
+    assert {message.state for message in await asyncio.gather(*many)} <= {
+        message_pb2.Message.STATE_SENT,
+        message_pb2.Message.STATE_DELIVERED,
+    }
+
+
+async def test_a_mistake_is_told_in_the_owner_s_words(nodes: Pair, simulator: SimulatorControl) -> None:
+    friend = await new_phone(simulator, "Friend")
+    await nodes.other.send("anna", f"+{friend}", "hello", "one")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await nodes.other.send("anna", f"+{friend}", "something else", "one")
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error_info(refused.value).reason == "REQUEST_ID_REUSED"
+
+
+async def test_a_restart_and_a_logout_reach_the_process(nodes: Pair, simulator: SimulatorControl) -> None:
+    epoch = (await nodes.other.status("anna")).owner.epoch
+    await nodes.other.sessions.Restart(session_pb2.RestartRequest(session_id="anna"))
+    await nodes.other.wait_state("anna", State.STATE_CONNECTED, after_epoch=epoch)
+    session = await nodes.other.sessions.Logout(session_pb2.LogoutRequest(session_id="anna"))
+    assert session.state == State.STATE_LOGGED_OUT
+    assert (await simulator.device(nodes.jid)).removed
+
+
+async def test_a_pairing_is_seen_and_typed_on_any_node(nodes: Pair, simulator: SimulatorControl) -> None:
+    phone = await new_phone(simulator, "Berta")
+    await nodes.other.create("berta")
+    code = await nodes.owner.first_code("berta")
+    assert await nodes.other.first_code("berta") == code
+    for node in (nodes.owner, nodes.other):
+        typed = await node.sessions.RequestPairingCode(
+            session_pb2.RequestPairingCodeRequest(session_id="berta", phone=phone)
+        )
+    assert (await simulator.type_code(phone, typed.code)).outcome == "paired"
+    for node in (nodes.owner, nodes.other):
+        await node.wait_state("berta", State.STATE_CONNECTED)
+
+
+async def test_a_frozen_owner_keeps_nobody_waiting(nodes: Pair, simulator: SimulatorControl) -> None:
+    friend = await new_phone(simulator, "Friend")
+    os.kill(nodes.owner.pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await nodes.other.send("anna", f"+{friend}", "hello", "one")
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert time.monotonic() - began < 15
+        # It is the other's before long, and the same request_id is carried out there, once.
+        await nodes.other.wait_state("anna", State.STATE_CONNECTED, after_epoch=1, timeout=20)
+        sent = await nodes.other.send("anna", f"+{friend}", "hello", "one")
+        assert sent.state in (message_pb2.Message.STATE_SENT, message_pb2.Message.STATE_DELIVERED)
+    finally:
+        os.kill(nodes.owner.pid, signal.SIGCONT)
+    await simulator.wait_for_inbox(friend, "hello")
+    device = await simulator.device(nodes.jid)
+    assert (device.overlaps, device.replaced) == (0, 0)

@@ -1,0 +1,211 @@
+"""Between nodes: who is let in, what is passed on, and what a caller is told when the owner does not answer."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from uuid import uuid4
+
+import grpc
+import pytest
+from prometheus_client import CollectorRegistry
+
+from service.domain.errors import FailedPrecondition
+from service.domain.lease import Holder, Node
+from service.ownership.router import Router
+from service.rpc.forwarding import Forwarding, OwnedHere
+from service.rpc.node_certificates import NodeCertificate
+from service.rpc.nodes import NodeChannels, NodeListener
+from service.rpc.server import CannotListen, Core, Server
+from service.telemetry.metrics import RpcMetrics
+from tests.fakes.core import FakeSending, FakeSessions
+from tests.rpc.statuses import error_info
+from zap.v1 import session_pb2 as pb
+from zap.v1.session_pb2_grpc import SessionServiceStub
+
+SECRET = "a secret of all nodes"
+
+
+class Place:
+    """A node: what callers reach, what other nodes reach, and a core in memory."""
+
+    def __init__(self, secret: str = SECRET) -> None:
+        self.incarnation = uuid4()
+        self.sessions = FakeSessions()
+        self.owned: set[str] = set()
+        self.holders: list[Holder | None] = []
+        """What the database answers, one after the other; the last one for ever."""
+        self.asked = 0
+        core, self.registry = Core(self.sessions, FakeSending(self.sessions)), CollectorRegistry()
+        metrics, certificate = RpcMetrics(self.registry), NodeCertificate.signed_by(secret)
+        router = Router(self, self.incarnation, self.owned.__contains__)
+        self.channels = NodeChannels(certificate)
+        self.listener = NodeListener(
+            core, OwnedHere(router), certificate, listen="127.0.0.1:0", advertise="", metrics=metrics
+        )
+        self.server = Server(
+            core,
+            listen="127.0.0.1:0",
+            token="",
+            metrics=metrics,
+            elsewhere=Forwarding(router, self.channels, metrics),
+        )
+        self.address = ""
+
+    async def holder(self, session_id: str) -> Holder | None:
+        self.asked += 1
+        return self.holders.pop(0) if len(self.holders) > 1 else self.holders[0]
+
+    @property
+    def holds(self) -> Holder:
+        """It, as another node knows it."""
+        return Holder(Node(self.incarnation, "owner", self.listener.address), 3)
+
+    async def own(self, session_id: str) -> None:
+        """A session that is run here."""
+        channel = grpc.aio.insecure_channel(self.address)
+        await SessionServiceStub(channel).Create(pb.CreateRequest(session_id=session_id))
+        await SessionServiceStub(channel).Activate(pb.ActivateRequest(session_id=session_id))
+        await channel.close()
+        self.owned.add(session_id)
+
+
+@asynccontextmanager
+async def place(secret: str = SECRET) -> AsyncIterator[Place]:
+    made = Place(secret)
+    await made.listener.start()
+    made.address = f"127.0.0.1:{await made.server.start()}"
+    await made.server.set_ready(True)
+    yield made
+    await made.server.stop(0)
+    await made.listener.stop(0)
+    await made.channels.close()
+
+
+async def restart(at: Place, session_id: str = "anna", timeout: float = 10.0, **metadata: str) -> pb.Session:
+    async with grpc.aio.insecure_channel(at.address) as channel:
+        request = pb.RestartRequest(session_id=session_id)
+        return await SessionServiceStub(channel).Restart(request, timeout=timeout, metadata=tuple(metadata.items()))
+
+
+async def test_a_call_for_the_owner_is_carried_out_by_the_owner() -> None:
+    async with place() as owner, place() as other:
+        await owner.own("anna")
+        other.holders = [owner.holds]
+        session = await restart(other)
+        assert session.session_id == "anna"
+        assert "anna" not in other.sessions.kept
+        value = other.registry.get_sample_value
+        labels = {"method": "zap.v1.SessionService/Restart", "code": "OK"}
+        assert value("zap_rpc_forwarded_total", labels) == 1
+
+
+async def test_what_the_owner_says_is_said_as_it_is() -> None:
+    async with place() as owner, place() as other:
+        await owner.own("anna")
+        owner.sessions.broken = FailedPrecondition("not now", reason="SESSION_NOT_ACTIVE", metadata={"state": "x"})
+        other.holders = [owner.holds]
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await restart(other)
+        assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        info = error_info(refused.value)
+        assert (info.reason, dict(info.metadata)) == ("SESSION_NOT_ACTIVE", {"state": "x"})
+
+
+async def test_an_owner_that_changed_meanwhile_is_asked_once_more() -> None:
+    async with place() as before, place() as owner, place() as other:
+        await owner.own("anna")
+        other.holders = [before.holds, owner.holds]
+        assert (await restart(other)).session_id == "anna"
+        assert other.asked == 2
+        # And no more than once.
+        other.holders, other.asked = [before.holds, replace(before.holds, epoch=4), owner.holds], 0
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await restart(other)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert error_info(refused.value).reason == "OWNER_UNREACHABLE"
+        assert other.asked == 2
+
+
+async def test_an_owner_that_is_gone_is_told() -> None:
+    async with place() as owner, place() as other:
+        other.holders = [owner.holds]
+        await owner.listener.stop(0)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await restart(other)
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert error_info(refused.value).reason == "OWNER_UNREACHABLE"
+    assert "retry" in str(refused.value.trailing_metadata()).lower() or "RetryInfo" in str(refused.value)
+
+
+async def test_what_nobody_owns_is_answered_here() -> None:
+    async with place() as other:
+        await other.own("anna")
+        other.owned.clear()
+        other.holders = [None]
+        assert (await restart(other)).session_id == "anna"
+
+
+@pytest.mark.parametrize("secret", ["", "another secret"])
+async def test_nodes_of_another_secret_are_no_nodes(secret: str) -> None:
+    async with place() as owner, place(secret) as stranger:
+        await owner.own("anna")
+        stranger.holders = [owner.holds]
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await restart(stranger)
+        assert error_info(refused.value).reason == "OWNER_UNREACHABLE"
+        restarted = owner.registry.get_sample_value(
+            "zap_rpc_calls_total", {"method": "zap.v1.SessionService/Restart", "code": "OK"}
+        )
+        assert not restarted
+
+
+@pytest.mark.parametrize("credentials", ["none", "no certificate of its own"])
+async def test_who_shows_no_certificate_is_not_let_in(credentials: str) -> None:
+    async with place() as owner:
+        await owner.own("anna")
+        authority = NodeCertificate.signed_by(SECRET).authority
+        options = (("grpc.ssl_target_name_override", "zap-node"),)
+        channel = (
+            grpc.aio.insecure_channel(owner.listener.address)
+            if credentials == "none"
+            else grpc.aio.secure_channel(
+                owner.listener.address, grpc.ssl_channel_credentials(authority), options=options
+            )
+        )
+        async with channel:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await SessionServiceStub(channel).Status(pb.StatusRequest(session_id="anna"), timeout=5)
+        assert refused.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+async def test_a_deadline_goes_along() -> None:
+    async with place() as owner, place() as other:
+        await owner.own("anna")
+        other.holders = [owner.holds]
+        owner.sessions.restart = lambda _: asyncio.sleep(60)  # type: ignore[method-assign,assignment,return-value]
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(grpc.aio.AioRpcError) as late:
+            await restart(other, timeout=0.5)
+        assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert asyncio.get_running_loop().time() - began < 5
+        # The owner's part of it is over as well.
+        async with asyncio.timeout(5):
+            labels = {"method": "zap.v1.SessionService/Restart", "code": "CANCELLED"}
+            while not owner.registry.get_sample_value("zap_rpc_calls_total", labels):
+                await asyncio.sleep(0.02)
+
+
+async def test_a_port_that_somebody_else_has_is_named() -> None:
+    async with place() as owner:
+        core = Core(owner.sessions, FakeSending(owner.sessions))
+        router = Router(owner, owner.incarnation, owner.owned.__contains__)
+        with pytest.raises(CannotListen, match="ZAP_NODE_LISTEN"):
+            NodeListener(
+                core,
+                OwnedHere(router),
+                NodeCertificate.signed_by(SECRET),
+                listen=owner.listener.address,
+                advertise="",
+                metrics=RpcMetrics(CollectorRegistry()),
+            )
