@@ -20,9 +20,10 @@ from service.bus.redis import RedisBus
 from service.bus.wakeups import WakeupHub
 from service.config import Settings
 from service.domain.events import NewEvent
-from service.domain.lease import LeaseTimes, Node
+from service.domain.lease import Announcement, LeaseTimes, Node
 from service.embedded import EmbeddedPostgres, EmbeddedValkey
 from service.ownership.fence import Fence
+from service.ownership.handover import Giver, Taker
 from service.ownership.keeper import Keeper
 from service.ownership.reconciler import Reconciler
 from service.ownership.router import Router
@@ -30,6 +31,7 @@ from service.pool.pool import Pool, PoolSettings
 from service.protocol.events import encode_payload, to_json
 from service.rpc.forwarding import Forwarding, OwnedHere
 from service.rpc.node_certificates import NodeCertificate
+from service.rpc.node_service import NodePeers
 from service.rpc.nodes import NodeChannels, NodeListener
 from service.rpc.server import Core, Server
 from service.sessions.manager import Sessions
@@ -98,6 +100,9 @@ class Service:
     keeper: Keeper
     fence: Fence
     reconciler: Reconciler
+    roster: Roster
+    giver: Giver
+    taker: Taker
     sending: Sending
     server: Server
     nodes: NodeListener
@@ -140,11 +145,15 @@ class Service:
 
     async def _step_down(self, reconciling: "asyncio.Task[None]") -> None:
         """End what goes on, in order, each within its bound."""
+        began = time.monotonic()
+        self.taker.drain()
         await self.server.drain()
         await _end(reconciling)
+        await self.keeper.drain()
+        await self.giver.give(self.roster.all(), self.grace)
         # What is being sent needs its sessions.
         await self.sending.finish(GRACE)
-        await self.reconciler.drain(self.grace)
+        await self.reconciler.drain(max(0.0, began + self.grace - time.monotonic()))
         await self.server.stop(GRACE)
         await self.nodes.stop(GRACE)
         await self.channels.close()
@@ -270,9 +279,11 @@ def _wire(
     router = Router(leases, incarnation, lambda session_id: roster.get(session_id) is not None)
     certificate = NodeCertificate.signed_by(settings.node_secret.get_secret_value())
     channels = NodeChannels(certificate)
+    taker = Taker(gate, reconciler)
     nodes = NodeListener(
         core,
         OwnedHere(router),
+        taker,
         certificate,
         listen=settings.node_listen,
         advertise=settings.node_advertise,
@@ -285,13 +296,17 @@ def _wire(
         metrics=rpc_metrics,
         elsewhere=Forwarding(router, channels, rpc_metrics),
     )
-    keeper = Keeper(leases, Node(incarnation, settings.node_id, nodes.address), times, lambda: iter(roster))
+    announced = Announcement(Node(incarnation, settings.node_id, nodes.address), settings.max_sessions)
+    keeper = Keeper(leases, announced, times, lambda: iter(roster))
     pages = Pages(settings.http_listen, lambda: _unready(keeper, pool, times), registry)
     return Service(
         bus,
         keeper,
         Fence(times, lambda: iter(roster)),
         reconciler,
+        roster,
+        Giver(incarnation, leases, NodePeers(channels), sending, reconciler),
+        taker,
         sending,
         server,
         nodes,

@@ -8,10 +8,11 @@ from typing import Protocol
 from uuid import UUID
 
 from service.domain.events import Event, NewEvent
-from service.domain.lease import Holder, Lease, Node
+from service.domain.lease import Announcement, Holder, Lease, Node
 from service.domain.observations import Observed
 from service.domain.pace import Lane
 from service.domain.pairing import PairingCode
+from service.domain.placement import Candidate
 from service.domain.records import Account, MessageState, OutboundMessage, Outcome, Pairing, Session
 from service.domain.restore import Survey
 from service.domain.session import Condition, State, Transition
@@ -244,14 +245,20 @@ class LeaseStore(Protocol):
     async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
         """Raise the epoch of a session this incarnation holds, for a new process. Raises LeaseLost."""
 
-    async def renew(self, node: Node, ttl: float) -> Sequence[Lease]:
+    async def renew(self, announced: Announcement, ttl: float) -> Sequence[Lease]:
         """Renew every lease of this incarnation that has not expired; what is returned is still its own.
 
-        The same statement tells other nodes where this one is called.
+        The same statement tells other nodes where this one is called, and what it takes.
         """
 
     async def holder(self, session_id: str) -> Holder | None:
         """Who owns a session now; None if nobody does, or a node that was never heard of."""
+
+    async def heirs(self, incarnation: UUID) -> Sequence[Candidate]:
+        """Nodes that go on, other than this one."""
+
+    async def hand_over(self, session_id: str, incarnation: UUID, heir: Node, ttl: float) -> None:
+        """Make the lease another node's. Only when no process of the session runs. Raises LeaseLost."""
 
     async def release(self, session_id: str, incarnation: UUID) -> None:
         """Give a session up; nothing happens if it is not this incarnation's any more."""

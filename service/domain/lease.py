@@ -19,6 +19,16 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Announcement:
+    """What a node says of itself with each renewal."""
+
+    node: Node
+    most_sessions: int
+    is_draining: bool = False
+    """It stops: nothing is handed over to it."""
+
+
+@dataclass(frozen=True)
 class Holder:
     """Who owns a session at present, and under which epoch."""
 

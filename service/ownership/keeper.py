@@ -8,12 +8,13 @@ of the others while no renewal comes through is `service.ownership.fence`.
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
 
 from service.domain.errors import Unavailable
-from service.domain.lease import LeaseTimes, Node
+from service.domain.lease import Announcement, LeaseTimes
 from service.ports import LeaseStore
 
 log = structlog.get_logger(__name__)
@@ -41,12 +42,12 @@ class Keeper:
     def __init__(
         self,
         leases: LeaseStore,
-        node: Node,
+        announced: Announcement,
         times: LeaseTimes,
         held: Callable[[], Iterator[Held]],
     ) -> None:
         self._leases = leases
-        self._node = node
+        self._announced = announced
         self._times = times
         self._held = held
         self._strays: set[str] = set()
@@ -60,6 +61,11 @@ class Keeper:
             await self.renew()
             await asyncio.sleep(max(0.0, sent + self._times.renew_every - time.monotonic()))
 
+    async def drain(self) -> None:
+        """Say that this node stops, now and with every renewal from now on."""
+        self._announced = replace(self._announced, is_draining=True)
+        await self.renew()
+
     async def renew(self) -> None:
         """One renewal, and what follows from it."""
         sent = time.monotonic()
@@ -67,7 +73,7 @@ class Keeper:
         before = [held for held in self._held() if held.safe_until > 0]
         try:
             async with asyncio.timeout(self._times.renew_timeout):
-                leases = await self._leases.renew(self._node, self._times.ttl)
+                leases = await self._leases.renew(self._announced, self._times.ttl)
         except (Unavailable, TimeoutError) as error:
             log.warning("The leases could not be renewed.", cause=str(error) or type(error).__name__)
             return
@@ -87,7 +93,7 @@ class Keeper:
             # Releases go where all writes go, which may be far behind: the next renewal must not wait for that.
             async with asyncio.timeout(self._times.renew_timeout):
                 for session_id in unknown & self._strays:
-                    await self._leases.release(session_id, self._node.incarnation)
+                    await self._leases.release(session_id, self._announced.node.incarnation)
                     log.warning("Released a lease that nobody here works for.", session_id=session_id)
         except (Unavailable, TimeoutError) as error:
             log.warning("A stray lease could not be released now.", cause=str(error) or type(error).__name__)

@@ -66,8 +66,8 @@ class Holdings(Protocol):
 
     def __len__(self) -> int: ...
 
-    def add(self, session_id: str, turn: Turn) -> Runs:
-        """A runner for a session just claimed, and the turn that was taken for it."""
+    def add(self, session_id: str, turn: Turn | None) -> Runs:
+        """A runner for a session just claimed, and the turn that was taken for it, if there is one."""
 
     def get(self, session_id: str) -> Runs | None:
         """The runner of a session, if it is owned here."""
@@ -154,7 +154,7 @@ class Reconciler:
             return AWAY
         self._due[Lane.PAIRING].know(survey.pairings)
         self._due[Lane.CLAIMED].know(survey.due + survey.leftovers)
-        if (told := self._restore.look(survey, time.monotonic(), is_full=self._room() <= 0)) is not None:
+        if (told := self._restore.look(survey, time.monotonic(), is_full=self.room <= 0)) is not None:
             log.info(told.sentence, connected=told.connected, wanted=told.wanted, waiting=told.waiting)
         return POLL if survey.next_due is None else max(0.0, min(POLL, survey.next_due))
 
@@ -191,7 +191,7 @@ class Reconciler:
     async def _claim_for_ever(self, lane: Lane) -> None:
         due = self._due[lane]
         while True:
-            wants = min(await due.some(), self._room())
+            wants = min(await due.some(), self.room)
             turns = await self._gate.turns(lane, wants) if wants > 0 else ()
             # What a look finds from here on is news: it may have seen what the claim does not see.
             due.know(0)
@@ -211,7 +211,7 @@ class Reconciler:
         claimed: Sequence[str] = ()
         try:
             # The other lane may have filled the node meanwhile.
-            if (most := min(len(turns), self._room())) > 0:
+            if (most := min(len(turns), self.room)) > 0:
                 claimed = await self._leases.claim(
                     self._incarnation, self._node, self._ttl, most, pairings=lane is Lane.PAIRING
                 )
@@ -219,21 +219,38 @@ class Reconciler:
             for turn in turns[len(claimed) :]:
                 turn.give_back()
         for session_id, turn in zip(claimed, turns, strict=False):
-            # A session that was just released here can be claimed before its runner has quite ended.
-            before = self._tasks.get(session_id)
-            task = self._tasks[session_id] = asyncio.create_task(self._run(session_id, turn, before))
-            self._every.add(task)
-            task.add_done_callback(functools.partial(self._forget, session_id))
+            self._begin(session_id, turn)
 
-    def _room(self) -> int:
+    def take(self, session_id: str, turn: Turn | None) -> None:
+        """Run a session whose lease another node has made ours. Nothing happens if it runs already."""
+        if self._draining.is_set() or self._holdings.get(session_id) is not None:
+            if turn is not None:
+                turn.give_back()
+        else:
+            self._begin(session_id, turn)
+
+    def running(self, session_id: str) -> asyncio.Task[None] | None:
+        """The task of a session that is owned here; it ends once the session is released, handed over or lost."""
+        return self._tasks.get(session_id)
+
+    def _begin(self, session_id: str, turn: Turn | None) -> None:
+        # A session that was just released here can be claimed before its runner has quite ended.
+        before = self._tasks.get(session_id)
+        task = self._tasks[session_id] = asyncio.create_task(self._run(session_id, turn, before))
+        self._every.add(task)
+        task.add_done_callback(functools.partial(self._forget, session_id))
+
+    @property
+    def room(self) -> int:
         """How many sessions more this node takes."""
         return self._limit - len(self._tasks)
 
-    async def _run(self, session_id: str, turn: Turn, before: asyncio.Task[None] | None) -> None:
+    async def _run(self, session_id: str, turn: Turn | None, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait((before,))
         if self._draining.is_set():
-            turn.give_back()
+            if turn is not None:
+                turn.give_back()
             return
         runner = self._holdings.add(session_id, turn)
         try:

@@ -6,7 +6,6 @@ The owner is asked once more if it has changed meanwhile; then the caller is tol
 never passes on: it owns the session, or says NOT_OWNER.
 """
 
-import asyncio
 import time
 from typing import Any, Protocol
 
@@ -107,10 +106,8 @@ class OwnedHere:
         self._router = router
 
     async def answer(self, method: str, request: bytes, session_id: str, context: Context) -> bytes | None:
-        """None if the session is run here. Raises Unavailable (NOT_OWNER)."""
-        # Nothing is to be waited for, but what the interceptor asks may.
-        await asyncio.sleep(0)
-        if self._router.is_here(session_id):
+        """None if this node carries it out. Raises Unavailable (NOT_OWNER)."""
+        if method not in FOR_THE_OWNER or self._router.is_here(session_id):
             return None
         raise Unavailable(
             f"session {session_id!r} is not run by this node", reason=NOT_OWNER, metadata={"session_id": session_id}

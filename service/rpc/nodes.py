@@ -12,10 +12,12 @@ from service.rpc.authentication import Authentication
 from service.rpc.forwarding import OwnedHere
 from service.rpc.interceptors import CallInterceptor
 from service.rpc.node_certificates import NAME, NodeCertificate
+from service.rpc.node_service import NodeServicer, Taker
 from service.rpc.pictures import Pictures
 from service.rpc.server import LARGEST_REQUEST, CannotListen, Core
 from service.rpc.streams import OpenStreams
 from service.telemetry.metrics import RpcMetrics
+from zap.node.v1 import node_pb2_grpc
 from zap.v1 import message_pb2_grpc, session_pb2_grpc
 
 log = structlog.get_logger(__name__)
@@ -53,6 +55,7 @@ class NodeListener:
         self,
         core: Core,
         owned: OwnedHere,
+        taker: Taker,
         certificate: NodeCertificate,
         *,
         listen: str,
@@ -68,6 +71,7 @@ class NodeListener:
             sessions.SessionServicer(core.sessions, self._pictures), self._server
         )
         message_pb2_grpc.add_MessageServiceServicer_to_server(messages.MessageServicer(core.sending), self._server)
+        node_pb2_grpc.add_NodeServiceServicer_to_server(NodeServicer(taker), self._server)
         try:
             port = self._server.add_secure_port(listen, certificate.for_server())
         except RuntimeError as error:

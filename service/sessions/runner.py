@@ -28,7 +28,7 @@ from service.domain.backoff import CAP, STEADY, backoff
 from service.domain.disconnects import Cause, policy_for
 from service.domain.errors import EpochRevoked, LeaseLost, NotFound, Unavailable, ZapError
 from service.domain.events import Event, NewEvent
-from service.domain.lease import Lease, LeaseTimes
+from service.domain.lease import Lease, LeaseTimes, Node
 from service.domain.pace import Lane
 from service.domain.pairing import PairingCode, identity_of
 from service.domain.reasons import reason
@@ -85,6 +85,8 @@ class Runner:
     def __init__(self, session_id: str, incarnation: UUID, ports: RunnerPorts, turn: Turn | None = None) -> None:
         """`turn`: the one that was taken for the claim."""
         self.session_id = session_id
+        self.is_handed_over = False
+        """Its lease is the heir's now."""
         self.early_receipts = EarlyReceipts()
         self._incarnation = incarnation
         self._ports = ports
@@ -97,6 +99,7 @@ class Runner:
         self._fell_at_once = False
         self._pause = 0.0
         self._leaving = False
+        self._heir: Node | None = None
         self._lost = False
         self._next_start = NextStart(ports.gate, self._tell_when, turn)
         self._active_at = 0.0
@@ -148,8 +151,9 @@ class Runner:
         """The lease is about to run out, and no renewal comes through: stop the process while it can still hear."""
         self._stop_process()
 
-    def step_down(self) -> None:
-        """The node stops: stop the process gently and release the lease."""
+    def step_down(self, heir: Node | None = None) -> None:
+        """The node stops: stop the process gently and release the lease, or make it the heir's."""
+        self._heir = heir
         self._leaving = True
         self._stop_process()
 
@@ -443,11 +447,19 @@ class Runner:
         try:
             async with asyncio.timeout(STOP_GRACE):
                 await self._sweep()
-                await self._ports.leases.release(self.session_id, self._incarnation)
+                await self._let_go()
         except (Unavailable, TimeoutError) as error:
             # The lease runs out by itself, and whoever claims it next sweeps.
             self._log.warning("The lease could not be released.", cause=str(error) or "the database is silent")
         self._ports.publisher.reconcile()
+
+    async def _let_go(self) -> None:
+        leases = self._ports.leases
+        if self._heir is None:
+            await leases.release(self.session_id, self._incarnation)
+        else:
+            await leases.hand_over(self.session_id, self._incarnation, self._heir, self._ports.times.ttl)
+            self.is_handed_over = True
 
     async def _sweep(self) -> None:
         if self._lease is None:

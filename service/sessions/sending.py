@@ -55,6 +55,8 @@ class Sending:
         self._doubtful: set[tuple[str, str]] = set()
         """Session and request_id of what was begun here and is not settled."""
         self._finishing = False
+        self._finished: set[str] = set()
+        """Sessions that are handed over."""
 
     async def send_text(self, session_id: str, to: str, body: str, request_id: str, timeout: float) -> OutboundMessage:
         """Send a text to a JID, once per request_id; waits at most `timeout` seconds for WhatsApp's server."""
@@ -71,7 +73,8 @@ class Sending:
             return await self._settled(earlier, deadline)
         # A caller who hangs up does not undo what WhatsApp has: from the intent on, the outcome is written down whoever
         # waits for it. An intent that was written with nobody left to carry it out would stay open for ever.
-        task = asyncio.create_task(self._accept_and_send(held, Intent(request_id, to, body, fingerprint), deadline))
+        intent = Intent(request_id, to, body, fingerprint)
+        task = asyncio.create_task(self._accept_and_send(held, intent, deadline), name=session_id)
         self._under_way.add(task)
         task.add_done_callback(self._forget)
         return await self._settled(await asyncio.shield(task), deadline)
@@ -94,8 +97,14 @@ class Sending:
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=timeout)
 
+    async def finish_for(self, session_id: str, timeout: float) -> None:
+        """Take no more for one session, and wait for what is being sent; before it is handed over."""
+        self._finished.add(session_id)
+        if under_way := [task for task in self._under_way if task.get_name() == session_id]:
+            await asyncio.wait(under_way, timeout=timeout)
+
     def _held(self, session_id: str) -> Held | None:
-        runner = self._roster.get(session_id)
+        runner = self._roster.get(session_id) if session_id not in self._finished else None
         connection = runner.connection if runner is not None else None
         return Held(*connection, runner.early_receipts) if runner is not None and connection is not None else None
 

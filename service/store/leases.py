@@ -5,7 +5,8 @@ from contextlib import suppress
 from uuid import UUID
 
 from service.domain.errors import LeaseLost, NotFound
-from service.domain.lease import Holder, Lease, Node
+from service.domain.lease import Announcement, Holder, Lease, Node
+from service.domain.placement import Candidate
 from service.domain.restore import Survey
 from service.store.database import Database
 from service.store.transitions import lock_session
@@ -42,10 +43,19 @@ class PostgresLeases:
             )
         return Lease(session_id, epoch, incarnation)
 
-    async def renew(self, node: Node, ttl: float) -> Sequence[Lease]:
-        """Renew every lease of this incarnation that has not expired, and say where it is called."""
+    async def renew(self, announced: Announcement, ttl: float) -> Sequence[Lease]:
+        """Renew every lease of this incarnation that has not expired, and say where it is called and what it takes."""
+        node = announced.node
         async with self._renewals.autocommit() as connection:
-            held = await connection.rows("renew_leases", node.incarnation, ttl, node.name, node.address)
+            held = await connection.rows(
+                "renew_leases",
+                node.incarnation,
+                ttl,
+                node.name,
+                node.address,
+                announced.most_sessions,
+                announced.is_draining,
+            )
         return [Lease(row["session_id"], row["epoch"], node.incarnation) for row in held]
 
     async def holder(self, session_id: str) -> Holder | None:
@@ -53,6 +63,24 @@ class PostgresLeases:
         async with self._database.autocommit() as connection:
             row = await connection.row("owner_of", session_id)
         return Holder(Node(row["incarnation"], row["node"], row["address"]), row["epoch"]) if row is not None else None
+
+    async def heirs(self, incarnation: UUID) -> Sequence[Candidate]:
+        """Nodes that go on, other than this one."""
+        async with self._database.autocommit() as connection:
+            found = await connection.rows("heirs", incarnation)
+        return [
+            Candidate(Node(row["incarnation"], row["node"], row["address"]), row["sessions"], row["most_sessions"])
+            for row in found
+        ]
+
+    async def hand_over(self, session_id: str, incarnation: UUID, heir: Node, ttl: float) -> None:
+        """Make the lease another node's."""
+        async with self._database.autocommit() as connection:
+            handed = await connection.value(
+                "hand_over_lease", session_id, incarnation, heir.incarnation, heir.name, ttl
+            )
+        if handed is None:
+            raise LeaseLost(f"the lease of session {session_id!r} ran out", metadata={"session_id": session_id})
 
     async def release(self, session_id: str, incarnation: UUID) -> None:
         """Give a session up."""

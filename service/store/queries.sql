@@ -245,12 +245,12 @@ RETURNING epoch;
 UPDATE zap.lease SET is_revoked = true WHERE session_id = $1;
 
 -- name: renew_leases
--- One statement for all sessions of a node, which says as well where it is called ($3, $4). An expired lease is not
--- renewed, even if nobody took it.
+-- One statement for all sessions of a node, which says as well where it is called and what it takes. An expired lease
+-- is not renewed, even if nobody took it.
 WITH announced AS (
-    INSERT INTO zap.node (incarnation, node, address, expires_at)
-    VALUES ($1, $3, $4, clock_timestamp() + make_interval(secs => $2))
-    ON CONFLICT (incarnation) DO UPDATE SET expires_at = excluded.expires_at
+    INSERT INTO zap.node (incarnation, node, address, most_sessions, is_draining, expires_at)
+    VALUES ($1, $3, $4, $5, $6, clock_timestamp() + make_interval(secs => $2))
+    ON CONFLICT (incarnation) DO UPDATE SET expires_at = excluded.expires_at, is_draining = excluded.is_draining
 )
 UPDATE zap.lease SET
     renewed_at = clock_timestamp(),
@@ -268,6 +268,26 @@ UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = '' WHERE inca
 SELECT n.incarnation, n.node, n.address, l.epoch
 FROM zap.lease l JOIN zap.node n USING (incarnation)
 WHERE l.session_id = $1 AND l.expires_at > clock_timestamp();
+
+-- name: heirs
+-- Nodes that go on, other than $1, with what they own.
+SELECT n.incarnation, n.node, n.address, n.most_sessions, count(l.session_id)::int AS sessions
+FROM zap.node n
+LEFT JOIN zap.lease l ON l.incarnation = n.incarnation AND l.expires_at > clock_timestamp()
+WHERE n.incarnation <> $1 AND NOT n.is_draining AND n.expires_at > clock_timestamp()
+GROUP BY n.incarnation;
+
+-- name: hand_over_lease
+-- From its owner, whose process is dead, to the one that is named ($3, $4): there is no moment in which it is nobody's.
+UPDATE zap.lease SET
+    incarnation = $3,
+    node = $4,
+    is_begun = false,
+    turn_at = NULL,
+    renewed_at = clock_timestamp(),
+    expires_at = clock_timestamp() + make_interval(secs => $5)
+WHERE session_id = $1 AND incarnation = $2 AND expires_at > clock_timestamp()
+RETURNING session_id;
 
 -- name: forget_node
 -- It has stopped; and those that were killed a day ago or longer.

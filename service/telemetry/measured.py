@@ -7,9 +7,10 @@ from uuid import UUID
 from service.domain.disconnects import Cause
 from service.domain.errors import Unavailable
 from service.domain.events import Event
-from service.domain.lease import Holder, Lease, Node
+from service.domain.lease import Announcement, Holder, Lease, Node
 from service.domain.observations import Connected, Ended, Observed
 from service.domain.pace import Lane
+from service.domain.placement import Candidate
 from service.domain.restore import Survey
 from service.ports import LeaseStore, ProcessPool, Publisher, SendReply, SessionProcess, StartOrder
 from service.telemetry.metrics import NodeMetrics
@@ -22,11 +23,11 @@ class MeasuredLeases:
         self._inner = inner
         self._metrics = metrics
 
-    async def renew(self, node: Node, ttl: float) -> Sequence[Lease]:
+    async def renew(self, announced: Announcement, ttl: float) -> Sequence[Lease]:
         """Renew, and count it as failed whatever keeps it from succeeding, being given up included."""
         started = time.perf_counter()
         try:
-            leases = await self._inner.renew(node, ttl)
+            leases = await self._inner.renew(announced, ttl)
         except BaseException:
             self._metrics.renewal(time.perf_counter() - started, None)
             raise
@@ -46,6 +47,14 @@ class MeasuredLeases:
     async def holder(self, session_id: str) -> Holder | None:
         """Who owns a session now."""
         return await self._inner.holder(session_id)
+
+    async def heirs(self, incarnation: UUID) -> Sequence[Candidate]:
+        """Nodes that go on."""
+        return await self._inner.heirs(incarnation)
+
+    async def hand_over(self, session_id: str, incarnation: UUID, heir: Node, ttl: float) -> None:
+        """Make the lease another node's."""
+        await self._inner.hand_over(session_id, incarnation, heir, ttl)
 
     async def release(self, session_id: str, incarnation: UUID) -> None:
         """Give a session up."""

@@ -12,13 +12,14 @@ import asyncpg
 import pytest
 
 from service.domain.errors import Unavailable
-from service.domain.lease import LeaseTimes, Node
+from service.domain.lease import Announcement, LeaseTimes, Node
 from service.ownership.keeper import Keeper
 from service.store.database import Database
 from service.store.leases import PostgresLeases
 from tests.tcp_proxy import Line, TcpProxy
 
 TIMES = LeaseTimes(10.0)
+HERE = Announcement(Node(uuid.uuid4(), "one", "127.0.0.1:1"), 10)
 PATIENCE = 4.0
 """Seconds; less than a single wait for a connection that is dead."""
 
@@ -33,7 +34,7 @@ async def renewals(database_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def keeper(renewals: Database) -> Keeper:
-    return Keeper(PostgresLeases(renewals, renewals), Node(uuid.uuid4(), "one", "127.0.0.1:1"), TIMES, lambda: iter(()))
+    return Keeper(PostgresLeases(renewals, renewals), HERE, TIMES, lambda: iter(()))
 
 
 @contextmanager

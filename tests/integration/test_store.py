@@ -25,7 +25,7 @@ from service.domain.errors import (
     Unavailable,
 )
 from service.domain.events import NewEvent
-from service.domain.lease import Holder, Lease, Node
+from service.domain.lease import Announcement, Holder, Lease, Node
 from service.domain.pairing import PairingCode, PairingOutcome
 from service.domain.records import Account, MessageState, Outcome
 from service.domain.restore import Survey
@@ -42,7 +42,7 @@ from tests.tcp_proxy import Line, TcpProxy
 
 NODE = uuid.uuid4()
 OTHER_NODE = uuid.uuid4()
-HERE = Node(NODE, "here", "127.0.0.1:1")
+HERE, THERE = Node(NODE, "here", "127.0.0.1:1"), Node(OTHER_NODE, "there", "127.0.0.1:2")
 TTL = 30.0
 JID = "4915100000001:3@s.whatsapp.net"
 
@@ -283,7 +283,7 @@ async def test_who_claims_a_session_vouches_for_nothing_before_its_own_process_c
     assert await shown() == (State.RECONNECTING, "NODE_STOPPED", 0)
     assert list(await store.leases.claim(OTHER_NODE, "n", TTL, 1)) == ["anna"]
     assert await shown() == (State.RECONNECTING, "NODE_STOPPED", 0), "claimed, and not even begun"
-    assert await store.leases.renew(Node(OTHER_NODE, "other", "127.0.0.1:2"), TTL)
+    assert await store.leases.renew(Announcement(THERE, 5), TTL)
     new = await store.leases.begin_epoch("anna", OTHER_NODE, TTL)
     assert await shown() == (State.RECONNECTING, "NODE_STOPPED", 0), "begun, and not started"
     assert (await store.sessions.get("anna")).evidence.last_connected == pytest.approx(last, abs=timedelta(seconds=5))
@@ -392,7 +392,9 @@ async def test_a_process_does_not_go_on_for_a_wish_that_came_after_its_own(
     with pytest.raises(LeaseLost):
         await store.messages.accept(old, "r1", "x@s.whatsapp.net", b"f")
     assert (await store.sessions.get("anna")).condition == wished
-    assert [lease.epoch for lease in await store.leases.renew(HERE, TTL)] == [old.epoch], "it steps down with permits"
+    assert [lease.epoch for lease in await store.leases.renew(Announcement(HERE, 5), TTL)] == [old.epoch], (
+        "it steps down with permits"
+    )
 
     new = await store.leases.begin_epoch("anna", NODE, TTL)
     assert not await store.leases.unwanted(NODE)
@@ -404,22 +406,22 @@ async def test_an_expired_lease_is_not_renewed_even_if_nobody_took_it(store: Sto
     await store.create()
     await store.wish("anna", Activate())
     lease = await store.own()
-    assert list(await store.leases.renew(HERE, TTL)) == [lease]
+    assert list(await store.leases.renew(Announcement(HERE, 5), TTL)) == [lease]
     await store.expire()
-    assert not await store.leases.renew(HERE, TTL)
+    assert not await store.leases.renew(Announcement(HERE, 5), TTL)
 
 
 async def test_a_session_s_owner_is_known_while_its_lease_lasts(store: Store, device_table: None) -> None:
     assert await store.leases.holder("anna") is None, "there is no such session"
     lease = await connected(store)
     assert await store.leases.holder("anna") is None, "its node has never said where it is called"
-    await store.leases.renew(HERE, TTL)
+    await store.leases.renew(Announcement(HERE, 5), TTL)
     assert await store.leases.holder("anna") == Holder(HERE, lease.epoch)
     await store.expire()
     assert await store.leases.holder("anna") is None
     assert list(await store.leases.claim(OTHER_NODE, "n", TTL, 1)) == ["anna"]
-    await store.leases.renew(Node(OTHER_NODE, "other", "127.0.0.1:2"), TTL)
-    assert await store.leases.holder("anna") == Holder(Node(OTHER_NODE, "other", "127.0.0.1:2"), lease.epoch)
+    await store.leases.renew(Announcement(THERE, 5), TTL)
+    assert await store.leases.holder("anna") == Holder(THERE, lease.epoch)
     await store.leases.release_all(OTHER_NODE)
     assert await store.leases.holder("anna") is None
 

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.domain.errors import FailedPrecondition
+from service.domain.errors import FailedPrecondition, Unavailable
 from service.domain.lease import Holder, Node
 from service.ownership.router import Router
 from service.rpc.forwarding import Forwarding, OwnedHere
@@ -36,12 +36,14 @@ class Place:
         self.holders: list[Holder | None] = []
         """What the database answers, one after the other; the last one for ever."""
         self.asked = 0
+        self.expects: set[str] = set()
+        self.taken: list[str] = []
         core, self.registry = Core(self.sessions, FakeSending(self.sessions)), CollectorRegistry()
         metrics, certificate = RpcMetrics(self.registry), NodeCertificate.signed_by(secret)
         router = Router(self, self.incarnation, self.owned.__contains__)
         self.channels = NodeChannels(certificate)
         self.listener = NodeListener(
-            core, OwnedHere(router), certificate, listen="127.0.0.1:0", advertise="", metrics=metrics
+            core, OwnedHere(router), self, certificate, listen="127.0.0.1:0", advertise="", metrics=metrics
         )
         self.server = Server(
             core,
@@ -55,6 +57,13 @@ class Place:
     async def holder(self, session_id: str) -> Holder | None:
         self.asked += 1
         return self.holders.pop(0) if len(self.holders) > 1 else self.holders[0]
+
+    async def expect(self, session_id: str) -> None:
+        if session_id not in self.expects:
+            raise Unavailable("no room", reason="NODE_FULL")
+
+    def take(self, session_id: str) -> None:
+        self.taken.append(session_id)
 
     @property
     def holds(self) -> Holder:
@@ -204,6 +213,7 @@ async def test_a_port_that_somebody_else_has_is_named() -> None:
             NodeListener(
                 core,
                 OwnedHere(router),
+                owner,
                 NodeCertificate.signed_by(SECRET),
                 listen=owner.listener.address,
                 advertise="",

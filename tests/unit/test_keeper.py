@@ -10,11 +10,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from service.domain.errors import Unavailable
-from service.domain.lease import Lease, LeaseTimes, Node
+from service.domain.lease import Announcement, Lease, LeaseTimes, Node
 from service.ownership.keeper import Keeper
 from service.ports import LeaseStore
 
-NODE = Node(uuid4(), "one", "127.0.0.1:1")
+NODE = Announcement(Node(uuid4(), "one", "127.0.0.1:1"), 10)
 TIMES = LeaseTimes(2.0)
 
 
@@ -44,10 +44,10 @@ class Leases:
         self.release_fails = False
         self.release_takes = 0.0
 
-    async def renew(self, node: Node, ttl: float) -> Sequence[Lease]:
+    async def renew(self, announced: Announcement, ttl: float) -> Sequence[Lease]:
         if self.renewal_fails:
             raise Unavailable("away")
-        return [Lease(session_id, 1, node.incarnation) for session_id in self.held]
+        return [Lease(session_id, 1, announced.node.incarnation) for session_id in self.held]
 
     async def release(self, session_id: str, incarnation: UUID) -> None:
         await asyncio.sleep(self.release_takes)

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from service.domain.disconnects import Cause
 from service.domain.errors import Unavailable
 from service.domain.events import Event, StateChanged
-from service.domain.lease import Lease, Node
+from service.domain.lease import Announcement, Lease, Node
 from service.domain.observations import Connected, Disconnected, Ended, Observed
 from service.domain.pace import Lane
 from service.domain.session import State
@@ -20,7 +20,7 @@ from service.telemetry.measured import MeasuredLeases, MeasuredPool, MeasuredPub
 from service.telemetry.metrics import NodeMetrics
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-HERE = Node(uuid4(), "one", "127.0.0.1:1")
+HERE = Announcement(Node(uuid4(), "one", "127.0.0.1:1"), 10)
 
 
 class FakeProcess:
@@ -46,10 +46,10 @@ class FakeNode:
         self.away = False
         self.published: list[Event] = []
 
-    async def renew(self, node: Any, ttl: float) -> Sequence[Lease]:
+    async def renew(self, announced: Announcement, ttl: float) -> Sequence[Lease]:
         if self.away:
             raise Unavailable("away")
-        return [Lease("a", 1, node.incarnation), Lease("b", 1, node.incarnation)]
+        return [Lease("a", 1, announced.node.incarnation), Lease("b", 1, announced.node.incarnation)]
 
     async def start(self, order: StartOrder) -> FakeProcess:
         if self.away:

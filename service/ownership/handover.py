@@ -1,0 +1,197 @@
+"""A node that stops hands each of its sessions over to a node that goes on, so that it is away for a moment only.
+
+    giver                                   taker
+    ── Expect ───────────────────────────▶  takes a turn: it can start a process at once
+    no more sends; those in flight end
+    stops the process; sees it dead
+    makes the lease the taker's (one statement)
+    ── Take ─────────────────────────────▶  begins an epoch, starts a process
+
+Whatever fails, the lease decides: before it is the taker's the session is released like any other, after that it is
+the taker's to keep or to give up.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
+from uuid import UUID
+
+import structlog
+
+from service.domain import placement
+from service.domain.errors import Unavailable
+from service.domain.lease import Node
+from service.domain.pace import HOLD, Lane
+from service.domain.placement import Candidate
+from service.ports import Turn
+
+log = structlog.get_logger(__name__)
+
+TRIES = 3
+"""Nodes that are asked to take a session, one after the other."""
+IN_FLIGHT = 2.0
+"""Seconds for what is being sent before its process is stopped."""
+
+
+class Heirs(Protocol):
+    """Who goes on (ports.LeaseStore)."""
+
+    async def heirs(self, incarnation: UUID) -> Sequence[Candidate]:
+        """Nodes that go on, other than this one."""
+
+
+class Peers(Protocol):
+    """Other nodes."""
+
+    async def expect(self, heir: Node, session_id: str) -> None:
+        """Have it be ready for a session. Raises Unavailable."""
+
+    async def take(self, heir: Node, session_id: str) -> None:
+        """Tell it that the session's lease is its own. Raises Unavailable."""
+
+
+class Calls(Protocol):
+    """What callers have sent by this node's sessions (sessions.sending.Sending)."""
+
+    async def finish_for(self, session_id: str, timeout: float) -> None:
+        """Take no more for a session, and wait for what is being sent."""
+
+
+class Given(Protocol):
+    """A session to hand over (sessions.runner.Runner)."""
+
+    session_id: str
+    is_handed_over: bool
+
+    def step_down(self, heir: Node | None = None) -> None:
+        """Stop its process, and make its lease the heir's."""
+
+
+class Owned(Protocol):
+    """What runs here (ownership.reconciler.Reconciler)."""
+
+    @property
+    def room(self) -> int:
+        """How many sessions more this node takes."""
+
+    def running(self, session_id: str) -> "asyncio.Task[None] | None":
+        """The task of a session that is owned here."""
+
+    def take(self, session_id: str, turn: Turn | None) -> None:
+        """Run a session whose lease is ours."""
+
+
+class Giver:
+    """Of a node that stops."""
+
+    def __init__(self, incarnation: UUID, heirs: Heirs, peers: Peers, calls: Calls, owned: Owned) -> None:
+        self._incarnation = incarnation
+        self._heirs = heirs
+        self._peers = peers
+        self._calls = calls
+        self._owned = owned
+        self._promised: Counter[UUID] = Counter()
+
+    async def give(self, sessions: Sequence[Given], grace: float) -> None:
+        """Hand over what can be handed over within `grace` seconds; the rest is left as it is."""
+        tasks = [asyncio.create_task(self._give(session), name=f"give-{session.session_id}") for session in sessions]
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=grace)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
+        for task in tasks:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("A session could not be handed over.", exc_info=error)
+
+    async def _give(self, session: Given) -> None:
+        if (heir := await self._find_heir(session.session_id)) is None:
+            return
+        began = time.monotonic()
+        await self._calls.finish_for(session.session_id, IN_FLIGHT)
+        session.step_down(heir)
+        if (running := self._owned.running(session.session_id)) is not None:
+            await asyncio.wait((running,))
+        if not session.is_handed_over:
+            return
+        ms = round(1000 * (time.monotonic() - began))
+        log.info("Handed a session over.", session_id=session.session_id, heir=heir.name, ms=ms)
+        try:
+            await self._peers.take(heir, session.session_id)
+        except Unavailable as error:
+            log.warning("The heir was not told.", session_id=session.session_id, heir=heir.name, cause=error.message)
+
+    async def _find_heir(self, session_id: str) -> Node | None:
+        """A node that is ready for it; None: there is none, or the database is away."""
+        refused: set[UUID] = set()
+        try:
+            for _ in range(TRIES):
+                candidates = await self._heirs.heirs(self._incarnation)
+                left = [one for one in candidates if one.node.incarnation not in refused]
+                if (heir := placement.heir(left, self._promised)) is None:
+                    return None
+                self._promised[heir.incarnation] += 1
+                try:
+                    await self._peers.expect(heir, session_id)
+                except Unavailable as error:
+                    log.info("A node does not take a session.", session_id=session_id, heir=heir.name, cause=str(error))
+                    self._promised[heir.incarnation] -= 1
+                    refused.add(heir.incarnation)
+                else:
+                    return heir
+        except Unavailable as error:
+            log.warning("A session cannot be handed over.", session_id=session_id, cause=error.message)
+        return None
+
+
+class Gate(Protocol):
+    """Where starts of session processes wait for their turn (sessions.start_gate.StartGate)."""
+
+    async def turns(self, lane: Lane, wants: int) -> Sequence[Turn]:
+        """At least one turn, and at most so many."""
+
+
+class Taker:
+    """Of a node that goes on."""
+
+    def __init__(self, gate: Gate, owned: Owned) -> None:
+        self._gate = gate
+        self._owned = owned
+        self._expected: dict[str, tuple[Turn, float]] = {}
+        self._asking = 0
+        self._is_draining = False
+
+    def drain(self) -> None:
+        """Take nothing more."""
+        self._is_draining = True
+
+    async def expect(self, session_id: str) -> None:
+        """Be ready to start a session at once, for some seconds. Raises Unavailable."""
+        self._forget_old()
+        if self._is_draining:
+            raise Unavailable("this node is stopping", reason="NODE_DRAINING")
+        if self._owned.room - len(self._expected) - self._asking <= 0:
+            raise Unavailable("this node takes no more sessions", reason="NODE_FULL")
+        self._asking += 1
+        try:
+            turn = (await self._gate.turns(Lane.FALLEN, 1))[0]
+        finally:
+            self._asking -= 1
+        if (before := self._expected.pop(session_id, None)) is not None:
+            before[0].give_back()
+        self._expected[session_id] = turn, time.monotonic()
+
+    def take(self, session_id: str) -> None:
+        """Its lease is ours: start it. If it was not expected, or too long ago, it waits for a turn like any other."""
+        turn, _ = self._expected.pop(session_id, (None, 0.0))
+        self._owned.take(session_id, turn)
+
+    def _forget_old(self) -> None:
+        for session_id, (turn, since) in list(self._expected.items()):
+            if time.monotonic() - since > HOLD:
+                turn.give_back()
+                del self._expected[session_id]

@@ -1,0 +1,67 @@
+"""zap.node.v1.NodeService, both ends of it."""
+
+from typing import Any, Protocol
+
+import grpc
+
+from service.domain.errors import Unavailable
+from service.domain.lease import Node
+from service.rpc.context import Context
+from service.rpc.forwarding import Channels
+from zap.node.v1 import node_pb2 as pb
+from zap.node.v1 import node_pb2_grpc
+from zap.node.v1.node_pb2_grpc import NodeServiceServicer
+
+PATIENCE = 10.0
+"""Seconds for a node to be ready for a session: it may wait for a turn."""
+TELL = 2.0
+"""Seconds for a node to hear that a session is its own."""
+
+
+class Taker(Protocol):
+    """Who takes sessions over (ownership.handover.Taker)."""
+
+    async def expect(self, session_id: str) -> None:
+        """Be ready to start a session at once. Raises Unavailable."""
+
+    def take(self, session_id: str) -> None:
+        """Its lease is ours: start it."""
+
+
+class NodeServicer(NodeServiceServicer):
+    """Translates."""
+
+    def __init__(self, taker: Taker) -> None:
+        self._taker = taker
+
+    async def Expect(self, request: pb.ExpectRequest, context: Context) -> pb.ExpectResponse:  # noqa: D102, N802 - in the proto
+        await self._taker.expect(request.session_id)
+        return pb.ExpectResponse()
+
+    async def Take(self, request: pb.TakeRequest, context: Context) -> pb.TakeResponse:  # noqa: D102, N802 - in the proto
+        self._taker.take(request.session_id)
+        return pb.TakeResponse()
+
+
+class NodePeers:
+    """Other nodes, as a node that stops calls them (ownership.handover.Peers)."""
+
+    def __init__(self, channels: Channels) -> None:
+        self._channels = channels
+
+    async def expect(self, heir: Node, session_id: str) -> None:
+        """Have it be ready for a session. Raises Unavailable."""
+        await self._call(heir, lambda stub: stub.Expect(pb.ExpectRequest(session_id=session_id), timeout=PATIENCE))
+
+    async def take(self, heir: Node, session_id: str) -> None:
+        """Tell it that the session's lease is its own. Raises Unavailable."""
+        await self._call(heir, lambda stub: stub.Take(pb.TakeRequest(session_id=session_id), timeout=TELL))
+
+    async def _call(self, heir: Node, call: Any) -> None:
+        # Any: the stubs for synchronous and asynchronous channels are one class.
+        stub: Any = node_pb2_grpc.NodeServiceStub(self._channels.to(heir.address))
+        try:
+            await call(stub)
+        except grpc.aio.AioRpcError as error:
+            words = f"node {heir.name!r}: {error.details() or error.code().name}"
+            raise Unavailable(words, reason="NODE_UNREACHABLE", metadata={"node": heir.name}) from error
