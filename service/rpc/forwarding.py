@@ -86,7 +86,8 @@ class Forwarding:
         self, holder: Holder, method: str, request: bytes, deadline: float, metadata: tuple[tuple[str, Any], ...]
     ) -> bytes:
         # Bytes in, bytes out: what a newer caller and a newer owner say to each other passes through an older node.
-        call = self._channels.to(holder.node.address).unary_unary(f"/{method}")
+        channel: Any = self._channels.to(holder.node.address)
+        call = channel.unary_unary(f"/{method}")
         try:
             answer: bytes = await call(request, timeout=max(0.0, deadline - time.monotonic()), metadata=metadata)
         except grpc.aio.AioRpcError as error:
@@ -132,7 +133,7 @@ def reason_of(status: Status) -> str:
     for detail in status.details:
         info = details.ErrorInfo()
         if detail.Unpack(info) and info.domain == DOMAIN:
-            return info.reason
+            return str(info.reason)
     return ""
 
 

@@ -75,10 +75,9 @@ async def test_a_pairing_is_seen_and_typed_on_any_node(nodes: Pair, simulator: S
     await nodes.other.create("berta")
     code = await nodes.owner.first_code("berta")
     assert await nodes.other.first_code("berta") == code
-    for node in (nodes.owner, nodes.other):
-        typed = await node.sessions.RequestPairingCode(
-            session_pb2.RequestPairingCodeRequest(session_id="berta", phone=phone)
-        )
+    asked = session_pb2.RequestPairingCodeRequest(session_id="berta", phone=phone)
+    await nodes.owner.sessions.RequestPairingCode(asked)
+    typed = await nodes.other.sessions.RequestPairingCode(asked)
     assert (await simulator.type_code(phone, typed.code)).outcome == "paired"
     for node in (nodes.owner, nodes.other):
         await node.wait_state("berta", State.STATE_CONNECTED)

@@ -27,6 +27,7 @@ from service.domain.errors import (
 from service.domain.events import NewEvent
 from service.domain.lease import Announcement, Holder, Lease, Node
 from service.domain.pairing import PairingCode, PairingOutcome
+from service.domain.placement import Candidate
 from service.domain.records import Account, MessageState, Outcome
 from service.domain.restore import Survey
 from service.domain.session import Activate, Deactivate, Desired, Input, ProcessStarted, State, reduce
@@ -730,6 +731,35 @@ async def test_a_receipt_that_no_honest_device_sends_hurts_nobody(store: Store, 
     found = await store.messages.find("anna", "r1", None)
     assert found is not None
     assert found.state is MessageState.READ
+
+
+async def test_a_session_is_handed_over_in_one_step_to_a_node_that_goes_on(store: Store, device_table: None) -> None:
+    lease = await connected(store)
+    await store.leases.renew(Announcement(HERE, 5), TTL)
+    assert await store.leases.heirs(NODE) == []
+    await store.leases.renew(Announcement(THERE, 3), TTL)
+    assert await store.leases.heirs(NODE) == [Candidate(THERE, 0, 3)]
+    await store.leases.hand_over("anna", NODE, THERE, TTL)
+    assert await store.leases.heirs(OTHER_NODE) == [Candidate(HERE, 0, 5)]
+    assert await store.leases.heirs(NODE) == [Candidate(THERE, 1, 3)]
+    assert await store.leases.holder("anna") == Holder(THERE, lease.epoch)
+    assert list(await store.leases.renew(Announcement(HERE, 5), TTL)) == []
+    shown = await store.sessions.get("anna")
+    assert shown.condition.state is State.RECONNECTING, "the heir vouches for nothing before its own process connects"
+    with pytest.raises(LeaseLost):
+        await store.observe(lease, seen.Disconnected())
+    with pytest.raises(LeaseLost):
+        await store.leases.hand_over("anna", NODE, THERE, TTL)
+    assert (await store.leases.begin_epoch("anna", OTHER_NODE, TTL)).epoch == lease.epoch + 1
+    await store.leases.renew(Announcement(THERE, 3, is_draining=True), TTL)
+    assert await store.leases.heirs(NODE) == []
+
+
+async def test_a_lease_that_has_run_out_cannot_be_handed_over(store: Store, device_table: None) -> None:
+    await connected(store)
+    await store.expire()
+    with pytest.raises(LeaseLost):
+        await store.leases.hand_over("anna", NODE, THERE, TTL)
 
 
 async def test_an_event_that_postgres_refuses_does_not_keep_back_those_beside_it(

@@ -15,6 +15,7 @@ from service.domain.lease import Holder, Node
 from service.ownership.router import Router
 from service.rpc.forwarding import Forwarding, OwnedHere
 from service.rpc.node_certificates import NodeCertificate
+from service.rpc.node_service import NodePeers
 from service.rpc.nodes import NodeChannels, NodeListener
 from service.rpc.server import CannotListen, Core, Server
 from service.telemetry.metrics import RpcMetrics
@@ -203,6 +204,21 @@ async def test_a_deadline_goes_along() -> None:
             labels = {"method": "zap.v1.SessionService/Restart", "code": "CANCELLED"}
             while not owner.registry.get_sample_value("zap_rpc_calls_total", labels):
                 await asyncio.sleep(0.02)
+
+
+async def test_a_node_is_asked_to_take_a_session_and_told_that_it_is_its_own() -> None:
+    async with place() as heir, place() as giver:
+        peers = NodePeers(giver.channels)
+        with pytest.raises(Unavailable, match="no room"):
+            await peers.expect(heir.holds.node, "anna")
+        heir.expects.add("anna")
+        await peers.expect(heir.holds.node, "anna")
+        await peers.take(heir.holds.node, "anna")
+        assert heir.taken == ["anna"]
+        await heir.listener.stop(0)
+        with pytest.raises(Unavailable) as gone:
+            await peers.take(heir.holds.node, "anna")
+        assert gone.value.reason == "NODE_UNREACHABLE"
 
 
 async def test_a_port_that_somebody_else_has_is_named() -> None:

@@ -91,8 +91,9 @@ class Holdings:
     def __len__(self) -> int:
         return len(self._runners)
 
-    def add(self, session_id: str, turn: Turn) -> Runs:
+    def add(self, session_id: str, turn: Turn | None) -> Runs:
         assert session_id not in self._runners, "two runners are two owners"
+        assert turn is not None
         assert turn.use()
         self.turns.append(turn)
         runner = self._runners[session_id] = self._make(session_id)

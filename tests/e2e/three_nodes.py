@@ -1,0 +1,88 @@
+"""Three nodes on one database, the sessions that they share, and what WhatsApp saw of them."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from tests.e2e.people import new_phone, pair
+from tests.e2e.sql import Sql
+from tests.service_process import ServiceProcess, State
+from tests.simulator.control import SimulatorControl
+from tests.traffic import Traffic, sequences, wait_logged
+
+SECRET = {"ZAP_NODE_SECRET": "of-all-nodes-of-this-test"}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """All of it."""
+
+    nodes: list[ServiceProcess]
+    simulator: SimulatorControl
+    phones: dict[str, str]
+    jids: dict[str, str]
+    friend: str
+
+    @property
+    def sessions(self) -> Sequence[str]:
+        """Their ids."""
+        return list(self.jids)
+
+    def traffic(self, session_id: str, rate: float) -> Traffic:
+        """The friend writes to it."""
+        return Traffic(self.simulator, self.friend, self.phones[session_id], rate)
+
+    async def all_connected(self, asked: ServiceProcess, timeout: float) -> None:
+        """Every session is, as this node says."""
+        await asyncio.gather(
+            *(asked.wait_state(name, State.STATE_CONNECTED, timeout=timeout) for name in self.sessions)
+        )
+
+    async def gaps(self, since: float) -> list[float]:
+        """For how long each session was away, each time, by WhatsApp's own clock; since a moment in Unix seconds."""
+        away = []
+        for jid in self.jids.values():
+            intervals = (await self.simulator.device(jid)).intervals
+            for before, after in itertools.pairwise(intervals):
+                if before.disconnected_at is not None and before.disconnected_at >= since:
+                    away.append(after.connected_at - before.disconnected_at)
+        return away
+
+    async def assert_one_owner_at_a_time(self) -> None:
+        """No device was connected twice at once, or thrown out by itself."""
+        for jid in self.jids.values():
+            device = await self.simulator.device(jid)
+            assert (device.overlaps, device.replaced, device.most_connections) == (0, 0, 1), device
+
+    async def lost(self, sql: Sql, written: dict[str, list[str]]) -> dict[str, int]:
+        """How many messages each session's log lacks; none may be there twice, or out of order."""
+        missing = {}
+        for name, texts in written.items():
+            found = await wait_logged(sql, name, texts)
+            assert len(found) == len(set(found)), name
+            assert found == [text for text in texts if text in set(found)], name
+            numbers = await sequences(sql, name)
+            assert numbers == list(range(1, len(numbers) + 1)), name
+            missing[name] = len(texts) - len(found)
+        return missing
+
+
+@asynccontextmanager
+async def cluster(
+    environment: dict[str, str], simulator: SimulatorControl, sessions: int, nodes: int = 3
+) -> AsyncIterator[Cluster]:
+    """So many nodes, and so many paired sessions, wherever they are."""
+    async with AsyncExitStack() as stack:
+        running = [
+            await stack.enter_async_context(ServiceProcess({**environment, **SECRET, "ZAP_NODE_ID": f"node-{number}"}))
+            for number in range(nodes)
+        ]
+        friend = await new_phone(simulator, "Friend")
+        phones = {f"s{number}": await new_phone(simulator, f"Owner {number}") for number in range(sessions)}
+        jids = {
+            name: await pair(running[number % nodes], simulator, name, phone)
+            for number, (name, phone) in enumerate(phones.items())
+        }
+        yield Cluster(running, simulator, phones, jids, friend)

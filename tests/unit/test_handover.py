@@ -1,0 +1,206 @@
+"""Handing sessions over: who takes them, in which order things happen, and what is left when something fails."""
+
+import asyncio
+from collections.abc import Sequence
+from uuid import UUID, uuid4
+
+import pytest
+
+from service.domain.errors import Unavailable
+from service.domain.lease import Node
+from service.domain.pace import Lane
+from service.domain.placement import Candidate, heir
+from service.ownership import handover
+from service.ownership.handover import Giver, Taker
+from service.ports import Turn
+
+ME = uuid4()
+ONE, TWO = (Node(UUID(int=number), f"node-{number}", f"127.0.0.1:{number}") for number in (1, 2))
+
+
+def test_the_one_with_the_fewest_sessions_that_has_room_takes_a_session() -> None:
+    assert heir([Candidate(ONE, 3, 10), Candidate(TWO, 2, 10)], {}) == TWO
+    assert heir([Candidate(ONE, 3, 10), Candidate(TWO, 2, 2)], {}) == ONE
+    assert heir([Candidate(ONE, 3, 3), Candidate(TWO, 2, 2)], {}) is None
+    assert heir([], {}) is None
+    assert heir([Candidate(ONE, 3, 10), Candidate(TWO, 2, 10)], {TWO.incarnation: 2}) == ONE
+    assert heir([Candidate(TWO, 2, 10), Candidate(ONE, 2, 10)], {}) == ONE
+
+
+class Session:
+    """A session to hand over, and the task that it runs in."""
+
+    def __init__(self, world: "World", session_id: str, *, loses_its_lease: bool = False) -> None:
+        self.session_id = session_id
+        self.is_handed_over = False
+        self._world = world
+        self._loses = loses_its_lease
+        self._stopping = asyncio.Event()
+        self._heir: Node | None = None
+        self.task = asyncio.create_task(self._run())
+
+    def step_down(self, heir: Node | None = None) -> None:
+        self._world.said.append(f"stop {self.session_id}")
+        self._heir = heir
+        self._stopping.set()
+
+    async def _run(self) -> None:
+        await self._stopping.wait()
+        self.is_handed_over = self._heir is not None and not self._loses
+        self._world.said.append(f"{'handed' if self.is_handed_over else 'lost'} {self.session_id}")
+
+
+class World:
+    """Everything around a node that stops."""
+
+    def __init__(self, *candidates: Candidate) -> None:
+        self.candidates = candidates
+        self.refuses: set[Node] = set()
+        self.is_away = False
+        self.take_fails = False
+        self.said: list[str] = []
+        self.sessions: dict[str, Session] = {}
+        self.room = 10
+        self.taken: list[tuple[str, Turn | None]] = []
+
+    async def heirs(self, incarnation: UUID) -> Sequence[Candidate]:
+        assert incarnation == ME
+        if self.is_away:
+            raise Unavailable("away")
+        return self.candidates
+
+    async def expect(self, heir: Node, session_id: str) -> None:
+        if heir in self.refuses:
+            raise Unavailable("no room")
+        self.said.append(f"{heir.name} expects {session_id}")
+
+    async def finish_for(self, session_id: str, timeout: float) -> None:
+        self.said.append(f"finish {session_id}")
+
+    def running(self, session_id: str) -> "asyncio.Task[None] | None":
+        return self.sessions[session_id].task
+
+    def take(self, *arguments: object) -> object:
+        """Of a peer: tell it; of what runs here: run it."""
+        match arguments:
+            case (Node() as heir, str() as session_id):
+                return self._tell(heir, session_id)
+            case (str() as session_id, turn):
+                self.taken.append((session_id, turn))  # type: ignore[arg-type]
+        return None
+
+    async def _tell(self, heir: Node, session_id: str) -> None:
+        if self.take_fails:
+            raise Unavailable("gone")
+        self.said.append(f"{heir.name} takes {session_id}")
+
+    def giver(self) -> Giver:
+        return Giver(ME, self, self, self, self)  # type: ignore[arg-type]
+
+    def own(self, session_id: str, *, loses_its_lease: bool = False) -> Session:
+        session = self.sessions[session_id] = Session(self, session_id, loses_its_lease=loses_its_lease)
+        return session
+
+
+async def test_a_session_is_expected_before_it_is_stopped_and_told_of_after_it_is_dead() -> None:
+    world = World(Candidate(ONE, 0, 5))
+    await world.giver().give([world.own("anna")], 5)
+    assert world.said == ["node-1 expects anna", "finish anna", "stop anna", "handed anna", "node-1 takes anna"]
+
+
+async def test_many_are_spread_over_those_that_go_on() -> None:
+    world = World(Candidate(ONE, 0, 5), Candidate(TWO, 1, 5))
+    await world.giver().give([world.own(f"s{number}") for number in range(9)], 5)
+    assert sum("node-1 takes" in words for words in world.said) == 5
+    assert sum("node-2 takes" in words for words in world.said) == 4
+
+
+async def test_who_does_not_take_it_is_passed_over_and_without_anybody_it_is_left_running() -> None:
+    world = World(Candidate(ONE, 0, 5), Candidate(TWO, 1, 5))
+    world.refuses = {ONE}
+    await world.giver().give([world.own("anna")], 5)
+    assert "node-2 takes anna" in world.said
+    world.refuses = {ONE, TWO}
+    world.said.clear()
+    await world.giver().give([world.own("berta")], 5)
+    assert world.said == []
+    world.is_away = True
+    await world.giver().give([world.own("clara")], 5)
+    assert world.said == []
+
+
+async def test_of_a_lease_that_was_lost_nobody_is_told() -> None:
+    world = World(Candidate(ONE, 0, 5))
+    await world.giver().give([world.own("anna", loses_its_lease=True)], 5)
+    assert world.said[-1] == "lost anna"
+
+
+async def test_an_heir_that_is_gone_by_then_holds_up_nobody() -> None:
+    world = World(Candidate(ONE, 0, 5))
+    world.take_fails = True
+    await world.giver().give([world.own("anna"), world.own("berta")], 5)
+    assert {"handed anna", "handed berta"} <= set(world.said)
+
+
+async def test_what_cannot_be_handed_over_in_time_is_left() -> None:
+    world = World(Candidate(ONE, 0, 5))
+    stuck = world.own("anna")
+    stuck.step_down = lambda heir=None: None  # type: ignore[method-assign]
+    await asyncio.wait_for(world.giver().give([stuck], 0.1), 5)
+    stuck.task.cancel()
+
+
+class OneTurn:
+    """A turn, and what became of it."""
+
+    def __init__(self) -> None:
+        self.lane = Lane.FALLEN
+        self.is_back = False
+
+    def use(self) -> bool:
+        return True
+
+    def give_back(self) -> None:
+        self.is_back = True
+
+
+class Gate:
+    """Grants at once."""
+
+    def __init__(self) -> None:
+        self.granted: list[OneTurn] = []
+
+    async def turns(self, lane: Lane, wants: int) -> Sequence[Turn]:
+        self.granted.append(OneTurn())
+        return [self.granted[-1]]
+
+
+async def test_what_is_expected_is_started_on_the_turn_that_was_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, gate = World(), Gate()
+    taker = Taker(gate, world)  # type: ignore[arg-type]
+    await taker.expect("anna")
+    taker.take("anna")
+    taker.take("berta")
+    assert world.taken == [("anna", gate.granted[0]), ("berta", None)]
+    # Asked again: one turn is enough.
+    await taker.expect("clara")
+    await taker.expect("clara")
+    assert gate.granted[1].is_back
+    # And what never comes is not kept for ever.
+    monkeypatch.setattr(handover, "HOLD", 0.0)
+    await taker.expect("dora")
+    assert gate.granted[2].is_back
+
+
+async def test_a_node_that_is_full_or_stops_takes_nothing() -> None:
+    world, gate = World(), Gate()
+    world.room = 1
+    taker = Taker(gate, world)  # type: ignore[arg-type]
+    await taker.expect("anna")
+    with pytest.raises(Unavailable) as full:
+        await taker.expect("berta")
+    assert full.value.reason == "NODE_FULL"
+    taker.drain()
+    with pytest.raises(Unavailable) as draining:
+        await taker.expect("anna")
+    assert draining.value.reason == "NODE_DRAINING"
