@@ -53,8 +53,9 @@ class TcpProxy:
     @property
     def url(self) -> str:
         """The URL by way of this proxy."""
-        user = f"{self._url.username}:{self._url.password}@" if self._url.username else ""
-        return self._url._replace(netloc=f"{user}127.0.0.1:{self.port}").geturl()
+        # As it is: Redis has passwords without users.
+        user, at, _ = self._url.netloc.rpartition("@")
+        return self._url._replace(netloc=f"{user}{at}127.0.0.1:{self.port}").geturl()
 
     async def set(self, line: Line) -> None:
         """From now on, for connections that there are as well."""

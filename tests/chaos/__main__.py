@@ -1,6 +1,7 @@
-"""`make chaos`: every outage of the database, each for every duration, with TLS and without, under traffic.
+"""`make chaos`: every outage of the database under traffic, and three nodes that are struck by chance.
 
 python -m tests.chaos outages --faults hung "cut off" --seconds 5 --tls no --seed 7
+python -m tests.chaos nodes --steps 100 --sessions 9 --seed 7
 """
 
 import argparse
@@ -12,14 +13,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from service.embedded import EmbeddedValkey
+import asyncpg
+
+from service.embedded import EmbeddedPostgres, EmbeddedValkey
 from tests.chaos import table
 from tests.chaos.estate import Estate, Tools, Way
 from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.nodes import Run, three_places
 from tests.chaos.outages import RATE, suffer
 from tests.chaos.verdict import Verdict
 from tests.chaos.world import World, open_folder
-from tests.simulator.process import SimulatorProcess
+from tests.simulator.process import PRELOAD, SimulatorProcess
 
 
 def say(text: str) -> None:
@@ -43,6 +47,10 @@ def arguments() -> argparse.Namespace:
     outages.add_argument("--times", type=int, default=1, help="how often to have each")
     outages.add_argument("--stand-ins", action="store_true", help="even where the real programs are installed")
     outages.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
+    nodes = commands.add_parser("nodes", help="three nodes, struck by chance")
+    nodes.add_argument("--steps", type=int, default=100)
+    nodes.add_argument("--sessions", type=int, default=9)
+    nodes.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
     return parser.parse_args()
 
 
@@ -54,8 +62,8 @@ def wanted(given: argparse.Namespace, way: Way) -> Iterator[tuple[Fault, float]]
                 yield from [(fault, seconds)] * given.times
 
 
-class Run:
-    """All that was asked for."""
+class Outages:
+    """All that were asked for."""
 
     def __init__(self, given: argparse.Namespace, tools: Tools, logs: Path) -> None:
         self._given = given
@@ -96,8 +104,38 @@ class Run:
 
 
 async def main() -> int:
-    """Run what was asked for; the number of outages that were not survived as they should be, at most 1."""
+    """Run what was asked for; 0 if all is as it should be."""
     given = arguments()
+    return await (strike_nodes(given) if given.command == "nodes" else have_outages(given))
+
+
+async def strike_nodes(given: argparse.Namespace) -> int:
+    """Three nodes on servers of their own. Raises AssertionError with what must not be."""
+    say(f"seed {given.seed}, {given.sessions} sessions, {given.steps} steps")
+    with open_folder() as name:
+        folder = Path(name)
+        async with (
+            EmbeddedPostgres(folder, die_with_starter=True) as postgres,
+            EmbeddedValkey(folder, die_with_starter=True) as valkey,
+            SimulatorProcess() as simulator,
+        ):
+            environment = {
+                "DATABASE_URL": postgres.url,
+                "REDIS_URL": valkey.url,
+                "ZAP_WORKER_PRELOAD": PRELOAD,
+                **simulator.environment(),
+            }
+            sql = await asyncpg.connect(postgres.url)
+            try:
+                async with three_places(environment, simulator.control, given.sessions) as (there, places):
+                    say(str(await Run(there, places, given.seed, say).steps(given.steps, sql)))
+            finally:
+                await sql.close()
+    return 0
+
+
+async def have_outages(given: argparse.Namespace) -> int:
+    """Outages of the database; 1 if any was not survived as it should be."""
     tools = Tools() if given.stand_ins else Tools.of_this_machine()
     logs = Path(tempfile.mkdtemp(prefix="zap-chaos-logs-"))
     say(
@@ -105,7 +143,7 @@ async def main() -> int:
     )
     for sentence in tools.missing():
         say(f"LEFT OUT: {sentence}")
-    run = Run(given, tools, logs)
+    run = Outages(given, tools, logs)
     with open_folder() as folder:
         await run.all(Path(folder))
     say(f"{run.failed} outages had something that must not be." if run.failed else "All is as it should be.")

@@ -1,0 +1,266 @@
+"""Three nodes and chance: kills, freezes, cuts and restarts in any order, and what must hold after each of them.
+
+One node is struck at a time, while the others go on; what strikes it lasts for up to two ttl. After every step: no
+device was ever connected twice at once or thrown out by itself, epochs have only grown, every session is connected
+again within its bound. In the end: every message is in the log once and in order, but for what kills of session
+processes cost (facts, 7), and what callers were told to be sent has arrived once.
+"""
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+import grpc
+
+from tests.e2e.people import new_phone, pair
+from tests.e2e.sql import Sql
+from tests.e2e.three_nodes import SECRET, Cluster
+from tests.service_process import ServiceProcess, State
+from tests.simulator.control import SimulatorControl
+from tests.tcp_proxy import Line, TcpProxy
+from tests.traffic import Traffic
+
+TTL = 3.0
+BUSY = 5.0
+"""Seconds that a machine may need besides the bound, if it runs other things as well."""
+COME_BACK = TTL + 3.0 + BUSY
+RATE = 4.0
+
+
+@dataclass
+class Place:
+    """A node, and its lines to the servers."""
+
+    node: ServiceProcess
+    database: TcpProxy
+    redis: TcpProxy
+
+
+@dataclass
+class Report:
+    """What happened."""
+
+    steps: list[str] = field(default_factory=list)
+    killed_processes: dict[str, int] = field(default_factory=dict)
+    """By session: how often its process was killed in the middle of its work."""
+    written: int = 0
+    lost: dict[str, int] = field(default_factory=dict)
+    sent: int = 0
+    refused: int = 0
+    longest: float = 0.0
+    """Seconds from the end of a blow until every session was connected."""
+
+    def __str__(self) -> str:
+        lost = sum(self.lost.values())
+        return (
+            f"{len(self.steps)} steps; {self.written} messages, {lost} lost in"
+            f" {sum(self.killed_processes.values())} kills of session processes; {self.sent} sent,"
+            f" {self.refused} refused; longest way back {self.longest:.1f} s"
+        )
+
+
+Strike = Callable[[Place, "Run", float], Awaitable[None]]
+
+
+async def _kill_node(place: Place, run: "Run", seconds: float) -> None:
+    await place.node.kill_node()
+    await asyncio.sleep(seconds)
+    await run.start_again(place)
+
+
+async def _kill_all(place: Place, run: "Run", seconds: float) -> None:
+    for session_id in await run.owned_by(place):
+        run.report.killed_processes[session_id] = run.report.killed_processes.get(session_id, 0) + 1
+    await place.node.kill_all()
+    await asyncio.sleep(seconds)
+    await run.start_again(place)
+
+
+async def _stop(place: Place, run: "Run", seconds: float) -> None:
+    if (code := await place.node.stop()) != 0:
+        raise AssertionError(f"a node that was asked to stop ended with {code}")
+    await asyncio.sleep(seconds)
+    await run.start_again(place)
+
+
+async def _freeze(place: Place, run: "Run", seconds: float) -> None:
+    os.kill(place.node.pid, signal.SIGSTOP)
+    await asyncio.sleep(seconds)
+    os.kill(place.node.pid, signal.SIGCONT)
+
+
+def _line(to: str, line: Line) -> Strike:
+    async def strike(place: Place, run: "Run", seconds: float) -> None:
+        proxy: TcpProxy = getattr(place, to)
+        await proxy.set(line)
+        await asyncio.sleep(seconds)
+        await proxy.set(Line.OPEN)
+
+    return strike
+
+
+MOVE = frozenset({"kill -9 of the node", "kill -9 of everything", "SIGTERM"})
+"""Strikes that no session of the node outlives: until it has a later epoch, what is said of it is of before."""
+STRIKES: Mapping[str, Strike] = {
+    "kill -9 of the node": _kill_node,
+    "kill -9 of everything": _kill_all,
+    "SIGTERM": _stop,
+    "SIGSTOP": _freeze,
+    "cut off from Postgres": _line("database", Line.CUT),
+    "silent to Postgres": _line("database", Line.SILENT),
+    "cut off from Redis": _line("redis", Line.CUT),
+    "silent to Redis": _line("redis", Line.SILENT),
+}
+
+
+class Run:
+    """One run, by one seed."""
+
+    def __init__(self, there: Cluster, places: list[Place], seed: int, say: Callable[[str], None]) -> None:
+        self.there = there
+        self.report = Report()
+        self._places = places
+        self._chance = random.Random(seed)
+        # Not the one of the steps: how many sends fit between two of them is the machine's affair.
+        self._chance_of_sender = random.Random(seed)
+        self._say = say
+        self._epochs: dict[str, int] = {}
+        self._sent: list[str] = []
+
+    async def steps(self, count: int, sql: Sql) -> Report:
+        """So many blows, and the judgement."""
+        async with AsyncExitStack() as stack:
+            traffic: dict[str, Traffic] = {}
+            for name in self.there.sessions:
+                traffic[name] = await stack.enter_async_context(self.there.traffic(name, RATE))
+            sending = asyncio.create_task(self._send())
+            try:
+                for number in range(count):
+                    await self._step(number)
+            finally:
+                sending.cancel()
+                await asyncio.wait((sending,))
+            for each in traffic.values():
+                await each.reach(2)
+        if not sending.cancelled() and (error := sending.exception()) is not None:
+            raise error
+        await self._judge(sql, {name: each.written for name, each in traffic.items()})
+        return self.report
+
+    async def owned_by(self, place: Place) -> list[str]:
+        """The sessions of a node, as another one says."""
+        name = f"node-{self._places.index(place)}"
+        asked = self._another(place)
+        return [one for one in self.there.sessions if (await asked.status(one)).owner.node == name]
+
+    async def start_again(self, place: Place) -> None:
+        """The node is back."""
+        await place.node.start()
+        await place.node.wait_ready()
+
+    async def _step(self, number: int) -> None:
+        place = self._chance.choice(self._places)
+        name = self._chance.choice(list(STRIKES))
+        seconds = self._chance.uniform(0.1, 2 * TTL)
+        words = f"{number}: {name}, node {self._places.index(place)}, {seconds:.1f} s"
+        self.report.steps.append(words)
+        moved = await self.owned_by(place) if name in MOVE else []
+        await STRIKES[name](place, self, seconds)
+        took = await self._all_connected(self._another(place), moved, words)
+        self._say(f"{words}; all connected {took:.1f} s later")
+        self.report.longest = max(self.report.longest, took)
+        await self._assert_invariants(words)
+
+    async def _all_connected(self, asked: ServiceProcess, moved: list[str], words: str) -> float:
+        began = time.monotonic()
+        try:
+            for name in moved:
+                await asked.wait_state(
+                    name, State.STATE_CONNECTED, timeout=COME_BACK, after_epoch=self._epochs.get(name, 1)
+                )
+            await self.there.all_connected(asked, COME_BACK)
+        except TimeoutError as error:
+            raise AssertionError(f"after step {words}: {error}") from error
+        return time.monotonic() - began
+
+    async def _assert_invariants(self, words: str) -> None:
+        for name, jid in self.there.jids.items():
+            device = await self.there.simulator.device(jid)
+            if device.overlaps or device.replaced:
+                raise AssertionError(f"after step {words}: {name} was connected twice at once: {device}")
+            epoch = (await self._places[0].node.status(name)).owner.epoch
+            if epoch < self._epochs.get(name, 0):
+                raise AssertionError(f"after step {words}: the epoch of {name} went back to {epoch}")
+            self._epochs[name] = epoch
+
+    async def _send(self) -> None:
+        """One text after the other, by any node; what is refused is tried again under its request_id."""
+        number = 0
+        while True:
+            number += 1
+            session_id = self._chance_of_sender.choice(list(self.there.sessions))
+            while True:
+                node = self._chance_of_sender.choice(self._places).node
+                try:
+                    message = await asyncio.wait_for(
+                        node.send(session_id, f"+{self.there.friend}", f"answer {number}", f"request-{number}"), 30
+                    )
+                except grpc.aio.AioRpcError as error:
+                    if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                        raise
+                    self.report.refused += 1
+                    await asyncio.sleep(0.1)
+                else:
+                    if message.message_id:
+                        self._sent.append(message.message_id)
+                    break
+            await asyncio.sleep(0.1)
+
+    def _another(self, place: Place) -> ServiceProcess:
+        return next(other.node for other in self._places if other is not place)
+
+    async def _judge(self, sql: Sql, written: dict[str, list[str]]) -> None:
+        self.report.written = sum(len(texts) for texts in written.values())
+        self.report.lost = await self.there.lost(sql, written)
+        for name, count in self.report.lost.items():
+            if count > self.report.killed_processes.get(name, 0):
+                raise AssertionError(f"{name} lacks {count} messages: {self.report}")
+        inbox = [message.id for message in await self.there.simulator.inbox(self.there.friend)]
+        self.report.sent = len(self._sent)
+        if missing := set(self._sent) - set(inbox):
+            raise AssertionError(f"{len(missing)} messages that were said to be sent have not arrived")
+        if len(inbox) != len(set(inbox)):
+            raise AssertionError("a message arrived twice")
+
+
+@asynccontextmanager
+async def three_places(
+    environment: Mapping[str, str], simulator: SimulatorControl, sessions: int
+) -> AsyncIterator[tuple[Cluster, list[Place]]]:
+    """Three nodes, each with lines of its own to the servers, and paired sessions wherever they are."""
+    async with AsyncExitStack() as stack:
+        places = []
+        for number in range(3):
+            database = await stack.enter_async_context(TcpProxy(environment["DATABASE_URL"]))
+            redis = await stack.enter_async_context(TcpProxy(environment["REDIS_URL"]))
+            settings = {
+                **environment,
+                **SECRET,
+                "DATABASE_URL": database.url,
+                "REDIS_URL": redis.url,
+                "ZAP_LEASE_TTL": f"{TTL:g}",
+                "ZAP_NODE_ID": f"node-{number}",
+            }
+            places.append(Place(await stack.enter_async_context(ServiceProcess(settings)), database, redis))
+        friend = await new_phone(simulator, "Friend")
+        phones = {f"s{number}": await new_phone(simulator, f"Owner {number}") for number in range(sessions)}
+        jids = {
+            name: await pair(places[number % 3].node, simulator, name, phone)
+            for number, (name, phone) in enumerate(phones.items())
+        }
+        yield Cluster([place.node for place in places], simulator, phones, jids, friend), places
