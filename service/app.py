@@ -1,7 +1,8 @@
 """The one place that wires everything, and the order in which it starts and stops.
 
-start:  embedded servers → database reached → zygote → schema → bus → leases and reconciler → gRPC → ready
-stop:   not ready → no new claims → sessions step down one and all → calls end → leases, bus, zygote, database
+start:  embedded servers → database reached → zygote → schema → bus → leases and reconciler → other nodes → gRPC → ready
+stop:   not ready → no new claims → sessions are handed over → the rest step down → calls end, then those of other nodes
+        → leases, bus, zygote, database
 """
 
 import asyncio
@@ -58,6 +59,8 @@ DATABASE_CONNECTIONS = 10
 """Of the node itself, one for leases apart."""
 PATIENCE = 60.0
 """Seconds to wait for a database that does not answer yet."""
+STEP_DOWN = 8.0
+"""Seconds of a stop's grace that are kept for sessions that nobody takes: more than a process needs to stop."""
 GRACE = 5.0
 """Seconds that calls have to end when the node stops."""
 
@@ -150,10 +153,11 @@ class Service:
         await self.server.drain()
         await _end(reconciling)
         await self.keeper.drain()
-        await self.giver.give(self.roster.all(), self.grace)
+        # Whatever that takes, those that nobody takes have time to stop by themselves.
+        await self.giver.give(self.roster.all(), max(0.0, self.grace - STEP_DOWN))
         # What is being sent needs its sessions.
         await self.sending.finish(GRACE)
-        await self.reconciler.drain(max(0.0, began + self.grace - time.monotonic()))
+        await self.reconciler.drain(max(min(self.grace, STEP_DOWN), began + self.grace - time.monotonic()))
         await self.server.stop(GRACE)
         await self.nodes.stop(GRACE)
         await self.channels.close()
@@ -277,13 +281,14 @@ def _wire(
     core = Core(Sessions(sessions, publisher, hub, roster, Queueing(sessions, gate)), sending)
     rpc_metrics = RpcMetrics(registry)
     router = Router(leases, incarnation, lambda session_id: roster.get(session_id) is not None)
-    certificate = NodeCertificate.signed_by(settings.node_secret.get_secret_value())
+    certificate = NodeCertificate.signed_by(_secret(settings.node_secret) or _secret(settings.auth_token))
     channels = NodeChannels(certificate)
     taker = Taker(gate, reconciler)
     nodes = NodeListener(
         core,
         OwnedHere(router),
         taker,
+        incarnation,
         certificate,
         listen=settings.node_listen,
         advertise=settings.node_advertise,

@@ -45,6 +45,10 @@ class LogLevel(enum.Enum):
     ERROR = "error"
 
 
+SHORTEST_SECRET = 16
+"""Characters."""
+
+
 class ConfigurationError(Exception):
     """The settings do not allow a start; `lines` say which and what to do, without any secret."""
 
@@ -119,7 +123,7 @@ class Settings(BaseSettings):
         "ZAP_NODE_SECRET",
         SecretStr(""),
         "The same on all nodes, which prove it to each other (TLS with certificates on both sides, made from it).",
-        shown="none: one node only, or nodes on loopback",
+        shown="`ZAP_AUTH_TOKEN`; without that, any process of this machine is taken for a node",
     )
     lease_ttl: float = setting(
         "ZAP_LEASE_TTL",
@@ -215,6 +219,11 @@ class Settings(BaseSettings):
 
     def _contradictions(self) -> list[str]:
         problems = []
+        if 0 < len(self.node_secret.get_secret_value()) < SHORTEST_SECRET:
+            problems.append(
+                f"ZAP_NODE_SECRET: needs {SHORTEST_SECRET} characters at the least, since whoever sees a handshake can"
+                " guess at it; take 32 random ones or more"
+            )
         if self.is_production and self.worker_preload:
             problems.append(
                 "ZAP_WORKER_PRELOAD: runs foreign code in session processes, so it needs"

@@ -257,11 +257,17 @@ class LeaseStore(Protocol):
     async def heirs(self, incarnation: UUID) -> Sequence[Candidate]:
         """Nodes that go on, other than this one."""
 
-    async def hand_over(self, session_id: str, incarnation: UUID, heir: Node, ttl: float) -> None:
-        """Make the lease another node's. Only when no process of the session runs. Raises LeaseLost."""
+    async def hand_over(self, session_id: str, incarnation: UUID, heir: Node, ttl: float) -> bool:
+        """Make the lease another node's. Only when no process of the session runs.
+
+        False: it is lost, or the heir does not go on; nothing was changed.
+        """
 
     async def release(self, session_id: str, incarnation: UUID) -> None:
         """Give a session up; nothing happens if it is not this incarnation's any more."""
+
+    async def release_stray(self, lease: Lease) -> None:
+        """Give up a lease that nobody here works for; nothing happens if another epoch of it has begun meanwhile."""
 
     async def release_all(self, incarnation: UUID) -> None:
         """Give up everything this incarnation holds, and be called no more. Only when no process of it runs."""

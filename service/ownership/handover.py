@@ -31,6 +31,10 @@ log = structlog.get_logger(__name__)
 
 TRIES = 3
 """Nodes that are asked to take a session, one after the other."""
+LOOK = 2.0
+"""Seconds to find out who goes on."""
+ON_THE_WAY = 10.0
+"""Seconds for those whose process is being stopped: more than a stop takes."""
 IN_FLIGHT = 2.0
 """Seconds for what is being sent before its process is stopped."""
 
@@ -45,8 +49,8 @@ class Heirs(Protocol):
 class Peers(Protocol):
     """Other nodes."""
 
-    async def expect(self, heir: Node, session_id: str) -> None:
-        """Have it be ready for a session. Raises Unavailable."""
+    async def expect(self, heir: Node, session_id: str, timeout: float) -> None:
+        """Have it be ready for a session within so many seconds. Raises Unavailable."""
 
     async def take(self, heir: Node, session_id: str) -> None:
         """Tell it that the session's lease is its own. Raises Unavailable."""
@@ -64,6 +68,10 @@ class Given(Protocol):
 
     session_id: str
     is_handed_over: bool
+
+    @property
+    def is_running(self) -> bool:
+        """There is a process of it."""
 
     def step_down(self, heir: Node | None = None) -> None:
         """Stop its process, and make its lease the heir's."""
@@ -93,24 +101,45 @@ class Giver:
         self._calls = calls
         self._owned = owned
         self._promised: Counter[UUID] = Counter()
+        self._candidates: Sequence[Candidate] = ()
+        self._until = 0.0
+        self._on_their_way: set[asyncio.Task[None]] = set()
 
     async def give(self, sessions: Sequence[Given], grace: float) -> None:
-        """Hand over what can be handed over within `grace` seconds; the rest is left as it is."""
-        tasks = [asyncio.create_task(self._give(session), name=f"give-{session.session_id}") for session in sessions]
+        """Hand over what can be handed over within `grace` seconds; the rest is left as it is.
+
+        Only what has a process: what waits for its next attempt is nobody's while it waits.
+        """
+        self._until = time.monotonic() + grace
+        try:
+            async with asyncio.timeout(min(grace, LOOK)):
+                self._candidates = await self._heirs.heirs(self._incarnation)
+        except (Unavailable, TimeoutError) as error:
+            log.warning("Sessions cannot be handed over.", cause=str(error) or "the database is silent")
+            return
+        given = [one for one in sessions if one.is_running]
+        tasks = [asyncio.create_task(self._give(one), name=f"give-{one.session_id}") for one in given]
         if not tasks:
             return
-        _, late = await asyncio.wait(tasks, timeout=grace)
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late)
+        try:
+            await asyncio.wait(tasks, timeout=grace)
+            # Those that still look for an heir are left; those that have one are on their way.
+            for task in set(tasks) - self._on_their_way:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=ON_THE_WAY)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
         for task in tasks:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                log.error("A session could not be handed over.", exc_info=error)
+            if not task.cancelled() and (fault := task.exception()) is not None:
+                log.error("A session could not be handed over.", exc_info=fault)
 
     async def _give(self, session: Given) -> None:
         if (heir := await self._find_heir(session.session_id)) is None:
             return
+        if (this := asyncio.current_task()) is not None:
+            self._on_their_way.add(this)
         began = time.monotonic()
         await self._calls.finish_for(session.session_id, IN_FLIGHT)
         session.step_down(heir)
@@ -126,25 +155,23 @@ class Giver:
             log.warning("The heir was not told.", session_id=session.session_id, heir=heir.name, cause=error.message)
 
     async def _find_heir(self, session_id: str) -> Node | None:
-        """A node that is ready for it; None: there is none, or the database is away."""
+        """A node that is ready for it; None: there is none."""
         refused: set[UUID] = set()
-        try:
-            for _ in range(TRIES):
-                candidates = await self._heirs.heirs(self._incarnation)
-                left = [one for one in candidates if one.node.incarnation not in refused]
-                if (heir := placement.heir(left, self._promised)) is None:
-                    return None
-                self._promised[heir.incarnation] += 1
-                try:
-                    await self._peers.expect(heir, session_id)
-                except Unavailable as error:
-                    log.info("A node does not take a session.", session_id=session_id, heir=heir.name, cause=str(error))
-                    self._promised[heir.incarnation] -= 1
-                    refused.add(heir.incarnation)
-                else:
-                    return heir
-        except Unavailable as error:
-            log.warning("A session cannot be handed over.", session_id=session_id, cause=error.message)
+        for _ in range(TRIES):
+            left = [one for one in self._candidates if one.node.incarnation not in refused]
+            heir = placement.heir(left, self._promised)
+            seconds = self._until - time.monotonic()
+            if heir is None or seconds <= 0:
+                return None
+            self._promised[heir.incarnation] += 1
+            try:
+                await self._peers.expect(heir, session_id, seconds)
+            except Unavailable as error:
+                log.info("A node does not take a session.", session_id=session_id, heir=heir.name, cause=str(error))
+                self._promised[heir.incarnation] -= 1
+                refused.add(heir.incarnation)
+            else:
+                return heir
         return None
 
 
@@ -172,8 +199,7 @@ class Taker:
     async def expect(self, session_id: str) -> None:
         """Be ready to start a session at once, for some seconds. Raises Unavailable."""
         self._forget_old()
-        if self._is_draining:
-            raise Unavailable("this node is stopping", reason="NODE_DRAINING")
+        self._refuse_if_draining()
         if self._owned.room - len(self._expected) - self._asking <= 0:
             raise Unavailable("this node takes no more sessions", reason="NODE_FULL")
         self._asking += 1
@@ -181,6 +207,9 @@ class Taker:
             turn = (await self._gate.turns(Lane.FALLEN, 1))[0]
         finally:
             self._asking -= 1
+        if self._is_draining:
+            turn.give_back()
+        self._refuse_if_draining()
         if (before := self._expected.pop(session_id, None)) is not None:
             before[0].give_back()
         self._expected[session_id] = turn, time.monotonic()
@@ -189,6 +218,10 @@ class Taker:
         """Its lease is ours: start it. If it was not expected, or too long ago, it waits for a turn like any other."""
         turn, _ = self._expected.pop(session_id, (None, 0.0))
         self._owned.take(session_id, turn)
+
+    def _refuse_if_draining(self) -> None:
+        if self._is_draining:
+            raise Unavailable("this node is stopping", reason="NODE_DRAINING")
 
     def _forget_old(self) -> None:
         for session_id, (turn, since) in list(self._expected.items()):

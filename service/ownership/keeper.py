@@ -7,14 +7,14 @@ of the others while no renewal comes through is `service.ownership.fence`.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
 
 import structlog
 
 from service.domain.errors import Unavailable
-from service.domain.lease import Announcement, LeaseTimes
+from service.domain.lease import Announcement, Lease, LeaseTimes
 from service.ports import LeaseStore
 
 log = structlog.get_logger(__name__)
@@ -50,7 +50,7 @@ class Keeper:
         self._announced = announced
         self._times = times
         self._held = held
-        self._strays: set[str] = set()
+        self._strays: Mapping[str, Lease] = {}
         self.renewed_at = time.monotonic()
         """When the last confirmed renewal was sent (time.monotonic())."""
 
@@ -78,7 +78,7 @@ class Keeper:
             log.warning("The leases could not be renewed.", cause=str(error) or type(error).__name__)
             return
         self.renewed_at = sent
-        mine = {lease.session_id for lease in leases}
+        mine = {lease.session_id: lease for lease in leases}
         for held in before:
             if held.session_id in mine:
                 held.permit(self._times.safe_until(sent))
@@ -86,15 +86,21 @@ class Keeper:
                 held.lose()
         await self._release_strays(mine)
 
-    async def _release_strays(self, mine: set[str]) -> None:
-        """Leases that were claimed in our name by an answer that never reached us; renewing them would block them."""
-        unknown = mine - {held.session_id for held in self._held()}
+    async def _release_strays(self, mine: Mapping[str, Lease]) -> None:
+        """Leases that are ours and that nobody here works for: renewing them would block them.
+
+        Claimed by an answer that never reached us, or handed over by a node that could not tell us. Whoever begins to
+        work for one in this very moment raises its epoch, and keeps it.
+        """
+        held = {one.session_id for one in self._held()}
+        unknown = {session_id: lease for session_id, lease in mine.items() if session_id not in held}
         try:
             # Releases go where all writes go, which may be far behind: the next renewal must not wait for that.
             async with asyncio.timeout(self._times.renew_timeout):
-                for session_id in unknown & self._strays:
-                    await self._leases.release(session_id, self._announced.node.incarnation)
-                    log.warning("Released a lease that nobody here works for.", session_id=session_id)
+                for session_id, lease in unknown.items():
+                    if self._strays.get(session_id) == lease:
+                        await self._leases.release_stray(lease)
+                        log.warning("Released a lease that nobody here works for.", session_id=session_id)
         except (Unavailable, TimeoutError) as error:
             log.warning("A stray lease could not be released now.", cause=str(error) or type(error).__name__)
         self._strays = unknown

@@ -2,8 +2,8 @@
 
     caller ──▶ this node ──(not here: who owns it?)──▶ the owner's own listener ──▶ its answer, or its error, as it is
 
-The owner is asked once more if it has changed meanwhile; then the caller is told. A node that is asked by another one
-never passes on: it owns the session, or says NOT_OWNER.
+Another owner is asked if it has changed meanwhile and nothing can be done twice; then the caller is told. A node that
+is asked by another one never passes on: it owns the session, or says NOT_OWNER.
 """
 
 import time
@@ -29,11 +29,12 @@ FOR_THE_OWNER = frozenset(
         "zap.v1.MessageService/Send",
         "zap.v1.SessionService/Logout",
         "zap.v1.SessionService/RequestPairingCode",
-        # The wish alone would do, at the owner's next look; its caller wants it now.
         "zap.v1.SessionService/Restart",
     }
 )
 """Methods that are carried out by the session's process."""
+_ONCE = frozenset({"zap.v1.MessageService/Send"})
+"""Those that are carried out once, however often they are asked for: under their request_id."""
 
 NOT_OWNER = "NOT_OWNER"
 LONGEST = 40.0
@@ -65,22 +66,21 @@ class Forwarding:
         left: float | None = context.time_remaining()
         deadline = time.monotonic() + (LONGEST if left is None else left)
         carried = tuple(item for item in context.invocation_metadata() or () if item[0] in _CARRIED)
-        try:
-            return await self._ask(holder, method, request, deadline, carried)
-        except _NotAnswered as failure:
-            log.info("A call could not be passed on.", method=method, node=holder.node.name, cause=str(failure))
-        # It may have stopped, or lost the session, since we looked. What it began it has written down, under the
-        # request_id: another owner carries nothing out a second time.
-        again = await self._router.elsewhere(session_id)
-        if again is None or again == holder:
-            if again is None and self._router.is_here(session_id):
-                return None
-            raise _unreachable(holder)
-        try:
-            return await self._ask(again, method, request, deadline, carried)
-        except _NotAnswered as failure:
-            log.info("A call could not be passed on.", method=method, node=again.node.name, cause=str(failure))
-            raise _unreachable(again) from failure
+        is_harmless = True
+        for tries_left in (1, 0):
+            try:
+                return await self._ask(holder, method, request, deadline, carried)
+            except _NotAnswered as failure:
+                node = holder.node.name
+                log.info("A call could not be passed on.", method=method, node=node, cause=str(failure))
+                is_harmless = failure.was_refused or method in _ONCE
+            now = await self._router.elsewhere(session_id) if tries_left and is_harmless else None
+            if now is None or now.node.incarnation == holder.node.incarnation:
+                break
+            holder = now
+        if is_harmless and self._router.is_here(session_id):
+            return None
+        raise _unreachable(holder)
 
     async def _ask(
         self, holder: Holder, method: str, request: bytes, deadline: float, metadata: tuple[tuple[str, Any], ...]
@@ -94,7 +94,7 @@ class Forwarding:
             status = told_by(error)
             self._metrics.forwarded(method, error.code().name)
             if status is None or reason_of(status) == NOT_OWNER:
-                raise _NotAnswered(error.details() or error.code().name) from error
+                raise _NotAnswered(error.details() or error.code().name, was_refused=status is not None) from error
             raise ToldElsewhere(status) from error
         self._metrics.forwarded(method, "OK")
         return answer
@@ -118,6 +118,11 @@ class OwnedHere:
 class _NotAnswered(Exception):
     """The node could not be reached, or is not the owner: in its words."""
 
+    def __init__(self, message: str, *, was_refused: bool) -> None:
+        """`was_refused`: it said that it is not the owner, so nothing was done for certain."""
+        super().__init__(message)
+        self.was_refused = was_refused
+
 
 def told_by(error: grpc.aio.AioRpcError) -> Status | None:
     """What the service itself said; None if it was gRPC alone: nobody there, or no answer."""
@@ -139,8 +144,8 @@ def reason_of(status: Status) -> str:
 
 def _unreachable(holder: Holder) -> Unavailable:
     return Unavailable(
-        f"the session is owned by node {holder.node.name!r}, which does not answer now; call again, with the same"
-        " request_id if there was one",
+        f"the session's owner, node {holder.node.name!r}, did not carry this out, or could not say so; look at the"
+        " session, or call again with the same request_id",
         reason="OWNER_UNREACHABLE",
         metadata={"node": holder.node.name, "epoch": str(holder.epoch)},
         retry_after=_RETRY_AFTER,

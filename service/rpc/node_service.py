@@ -1,6 +1,7 @@
 """zap.node.v1.NodeService, both ends of it."""
 
 from typing import Any, Protocol
+from uuid import UUID
 
 import grpc
 
@@ -12,8 +13,6 @@ from zap.node.v1 import node_pb2 as pb
 from zap.node.v1 import node_pb2_grpc
 from zap.node.v1.node_pb2_grpc import NodeServiceServicer
 
-PATIENCE = 10.0
-"""Seconds for a node to be ready for a session: it may wait for a turn."""
 TELL = 2.0
 """Seconds for a node to hear that a session is its own."""
 
@@ -31,16 +30,23 @@ class Taker(Protocol):
 class NodeServicer(NodeServiceServicer):
     """Translates."""
 
-    def __init__(self, taker: Taker) -> None:
+    def __init__(self, taker: Taker, incarnation: UUID) -> None:
         self._taker = taker
+        self._incarnation = str(incarnation)
 
     async def Expect(self, request: pb.ExpectRequest, context: Context) -> pb.ExpectResponse:  # noqa: D102, N802 - in the proto
+        self._check(request.incarnation)
         await self._taker.expect(request.session_id)
         return pb.ExpectResponse()
 
     async def Take(self, request: pb.TakeRequest, context: Context) -> pb.TakeResponse:  # noqa: D102, N802 - in the proto
+        self._check(request.incarnation)
         self._taker.take(request.session_id)
         return pb.TakeResponse()
+
+    def _check(self, incarnation: str) -> None:
+        if incarnation != self._incarnation:
+            raise Unavailable("another node has come to this address", reason="NOT_THIS_NODE")
 
 
 class NodePeers:
@@ -49,13 +55,15 @@ class NodePeers:
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
 
-    async def expect(self, heir: Node, session_id: str) -> None:
-        """Have it be ready for a session. Raises Unavailable."""
-        await self._call(heir, lambda stub: stub.Expect(pb.ExpectRequest(session_id=session_id), timeout=PATIENCE))
+    async def expect(self, heir: Node, session_id: str, timeout: float) -> None:
+        """Have it be ready for a session within so many seconds. Raises Unavailable."""
+        request = pb.ExpectRequest(session_id=session_id, incarnation=str(heir.incarnation))
+        await self._call(heir, lambda stub: stub.Expect(request, timeout=timeout))
 
     async def take(self, heir: Node, session_id: str) -> None:
         """Tell it that the session's lease is its own. Raises Unavailable."""
-        await self._call(heir, lambda stub: stub.Take(pb.TakeRequest(session_id=session_id), timeout=TELL))
+        request = pb.TakeRequest(session_id=session_id, incarnation=str(heir.incarnation))
+        await self._call(heir, lambda stub: stub.Take(request, timeout=TELL))
 
     async def _call(self, heir: Node, call: Any) -> None:
         # Any: the stubs for synchronous and asynchronous channels are one class.

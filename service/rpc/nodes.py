@@ -1,7 +1,8 @@
 """Between nodes: a listener of its own, where nobody but nodes is let in, and the channels to those of others."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+from uuid import UUID
 
 import grpc
 import structlog
@@ -9,7 +10,8 @@ import structlog
 from service.domain.addresses import split_address
 from service.rpc import messages, sessions
 from service.rpc.authentication import Authentication
-from service.rpc.forwarding import OwnedHere
+from service.rpc.context import Handler
+from service.rpc.forwarding import FOR_THE_OWNER, OwnedHere
 from service.rpc.interceptors import CallInterceptor
 from service.rpc.node_certificates import NAME, NodeCertificate
 from service.rpc.node_service import NodeServicer, Taker
@@ -41,7 +43,8 @@ _CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.http2.ping_timeout_ms", 2_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # It is also what a connection may take: with less, a link of 80 ms is none.
+    ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # A proxy of the environment is for WhatsApp.
     ("grpc.enable_http_proxy", 0),
@@ -56,6 +59,7 @@ class NodeListener:
         core: Core,
         owned: OwnedHere,
         taker: Taker,
+        incarnation: UUID,
         certificate: NodeCertificate,
         *,
         listen: str,
@@ -66,12 +70,12 @@ class NodeListener:
         self._pictures = Pictures()
         # Who it is was settled when the connection was made.
         interceptor = CallInterceptor(Authentication(""), OpenStreams(), metrics, owned)
-        self._server = grpc.aio.server(interceptors=[interceptor], options=_SERVER_OPTIONS)
+        self._server = grpc.aio.server(interceptors=[_ForNodes(), interceptor], options=_SERVER_OPTIONS)
         session_pb2_grpc.add_SessionServiceServicer_to_server(
             sessions.SessionServicer(core.sessions, self._pictures), self._server
         )
         message_pb2_grpc.add_MessageServiceServicer_to_server(messages.MessageServicer(core.sending), self._server)
-        node_pb2_grpc.add_NodeServiceServicer_to_server(NodeServicer(taker), self._server)
+        node_pb2_grpc.add_NodeServiceServicer_to_server(NodeServicer(taker, incarnation), self._server)
         try:
             port = self._server.add_secure_port(listen, certificate.for_server())
         except RuntimeError as error:
@@ -88,6 +92,21 @@ class NodeListener:
         """Refuse new calls, and cancel those that are not done after `grace` seconds."""
         await self._server.stop(grace)
         self._pictures.close()
+
+
+class _ForNodes(grpc.aio.ServerInterceptor):
+    """Serves what nodes ask of each other; for all else there is the other listener, which asks for a token."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """The handler of a method, if nodes ask for it; None is answered with UNIMPLEMENTED."""
+        method = handler_call_details.method.removeprefix("/")
+        if method in FOR_THE_OWNER or method.startswith("zap.node.v1."):
+            return await continuation(handler_call_details)
+        return None
 
 
 class NodeChannels:

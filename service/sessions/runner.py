@@ -122,6 +122,11 @@ class Runner:
         return self._current() if pairing else None
 
     @property
+    def is_running(self) -> bool:
+        """There is a process of it."""
+        return self._process is not None
+
+    @property
     def is_waiting(self) -> bool:
         """It waits for its turn to be started."""
         return self._next_start.is_waiting
@@ -454,12 +459,11 @@ class Runner:
         self._ports.publisher.reconcile()
 
     async def _let_go(self) -> None:
-        leases = self._ports.leases
-        if self._heir is None:
+        leases, ttl = self._ports.leases, self._ports.times.ttl
+        if self._heir is not None:
+            self.is_handed_over = await leases.hand_over(self.session_id, self._incarnation, self._heir, ttl)
+        if not self.is_handed_over:
             await leases.release(self.session_id, self._incarnation)
-        else:
-            await leases.hand_over(self.session_id, self._incarnation, self._heir, self._ports.times.ttl)
-            self.is_handed_over = True
 
     async def _sweep(self) -> None:
         if self._lease is None:

@@ -50,7 +50,8 @@ class Sending:
         self._sessions = sessions
         self._messages = messages
         self._roster = roster
-        self._under_way: set[asyncio.Task[OutboundMessage]] = set()
+        self._under_way: dict[asyncio.Task[OutboundMessage], str] = {}
+        """What is being sent, and by which session."""
         self._turns = Turns()
         self._doubtful: set[tuple[str, str]] = set()
         """Session and request_id of what was begun here and is not settled."""
@@ -74,8 +75,8 @@ class Sending:
         # A caller who hangs up does not undo what WhatsApp has: from the intent on, the outcome is written down whoever
         # waits for it. An intent that was written with nobody left to carry it out would stay open for ever.
         intent = Intent(request_id, to, body, fingerprint)
-        task = asyncio.create_task(self._accept_and_send(held, intent, deadline), name=session_id)
-        self._under_way.add(task)
+        task = asyncio.create_task(self._accept_and_send(held, intent, deadline))
+        self._under_way[task] = session_id
         task.add_done_callback(self._forget)
         return await self._settled(await asyncio.shield(task), deadline)
 
@@ -100,7 +101,7 @@ class Sending:
     async def finish_for(self, session_id: str, timeout: float) -> None:
         """Take no more for one session, and wait for what is being sent; before it is handed over."""
         self._finished.add(session_id)
-        if under_way := [task for task in self._under_way if task.get_name() == session_id]:
+        if under_way := [task for task, by in self._under_way.items() if by == session_id]:
             await asyncio.wait(under_way, timeout=timeout)
 
     def _held(self, session_id: str) -> Held | None:
@@ -128,7 +129,7 @@ class Sending:
             return message
 
     def _forget(self, task: asyncio.Task[OutboundMessage]) -> None:
-        self._under_way.discard(task)
+        self._under_way.pop(task, None)
         if not task.cancelled():
             # Seen: if the caller has hung up there is nobody to tell, and nothing was done.
             task.exception()

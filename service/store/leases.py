@@ -73,19 +73,23 @@ class PostgresLeases:
             for row in found
         ]
 
-    async def hand_over(self, session_id: str, incarnation: UUID, heir: Node, ttl: float) -> None:
-        """Make the lease another node's."""
+    async def hand_over(self, session_id: str, incarnation: UUID, heir: Node, ttl: float) -> bool:
+        """Make the lease another node's, if that goes on."""
         async with self._database.autocommit() as connection:
             handed = await connection.value(
                 "hand_over_lease", session_id, incarnation, heir.incarnation, heir.name, ttl
             )
-        if handed is None:
-            raise LeaseLost(f"the lease of session {session_id!r} ran out", metadata={"session_id": session_id})
+        return handed is not None
 
     async def release(self, session_id: str, incarnation: UUID) -> None:
         """Give a session up."""
         async with self._database.autocommit() as connection:
             await connection.run("release_lease", session_id, incarnation)
+
+    async def release_stray(self, lease: Lease) -> None:
+        """Give up a lease that nobody here works for, unless another epoch of it has begun."""
+        async with self._database.autocommit() as connection:
+            await connection.run("release_stray_lease", lease.session_id, lease.incarnation, lease.epoch)
 
     async def release_all(self, incarnation: UUID) -> None:
         """Give up everything this incarnation holds, and be called no more. Only when no process of it runs."""

@@ -261,6 +261,11 @@ RETURNING session_id, epoch;
 -- name: release_lease
 UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = '' WHERE session_id = $1 AND incarnation = $2;
 
+-- name: release_stray_lease
+-- That of an epoch which nobody here works for. If somebody has begun another one meanwhile, it is his.
+UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = ''
+WHERE session_id = $1 AND incarnation = $2 AND epoch = $3;
+
 -- name: release_all_leases
 UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = '' WHERE incarnation = $1;
 
@@ -287,6 +292,11 @@ UPDATE zap.lease SET
     renewed_at = clock_timestamp(),
     expires_at = clock_timestamp() + make_interval(secs => $5)
 WHERE session_id = $1 AND incarnation = $2 AND expires_at > clock_timestamp()
+    -- It may have been told to stop meanwhile, or be dead and another one at its address.
+    AND EXISTS (
+        SELECT FROM zap.node
+        WHERE node.incarnation = $3 AND NOT is_draining AND node.expires_at > clock_timestamp()
+    )
 RETURNING session_id;
 
 -- name: forget_node

@@ -52,13 +52,17 @@ class MeasuredLeases:
         """Nodes that go on."""
         return await self._inner.heirs(incarnation)
 
-    async def hand_over(self, session_id: str, incarnation: UUID, heir: Node, ttl: float) -> None:
+    async def hand_over(self, session_id: str, incarnation: UUID, heir: Node, ttl: float) -> bool:
         """Make the lease another node's."""
-        await self._inner.hand_over(session_id, incarnation, heir, ttl)
+        return await self._inner.hand_over(session_id, incarnation, heir, ttl)
 
     async def release(self, session_id: str, incarnation: UUID) -> None:
         """Give a session up."""
         await self._inner.release(session_id, incarnation)
+
+    async def release_stray(self, lease: Lease) -> None:
+        """Give up what nobody here works for."""
+        await self._inner.release_stray(lease)
 
     async def release_all(self, incarnation: UUID) -> None:
         """Give everything up."""

@@ -739,7 +739,7 @@ async def test_a_session_is_handed_over_in_one_step_to_a_node_that_goes_on(store
     assert await store.leases.heirs(NODE) == []
     await store.leases.renew(Announcement(THERE, 3), TTL)
     assert await store.leases.heirs(NODE) == [Candidate(THERE, 0, 3)]
-    await store.leases.hand_over("anna", NODE, THERE, TTL)
+    assert await store.leases.hand_over("anna", NODE, THERE, TTL)
     assert await store.leases.heirs(OTHER_NODE) == [Candidate(HERE, 0, 5)]
     assert await store.leases.heirs(NODE) == [Candidate(THERE, 1, 3)]
     assert await store.leases.holder("anna") == Holder(THERE, lease.epoch)
@@ -748,18 +748,37 @@ async def test_a_session_is_handed_over_in_one_step_to_a_node_that_goes_on(store
     assert shown.condition.state is State.RECONNECTING, "the heir vouches for nothing before its own process connects"
     with pytest.raises(LeaseLost):
         await store.observe(lease, seen.Disconnected())
-    with pytest.raises(LeaseLost):
-        await store.leases.hand_over("anna", NODE, THERE, TTL)
+    assert not await store.leases.hand_over("anna", NODE, THERE, TTL)
+    await store.leases.release_stray(lease)
+    assert await store.leases.holder("anna") == Holder(THERE, lease.epoch), "it is the other's"
     assert (await store.leases.begin_epoch("anna", OTHER_NODE, TTL)).epoch == lease.epoch + 1
     await store.leases.renew(Announcement(THERE, 3, is_draining=True), TTL)
     assert await store.leases.heirs(NODE) == []
 
 
 async def test_a_lease_that_has_run_out_cannot_be_handed_over(store: Store, device_table: None) -> None:
+    await store.leases.renew(Announcement(THERE, 3), TTL)
     await connected(store)
     await store.expire()
-    with pytest.raises(LeaseLost):
-        await store.leases.hand_over("anna", NODE, THERE, TTL)
+    assert not await store.leases.hand_over("anna", NODE, THERE, TTL)
+
+
+async def test_a_lease_is_handed_over_only_to_a_node_that_goes_on(store: Store, device_table: None) -> None:
+    await connected(store)
+    assert not await store.leases.hand_over("anna", NODE, THERE, TTL), "nobody has ever heard of it"
+    await store.leases.renew(Announcement(THERE, 3, is_draining=True), TTL)
+    assert not await store.leases.hand_over("anna", NODE, THERE, TTL)
+    await store.leases.renew(Announcement(THERE, 3), TTL)
+    assert await store.leases.hand_over("anna", NODE, THERE, TTL)
+
+
+async def test_a_stray_that_somebody_begins_to_work_for_is_not_released(store: Store, device_table: None) -> None:
+    stray = await connected(store)
+    lease = await store.leases.begin_epoch("anna", NODE, TTL)
+    await store.leases.release_stray(stray)
+    assert list(await store.leases.renew(Announcement(HERE, 5), TTL)) == [lease]
+    await store.leases.release_stray(lease)
+    assert list(await store.leases.renew(Announcement(HERE, 5), TTL)) == []
 
 
 async def test_an_event_that_postgres_refuses_does_not_keep_back_those_beside_it(

@@ -44,7 +44,14 @@ class Place:
         router = Router(self, self.incarnation, self.owned.__contains__)
         self.channels = NodeChannels(certificate)
         self.listener = NodeListener(
-            core, OwnedHere(router), self, certificate, listen="127.0.0.1:0", advertise="", metrics=metrics
+            core,
+            OwnedHere(router),
+            self,
+            self.incarnation,
+            certificate,
+            listen="127.0.0.1:0",
+            advertise="",
+            metrics=metrics,
         )
         self.server = Server(
             core,
@@ -123,13 +130,13 @@ async def test_what_the_owner_says_is_said_as_it_is() -> None:
 
 
 async def test_an_owner_that_changed_meanwhile_is_asked_once_more() -> None:
-    async with place() as before, place() as owner, place() as other:
+    async with place() as before, place() as between, place() as owner, place() as other:
         await owner.own("anna")
         other.holders = [before.holds, owner.holds]
         assert (await restart(other)).session_id == "anna"
         assert other.asked == 2
         # And no more than once.
-        other.holders, other.asked = [before.holds, replace(before.holds, epoch=4), owner.holds], 0
+        other.holders, other.asked = [before.holds, between.holds, owner.holds], 0
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await restart(other)
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -146,6 +153,31 @@ async def test_an_owner_that_is_gone_is_told() -> None:
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     assert error_info(refused.value).reason == "OWNER_UNREACHABLE"
     assert "retry" in str(refused.value.trailing_metadata()).lower() or "RetryInfo" in str(refused.value)
+
+
+async def test_what_may_have_been_done_is_not_asked_for_again() -> None:
+    async with place() as gone, place() as owner, place() as other:
+        await owner.own("anna")
+        await gone.listener.stop(0)
+        # A cut in the middle of a call and nobody there look the same.
+        other.holders = [gone.holds, owner.holds]
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await restart(other)
+        assert error_info(refused.value).reason == "OWNER_UNREACHABLE"
+        assert other.asked == 1
+
+
+async def test_nodes_serve_each_other_nothing_that_needs_a_token() -> None:
+    async with place() as owner, place() as other:
+        await owner.own("anna")
+        stub = SessionServiceStub(other.channels.to(owner.listener.address))
+        for call in (
+            stub.Delete(pb.DeleteRequest(session_id="anna", force=True), timeout=5),
+            stub.Status(pb.StatusRequest(session_id="anna"), timeout=5),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call
+            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_what_nobody_owns_is_answered_here() -> None:
@@ -185,7 +217,7 @@ async def test_who_shows_no_certificate_is_not_let_in(credentials: str) -> None:
         )
         async with channel:
             with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await SessionServiceStub(channel).Status(pb.StatusRequest(session_id="anna"), timeout=5)
+                await SessionServiceStub(channel).Restart(pb.RestartRequest(session_id="anna"), timeout=5)
         assert refused.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
@@ -210,11 +242,13 @@ async def test_a_node_is_asked_to_take_a_session_and_told_that_it_is_its_own() -
     async with place() as heir, place() as giver:
         peers = NodePeers(giver.channels)
         with pytest.raises(Unavailable, match="no room"):
-            await peers.expect(heir.holds.node, "anna")
+            await peers.expect(heir.holds.node, "anna", 5)
         heir.expects.add("anna")
-        await peers.expect(heir.holds.node, "anna")
+        await peers.expect(heir.holds.node, "anna", 5)
         await peers.take(heir.holds.node, "anna")
         assert heir.taken == ["anna"]
+        with pytest.raises(Unavailable, match="another node"):
+            await peers.expect(replace(heir.holds.node, incarnation=uuid4()), "anna", 5)
         await heir.listener.stop(0)
         with pytest.raises(Unavailable) as gone:
             await peers.take(heir.holds.node, "anna")
@@ -230,6 +264,7 @@ async def test_a_port_that_somebody_else_has_is_named() -> None:
                 core,
                 OwnedHere(router),
                 owner,
+                owner.incarnation,
                 NodeCertificate.signed_by(SECRET),
                 listen=owner.listener.address,
                 advertise="",

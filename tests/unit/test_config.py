@@ -37,7 +37,7 @@ def load(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> config
         PRODUCTION | OPEN | {"ZAP_INSECURE": "1"},
         PRODUCTION | {"ZAP_LISTEN": "[::1]:1"},
         PRODUCTION | {"ZAP_LISTEN": "localhost:1"},
-        PRODUCTION | {"ZAP_NODE_LISTEN": "0.0.0.0:2", "ZAP_NODE_SECRET": "s", "ZAP_NODE_ADVERTISE": "10.0.0.1:2"},
+        PRODUCTION | {"ZAP_NODE_LISTEN": "0.0.0.0:2", "ZAP_NODE_SECRET": "s" * 16, "ZAP_NODE_ADVERTISE": "10.0.0.1:2"},
         PRODUCTION | {"ZAP_LEASE_TTL": "2.5"},
         PRODUCTION | {"ZAP_AUTH_TOKEN": ""},
         PRODUCTION | {"REDIS_URL": "rediss://redis:1"},
@@ -65,7 +65,8 @@ def test_a_safe_combination_starts(monkeypatch: pytest.MonkeyPatch, environment:
         (PRODUCTION | {"ZAP_LISTEN": "127.0.0.1:65536"}, "ZAP_LISTEN"),
         (PRODUCTION | {"ZAP_HTTP_LISTEN": ":9464"}, "ZAP_HTTP_LISTEN"),
         (PRODUCTION | {"ZAP_NODE_LISTEN": "10.0.0.1:2"}, "ZAP_NODE_LISTEN"),
-        (PRODUCTION | {"ZAP_NODE_LISTEN": "0.0.0.0:2", "ZAP_NODE_SECRET": "s"}, "ZAP_NODE_ADVERTISE"),
+        (PRODUCTION | {"ZAP_NODE_LISTEN": "0.0.0.0:2", "ZAP_NODE_SECRET": "s" * 16}, "ZAP_NODE_ADVERTISE"),
+        (PRODUCTION | {"ZAP_NODE_SECRET": "s" * 15}, "ZAP_NODE_SECRET"),
         (PRODUCTION | {"ZAP_NODE_ID": "a b"}, "ZAP_NODE_ID"),
         (PRODUCTION | {"ZAP_WORKER_PRELOAD": "a:b"}, "ZAP_WORKER_PRELOAD"),
         (LAPTOP | {"ZAP_WORKER_PRELOAD": "a.b"}, "ZAP_WORKER_PRELOAD"),
@@ -105,7 +106,7 @@ def test_every_problem_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_in_effect_is_shown_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    secrets = {"ZAP_AUTH_TOKEN": "hunter2", "ZAP_NODE_SECRET": "hunter2"}
+    secrets = {"ZAP_AUTH_TOKEN": "hunter2", "ZAP_NODE_SECRET": "hunter2-hunter2-hunter2"}
     urls = {
         "ZAP_WHATSAPP_DATABASE_URL": "postgres://db/zap?password=hunter2",
         "ZAP_WHATSAPP_PROXY_URL": "http://u:hunter2@p:1",

@@ -33,6 +33,7 @@ class Session:
     def __init__(self, world: "World", session_id: str, *, loses_its_lease: bool = False) -> None:
         self.session_id = session_id
         self.is_handed_over = False
+        self.is_running = True
         self._world = world
         self._loses = loses_its_lease
         self._stopping = asyncio.Event()
@@ -58,6 +59,7 @@ class World:
         self.refuses: set[Node] = set()
         self.is_away = False
         self.take_fails = False
+        self.is_slow = False
         self.said: list[str] = []
         self.sessions: dict[str, Session] = {}
         self.room = 10
@@ -69,7 +71,10 @@ class World:
             raise Unavailable("away")
         return self.candidates
 
-    async def expect(self, heir: Node, session_id: str) -> None:
+    async def expect(self, heir: Node, session_id: str, timeout: float) -> None:
+        assert 0 < timeout <= 5
+        if self.is_slow:
+            await asyncio.sleep(60)
         if heir in self.refuses:
             raise Unavailable("no room")
         self.said.append(f"{heir.name} expects {session_id}")
@@ -144,10 +149,20 @@ async def test_an_heir_that_is_gone_by_then_holds_up_nobody() -> None:
 
 async def test_what_cannot_be_handed_over_in_time_is_left() -> None:
     world = World(Candidate(ONE, 0, 5))
-    stuck = world.own("anna")
-    stuck.step_down = lambda heir=None: None  # type: ignore[method-assign]
-    await asyncio.wait_for(world.giver().give([stuck], 0.1), 5)
-    stuck.task.cancel()
+    world.is_slow = True
+    slow = world.own("anna")
+    await asyncio.wait_for(world.giver().give([slow], 0.1), 5)
+    assert world.said == []
+    slow.task.cancel()
+
+
+async def test_what_waits_for_its_next_attempt_is_not_handed_over() -> None:
+    world = World(Candidate(ONE, 0, 5))
+    waiting = world.own("anna")
+    waiting.is_running = False
+    await world.giver().give([waiting], 5)
+    assert world.said == []
+    waiting.task.cancel()
 
 
 class OneTurn:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
@@ -49,11 +49,11 @@ class Leases:
             raise Unavailable("away")
         return [Lease(session_id, 1, announced.node.incarnation) for session_id in self.held]
 
-    async def release(self, session_id: str, incarnation: UUID) -> None:
+    async def release_stray(self, lease: Lease) -> None:
         await asyncio.sleep(self.release_takes)
         if self.release_fails:
             raise Unavailable("away")
-        self.released.append(session_id)
+        self.released.append(lease.session_id)
 
 
 def keeper(leases: Leases, *sessions: Session) -> Keeper:

@@ -52,8 +52,9 @@ class NodeServiceServicer:
     """
 
     def Expect(self, request, context):
-        """Asked before a session's process is stopped: returns once the asked node can start a process for it at once, or
-        fails with UNAVAILABLE. What was promised is void after a few seconds.
+        """Asked before a session's process is stopped: returns once the asked node can start a process for it at once, which
+        may take as long as the caller waits. What was promised is void after a few seconds; asked again, it is promised
+        anew. UNAVAILABLE with NODE_DRAINING (it stops), NODE_FULL (it takes no more), NOT_THIS_NODE (another incarnation).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,7 +62,8 @@ class NodeServiceServicer:
 
     def Take(self, request, context):
         """Told once the session's lease is the asked node's: start it. Idempotent. If this call is lost, the lease that nobody
-        works for is given up by the asked node's keeper, and the session is claimed like any other.
+        works for is given up by the asked node's keeper, and the session is claimed like any other. UNAVAILABLE with
+        NOT_THIS_NODE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,12 +36,14 @@ class NodeServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> NodeServiceAsyncStub: ...
     Expect: _grpc.UnaryUnaryMultiCallable[_node_pb2.ExpectRequest, _node_pb2.ExpectResponse]
-    """Asked before a session's process is stopped: returns once the asked node can start a process for it at once, or
-    fails with UNAVAILABLE. What was promised is void after a few seconds.
+    """Asked before a session's process is stopped: returns once the asked node can start a process for it at once, which
+    may take as long as the caller waits. What was promised is void after a few seconds; asked again, it is promised
+    anew. UNAVAILABLE with NODE_DRAINING (it stops), NODE_FULL (it takes no more), NOT_THIS_NODE (another incarnation).
     """
     Take: _grpc.UnaryUnaryMultiCallable[_node_pb2.TakeRequest, _node_pb2.TakeResponse]
     """Told once the session's lease is the asked node's: start it. Idempotent. If this call is lost, the lease that nobody
-    works for is given up by the asked node's keeper, and the session is claimed like any other.
+    works for is given up by the asked node's keeper, and the session is claimed like any other. UNAVAILABLE with
+    NOT_THIS_NODE.
     """
 
 @_typing.type_check_only
@@ -50,12 +52,14 @@ class NodeServiceAsyncStub(NodeServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Expect: _aio.UnaryUnaryMultiCallable[_node_pb2.ExpectRequest, _node_pb2.ExpectResponse]  # type: ignore[assignment]
-    """Asked before a session's process is stopped: returns once the asked node can start a process for it at once, or
-    fails with UNAVAILABLE. What was promised is void after a few seconds.
+    """Asked before a session's process is stopped: returns once the asked node can start a process for it at once, which
+    may take as long as the caller waits. What was promised is void after a few seconds; asked again, it is promised
+    anew. UNAVAILABLE with NODE_DRAINING (it stops), NODE_FULL (it takes no more), NOT_THIS_NODE (another incarnation).
     """
     Take: _aio.UnaryUnaryMultiCallable[_node_pb2.TakeRequest, _node_pb2.TakeResponse]  # type: ignore[assignment]
     """Told once the session's lease is the asked node's: start it. Idempotent. If this call is lost, the lease that nobody
-    works for is given up by the asked node's keeper, and the session is claimed like any other.
+    works for is given up by the asked node's keeper, and the session is claimed like any other. UNAVAILABLE with
+    NOT_THIS_NODE.
     """
 
 class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -67,8 +71,9 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _node_pb2.ExpectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.ExpectResponse, _abc.Awaitable[_node_pb2.ExpectResponse]]:
-        """Asked before a session's process is stopped: returns once the asked node can start a process for it at once, or
-        fails with UNAVAILABLE. What was promised is void after a few seconds.
+        """Asked before a session's process is stopped: returns once the asked node can start a process for it at once, which
+        may take as long as the caller waits. What was promised is void after a few seconds; asked again, it is promised
+        anew. UNAVAILABLE with NODE_DRAINING (it stops), NODE_FULL (it takes no more), NOT_THIS_NODE (another incarnation).
         """
 
     @_abc_1.abstractmethod
@@ -78,7 +83,8 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.TakeResponse, _abc.Awaitable[_node_pb2.TakeResponse]]:
         """Told once the session's lease is the asked node's: start it. Idempotent. If this call is lost, the lease that nobody
-        works for is given up by the asked node's keeper, and the session is claimed like any other.
+        works for is given up by the asked node's keeper, and the session is claimed like any other. UNAVAILABLE with
+        NOT_THIS_NODE.
         """
 
 def add_NodeServiceServicer_to_server(servicer: NodeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
