@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from service.app import migrate_once, serve
-from service.config import ConfigurationError, effective, load
+from service.config import ConfigurationError, effective, load, unknown_settings
 from service.start import EX_CONFIG, run
 
 COMMANDS = {
@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EX_CONFIG
     if command == "check-config":
         sys.stdout.write("\n".join([*effective(settings), ""]))
+        for name in unknown_settings():
+            sys.stderr.write(f"{name}: there is no such setting; is it misspelt?\n")
         return 0
     return run(settings, serve if command == "serve" else migrate_once)
 

@@ -65,6 +65,10 @@ GRACE = 5.0
 """Seconds that calls have to end when the node stops."""
 
 
+class NotMigrated(Exception):
+    """The schema is as it was."""
+
+
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """Run a node until `stopping` is set."""
     async with AsyncExitStack() as stack:
@@ -78,7 +82,16 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
 
 
 async def migrate_once(settings: Settings, stopping: asyncio.Event) -> None:
-    """Bring the schema up to date, whatsmeow's included."""
+    """Bring the schema up to date, whatsmeow's included. Raises NotMigrated if it is asked to stop before."""
+    migrating = asyncio.create_task(_migrate(settings))
+    await _first(migrating, stopping)
+    if not migrating.done():
+        await _end(migrating)
+        raise NotMigrated("asked to stop before the schema was brought up to date")
+    migrating.result()
+
+
+async def _migrate(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         urls = await _urls(settings, stack)
         await reach(urls.database, "DATABASE_URL", PATIENCE)

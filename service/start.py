@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from service.app import NotMigrated
 from service.bus.redis import RedisUrlUnusable
 from service.config import Settings, unknown_settings
 from service.embedded.errors import EmbeddedServerError
@@ -33,6 +34,7 @@ _REFUSALS = (
     CannotServePages,
     RedisUrlUnusable,
     StoreNotPrepared,
+    NotMigrated,
 )
 """What whoever starts the service can mend: said in one sentence."""
 

@@ -39,13 +39,18 @@ def _in_terminal(responses: Iterable[session_pb2.StreamQRResponse]) -> int:
         live = None
         for response in responses:
             if response.WhichOneof("update") == "code":
-                if console.is_terminal and not _fits(response.code, console):
+                if not console.is_terminal:
+                    # At once: when it ends, nobody can scan it any more.
+                    console.print(_picture(response.code))
+                    console.file.flush()
+                    continue
+                if not _fits(response.code, console):
                     # Drawn into the screen it would be cut; in the history it can at least be scrolled to.
                     console.print(Group(_picture(response.code), Text(TOO_SMALL)))
                     continue
                 if live is None:
-                    # On a screen of its own, if it is one: a code must not stay behind in the terminal's history.
-                    live = stack.enter_context(Live(console=console, auto_refresh=False, screen=console.is_terminal))
+                    # On a screen of its own: a code must not stay behind in the terminal's history.
+                    live = stack.enter_context(Live(console=console, auto_refresh=False, screen=True))
                 live.update(_picture(response.code), refresh=True)
             else:
                 stack.close()

@@ -3,12 +3,13 @@
 import asyncio
 import os
 import socket
+import sys
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.e2e.people import new_phone
-from tests.service_process import ServiceProcess, State, free_port
+from tests.service_process import ROOT, ServiceProcess, State, free_port
 from tests.simulator.control import SimulatorControl
 from tests.tcp_proxy import TcpProxy
 
@@ -126,3 +127,24 @@ async def test_a_wrong_setting_is_named(node_environment: dict[str, str]) -> Non
     assert "ZAP_LEASE_TTL" in log
     assert "ZAP_AUTH_TOKEN" in log
     assert "Traceback" not in log
+
+
+async def test_a_migration_that_is_asked_to_stop_says_that_it_did_nothing(node_environment: dict[str, str]) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "service", "migrate"),
+        cwd=ROOT,
+        env={
+            **os.environ,
+            **node_environment,
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'generated'}",
+            "ZAP_ENVIRONMENT": "test",
+            "DATABASE_URL": f"postgresql://nobody@127.0.0.1:{free_port()}/nowhere",
+        },
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    await process.stderr.readuntil(b"No database answers yet")
+    process.terminate()
+    _, words = await asyncio.wait_for(process.communicate(), 10)
+    assert process.returncode == os.EX_UNAVAILABLE
+    assert b"before the schema was brought up to date" in words
