@@ -35,12 +35,19 @@ SHOP, STALL, STRANDED = "shop-20261123-0000042", "4915140000000", "s-49151400000
 STAMP = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z \[\w+ *\] ", re.MULTILINE)
 """How a record begins in the console's form; lines without it (stacks) belong to the record before."""
 OF_THE_NODE = re.compile(
-    r"The node (is ready|stops)|the gRPC server listens|zygote \d+ is ready|Applied a migration|A task waits"
+    r"The node (is ready|stops)|the gRPC server listens|Other nodes can call this one"
+    r"|zygote \d+ is ready|Applied a migration|A task waits"
     r"|The leases could not be renewed|Cannot look for sessions|A stray lease could not"
     r"|\[redis\.|call +\[[\w.]+\] .*method=(grpc\.health|zap\.v1\.SessionService/List)"
 )
 
-OF_THE_NODE_ALONE = {"service.app", "service.rpc.server", "service.pool.zygote", "service.store.migrate"}
+OF_THE_NODE_ALONE = {
+    "service.app",
+    "service.rpc.server",
+    "service.rpc.nodes",
+    "service.pool.zygote",
+    "service.store.migrate",
+}
 
 
 def _with_token(details: Any) -> Any:
