@@ -19,7 +19,7 @@ from service.embedded import EmbeddedPostgres, EmbeddedValkey
 from tests.chaos import table
 from tests.chaos.estate import Estate, Tools, Way
 from tests.chaos.faults import FAULTS, Fault
-from tests.chaos.nodes import Run, three_places
+from tests.chaos.nodes import STRIKES, Run, three_places
 from tests.chaos.outages import RATE, suffer
 from tests.chaos.verdict import Verdict
 from tests.chaos.world import World, open_folder
@@ -51,6 +51,7 @@ def arguments() -> argparse.Namespace:
     nodes.add_argument("--steps", type=int, default=100)
     nodes.add_argument("--sessions", type=int, default=9)
     nodes.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
+    nodes.add_argument("--strikes", nargs="*", default=[""], help="parts of the names of those to have; all if absent")
     return parser.parse_args()
 
 
@@ -128,7 +129,8 @@ async def strike_nodes(given: argparse.Namespace) -> int:
             sql = await asyncpg.connect(postgres.url)
             try:
                 async with three_places(environment, simulator.control, given.sessions) as (there, places):
-                    say(str(await Run(there, places, given.seed, say).steps(given.steps, sql)))
+                    strikes = [name for name in STRIKES if any(part in name for part in given.strikes)]
+                    say(str(await Run(there, places, given.seed, say, strikes).steps(given.steps, sql)))
             finally:
                 await sql.close()
     return 0

@@ -11,8 +11,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import grpc
@@ -88,6 +88,39 @@ async def _stop(place: Place, run: "Run", seconds: float) -> None:
     await run.start_again(place)
 
 
+async def _stop_and_kill(place: Place, run: "Run", seconds: float) -> None:
+    """In the middle of handing over."""
+    for session_id in await run.owned_by(place):
+        run.report.killed_processes[session_id] = run.report.killed_processes.get(session_id, 0) + 1
+    stopping = asyncio.create_task(place.node.stop())
+    await asyncio.sleep(seconds / 10)
+    await place.node.kill_all()
+    await asyncio.wait((stopping,))
+    await run.start_again(place)
+
+
+async def _stop_and_freeze(place: Place, run: "Run", seconds: float) -> None:
+    """In the middle of handing over, too: what it has given is not told of until it goes on."""
+    stopping = asyncio.create_task(place.node.stop(timeout=60))
+    await asyncio.sleep(seconds / 20)
+    with suppress(ProcessLookupError):
+        os.kill(place.node.pid, signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        os.kill(place.node.pid, signal.SIGCONT)
+    await asyncio.wait((stopping,))
+    await run.start_again(place)
+
+
+async def _stop_two(place: Place, run: "Run", seconds: float) -> None:
+    """Who would be the heir stops as well."""
+    other = run.next_to(place)
+    codes = await asyncio.gather(place.node.stop(), other.node.stop())
+    if any(codes):
+        raise AssertionError(f"nodes that were asked to stop ended with {codes}")
+    await asyncio.sleep(seconds / 4)
+    await asyncio.gather(run.start_again(place), run.start_again(other))
+
+
 async def _freeze(place: Place, run: "Run", seconds: float) -> None:
     os.kill(place.node.pid, signal.SIGSTOP)
     await asyncio.sleep(seconds)
@@ -104,12 +137,18 @@ def _line(to: str, line: Line) -> Strike:
     return strike
 
 
-MOVE = frozenset({"kill -9 of the node", "kill -9 of everything", "SIGTERM"})
-"""Strikes that no session of the node outlives: until it has a later epoch, what is said of it is of before."""
+OUTLIVED = frozenset(
+    {"SIGSTOP", "cut off from Postgres", "silent to Postgres", "cut off from Redis", "silent to Redis"}
+)
+"""Strikes that a node's sessions may outlive there. After the others, what is said of one is of before until it has a
+later epoch."""
 STRIKES: Mapping[str, Strike] = {
     "kill -9 of the node": _kill_node,
     "kill -9 of everything": _kill_all,
     "SIGTERM": _stop,
+    "SIGTERM, then kill -9 of everything": _stop_and_kill,
+    "SIGTERM, then SIGSTOP": _stop_and_freeze,
+    "SIGTERM of two": _stop_two,
     "SIGSTOP": _freeze,
     "cut off from Postgres": _line("database", Line.CUT),
     "silent to Postgres": _line("database", Line.SILENT),
@@ -121,10 +160,18 @@ STRIKES: Mapping[str, Strike] = {
 class Run:
     """One run, by one seed."""
 
-    def __init__(self, there: Cluster, places: list[Place], seed: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        there: Cluster,
+        places: list[Place],
+        seed: int,
+        say: Callable[[str], None],
+        strikes: Sequence[str] = tuple(STRIKES),
+    ) -> None:
         self.there = there
         self.report = Report()
         self._places = places
+        self._strikes = strikes
         self._chance = random.Random(seed)
         # Not the one of the steps: how many sends fit between two of them is the machine's affair.
         self._chance_of_sender = random.Random(seed)
@@ -158,6 +205,11 @@ class Run:
         asked = self._another(place)
         return [one for one in self.there.sessions if (await asked.status(one)).owner.node == name]
 
+    def next_to(self, place: Place) -> Place:
+        """Not the one that is asked."""
+        asked = self._another(place)
+        return next(other for other in self._places if other is not place and other.node is not asked)
+
     async def start_again(self, place: Place) -> None:
         """The node is back."""
         await place.node.start()
@@ -165,11 +217,11 @@ class Run:
 
     async def _step(self, number: int) -> None:
         place = self._chance.choice(self._places)
-        name = self._chance.choice(list(STRIKES))
+        name = self._chance.choice(self._strikes)
         seconds = self._chance.uniform(0.1, 2 * TTL)
         words = f"{number}: {name}, node {self._places.index(place)}, {seconds:.1f} s"
         self.report.steps.append(words)
-        moved = await self.owned_by(place) if name in MOVE else []
+        moved = await self.owned_by(place) if name not in OUTLIVED else []
         await STRIKES[name](place, self, seconds)
         took = await self._all_connected(self._another(place), moved, words)
         self._say(f"{words}; all connected {took:.1f} s later")
