@@ -189,6 +189,8 @@ class Run:
             try:
                 for number in range(count):
                     await self._step(number)
+                if sending.done():
+                    raise AssertionError("nobody sent any more")
             finally:
                 sending.cancel()
                 await asyncio.wait((sending,))
@@ -267,6 +269,11 @@ class Run:
                         raise
                     self.report.refused += 1
                     await asyncio.sleep(0.1)
+                except asyncio.CancelledError:
+                    # So does gRPC end calls whose channel is closed, as ours are when a node is struck.
+                    if (task := asyncio.current_task()) is None or task.cancelling():
+                        raise
+                    self.report.refused += 1
                 else:
                     if message.message_id:
                         self._sent.append(message.message_id)
