@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -292,28 +292,9 @@ def _wire(
     _watch(metrics, bus, roster, reconciler)
     sending = Sending(sessions, messages, roster)
     core = Core(Sessions(sessions, publisher, hub, roster, Queueing(sessions, gate)), sending)
-    rpc_metrics = RpcMetrics(registry)
     router = Router(leases, incarnation, lambda session_id: roster.get(session_id) is not None)
-    certificate = NodeCertificate.signed_by(_secret(settings.node_secret) or _secret(settings.auth_token))
-    channels = NodeChannels(certificate)
     taker = Taker(gate, reconciler)
-    nodes = NodeListener(
-        core,
-        OwnedHere(router),
-        taker,
-        incarnation,
-        certificate,
-        listen=settings.node_listen,
-        advertise=settings.node_advertise,
-        metrics=rpc_metrics,
-    )
-    server = Server(
-        core,
-        listen=settings.listen,
-        token=settings.auth_token.get_secret_value(),
-        metrics=rpc_metrics,
-        elsewhere=Forwarding(router, channels, rpc_metrics),
-    )
+    server, nodes, channels = _doors(settings, core, router, taker, incarnation, RpcMetrics(registry))
     announced = Announcement(Node(incarnation, settings.node_id, nodes.address), settings.max_sessions)
     keeper = Keeper(leases, announced, times, lambda: iter(roster))
     pages = Pages(settings.http_listen, lambda: _unready(keeper, pool, times), registry)
@@ -332,6 +313,32 @@ def _wire(
         pages,
         settings.shutdown_grace,
     )
+
+
+def _doors(
+    settings: Settings, core: Core, router: Router, taker: Taker, incarnation: UUID, metrics: RpcMetrics
+) -> tuple[Server, NodeListener, NodeChannels]:
+    """Where callers come in, where other nodes do, and the way to those."""
+    certificate = NodeCertificate.signed_by(_secret(settings.node_secret) or _secret(settings.auth_token))
+    channels = NodeChannels(certificate)
+    nodes = NodeListener(
+        core,
+        OwnedHere(router),
+        taker,
+        incarnation,
+        certificate,
+        listen=settings.node_listen,
+        advertise=settings.node_advertise,
+        metrics=metrics,
+    )
+    server = Server(
+        core,
+        listen=settings.listen,
+        token=_secret(settings.auth_token),
+        metrics=metrics,
+        elsewhere=Forwarding(router, channels, metrics),
+    )
+    return server, nodes, channels
 
 
 def _watch(metrics: NodeMetrics, bus: RedisBus, roster: Roster, reconciler: Reconciler) -> None:
