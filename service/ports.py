@@ -239,7 +239,8 @@ class LeaseStore(Protocol):
     ) -> Sequence[str]:
         """Take at most `limit` sessions that are wanted, due and nobody's: pairings only, or none (None: either).
 
-        Pairings and what was just asked for come first, who came first before others; then who was active last.
+        Pairings and what was just asked for come first, who came first before others; then who was active last. What
+        has another node's place (domain.placement) is left to it for a moment.
         """
 
     async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:

@@ -1,6 +1,9 @@
 """How far sessions are on their way back, in words: what the log says after a restart of everything."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from service.domain.placement import Candidate
 
 FEW = 2
 """From so many sessions that wait on, it is told; one comes back before anybody reads of it."""
@@ -24,23 +27,34 @@ class Survey:
     connected: int = 0
     due: int = 0
     """Nobody's: to be claimed."""
+    late: int = 0
+    """Those of them that were left to the node whose place they have for too long: anybody's."""
     silent: int = 0
     """Of a node that has not been heard of for half a lease: to be claimed when that ends."""
     waiting: int = 0
     """They wait in their owner for their turn to be started."""
     pairings: int = 0
     """Pairings that are nobody's: to be claimed."""
+    late_pairings: int = 0
+    """Those of them that are anybody's."""
     leftovers: bool = False
     """Some session, perhaps a deleted one, left a device behind, and nobody owns it."""
     silent_for: float = 0.0
     """Seconds until the last of the silent ones is free, unless its node is heard of again."""
     next_due: float | None = None
-    """Seconds until the next session becomes due by itself; None: none will."""
+    """Seconds until the next session becomes due by itself, or anybody's; None: none will."""
+    candidates: Sequence[Candidate] = ()
+    """Nodes that go on, this one among them; known only while something is unsettled."""
 
     @property
     def away(self) -> int:
         """Sessions that are not connected for no fault of theirs: they are waited for."""
         return self.due + self.silent + self.waiting
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Something is to be claimed or started, or will be."""
+        return bool(self.away or self.pairings)
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,7 @@ class Restore:
     """Is shown one survey after the other, and says when many sessions are on their way back. `now` in seconds."""
 
     def __init__(self, rate: float) -> None:
-        """`rate`: starts a second."""
+        """`rate`: starts a second, on each node."""
         self._rate = rate
         self._began_at: float | None = None
         self._told_at = 0.0
@@ -89,7 +103,9 @@ class Restore:
         return self._tell(survey, is_full=is_full)
 
     def _tell(self, survey: Survey, *, is_full: bool) -> Progress:
-        seconds = survey.silent_for + survey.away / self._rate
+        # What is nobody's comes back on all nodes that take it.
+        nodes = max(1, sum(one.room > 0 for one in survey.candidates))
+        seconds = survey.silent_for + survey.away / (self._rate * nodes)
         sentence = (
             f"Restoring sessions: {survey.connected} of {survey.wanted} connected, {survey.away} waiting,"
             f" about {seconds:.0f} s left"

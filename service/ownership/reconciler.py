@@ -1,7 +1,7 @@
 """Brings what is owned here into line with what is wanted: claims what is due and nobody's, stops what is unwanted.
 
 A turn to start a process is taken first, and then a session is claimed: what cannot be started here now is left to a
-node that can. Pairings wait in a lane of their own.
+node that can. Which ones are this node's to claim is service.domain.placement. Pairings wait in a lane of their own.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from uuid import UUID
 
 import structlog
 
+from service.domain import placement
 from service.domain.errors import Unavailable
 from service.domain.pace import Lane
 from service.domain.restore import Restore, Survey
@@ -80,14 +81,14 @@ class Holdings(Protocol):
 
 
 class Due:
-    """How many sessions are to be claimed in one lane, as far as is known."""
+    """How many sessions are to be claimed here in one lane, as far as is known."""
 
     def __init__(self) -> None:
         self._count = 0
         self._some = asyncio.Event()
 
     def know(self, count: int) -> None:
-        """So many are due."""
+        """So many are this node's to claim."""
         self._count = count
         if count > 0:
             self._some.set()
@@ -152,11 +153,17 @@ class Reconciler:
         except Unavailable as error:
             log.warning("Cannot look for sessions to run.", cause=error.message)
             return AWAY
-        self._due[Lane.PAIRING].know(survey.pairings)
-        self._due[Lane.CLAIMED].know(survey.due + survey.leftovers)
+        self._due[Lane.PAIRING].know(self._ours(survey, survey.pairings, survey.late_pairings))
+        self._due[Lane.CLAIMED].know(self._ours(survey, survey.due, survey.late) + survey.leftovers)
         if (told := self._restore.look(survey, time.monotonic(), is_full=self.room <= 0)) is not None:
             log.info(told.sentence, connected=told.connected, wanted=told.wanted, waiting=told.waiting)
         return POLL if survey.next_due is None else max(0.0, min(POLL, survey.next_due))
+
+    def _ours(self, survey: Survey, due: int, late: int) -> int:
+        """How many of a queue are this node's to claim. What is left to others must cost no turns."""
+        mine = sum(place <= due for place in placement.places(survey.candidates, self._incarnation, due))
+        # Some that are late may have places of ours, too; turns that find nothing are given back.
+        return min(due, mine + late)
 
     async def drain(self, grace: float) -> None:
         """Every session steps down; returns when all have been released or lost. `run` must have ended.

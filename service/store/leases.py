@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from uuid import UUID
 
 from service.domain.errors import LeaseLost, NotFound
 from service.domain.lease import Announcement, Holder, Lease, Node
-from service.domain.placement import Candidate
+from service.domain.placement import PATIENCE, Candidate, places
 from service.domain.restore import Survey
-from service.store.database import Database
+from service.store.database import Connection, Database
 from service.store.transitions import lock_session
 
 
@@ -23,9 +24,11 @@ class PostgresLeases:
     async def claim(
         self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool | None = None
     ) -> Sequence[str]:
-        """Take sessions that are due and nobody's, and ids with nothing but devices to be deleted."""
+        """Take sessions that are due, nobody's and ours to take, and ids with nothing but devices to be deleted."""
         async with self._database.transaction() as connection:
-            found = list(await connection.rows("claim_leases", incarnation, node, ttl, limit, pairings))
+            # Counted before the queue is read: what another node claims in between makes our share smaller, not larger.
+            mine = places(await _candidates(connection), incarnation, limit)
+            found = list(await connection.rows("claim_leases", incarnation, node, ttl, limit, pairings, mine, PATIENCE))
             if not pairings:
                 found += await connection.rows("claim_leftovers", incarnation, node, ttl, limit - len(found))
         return [row["session_id"] for row in found]
@@ -67,11 +70,7 @@ class PostgresLeases:
     async def heirs(self, incarnation: UUID) -> Sequence[Candidate]:
         """Nodes that go on, other than this one."""
         async with self._database.autocommit() as connection:
-            found = await connection.rows("heirs", incarnation)
-        return [
-            Candidate(Node(row["incarnation"], row["node"], row["address"]), row["sessions"], row["most_sessions"])
-            for row in found
-        ]
+            return await _candidates(connection, incarnation)
 
     async def hand_over(self, session_id: str, incarnation: UUID, heir: Node, ttl: float) -> bool:
         """Make the lease another node's, if that goes on."""
@@ -106,11 +105,22 @@ class PostgresLeases:
     async def survey(self, incarnation: UUID) -> Survey:
         """How things stand with all that is wanted."""
         async with self._database.autocommit() as connection:
-            found = await connection.row("survey_sessions", incarnation)
+            found = await connection.row("survey_sessions", incarnation, PATIENCE)
             leftovers = await connection.value("leftovers_exist")
-        return Survey(**(found or {}), leftovers=leftovers)
+            survey = Survey(**(found or {}), leftovers=leftovers)
+            # Who takes them concerns nobody while there is nothing to take.
+            return replace(survey, candidates=await _candidates(connection)) if survey.is_unsettled else survey
 
     async def await_turn(self, session_id: str, incarnation: UUID, seconds: float) -> None:
         """Say when its owner expects to start it."""
         async with self._database.autocommit() as connection:
             await connection.run("await_turn", session_id, incarnation, seconds)
+
+
+async def _candidates(connection: Connection, but: UUID | None = None) -> Sequence[Candidate]:
+    """Nodes that go on, perhaps but one."""
+    found = await connection.rows("candidates", but)
+    return [
+        Candidate(Node(row["incarnation"], row["node"], row["address"]), row["sessions"], row["most_sessions"])
+        for row in found
+    ]

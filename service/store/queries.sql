@@ -190,22 +190,36 @@ ORDER BY e.place
 RETURNING id, sequence;
 
 -- name: claim_leases
--- Sessions that are wanted, due and nobody's: pairings, or all others, or ($5 is NULL) either. Two nodes that ask at
--- once lock the rows in one order, and the second finds the WHERE no longer true.
+-- Sessions that are wanted, due and nobody's: pairings, or all others, or ($5 is NULL) either. First those whose places
+-- are this node's ($6; service/domain/placement.py), then those that were left to others for too long ($7 seconds). Two
+-- nodes that ask at once have different places; if they meet all the same they lock the rows in one order, and the
+-- second finds the WHERE no longer true.
 WITH due AS (
-    SELECT session_id FROM zap.session_due WHERE is_pairing = coalesce($5, is_pairing) ORDER BY turn LIMIT $4
+    SELECT session_id, row_number() OVER (ORDER BY is_mine DESC, is_pairing DESC, turn) AS place
+    FROM (
+        SELECT *, turn = any($6::bigint[]) AS is_mine
+        FROM zap.session_due
+        WHERE is_pairing = coalesce($5, is_pairing)
+    ) d
+    WHERE is_mine OR due_since <= clock_timestamp() - make_interval(secs => $7)
+    ORDER BY place
+    LIMIT $4
+),
+claimed AS (
+    INSERT INTO zap.lease AS l (session_id, incarnation, node, renewed_at, expires_at, is_begun)
+    SELECT session_id, $1, $2, clock_timestamp(), clock_timestamp() + make_interval(secs => $3), false FROM due
+    ORDER BY session_id
+    ON CONFLICT (session_id) DO UPDATE SET
+        incarnation = excluded.incarnation,
+        node = excluded.node,
+        renewed_at = excluded.renewed_at,
+        expires_at = excluded.expires_at,
+        is_begun = false,
+        turn_at = NULL
+    WHERE l.incarnation IS NULL OR l.expires_at <= clock_timestamp()
+    RETURNING l.session_id
 )
-INSERT INTO zap.lease AS l (session_id, incarnation, node, renewed_at, expires_at, is_begun)
-SELECT session_id, $1, $2, clock_timestamp(), clock_timestamp() + make_interval(secs => $3), false FROM due
-ON CONFLICT (session_id) DO UPDATE SET
-    incarnation = excluded.incarnation,
-    node = excluded.node,
-    renewed_at = excluded.renewed_at,
-    expires_at = excluded.expires_at,
-    is_begun = false,
-    turn_at = NULL
-WHERE l.incarnation IS NULL OR l.expires_at <= clock_timestamp()
-RETURNING l.session_id;
+SELECT session_id FROM claimed JOIN due USING (session_id) ORDER BY place;
 
 -- name: claim_leftovers
 -- Ids with discarded identities that nobody owns: whoever claims them deletes the devices, if need be of a session
@@ -274,12 +288,14 @@ SELECT n.incarnation, n.node, n.address, l.epoch
 FROM zap.lease l JOIN zap.node n USING (incarnation)
 WHERE l.session_id = $1 AND l.expires_at > clock_timestamp();
 
--- name: heirs
--- Nodes that go on, other than $1, with what they own.
+-- name: candidates
+-- Nodes that go on, other than $1 (NULL: all of them), with what they own. Not one that will not be heard of any more:
+-- half a second before its row ends a node is killing what it has. Otherwise a dead one, whose leases end a moment
+-- before its row, would be the one with the fewest sessions just when those are claimed.
 SELECT n.incarnation, n.node, n.address, n.most_sessions, count(l.session_id)::int AS sessions
 FROM zap.node n
 LEFT JOIN zap.lease l ON l.incarnation = n.incarnation AND l.expires_at > clock_timestamp()
-WHERE n.incarnation <> $1 AND NOT n.is_draining AND n.expires_at > clock_timestamp()
+WHERE n.incarnation IS DISTINCT FROM $1 AND NOT n.is_draining AND n.expires_at > clock_timestamp() + interval '0.5 s'
 GROUP BY n.incarnation;
 
 -- name: hand_over_lease
@@ -315,18 +331,23 @@ WHERE session_id = $1 AND incarnation = $2;
 -- name: survey_sessions
 -- All that the reconciler wants to know, with one look at each session that is wanted. A temporary ban that goes on is
 -- nothing to be mended. The last column: seconds until the next session becomes due by itself, because its lease
--- expires or its next attempt comes.
+-- expires or its next attempt comes, or has been left to its node for long enough ($2).
 SELECT
     count(*) FILTER (WHERE paired) AS wanted,
     count(*) FILTER (WHERE paired AND heard AND state = 'CONNECTED' AND is_same) AS connected,
     count(*) FILTER (WHERE paired AND NOT live AND ready) AS due,
+    count(*) FILTER (WHERE paired AND NOT live AND ready AND anybodys_at <= now) AS late,
     count(*) FILTER (WHERE paired AND live AND NOT heard) AS silent,
     count(*) FILTER (WHERE paired AND heard AND turn_at IS NOT NULL) AS waiting,
     count(*) FILTER (WHERE state = 'PAIRING' AND NOT live AND ready) AS pairings,
+    count(*) FILTER (WHERE state = 'PAIRING' AND NOT live AND ready AND anybodys_at <= now) AS late_pairings,
     coalesce(extract(epoch FROM max(expires_at) FILTER (WHERE paired AND live AND NOT heard) - now), 0)::float8
         AS silent_for,
-    extract(epoch FROM min(greatest(CASE WHEN live THEN expires_at END, next_attempt_at))
-        FILTER (WHERE incarnation IS DISTINCT FROM $1 AND (live OR NOT ready)) - now)::float8 AS next_due
+    extract(epoch FROM least(
+        min(greatest(CASE WHEN live THEN expires_at END, next_attempt_at))
+            FILTER (WHERE incarnation IS DISTINCT FROM $1 AND (live OR NOT ready)),
+        min(anybodys_at) FILTER (WHERE NOT live AND ready AND anybodys_at > now)
+    ) - now)::float8 AS next_due
 FROM (
     SELECT
         n.now, s.state, s.next_attempt_at, l.incarnation, l.expires_at, l.turn_at,
@@ -335,7 +356,9 @@ FROM (
         coalesce(l.expires_at > n.now, false) AS live,
         coalesce(l.renewed_at + (l.expires_at - l.renewed_at) / 2 > n.now, false) AS heard,
         -- As in zap.session_now.
-        l.is_begun AND coalesce(s.connected_epoch, l.epoch) = l.epoch AS is_same
+        l.is_begun AND coalesce(s.connected_epoch, l.epoch) = l.epoch AS is_same,
+        -- As in zap.session_due.
+        greatest(s.update_time, s.next_attempt_at, l.expires_at) + make_interval(secs => $2) AS anybodys_at
     FROM (SELECT clock_timestamp() AS now) n
     JOIN zap.session s ON s.desired_state = 'ACTIVE' AND s.state <> 'FAILED'
     LEFT JOIN zap.lease l ON l.session_id = s.session_id
@@ -350,7 +373,7 @@ SELECT EXISTS (
 );
 
 -- name: queue_of_due
-SELECT session_id FROM zap.session_due ORDER BY turn;
+SELECT session_id FROM zap.session_due ORDER BY is_pairing DESC, turn;
 
 -- name: accept_message
 -- Fenced by itself: a new message is accepted only by the session's owner, and while there is a session.

@@ -78,6 +78,16 @@ class Store:
 
     async def expire(self, session_id: str = "anna") -> None:
         await self.execute("UPDATE zap.lease SET expires_at = now() - interval '1 s' WHERE session_id = $1", session_id)
+        await self.be_due_for(1.0, session_id)
+
+    async def be_due_for(self, seconds: float, session_id: str = "") -> None:
+        """Have nothing be written about a session that is nobody's (or all of them) for so long."""
+        await self.execute(
+            "UPDATE zap.session SET update_time = clock_timestamp() - make_interval(secs => $1)"
+            " WHERE $2 IN ('', session_id)",
+            seconds,
+            session_id,
+        )
 
     async def execute(self, sql: str, *arguments: object) -> None:
         async with self.database.transaction() as connection:
@@ -259,6 +269,7 @@ async def test_a_survey_counts_everything_that_is_wanted_once(store: Store) -> N
         " WHERE session_id = 'silent'"
     )
     await store.leases.await_turn("waiting", OTHER_NODE, 7.0)
+    await store.be_due_for(1.0)
     survey = await store.leases.survey(NODE)
     assert (survey.wanted, survey.connected, survey.due, survey.silent) == (5, 1, 1, 1)
     assert (survey.waiting, survey.pairings, survey.leftovers) == (1, 1, False)
@@ -757,8 +768,8 @@ async def test_a_session_is_handed_over_in_one_step_to_a_node_that_goes_on(store
 
 
 async def test_a_lease_that_has_run_out_cannot_be_handed_over(store: Store, device_table: None) -> None:
-    await store.leases.renew(Announcement(THERE, 3), TTL)
     await connected(store)
+    await store.leases.renew(Announcement(THERE, 3), TTL)
     await store.expire()
     assert not await store.leases.hand_over("anna", NODE, THERE, TTL)
 

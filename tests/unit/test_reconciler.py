@@ -10,8 +10,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from service.bus.wakeups import WakeupHub
+from service.domain import lease
 from service.domain.errors import Unavailable
 from service.domain.pace import Lane
+from service.domain.placement import Candidate
 from service.domain.restore import Survey
 from service.ownership import reconciler
 from service.ownership.reconciler import Reconciler, Runs
@@ -33,6 +35,8 @@ class Leases:
         self.released_all = False
         self.while_claiming: Callable[[], None] | None = None
         self.fault: Exception | None = None
+        self.candidates: Sequence[Candidate] = ()
+        self.late = 0
 
     async def claim(
         self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool | None = None
@@ -52,7 +56,13 @@ class Leases:
 
     async def survey(self, incarnation: UUID) -> Survey:
         pairings = sum(session_id.startswith("pairing") for session_id in self.due)
-        return Survey(wanted=len(self.due), due=len(self.due) - pairings, pairings=pairings)
+        return Survey(
+            wanted=len(self.due),
+            due=len(self.due) - pairings,
+            late=self.late,
+            pairings=pairings,
+            candidates=self.candidates,
+        )
 
     async def release_all(self, incarnation: UUID) -> None:
         self.released_all = True
@@ -180,6 +190,36 @@ async def test_a_pairing_does_not_wait_behind_the_restored() -> None:
         await node.until(lambda: "pairing-1" in leases.claims)
         assert leases.claims.index("pairing-1") <= 5 + 3, "at most three others have their turns before it"
         await node.until(lambda: Lane.PAIRING in [turn.lane for turn in node.holdings.turns])
+        leases.due = []
+
+
+def owning(mine: int, another_s: int) -> list[Candidate]:
+    """This node and another one, with so many sessions."""
+    this, other = lease.Node(NODE, "node", "127.0.0.1:1"), lease.Node(uuid4(), "other", "127.0.0.1:2")
+    return [Candidate(this, mine, 10), Candidate(other, another_s, 10)]
+
+
+async def test_what_is_left_to_another_node_costs_no_turn() -> None:
+    leases = Leases("a", "b", "pairing-1")
+    leases.candidates = owning(5, 0)
+    async with reconciling(leases) as node:
+        for _ in range(5):
+            node.hub.reconcile()
+            await asyncio.sleep(0.03)
+        assert leases.asked == []
+        assert not any(node.gate._pace.waiting(lane) for lane in Lane)
+        leases.late = 1
+        node.hub.reconcile()
+        await node.until(lambda: leases.claims == ["a"])
+        leases.due = []
+
+
+async def test_no_more_turns_are_asked_for_than_sessions_are_this_node_s() -> None:
+    leases = Leases(*(f"s{number}" for number in range(8)))
+    leases.candidates = owning(0, 2)
+    async with reconciling(leases) as node:
+        await node.until(lambda: leases.asked != [])
+        assert leases.asked == [5], "it owns as many as the other then"
         leases.due = []
 
 

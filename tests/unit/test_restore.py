@@ -1,5 +1,9 @@
 """What is told of sessions on their way back, survey by survey."""
 
+from uuid import UUID
+
+from service.domain.lease import Node
+from service.domain.placement import Candidate
 from service.domain.restore import REMIND_EVERY, SETTLED, Progress, Restore, Survey
 
 
@@ -57,4 +61,11 @@ def test_sessions_that_wait_in_their_owner_after_they_fell_together_are_told_of_
     ]
     assert sentences([restore.look(Survey(wanted=30, connected=30), 12.0)]) == [
         "Restored sessions: 30 of 30 connected after 5.0 s"
+    ]
+
+
+def test_what_is_left_is_shared_by_all_nodes_that_have_room() -> None:
+    nodes = [Candidate(Node(UUID(int=number), "node", ""), number, 2) for number in range(3)]
+    assert sentences([Restore(10).look(Survey(wanted=100, due=100, candidates=nodes), 0.0)]) == [
+        "Restoring sessions: 0 of 100 connected, 100 waiting, about 5 s left"
     ]
