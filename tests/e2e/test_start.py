@@ -6,9 +6,11 @@ import socket
 import sys
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
-from tests.e2e.people import new_phone
+from service.embedded import EmbeddedPostgres
+from tests.e2e.people import new_phone, pair
 from tests.service_process import ROOT, ServiceProcess, State, free_port
 from tests.simulator.control import SimulatorControl
 from tests.tcp_proxy import TcpProxy
@@ -87,6 +89,44 @@ async def test_a_node_that_waits_for_its_database_stops_when_asked(
             await asyncio.sleep(0.05)
     assert await node.stop(timeout=5) == 0
     assert "Traceback" not in node.log()
+
+
+async def test_two_nodes_start_at_once_on_an_empty_database(
+    node_environment: dict[str, str],
+    simulator: SimulatorControl,
+    postgres_server: EmbeddedPostgres,
+    postgres_admin: "asyncpg.Connection[asyncpg.Record]",
+) -> None:
+    """One of them makes the tables, whatsmeow's as well; the other one finds them."""
+    await postgres_admin.execute("CREATE DATABASE nobody_was_here")
+    environment = {
+        **node_environment,
+        "DATABASE_URL": postgres_server.url_of("nobody_was_here"),
+        "ZAP_NODE_SECRET": "of-both-nodes-of-this-test",
+    }
+    nodes = [ServiceProcess({**environment, "ZAP_NODE_ID": f"node-{number}"}) for number in range(2)]
+    try:
+        await asyncio.gather(*(node.start() for node in nodes))
+        await asyncio.gather(*(node.wait_ready() for node in nodes))
+        for number, node in enumerate(nodes):
+            await pair(node, simulator, f"s{number}", await new_phone(simulator, f"Owner {number}"))
+        owners = {(await nodes[0].status(name)).owner.node for name in ("s0", "s1")}
+        assert len(owners) == 2, "each node owns one"
+        applied = sum(node.log().count("Applied a migration.") for node in nodes)
+        assert applied == await applied_in(environment["DATABASE_URL"])
+        assert all("Traceback" not in node.log() for node in nodes)
+    finally:
+        await asyncio.gather(*(node.stop() for node in nodes))
+        await postgres_admin.execute("DROP DATABASE nobody_was_here WITH (FORCE)")
+
+
+async def applied_in(url: str) -> int:
+    """How many migrations a database says were applied."""
+    connection = await asyncpg.connect(url)
+    try:
+        return int(await connection.fetchval("SELECT count(*) FROM zap.schema_migration"))
+    finally:
+        await connection.close()
 
 
 async def test_a_node_without_redis_is_slower_not_wrong(

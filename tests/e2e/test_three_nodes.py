@@ -102,6 +102,38 @@ async def test_a_frozen_node_is_followed_and_takes_part_again_when_it_wakes_up(
 
 
 @pytest.mark.timeout(180)
+async def test_a_second_node_that_is_frozen_keeps_nobody_from_the_sessions_of_the_first(
+    node_environment: dict[str, str], simulator: SimulatorControl
+) -> None:
+    """It has just said that it takes some, and its word counts for longer than they are to be away."""
+    ttl = 10.0
+    async with cluster({**node_environment, "ZAP_LEASE_TTL": f"{ttl:g}"}, simulator, 9) as there:
+        victim, frozen, last = there.nodes
+        lost_sessions = await owned_by(there, victim)
+        assert len(lost_sessions) >= 2, "one at the least is the frozen one's to claim"
+        epochs = await epochs_of(there, last)
+        began = time.monotonic()
+        await victim.kill_node()
+        # Its leases end 8 to 10 s after its death. What the other one says of itself counts for longer than 15 s: it
+        # said so 5.5 s after that death, or later.
+        await asyncio.sleep(began + ttl * 0.75 - time.monotonic())
+        os.kill(frozen.pid, signal.SIGSTOP)
+        try:
+            await asyncio.gather(
+                *(
+                    last.wait_state(name, State.STATE_CONNECTED, timeout=2 * ttl, after_epoch=epochs[name])
+                    for name in lost_sessions
+                )
+            )
+            took = time.monotonic() - began
+        finally:
+            os.kill(frozen.pid, signal.SIGCONT)
+        assert took < ttl + 5.0, "its own row lasts for longer"
+        await there.all_connected(last, timeout=COME_BACK + ttl)
+        await there.assert_one_owner_at_a_time()
+
+
+@pytest.mark.timeout(180)
 async def test_what_three_nodes_claim_at_once_is_claimed_once(
     node_environment: dict[str, str], simulator: SimulatorControl
 ) -> None:
