@@ -8,7 +8,7 @@ from typing import Protocol
 from uuid import UUID
 
 from service.domain.events import Event, NewEvent
-from service.domain.lease import Announcement, Holder, Lease, Node
+from service.domain.lease import Announcement, Holder, Lease, Node, Renewal
 from service.domain.observations import Observed
 from service.domain.pace import Lane
 from service.domain.pairing import PairingCode
@@ -245,10 +245,11 @@ class LeaseStore(Protocol):
     async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
         """Raise the epoch of a session this incarnation holds, for a new process. Raises LeaseLost."""
 
-    async def renew(self, announced: Announcement, ttl: float) -> Sequence[Lease]:
-        """Renew every lease of this incarnation that has not expired; what is returned is still its own.
+    async def renew(self, announced: Announcement, ttl: float) -> Renewal:
+        """Renew every lease of this incarnation that has not expired; what is not returned is not its own any more.
 
-        The same statement tells other nodes where this one is called, and what it takes.
+        Waits for nobody: a lease whose row somebody holds is left for the next renewal. The same statement tells other
+        nodes where this one is called, and what it takes.
         """
 
     async def holder(self, session_id: str) -> Holder | None:

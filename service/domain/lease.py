@@ -4,6 +4,7 @@ Expiry is judged by the database's clock alone. The holder counts on its own mon
 so what it believes always ends before what the database believes. Clocks of two machines are never compared.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -43,6 +44,16 @@ class Lease:
     session_id: str
     epoch: int
     incarnation: UUID
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """What became of a node's leases by one renewal. Those in neither list are not its own any more."""
+
+    renewed: Sequence[Lease]
+    """Its own for another ttl."""
+    held_up: Sequence[Lease] = ()
+    """Its own until they expire, as before: somebody held their rows, and the renewal waits for nobody."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from contextlib import suppress
 from uuid import UUID
 
 from service.domain.errors import LeaseLost, NotFound
-from service.domain.lease import Announcement, Holder, Lease, Node
+from service.domain.lease import Announcement, Holder, Lease, Node, Renewal
 from service.domain.placement import Candidate
 from service.domain.restore import Survey
 from service.store.database import Database
@@ -43,9 +43,11 @@ class PostgresLeases:
             )
         return Lease(session_id, epoch, incarnation)
 
-    async def renew(self, announced: Announcement, ttl: float) -> Sequence[Lease]:
+    async def renew(self, announced: Announcement, ttl: float) -> Renewal:
         """Renew every lease of this incarnation that has not expired, and say where it is called and what it takes."""
         node = announced.node
+        renewed: list[Lease] = []
+        held_up: list[Lease] = []
         async with self._renewals.autocommit() as connection:
             held = await connection.rows(
                 "renew_leases",
@@ -56,7 +58,10 @@ class PostgresLeases:
                 announced.most_sessions,
                 announced.is_draining,
             )
-        return [Lease(row["session_id"], row["epoch"], node.incarnation) for row in held]
+        for row in held:
+            lease = Lease(row["session_id"], row["epoch"], node.incarnation)
+            (renewed if row["is_renewed"] else held_up).append(lease)
+        return Renewal(renewed, held_up)
 
     async def holder(self, session_id: str) -> Holder | None:
         """Who owns a session now."""

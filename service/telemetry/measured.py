@@ -7,7 +7,7 @@ from uuid import UUID
 from service.domain.disconnects import Cause
 from service.domain.errors import Unavailable
 from service.domain.events import Event
-from service.domain.lease import Announcement, Holder, Lease, Node
+from service.domain.lease import Announcement, Holder, Lease, Node, Renewal
 from service.domain.observations import Connected, Ended, Observed
 from service.domain.pace import Lane
 from service.domain.placement import Candidate
@@ -23,16 +23,16 @@ class MeasuredLeases:
         self._inner = inner
         self._metrics = metrics
 
-    async def renew(self, announced: Announcement, ttl: float) -> Sequence[Lease]:
+    async def renew(self, announced: Announcement, ttl: float) -> Renewal:
         """Renew, and count it as failed whatever keeps it from succeeding, being given up included."""
         started = time.perf_counter()
         try:
-            leases = await self._inner.renew(announced, ttl)
+            renewal = await self._inner.renew(announced, ttl)
         except BaseException:
             self._metrics.renewal(time.perf_counter() - started, None)
             raise
-        self._metrics.renewal(time.perf_counter() - started, len(leases))
-        return leases
+        self._metrics.renewal(time.perf_counter() - started, len(renewal.renewed))
+        return renewal
 
     async def claim(
         self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool | None = None

@@ -25,7 +25,7 @@ from service.domain.errors import (
     Unavailable,
 )
 from service.domain.events import NewEvent
-from service.domain.lease import Announcement, Holder, Lease, Node
+from service.domain.lease import Announcement, Holder, Lease, Node, Renewal
 from service.domain.pairing import PairingCode, PairingOutcome
 from service.domain.placement import Candidate
 from service.domain.records import Account, MessageState, Outcome
@@ -284,7 +284,7 @@ async def test_who_claims_a_session_vouches_for_nothing_before_its_own_process_c
     assert await shown() == (State.RECONNECTING, "NODE_STOPPED", 0)
     assert list(await store.leases.claim(OTHER_NODE, "n", TTL, 1)) == ["anna"]
     assert await shown() == (State.RECONNECTING, "NODE_STOPPED", 0), "claimed, and not even begun"
-    assert await store.leases.renew(Announcement(THERE, 5), TTL)
+    assert (await store.leases.renew(Announcement(THERE, 5), TTL)).renewed
     new = await store.leases.begin_epoch("anna", OTHER_NODE, TTL)
     assert await shown() == (State.RECONNECTING, "NODE_STOPPED", 0), "begun, and not started"
     assert (await store.sessions.get("anna")).evidence.last_connected == pytest.approx(last, abs=timedelta(seconds=5))
@@ -393,9 +393,7 @@ async def test_a_process_does_not_go_on_for_a_wish_that_came_after_its_own(
     with pytest.raises(LeaseLost):
         await store.messages.accept(old, "r1", "x@s.whatsapp.net", b"f")
     assert (await store.sessions.get("anna")).condition == wished
-    assert [lease.epoch for lease in await store.leases.renew(Announcement(HERE, 5), TTL)] == [old.epoch], (
-        "it steps down with permits"
-    )
+    assert await store.leases.renew(Announcement(HERE, 5), TTL) == Renewal([old], []), "it steps down with permits"
 
     new = await store.leases.begin_epoch("anna", NODE, TTL)
     assert not await store.leases.unwanted(NODE)
@@ -407,9 +405,9 @@ async def test_an_expired_lease_is_not_renewed_even_if_nobody_took_it(store: Sto
     await store.create()
     await store.wish("anna", Activate())
     lease = await store.own()
-    assert list(await store.leases.renew(Announcement(HERE, 5), TTL)) == [lease]
+    assert await store.leases.renew(Announcement(HERE, 5), TTL) == Renewal([lease], [])
     await store.expire()
-    assert not await store.leases.renew(Announcement(HERE, 5), TTL)
+    assert await store.leases.renew(Announcement(HERE, 5), TTL) == Renewal([], [])
 
 
 async def test_a_session_s_owner_is_known_while_its_lease_lasts(store: Store, device_table: None) -> None:
@@ -743,7 +741,7 @@ async def test_a_session_is_handed_over_in_one_step_to_a_node_that_goes_on(store
     assert await store.leases.heirs(OTHER_NODE) == [Candidate(HERE, 0, 5)]
     assert await store.leases.heirs(NODE) == [Candidate(THERE, 1, 3)]
     assert await store.leases.holder("anna") == Holder(THERE, lease.epoch)
-    assert list(await store.leases.renew(Announcement(HERE, 5), TTL)) == []
+    assert await store.leases.renew(Announcement(HERE, 5), TTL) == Renewal([], [])
     shown = await store.sessions.get("anna")
     assert shown.condition.state is State.RECONNECTING, "the heir vouches for nothing before its own process connects"
     with pytest.raises(LeaseLost):
@@ -776,9 +774,9 @@ async def test_a_stray_that_somebody_begins_to_work_for_is_not_released(store: S
     stray = await connected(store)
     lease = await store.leases.begin_epoch("anna", NODE, TTL)
     await store.leases.release_stray(stray)
-    assert list(await store.leases.renew(Announcement(HERE, 5), TTL)) == [lease]
+    assert await store.leases.renew(Announcement(HERE, 5), TTL) == Renewal([lease], [])
     await store.leases.release_stray(lease)
-    assert list(await store.leases.renew(Announcement(HERE, 5), TTL)) == []
+    assert await store.leases.renew(Announcement(HERE, 5), TTL) == Renewal([], [])
 
 
 async def test_an_event_that_postgres_refuses_does_not_keep_back_those_beside_it(
