@@ -52,6 +52,7 @@ from service.store.sessions import PostgresSessions
 from service.telemetry.http import Pages
 from service.telemetry.measured import MeasuredLeases, MeasuredPool, MeasuredPublisher
 from service.telemetry.metrics import NodeMetrics, RpcMetrics
+from service.telemetry.stale_writes import CountedMessages, CountedOwnedSessions
 
 log = structlog.get_logger(__name__)
 
@@ -265,11 +266,11 @@ def _wire(
     publisher = MeasuredPublisher(bus, metrics)
     sessions = PostgresSessions(database, encode_payload)
     leases = MeasuredLeases(PostgresLeases(database, renewals), metrics)
-    messages = PostgresMessages(database)
+    messages = CountedMessages(PostgresMessages(database), metrics)
     times, incarnation = settings.lease_times, uuid4()
     gate = StartGate(settings.connects_per_second)
     ports = RunnerPorts(
-        owned=PostgresOwnedSessions(database, encode_payload),
+        owned=CountedOwnedSessions(PostgresOwnedSessions(database, encode_payload), metrics),
         leases=leases,
         events=PostgresEventLog(database, encode_payload, _say_refused),
         messages=messages,

@@ -264,8 +264,8 @@ class LeaseStore(Protocol):
         False: it is lost, or the heir does not go on; nothing was changed.
         """
 
-    async def release(self, session_id: str, incarnation: UUID) -> None:
-        """Give a session up; nothing happens if it is not this incarnation's any more."""
+    async def release(self, session_id: str, incarnation: UUID) -> bool:
+        """Give a session up. False: it is not this incarnation's any more, and nothing was changed."""
 
     async def release_stray(self, lease: Lease) -> None:
         """Give up a lease that nobody here works for; nothing happens if another epoch of it has begun meanwhile."""

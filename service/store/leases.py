@@ -86,10 +86,10 @@ class PostgresLeases:
             )
         return handed is not None
 
-    async def release(self, session_id: str, incarnation: UUID) -> None:
-        """Give a session up."""
+    async def release(self, session_id: str, incarnation: UUID) -> bool:
+        """Give a session up, if it is this incarnation's."""
         async with self._database.autocommit() as connection:
-            await connection.run("release_lease", session_id, incarnation)
+            return await connection.value("release_lease", session_id, incarnation) is not None
 
     async def release_stray(self, lease: Lease) -> None:
         """Give up a lease that nobody here works for, unless another epoch of it has begun."""

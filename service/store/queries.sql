@@ -272,7 +272,8 @@ FROM zap.lease LEFT JOIN renewed USING (session_id)
 WHERE lease.incarnation = $1 AND (renewed.session_id IS NOT NULL OR lease.expires_at > clock_timestamp());
 
 -- name: release_lease
-UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = '' WHERE session_id = $1 AND incarnation = $2;
+UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = '' WHERE session_id = $1 AND incarnation = $2
+RETURNING session_id;
 
 -- name: release_stray_lease
 -- That of an epoch which nobody here works for. If somebody has begun another one meanwhile, it is his.
