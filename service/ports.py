@@ -213,7 +213,8 @@ class OwnedSessionStore(Protocol):
         """What a new process of this session is to be, before it starts and while none runs.
 
         Devices that the session discarded are deleted for good, a device whose scan was not recorded is found by its
-        identity key and bound, and messages that an earlier process was sending become OUTCOME_UNKNOWN.
+        identity key and bound, and messages that an earlier process was sending become OUTCOME_UNKNOWN. What earlier
+        processes had sent to Postgres is carried out by then, or never.
         """
 
     async def sweep(self, lease: Lease) -> None:

@@ -240,6 +240,18 @@ UPDATE zap.lease SET
 WHERE session_id = $1 AND incarnation = $2 AND expires_at > clock_timestamp()
 RETURNING epoch;
 
+-- name: end_stragglers
+-- Backends of processes of this session ($1) before this epoch. Those that execute something, or are in the middle of a
+-- transaction, belong to who their name says. An idle one behind a pooler keeps the name of who used it last, and may be
+-- another session's the next moment; without a pooler ($3) nobody else can ever use it, but what a network has kept may
+-- still reach it. Backends of another role are none of our business, nor do we see their state.
+SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE
+    datname = current_database() AND usename = current_user
+    AND starts_with(application_name, $1)
+    AND substring(application_name FROM '/([0-9]{1,18})$')::bigint < $2
+    AND (state IN ('active', 'idle in transaction') OR $3 AND state = 'idle');
+
 -- name: revoke_epoch
 -- The process that runs now, if one does, must not go on for what is wanted next. Under the session's row lock.
 UPDATE zap.lease SET is_revoked = true WHERE session_id = $1;

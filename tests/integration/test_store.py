@@ -39,6 +39,7 @@ from service.store.leases import PostgresLeases
 from service.store.messages import PostgresMessages
 from service.store.owned import PostgresOwnedSessions
 from service.store.sessions import PostgresSessions
+from service.store.stragglers import Stragglers
 from tests.tcp_proxy import Line, TcpProxy
 
 NODE = uuid.uuid4()
@@ -54,7 +55,7 @@ class Store:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.sessions = PostgresSessions(database, encode_payload)
-        self.owned = PostgresOwnedSessions(database, encode_payload)
+        self.owned = PostgresOwnedSessions(database, encode_payload, Stragglers(database, is_pooled=False))
         self.refused: list[tuple[str, int, str]] = []
         self.events = PostgresEventLog(database, encode_payload, self._refuse)
         self.leases = PostgresLeases(database, database)
