@@ -275,7 +275,10 @@ class LeaseStore(Protocol):
         """Give up everything this incarnation holds, and be called no more. Only when no process of it runs."""
 
     async def unwanted(self, incarnation: UUID) -> Sequence[str]:
-        """Sessions this incarnation holds whose process must end: unwanted or deleted, even if wanted again since."""
+        """Sessions this incarnation holds whose process must end: unwanted or deleted, even if wanted again since.
+
+        Those to be restarted too, until their next epoch begins.
+        """
 
     async def survey(self, incarnation: UUID) -> Survey:
         """How things stand with all that is wanted, whoever owns it."""

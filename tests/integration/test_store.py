@@ -30,7 +30,7 @@ from service.domain.pairing import PairingCode, PairingOutcome
 from service.domain.placement import Candidate
 from service.domain.records import Account, MessageState, Outcome
 from service.domain.restore import Survey
-from service.domain.session import Activate, Deactivate, Desired, Input, ProcessStarted, State, reduce
+from service.domain.session import Activate, Deactivate, Desired, Input, ProcessStarted, Restart, State, reduce
 from service.ports import Changes, Decide, NewSession, SessionFilter
 from service.protocol.events import encode_payload
 from service.store.database import Database
@@ -399,6 +399,26 @@ async def test_a_process_does_not_go_on_for_a_wish_that_came_after_its_own(
     new = await store.leases.begin_epoch("anna", NODE, TTL)
     assert not await store.leases.unwanted(NODE)
     assert (await store.owned.prepare(new)).jid == ("" if is_deleted else JID)
+    await store.observe(new, ProcessStarted())
+
+
+async def test_a_restart_ends_the_process_of_whoever_owns_it_and_does_not_hear_of_it(
+    store: Store, device_table: None
+) -> None:
+    old = await connected(store)
+    await store.wish("anna", Restart())
+    wished = (await store.sessions.get("anna")).condition
+    assert (wished.state, wished.reason) == (State.RECONNECTING, "PROCESS_REPLACED")
+    assert list(await store.leases.unwanted(NODE)) == ["anna"]
+    with pytest.raises(EpochRevoked):
+        await store.observe(old, seen.Ended(Cause.STOPPED))
+    with pytest.raises(LeaseLost):
+        await store.messages.accept(old, "r1", "x@s.whatsapp.net", b"f")
+    assert len(await store.events.append(old, [message(1)])) == 1, "what came in is kept all the same"
+    assert (await store.sessions.get("anna")).condition == wished
+    new = await store.leases.begin_epoch("anna", NODE, TTL)
+    assert not await store.leases.unwanted(NODE)
+    assert (await store.owned.prepare(new)).jid == JID
     await store.observe(new, ProcessStarted())
 
 
