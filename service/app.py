@@ -49,9 +49,11 @@ from service.store.migrate import migrate
 from service.store.owned import PostgresOwnedSessions
 from service.store.reach import check_log_is_writable, check_same_database, reach
 from service.store.sessions import PostgresSessions
+from service.store.stragglers import Stragglers
 from service.telemetry.http import Pages
 from service.telemetry.measured import MeasuredLeases, MeasuredPool, MeasuredPublisher
 from service.telemetry.metrics import NodeMetrics, RpcMetrics
+from service.telemetry.stale_writes import CountedMessages, CountedOwnedSessions
 
 log = structlog.get_logger(__name__)
 
@@ -253,11 +255,19 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Service:
     hub = WakeupHub()
     bus = RedisBus(urls.redis, hub, to_json)
     stack.push_async_callback(bus.close)
-    return _wire(settings, database, renewals, pool, bus, hub)
+    # A pooler has an address of its own: this node needs connections that stay what they are.
+    stragglers = Stragglers(database, is_pooled=urls.whatsapp_database != urls.database)
+    return _wire(settings, database, renewals, stragglers, pool, bus, hub)
 
 
 def _wire(
-    settings: Settings, database: Database, renewals: Database, pool: Pool, bus: RedisBus, hub: WakeupHub
+    settings: Settings,
+    database: Database,
+    renewals: Database,
+    stragglers: Stragglers,
+    pool: Pool,
+    bus: RedisBus,
+    hub: WakeupHub,
 ) -> Service:
     """What runs, on what is open."""
     registry = CollectorRegistry()
@@ -265,11 +275,11 @@ def _wire(
     publisher = MeasuredPublisher(bus, metrics)
     sessions = PostgresSessions(database, encode_payload)
     leases = MeasuredLeases(PostgresLeases(database, renewals), metrics)
-    messages = PostgresMessages(database)
+    messages = CountedMessages(PostgresMessages(database), metrics)
     times, incarnation = settings.lease_times, uuid4()
     gate = StartGate(settings.connects_per_second)
     ports = RunnerPorts(
-        owned=PostgresOwnedSessions(database, encode_payload),
+        owned=CountedOwnedSessions(PostgresOwnedSessions(database, encode_payload, stragglers), metrics),
         leases=leases,
         events=PostgresEventLog(database, encode_payload, _say_refused),
         messages=messages,

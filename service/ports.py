@@ -8,7 +8,7 @@ from typing import Protocol
 from uuid import UUID
 
 from service.domain.events import Event, NewEvent
-from service.domain.lease import Announcement, Holder, Lease, Node
+from service.domain.lease import Announcement, Holder, Lease, Node, Renewal
 from service.domain.observations import Observed
 from service.domain.pace import Lane
 from service.domain.pairing import PairingCode
@@ -213,7 +213,8 @@ class OwnedSessionStore(Protocol):
         """What a new process of this session is to be, before it starts and while none runs.
 
         Devices that the session discarded are deleted for good, a device whose scan was not recorded is found by its
-        identity key and bound, and messages that an earlier process was sending become OUTCOME_UNKNOWN.
+        identity key and bound, and messages that an earlier process was sending become OUTCOME_UNKNOWN. What earlier
+        processes had sent to Postgres is carried out by then, or never.
         """
 
     async def sweep(self, lease: Lease) -> None:
@@ -246,10 +247,11 @@ class LeaseStore(Protocol):
     async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
         """Raise the epoch of a session this incarnation holds, for a new process. Raises LeaseLost."""
 
-    async def renew(self, announced: Announcement, ttl: float) -> Sequence[Lease]:
-        """Renew every lease of this incarnation that has not expired; what is returned is still its own.
+    async def renew(self, announced: Announcement, ttl: float) -> Renewal:
+        """Renew every lease of this incarnation that has not expired; what is not returned is not its own any more.
 
-        The same statement tells other nodes where this one is called, and what it takes.
+        Waits for nobody: a lease whose row somebody holds is left for the next renewal. The same statement tells other
+        nodes where this one is called, and what it takes.
         """
 
     async def holder(self, session_id: str) -> Holder | None:
@@ -264,8 +266,8 @@ class LeaseStore(Protocol):
         False: it is lost, or the heir does not go on; nothing was changed.
         """
 
-    async def release(self, session_id: str, incarnation: UUID) -> None:
-        """Give a session up; nothing happens if it is not this incarnation's any more."""
+    async def release(self, session_id: str, incarnation: UUID) -> bool:
+        """Give a session up. False: it is not this incarnation's any more, and nothing was changed."""
 
     async def release_stray(self, lease: Lease) -> None:
         """Give up a lease that nobody here works for; nothing happens if another epoch of it has begun meanwhile."""
@@ -274,7 +276,10 @@ class LeaseStore(Protocol):
         """Give up everything this incarnation holds, and be called no more. Only when no process of it runs."""
 
     async def unwanted(self, incarnation: UUID) -> Sequence[str]:
-        """Sessions this incarnation holds whose process must end: unwanted or deleted, even if wanted again since."""
+        """Sessions this incarnation holds whose process must end: unwanted or deleted, even if wanted again since.
+
+        Those to be restarted too, until their next epoch begins.
+        """
 
     async def survey(self, incarnation: UUID) -> Survey:
         """How things stand with all that is wanted, whoever owns it."""

@@ -96,7 +96,7 @@ class LeaseLost(Unavailable):
 
 
 class EpochRevoked(LeaseLost):
-    """The wish that this start of the session served was withdrawn; the session may be wanted again, by another start.
+    """The wish that this start of the session served was withdrawn; the session is perhaps wanted by another start.
 
     The lease is still this node's: its process is to be replaced, not fenced off.
     """

@@ -4,6 +4,8 @@ Expiry is judged by the database's clock alone. The holder counts on its own mon
 so what it believes always ends before what the database believes. Clocks of two machines are never compared.
 """
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -43,6 +45,30 @@ class Lease:
     session_id: str
     epoch: int
     incarnation: UUID
+
+
+_LONGEST_ID = 39
+"""Characters of a session's id that fit into an application_name (63) beside an epoch."""
+
+
+def backends_of(session_id: str) -> str:
+    """What the application_name of each connection to Postgres by a session's processes begins with.
+
+    The epoch follows, and is what counts: a long id is cut, and told by its digest.
+    """
+    if len(session_id) > _LONGEST_ID:
+        session_id = f"{session_id[:22]}~{hashlib.sha256(session_id.encode()).hexdigest()[:16]}"
+    return f"zap/{session_id}/"
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """What became of a node's leases by one renewal. Those in neither list are not its own any more."""
+
+    renewed: Sequence[Lease]
+    """Its own for another ttl."""
+    held_up: Sequence[Lease] = ()
+    """Its own until they expire, as before: somebody held their rows, and the renewal waits for nobody."""
 
 
 @dataclass(frozen=True)

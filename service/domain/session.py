@@ -183,12 +183,12 @@ def _logged_out_by_caller(cause: LoggedOutByCaller, condition: Condition, now: d
 
 @_reduce.register
 def _restart(cause: Restart, condition: Condition, now: datetime, wait: timedelta) -> Transition:
+    # What its process says when it has ended is not heard any more: its epoch is revoked with the wish.
+    again = replace(condition, reason=policy_for(Cause.STOPPED).reason, attempts=0, next_attempt=None)
     if condition.credentials is not Credentials.CONFIRMED:
-        again = replace(condition, state=State.PAIRING, reason="", attempts=0, next_attempt=None)
-        return Transition(again, Directive.REPLACE, voids_code=True)
+        return Transition(replace(again, state=State.PAIRING), Directive.REPLACE, voids_code=True)
     state = State.CONNECTING if condition.state is State.CONNECTING else State.RECONNECTING
-    again = replace(condition, state=state, reason="", attempts=0, next_attempt=None, replaced_at=None)
-    return Transition(again, Directive.REPLACE)
+    return Transition(replace(again, state=state, replaced_at=None), Directive.REPLACE)
 
 
 @_reduce.register

@@ -1,13 +1,14 @@
 """Keeps this node's leases: one renewal for all of its sessions, and only what it returns may go on.
 
 A renewal that is confirmed gives each session a permit that ends before its lease does, counted on this machine's
-monotonic clock from before the renewal was sent. What the renewal does not return is lost: killed at once. What becomes
-of the others while no renewal comes through is `service.ownership.fence`.
+monotonic clock from before the renewal was sent. What the renewal does not return is lost: killed at once. What it
+returns without having renewed it, because somebody holds the row, goes on with the permit it has, and is tried again by
+the next one. What becomes of those whose permits come to their end is `service.ownership.fence`.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import replace
 from typing import Protocol
 
@@ -51,6 +52,7 @@ class Keeper:
         self._times = times
         self._held = held
         self._strays: Mapping[str, Lease] = {}
+        self._held_up: Set[str] = frozenset()
         self.renewed_at = time.monotonic()
         """When the last confirmed renewal was sent (time.monotonic())."""
 
@@ -73,20 +75,26 @@ class Keeper:
         before = [held for held in self._held() if held.safe_until > 0]
         try:
             async with asyncio.timeout(self._times.renew_timeout):
-                leases = await self._leases.renew(self._announced, self._times.ttl)
+                renewal = await self._leases.renew(self._announced, self._times.ttl)
         except (Unavailable, TimeoutError) as error:
             log.warning("The leases could not be renewed.", cause=str(error) or type(error).__name__)
             return
         self.renewed_at = sent
-        mine = {lease.session_id: lease for lease in leases}
+        mine = {lease.session_id: lease for lease in renewal.renewed}
+        held_up = {lease.session_id for lease in renewal.held_up}
         for held in before:
             if held.session_id in mine:
                 held.permit(self._times.safe_until(sent))
-            else:
+            elif held.session_id not in held_up:
                 held.lose()
-        await self._release_strays(mine)
+            elif held.session_id in self._held_up:
+                # Once is nothing: whoever writes to it holds it for a moment.
+                log.warning("Somebody holds the session's lease; it is not renewed.", session_id=held.session_id)
+        self._held_up = held_up
+        # Not those that are held up: a release would wait for whoever holds them.
+        await self._release_strays(mine, until=sent + self._times.renew_every)
 
-    async def _release_strays(self, mine: Mapping[str, Lease]) -> None:
+    async def _release_strays(self, mine: Mapping[str, Lease], until: float) -> None:
         """Leases that are ours and that nobody here works for: renewing them would block them.
 
         Claimed by an answer that never reached us, or handed over by a node that could not tell us. Whoever begins to
@@ -96,7 +104,7 @@ class Keeper:
         unknown = {session_id: lease for session_id, lease in mine.items() if session_id not in held}
         try:
             # Releases go where all writes go, which may be far behind: the next renewal must not wait for that.
-            async with asyncio.timeout(self._times.renew_timeout):
+            async with asyncio.timeout(max(0.0, until - time.monotonic())):
                 for session_id, lease in unknown.items():
                     if self._strays.get(session_id) == lease:
                         await self._leases.release_stray(lease)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
+from service.domain.lease import backends_of
 from service.pool import passfile
 from zap.worker.v1 import frames_pb2
 
@@ -57,7 +58,7 @@ class Address:
 
 def for_session(url: str, session_id: str, epoch: int, environment: Mapping[str, str] = os.environ) -> Address:
     """The address for one start of one session; its backends can be told by their application_name."""
-    return with_application_name(url, f"zap/{session_id}/{epoch}", environment)
+    return with_application_name(url, f"{backends_of(session_id)}{epoch}", environment)
 
 
 def with_application_name(url: str, name: str, environment: Mapping[str, str] = os.environ) -> Address:

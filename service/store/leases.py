@@ -6,7 +6,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from service.domain.errors import LeaseLost, NotFound
-from service.domain.lease import Announcement, Holder, Lease, Node
+from service.domain.lease import Announcement, Holder, Lease, Node, Renewal
 from service.domain.placement import PATIENCE, Candidate, places
 from service.domain.restore import Survey
 from service.store.database import Connection, Database
@@ -46,9 +46,11 @@ class PostgresLeases:
             )
         return Lease(session_id, epoch, incarnation)
 
-    async def renew(self, announced: Announcement, ttl: float) -> Sequence[Lease]:
+    async def renew(self, announced: Announcement, ttl: float) -> Renewal:
         """Renew every lease of this incarnation that has not expired, and say where it is called and what it takes."""
         node = announced.node
+        renewed: list[Lease] = []
+        held_up: list[Lease] = []
         async with self._renewals.autocommit() as connection:
             held = await connection.rows(
                 "renew_leases",
@@ -59,7 +61,10 @@ class PostgresLeases:
                 announced.most_sessions,
                 announced.is_draining,
             )
-        return [Lease(row["session_id"], row["epoch"], node.incarnation) for row in held]
+        for row in held:
+            lease = Lease(row["session_id"], row["epoch"], node.incarnation)
+            (renewed if row["is_renewed"] else held_up).append(lease)
+        return Renewal(renewed, held_up)
 
     async def holder(self, session_id: str) -> Holder | None:
         """Who owns a session now."""
@@ -80,10 +85,10 @@ class PostgresLeases:
             )
         return handed is not None
 
-    async def release(self, session_id: str, incarnation: UUID) -> None:
-        """Give a session up."""
+    async def release(self, session_id: str, incarnation: UUID) -> bool:
+        """Give a session up, if it is this incarnation's."""
         async with self._database.autocommit() as connection:
-            await connection.run("release_lease", session_id, incarnation)
+            return await connection.value("release_lease", session_id, incarnation) is not None
 
     async def release_stray(self, lease: Lease) -> None:
         """Give up a lease that nobody here works for, unless another epoch of it has begun."""

@@ -15,15 +15,17 @@ from service.ports import Decide, Resume
 from service.store import rows
 from service.store.database import Connection, Database, Record, storable
 from service.store.log import Encode, append, lock_log
+from service.store.stragglers import Stragglers
 from service.store.transitions import lock_session, write_transition
 
 
 class PostgresOwnedSessions:
     """ports.OwnedSessionStore on Postgres."""
 
-    def __init__(self, database: Database, encode: Encode) -> None:
+    def __init__(self, database: Database, encode: Encode, stragglers: Stragglers) -> None:
         self._database = database
         self._encode = encode
+        self._stragglers = stragglers
 
     async def observe(
         self, lease: Lease, decide: Decide, account: Account | None
@@ -57,6 +59,8 @@ class PostgresOwnedSessions:
 
     async def prepare(self, lease: Lease) -> Resume:
         """What a new process of this session is to be, before it starts and while none runs."""
+        # Before anything is read that they could still change.
+        await self._stragglers.end(lease)
         async with self._database.transaction() as connection:
             try:
                 row = await _lock_owned(connection, lease)

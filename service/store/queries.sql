@@ -254,26 +254,52 @@ UPDATE zap.lease SET
 WHERE session_id = $1 AND incarnation = $2 AND expires_at > clock_timestamp()
 RETURNING epoch;
 
+-- name: end_stragglers
+-- Backends of processes of this session ($1) before this epoch. Those that execute something, or are in the middle of a
+-- transaction, belong to who their name says. An idle one behind a pooler keeps the name of who used it last, and may be
+-- another session's the next moment; without a pooler ($3) nobody else can ever use it, but what a network has kept may
+-- still reach it. Backends of another role are none of our business, nor do we see their state.
+SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE
+    datname = current_database() AND usename = current_user
+    AND starts_with(application_name, $1)
+    AND substring(application_name FROM '/([0-9]{1,18})$')::bigint < $2
+    AND (state IN ('active', 'idle in transaction') OR $3 AND state = 'idle');
+
 -- name: revoke_epoch
 -- The process that runs now, if one does, must not go on for what is wanted next. Under the session's row lock.
 UPDATE zap.lease SET is_revoked = true WHERE session_id = $1;
 
 -- name: renew_leases
 -- One statement for all sessions of a node, which says as well where it is called and what it takes. An expired lease
--- is not renewed, even if nobody took it.
+-- is not renewed, even if nobody took it. It waits for nobody: a row that somebody holds (a node that was frozen in the
+-- middle of a transaction) is passed over, and returned as not renewed, or one session would cost the node all others.
+-- Such a row is seen as it was when the statement began. It may be another's by now, which the next renewal says.
 WITH announced AS (
     INSERT INTO zap.node (incarnation, node, address, most_sessions, is_draining, expires_at)
     VALUES ($1, $3, $4, $5, $6, clock_timestamp() + make_interval(secs => $2))
     ON CONFLICT (incarnation) DO UPDATE SET expires_at = excluded.expires_at, is_draining = excluded.is_draining
+),
+free AS (
+    SELECT session_id FROM zap.lease
+    WHERE incarnation = $1 AND expires_at > clock_timestamp()
+    FOR NO KEY UPDATE SKIP LOCKED
+),
+renewed AS (
+    UPDATE zap.lease SET
+        renewed_at = clock_timestamp(),
+        expires_at = clock_timestamp() + make_interval(secs => $2)
+    FROM free
+    WHERE lease.session_id = free.session_id
+    RETURNING lease.session_id, lease.epoch
 )
-UPDATE zap.lease SET
-    renewed_at = clock_timestamp(),
-    expires_at = clock_timestamp() + make_interval(secs => $2)
-WHERE incarnation = $1 AND expires_at > clock_timestamp()
-RETURNING session_id, epoch;
+SELECT session_id, coalesce(renewed.epoch, lease.epoch) AS epoch, renewed.session_id IS NOT NULL AS is_renewed
+FROM zap.lease LEFT JOIN renewed USING (session_id)
+WHERE lease.incarnation = $1 AND (renewed.session_id IS NOT NULL OR lease.expires_at > clock_timestamp());
 
 -- name: release_lease
-UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = '' WHERE session_id = $1 AND incarnation = $2;
+UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = '' WHERE session_id = $1 AND incarnation = $2
+RETURNING session_id;
 
 -- name: release_stray_lease
 -- That of an epoch which nobody here works for. If somebody has begun another one meanwhile, it is his.

@@ -91,7 +91,7 @@ class PostgresSessions:
             before = rows.condition(row)
             transition = decide(before, row["now"])
             news = await write_transition(connection, session_id, before, transition, row["now"])
-            if transition.directive is Directive.RELEASE:
+            if transition.directive is not Directive.CONTINUE:
                 await connection.run("revoke_epoch", session_id)
             epoch = await connection.value("current_epoch", session_id) or 0
             events = await append(connection, self._encode, session_id, epoch, news)

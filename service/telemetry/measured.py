@@ -5,34 +5,35 @@ from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
 from service.domain.disconnects import Cause
-from service.domain.errors import Unavailable
+from service.domain.errors import LeaseLost, Unavailable
 from service.domain.events import Event
-from service.domain.lease import Announcement, Holder, Lease, Node
+from service.domain.lease import Announcement, Holder, Lease, Node, Renewal
 from service.domain.observations import Connected, Ended, Observed
 from service.domain.pace import Lane
 from service.domain.placement import Candidate
 from service.domain.restore import Survey
 from service.ports import LeaseStore, ProcessPool, Publisher, SendReply, SessionProcess, StartOrder
 from service.telemetry.metrics import NodeMetrics
+from service.telemetry.stale_writes import counting_refusals
 
 
 class MeasuredLeases:
-    """A LeaseStore whose renewals are timed and counted."""
+    """A LeaseStore whose renewals are timed and counted, and whose refusals are."""
 
     def __init__(self, inner: LeaseStore, metrics: NodeMetrics) -> None:
         self._inner = inner
         self._metrics = metrics
 
-    async def renew(self, announced: Announcement, ttl: float) -> Sequence[Lease]:
+    async def renew(self, announced: Announcement, ttl: float) -> Renewal:
         """Renew, and count it as failed whatever keeps it from succeeding, being given up included."""
         started = time.perf_counter()
         try:
-            leases = await self._inner.renew(announced, ttl)
+            renewal = await self._inner.renew(announced, ttl)
         except BaseException:
             self._metrics.renewal(time.perf_counter() - started, None)
             raise
-        self._metrics.renewal(time.perf_counter() - started, len(leases))
-        return leases
+        self._metrics.renewal(time.perf_counter() - started, len(renewal.renewed))
+        return renewal
 
     async def claim(
         self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool | None = None
@@ -42,7 +43,8 @@ class MeasuredLeases:
 
     async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
         """Raise the epoch."""
-        return await self._inner.begin_epoch(session_id, incarnation, ttl)
+        with counting_refusals(self._metrics, "begin_epoch"):
+            return await self._inner.begin_epoch(session_id, incarnation, ttl)
 
     async def holder(self, session_id: str) -> Holder | None:
         """Who owns a session now."""
@@ -56,9 +58,12 @@ class MeasuredLeases:
         """Make the lease another node's."""
         return await self._inner.hand_over(session_id, incarnation, heir, ttl)
 
-    async def release(self, session_id: str, incarnation: UUID) -> None:
-        """Give a session up."""
-        await self._inner.release(session_id, incarnation)
+    async def release(self, session_id: str, incarnation: UUID) -> bool:
+        """Give a session up. A lease that could not be handed over because it was lost comes here as well."""
+        released = await self._inner.release(session_id, incarnation)
+        if not released:
+            self._metrics.stale_write("release", LeaseLost.reason)
+        return released
 
     async def release_stray(self, lease: Lease) -> None:
         """Give up what nobody here works for."""

@@ -60,6 +60,13 @@ class NodeMetrics:
             registry=registry,
         )
         self._leases = Gauge("zap_leases", "Leases that the last renewal confirmed.", registry=registry)
+        self._stale_writes = Counter(
+            "zap_stale_writes",
+            "Writes that were refused because the epoch that made them was over: by what they were, and whether the"
+            " session has another owner or epoch (LEASE_LOST), or its wish was withdrawn (EPOCH_REVOKED).",
+            ["operation", "reason"],
+            registry=registry,
+        )
         self._processes = Gauge("zap_session_processes", "Session processes that run.", registry=registry)
         self._starts = Histogram(
             "zap_session_process_start_seconds",
@@ -92,6 +99,10 @@ class NodeMetrics:
         self._renewal_seconds.observe(seconds)
         if confirmed is not None:
             self._leases.set(confirmed)
+
+    def stale_write(self, operation: str, reason: str) -> None:
+        """The fence refused a write."""
+        self._stale_writes.labels(operation, reason).inc()
 
     def process_started(self, seconds: float) -> None:
         """A session process runs."""

@@ -6,13 +6,16 @@ import signal
 import time
 from contextlib import AsyncExitStack
 
+import aiohttp
 import pytest
 
 from tests.e2e.conftest import LEASE_TTL
+from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
-from tests.e2e.three_nodes import Cluster, cluster
+from tests.e2e.three_nodes import SECRET, Cluster, cluster
 from tests.service_process import ServiceProcess, State
 from tests.simulator.control import SimulatorControl
+from zap.v1 import message_pb2
 
 COME_BACK = LEASE_TTL + 3.0
 """Seconds, the design's bound; plus those that a machine needs that runs other tests as well."""
@@ -99,6 +102,61 @@ async def test_a_frozen_node_is_followed_and_takes_part_again_when_it_wakes_up(
             session = await victim.wait_state(name, State.STATE_CONNECTED, timeout=20, after_epoch=settled[name] - 1)
             assert session.owner.node == f"node-{there.nodes.index(victim)}"
         await there.assert_one_owner_at_a_time()
+
+
+async def stale_writes(node: ServiceProcess) -> float:
+    """How many the node has counted of those that another owner refuses."""
+    async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{node.http_port}/metrics") as page:
+        lines = (await page.text()).splitlines()
+    counted = [line for line in lines if line.startswith("zap_stale_writes_total{") and "LEASE_LOST" in line]
+    return sum(float(line.rpartition(" ")[2]) for line in counted)
+
+
+async def written_of(sql: Sql, session_id: str) -> list[str]:
+    """What an owner writes of a session and its lease, but for what each renewal and look changes."""
+    row = await sql.fetchrow(
+        "SELECT s::text AS session, (l.epoch, l.incarnation, l.node, l.is_revoked, l.is_begun)::text AS lease,"
+        " (SELECT max(sequence) FROM zap.event e WHERE e.session_id = $1)::text AS told,"
+        " (SELECT string_agg(m::text, ' ' ORDER BY request_id) FROM zap.message m WHERE m.session_id = $1) AS sent"
+        " FROM zap.session s JOIN zap.lease l USING (session_id) WHERE session_id = $1",
+        session_id,
+    )
+    assert row is not None
+    return [str(value) for value in row.values()]
+
+
+@pytest.mark.timeout(180)
+async def test_a_node_that_was_frozen_while_it_sent_finds_what_it_writes_refused_and_counts_it(
+    node_environment: dict[str, str], simulator: SimulatorControl, sql: Sql
+) -> None:
+    settings = {**node_environment, **SECRET}
+    async with ServiceProcess({**settings, "ZAP_NODE_ID": "frozen"}) as frozen, AsyncExitStack() as stack:
+        # Only then the other one: until it is needed it owns nothing.
+        friend = await new_phone(simulator, "Friend")
+        jid = await pair(frozen, simulator, "s0", await new_phone(simulator, "Owner"))
+        other = await stack.enter_async_context(ServiceProcess({**settings, "ZAP_NODE_ID": "other"}))
+        epoch = (await other.status("s0")).owner.epoch
+        await simulator.hold_queries("usync")
+        sending = asyncio.create_task(frozen.send("s0", friend, "Hello", "request-1"))
+        await simulator.wait_for_held_queries()
+        os.kill(frozen.pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            await simulator.release_queries()
+            # WhatsApp has it, and the session's process says so to a node that does not hear it.
+            await simulator.wait_for_inbox(friend, "Hello")
+            await other.wait_state("s0", State.STATE_CONNECTED, timeout=COME_BACK + BUSY, after_epoch=epoch)
+            await asyncio.sleep(max(0.0, began + 3 * LEASE_TTL - time.monotonic()))
+            written = await written_of(sql, "s0")
+            assert await stale_writes(other) == 0
+        finally:
+            os.kill(frozen.pid, signal.SIGCONT)
+        assert (await sending).state == message_pb2.Message.STATE_OUTCOME_UNKNOWN, "as the new owner wrote it down"
+        assert await stale_writes(frozen) >= 1
+        assert await written_of(sql, "s0") == written
+        assert (await other.status("s0")).owner.node == "other"
+        device = await simulator.device(jid)
+        assert (device.overlaps, device.replaced) == (0, 0)
 
 
 @pytest.mark.timeout(180)

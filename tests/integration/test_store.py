@@ -25,12 +25,12 @@ from service.domain.errors import (
     Unavailable,
 )
 from service.domain.events import NewEvent
-from service.domain.lease import Announcement, Holder, Lease, Node
+from service.domain.lease import Announcement, Holder, Lease, Node, Renewal
 from service.domain.pairing import PairingCode, PairingOutcome
 from service.domain.placement import Candidate
 from service.domain.records import Account, MessageState, Outcome
 from service.domain.restore import Survey
-from service.domain.session import Activate, Deactivate, Desired, Input, ProcessStarted, State, reduce
+from service.domain.session import Activate, Deactivate, Desired, Input, ProcessStarted, Restart, State, reduce
 from service.ports import Changes, Decide, NewSession, SessionFilter
 from service.protocol.events import encode_payload
 from service.store.database import Database
@@ -39,6 +39,7 @@ from service.store.leases import PostgresLeases
 from service.store.messages import PostgresMessages
 from service.store.owned import PostgresOwnedSessions
 from service.store.sessions import PostgresSessions
+from service.store.stragglers import Stragglers
 from tests.tcp_proxy import Line, TcpProxy
 
 NODE = uuid.uuid4()
@@ -54,7 +55,7 @@ class Store:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.sessions = PostgresSessions(database, encode_payload)
-        self.owned = PostgresOwnedSessions(database, encode_payload)
+        self.owned = PostgresOwnedSessions(database, encode_payload, Stragglers(database, is_pooled=False))
         self.refused: list[tuple[str, int, str]] = []
         self.events = PostgresEventLog(database, encode_payload, self._refuse)
         self.leases = PostgresLeases(database, database)
@@ -295,7 +296,7 @@ async def test_who_claims_a_session_vouches_for_nothing_before_its_own_process_c
     assert await shown() == (State.RECONNECTING, "NODE_STOPPED", 0)
     assert list(await store.leases.claim(OTHER_NODE, "n", TTL, 1)) == ["anna"]
     assert await shown() == (State.RECONNECTING, "NODE_STOPPED", 0), "claimed, and not even begun"
-    assert await store.leases.renew(Announcement(THERE, 5), TTL)
+    assert (await store.leases.renew(Announcement(THERE, 5), TTL)).renewed
     new = await store.leases.begin_epoch("anna", OTHER_NODE, TTL)
     assert await shown() == (State.RECONNECTING, "NODE_STOPPED", 0), "begun, and not started"
     assert (await store.sessions.get("anna")).evidence.last_connected == pytest.approx(last, abs=timedelta(seconds=5))
@@ -404,9 +405,7 @@ async def test_a_process_does_not_go_on_for_a_wish_that_came_after_its_own(
     with pytest.raises(LeaseLost):
         await store.messages.accept(old, "r1", "x@s.whatsapp.net", b"f")
     assert (await store.sessions.get("anna")).condition == wished
-    assert [lease.epoch for lease in await store.leases.renew(Announcement(HERE, 5), TTL)] == [old.epoch], (
-        "it steps down with permits"
-    )
+    assert await store.leases.renew(Announcement(HERE, 5), TTL) == Renewal([old], []), "it steps down with permits"
 
     new = await store.leases.begin_epoch("anna", NODE, TTL)
     assert not await store.leases.unwanted(NODE)
@@ -414,13 +413,33 @@ async def test_a_process_does_not_go_on_for_a_wish_that_came_after_its_own(
     await store.observe(new, ProcessStarted())
 
 
+async def test_a_restart_ends_the_process_of_whoever_owns_it_and_does_not_hear_of_it(
+    store: Store, device_table: None
+) -> None:
+    old = await connected(store)
+    await store.wish("anna", Restart())
+    wished = (await store.sessions.get("anna")).condition
+    assert (wished.state, wished.reason) == (State.RECONNECTING, "PROCESS_REPLACED")
+    assert list(await store.leases.unwanted(NODE)) == ["anna"]
+    with pytest.raises(EpochRevoked):
+        await store.observe(old, seen.Ended(Cause.STOPPED))
+    with pytest.raises(LeaseLost):
+        await store.messages.accept(old, "r1", "x@s.whatsapp.net", b"f")
+    assert len(await store.events.append(old, [message(1)])) == 1, "what came in is kept all the same"
+    assert (await store.sessions.get("anna")).condition == wished
+    new = await store.leases.begin_epoch("anna", NODE, TTL)
+    assert not await store.leases.unwanted(NODE)
+    assert (await store.owned.prepare(new)).jid == JID
+    await store.observe(new, ProcessStarted())
+
+
 async def test_an_expired_lease_is_not_renewed_even_if_nobody_took_it(store: Store) -> None:
     await store.create()
     await store.wish("anna", Activate())
     lease = await store.own()
-    assert list(await store.leases.renew(Announcement(HERE, 5), TTL)) == [lease]
+    assert await store.leases.renew(Announcement(HERE, 5), TTL) == Renewal([lease], [])
     await store.expire()
-    assert not await store.leases.renew(Announcement(HERE, 5), TTL)
+    assert await store.leases.renew(Announcement(HERE, 5), TTL) == Renewal([], [])
 
 
 async def test_a_session_s_owner_is_known_while_its_lease_lasts(store: Store, device_table: None) -> None:
@@ -754,7 +773,7 @@ async def test_a_session_is_handed_over_in_one_step_to_a_node_that_goes_on(store
     assert await store.leases.heirs(OTHER_NODE) == [Candidate(HERE, 0, 5)]
     assert await store.leases.heirs(NODE) == [Candidate(THERE, 1, 3)]
     assert await store.leases.holder("anna") == Holder(THERE, lease.epoch)
-    assert list(await store.leases.renew(Announcement(HERE, 5), TTL)) == []
+    assert await store.leases.renew(Announcement(HERE, 5), TTL) == Renewal([], [])
     shown = await store.sessions.get("anna")
     assert shown.condition.state is State.RECONNECTING, "the heir vouches for nothing before its own process connects"
     with pytest.raises(LeaseLost):
@@ -787,9 +806,9 @@ async def test_a_stray_that_somebody_begins_to_work_for_is_not_released(store: S
     stray = await connected(store)
     lease = await store.leases.begin_epoch("anna", NODE, TTL)
     await store.leases.release_stray(stray)
-    assert list(await store.leases.renew(Announcement(HERE, 5), TTL)) == [lease]
+    assert await store.leases.renew(Announcement(HERE, 5), TTL) == Renewal([lease], [])
     await store.leases.release_stray(lease)
-    assert list(await store.leases.renew(Announcement(HERE, 5), TTL)) == []
+    assert await store.leases.renew(Announcement(HERE, 5), TTL) == Renewal([], [])
 
 
 async def test_an_event_that_postgres_refuses_does_not_keep_back_those_beside_it(

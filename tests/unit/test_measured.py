@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from service.domain.disconnects import Cause
 from service.domain.errors import Unavailable
 from service.domain.events import Event, StateChanged
-from service.domain.lease import Announcement, Lease, Node
+from service.domain.lease import Announcement, Lease, Node, Renewal
 from service.domain.observations import Connected, Disconnected, Ended, Observed
 from service.domain.pace import Lane
 from service.domain.session import State
@@ -46,10 +46,11 @@ class FakeNode:
         self.away = False
         self.published: list[Event] = []
 
-    async def renew(self, announced: Announcement, ttl: float) -> Sequence[Lease]:
+    async def renew(self, announced: Announcement, ttl: float) -> Renewal:
         if self.away:
             raise Unavailable("away")
-        return [Lease("a", 1, announced.node.incarnation), Lease("b", 1, announced.node.incarnation)]
+        mine, too, later = (Lease(name, 1, announced.node.incarnation) for name in ("a", "b", "c"))
+        return Renewal([mine, too], [later])
 
     async def start(self, order: StartOrder) -> FakeProcess:
         if self.away:
@@ -73,7 +74,7 @@ def metrics(registry: CollectorRegistry) -> NodeMetrics:
 async def test_renewals_are_counted_by_result(registry: CollectorRegistry, metrics: NodeMetrics) -> None:
     node: Any = FakeNode()
     leases = MeasuredLeases(node, metrics)
-    assert len(await leases.renew(HERE, 10)) == 2
+    assert len((await leases.renew(HERE, 10)).renewed) == 2
     node.away = True
     with pytest.raises(Unavailable):
         await leases.renew(HERE, 10)

@@ -173,6 +173,14 @@ def test_a_refusal_that_nobody_knows_is_tried_again_each_hour_and_owned_by_nobod
     assert hurried.next_attempt is None, "a human who knows better need not wait"
 
 
+@pytest.mark.parametrize("before", [CONNECTED, CONNECTING, SUSPENDED, FAILED, PAIRING])
+def test_a_restart_says_itself_what_the_end_of_the_process_would(before: Condition) -> None:
+    transition = reduce(before, Restart(), NOW)
+    assert transition.condition.reason == "PROCESS_REPLACED"
+    assert (transition.condition.attempts, transition.condition.next_attempt) == (0, None)
+    assert transition.voids_code == (before is PAIRING)
+
+
 def test_a_first_login_and_no_other_ends_the_pairing() -> None:
     assert reduce(SCANNED, LOGIN, NOW).outcome is PairingOutcome.PAIRED
     assert reduce(PAIRING, LOGIN, NOW).outcome is PairingOutcome.PAIRED

@@ -5,6 +5,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 from asyncpg.connect_utils import _parse_connect_dsn_and_args
 
+from service.domain.lease import backends_of
 from service.pool import dsn
 from zap.worker.v1 import frames_pb2
 
@@ -186,9 +187,13 @@ def test_a_password_file_is_read_here(tmp_path: Path, url: str, password: str | 
     assert (unquote(found) if found else None) == password
 
 
-def test_the_application_name_is_as_long_as_postgres_keeps_it() -> None:
-    name = parse_qs(urlsplit(dsn.for_session("postgresql://host/db", "a" * 63, 12).url).query)["application_name"][0]
-    assert name == ("zap/" + "a" * 63)[:63]
+@pytest.mark.parametrize("session_id", ["a", "a" * 39, "a" * 40, "a" * 63])
+def test_an_application_name_ends_in_the_epoch_however_long_the_id(session_id: str) -> None:
+    address = dsn.for_session("postgresql://host/db", session_id, 10**18)
+    name = parse_qs(urlsplit(address.url).query)["application_name"][0]
+    assert name == f"{backends_of(session_id)}{10**18}"
+    assert len(name) <= 63
+    assert not name.startswith(backends_of(session_id[:-1]) if len(session_id) > 1 else "zap/b"), "another session's"
 
 
 def test_the_password_survives() -> None:
