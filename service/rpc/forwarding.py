@@ -7,6 +7,7 @@ is asked by another one never passes on: it owns the session, or says NOT_OWNER.
 """
 
 import time
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import grpc
@@ -47,8 +48,8 @@ _RETRY_AFTER = 1.0
 class Channels(Protocol):
     """Connections to other nodes."""
 
-    def to(self, address: str) -> grpc.aio.Channel:
-        """One to this address; kept."""
+    def to(self, address: str) -> AbstractContextManager[grpc.aio.Channel]:
+        """One to this address, to call on while the context lasts."""
 
 
 class Forwarding:
@@ -86,10 +87,11 @@ class Forwarding:
         self, holder: Holder, method: str, request: bytes, deadline: float, metadata: tuple[tuple[str, Any], ...]
     ) -> bytes:
         # Bytes in, bytes out: what a newer caller and a newer owner say to each other passes through an older node.
-        channel: Any = self._channels.to(holder.node.address)
-        call = channel.unary_unary(f"/{method}")
+        channel: Any
         try:
-            answer: bytes = await call(request, timeout=max(0.0, deadline - time.monotonic()), metadata=metadata)
+            with self._channels.to(holder.node.address) as channel:
+                call = channel.unary_unary(f"/{method}")
+                answer: bytes = await call(request, timeout=max(0.0, deadline - time.monotonic()), metadata=metadata)
         except grpc.aio.AioRpcError as error:
             status = told_by(error)
             self._metrics.forwarded(method, error.code().name)

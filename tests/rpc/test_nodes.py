@@ -30,7 +30,7 @@ SECRET = "a secret of all nodes"
 class Place:
     """A node: what callers reach, what other nodes reach, and a core in memory."""
 
-    def __init__(self, secret: str = SECRET) -> None:
+    def __init__(self, secret: str = SECRET, advertise: str = "") -> None:
         self.incarnation = uuid4()
         self.sessions = FakeSessions()
         self.owned: set[str] = set()
@@ -50,7 +50,7 @@ class Place:
             self.incarnation,
             certificate,
             listen="127.0.0.1:0",
-            advertise="",
+            advertise=advertise,
             metrics=metrics,
         )
         self.server = Server(
@@ -88,8 +88,8 @@ class Place:
 
 
 @asynccontextmanager
-async def place(secret: str = SECRET) -> AsyncIterator[Place]:
-    made = Place(secret)
+async def place(secret: str = SECRET, advertise: str = "") -> AsyncIterator[Place]:
+    made = Place(secret, advertise)
     await made.listener.start()
     made.address = f"127.0.0.1:{await made.server.start()}"
     await made.server.set_ready(True)
@@ -170,14 +170,15 @@ async def test_what_may_have_been_done_is_not_asked_for_again() -> None:
 async def test_nodes_serve_each_other_nothing_that_needs_a_token() -> None:
     async with place() as owner, place() as other:
         await owner.own("anna")
-        stub = SessionServiceStub(other.channels.to(owner.listener.address))
-        for call in (
-            stub.Delete(pb.DeleteRequest(session_id="anna", force=True), timeout=5),
-            stub.Status(pb.StatusRequest(session_id="anna"), timeout=5),
-        ):
-            with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await call
-            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        with other.channels.to(owner.listener.address) as channel:
+            stub = SessionServiceStub(channel)
+            for call in (
+                stub.Delete(pb.DeleteRequest(session_id="anna", force=True), timeout=5),
+                stub.Status(pb.StatusRequest(session_id="anna"), timeout=5),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await call
+                assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_what_nobody_owns_is_answered_here() -> None:
@@ -238,6 +239,59 @@ async def test_a_deadline_goes_along() -> None:
                 await asyncio.sleep(0.02)
 
 
+@asynccontextmanager
+async def nobody_any_more() -> AsyncIterator[tuple[str, list[float]]]:
+    """An address where a node was, and when it was knocked at since."""
+    knocks: list[float] = []
+
+    def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        knocks.append(asyncio.get_running_loop().time())
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", knocks
+
+
+async def test_a_node_that_is_gone_is_not_knocked_at_for_ever() -> None:
+    async with nobody_any_more() as (address, knocks):
+        channels = NodeChannels(NodeCertificate.signed_by(SECRET), idle=2.5)
+        with pytest.raises(Unavailable):
+            await NodePeers(channels).take(Node(uuid4(), "gone", address), "anna")
+        async with asyncio.timeout(10):
+            while len(knocks) < 2:
+                await asyncio.sleep(0.02)
+        assert len(channels) == 1
+        async with asyncio.timeout(10):
+            while len(channels):
+                await asyncio.sleep(0.02)
+        # One may be under way.
+        await asyncio.sleep(0.2)
+        before = len(knocks)
+        await asyncio.sleep(2.5)
+        assert len(knocks) == before
+
+
+async def test_a_channel_is_kept_while_somebody_calls_on_it_and_made_anew_afterwards() -> None:
+    async with place() as owner:
+        await owner.own("anna")
+        channels = NodeChannels(NodeCertificate.signed_by(SECRET), idle=0.1)
+        for _ in range(2):
+            with channels.to(owner.listener.address) as first, channels.to(owner.listener.address) as second:
+                assert first is second
+                await asyncio.sleep(0.3)
+                assert (await SessionServiceStub(first).Restart(pb.RestartRequest(session_id="anna"))).session_id
+            with channels.to(owner.listener.address) as again:
+                assert again is first
+            async with asyncio.timeout(5):
+                while len(channels):
+                    await asyncio.sleep(0.02)
+        # Closed under a call, nothing is left of it either.
+        with channels.to(owner.listener.address):
+            await channels.close()
+        await asyncio.sleep(0.2)
+        assert len(channels) == 0
+
+
 async def test_a_node_is_asked_to_take_a_session_and_told_that_it_is_its_own() -> None:
     async with place() as heir, place() as giver:
         peers = NodePeers(giver.channels)
@@ -253,6 +307,18 @@ async def test_a_node_is_asked_to_take_a_session_and_told_that_it_is_its_own() -
         with pytest.raises(Unavailable) as gone:
             await peers.take(heir.holds.node, "anna")
         assert gone.value.reason == "NODE_UNREACHABLE"
+
+
+async def test_port_0_is_advertised_as_the_one_that_was_chosen() -> None:
+    async with place(advertise="localhost:0") as owner, place() as other:
+        host, _, port = owner.listener.address.rpartition(":")
+        assert host == "localhost"
+        assert int(port) > 0
+        await owner.own("anna")
+        other.holders = [owner.holds]
+        assert (await restart(other)).session_id == "anna"
+    async with place(advertise="zap-1.example:7000") as behind_a_translation:
+        assert behind_a_translation.listener.address == "zap-1.example:7000"
 
 
 async def test_a_port_that_somebody_else_has_is_named() -> None:
