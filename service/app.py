@@ -323,7 +323,7 @@ def _doors(
     channels = NodeChannels(certificate)
     nodes = NodeListener(
         core,
-        OwnedHere(router),
+        OwnedHere(router, incarnation),
         taker,
         incarnation,
         certificate,

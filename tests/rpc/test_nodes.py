@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import grpc
 import pytest
@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from service.domain.errors import FailedPrecondition, Unavailable
 from service.domain.lease import Holder, Node
 from service.ownership.router import Router
+from service.rpc.context import Context
 from service.rpc.forwarding import Forwarding, OwnedHere
 from service.rpc.node_certificates import NodeCertificate
 from service.rpc.node_service import NodePeers
@@ -27,6 +28,18 @@ from zap.v1.session_pb2_grpc import SessionServiceStub
 SECRET = "a secret of all nodes"
 
 
+class Overhearing(OwnedHere):
+    """Remembers what came along with each call."""
+
+    def __init__(self, router: Router, incarnation: UUID, heard: list[dict[str, str | bytes]]) -> None:
+        super().__init__(router, incarnation)
+        self._heard = heard
+
+    async def answer(self, method: str, request: bytes, session_id: str, context: Context) -> bytes | None:
+        self._heard.append(dict(context.invocation_metadata() or ()))
+        return await super().answer(method, request, session_id, context)
+
+
 class Place:
     """A node: what callers reach, what other nodes reach, and a core in memory."""
 
@@ -39,13 +52,14 @@ class Place:
         self.asked = 0
         self.expects: set[str] = set()
         self.taken: list[str] = []
+        self.heard: list[dict[str, str | bytes]] = []
         core, self.registry = Core(self.sessions, FakeSending(self.sessions)), CollectorRegistry()
         metrics, certificate = RpcMetrics(self.registry), NodeCertificate.signed_by(secret)
         router = Router(self, self.incarnation, self.owned.__contains__)
         self.channels = NodeChannels(certificate)
         self.listener = NodeListener(
             core,
-            OwnedHere(router),
+            Overhearing(router, self.incarnation, self.heard),
             self,
             self.incarnation,
             certificate,
@@ -53,12 +67,13 @@ class Place:
             advertise=advertise,
             metrics=metrics,
         )
+        self.forwarding = Forwarding(router, self.channels, metrics)
         self.server = Server(
             core,
             listen="127.0.0.1:0",
             token="",
             metrics=metrics,
-            elsewhere=Forwarding(router, self.channels, metrics),
+            elsewhere=self.forwarding,
         )
         self.address = ""
 
@@ -103,6 +118,12 @@ async def restart(at: Place, session_id: str = "anna", timeout: float = 10.0, **
     async with grpc.aio.insecure_channel(at.address) as channel:
         request = pb.RestartRequest(session_id=session_id)
         return await SessionServiceStub(channel).Restart(request, timeout=timeout, metadata=tuple(metadata.items()))
+
+
+def carried_out(by: Place, code: str) -> float:
+    """How many times it was asked to restart a session and that ended like this."""
+    labels = {"method": "zap.v1.SessionService/Restart", "code": code}
+    return by.registry.get_sample_value("zap_rpc_calls_total", labels) or 0.0
 
 
 async def test_a_call_for_the_owner_is_carried_out_by_the_owner() -> None:
@@ -189,6 +210,78 @@ async def test_what_nobody_owns_is_answered_here() -> None:
         assert (await restart(other)).session_id == "anna"
 
 
+async def test_who_came_to_the_owner_s_address_after_it_does_not_answer_for_it() -> None:
+    async with place() as successor, place() as other:
+        # It has a session of this id, of another database for instance: nobody there meant it.
+        await successor.own("anna")
+        there = successor.holds
+        other.holders = [replace(there, node=replace(there.node, incarnation=uuid4()))]
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await restart(other)
+        assert error_info(refused.value).reason == "OWNER_UNREACHABLE"
+        assert not carried_out(successor, "OK")
+
+
+async def test_a_node_of_before_that_names_nobody_is_answered() -> None:
+    async with place() as owner, place() as other:
+        await owner.own("anna")
+        with other.channels.to(owner.listener.address) as channel:
+            request = pb.RestartRequest(session_id="anna")
+            assert (await SessionServiceStub(channel).Restart(request, timeout=5)).session_id == "anna"
+
+
+async def test_a_caller_who_hangs_up_is_heard_by_the_owner() -> None:
+    async with place() as owner, place() as other:
+        await owner.own("anna")
+        other.holders = [owner.holds]
+        begun = asyncio.Event()
+
+        async def takes_for_ever(_: str) -> None:
+            begun.set()
+            await asyncio.sleep(60)
+
+        owner.sessions.restart = takes_for_ever  # type: ignore[method-assign,assignment]
+        calling = asyncio.create_task(restart(other, timeout=30))
+        await asyncio.wait_for(begun.wait(), 5)
+        calling.cancel()
+        async with asyncio.timeout(5):
+            while not carried_out(owner, "CANCELLED"):
+                await asyncio.sleep(0.02)
+
+
+class OddContext:
+    """Of a caller whose client lets through what gRPC in Python does not."""
+
+    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        refused = (("baggage", "name=Zoë"), ("x-request-id", b"\xff"), ("tracestate", "a\tb"))
+        return (*refused, ("traceparent", "00-1-2-01"))
+
+    def time_remaining(self) -> None:
+        return None
+
+
+async def test_a_trace_goes_along_and_a_token_does_not() -> None:
+    async with place() as owner, place() as other:
+        await owner.own("anna")
+        other.holders = [owner.holds]
+        await restart(other, traceparent="00-1-2-01", authorization="Bearer t")
+        assert owner.heard[-1]["traceparent"] == "00-1-2-01"
+        assert "authorization" not in owner.heard[-1]
+
+
+async def test_what_no_header_can_hold_is_left_out_and_the_call_passed_on() -> None:
+    async with place() as owner, place() as other:
+        await owner.own("anna")
+        other.holders = [owner.holds]
+        request = pb.RestartRequest(session_id="anna").SerializeToString()
+        method = "zap.v1.SessionService/Restart"
+        answer = await other.forwarding.answer(method, request, "anna", OddContext())  # type: ignore[arg-type]
+        assert answer is not None
+        assert pb.Session.FromString(answer).session_id == "anna"
+        assert owner.heard[-1]["traceparent"] == "00-1-2-01"
+        assert not {"baggage", "x-request-id", "tracestate"} & owner.heard[-1].keys()
+
+
 @pytest.mark.parametrize("secret", ["", "another secret"])
 async def test_nodes_of_another_secret_are_no_nodes(secret: str) -> None:
     async with place() as owner, place(secret) as stranger:
@@ -197,10 +290,7 @@ async def test_nodes_of_another_secret_are_no_nodes(secret: str) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await restart(stranger)
         assert error_info(refused.value).reason == "OWNER_UNREACHABLE"
-        restarted = owner.registry.get_sample_value(
-            "zap_rpc_calls_total", {"method": "zap.v1.SessionService/Restart", "code": "OK"}
-        )
-        assert not restarted
+        assert not carried_out(owner, "OK")
 
 
 @pytest.mark.parametrize("credentials", ["none", "no certificate of its own"])
@@ -234,8 +324,7 @@ async def test_a_deadline_goes_along() -> None:
         assert asyncio.get_running_loop().time() - began < 5
         # The owner's part of it is over as well.
         async with asyncio.timeout(5):
-            labels = {"method": "zap.v1.SessionService/Restart", "code": "CANCELLED"}
-            while not owner.registry.get_sample_value("zap_rpc_calls_total", labels):
+            while not carried_out(owner, "CANCELLED"):
                 await asyncio.sleep(0.02)
 
 
@@ -328,7 +417,7 @@ async def test_a_port_that_somebody_else_has_is_named() -> None:
         with pytest.raises(CannotListen, match="ZAP_NODE_LISTEN"):
             NodeListener(
                 core,
-                OwnedHere(router),
+                OwnedHere(router, owner.incarnation),
                 owner,
                 owner.incarnation,
                 NodeCertificate.signed_by(SECRET),
