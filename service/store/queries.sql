@@ -353,12 +353,15 @@ SELECT EXISTS (
 SELECT session_id FROM zap.session_due ORDER BY turn;
 
 -- name: accept_message
--- Fenced by itself: a new message is accepted only by the session's owner, and while there is a session.
+-- Fenced by itself: a new message is accepted only by the session's owner, and while there is a session. Both rows are
+-- locked, the session's first: whoever ends an epoch holds that one, and what was read of the lease before the wait for
+-- it would be believed after it, unless the lease is looked at again for a lock of its own. That one is no wait for a
+-- renewal, but for the commit of this very statement.
 INSERT INTO zap.message (session_id, request_id, recipient, fingerprint, epoch)
 SELECT $1, $2, $3, $4, l.epoch FROM zap.lease l JOIN zap.session s USING (session_id)
 WHERE l.session_id = $1 AND l.epoch = $5 AND l.incarnation = $6 AND l.expires_at > clock_timestamp()
     AND NOT l.is_revoked
-FOR KEY SHARE OF s
+FOR KEY SHARE OF s FOR SHARE OF l
 ON CONFLICT DO NOTHING
 RETURNING *;
 

@@ -723,6 +723,35 @@ async def test_a_message_that_meets_a_deletion_waits_and_is_not_accepted(store: 
         await accepting
 
 
+@pytest.mark.parametrize("change", ["begin_epoch", "revoke_epoch"])
+async def test_a_message_that_meets_the_end_of_its_epoch_waits_and_is_not_accepted(
+    store: Store, device_table: None, change: str
+) -> None:
+    lease = await connected(store)
+    async with store.database.transaction() as ending:
+        await ending.row("lock_session", "anna")
+        await ending.value(change, *(("anna", NODE, TTL) if change == "begin_epoch" else ("anna",)))
+        accepting = asyncio.create_task(store.messages.accept(lease, "r1", "x", b"f"))
+        await asyncio.sleep(0.1)
+        assert not accepting.done()
+    with pytest.raises(LeaseLost):
+        await accepting
+    assert await store.messages.find("anna", "r1", None) is None
+
+
+async def test_a_renewal_does_not_wait_for_a_message_that_waits(store: Store, device_table: None) -> None:
+    lease = await connected(store)
+    async with store.database.transaction() as somebody:
+        await somebody.row("lock_session", "anna")
+        accepting = asyncio.create_task(store.messages.accept(lease, "r1", "x", b"f"))
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(1):
+            assert list(await store.leases.renew(Announcement(HERE, 5), TTL)) == [lease]
+        assert not accepting.done()
+    # Renewed meanwhile, and accepted all the same.
+    assert (await accepting)[1]
+
+
 async def test_a_receipt_that_no_honest_device_sends_hurts_nobody(store: Store, device_table: None) -> None:
     lease = await connected(store)
     await store.messages.accept(lease, "r1", "x", b"f")
