@@ -263,8 +263,12 @@ class LeaseStore(Protocol):
         False: it is lost, or the heir does not go on; nothing was changed.
         """
 
-    async def release(self, session_id: str, incarnation: UUID) -> None:
-        """Give a session up; nothing happens if it is not this incarnation's any more."""
+    async def release(self, lease: Lease) -> None:
+        """Give a session up; the epoch is 0 if none was begun here.
+
+        Nothing happens if it is not this incarnation's any more, or another epoch of it has begun: what comes late must
+        not end that.
+        """
 
     async def release_stray(self, lease: Lease) -> None:
         """Give up a lease that nobody here works for; nothing happens if another epoch of it has begun meanwhile."""

@@ -81,10 +81,10 @@ class PostgresLeases:
             )
         return handed is not None
 
-    async def release(self, session_id: str, incarnation: UUID) -> None:
-        """Give a session up."""
+    async def release(self, lease: Lease) -> None:
+        """Give a session up, unless another epoch of it has begun."""
         async with self._database.autocommit() as connection:
-            await connection.run("release_lease", session_id, incarnation)
+            await connection.run("release_lease", lease.session_id, lease.incarnation, lease.epoch)
 
     async def release_stray(self, lease: Lease) -> None:
         """Give up a lease that nobody here works for, unless another epoch of it has begun."""

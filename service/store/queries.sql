@@ -259,7 +259,10 @@ WHERE incarnation = $1 AND expires_at > clock_timestamp()
 RETURNING session_id, epoch;
 
 -- name: release_lease
-UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = '' WHERE session_id = $1 AND incarnation = $2;
+-- It can be late: kept by a lock or the network when its node no longer waits for it, and has claimed the session anew.
+-- What was only claimed has no process, and whoever is about to begin it finds that it has lost it.
+UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = ''
+WHERE session_id = $1 AND incarnation = $2 AND (epoch = $3 OR NOT is_begun);
 
 -- name: release_stray_lease
 -- That of an epoch which nobody here works for. If somebody has begun another one meanwhile, it is his.

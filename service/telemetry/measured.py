@@ -56,9 +56,9 @@ class MeasuredLeases:
         """Make the lease another node's."""
         return await self._inner.hand_over(session_id, incarnation, heir, ttl)
 
-    async def release(self, session_id: str, incarnation: UUID) -> None:
+    async def release(self, lease: Lease) -> None:
         """Give a session up."""
-        await self._inner.release(session_id, incarnation)
+        await self._inner.release(lease)
 
     async def release_stray(self, lease: Lease) -> None:
         """Give up what nobody here works for."""

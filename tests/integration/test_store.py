@@ -432,7 +432,7 @@ async def test_a_deleted_session_made_again_goes_on_counting(store: Store) -> No
     await store.wish("anna", Activate())
     first = await store.own()
     await store.events.append(first, [message(1)])
-    await store.leases.release("anna", NODE)
+    await store.leases.release(first)
     await store.sessions.delete("anna", force=False)
     await store.create()
     await store.wish("anna", Activate())
@@ -540,7 +540,7 @@ async def test_leftovers_of_a_deleted_session_are_claimed_by_somebody(store: Sto
     lease = await store.leases.begin_epoch("anna", OTHER_NODE, TTL)
     assert not (await store.owned.prepare(lease)).wanted
     assert not await store.fetch("SELECT FROM whatsmeow_device")
-    await store.leases.release("anna", OTHER_NODE)
+    await store.leases.release(lease)
     assert not await store.leases.claim(OTHER_NODE, "n", TTL, 10)
 
 
@@ -630,7 +630,7 @@ async def test_a_session_that_is_not_due_is_claimed_for_its_leftovers_and_not_st
     lease = await connected(store)
     until = datetime.now(UTC) + timedelta(hours=1)
     await store.observe(lease, seen.Ended(cause, until=until))
-    await store.leases.release("anna", NODE)
+    await store.leases.release(lease)
     await discard(store, "anna")
     assert not (await store.owned.prepare(await store.own())).wanted
     assert not await store.fetch("SELECT FROM zap.discarded_identity")
@@ -807,6 +807,27 @@ async def test_a_stray_that_somebody_begins_to_work_for_is_not_released(store: S
     await store.leases.release_stray(stray)
     assert list(await store.leases.renew(Announcement(HERE, 5), TTL)) == [lease]
     await store.leases.release_stray(lease)
+    assert list(await store.leases.renew(Announcement(HERE, 5), TTL)) == []
+
+
+async def test_a_release_that_comes_late_does_not_end_what_has_begun_since(store: Store, device_table: None) -> None:
+    before = await connected(store)
+    await store.leases.release(before)
+    lease = await store.own()
+    # The node has given up waiting for it, the network or a lock had kept it.
+    await store.leases.release(before)
+    await store.leases.release(replace(before, epoch=0))
+    assert list(await store.leases.renew(Announcement(HERE, 5), TTL)) == [lease]
+    await store.leases.release(lease)
+    assert list(await store.leases.renew(Announcement(HERE, 5), TTL)) == []
+
+
+async def test_what_was_claimed_and_not_begun_is_released_under_whatever_epoch(
+    store: Store, device_table: None
+) -> None:
+    await store.leases.release(await connected(store))
+    assert list(await store.leases.claim(NODE, "node", TTL, 1)) == ["anna"]
+    await store.leases.release(Lease("anna", 0, NODE))
     assert list(await store.leases.renew(Announcement(HERE, 5), TTL)) == []
 
 
