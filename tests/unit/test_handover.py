@@ -83,7 +83,7 @@ class World:
         self.said.append(f"finish {session_id}")
 
     def running(self, session_id: str) -> "asyncio.Task[None] | None":
-        return self.sessions[session_id].task
+        return self.sessions[session_id].task if session_id in self.sessions else None
 
     def take(self, *arguments: object) -> object:
         """Of a peer: tell it; of what runs here: run it."""
@@ -207,6 +207,18 @@ async def test_what_is_expected_is_started_on_the_turn_that_was_taken_for_it(mon
     assert gate.granted[2].is_back
 
 
+async def test_a_node_that_is_not_done_with_a_session_does_not_take_it_again() -> None:
+    world, gate = World(), Gate()
+    taker = Taker(gate, world)  # type: ignore[arg-type]
+    # Lost a while ago, and its process is not seen dead yet: nothing could be started here.
+    before = world.own("anna")
+    with pytest.raises(Unavailable) as busy:
+        await taker.expect("anna")
+    assert busy.value.reason == "NODE_NOT_DONE"
+    assert gate.granted == []
+    before.task.cancel()
+
+
 async def test_a_node_that_is_full_or_stops_takes_nothing() -> None:
     world, gate = World(), Gate()
     world.room = 1
@@ -215,6 +227,8 @@ async def test_a_node_that_is_full_or_stops_takes_nothing() -> None:
     with pytest.raises(Unavailable) as full:
         await taker.expect("berta")
     assert full.value.reason == "NODE_FULL"
+    # Asked again, for what it has room for: the answer was lost.
+    await taker.expect("anna")
     taker.drain()
     with pytest.raises(Unavailable) as draining:
         await taker.expect("anna")
