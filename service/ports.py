@@ -274,7 +274,7 @@ class LeaseStore(Protocol):
         """Give up a lease that nobody here works for; nothing happens if another epoch of it has begun meanwhile."""
 
     async def release_all(self, incarnation: UUID) -> None:
-        """Give up everything this incarnation holds, and be called no more. Only when no process of it runs."""
+        """Give up what this incarnation has claimed, or been given, and not begun; and be called no more."""
 
     async def unwanted(self, incarnation: UUID) -> Sequence[str]:
         """Sessions this incarnation holds whose process must end: unwanted or deleted, even if wanted again since."""

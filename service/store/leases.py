@@ -92,7 +92,7 @@ class PostgresLeases:
             await connection.run("release_stray_lease", lease.session_id, lease.incarnation, lease.epoch)
 
     async def release_all(self, incarnation: UUID) -> None:
-        """Give up everything this incarnation holds, and be called no more. Only when no process of it runs."""
+        """Give up what this incarnation has claimed, or been given, and not begun; and be called no more."""
         async with self._database.autocommit() as connection:
             await connection.run("release_all_leases", incarnation)
             await connection.run("forget_node", incarnation)

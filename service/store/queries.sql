@@ -270,7 +270,8 @@ UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = ''
 WHERE session_id = $1 AND incarnation = $2 AND epoch = $3;
 
 -- name: release_all_leases
-UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = '' WHERE incarnation = $1;
+-- Those on which nothing was begun. What was is given up by whoever began it, once its process is dead for certain.
+UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = '' WHERE incarnation = $1 AND NOT is_begun;
 
 -- name: owner_of
 SELECT n.incarnation, n.node, n.address, l.epoch

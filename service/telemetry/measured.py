@@ -65,7 +65,7 @@ class MeasuredLeases:
         await self._inner.release_stray(lease)
 
     async def release_all(self, incarnation: UUID) -> None:
-        """Give everything up."""
+        """Give up what was not begun."""
         await self._inner.release_all(incarnation)
 
     async def unwanted(self, incarnation: UUID) -> Sequence[str]:

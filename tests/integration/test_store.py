@@ -822,6 +822,16 @@ async def test_a_release_that_comes_late_does_not_end_what_has_begun_since(store
     assert list(await store.leases.renew(Announcement(HERE, 5), TTL)) == []
 
 
+async def test_a_node_that_stops_gives_up_what_nobody_began(store: Store, device_table: None) -> None:
+    # Whoever began it gives it up by itself, once its process is dead.
+    lease = await connected(store)
+    await store.create("berta")
+    await store.wish("berta", Activate())
+    assert list(await store.leases.claim(NODE, "node", TTL, 1)) == ["berta"]
+    await store.leases.release_all(NODE)
+    assert list(await store.leases.renew(Announcement(HERE, 5), TTL)) == [lease]
+
+
 async def test_what_was_claimed_and_not_begun_is_released_under_whatever_epoch(
     store: Store, device_table: None
 ) -> None:
