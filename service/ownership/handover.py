@@ -122,7 +122,7 @@ class Giver:
         if not tasks:
             return
         try:
-            await asyncio.wait(tasks, timeout=grace)
+            await asyncio.wait(tasks, timeout=max(0.0, self._until - time.monotonic()))
             # Those that still look for an heir are left; those that have one are on their way.
             for task in set(tasks) - self._on_their_way:
                 task.cancel()

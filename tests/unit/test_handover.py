@@ -60,6 +60,7 @@ class World:
         self.is_away = False
         self.take_fails = False
         self.is_slow = False
+        self.look_takes = 0.0
         self.said: list[str] = []
         self.sessions: dict[str, Session] = {}
         self.room = 10
@@ -67,6 +68,7 @@ class World:
 
     async def heirs(self, incarnation: UUID) -> Sequence[Candidate]:
         assert incarnation == ME
+        await asyncio.sleep(self.look_takes)
         if self.is_away:
             raise Unavailable("away")
         return self.candidates
@@ -153,6 +155,16 @@ async def test_what_cannot_be_handed_over_in_time_is_left() -> None:
     slow = world.own("anna")
     await asyncio.wait_for(world.giver().give([slow], 0.1), 5)
     assert world.said == []
+    slow.task.cancel()
+
+
+async def test_the_look_for_heirs_is_part_of_the_time_that_there_is() -> None:
+    world = World(Candidate(ONE, 0, 5))
+    world.is_slow, world.look_takes = True, 0.6
+    slow = world.own("anna")
+    began = asyncio.get_running_loop().time()
+    await world.giver().give([slow], 0.8)
+    assert asyncio.get_running_loop().time() - began < 1.2
     slow.task.cancel()
 
 
