@@ -1,7 +1,7 @@
 """The one place that wires everything, and the order in which it starts and stops.
 
 start:  embedded servers → database reached → zygote → schema → bus → leases and reconciler → other nodes → gRPC → ready
-stop:   not ready → no new claims → sessions are handed over → the rest step down → calls end, then those of other nodes
+stop:   not ready → no new claims → sessions are handed over → the rest step down → calls end, those of other nodes too
         → leases, bus, zygote, database
 """
 
@@ -173,8 +173,7 @@ class Service:
         # What is being sent needs its sessions.
         await self.sending.finish(GRACE)
         await self.reconciler.drain(max(min(self.grace, STEP_DOWN), began + self.grace - time.monotonic()))
-        await self.server.stop(GRACE)
-        await self.nodes.stop(GRACE)
+        await asyncio.gather(self.server.stop(GRACE), self.nodes.stop(GRACE))
         await self.channels.close()
 
 
@@ -333,7 +332,7 @@ def _doors(
     channels = NodeChannels(certificate)
     nodes = NodeListener(
         core,
-        OwnedHere(router),
+        OwnedHere(router, incarnation),
         taker,
         incarnation,
         certificate,

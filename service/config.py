@@ -116,7 +116,8 @@ class Settings(BaseSettings):
     node_advertise: OptionalAddress = setting(
         "ZAP_NODE_ADVERTISE",
         "",
-        "The address that other nodes use for it; needed when `ZAP_NODE_LISTEN` is 0.0.0.0 or [::].",
+        "The address that other nodes use for it; needed when `ZAP_NODE_LISTEN` is 0.0.0.0 or [::]. Port 0 is the one"
+        " that it listens on, for where ports are not translated.",
         shown="`ZAP_NODE_LISTEN`",
     )
     node_secret: Token = setting(
@@ -229,10 +230,10 @@ class Settings(BaseSettings):
                 "ZAP_WORKER_PRELOAD: runs foreign code in session processes, so it needs"
                 " ZAP_ENVIRONMENT=development or test; unset it"
             )
-        if is_anywhere(self.node_listen) and not self.node_advertise:
+        if is_anywhere(called := self.node_advertise or self.node_listen):
             problems.append(
-                f"ZAP_NODE_ADVERTISE: other nodes cannot call {self.node_listen}: set it to an address of"
-                " this node that they reach"
+                f"ZAP_NODE_ADVERTISE: other nodes cannot call {called}: set it to an address of this node that they"
+                " reach"
             )
         try:
             self.lease_times.check()

@@ -266,14 +266,18 @@ class LeaseStore(Protocol):
         False: it is lost, or the heir does not go on; nothing was changed.
         """
 
-    async def release(self, session_id: str, incarnation: UUID) -> bool:
-        """Give a session up. False: it is not this incarnation's any more, and nothing was changed."""
+    async def release(self, lease: Lease) -> bool:
+        """Give a session up; the epoch is 0 if none was begun here.
+
+        False: it is not this incarnation's any more, or another epoch of it has begun, which what comes late must not
+        end; nothing was changed.
+        """
 
     async def release_stray(self, lease: Lease) -> None:
         """Give up a lease that nobody here works for; nothing happens if another epoch of it has begun meanwhile."""
 
     async def release_all(self, incarnation: UUID) -> None:
-        """Give up everything this incarnation holds, and be called no more. Only when no process of it runs."""
+        """Give up what this incarnation has claimed, or been given, and not begun; and be called no more."""
 
     async def unwanted(self, incarnation: UUID) -> Sequence[str]:
         """Sessions this incarnation holds whose process must end: unwanted or deleted, even if wanted again since.

@@ -177,6 +177,9 @@ def _deactivate(cause: Deactivate, condition: Condition, now: datetime, wait: ti
 
 @_reduce.register
 def _logged_out_by_caller(cause: LoggedOutByCaller, condition: Condition, now: datetime, wait: timedelta) -> Transition:
+    if condition.state is State.PAIRING:
+        # Another owner has seen the logout already, while whoever carried it out could not say so.
+        return Transition(condition)
     gone = _resting(condition, State.LOGGED_OUT, "LOGGED_OUT_BY_CALLER")
     return Transition(replace(gone, credentials=Credentials.NONE), Directive.RELEASE, erases=True)
 

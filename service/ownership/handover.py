@@ -122,7 +122,7 @@ class Giver:
         if not tasks:
             return
         try:
-            await asyncio.wait(tasks, timeout=grace)
+            await asyncio.wait(tasks, timeout=max(0.0, self._until - time.monotonic()))
             # Those that still look for an heir are left; those that have one are on their way.
             for task in set(tasks) - self._on_their_way:
                 task.cancel()
@@ -200,7 +200,12 @@ class Taker:
         """Be ready to start a session at once, for some seconds. Raises Unavailable."""
         self._forget_old()
         self._refuse_if_draining()
-        if self._owned.room - len(self._expected) - self._asking <= 0:
+        if self._owned.running(session_id) is not None:
+            # It lost it, and does not see its process dead: the lease would be kept and nothing started on it.
+            raise Unavailable("this node is not done with the session itself", reason="NODE_NOT_DONE")
+        # Asked again, since the answer was lost, it needs no more room than before.
+        others = len(self._expected.keys() - {session_id})
+        if self._owned.room - others - self._asking <= 0:
             raise Unavailable("this node takes no more sessions", reason="NODE_FULL")
         self._asking += 1
         try:

@@ -7,7 +7,9 @@ is asked by another one never passes on: it owns the session, or says NOT_OWNER.
 """
 
 import time
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
+from uuid import UUID
 
 import grpc
 import structlog
@@ -41,14 +43,17 @@ LONGEST = 40.0
 """Seconds for a call without a deadline: more than the owner takes for any."""
 _CARRIED = frozenset({"traceparent", "tracestate", "baggage", "x-request-id"})
 """What goes along of a call's metadata. Never its token: the owner trusts the node, which has looked at it."""
+_MEANT = "zap-incarnation"
+"""The node that is asked. Another one may have come to its address, even one of another database that shares the secret
+and has a session of the same id."""
 _RETRY_AFTER = 1.0
 
 
 class Channels(Protocol):
     """Connections to other nodes."""
 
-    def to(self, address: str) -> grpc.aio.Channel:
-        """One to this address; kept."""
+    def to(self, address: str) -> AbstractContextManager[grpc.aio.Channel]:
+        """One to this address, to call on while the context lasts."""
 
 
 class Forwarding:
@@ -65,7 +70,7 @@ class Forwarding:
             return None
         left: float | None = context.time_remaining()
         deadline = time.monotonic() + (LONGEST if left is None else left)
-        carried = tuple(item for item in context.invocation_metadata() or () if item[0] in _CARRIED)
+        carried = tuple(item for item in context.invocation_metadata() or () if _goes_along(*item))
         is_harmless = True
         for tries_left in (1, 0):
             try:
@@ -86,10 +91,12 @@ class Forwarding:
         self, holder: Holder, method: str, request: bytes, deadline: float, metadata: tuple[tuple[str, Any], ...]
     ) -> bytes:
         # Bytes in, bytes out: what a newer caller and a newer owner say to each other passes through an older node.
-        channel: Any = self._channels.to(holder.node.address)
-        call = channel.unary_unary(f"/{method}")
+        channel: Any
+        left = max(0.0, deadline - time.monotonic())
+        metadata = (*metadata, (_MEANT, str(holder.node.incarnation)))
         try:
-            answer: bytes = await call(request, timeout=max(0.0, deadline - time.monotonic()), metadata=metadata)
+            with self._channels.to(holder.node.address) as channel:
+                answer: bytes = await channel.unary_unary(f"/{method}")(request, timeout=left, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             status = told_by(error)
             self._metrics.forwarded(method, error.code().name)
@@ -103,12 +110,17 @@ class Forwarding:
 class OwnedHere:
     """For calls that come from other nodes."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, incarnation: UUID) -> None:
         self._router = router
+        self._incarnation = str(incarnation)
 
     async def answer(self, method: str, request: bytes, session_id: str, context: Context) -> bytes | None:
         """None if this node carries it out. Raises Unavailable (NOT_OWNER)."""
-        if method not in FOR_THE_OWNER or self._router.is_here(session_id):
+        if method not in FOR_THE_OWNER:
+            return None
+        # A node of an older release does not say whom it means.
+        meant = dict(context.invocation_metadata() or ()).get(_MEANT, self._incarnation)
+        if meant == self._incarnation and self._router.is_here(session_id):
             return None
         raise Unavailable(
             f"session {session_id!r} is not run by this node", reason=NOT_OWNER, metadata={"session_id": session_id}
@@ -122,6 +134,11 @@ class _NotAnswered(Exception):
         """`was_refused`: it said that it is not the owner, so nothing was done for certain."""
         super().__init__(message)
         self.was_refused = was_refused
+
+
+def _goes_along(key: str, value: str | bytes) -> bool:
+    """It may, and can: some clients let through what gRPC refuses to send, and the call must not fail of it."""
+    return key in _CARRIED and isinstance(value, str) and value.isascii() and value.isprintable()
 
 
 def told_by(error: grpc.aio.AioRpcError) -> Status | None:

@@ -67,9 +67,10 @@ class NodePeers:
 
     async def _call(self, heir: Node, call: Any) -> None:
         # Any: the stubs for synchronous and asynchronous channels are one class.
-        stub: Any = node_pb2_grpc.NodeServiceStub(self._channels.to(heir.address))
+        channel: Any
         try:
-            await call(stub)
+            with self._channels.to(heir.address) as channel:
+                await call(node_pb2_grpc.NodeServiceStub(channel))
         except grpc.aio.AioRpcError as error:
             words = f"node {heir.name!r}: {error.details() or error.code().name}"
             raise Unavailable(words, reason="NODE_UNREACHABLE", metadata={"node": heir.name}) from error

@@ -1,6 +1,9 @@
 """Between nodes: a listener of its own, where nobody but nodes is let in, and the channels to those of others."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +26,9 @@ from zap.node.v1 import node_pb2_grpc
 from zap.v1 import message_pb2_grpc, session_pb2_grpc
 
 log = structlog.get_logger(__name__)
+
+IDLE = 60.0
+"""Seconds for which a channel is kept that nobody calls on."""
 
 _SERVER_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_receive_message_length", LARGEST_REQUEST),
@@ -109,27 +115,67 @@ class _ForNodes(grpc.aio.ServerInterceptor):
         return None
 
 
+@dataclass
+class _Kept:
+    """A channel, and whether it is of use."""
+
+    channel: grpc.aio.Channel
+    calls: int = 0
+    """Under way on it."""
+    hang_up: asyncio.TimerHandle | None = None
+    """Set while there are none."""
+
+
 class NodeChannels:
-    """A channel to each node that was called."""
+    """A channel to each node that is called, and for a while afterwards.
 
-    def __init__(self, certificate: NodeCertificate) -> None:
+    Not for ever: one to a node that is gone would go on trying to connect, and every restart of a node that is called
+    somewhere else would leave another one.
+    """
+
+    def __init__(self, certificate: NodeCertificate, *, idle: float = IDLE) -> None:
+        """`idle`: seconds for which one is kept that nobody calls on."""
         self._credentials = certificate.for_calls()
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._idle = idle
+        self._kept: dict[str, _Kept] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
-    def to(self, address: str) -> grpc.aio.Channel:
-        """One to this address; kept."""
-        channel = self._channels.get(address)
-        if channel is None:
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._kept)
+
+    @contextmanager
+    def to(self, address: str) -> Iterator[grpc.aio.Channel]:
+        """One to this address, to call on while the context lasts."""
+        kept = self._kept.get(address)
+        if kept is None:
             channel = grpc.aio.secure_channel(address, self._credentials, options=_CHANNEL_OPTIONS)
-            self._channels[address] = channel
-        return channel
+            kept = self._kept[address] = _Kept(channel)
+        if kept.hang_up is not None:
+            kept.hang_up.cancel()
+            kept.hang_up = None
+        kept.calls += 1
+        try:
+            yield kept.channel
+        finally:
+            kept.calls -= 1
+            if not kept.calls and self._kept.get(address) is kept:
+                kept.hang_up = asyncio.get_running_loop().call_later(self._idle, self._hang_up, address)
 
     async def close(self) -> None:
-        """Hang up."""
-        channels = list(self._channels.values())
-        self._channels.clear()
-        for channel in channels:
-            await channel.close()
+        """Hang up, whoever still calls."""
+        for address in list(self._kept):
+            self._hang_up(address)
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def _hang_up(self, address: str) -> None:
+        kept = self._kept.pop(address)
+        if kept.hang_up is not None:
+            kept.hang_up.cancel()
+        closing = asyncio.create_task(kept.channel.close(), name=f"hang-up-{address}")
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
 
 def _with_port(address: str, port: int) -> str:

@@ -463,7 +463,7 @@ class Runner:
         if self._heir is not None:
             self.is_handed_over = await leases.hand_over(self.session_id, self._incarnation, self._heir, ttl)
         if not self.is_handed_over:
-            await leases.release(self.session_id, self._incarnation)
+            await leases.release(self._lease or Lease(self.session_id, 0, self._incarnation))
 
     async def _sweep(self) -> None:
         if self._lease is None:

@@ -130,9 +130,13 @@ class Database:
         self._pool = None
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        """A transaction: committed at the end of the block, rolled back if it raises."""
-        async with self._connection() as raw, raw.transaction(), self._cut_in_vain(raw):
+    async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Connection]:
+        """A transaction: committed at the end of the block, rolled back if it raises.
+
+        `snapshot`: it only reads, and sees everything as it was at one moment.
+        """
+        manners: dict[str, Any] = {"isolation": "repeatable_read", "readonly": True} if snapshot else {}
+        async with self._connection() as raw, raw.transaction(**manners), self._cut_in_vain(raw):
             yield Connection(raw)
 
     @asynccontextmanager

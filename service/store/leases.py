@@ -25,9 +25,11 @@ class PostgresLeases:
         self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool | None = None
     ) -> Sequence[str]:
         """Take sessions that are due, nobody's and ours to take, and ids with nothing but devices to be deleted."""
+        # Nodes and queue as they were at one moment: places in a queue that has moved meanwhile can be another node's.
+        async with self._database.transaction(snapshot=True) as connection:
+            numbers = places(await _candidates(connection), incarnation, limit)
+            mine = [row["session_id"] for row in await connection.rows("due_at", numbers, pairings)]
         async with self._database.transaction() as connection:
-            # Counted before the queue is read: what another node claims in between makes our share smaller, not larger.
-            mine = places(await _candidates(connection), incarnation, limit)
             found = list(await connection.rows("claim_leases", incarnation, node, ttl, limit, pairings, mine, PATIENCE))
             if not pairings:
                 found += await connection.rows("claim_leftovers", incarnation, node, ttl, limit - len(found))
@@ -85,10 +87,11 @@ class PostgresLeases:
             )
         return handed is not None
 
-    async def release(self, session_id: str, incarnation: UUID) -> bool:
-        """Give a session up, if it is this incarnation's."""
+    async def release(self, lease: Lease) -> bool:
+        """Give a session up, if it is this incarnation's, and no other epoch of it has begun."""
         async with self._database.autocommit() as connection:
-            return await connection.value("release_lease", session_id, incarnation) is not None
+            released = await connection.value("release_lease", lease.session_id, lease.incarnation, lease.epoch)
+        return released is not None
 
     async def release_stray(self, lease: Lease) -> None:
         """Give up a lease that nobody here works for, unless another epoch of it has begun."""
@@ -96,7 +99,7 @@ class PostgresLeases:
             await connection.run("release_stray_lease", lease.session_id, lease.incarnation, lease.epoch)
 
     async def release_all(self, incarnation: UUID) -> None:
-        """Give up everything this incarnation holds, and be called no more. Only when no process of it runs."""
+        """Give up what this incarnation has claimed, or been given, and not begun; and be called no more."""
         async with self._database.autocommit() as connection:
             await connection.run("release_all_leases", incarnation)
             await connection.run("forget_node", incarnation)

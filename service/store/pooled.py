@@ -18,9 +18,9 @@ class PooledDatabase(Database):
         return {"statement_cache_size": 0, "server_settings": {"application_name": self._name}}
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Connection]:
         """A transaction, with its timeouts for itself."""
-        async with super().transaction() as connection:
+        async with super().transaction(snapshot=snapshot) as connection:
             await connection.run("limit_transaction", *(self._timeouts[name] for name in TIMEOUTS))
             yield connection
 

@@ -189,15 +189,19 @@ WITH ORDINALITY AS e (frame, time, type, payload, place)
 ORDER BY e.place
 RETURNING id, sequence;
 
+-- name: due_at
+-- What is due at these places of the queue: of pairings, or of all others, or ($2 is NULL) of either.
+SELECT session_id FROM zap.session_due WHERE turn = any($1::bigint[]) AND is_pairing = coalesce($2, is_pairing);
+
 -- name: claim_leases
 -- Sessions that are wanted, due and nobody's: pairings, or all others, or ($5 is NULL) either. First those whose places
--- are this node's ($6; service/domain/placement.py), then those that were left to others for too long ($7 seconds). Two
+-- were this node's ($6; service/domain/placement.py), then those that were left to others for too long ($7 seconds). Two
 -- nodes that ask at once have different places; if they meet all the same they lock the rows in one order, and the
 -- second finds the WHERE no longer true.
 WITH due AS (
     SELECT session_id, row_number() OVER (ORDER BY is_mine DESC, is_pairing DESC, turn) AS place
     FROM (
-        SELECT *, turn = any($6::bigint[]) AS is_mine
+        SELECT *, session_id = any($6::text[]) AS is_mine
         FROM zap.session_due
         WHERE is_pairing = coalesce($5, is_pairing)
     ) d
@@ -298,7 +302,10 @@ FROM zap.lease LEFT JOIN renewed USING (session_id)
 WHERE lease.incarnation = $1 AND (renewed.session_id IS NOT NULL OR lease.expires_at > clock_timestamp());
 
 -- name: release_lease
-UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = '' WHERE session_id = $1 AND incarnation = $2
+-- It can be late: kept by a lock or the network when its node no longer waits for it, and has claimed the session anew.
+-- What was only claimed has no process, and whoever is about to begin it finds that it has lost it.
+UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = ''
+WHERE session_id = $1 AND incarnation = $2 AND (epoch = $3 OR NOT is_begun)
 RETURNING session_id;
 
 -- name: release_stray_lease
@@ -307,7 +314,8 @@ UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = ''
 WHERE session_id = $1 AND incarnation = $2 AND epoch = $3;
 
 -- name: release_all_leases
-UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = '' WHERE incarnation = $1;
+-- Those on which nothing was begun. What was is given up by whoever began it, once its process is dead for certain.
+UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = '' WHERE incarnation = $1 AND NOT is_begun;
 
 -- name: owner_of
 SELECT n.incarnation, n.node, n.address, l.epoch
@@ -402,12 +410,15 @@ SELECT EXISTS (
 SELECT session_id FROM zap.session_due ORDER BY is_pairing DESC, turn;
 
 -- name: accept_message
--- Fenced by itself: a new message is accepted only by the session's owner, and while there is a session.
+-- Fenced by itself: a new message is accepted only by the session's owner, and while there is a session. Both rows are
+-- locked, the session's first: whoever ends an epoch holds that one, and what was read of the lease before the wait for
+-- it would be believed after it, unless the lease is looked at again for a lock of its own. That one is no wait for a
+-- renewal, but for the commit of this very statement.
 INSERT INTO zap.message (session_id, request_id, recipient, fingerprint, epoch)
 SELECT $1, $2, $3, $4, l.epoch FROM zap.lease l JOIN zap.session s USING (session_id)
 WHERE l.session_id = $1 AND l.epoch = $5 AND l.incarnation = $6 AND l.expires_at > clock_timestamp()
     AND NOT l.is_revoked
-FOR KEY SHARE OF s
+FOR KEY SHARE OF s FOR SHARE OF l
 ON CONFLICT DO NOTHING
 RETURNING *;
 

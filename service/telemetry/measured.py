@@ -58,9 +58,9 @@ class MeasuredLeases:
         """Make the lease another node's."""
         return await self._inner.hand_over(session_id, incarnation, heir, ttl)
 
-    async def release(self, session_id: str, incarnation: UUID) -> bool:
+    async def release(self, lease: Lease) -> bool:
         """Give a session up. A lease that could not be handed over because it was lost comes here as well."""
-        released = await self._inner.release(session_id, incarnation)
+        released = await self._inner.release(lease)
         if not released:
             self._metrics.stale_write("release", LeaseLost.reason)
         return released
@@ -70,7 +70,7 @@ class MeasuredLeases:
         await self._inner.release_stray(lease)
 
     async def release_all(self, incarnation: UUID) -> None:
-        """Give everything up."""
+        """Give up what was not begun."""
         await self._inner.release_all(incarnation)
 
     async def unwanted(self, incarnation: UUID) -> Sequence[str]:

@@ -39,7 +39,7 @@ async def nodes(node_environment: dict[str, str], simulator: SimulatorControl) -
 async def test_a_text_is_sent_by_whichever_node_is_asked(nodes: Pair, simulator: SimulatorControl) -> None:
     friend = await new_phone(simulator, "Friend")
     sent = await nodes.other.send("anna", f"+{friend}", "hello", "one")
-    assert sent.state == message_pb2.Message.STATE_SENT
+    assert sent.state in (message_pb2.Message.STATE_SENT, message_pb2.Message.STATE_DELIVERED)
     assert (await simulator.wait_for_inbox(friend, "hello")).id == sent.message_id
     # The same request_id is the same message, wherever.
     again = await nodes.owner.send("anna", f"+{friend}", "hello", "one")

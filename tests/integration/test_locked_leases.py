@@ -132,7 +132,9 @@ async def test_a_lease_that_somebody_goes_on_holding_is_fenced_alone_and_before_
     assert [lease.session_id for lease in renewal.renewed] == [other.session_id for other in others], "it ran out"
     assert not renewal.held_up
     # Free again, for whoever is there.
-    assert await owned.store.leases.claim(uuid.uuid4(), "there", TIMES.ttl, 5) == [held.session_id]
+    there = Node(uuid.uuid4(), "there", "127.0.0.1:2")
+    await owned.store.leases.renew(Announcement(there, 10), TIMES.ttl)
+    assert await owned.store.leases.claim(there.incarnation, there.name, TIMES.ttl, 5) == [held.session_id]
 
 
 async def test_a_lease_that_was_given_away_while_the_renewal_looked_is_not_renewed(

@@ -64,7 +64,7 @@ WRITES = [
         raises=False,
     ),
     Write("begin_epoch", lambda one: one.leases.begin_epoch("anna", NODE, TTL)),
-    Write("release", lambda one: one.leases.release("anna", NODE), raises=False),
+    Write("release", lambda one: one.leases.release(one.lease), raises=False),
 ]
 """All that a metric is named for; what is not here are renewals and hand-overs, below."""
 
@@ -139,5 +139,5 @@ async def test_what_an_owner_may_write_is_not_counted(store: Store) -> None:
     await owner.messages.accept(lease, "r1", "x@s.whatsapp.net", b"f")
     await owner.messages.settle("anna", "r1", Outcome(MessageState.OUTCOME_UNKNOWN))
     await owner.owned.observe(lease, by(seen.Disconnected()), None)
-    assert await owner.leases.release("anna", NODE)
+    assert await owner.leases.release(lease)
     assert not owner.counted

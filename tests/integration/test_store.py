@@ -462,7 +462,7 @@ async def test_a_deleted_session_made_again_goes_on_counting(store: Store) -> No
     await store.wish("anna", Activate())
     first = await store.own()
     await store.events.append(first, [message(1)])
-    await store.leases.release("anna", NODE)
+    await store.leases.release(first)
     await store.sessions.delete("anna", force=False)
     await store.create()
     await store.wish("anna", Activate())
@@ -570,7 +570,7 @@ async def test_leftovers_of_a_deleted_session_are_claimed_by_somebody(store: Sto
     lease = await store.leases.begin_epoch("anna", OTHER_NODE, TTL)
     assert not (await store.owned.prepare(lease)).wanted
     assert not await store.fetch("SELECT FROM whatsmeow_device")
-    await store.leases.release("anna", OTHER_NODE)
+    await store.leases.release(lease)
     assert not await store.leases.claim(OTHER_NODE, "n", TTL, 10)
 
 
@@ -660,7 +660,7 @@ async def test_a_session_that_is_not_due_is_claimed_for_its_leftovers_and_not_st
     lease = await connected(store)
     until = datetime.now(UTC) + timedelta(hours=1)
     await store.observe(lease, seen.Ended(cause, until=until))
-    await store.leases.release("anna", NODE)
+    await store.leases.release(lease)
     await discard(store, "anna")
     assert not (await store.owned.prepare(await store.own())).wanted
     assert not await store.fetch("SELECT FROM zap.discarded_identity")
@@ -753,6 +753,35 @@ async def test_a_message_that_meets_a_deletion_waits_and_is_not_accepted(store: 
         await accepting
 
 
+@pytest.mark.parametrize("change", ["begin_epoch", "revoke_epoch"])
+async def test_a_message_that_meets_the_end_of_its_epoch_waits_and_is_not_accepted(
+    store: Store, device_table: None, change: str
+) -> None:
+    lease = await connected(store)
+    async with store.database.transaction() as ending:
+        await ending.row("lock_session", "anna")
+        await ending.value(change, *(("anna", NODE, TTL) if change == "begin_epoch" else ("anna",)))
+        accepting = asyncio.create_task(store.messages.accept(lease, "r1", "x", b"f"))
+        await asyncio.sleep(0.1)
+        assert not accepting.done()
+    with pytest.raises(LeaseLost):
+        await accepting
+    assert await store.messages.find("anna", "r1", None) is None
+
+
+async def test_a_renewal_does_not_wait_for_a_message_that_waits(store: Store, device_table: None) -> None:
+    lease = await connected(store)
+    async with store.database.transaction() as somebody:
+        await somebody.row("lock_session", "anna")
+        accepting = asyncio.create_task(store.messages.accept(lease, "r1", "x", b"f"))
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(1):
+            assert list((await store.leases.renew(Announcement(HERE, 5), TTL)).renewed) == [lease]
+        assert not accepting.done()
+    # Renewed meanwhile, and accepted all the same.
+    assert (await accepting)[1]
+
+
 async def test_a_receipt_that_no_honest_device_sends_hurts_nobody(store: Store, device_table: None) -> None:
     lease = await connected(store)
     await store.messages.accept(lease, "r1", "x", b"f")
@@ -809,6 +838,37 @@ async def test_a_stray_that_somebody_begins_to_work_for_is_not_released(store: S
     assert await store.leases.renew(Announcement(HERE, 5), TTL) == Renewal([lease], [])
     await store.leases.release_stray(lease)
     assert await store.leases.renew(Announcement(HERE, 5), TTL) == Renewal([], [])
+
+
+async def test_a_release_that_comes_late_does_not_end_what_has_begun_since(store: Store, device_table: None) -> None:
+    before = await connected(store)
+    await store.leases.release(before)
+    lease = await store.own()
+    # The node has given up waiting for it, the network or a lock had kept it.
+    await store.leases.release(before)
+    await store.leases.release(replace(before, epoch=0))
+    assert list((await store.leases.renew(Announcement(HERE, 5), TTL)).renewed) == [lease]
+    await store.leases.release(lease)
+    assert list((await store.leases.renew(Announcement(HERE, 5), TTL)).renewed) == []
+
+
+async def test_a_node_that_stops_gives_up_what_nobody_began(store: Store, device_table: None) -> None:
+    # Whoever began it gives it up by itself, once its process is dead.
+    lease = await connected(store)
+    await store.create("berta")
+    await store.wish("berta", Activate())
+    assert list(await store.leases.claim(NODE, "node", TTL, 1)) == ["berta"]
+    await store.leases.release_all(NODE)
+    assert list((await store.leases.renew(Announcement(HERE, 5), TTL)).renewed) == [lease]
+
+
+async def test_what_was_claimed_and_not_begun_is_released_under_whatever_epoch(
+    store: Store, device_table: None
+) -> None:
+    await store.leases.release(await connected(store))
+    assert list(await store.leases.claim(NODE, "node", TTL, 1)) == ["anna"]
+    await store.leases.release(Lease("anna", 0, NODE))
+    assert list((await store.leases.renew(Announcement(HERE, 5), TTL)).renewed) == []
 
 
 async def test_an_event_that_postgres_refuses_does_not_keep_back_those_beside_it(

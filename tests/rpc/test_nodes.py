@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import grpc
 import pytest
@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from service.domain.errors import FailedPrecondition, Unavailable
 from service.domain.lease import Holder, Node
 from service.ownership.router import Router
+from service.rpc.context import Context
 from service.rpc.forwarding import Forwarding, OwnedHere
 from service.rpc.node_certificates import NodeCertificate
 from service.rpc.node_service import NodePeers
@@ -27,10 +28,22 @@ from zap.v1.session_pb2_grpc import SessionServiceStub
 SECRET = "a secret of all nodes"
 
 
+class Overhearing(OwnedHere):
+    """Remembers what came along with each call."""
+
+    def __init__(self, router: Router, incarnation: UUID, heard: list[dict[str, str | bytes]]) -> None:
+        super().__init__(router, incarnation)
+        self._heard = heard
+
+    async def answer(self, method: str, request: bytes, session_id: str, context: Context) -> bytes | None:
+        self._heard.append(dict(context.invocation_metadata() or ()))
+        return await super().answer(method, request, session_id, context)
+
+
 class Place:
     """A node: what callers reach, what other nodes reach, and a core in memory."""
 
-    def __init__(self, secret: str = SECRET) -> None:
+    def __init__(self, secret: str = SECRET, advertise: str = "") -> None:
         self.incarnation = uuid4()
         self.sessions = FakeSessions()
         self.owned: set[str] = set()
@@ -39,26 +52,28 @@ class Place:
         self.asked = 0
         self.expects: set[str] = set()
         self.taken: list[str] = []
+        self.heard: list[dict[str, str | bytes]] = []
         core, self.registry = Core(self.sessions, FakeSending(self.sessions)), CollectorRegistry()
         metrics, certificate = RpcMetrics(self.registry), NodeCertificate.signed_by(secret)
         router = Router(self, self.incarnation, self.owned.__contains__)
         self.channels = NodeChannels(certificate)
         self.listener = NodeListener(
             core,
-            OwnedHere(router),
+            Overhearing(router, self.incarnation, self.heard),
             self,
             self.incarnation,
             certificate,
             listen="127.0.0.1:0",
-            advertise="",
+            advertise=advertise,
             metrics=metrics,
         )
+        self.forwarding = Forwarding(router, self.channels, metrics)
         self.server = Server(
             core,
             listen="127.0.0.1:0",
             token="",
             metrics=metrics,
-            elsewhere=Forwarding(router, self.channels, metrics),
+            elsewhere=self.forwarding,
         )
         self.address = ""
 
@@ -88,8 +103,8 @@ class Place:
 
 
 @asynccontextmanager
-async def place(secret: str = SECRET) -> AsyncIterator[Place]:
-    made = Place(secret)
+async def place(secret: str = SECRET, advertise: str = "") -> AsyncIterator[Place]:
+    made = Place(secret, advertise)
     await made.listener.start()
     made.address = f"127.0.0.1:{await made.server.start()}"
     await made.server.set_ready(True)
@@ -103,6 +118,12 @@ async def restart(at: Place, session_id: str = "anna", timeout: float = 10.0, **
     async with grpc.aio.insecure_channel(at.address) as channel:
         request = pb.RestartRequest(session_id=session_id)
         return await SessionServiceStub(channel).Restart(request, timeout=timeout, metadata=tuple(metadata.items()))
+
+
+def carried_out(by: Place, code: str) -> float:
+    """How many times it was asked to restart a session and that ended like this."""
+    labels = {"method": "zap.v1.SessionService/Restart", "code": code}
+    return by.registry.get_sample_value("zap_rpc_calls_total", labels) or 0.0
 
 
 async def test_a_call_for_the_owner_is_carried_out_by_the_owner() -> None:
@@ -170,14 +191,15 @@ async def test_what_may_have_been_done_is_not_asked_for_again() -> None:
 async def test_nodes_serve_each_other_nothing_that_needs_a_token() -> None:
     async with place() as owner, place() as other:
         await owner.own("anna")
-        stub = SessionServiceStub(other.channels.to(owner.listener.address))
-        for call in (
-            stub.Delete(pb.DeleteRequest(session_id="anna", force=True), timeout=5),
-            stub.Status(pb.StatusRequest(session_id="anna"), timeout=5),
-        ):
-            with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await call
-            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        with other.channels.to(owner.listener.address) as channel:
+            stub = SessionServiceStub(channel)
+            for call in (
+                stub.Delete(pb.DeleteRequest(session_id="anna", force=True), timeout=5),
+                stub.Status(pb.StatusRequest(session_id="anna"), timeout=5),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await call
+                assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_what_nobody_owns_is_answered_here() -> None:
@@ -188,6 +210,78 @@ async def test_what_nobody_owns_is_answered_here() -> None:
         assert (await restart(other)).session_id == "anna"
 
 
+async def test_who_came_to_the_owner_s_address_after_it_does_not_answer_for_it() -> None:
+    async with place() as successor, place() as other:
+        # It has a session of this id, of another database for instance: nobody there meant it.
+        await successor.own("anna")
+        there = successor.holds
+        other.holders = [replace(there, node=replace(there.node, incarnation=uuid4()))]
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await restart(other)
+        assert error_info(refused.value).reason == "OWNER_UNREACHABLE"
+        assert not carried_out(successor, "OK")
+
+
+async def test_a_node_of_before_that_names_nobody_is_answered() -> None:
+    async with place() as owner, place() as other:
+        await owner.own("anna")
+        with other.channels.to(owner.listener.address) as channel:
+            request = pb.RestartRequest(session_id="anna")
+            assert (await SessionServiceStub(channel).Restart(request, timeout=5)).session_id == "anna"
+
+
+async def test_a_caller_who_hangs_up_is_heard_by_the_owner() -> None:
+    async with place() as owner, place() as other:
+        await owner.own("anna")
+        other.holders = [owner.holds]
+        begun = asyncio.Event()
+
+        async def takes_for_ever(_: str) -> None:
+            begun.set()
+            await asyncio.sleep(60)
+
+        owner.sessions.restart = takes_for_ever  # type: ignore[method-assign,assignment]
+        calling = asyncio.create_task(restart(other, timeout=30))
+        await asyncio.wait_for(begun.wait(), 5)
+        calling.cancel()
+        async with asyncio.timeout(5):
+            while not carried_out(owner, "CANCELLED"):
+                await asyncio.sleep(0.02)
+
+
+class OddContext:
+    """Of a caller whose client lets through what gRPC in Python does not."""
+
+    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        refused = (("baggage", "name=Zoë"), ("x-request-id", b"\xff"), ("tracestate", "a\tb"))
+        return (*refused, ("traceparent", "00-1-2-01"))
+
+    def time_remaining(self) -> None:
+        return None
+
+
+async def test_a_trace_goes_along_and_a_token_does_not() -> None:
+    async with place() as owner, place() as other:
+        await owner.own("anna")
+        other.holders = [owner.holds]
+        await restart(other, traceparent="00-1-2-01", authorization="Bearer t")
+        assert owner.heard[-1]["traceparent"] == "00-1-2-01"
+        assert "authorization" not in owner.heard[-1]
+
+
+async def test_what_no_header_can_hold_is_left_out_and_the_call_passed_on() -> None:
+    async with place() as owner, place() as other:
+        await owner.own("anna")
+        other.holders = [owner.holds]
+        request = pb.RestartRequest(session_id="anna").SerializeToString()
+        method = "zap.v1.SessionService/Restart"
+        answer = await other.forwarding.answer(method, request, "anna", OddContext())  # type: ignore[arg-type]
+        assert answer is not None
+        assert pb.Session.FromString(answer).session_id == "anna"
+        assert owner.heard[-1]["traceparent"] == "00-1-2-01"
+        assert not {"baggage", "x-request-id", "tracestate"} & owner.heard[-1].keys()
+
+
 @pytest.mark.parametrize("secret", ["", "another secret"])
 async def test_nodes_of_another_secret_are_no_nodes(secret: str) -> None:
     async with place() as owner, place(secret) as stranger:
@@ -196,10 +290,7 @@ async def test_nodes_of_another_secret_are_no_nodes(secret: str) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await restart(stranger)
         assert error_info(refused.value).reason == "OWNER_UNREACHABLE"
-        restarted = owner.registry.get_sample_value(
-            "zap_rpc_calls_total", {"method": "zap.v1.SessionService/Restart", "code": "OK"}
-        )
-        assert not restarted
+        assert not carried_out(owner, "OK")
 
 
 @pytest.mark.parametrize("credentials", ["none", "no certificate of its own"])
@@ -233,9 +324,61 @@ async def test_a_deadline_goes_along() -> None:
         assert asyncio.get_running_loop().time() - began < 5
         # The owner's part of it is over as well.
         async with asyncio.timeout(5):
-            labels = {"method": "zap.v1.SessionService/Restart", "code": "CANCELLED"}
-            while not owner.registry.get_sample_value("zap_rpc_calls_total", labels):
+            while not carried_out(owner, "CANCELLED"):
                 await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def nobody_any_more() -> AsyncIterator[tuple[str, list[float]]]:
+    """An address where a node was, and when it was knocked at since."""
+    knocks: list[float] = []
+
+    def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        knocks.append(asyncio.get_running_loop().time())
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", knocks
+
+
+async def test_a_node_that_is_gone_is_not_knocked_at_for_ever() -> None:
+    async with nobody_any_more() as (address, knocks):
+        channels = NodeChannels(NodeCertificate.signed_by(SECRET), idle=2.5)
+        with pytest.raises(Unavailable):
+            await NodePeers(channels).take(Node(uuid4(), "gone", address), "anna")
+        async with asyncio.timeout(10):
+            while len(knocks) < 2:
+                await asyncio.sleep(0.02)
+        assert len(channels) == 1
+        async with asyncio.timeout(10):
+            while len(channels):
+                await asyncio.sleep(0.02)
+        # One may be under way.
+        await asyncio.sleep(0.2)
+        before = len(knocks)
+        await asyncio.sleep(2.5)
+        assert len(knocks) == before
+
+
+async def test_a_channel_is_kept_while_somebody_calls_on_it_and_made_anew_afterwards() -> None:
+    async with place() as owner:
+        await owner.own("anna")
+        channels = NodeChannels(NodeCertificate.signed_by(SECRET), idle=0.1)
+        for _ in range(2):
+            with channels.to(owner.listener.address) as first, channels.to(owner.listener.address) as second:
+                assert first is second
+                await asyncio.sleep(0.3)
+                assert (await SessionServiceStub(first).Restart(pb.RestartRequest(session_id="anna"))).session_id
+            with channels.to(owner.listener.address) as again:
+                assert again is first
+            async with asyncio.timeout(5):
+                while len(channels):
+                    await asyncio.sleep(0.02)
+        # Closed under a call, nothing is left of it either.
+        with channels.to(owner.listener.address):
+            await channels.close()
+        await asyncio.sleep(0.2)
+        assert len(channels) == 0
 
 
 async def test_a_node_is_asked_to_take_a_session_and_told_that_it_is_its_own() -> None:
@@ -255,6 +398,18 @@ async def test_a_node_is_asked_to_take_a_session_and_told_that_it_is_its_own() -
         assert gone.value.reason == "NODE_UNREACHABLE"
 
 
+async def test_port_0_is_advertised_as_the_one_that_was_chosen() -> None:
+    async with place(advertise="localhost:0") as owner, place() as other:
+        host, _, port = owner.listener.address.rpartition(":")
+        assert host == "localhost"
+        assert int(port) > 0
+        await owner.own("anna")
+        other.holders = [owner.holds]
+        assert (await restart(other)).session_id == "anna"
+    async with place(advertise="zap-1.example:7000") as behind_a_translation:
+        assert behind_a_translation.listener.address == "zap-1.example:7000"
+
+
 async def test_a_port_that_somebody_else_has_is_named() -> None:
     async with place() as owner:
         core = Core(owner.sessions, FakeSending(owner.sessions))
@@ -262,7 +417,7 @@ async def test_a_port_that_somebody_else_has_is_named() -> None:
         with pytest.raises(CannotListen, match="ZAP_NODE_LISTEN"):
             NodeListener(
                 core,
-                OwnedHere(router),
+                OwnedHere(router, owner.incarnation),
                 owner,
                 owner.incarnation,
                 NodeCertificate.signed_by(SECRET),

@@ -105,8 +105,9 @@ class World:
         self.told.append(seconds)
         self.changed.set()
 
-    async def release(self, session_id: str, incarnation: UUID) -> None:
-        self.released.append(session_id)
+    async def release(self, lease: Lease) -> None:
+        assert lease.epoch == self.epoch
+        self.released.append(lease.session_id)
 
     async def prepare(self, lease: Lease) -> Resume:
         if self.prepare_fault is not None:

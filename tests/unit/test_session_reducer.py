@@ -77,6 +77,10 @@ EVERY_INPUT: tuple[Input, ...] = (
         (SCANNED, Deactivate(), State.UNPAIRED, Desired.INACTIVE, Directive.RELEASE),
         (LOGGED_OUT, Deactivate(), State.LOGGED_OUT, Desired.INACTIVE, Directive.RELEASE),
         (CONNECTED, LoggedOutByCaller(), State.LOGGED_OUT, Desired.INACTIVE, Directive.RELEASE),
+        (LOGGED_OUT, LoggedOutByCaller(), State.LOGGED_OUT, Desired.INACTIVE, Directive.RELEASE),
+        # Written late, by a node that was frozen: another one has seen the logout, and what goes on is a new pairing.
+        (PAIRING, LoggedOutByCaller(), State.PAIRING, Desired.ACTIVE, Directive.CONTINUE),
+        (SCANNED, LoggedOutByCaller(), State.PAIRING, Desired.ACTIVE, Directive.CONTINUE),
         (CONNECTED, Restart(), State.RECONNECTING, Desired.ACTIVE, Directive.REPLACE),
         (SUSPENDED, Restart(), State.RECONNECTING, Desired.ACTIVE, Directive.REPLACE),
         (PAIRING, ProcessStarted(), State.PAIRING, Desired.ACTIVE, Directive.CONTINUE),

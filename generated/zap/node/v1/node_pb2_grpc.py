@@ -54,7 +54,8 @@ class NodeServiceServicer:
     def Expect(self, request, context):
         """Asked before a session's process is stopped: returns once the asked node can start a process for it at once, which
         may take as long as the caller waits. What was promised is void after a few seconds; asked again, it is promised
-        anew. UNAVAILABLE with NODE_DRAINING (it stops), NODE_FULL (it takes no more), NOT_THIS_NODE (another incarnation).
+        anew. UNAVAILABLE with NODE_DRAINING (it stops), NODE_FULL (it takes no more), NODE_NOT_DONE (it had the session itself
+        and does not see its process dead), NOT_THIS_NODE (another incarnation).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,8 @@ class NodeServiceStub:
     Expect: _grpc.UnaryUnaryMultiCallable[_node_pb2.ExpectRequest, _node_pb2.ExpectResponse]
     """Asked before a session's process is stopped: returns once the asked node can start a process for it at once, which
     may take as long as the caller waits. What was promised is void after a few seconds; asked again, it is promised
-    anew. UNAVAILABLE with NODE_DRAINING (it stops), NODE_FULL (it takes no more), NOT_THIS_NODE (another incarnation).
+    anew. UNAVAILABLE with NODE_DRAINING (it stops), NODE_FULL (it takes no more), NODE_NOT_DONE (it had the session itself
+    and does not see its process dead), NOT_THIS_NODE (another incarnation).
     """
     Take: _grpc.UnaryUnaryMultiCallable[_node_pb2.TakeRequest, _node_pb2.TakeResponse]
     """Told once the session's lease is the asked node's: start it. Idempotent. If this call is lost, the lease that nobody
@@ -54,7 +55,8 @@ class NodeServiceAsyncStub(NodeServiceStub):
     Expect: _aio.UnaryUnaryMultiCallable[_node_pb2.ExpectRequest, _node_pb2.ExpectResponse]  # type: ignore[assignment]
     """Asked before a session's process is stopped: returns once the asked node can start a process for it at once, which
     may take as long as the caller waits. What was promised is void after a few seconds; asked again, it is promised
-    anew. UNAVAILABLE with NODE_DRAINING (it stops), NODE_FULL (it takes no more), NOT_THIS_NODE (another incarnation).
+    anew. UNAVAILABLE with NODE_DRAINING (it stops), NODE_FULL (it takes no more), NODE_NOT_DONE (it had the session itself
+    and does not see its process dead), NOT_THIS_NODE (another incarnation).
     """
     Take: _aio.UnaryUnaryMultiCallable[_node_pb2.TakeRequest, _node_pb2.TakeResponse]  # type: ignore[assignment]
     """Told once the session's lease is the asked node's: start it. Idempotent. If this call is lost, the lease that nobody
@@ -73,7 +75,8 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_node_pb2.ExpectResponse, _abc.Awaitable[_node_pb2.ExpectResponse]]:
         """Asked before a session's process is stopped: returns once the asked node can start a process for it at once, which
         may take as long as the caller waits. What was promised is void after a few seconds; asked again, it is promised
-        anew. UNAVAILABLE with NODE_DRAINING (it stops), NODE_FULL (it takes no more), NOT_THIS_NODE (another incarnation).
+        anew. UNAVAILABLE with NODE_DRAINING (it stops), NODE_FULL (it takes no more), NODE_NOT_DONE (it had the session itself
+        and does not see its process dead), NOT_THIS_NODE (another incarnation).
         """
 
     @_abc_1.abstractmethod
