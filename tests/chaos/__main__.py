@@ -19,8 +19,9 @@ from service.embedded import EmbeddedPostgres, EmbeddedValkey
 from tests.chaos import table
 from tests.chaos.estate import Estate, Tools, Way
 from tests.chaos.faults import FAULTS, Fault
-from tests.chaos.nodes import STRIKES, Run, three_places
+from tests.chaos.nodes import STRIKES, Run
 from tests.chaos.outages import RATE, suffer
+from tests.chaos.places import three_places
 from tests.chaos.verdict import Verdict
 from tests.chaos.world import World, open_folder
 from tests.simulator.process import PRELOAD, SimulatorProcess
