@@ -15,7 +15,7 @@ from tests.e2e.people import new_phone
 from tests.e2e.sql import Sql
 from tests.e2e.three_nodes import Cluster
 from tests.rpc.statuses import detail
-from tests.service_process import ServiceProcess
+from tests.service_process import ServiceProcess, is_alive
 from tests.simulator.control import SimulatorControl
 from tests.tcp_proxy import Line
 from zap.v1 import message_pb2, session_pb2
@@ -124,7 +124,7 @@ async def test_a_node_cut_off_from_postgres_lets_go_in_time_and_is_followed(
             await now.struck.database.set(line)
             cut_at = time.time()
             await there.came_back(now.other, now.owned, now.epochs, COME_BACK + BUSY)
-            assert not any(process.is_running() for process in processes)
+            assert not any(is_alive(process) for process in processes)
             for name in now.owned:
                 # By WhatsApp's own clock: away before its permit could end, and only then connected elsewhere.
                 before, after = (await simulator.device(there.jids[name])).intervals[-2:]

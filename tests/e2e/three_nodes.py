@@ -101,18 +101,28 @@ class Cluster:
 
 @asynccontextmanager
 async def cluster(
-    environment: dict[str, str], simulator: SimulatorControl, sessions: int, nodes: int = 3
+    environment: Mapping[str, str],
+    simulator: SimulatorControl,
+    sessions: int,
+    nodes: int = 3,
+    *,
+    on_first: bool = False,
 ) -> AsyncIterator[Cluster]:
-    """So many nodes, and so many paired sessions, wherever they are."""
+    """So many nodes, and so many paired sessions, wherever they are; or on the first node, all of them (`on_first`)."""
     async with AsyncExitStack() as stack:
         running = [
-            await stack.enter_async_context(ServiceProcess({**environment, **SECRET, "ZAP_NODE_ID": f"node-{number}"}))
-            for number in range(nodes)
+            ServiceProcess({**environment, **SECRET, "ZAP_NODE_ID": f"node-{number}"}) for number in range(nodes)
         ]
+        # Who comes later finds nothing to claim.
+        pairing = running[:1] if on_first else running
+        for node in pairing:
+            await stack.enter_async_context(node)
         friend = await new_phone(simulator, "Friend")
         phones = {f"s{number}": await new_phone(simulator, f"Owner {number}") for number in range(sessions)}
         jids = {
-            name: await pair(running[number % nodes], simulator, name, phone)
+            name: await pair(pairing[number % len(pairing)], simulator, name, phone)
             for number, (name, phone) in enumerate(phones.items())
         }
+        for node in running[len(pairing) :]:
+            await stack.enter_async_context(node)
         yield Cluster(running, simulator, phones, jids, friend)
