@@ -257,6 +257,14 @@ class ServiceProcess:
         return await self.messages.Send(request, timeout=20)
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it has not ended; whoever adopted it may take its time to reap it."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def error_info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo:
     """The ErrorInfo of an error; there must be one."""
     status = rpc_status.from_call(error)  # type: ignore[arg-type]

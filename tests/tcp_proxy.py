@@ -105,9 +105,13 @@ class TcpProxy:
         self._forgotten.clear()
         await asyncio.sleep(0)
 
+    async def _dial(self, caller: asyncio.StreamWriter) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """The way onward of a connection that came in. Raises OSError."""
+        return await asyncio.open_connection(self._url.hostname, self._url.port)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            there_reader, there_writer = await asyncio.open_connection(self._url.hostname, self._url.port)
+            there_reader, there_writer = await self._dial(writer)
         except OSError:
             writer.transport.abort()
             return

@@ -64,6 +64,18 @@ async def logged(sql: Sql, session_id: str) -> list[str]:
     return [event_pb2.Event.FromString(row["payload"]).message_received.text for row in rows]
 
 
+async def logged_by_epoch(sql: Sql, session_id: str) -> list[list[str]]:
+    """The texts of all messages in a session's log, those of each epoch by themselves, in the log's order."""
+    rows = await sql.fetch(
+        "SELECT epoch, payload FROM zap.event WHERE session_id = $1 AND type = 'MESSAGE_RECEIVED' ORDER BY sequence",
+        session_id,
+    )
+    texts: dict[int, list[str]] = {}
+    for row in rows:
+        texts.setdefault(row["epoch"], []).append(event_pb2.Event.FromString(row["payload"]).message_received.text)
+    return list(texts.values())
+
+
 async def wait_logged(sql: Sql, session_id: str, texts: list[str], timeout: float = 10.0) -> list[str]:
     """What the log has once these are in it, or as soon as the time is over."""
     deadline = asyncio.get_running_loop().time() + timeout

@@ -1,5 +1,6 @@
-"""`make chaos`: every outage of the database under traffic, and three nodes that are struck by chance.
+"""`make chaos`: what three nodes must show, three nodes struck by chance, every outage of the database under traffic.
 
+python -m tests.chaos trials --sessions 20 --crowd 100 --only "kill -9"
 python -m tests.chaos outages --faults hung "cut off" --seconds 5 --tls no --seed 7
 python -m tests.chaos nodes --steps 100 --sessions 9 --seed 7
 """
@@ -10,20 +11,24 @@ import random
 import secrets
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
 
 from service.embedded import EmbeddedPostgres, EmbeddedValkey
-from tests.chaos import table
+from tests.chaos import table, trials
 from tests.chaos.estate import Estate, Tools, Way
 from tests.chaos.faults import FAULTS, Fault
-from tests.chaos.nodes import STRIKES, Run, three_places
+from tests.chaos.nodes import STRIKES, Run
 from tests.chaos.outages import RATE, suffer
+from tests.chaos.places import TTL, three_places
+from tests.chaos.stage import Servers
+from tests.chaos.trials import Size
 from tests.chaos.verdict import Verdict
 from tests.chaos.world import World, open_folder
-from tests.simulator.process import PRELOAD, SimulatorProcess
+from tests.simulator.process import SimulatorProcess
 
 
 def say(text: str) -> None:
@@ -52,6 +57,10 @@ def arguments() -> argparse.Namespace:
     nodes.add_argument("--sessions", type=int, default=9)
     nodes.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
     nodes.add_argument("--strikes", nargs="*", default=[""], help="parts of the names of those to have; all if absent")
+    shown = commands.add_parser("trials", help="what three nodes must show, with its bounds")
+    shown.add_argument("--sessions", type=int, default=20)
+    shown.add_argument("--crowd", type=int, default=100, help="sessions that three nodes claim at once")
+    shown.add_argument("--only", default="", help="a part of the names of those to have")
     return parser.parse_args()
 
 
@@ -107,12 +116,13 @@ class Outages:
 async def main() -> int:
     """Run what was asked for; 0 if all is as it should be."""
     given = arguments()
-    return await (strike_nodes(given) if given.command == "nodes" else have_outages(given))
+    commands = {"nodes": strike_nodes, "outages": have_outages, "trials": make_trials}
+    return await commands[given.command](given)
 
 
-async def strike_nodes(given: argparse.Namespace) -> int:
-    """Three nodes on servers of their own. Raises AssertionError with what must not be."""
-    say(f"seed {given.seed}, {given.sessions} sessions, {given.steps} steps")
+@asynccontextmanager
+async def servers() -> AsyncIterator[Servers]:
+    """Of their own, for runs with several nodes."""
     with open_folder() as name:
         folder = Path(name)
         async with (
@@ -120,19 +130,33 @@ async def strike_nodes(given: argparse.Namespace) -> int:
             EmbeddedValkey(folder, die_with_starter=True) as valkey,
             SimulatorProcess() as simulator,
         ):
-            environment = {
-                "DATABASE_URL": postgres.url,
-                "REDIS_URL": valkey.url,
-                "ZAP_WORKER_PRELOAD": PRELOAD,
-                **simulator.environment(),
-            }
-            sql = await asyncpg.connect(postgres.url)
-            try:
-                async with three_places(environment, simulator.control, given.sessions) as (there, places):
-                    strikes = [name for name in STRIKES if any(part in name for part in given.strikes)]
-                    say(str(await Run(there, places, given.seed, say, strikes).steps(given.steps, sql)))
-            finally:
-                await sql.close()
+            yield Servers(postgres, valkey.url, simulator)
+
+
+async def make_trials(given: argparse.Namespace) -> int:
+    """Each once; 1 if any was not good."""
+    say(
+        f"{given.sessions} sessions, {given.crowd} where all are claimed at once; {trials.RATE:g} messages a second"
+        " to each"
+    )
+    async with servers() as there:
+        failed = await trials.make(there, Size(given.sessions, given.crowd), given.only, say)
+    say(f"{failed} trials were not good." if failed else "All is as it should be.")
+    return min(failed, 1)
+
+
+async def strike_nodes(given: argparse.Namespace) -> int:
+    """Three nodes on servers of their own. Raises AssertionError with what must not be."""
+    say(f"seed {given.seed}, {given.sessions} sessions, {given.steps} steps")
+    async with servers() as there:
+        environment = there.environment(there.postgres.url, TTL)
+        sql = await asyncpg.connect(there.postgres.url)
+        try:
+            async with three_places(environment, there.simulator.control, given.sessions) as (nodes, places):
+                strikes = [name for name in STRIKES if any(part in name for part in given.strikes)]
+                say(str(await Run(nodes, places, given.seed, say, strikes).steps(given.steps, sql)))
+        finally:
+            await sql.close()
     return 0
 
 

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from tests.chaos.nodes import Run, three_places
+from tests.chaos.nodes import Run
+from tests.chaos.places import three_places
 from tests.e2e.sql import Sql
 from tests.simulator.control import SimulatorControl
 

@@ -13,7 +13,7 @@ import psutil
 from tests.e2e.conftest import LEASE_TTL
 from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
-from tests.service_process import ServiceProcess, State
+from tests.service_process import ServiceProcess, State, is_alive
 from tests.simulator.control import SimulatorControl
 from tests.tcp_proxy import Line, TcpProxy
 from tests.traffic import Traffic, logged, sequences, wait_logged
@@ -53,14 +53,6 @@ async def scene(
 async def everybody_writes(scene: Scene) -> AsyncIterator[dict[str, Traffic]]:
     async with AsyncExitStack() as stack:
         yield {name: await stack.enter_async_context(scene.traffic(name)) for name in SESSIONS}
-
-
-def is_alive(process: psutil.Process) -> bool:
-    # Whoever adopted it may take its time to reap it.
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 async def assert_dead(processes: Sequence[psutil.Process], since: float, within: float) -> None:

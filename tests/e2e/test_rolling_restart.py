@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-import grpc
 import pytest
 
+from tests.e2e.callers import Told, assert_arrived_once, send_all_the_time
 from tests.e2e.sql import Sql
-from tests.e2e.three_nodes import Cluster, cluster
-from tests.service_process import ServiceProcess, error_info
+from tests.e2e.three_nodes import cluster
 from tests.simulator.control import SimulatorControl
 
 SESSIONS = 9
@@ -19,27 +18,6 @@ AWAY = 1.0
 """Seconds, at p95: the design's bound."""
 PATIENCE = 4
 """How much slower a machine may be that runs other tests as well."""
-
-
-async def send_all_the_time(there: Cluster, asked: ServiceProcess, sent: list[str], refused: list[str]) -> None:
-    """One message after the other by a node that stays; a refusal must be one that a caller can live with."""
-    number = 0
-    while True:
-        number += 1
-        session_id = there.sessions[number % len(there.sessions)]
-        text = f"answer {number}"
-        while True:
-            try:
-                message = await asked.send(session_id, f"+{there.friend}", text, f"request-{number}")
-            except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE:
-                    raise
-                refused.append(error_info(error).reason)
-                await asyncio.sleep(0.05)
-            else:
-                sent.append(message.message_id)
-                break
-        await asyncio.sleep(0.02)
 
 
 @pytest.mark.timeout(240)
@@ -51,13 +29,12 @@ async def test_a_rolling_restart_is_a_moment_for_each_session(
 ) -> None:
     async with cluster({**node_environment, "ZAP_LEASE_TTL": "10"}, simulator, SESSIONS) as there:
         began = time.time()
-        sent: list[str] = []
-        refused: list[str] = []
+        told = Told()
         async with AsyncExitStack() as stack:
             traffic = {name: await stack.enter_async_context(there.traffic(name, 5.0)) for name in there.sessions}
             for node in there.nodes:
                 others = [other for other in there.nodes if other is not node]
-                asking = asyncio.create_task(send_all_the_time(there, others[0], sent, refused))
+                asking = asyncio.create_task(send_all_the_time(there, others[0], told))
                 assert await node.stop() == 0
                 await there.all_connected(others[1], timeout=10)
                 await node.start()
@@ -66,7 +43,6 @@ async def test_a_rolling_restart_is_a_moment_for_each_session(
                 asking.cancel()
                 await asyncio.wait((asking,))
                 assert asking.cancelled(), asking.exception()
-                sent, refused = [*sent], [*refused]
         gaps = await there.gaps(began)
         await there.assert_one_owner_at_a_time()
         lost = await there.lost(sql, {name: each.written for name, each in traffic.items()})
@@ -75,9 +51,7 @@ async def test_a_rolling_restart_is_a_moment_for_each_session(
         p95 = statistics.quantiles(gaps, n=20)[-1]
         record_property("gaps", gaps)
         print(f"{len(gaps)} moves, away for {statistics.median(gaps):.2f} s, p95 {p95:.2f}, at most {max(gaps):.2f}")  # noqa: T201
-        print(f"{len(sent)} sent, refused meanwhile: {len(refused)} {sorted(set(refused))}")  # noqa: T201
+        print(f"{len(told.sent)} sent, refused meanwhile: {dict(told.refused)}")  # noqa: T201
         assert p95 < AWAY * PATIENCE
-        # Whatever was said to be sent has arrived, once.
-        inbox = [message.id for message in await simulator.inbox(there.friend)]
-        assert set(sent) <= set(inbox)
-        assert len(inbox) == len(set(inbox))
+        assert not told.wrong
+        await assert_arrived_once(there, told)

@@ -22,29 +22,8 @@ COME_BACK = LEASE_TTL + 3.0
 BUSY = 5.0
 
 
-async def owned_by(there: Cluster, node: ServiceProcess) -> list[str]:
-    """The sessions of a node, by its place in the cluster."""
-    name = f"node-{there.nodes.index(node)}"
-    return [session_id for session_id in there.sessions if (await node.status(session_id)).owner.node == name]
-
-
-async def an_owner(there: Cluster) -> tuple[ServiceProcess, list[str]]:
-    """The node that has most sessions, and which."""
-    owned = [(node, await owned_by(there, node)) for node in there.nodes]
-    return max(owned, key=lambda one: len(one[1]))
-
-
 async def came_back(there: Cluster, asked: ServiceProcess, sessions: list[str], epochs: dict[str, int]) -> None:
-    await asyncio.gather(
-        *(
-            asked.wait_state(name, State.STATE_CONNECTED, timeout=COME_BACK + BUSY, after_epoch=epochs[name])
-            for name in sessions
-        )
-    )
-
-
-async def epochs_of(there: Cluster, asked: ServiceProcess) -> dict[str, int]:
-    return {name: (await asked.status(name)).owner.epoch for name in there.sessions}
+    await there.came_back(asked, sessions, epochs, COME_BACK + BUSY)
 
 
 @pytest.mark.timeout(180)
@@ -53,9 +32,9 @@ async def test_a_lost_node_s_sessions_come_back_elsewhere_and_calls_go_on_being_
     node_environment: dict[str, str], simulator: SimulatorControl, sql: Sql, everything: bool
 ) -> None:
     async with cluster(node_environment, simulator, 9) as there:
-        victim, lost_sessions = await an_owner(there)
+        victim, lost_sessions = await there.an_owner()
         asked = next(node for node in there.nodes if node is not victim)
-        epochs = await epochs_of(there, asked)
+        epochs = await there.epochs(asked)
         async with AsyncExitStack() as stack:
             traffic = {name: await stack.enter_async_context(there.traffic(name, 5.0)) for name in there.sessions}
             for each in traffic.values():
@@ -72,7 +51,7 @@ async def test_a_lost_node_s_sessions_come_back_elsewhere_and_calls_go_on_being_
         for name, count in missing.items():
             # A killed session process can cost the one message that it has in hand (facts, 7); a killed node none.
             assert count <= (1 if everything and name in lost_sessions else 0), missing
-        after = await epochs_of(there, asked)
+        after = await there.epochs(asked)
         assert {name for name in there.sessions if after[name] != epochs[name]} == set(lost_sessions)
 
 
@@ -81,9 +60,9 @@ async def test_a_frozen_node_is_followed_and_takes_part_again_when_it_wakes_up(
     node_environment: dict[str, str], simulator: SimulatorControl, sql: Sql
 ) -> None:
     async with cluster(node_environment, simulator, 9) as there:
-        victim, lost_sessions = await an_owner(there)
+        victim, lost_sessions = await there.an_owner()
         asked = next(node for node in there.nodes if node is not victim)
-        epochs = await epochs_of(there, asked)
+        epochs = await there.epochs(asked)
         os.kill(victim.pid, signal.SIGSTOP)
         try:
             began = time.monotonic()
@@ -94,7 +73,7 @@ async def test_a_frozen_node_is_followed_and_takes_part_again_when_it_wakes_up(
         await there.assert_one_owner_at_a_time()
         # It hears that it owns nothing any more, and takes sessions again.
         await victim.wait_state(lost_sessions[0], State.STATE_CONNECTED)
-        settled = await epochs_of(there, asked)
+        settled = await there.epochs(asked)
         for other in there.nodes:
             if other is not victim:
                 await other.stop()

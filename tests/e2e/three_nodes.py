@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.service_process import ServiceProcess, State
 from tests.simulator.control import SimulatorControl
-from tests.traffic import Traffic, sequences, wait_logged
+from tests.traffic import Traffic, logged_by_epoch, sequences, wait_logged
 
 SECRET = {"ZAP_NODE_SECRET": "of-all-nodes-of-this-test"}
 
@@ -40,6 +40,31 @@ class Cluster:
             *(asked.wait_state(name, State.STATE_CONNECTED, timeout=timeout) for name in self.sessions)
         )
 
+    async def owned_by(self, node: ServiceProcess) -> list[str]:
+        """The sessions of a node, as it says itself."""
+        name = f"node-{self.nodes.index(node)}"
+        return [session_id for session_id in self.sessions if (await node.status(session_id)).owner.node == name]
+
+    async def an_owner(self) -> tuple[ServiceProcess, list[str]]:
+        """The node that has most sessions, and which."""
+        owned = [(node, await self.owned_by(node)) for node in self.nodes]
+        return max(owned, key=lambda one: len(one[1]))
+
+    async def epochs(self, asked: ServiceProcess) -> dict[str, int]:
+        """Of every session, as this node says."""
+        return {name: (await asked.status(name)).owner.epoch for name in self.sessions}
+
+    async def came_back(
+        self, asked: ServiceProcess, sessions: Sequence[str], epochs: Mapping[str, int], timeout: float
+    ) -> None:
+        """These sessions are connected, and not by whoever had them when their epochs were these."""
+        await asyncio.gather(
+            *(
+                asked.wait_state(name, State.STATE_CONNECTED, timeout=timeout, after_epoch=epochs[name])
+                for name in sessions
+            )
+        )
+
     async def gaps(self, since: float) -> list[float]:
         """For how long each session was away, each time, by WhatsApp's own clock; since a moment in Unix seconds."""
         away = []
@@ -56,13 +81,18 @@ class Cluster:
             device = await self.simulator.device(jid)
             assert (device.overlaps, device.replaced, device.most_connections) == (0, 0, 1), device
 
-    async def lost(self, sql: Sql, written: dict[str, list[str]]) -> dict[str, int]:
-        """How many messages each session's log lacks; none may be there twice, or out of order."""
+    async def lost(self, sql: Sql, written: Mapping[str, list[str]], *, may_be_late: bool = False) -> dict[str, int]:
+        """How many messages each session's log lacks; none may be there twice, or out of order.
+
+        `may_be_late`: a node was cut off from Postgres. What only it had heard it wrote when it was back, behind what
+        the next owner had heard meanwhile; then the order is that of each epoch.
+        """
         missing = {}
         for name, texts in written.items():
             found = await wait_logged(sql, name, texts)
             assert len(found) == len(set(found)), name
-            assert found == [text for text in texts if text in set(found)], name
+            for some in await logged_by_epoch(sql, name) if may_be_late else [found]:
+                assert some == [text for text in texts if text in set(some)], name
             numbers = await sequences(sql, name)
             assert numbers == list(range(1, len(numbers) + 1)), name
             missing[name] = len(texts) - len(found)
@@ -71,18 +101,28 @@ class Cluster:
 
 @asynccontextmanager
 async def cluster(
-    environment: dict[str, str], simulator: SimulatorControl, sessions: int, nodes: int = 3
+    environment: Mapping[str, str],
+    simulator: SimulatorControl,
+    sessions: int,
+    nodes: int = 3,
+    *,
+    on_first: bool = False,
 ) -> AsyncIterator[Cluster]:
-    """So many nodes, and so many paired sessions, wherever they are."""
+    """So many nodes, and so many paired sessions, wherever they are; or on the first node, all of them (`on_first`)."""
     async with AsyncExitStack() as stack:
         running = [
-            await stack.enter_async_context(ServiceProcess({**environment, **SECRET, "ZAP_NODE_ID": f"node-{number}"}))
-            for number in range(nodes)
+            ServiceProcess({**environment, **SECRET, "ZAP_NODE_ID": f"node-{number}"}) for number in range(nodes)
         ]
+        # Who comes later finds nothing to claim.
+        pairing = running[:1] if on_first else running
+        for node in pairing:
+            await stack.enter_async_context(node)
         friend = await new_phone(simulator, "Friend")
         phones = {f"s{number}": await new_phone(simulator, f"Owner {number}") for number in range(sessions)}
         jids = {
-            name: await pair(running[number % nodes], simulator, name, phone)
+            name: await pair(pairing[number % len(pairing)], simulator, name, phone)
             for number, (name, phone) in enumerate(phones.items())
         }
+        for node in running[len(pairing) :]:
+            await stack.enter_async_context(node)
         yield Cluster(running, simulator, phones, jids, friend)

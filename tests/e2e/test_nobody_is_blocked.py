@@ -1,0 +1,127 @@
+"""Locks and transactions that others leave open: nobody waits longer than Postgres has been told to let them."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import asyncpg
+import pytest
+
+from service.embedded import EmbeddedPostgres
+from tests.e2e.conftest import LEASE_TTL
+from tests.e2e.sql import Sql
+from tests.e2e.three_nodes import cluster
+from tests.simulator.control import SimulatorControl
+
+COME_BACK = LEASE_TTL + 3.0
+IDLE_IN_TRANSACTION = 5.0
+"""Seconds after which Postgres ends the transaction of a node that does not go on (store/database.py)."""
+BUSY = 5.0
+"""Seconds that a machine may need besides the bound, if it runs other tests as well."""
+
+
+async def an_append_behind(sql: Sql) -> int:
+    """Wait for a backend that waits for our row, and has a session's log locked; its pid. For use in a transaction."""
+    async with asyncio.timeout(4):
+        while True:
+            pid = await sql.fetchval(
+                "SELECT pid FROM pg_locks waiting WHERE NOT granted AND transactionid = pg_current_xact_id()::xid"
+                " AND EXISTS (SELECT FROM pg_locks l WHERE l.pid = waiting.pid AND locktype = 'advisory' AND granted)"
+            )
+            if pid is not None:
+                return int(pid)
+            await asyncio.sleep(0.01)
+
+
+async def state_of(sql: Sql, pid: int) -> str | None:
+    """Of a backend; None: it has ended."""
+    state: str | None = await sql.fetchval("SELECT state FROM pg_stat_activity WHERE pid = $1", pid)
+    return state
+
+
+@pytest.mark.timeout(180)
+async def test_a_node_frozen_in_the_middle_of_an_append_holds_nobody_up_for_long(
+    node_environment: dict[str, str], simulator: SimulatorControl, sql: Sql
+) -> None:
+    async with cluster(node_environment, simulator, 2, nodes=2, on_first=True) as there:
+        frozen, heir = there.nodes
+        held, free = there.sessions
+        epochs = await there.epochs(heir)
+        async with AsyncExitStack() as stack:
+            traffic = {name: await stack.enter_async_context(there.traffic(name, 10.0)) for name in there.sessions}
+            for each in traffic.values():
+                await each.reach(5)
+            async with sql.transaction():
+                await sql.execute("SELECT FROM zap.session WHERE session_id = $1 FOR UPDATE", held)
+                backend = await an_append_behind(sql)
+                os.kill(frozen.pid, signal.SIGSTOP)
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(2):
+                    while await state_of(sql, backend) != "idle in transaction":
+                        await asyncio.sleep(0.01)
+                back = asyncio.gather(
+                    there.came_back(heir, [free], epochs, COME_BACK + BUSY),
+                    there.came_back(heir, [held], epochs, max(LEASE_TTL, IDLE_IN_TRANSACTION) + 3.0 + BUSY),
+                )
+                while await state_of(sql, backend) is not None:
+                    assert time.monotonic() - began < IDLE_IN_TRANSACTION + BUSY
+                    await asyncio.sleep(0.05)
+                assert time.monotonic() - began > IDLE_IN_TRANSACTION - 1.0, "it was Postgres that ended it"
+                await back
+            finally:
+                os.kill(frozen.pid, signal.SIGCONT)
+            for each in traffic.values():
+                await each.reach(5)
+        # What it was writing is written when it wakes up, under the epoch it had then.
+        missing = await there.lost(sql, {name: each.written for name, each in traffic.items()}, may_be_late=True)
+        assert sum(missing.values()) == 0, missing
+        await there.assert_one_owner_at_a_time()
+
+
+@asynccontextmanager
+async def busy_neighbour(server: EmbeddedPostgres, admin: Sql, ours: Sql) -> AsyncIterator[None]:
+    """Another database of the server, where a transaction has a number and locks of the names of ours."""
+    await admin.execute("CREATE DATABASE neighbour")
+    connection = await asyncpg.connect(server.url_of("neighbour"))
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT pg_current_xact_id()")
+            for name in ("s0", "s1"):
+                await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('zap.event:' || $1, 0))", name)
+            yield
+            number = await connection.fetchval("SELECT pg_current_xact_id()::text::bigint")
+            assert number < await ours.fetchval("SELECT max(xid)::text::bigint FROM zap.event"), "it was open meanwhile"
+    finally:
+        await connection.close()
+        await admin.execute("DROP DATABASE neighbour WITH (FORCE)")
+
+
+@pytest.mark.timeout(180)
+async def test_an_open_transaction_in_a_neighbouring_database_holds_nothing_up(
+    node_environment: dict[str, str],
+    simulator: SimulatorControl,
+    sql: Sql,
+    postgres_server: EmbeddedPostgres,
+    postgres_admin: Sql,
+) -> None:
+    async with (
+        busy_neighbour(postgres_server, postgres_admin, sql),
+        cluster(node_environment, simulator, 2, nodes=2, on_first=True) as there,
+    ):
+        killed, heir = there.nodes
+        epochs = await there.epochs(heir)
+        async with AsyncExitStack() as stack:
+            traffic = {name: await stack.enter_async_context(there.traffic(name, 10.0)) for name in there.sessions}
+            for each in traffic.values():
+                await each.reach(5)
+            await killed.kill_node()
+            await there.came_back(heir, there.sessions, epochs, COME_BACK + BUSY)
+            for each in traffic.values():
+                await each.reach(5)
+        missing = await there.lost(sql, {name: each.written for name, each in traffic.items()})
+        assert sum(missing.values()) == 0, missing
+        await there.assert_one_owner_at_a_time()
