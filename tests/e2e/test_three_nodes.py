@@ -146,9 +146,9 @@ async def test_a_second_node_that_is_frozen_keeps_nobody_from_the_sessions_of_th
     ttl = 10.0
     async with cluster({**node_environment, "ZAP_LEASE_TTL": f"{ttl:g}"}, simulator, 9) as there:
         victim, frozen, last = there.nodes
-        lost_sessions = await owned_by(there, victim)
+        lost_sessions = await there.owned_by(victim)
         assert len(lost_sessions) >= 2, "one at the least is the frozen one's to claim"
-        epochs = await epochs_of(there, last)
+        epochs = await there.epochs(last)
         began = time.monotonic()
         await victim.kill_node()
         # Its leases end 8 to 10 s after its death. What the other one says of itself counts for longer than 15 s: it
