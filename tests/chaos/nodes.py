@@ -260,18 +260,27 @@ class Run:
         await place.node.wait_ready()
 
     async def _step(self, number: int) -> None:
-        place = self._chance.choice(self._places)
+        place = await self._place()
         name = self._chance.choice(self._strikes)
         seconds = self._chance.uniform(0.1, 2 * TTL)
-        words = f"{number}: {name}, node {self._places.index(place)}, {seconds:.1f} s"
+        struck = [place, *([self.next_to(place)] if name in OF_TWO else [])]
+        owned = [session_id for each in struck for session_id in await self.owned_by(each)]
+        words = f"{number}: {name}, node {self._places.index(place)} with {len(owned)} sessions, {seconds:.1f} s"
         self.report.steps.append(words)
-        struck = [place, *([self.next_to(place)] if name in OF_TWO else [])] if name not in OUTLIVED else []
-        moved = [session_id for each in struck for session_id in await self.owned_by(each)]
+        moved = owned if name not in OUTLIVED else []
         await STRIKES[name](place, self, seconds)
         took = await self._all_connected(self._another(place), moved, words)
         self._say(f"{words}; all connected {took:.1f} s later")
         self.report.longest = max(self.report.longest, took)
         await self._assert_invariants(words)
+
+    async def _place(self) -> Place:
+        """Any; but a blow to a node without sessions says little, so that two of three go to one that has most."""
+        place, is_any = self._chance.choice(self._places), self._chance.random() < 1 / 3
+        if is_any or await self.owned_by(place):
+            return place
+        owner, _ = await self.there.an_owner()
+        return next(place for place in self._places if place.node is owner)
 
     async def _all_connected(self, asked: ServiceProcess, moved: list[str], words: str) -> float:
         began = time.monotonic()
