@@ -20,9 +20,13 @@ class DatabaseProbe:
         self._url = url
         self._name = name
         self._answered = threading.Event()
+        self._is_asking = False
 
     def start(self) -> None:
-        """Ask from now on."""
+        """Ask from now on, if it does not yet."""
+        if self._is_asking:
+            return
+        self._is_asking = True
         threading.Thread(target=lambda: asyncio.run(self._ask()), name="database-probe", daemon=True).start()
 
     def has_answered(self, wait: float) -> bool:

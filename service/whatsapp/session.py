@@ -83,9 +83,11 @@ class Session:
         self._failed_reconnect = ""
         # Tables that whatsmeow upgrades may take their time.
         answer_within = None if start.prepare_store else ANSWER_WITHIN
-        self._relay = Relay(start.database, self._on_database_lost, self._say_of_relay, answer_within)
+        self._relay = Relay(
+            start.database, start.database_url, self._on_database_lost, self._say_of_relay, answer_within
+        )
         callbacks = Callbacks(self._on_code, self._on_login_status, self._on_event, self._on_log_line)
-        self._client = Client(start, self._relay.address(start.database_url), callbacks)
+        self._client = Client(start, self._relay.address, callbacks)
         self._vitals = Vitals(lambda: self._client.event_in_hand, self._reports.waited_for_node)
         self._calls = Calls(self._client, self._reports.send, self._code_shown)
         self._patience = Patience()
@@ -115,7 +117,7 @@ class Session:
             if self._start.preload:
                 call_preload(self._start.preload)
             if self._start.prepare_store:
-                words = prepare_store(library, self._relay.address(self._start.database_url), self._lines.write)
+                words = prepare_store(library, self._relay.address, self._lines.write)
                 self._ending.end(Cause.CLIENT_ERROR if words else Cause.STOPPED, words)
                 return
             self._client.open()
@@ -173,7 +175,7 @@ class Session:
 
         def leave() -> None:
             try:
-                if cause is Cause.DATABASE_LOST and self._relay.is_owed_an_answer:
+                if cause is Cause.DATABASE_LOST and (self._relay.is_owed_an_answer or self._relay.is_mending):
                     # It can take long until this process ends, and nothing is heard of WhatsApp from now on.
                     self._reports.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
                 self._disconnect(_DRAIN_SECONDS)
@@ -208,22 +210,27 @@ class Session:
     def _on_database_lost(self, words: str) -> None:
         """From here on the library waits for a database that does not answer, and must not be told anything else."""
         # What came in and was not written down stays WhatsApp's: it is not acknowledged, and comes again.
-        self._leave(Cause.DATABASE_LOST, words, self._outlast_silence)
+        self._leave(Cause.DATABASE_LOST, words, self._outlast_loss)
 
-    def _outlast_silence(self) -> None:
-        """Off WhatsApp, stay for as long as Postgres is silent to everybody: another process could do nothing either.
+    def _outlast_loss(self) -> None:
+        """Off WhatsApp, stay until the library has finished what it had begun, if its database lets it.
 
-        What it was asked it may carry out when it wakes up, and then a message's keys are used up: the library must be
-        here to hear of it, and to hand the message over.
+        The keys of a message may be used up, and it is here and nowhere else. So this process stays while the relay
+        replaces what is lost, and while Postgres is silent to everybody: what it was asked it may carry out when it
+        wakes up. Another process could do nothing meanwhile either.
         """
-        if not (self._has_left and self._relay.is_owed_an_answer):
+        if not self._has_left:
             return
         probe = DatabaseProbe(self._start.log_url, f"zap-service/{self._start.session_id}/probe")
-        probe.start()
-        while not probe.has_answered(_LOOK_SECONDS) and self._relay.is_owed_an_answer:
-            pass
-        # It answers others. What it owes us comes within a moment, or was forgotten on the way.
-        self._client.drain(_QUIET_SECONDS, _LAST_ANSWER_SECONDS, lambda: self._relay.quiet_since)
+        answers_others = False
+        while not self._client.drain(_QUIET_SECONDS, _LAST_ANSWER_SECONDS, lambda: self._relay.quiet_since):
+            if self._relay.is_mending:
+                continue
+            if answers_others or not self._relay.is_owed_an_answer:
+                # What it owes us comes within a moment, or was forgotten on the way; or the library is busy otherwise.
+                return
+            probe.start()
+            answers_others = probe.has_answered(_LOOK_SECONDS)
 
     # --- what the node says
 

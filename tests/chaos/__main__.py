@@ -104,7 +104,7 @@ class Outages:
 
     def _report(self, fault: Fault, seconds: float, tls: bool, verdict: Verdict) -> None:
         say(table.row(fault.name, seconds, tls, verdict))
-        if problems := verdict.problems(back_within=fault.back_within, may_cost=fault.may_cost):
+        if problems := verdict.problems(back_within=fault.back_within):
             self.failed += 1
             say(f"    NOT GOOD: {'; '.join(problems)}")
         for words in verdict.lost[:10]:

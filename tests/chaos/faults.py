@@ -30,8 +30,6 @@ class Fault:
     """Whether it has a duration; otherwise it is over as soon as it has happened."""
     back_within: float = 3.0
     """Seconds from the database's first answer in which all sessions must be back: design 5b, unless said otherwise."""
-    may_cost: int = 0
-    """Messages that it is made to cost, by striking where nobody can know what has happened (docs/supervision.md)."""
 
 
 def _stopped(number: signal.Signals) -> Outage:
@@ -88,6 +86,9 @@ def _line(state: Line, lines: Lines) -> Outage:
     return outage
 
 
+_KEYS = b"INSERT INTO whatsmeow_sessions"
+
+
 def _answer_lost(to: bytes) -> Outage:
     """The worst moment: it is done, and who asked for it cannot know."""
 
@@ -98,6 +99,18 @@ def _answer_lost(to: bytes) -> Outage:
         yield
 
     return outage
+
+
+@asynccontextmanager
+async def _answer_lost_and_cut(estate: Estate) -> AsyncIterator[None]:
+    """The same, and what asked cannot ask again for a while."""
+    async with asyncio.timeout(_PATIENCE):
+        await estate.bouncer_line.cut_in_answer_to(_KEYS).wait()
+    await estate.bouncer_line.set(Line.CUT)
+    try:
+        yield
+    finally:
+        await estate.bouncer_line.set(Line.OPEN)
 
 
 @asynccontextmanager
@@ -147,8 +160,7 @@ FAULTS = (
     Fault("stopped behind PgBouncer", Way.PGBOUNCER, _stopped(signal.SIGQUIT)),
     # What the library writes for each message, in this order: how far the conversation's keys have moved, and the
     # message's secret. Then it tells of the message.
-    Fault("answer about keys lost", Way.PGBOUNCER, _answer_lost(b"INSERT INTO whatsmeow_sessions"), False, may_cost=1),
-    Fault(
-        "answer about a secret lost", Way.PGBOUNCER, _answer_lost(b"INTO whatsmeow_message_secrets"), False, may_cost=1
-    ),
+    Fault("answer about keys lost", Way.PGBOUNCER, _answer_lost(_KEYS), lasts=False),
+    Fault("answer about a secret lost", Way.PGBOUNCER, _answer_lost(b"INTO whatsmeow_message_secrets"), lasts=False),
+    Fault("answer about keys lost, then cut", Way.PGBOUNCER, _answer_lost_and_cut),
 )

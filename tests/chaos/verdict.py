@@ -64,10 +64,10 @@ class Verdict:
     """Most seconds from the database's first answer until Status answered."""
     wrong_answers: Counter[str] = field(default_factory=Counter)
 
-    def problems(self, *, back_within: float, may_cost: int) -> list[str]:
+    def problems(self, *, back_within: float) -> list[str]:
         """What is wrong with it; nothing, when nothing is."""
         counts = {
-            "lost": max(0, len(self.lost) - may_cost),
+            "lost": len(self.lost),
             "duplicated": self.duplicated,
             "out of order": self.disordered,
             "undecryptable": self.undecryptable,

@@ -94,7 +94,7 @@ def _panic() -> None:
 
     session = _session()
     nobody = _product("addresses", "from_text")("491799999999:1@s.whatsapp.net")
-    NewClient(session._relay.address(session._start.database_url), jid=nobody, uuid="nobody").connect()
+    NewClient(session._relay.address, jid=nobody, uuid="nobody").connect()
 
 
 def _hold_interpreter() -> None:

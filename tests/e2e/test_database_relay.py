@@ -111,11 +111,12 @@ async def test_no_message_is_lost_when_postgres_stops(
     writing = asyncio.create_task(write(control, written, 2.0))
     await asyncio.sleep(0.7)
     await strike(postgres)
+    await writing
+    await postgres.start()
+    # Not before Postgres is back, if it was in the middle of a message.
     ended = await first.ended()
     assert ended.cause is Cause.DATABASE_LOST, ended
     second = await start(pool, jid=jid, epoch=2)
-    await writing
-    await postgres.start()
     await second.expect(Connected)
     async with asyncio.timeout(20):
         while set(texts(first, second)) != set(written):

@@ -18,13 +18,19 @@ PATIENCE = 10.0
 class Relayed:
     """`with Relayed(database) as relay:` relays until the end of the block."""
 
-    def __init__(self, database: frames_pb2.Database, answer_within: float | None = 15.0) -> None:
+    def __init__(
+        self, database: frames_pb2.Database, answer_within: float | None = 15.0, url: str = "postgres:///db?a=b"
+    ) -> None:
         self.losses: list[str] = []
         self.lines: list[tuple[str, str]] = []
         self.relay = Relay(
-            database, self.losses.append, lambda level, words: self.lines.append((level, words)), answer_within
+            database,
+            url,
+            self.losses.append,
+            lambda level, words: self.lines.append((level, words)),
+            answer_within,
         )
-        query = parse_qs(urlsplit(self.relay.address("postgres:///db?a=b")).query)
+        query = parse_qs(urlsplit(self.relay.address).query)
         self.host: str = unquote(query["host"][0]).split(",")[0]
         """As lib/pq has it: with an @."""
         self.ports = [int(port) for port in query["port"][0].split(",")]

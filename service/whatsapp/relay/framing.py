@@ -88,9 +88,11 @@ class Answers:
     All of it, in pieces of any size, but an error is held back until it is there whole (or long enough to be judged).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_idle: bool = False) -> None:
         self.ready = 0
         """ReadyForQuery messages since this was last set to 0."""
+        self.is_idle = is_idle
+        """The last of them said that no transaction is open."""
         self.loss: ServerError | None = None
         """The error that ended it: neither it nor what comes behind it is to be passed on."""
         self._held = b""
@@ -128,7 +130,10 @@ class Answers:
         if length < _LENGTH.size:
             raise NotPostgres(f"a message of {length} bytes")
         if kind == _READY:
+            if len(data) - position == _HEADER:
+                return position
             self.ready += 1
+            self.is_idle = data[position + _HEADER] == _IDLE
         self._left = length - _LENGTH.size
         return position + _HEADER
 
@@ -179,6 +184,7 @@ class Requests:
 
 _ERROR, _READY, _AUTHENTICATION = b"E"[0], b"Z"[0], b"R"[0]
 _TERMINATE = b"X"[0]
+_IDLE = b"I"[0]
 #: Query, Sync, FunctionCall.
 _ANSWERED = frozenset(b"QSF")
 

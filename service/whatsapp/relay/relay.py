@@ -1,9 +1,10 @@
 """The relay: listens for the library in this process, and lets it reach Postgres without ever hearing that it failed.
 
 One thread passes everything on (`splice.py`); dialling blocks, so each dial has a thread of its own (`upstream.py`).
-When a connection to Postgres is lost, the library's end of it falls silent: it is not closed, and nothing comes.
-Whoever made the relay is told, once, and ends the process. Until then the other connections go on: what the library can
-still finish, it shall, since a message that it has decrypted and not handed over is lost.
+When a connection to Postgres is lost, the library's end of it falls silent: it is not closed, and nothing comes until
+another connection has taken over, which is asked once more what was not answered. Whoever made the relay is told of the
+first loss, and ends the process when the library has finished what it can: a message that it has decrypted and not
+handed over would be lost. Not everything can be asked twice (`question.py`): then nothing ever comes.
 """
 
 import collections
@@ -17,9 +18,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 from service.whatsapp.relay.framing import First, NotPostgres, first_message
+from service.whatsapp.relay.replacements import PAUSE, Replacements
 from service.whatsapp.relay.splice import READ, Lost, Splice
 from service.whatsapp.relay.trouble import Trouble
 from service.whatsapp.relay.upstream import UNREACHABLE, Opened, Upstream
@@ -28,10 +30,8 @@ from zap.worker.v1 import frames_pb2
 ANSWER_WITHIN = 15.0
 """Seconds for which a server may owe an answer and say nothing."""
 
-_PAUSE = (0.2, 0.3)
-"""Seconds between two dials."""
 _BACKLOG = 4096
-"""Connections that may wait to be accepted: Go is refused beyond that, and after a loss nobody accepts any more."""
+"""Connections that may wait to be accepted: Go is refused beyond that."""
 _PEER = struct.Struct("3i")
 _SMALL = 4096
 
@@ -42,24 +42,31 @@ class Relay:
     def __init__(
         self,
         database: frames_pb2.Database,
+        url: str,
         on_lost: Callable[[str], None],
         say: Callable[[str, str], None],
         answer_within: float | None = ANSWER_WITHIN,
     ) -> None:
-        """`on_lost` is called once, with the reason, by the relay's thread: it must not wait.
+        """`url`: the library's address of the database. It names no host, but whoever is to log in.
 
-        `say` takes a level and a sentence for the log. `answer_within` None: a server may take its time.
+        `on_lost` is called once, with the reason, by the relay's thread: it must not wait. `say` takes a level and a
+        sentence for the log. `answer_within` None: a server may take its time.
         """
         self._upstream = Upstream(database)
         self._on_lost = on_lost
         self._answer_within = answer_within
         self._trouble = Trouble(say)
+        self._url = url
+        password = unquote(urlsplit(url).password or "")
+        self._replacements = Replacements(self._upstream, password, self._trouble, say, self._ring)
         self._say = say
         # Several servers, or a wish which of them it shall be: the library goes through them in order. When it has
         # come to the end it would report an error; so behind the last one there is a door that leads nowhere.
         doors: list[frames_pb2.Server | None] = list(self._upstream.servers)
         if len(doors) > 1 or database.is_choosy:
             doors.append(None)
+        # Which of several servers is the one to write to is for the library to find out.
+        self._can_mend = len(doors) == 1
         self._name = f"@zap-{secrets.token_hex(8)}"
         self._listeners = [self._listen(number) for number in range(1, len(doors) + 1)]
         self._selector = selectors.DefaultSelector()
@@ -68,13 +75,14 @@ class Relay:
         self._callers: set[_Caller] = set()
         self._splices: dict[Splice, tuple[int, int]] = {}
         """With what is waited for on their two sockets."""
+        self._origins: dict[Splice, _Caller] = {}
         self._dialled: collections.deque[tuple[_Caller, Opened | None]] = collections.deque()
         self._doorbell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._handing_over = threading.Lock()
+        self._closing = threading.Lock()
         self._selector.register(self._doorbell, READ)
         self._mute: list[Splice | _Caller] = []
         """Whose server is lost. Kept, since what is garbage is closed."""
-        self._is_over = self._has_lost = self._is_owed = False
+        self._is_over = self._has_lost = self._is_owed = self._is_mending = False
         self._last_traffic = 0.0
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
@@ -90,10 +98,11 @@ class Relay:
             self._thread.join()
         for connected in [*self._splices, *self._callers, *self._mute]:
             connected.close()
+        self._replacements.close()
         for listener in self._listeners:
             listener.close()
         self._selector.close()
-        with self._handing_over:
+        with self._closing:
             os.close(self._doorbell)
             self._doorbell = -1
 
@@ -108,18 +117,24 @@ class Relay:
         return self._is_owed
 
     @property
+    def is_mending(self) -> bool:
+        """Whether the library waits for a connection to be made, anew or for the first time."""
+        return self._is_mending
+
+    @property
     def quiet_since(self) -> float:
-        """When (time.monotonic()) something was passed on for the last time; now, while a server owes an answer.
+        """When (time.monotonic()) something was passed on for the last time; now, while the library waits for any.
 
-        What is lost does not count: nobody will ever answer there.
+        What is lost for good does not count: nobody will ever answer there.
         """
-        return time.monotonic() if self._is_owed else self._last_traffic
+        return time.monotonic() if self._is_owed or self._is_mending else self._last_traffic
 
-    def address(self, url: str) -> str:
-        """The library's URL, which names no host, by way of the relay."""
+    @property
+    def address(self) -> str:
+        """The library's, by way of the relay."""
         hosts = ",".join([self._name] * len(self._listeners))
         ports = ",".join(str(number) for number in range(1, len(self._listeners) + 1))
-        return f"{url}&host={quote(hosts)}&port={quote(ports)}"
+        return f"{self._url}&host={quote(hosts)}&port={quote(ports)}"
 
     # --- the thread
 
@@ -136,6 +151,7 @@ class Relay:
 
     def _pass_on(self) -> None:
         while not self._is_over:
+            self._is_mending = len(self._replacements) > 0 or any(caller.is_dialled_for for caller in self._callers)
             has_more = [splice for splice in self._splices if splice.has_more]
             end = self._end_of_patience()
             # For ever, if nobody owes anything.
@@ -146,6 +162,7 @@ class Relay:
             for splice in has_more:
                 self._pump(splice, client=False, server=False)
             self._welcome()
+            self._go_on()
             if end is not None and time.monotonic() >= end:
                 self._look_for_silence()
 
@@ -193,17 +210,29 @@ class Relay:
         if wanted != self._splices[splice]:
             self._splices[splice] = wanted
             self._watch(splice.client, wanted[0], splice)
-            self._watch(splice.server, wanted[1], splice)
+            if not splice.is_parted:
+                self._watch(splice.server, wanted[1], splice)
         if splice.is_over:
-            del self._splices[splice]
+            del self._splices[splice], self._origins[splice]
             splice.close()
+        elif splice.needs_server:
+            self._mend(splice)
 
     def _silence(self, splice: Splice, words: str) -> None:
-        del self._splices[splice]
-        self._mute.append(splice)
+        """Nothing comes for its client now; nor ever, if no other connection can take over."""
         self._watch(splice.client, 0, splice)
         self._watch(splice.server, 0, splice)
+        self._splices[splice] = (0, 0)
+        if self._can_mend and splice.part():
+            self._is_mending |= splice.needs_server
+            self._pump(splice, client=True, server=False)
+        else:
+            self._give_up(splice)
         self._lose(words)
+
+    def _give_up(self, splice: Splice) -> None:
+        del self._splices[splice], self._origins[splice]
+        self._mute.append(splice)
 
     def _watch(self, connection: socket.socket, events: int, data: object) -> None:
         known = self._selector.get_map().get(connection)
@@ -263,6 +292,7 @@ class Relay:
             self._lose(f"none of the servers is of use: {self.trouble or 'not one is what the address asks for'}")
             return
         caller.is_served = True
+        caller.is_dialled_for = kind is First.SESSION
         work = self._cancel if kind is First.CANCEL else self._dial
         threading.Thread(target=work, args=(caller, caller.server), name="relay-dial", daemon=True).start()
 
@@ -286,8 +316,25 @@ class Relay:
                 # Its client has been watched until now.
                 self._watch(caller.connection, 0, caller)
                 self._splices[splice] = (0, 0)
+                self._origins[splice] = caller
                 self._callers.discard(caller)
                 self._pump(splice, client=True, server=True)
+
+    # --- connections that take over for lost ones
+
+    def _mend(self, splice: Splice) -> None:
+        caller = self._origins[splice]
+        if caller.server is not None:
+            self._replacements.make(splice, caller.server, caller.first)
+
+    def _go_on(self) -> None:
+        """With those that have a connection again."""
+        for splice, connection in self._replacements.made():
+            if connection is None:
+                self._give_up(splice)
+            else:
+                splice.attach(connection)
+                self._pump(splice, client=False, server=True)
 
     # --- dials, each in its own thread
 
@@ -301,7 +348,7 @@ class Relay:
                 self._trouble.failed(_words(server), error)
                 if self._is_another_up(server, caller.first):
                     break
-                time.sleep(random.uniform(*_PAUSE))  # noqa: S311 - so that not all come back in one moment
+                time.sleep(random.uniform(*PAUSE))  # noqa: S311 - so that not all come back in one moment
             else:
                 self._trouble.over()
                 break
@@ -326,8 +373,11 @@ class Relay:
         self._hand_over(caller, None)
 
     def _hand_over(self, caller: "_Caller", opened: Opened | None) -> None:
-        with self._handing_over:
-            self._dialled.append((caller, opened))
+        self._dialled.append((caller, opened))
+        self._ring()
+
+    def _ring(self) -> None:
+        with self._closing:
             if self._doorbell >= 0:
                 os.eventfd_write(self._doorbell, 1)
 
@@ -349,6 +399,8 @@ class _Caller:
         self.first = b""
         """What it said first, once it is served."""
         self.is_served = False
+        self.is_dialled_for = False
+        """It waits for a server."""
         self.is_gone = False
         self._received = b""
 

@@ -1,4 +1,8 @@
-"""One client's connection and one server's, both up: what either says goes to the other, until one of them is gone."""
+"""One client's connection and one server's, both up: what either says goes to the other, until one of them is gone.
+
+If that is the server, the client may be able to go on with another connection (`part`, `attach`): it waits for an
+answer to a question that can be asked twice (question.py), or for none.
+"""
 
 import selectors
 import socket
@@ -7,10 +11,13 @@ import time
 from collections.abc import Callable
 
 from service.whatsapp.relay.framing import Answers, NotPostgres, Requests
+from service.whatsapp.relay.question import Question
 
 _PIECE = 64 * 1024
 _TURNS = 16
 """Pieces that are passed on before others get their turn."""
+_REFUSED_SECONDS = 15.0
+"""Seconds in which servers may answer one question with errors that mean a loss: it may be the question."""
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -34,11 +41,19 @@ class Splice:
         self.server = server
         self.is_over = False
         """The client has left, which is no loss."""
+        self.is_parted = False
+        """There is no server at present."""
         self.has_more = False
         """It stopped to let others have their turn."""
         self._clock = clock
         self._requests = Requests()
         self._answers = Answers()
+        self._question = Question()
+        self._is_up = self._is_asked = self._is_answer_begun = False
+        """The startup is over; the question is on its way; some of its answer was passed on."""
+        self._asks_ahead = False
+        """The client does not wait for its answers: which question is answered is not known here then."""
+        self._refused_since: float | None = None
         # The end of the startup is announced by a ReadyForQuery as well.
         self._owed = 1
         self._heard_at = clock()
@@ -59,18 +74,64 @@ class Splice:
     @property
     def client_events(self) -> int:
         """What to wait for on the client's socket."""
+        if self.is_parted:
+            return 0 if self._owed else READ
         return (0 if self._to_server else READ) | (WRITE if self._to_client else 0)
 
     @property
     def server_events(self) -> int:
         """What to wait for on the server's."""
+        if self.is_parted:
+            return 0
         return self._server_wants | (0 if self._to_client else READ) | (WRITE if self._to_server else 0)
 
     @property
     def waiting_since(self) -> float | None:
         """Since when (on the clock) the server owes an answer and says nothing; None: it does not."""
         # What waits for the client to take it is the client's delay.
-        return self._heard_at if self._owed and not self._to_client else None
+        return self._heard_at if self._owed and not self._to_client and not self.is_parted else None
+
+    @property
+    def needs_server(self) -> bool:
+        """Whether there is a question, and no server to ask."""
+        return self.is_parted and self._owed > 0
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether the question was answered with a loss: there may be no use in asking it again at once."""
+        return self._refused_since is not None
+
+    def part(self) -> bool:
+        """Let go of a server that is lost, if the client can go on with another one; whether it can."""
+        if not self._answers.is_idle or self._asks_ahead or self._to_client or not self._can_ask_another():
+            return False
+        if self._answers.loss is not None and self._owed:
+            self._refused_since = self._refused_since or self._clock()
+            if self._clock() - self._refused_since >= _REFUSED_SECONDS:
+                return False
+        self.server.close()
+        self.is_parted = True
+        self.has_more = self._is_asked = False
+        self._to_server = memoryview(b"")
+        self._cut = None
+        return True
+
+    def attach(self, server: socket.socket) -> None:
+        """Go on with another server, which takes questions. Its socket must not block."""
+        self.server = server
+        self.is_parted = False
+        self._tls = server if isinstance(server, ssl.SSLSocket) else None
+        self._answers = Answers(is_idle=True)
+        self._server_has_news = True
+        self._heard_at = self._clock()
+        self._ask(bytes(self._question))
+
+    def _can_ask_another(self) -> bool:
+        if not self._owed:
+            return True
+        if self._is_answer_begun:
+            return False
+        return self._question.may_be_repeated if self._is_asked else self._question.stands_alone
 
     def pump(self, *, client: bool = True, server: bool = True) -> None:
         """Pass on whatever can be passed on without waiting; the flags say whose socket has news. Raises Lost."""
@@ -90,6 +151,9 @@ class Splice:
             self.is_over = True
 
     def _pump(self) -> None:
+        if self.is_parted:
+            self._hear_question()
+            return
         self._server_wants = 0
         if self._said:
             said, self._said = self._said, b""
@@ -115,9 +179,23 @@ class Splice:
             raise _ClientGone
         self._client_has_news = len(data) == _PIECE
         self._follow(data)
+        self._ask(data)
+        return True
+
+    def _ask(self, data: bytes) -> None:
+        self._is_asked = True
         self._to_server = memoryview(data)
         self._flush_to_server()
-        return True
+
+    def _hear_question(self) -> None:
+        """While there is no server: until the client has asked something, or left."""
+        while not self._owed and (data := self._hear_client()) is not None:
+            if data:
+                self._follow(data)
+            if not data or self._requests.is_over:
+                raise _ClientGone
+        if self._owed and not self._question.stands_alone:
+            raise Lost("the server is lost on which the library had prepared what it asks")
 
     def _hear_client(self) -> bytes | None:
         try:
@@ -129,7 +207,9 @@ class Splice:
             raise _ClientGone from error
 
     def _follow(self, data: bytes) -> None:
+        self._asks_ahead |= self._is_up and self._owed > 0
         self._requests.feed(data)
+        self._question.add(data)
         if self._requests.asked:
             if not self._owed:
                 self._heard_at = self._clock()
@@ -142,7 +222,7 @@ class Splice:
             try:
                 if not (data := self._hear_client()):
                     return data is not None
-                self._requests.feed(data)
+                self._follow(data)
             except (_ClientGone, NotPostgres):
                 return True
         return True
@@ -184,6 +264,11 @@ class Splice:
         """Pass on what may be passed on of what the server said. Raises Lost, NotPostgres."""
         self._to_client = memoryview(self._answers.feed(data))
         self._owed = max(0, self._owed - self._answers.ready)
+        self._is_answer_begun = self._owed > 0 and (self._is_answer_begun or len(self._to_client) > 0)
+        if self._answers.ready and not self._owed:
+            self._question.clear()
+            self._is_up, self._is_asked = True, False
+            self._refused_since = None
         self._answers.ready = 0
         if self._to_client:
             self._flush_to_client()
