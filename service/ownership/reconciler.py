@@ -260,16 +260,20 @@ class Reconciler:
                 turn.give_back()
             return
         runner = self._holdings.add(session_id, turn)
+        is_fault = False
         try:
             await runner.run()
         except Exception:
             log.exception("A session's runner failed; the session is taken up anew.", session_id=session_id)
+            is_fault = True
+        finally:
+            # Whoever calls for it in the pause is to find its next owner.
+            self._holdings.remove(session_id)
+            self._wakeups.reconcile()
+        if is_fault:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FAULT_PAUSE):
                     await self._draining.wait()
-        finally:
-            self._holdings.remove(session_id)
-            self._wakeups.reconcile()
 
     def _forget(self, session_id: str, task: asyncio.Task[None]) -> None:
         self._every.discard(task)
