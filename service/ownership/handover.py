@@ -37,6 +37,9 @@ ON_THE_WAY = 10.0
 """Seconds for those whose process is being stopped: more than a stop takes."""
 IN_FLIGHT = 2.0
 """Seconds for what is being sent before its process is stopped."""
+AT_ONCE = 2
+"""Hand-overs to each heir at a time. Each costs this node a stop and the heir a start; with all at once each session is
+away for as long as all of that takes, and not for as long as its own."""
 
 
 class Heirs(Protocol):
@@ -104,6 +107,7 @@ class Giver:
         self._candidates: Sequence[Candidate] = ()
         self._until = 0.0
         self._on_their_way: set[asyncio.Task[None]] = set()
+        self._places = asyncio.Semaphore(AT_ONCE)
 
     async def give(self, sessions: Sequence[Given], grace: float) -> None:
         """Hand over what can be handed over within `grace` seconds; the rest is left as it is.
@@ -117,6 +121,7 @@ class Giver:
         except (Unavailable, TimeoutError) as error:
             log.warning("Sessions cannot be handed over.", cause=str(error) or "the database is silent")
             return
+        self._places = asyncio.Semaphore(AT_ONCE * max(1, len(self._candidates)))
         given = [one for one in sessions if one.is_running]
         tasks = [asyncio.create_task(self._give(one), name=f"give-{one.session_id}") for one in given]
         if not tasks:
@@ -136,6 +141,10 @@ class Giver:
                 log.error("A session could not be handed over.", exc_info=fault)
 
     async def _give(self, session: Given) -> None:
+        async with self._places:
+            await self._give_in_turn(session)
+
+    async def _give_in_turn(self, session: Given) -> None:
         if (heir := await self._find_heir(session.session_id)) is None:
             return
         if (this := asyncio.current_task()) is not None:

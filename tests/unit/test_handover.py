@@ -122,6 +122,18 @@ async def test_many_are_spread_over_those_that_go_on() -> None:
     assert sum("node-2 takes" in words for words in world.said) == 4
 
 
+async def test_a_few_are_on_their_way_at_a_time_so_that_each_is_away_for_its_own_stop_and_start() -> None:
+    world = World(Candidate(ONE, 0, 50), Candidate(TWO, 0, 50))
+    sessions = [world.own(f"s{number}") for number in range(20)]
+    await world.giver().give(sessions, 5)
+    on_their_way, most = 0, 0
+    for words in world.said:
+        on_their_way += ("expects" in words) - ("takes" in words)
+        most = max(most, on_their_way)
+    assert most == 2 * handover.AT_ONCE
+    assert all(session.is_handed_over for session in sessions)
+
+
 async def test_who_does_not_take_it_is_passed_over_and_without_anybody_it_is_left_running() -> None:
     world = World(Candidate(ONE, 0, 5), Candidate(TWO, 1, 5))
     world.refuses = {ONE}
