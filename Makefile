@@ -30,8 +30,8 @@ chaos: setup ## Try what three nodes must show, strike them by chance (STEPS=100
 demo: setup ## Play the whole story against a simulated WhatsApp
 	@exec $(VENV_PYTHON) -m tests.demo
 
-endurance: setup ## Look for what is left over or grows, for half an hour (ROUNDS=200, SESSIONS=50, DURATION=600 s; 0: none)
-	@exec $(VENV_PYTHON) -m tests.endurance --rounds $(or $(ROUNDS),200) --sessions $(or $(SESSIONS),50) --duration $(or $(DURATION),600)
+endurance: setup ## Look for what is left over or grows, for three quarters of an hour (ROUNDS=200, SESSIONS=50, DURATION=1800 s; 0: none)
+	@exec $(VENV_PYTHON) -m tests.endurance --rounds $(or $(ROUNDS),200) --sessions $(or $(SESSIONS),50) --duration $(or $(DURATION),1800)
 
 lint: setup ## Check style, protos, their compatibility, generated code and scripts (`make format` repairs style)
 	@scripts/lint.sh $(PYTHON_SOURCES)

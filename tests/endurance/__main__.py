@@ -12,7 +12,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.endurance")
     parser.add_argument("--rounds", type=int, default=200, help="of each kind; 0: none")
     parser.add_argument("--sessions", type=int, default=50, help="under traffic; 0: none")
-    parser.add_argument("--duration", type=float, default=600.0, help="seconds of traffic")
+    parser.add_argument("--duration", type=float, default=1800.0, help="seconds of traffic")
     arguments = parser.parse_args()
     wrong = asyncio.run(_run(arguments))
     for words in wrong:

@@ -20,7 +20,11 @@ from zap.v1 import event_pb2, session_pb2
 
 SAMPLE_EVERY, LOOK_EVERY = 10.0, 1.0
 WARM_UP = 0.5
-"""Share of the time that says nothing of the slope: Go's heap takes some hundred messages to find its size."""
+"""Share of the time that says nothing of the slope: Go's heap takes some hundred messages to find its size.
+
+What is left should be several times 300 s, the age at which asyncpg forgets a statement: until then a node grows by
+2 %, and gives it back.
+"""
 WRITE_EVERY, SEND_EVERY = 1.0, 10.0
 """Seconds between two messages to each session, and from each."""
 MOST_GROWTH, MOST_GROWTH_OF_ONE = 64.0, 256.0
