@@ -21,7 +21,7 @@ _SILENT = 2.0
 _LOGGED = """
 SELECT id, session_id, type, payload FROM zap.event WHERE id > $1 AND type = 'MESSAGE_RECEIVED' ORDER BY id
 """
-_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,9 @@ class Reading:
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait([self._reading])
+            # Or whatever it did not read any more would be taken for lost.
+            if not self._reading.cancelled() and (failure := self._reading.exception()) is not None:
+                raise failure
 
     @property
     def logged(self) -> Mapping[str, Sequence[Logged]]:
