@@ -221,7 +221,8 @@ class Relay:
     def _silence(self, splice: Splice, words: str) -> None:
         """Nothing comes for its client now; nor ever, if no other connection can take over."""
         self._watch(splice.client, 0, splice)
-        self._watch(splice.server, 0, splice)
+        if not splice.is_parted:
+            self._watch(splice.server, 0, splice)
         self._splices[splice] = (0, 0)
         if self._can_mend and splice.part():
             self._is_mending |= splice.needs_server
