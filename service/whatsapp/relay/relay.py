@@ -139,10 +139,16 @@ class Relay:
     # --- the thread
 
     def _run(self) -> None:
+        words = ""
         try:
             self._pass_on()
         except Exception as error:  # noqa: BLE001 - whatever it is: the library must not hear of it
-            self._lose(f"the relay failed: {type(error).__name__}: {error}")
+            words = f"the relay failed: {type(error).__name__}: {error}"
+        # Nobody brings an answer any more. Who waited for one would wait for ever.
+        self._is_owed = self._is_mending = False
+        if words:
+            self._say("error", words)
+            self._lose(words)
 
     def _lose(self, words: str) -> None:
         if not self._has_lost:
@@ -345,7 +351,7 @@ class Relay:
         while not (self._is_over or caller.is_gone):
             try:
                 opened = self._upstream.open(server, caller.first)
-            except UNREACHABLE as error:
+            except Exception as error:  # noqa: BLE001 - a host's name that is no name, say: it waits, and its node sees why
                 self._trouble.failed(_words(server), error)
                 if self._is_another_up(server, caller.first):
                     break

@@ -71,9 +71,18 @@ class Replacements:
     def _make(self, splice: Splice, server: frames_pb2.Server, startup: bytes, not_before: float) -> None:
         connection: socket.socket | None = None
         time.sleep(max(0.0, not_before - time.monotonic()))
+        try:
+            connection = self._until_logged_in(server, startup)
+        except Exception as error:  # noqa: BLE001 - whatever a server says: somebody waits for the end of this
+            self._say("error", f"a connection to Postgres cannot be replaced: {type(error).__name__}: {error}")
+        self._made.append((splice, connection))
+        self._ring()
+
+    def _until_logged_in(self, server: frames_pb2.Server, startup: bytes) -> socket.socket | None:
+        """As often as it takes; None if there is no use in it."""
         while not self._is_over:
             try:
-                connection = self._log_in(server, startup)
+                return self._log_in(server, startup)
             except CannotLogIn as error:
                 self._say("warning", f"a connection to Postgres cannot be replaced: {error}")
                 break
@@ -82,10 +91,7 @@ class Replacements:
                 if isinstance(error, ServerRefused) and error.error.code.startswith(_NO_LOGIN):
                     break
                 time.sleep(random.uniform(*PAUSE))  # noqa: S311 - so that not all come back in one moment
-            else:
-                break
-        self._made.append((splice, connection))
-        self._ring()
+        return None
 
     def _log_in(self, server: frames_pb2.Server, startup: bytes) -> socket.socket:
         opened = self._upstream.open(server, startup)

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from tests.fakes.postgres_messages import QUERY, READY, ROW, startup
+from service.whatsapp.relay.replacements import Replacements
+from tests.fakes.postgres_messages import PASSWORD_WANTED, QUERY, READY, ROW, message, startup
 from tests.fakes.relayed import Relayed, at, eventually, is_silent, receive
 from tests.fakes.scripted_postgres import WELCOME, ScriptedPostgres, hang_up, keep_silent, read_startup, welcome
 from tests.unit.whatsapp.test_relay_question import as_lib_pq_asks
@@ -51,3 +52,54 @@ def test_what_nobody_else_can_be_asked_in_an_outage_is_silence_and_no_more() -> 
                 other.sendall(QUERY)
                 assert receive(other, len(ANSWER)) == ANSWER, "everybody else is served as before"
         assert len(relay.losses) == 1
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        PASSWORD_WANTED + message("R"),
+        message("R", b"\0\0\0\x0a" + b"\xff\xff\0\0"),
+        message("R", b"\0\0\0\x0aSCRAM-SHA-256\0\0") + message("R", b"\0\0\0\x0b\xff\xff"),
+    ],
+)
+def test_a_server_that_talks_nonsense_in_the_login_keeps_nobody_waiting(nonsense: bytes) -> None:
+    """Nobody would ever end a process that waits for a connection that nobody makes any more."""
+
+    def talk_nonsense(connection: socket.socket) -> None:
+        read_startup(connection)
+        connection.sendall(nonsense)
+        keep_silent(connection)
+
+    with (
+        ScriptedPostgres(welcome_and_leave, talk_nonsense) as server,
+        Relayed(at(server.port)) as relay,
+        log_in(relay) as client,
+    ):
+        relay.lost()
+        client.sendall(QUERY)
+        eventually(lambda: len(server.connections) == 2, "a login")
+        eventually(lambda: not relay.relay.is_mending, "the end of it")
+        assert is_silent(client)
+        assert "cannot be replaced" in str(relay.lines)
+
+
+def test_a_relay_that_fails_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with ScriptedPostgres(welcome_and_leave) as server, Relayed(at(server.port)) as relay, log_in(relay) as client:
+        monkeypatch.setattr(Replacements, "make", fail)
+        relay.relay._is_mending = True
+        client.sendall(QUERY)
+        eventually(lambda: not relay.relay._thread.is_alive(), "its end")
+        assert not relay.relay.is_mending
+        assert not relay.relay.is_owed_an_answer
+        assert "can't start new thread" in str(relay.lines)
+
+
+def test_a_name_that_cannot_be_one_is_a_trouble_like_others() -> None:
+    database = at(1)
+    database.servers[0].host = f"{'x' * 64}.invalid"
+    with Relayed(database) as relay, relay.connect() as client:
+        client.sendall(STARTUP)
+        eventually(lambda: "label" in relay.relay.trouble, "words")
