@@ -93,10 +93,17 @@ class Answers:
         """ReadyForQuery messages since this was last set to 0."""
         self.is_idle = is_idle
         """The last of them said that no transaction is open."""
+        self.wants_input = False
+        """It waits for data that its client is to send (COPY), since the last of them."""
         self.loss: ServerError | None = None
         """The error that ended it: neither it nor what comes behind it is to be passed on."""
         self._held = b""
         self._left = 0
+
+    @property
+    def is_between(self) -> bool:
+        """What may be passed on so far ends where a message does."""
+        return self._left == 0
 
     def feed(self, data: bytes) -> bytes | memoryview:
         """What may be passed on now. Raises NotPostgres."""
@@ -134,6 +141,8 @@ class Answers:
                 return position
             self.ready += 1
             self.is_idle = data[position + _HEADER] == _IDLE
+            self.wants_input = False
+        self.wants_input |= kind in _WANTING
         self._left = length - _LENGTH.size
         return position + _HEADER
 
@@ -185,6 +194,8 @@ class Requests:
 _ERROR, _READY, _AUTHENTICATION = b"E"[0], b"Z"[0], b"R"[0]
 _TERMINATE = b"X"[0]
 _IDLE = b"I"[0]
+#: CopyInResponse, CopyBothResponse.
+_WANTING = frozenset(b"GW")
 #: Query, Sync, FunctionCall.
 _ANSWERED = frozenset(b"QSF")
 

@@ -6,10 +6,9 @@ import time
 import pytest
 
 from service.whatsapp.relay.replacements import Replacements
-from tests.fakes.postgres_messages import PASSWORD_WANTED, QUERY, READY, ROW, message, startup
+from tests.fakes.postgres_messages import PASSWORD_WANTED, QUERY, READY, ROW, as_lib_pq_asks, message, startup
 from tests.fakes.relayed import Relayed, at, eventually, is_silent, receive
 from tests.fakes.scripted_postgres import WELCOME, ScriptedPostgres, hang_up, keep_silent, read_startup, welcome
-from tests.unit.whatsapp.test_relay_question import as_lib_pq_asks
 
 STARTUP = startup(user="me", database="db")
 HELLO = b"".join(WELCOME)

@@ -1,11 +1,9 @@
 """What may be asked twice."""
 
-import struct
-
 import pytest
 
 from service.whatsapp.relay.question import LONGEST, Question
-from tests.fakes.postgres_messages import QUERY, SYNC, message
+from tests.fakes.postgres_messages import QUERY, SYNC, as_lib_pq_asks, message
 
 
 def asked(*pieces: bytes) -> Question:
@@ -13,17 +11,6 @@ def asked(*pieces: bytes) -> Question:
     for piece in pieces:
         question.add(piece)
     return question
-
-
-def as_lib_pq_asks(text: str, name: str = "", value: bytes = b"x") -> bytes:
-    """Parse, Bind, Describe, Execute, Sync (binary_parameters=yes)."""
-    return (
-        message("P", f"{name}\0{text}\0".encode() + struct.pack("!H", 0))
-        + message("B", f"\0{name}\0".encode() + struct.pack("!HHI", 0, 1, len(value)) + value + struct.pack("!H", 0))
-        + message("D", b"P\0")
-        + message("E", b"\0" + struct.pack("!I", 0))
-        + SYNC
-    )
 
 
 #: Of whatsmeow, as they are sent when a message comes in.
