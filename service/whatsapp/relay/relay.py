@@ -336,11 +336,11 @@ class Relay:
 
     def _go_on(self) -> None:
         """With those that have a connection again."""
-        for splice, connection in self._replacements.made():
-            if connection is None:
+        for splice, opened in self._replacements.made():
+            if opened is None:
                 self._give_up(splice)
             else:
-                splice.attach(connection)
+                splice.attach(opened.connection, opened.said)
                 self._pump(splice, client=False, server=True)
 
     # --- dials, each in its own thread

@@ -118,9 +118,9 @@ class Splice:
         self._cut = None
         return True
 
-    def attach(self, server: socket.socket) -> None:
-        """Go on with another server, which takes questions. Its socket must not block."""
-        self.server = server
+    def attach(self, server: socket.socket, said: bytes = b"") -> None:
+        """Go on with another server, which takes questions, and has `said` more since. Its socket must not block."""
+        self.server, self._said = server, said
         self.is_parted = False
         self._tls = server if isinstance(server, ssl.SSLSocket) else None
         self._answers = Answers(is_idle=True)

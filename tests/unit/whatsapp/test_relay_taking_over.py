@@ -271,3 +271,19 @@ def test_an_outage_is_no_refusal_however_long_it_is(line: Line) -> None:
         line.splice.pump()
     assert line.splice.part()
     server.close()
+
+
+def test_what_the_next_server_said_before_it_was_asked_is_the_beginning_of_what_it_says(line: Line) -> None:
+    line.client.send(QUERY)
+    line.splice.pump()
+    lose(line)
+    assert line.splice.part()
+    server, end = socket.socketpair()
+    end.setblocking(False)
+    words = error("FATAL", "57P01", "bye")
+    line.splice.attach(end, words[:7])
+    server.send(words[7:])
+    with pytest.raises(Lost, match="57P01"):
+        line.splice.pump()
+    assert line.heard(line.client) is None
+    server.close()
