@@ -157,9 +157,10 @@ class Relay:
 
     def _pass_on(self) -> None:
         while not self._is_over:
-            self._is_mending = len(self._replacements) > 0 or any(caller.is_dialled_for for caller in self._callers)
             has_more = [splice for splice in self._splices if splice.has_more]
+            # In this order: what was waited for a connection and is owed an answer now is never neither.
             end = self._end_of_patience()
+            self._is_mending = len(self._replacements) > 0 or any(caller.is_dialled_for for caller in self._callers)
             # For ever, if nobody owes anything.
             timeout = 0.0 if has_more else None if end is None else max(0.0, end - time.monotonic())
             for key, _ in self._selector.select(timeout):
