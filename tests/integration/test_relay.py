@@ -446,6 +446,23 @@ async def test_a_statement_whose_backend_is_terminated_is_asked_again(
             assert await asyncio.to_thread(receive, connection, len(answer)) == answer
 
 
+async def test_a_statement_that_takes_a_slow_server_too_long_is_asked_again(database_url: str, keys: Any) -> None:
+    """Some providers of Postgres give each role a statement_timeout: of that the library would hear as of a fault."""
+    await keys.execute("ALTER ROLE CURRENT_USER SET statement_timeout = '300ms'")
+    try:
+        with relayed(database_url) as relay:
+            async with keys.transaction():
+                await keys.execute("INSERT INTO keys (id, key) VALUES (1, 'old')")
+                connection = await connect(relay, database_url)
+                asking = asyncio.create_task(connection.execute(KEYS))
+                await until(lambda: relay.losses, "the loss")
+                assert not asking.done()
+            assert await asking == "INSERT 0 1"
+            await connection.close()
+    finally:
+        await keys.execute("ALTER ROLE CURRENT_USER RESET statement_timeout")
+
+
 async def test_what_is_asked_in_an_outage_is_answered_after_it(postgres: EmbeddedPostgres) -> None:
     with relayed(postgres.url) as relay:
         connection = await connect(relay, postgres.url)

@@ -301,6 +301,9 @@ class Relay:
             return
         caller.is_served = True
         caller.is_dialled_for = kind is First.SESSION
+        if kind is First.CANCEL:
+            for splice in self._splices:
+                splice.expect_cancel()
         work = self._cancel if kind is First.CANCEL else self._dial
         threading.Thread(target=work, args=(caller, caller.server), name="relay-dial", daemon=True).start()
 

@@ -102,6 +102,10 @@ class Splice:
         """Whether there is a question, and no server to ask."""
         return self.is_parted and self._owed > 0
 
+    def expect_cancel(self) -> None:
+        """The client asks that something be cancelled, perhaps what it waits for here."""
+        self._answers.may_be_cancelled = self._owed > 0
+
     def part(self) -> bool:
         """Let go of a server that is lost, if the client can go on with another one; whether it can."""
         if not (self._answers.is_idle and self._ends_whole) or self._asks_ahead or not self._can_ask_another():
