@@ -240,6 +240,8 @@ class Relay:
 
     def _give_up(self, splice: Splice) -> None:
         del self._splices[splice], self._origins[splice]
+        # Its transaction ends, and a pooler has its server back: this process may stay for others.
+        splice.server.close()
         self._mute.append(splice)
 
     def _watch(self, connection: socket.socket, events: int, data: object) -> None:

@@ -1,13 +1,24 @@
 """The relay's part in a take-over: what becomes of it when a take-over fails, and of those who wait for one."""
 
 import socket
+import threading
 import time
 
 import pytest
 
 from service.whatsapp.relay.replacements import Replacements
-from tests.fakes.postgres_messages import PASSWORD_WANTED, QUERY, READY, ROW, as_lib_pq_asks, message, startup
-from tests.fakes.relayed import Relayed, at, eventually, is_silent, receive
+from tests.fakes.postgres_messages import (
+    IN_TRANSACTION,
+    PASSWORD_WANTED,
+    QUERY,
+    READY,
+    ROW,
+    as_lib_pq_asks,
+    error,
+    message,
+    startup,
+)
+from tests.fakes.relayed import PATIENCE, Relayed, at, eventually, is_silent, receive
 from tests.fakes.scripted_postgres import WELCOME, ScriptedPostgres, hang_up, keep_silent, read_startup, welcome
 
 STARTUP = startup(user="me", database="db")
@@ -102,3 +113,25 @@ def test_a_name_that_cannot_be_one_is_a_trouble_like_others() -> None:
     with Relayed(database) as relay, relay.connect() as client:
         client.sendall(STARTUP)
         eventually(lambda: "label" in relay.relay.trouble, "words")
+
+
+def test_a_server_in_a_transaction_that_cannot_go_on_is_let_go_of() -> None:
+    """It would keep its place in a pooler for as long as this process stays."""
+    is_left = threading.Event()
+
+    def fail_in_transaction(connection: socket.socket) -> None:
+        read_startup(connection)
+        connection.sendall(HELLO)
+        for answer in (IN_TRANSACTION, error("ERROR", "40P01", "deadlock")):
+            connection.recv(65536)
+            connection.sendall(answer)
+        keep_silent(connection)
+        is_left.set()
+
+    with ScriptedPostgres(fail_in_transaction) as server, Relayed(at(server.port)) as relay, log_in(relay) as client:
+        client.sendall(message("Q", b"BEGIN\0"))
+        assert receive(client, len(IN_TRANSACTION)) == IN_TRANSACTION
+        client.sendall(QUERY)
+        relay.lost()
+        assert is_left.wait(PATIENCE)
+        assert is_silent(client)
