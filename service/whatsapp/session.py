@@ -77,7 +77,7 @@ class Session:
         self._device_saved = bool(start.jid)
         self._may_receive = bool(start.jid)
         """Messages may have come in, once it has begun to connect: they do so before the library says "connected"."""
-        self._has_begun = self._is_leaving = self._has_left = False
+        self._has_begun = self._is_leaving = self._has_left = self._has_told_of_staying = False
         self._push_name = ""
         self._failed_login: LoginFailed | None = None
         self._failed_reconnect = ""
@@ -176,8 +176,7 @@ class Session:
         def leave() -> None:
             try:
                 if cause is Cause.DATABASE_LOST and (self._relay.is_owed_an_answer or self._relay.is_mending):
-                    # It can take long until this process ends, and nothing is heard of WhatsApp from now on.
-                    self._reports.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
+                    self._tell_of_staying()
                 self._disconnect(_DRAIN_SECONDS)
                 outlast()
             finally:
@@ -212,6 +211,12 @@ class Session:
         # What came in and was not written down stays WhatsApp's: it is not acknowledged, and comes again.
         self._leave(Cause.DATABASE_LOST, words, self._outlast_loss)
 
+    def _tell_of_staying(self) -> None:
+        """It can take long until this process ends, and nothing is heard of WhatsApp from now on."""
+        if not self._has_told_of_staying:
+            self._has_told_of_staying = True
+            self._reports.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
+
     def _outlast_loss(self) -> None:
         """Off WhatsApp, stay until the library has finished what it had begun, if its database lets it.
 
@@ -224,7 +229,11 @@ class Session:
         probe = DatabaseProbe(self._start.log_url, f"zap-service/{self._start.session_id}/probe")
         answers_others = False
         while not self._client.drain(_QUIET_SECONDS, _LAST_ANSWER_SECONDS, lambda: self._relay.quiet_since):
+            # Perhaps nothing was asked yet when the database was lost.
+            self._tell_of_staying()
             if self._relay.is_mending:
+                # What the next server is asked in the end has a moment as well.
+                answers_others = False
                 continue
             if answers_others or not self._relay.is_owed_an_answer:
                 # What it owes us comes within a moment, or was forgotten on the way; or the library is busy otherwise.

@@ -32,3 +32,16 @@ QUERY = message("Q", b"SELECT 1\0")
 SYNC = message("S")
 TERMINATE = message("X")
 ROW = message("D", b"\0\1\0\0\0\1x")
+PARSED_AND_BOUND = message("1") + message("2") + message("n")
+"""How an answer to that begins if no rows come of it."""
+
+
+def as_lib_pq_asks(text: str, name: str = "", value: bytes = b"x") -> bytes:
+    """Parse, Bind, Describe, Execute, Sync (binary_parameters=yes)."""
+    return (
+        message("P", f"{name}\0{text}\0".encode() + struct.pack("!H", 0))
+        + message("B", f"\0{name}\0".encode() + struct.pack("!HHI", 0, 1, len(value)) + value + struct.pack("!H", 0))
+        + message("D", b"P\0")
+        + message("E", b"\0" + struct.pack("!I", 0))
+        + SYNC
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import ssl
 import threading
 import time
@@ -21,7 +22,10 @@ import pytest
 
 from service.embedded import EmbeddedPostgres
 from service.pool import dsn
-from tests.fakes.relayed import Relayed
+from service.whatsapp.relay.login import log_in
+from service.whatsapp.relay.upstream import Opened
+from tests.fakes.postgres_messages import PARSED_AND_BOUND, READY, as_lib_pq_asks, message, startup
+from tests.fakes.relayed import PATIENCE, Relayed, receive
 from tests.tcp_proxy import TcpProxy
 from tests.tls_terminator import Authority, TlsTerminator
 
@@ -409,6 +413,54 @@ async def test_an_answer_to_what_may_not_be_done_twice_is_not(database_url: str,
             assert await is_silent(connection.execute("INSERT INTO keys (id, key) VALUES (2, 'new')"))
             assert await keys.fetchval("SELECT last_value FROM writes") == 1
             assert not relay.relay.is_mending
+
+
+def ask_as_lib_pq(relay: Relayed, url: str, text: str) -> socket.socket:
+    """Log in by way of the relay, and ask in one go. asyncpg's statements have names, and are asked of nobody else."""
+    parts = urlsplit(url)
+    begin = startup(user=parts.username or "", database=parts.path[1:])
+    connection = relay.connect()
+    connection.sendall(begin)
+    log_in(Opened(connection, b""), begin, parts.password or "", PATIENCE)
+    connection.settimeout(PATIENCE)
+    connection.sendall(as_lib_pq_asks(text))
+    return connection
+
+
+async def test_a_statement_whose_backend_is_terminated_is_asked_again(
+    database_url: str, keys: Any, postgres_admin: Any
+) -> None:
+    """What such a backend says before it goes is the beginning of an answer."""
+    ask = KEYS.replace("'new'", "$1")
+    answer = PARSED_AND_BOUND + message("C", b"INSERT 0 1\0") + READY
+    with relayed(database_url) as relay:
+        async with keys.transaction():
+            await keys.execute("INSERT INTO keys (id, key) VALUES (1, 'old')")
+            connection = await asyncio.to_thread(ask_as_lib_pq, relay, database_url, ask)
+            waiting = "SELECT pid FROM pg_stat_activity WHERE query = $1 AND wait_event_type = 'Lock'"
+            while (victim := await postgres_admin.fetchval(waiting, ask)) is None:
+                await asyncio.sleep(0.01)
+            await postgres_admin.fetchval("SELECT pg_terminate_backend($1)", victim)
+            await until(lambda: relay.losses, "the loss")
+        with connection:
+            assert await asyncio.to_thread(receive, connection, len(answer)) == answer
+
+
+async def test_a_statement_that_takes_a_slow_server_too_long_is_asked_again(database_url: str, keys: Any) -> None:
+    """Some providers of Postgres give each role a statement_timeout: of that the library would hear as of a fault."""
+    await keys.execute("ALTER ROLE CURRENT_USER SET statement_timeout = '300ms'")
+    try:
+        with relayed(database_url) as relay:
+            async with keys.transaction():
+                await keys.execute("INSERT INTO keys (id, key) VALUES (1, 'old')")
+                connection = await connect(relay, database_url)
+                asking = asyncio.create_task(connection.execute(KEYS))
+                await until(lambda: relay.losses, "the loss")
+                assert not asking.done()
+            assert await asking == "INSERT 0 1"
+            await connection.close()
+    finally:
+        await keys.execute("ALTER ROLE CURRENT_USER RESET statement_timeout")
 
 
 async def test_what_is_asked_in_an_outage_is_answered_after_it(postgres: EmbeddedPostgres) -> None:

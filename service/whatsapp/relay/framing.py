@@ -28,6 +28,8 @@ _FATAL = frozenset({"FATAL", "PANIC"})
 #: server that is broken, or has become a standby; a deadlock, a lock that is not to be had. Whatever it cannot do just
 #: now: the library would take it for a fault of the message that it was about, and forget that.
 _LOST = ("57P", "08", "53", "58", "XX", "40", "25006", "55P03")
+_CANCELLED = "57014"
+"""By its client, which knows why; or by a role's statement_timeout, when the server is too slow just now."""
 
 
 class NotPostgres(Exception):
@@ -93,10 +95,19 @@ class Answers:
         """ReadyForQuery messages since this was last set to 0."""
         self.is_idle = is_idle
         """The last of them said that no transaction is open."""
+        self.wants_input = False
+        """It waits for data that its client is to send (COPY), since the last of them."""
+        self.may_be_cancelled = False
+        """Its client has asked for that, since the last of them."""
         self.loss: ServerError | None = None
         """The error that ended it: neither it nor what comes behind it is to be passed on."""
         self._held = b""
         self._left = 0
+
+    @property
+    def is_between(self) -> bool:
+        """What may be passed on so far ends where a message does."""
+        return self._left == 0
 
     def feed(self, data: bytes) -> bytes | memoryview:
         """What may be passed on now. Raises NotPostgres."""
@@ -134,6 +145,8 @@ class Answers:
                 return position
             self.ready += 1
             self.is_idle = data[position + _HEADER] == _IDLE
+            self.wants_input = self.may_be_cancelled = False
+        self.wants_input |= kind in _WANTING
         self._left = length - _LENGTH.size
         return position + _HEADER
 
@@ -143,7 +156,8 @@ class Answers:
         if len(data) - body < needed:
             return position
         error = read_error(data[body : body + needed])
-        if error.is_loss or length < _LENGTH.size:
+        is_timeout = error.code == _CANCELLED and not self.may_be_cancelled
+        if error.is_loss or is_timeout or length < _LENGTH.size:
             self.loss = error
             return position
         self._left = length - _LENGTH.size - needed
@@ -185,6 +199,8 @@ class Requests:
 _ERROR, _READY, _AUTHENTICATION = b"E"[0], b"Z"[0], b"R"[0]
 _TERMINATE = b"X"[0]
 _IDLE = b"I"[0]
+#: CopyInResponse, CopyBothResponse.
+_WANTING = frozenset(b"GW")
 #: Query, Sync, FunctionCall.
 _ANSWERED = frozenset(b"QSF")
 

@@ -37,14 +37,18 @@ class CannotLogIn(Exception):
     """The server wants something that is not known here, or is not the one that knows the password."""
 
 
-def log_in(opened: Opened, startup: bytes, password: str, seconds: float) -> None:
-    """Until the server takes questions. Raises CannotLogIn, ServerRefused, NotPostgres, OSError."""
+def log_in(opened: Opened, startup: bytes, password: str, seconds: float) -> Opened:
+    """Until the server takes questions; with what it has said since.
+
+    Raises CannotLogIn, ServerRefused, NotPostgres, OSError.
+    """
     opened.connection.setblocking(True)  # noqa: FBT003
     try:
-        _Login(opened, _user(startup), password, time.monotonic() + seconds).run()
+        more = _Login(opened, _user(startup), password, time.monotonic() + seconds).run()
     except ScramException as error:
         raise CannotLogIn(str(error)) from error
     opened.connection.setblocking(False)  # noqa: FBT003
+    return Opened(opened.connection, more)
 
 
 class _Login:
@@ -56,7 +60,7 @@ class _Login:
         self._end = end
         self._scram: ScramClient | None = None
 
-    def run(self) -> None:
+    def run(self) -> bytes:
         while True:
             kind, body = self._next()
             match kind:
@@ -65,7 +69,7 @@ class _Login:
                 case b"E":
                     raise ServerRefused(read_error(body))
                 case b"Z":
-                    return
+                    return self._heard
 
     def _answer(self, body: bytes) -> None:
         (wanted,) = _NUMBER.unpack_from(body)

@@ -139,10 +139,16 @@ class Relay:
     # --- the thread
 
     def _run(self) -> None:
+        words = ""
         try:
             self._pass_on()
         except Exception as error:  # noqa: BLE001 - whatever it is: the library must not hear of it
-            self._lose(f"the relay failed: {type(error).__name__}: {error}")
+            words = f"the relay failed: {type(error).__name__}: {error}"
+        # Nobody brings an answer any more. Who waited for one would wait for ever.
+        self._is_owed = self._is_mending = False
+        if words:
+            self._say("error", words)
+            self._lose(words)
 
     def _lose(self, words: str) -> None:
         if not self._has_lost:
@@ -151,9 +157,10 @@ class Relay:
 
     def _pass_on(self) -> None:
         while not self._is_over:
-            self._is_mending = len(self._replacements) > 0 or any(caller.is_dialled_for for caller in self._callers)
             has_more = [splice for splice in self._splices if splice.has_more]
+            # In this order: what was waited for a connection and is owed an answer now is never neither.
             end = self._end_of_patience()
+            self._is_mending = len(self._replacements) > 0 or any(caller.is_dialled_for for caller in self._callers)
             # For ever, if nobody owes anything.
             timeout = 0.0 if has_more else None if end is None else max(0.0, end - time.monotonic())
             for key, _ in self._selector.select(timeout):
@@ -221,7 +228,8 @@ class Relay:
     def _silence(self, splice: Splice, words: str) -> None:
         """Nothing comes for its client now; nor ever, if no other connection can take over."""
         self._watch(splice.client, 0, splice)
-        self._watch(splice.server, 0, splice)
+        if not splice.is_parted:
+            self._watch(splice.server, 0, splice)
         self._splices[splice] = (0, 0)
         if self._can_mend and splice.part():
             self._is_mending |= splice.needs_server
@@ -232,6 +240,8 @@ class Relay:
 
     def _give_up(self, splice: Splice) -> None:
         del self._splices[splice], self._origins[splice]
+        # Its transaction ends, and a pooler has its server back: this process may stay for others.
+        splice.server.close()
         self._mute.append(splice)
 
     def _watch(self, connection: socket.socket, events: int, data: object) -> None:
@@ -293,6 +303,9 @@ class Relay:
             return
         caller.is_served = True
         caller.is_dialled_for = kind is First.SESSION
+        if kind is First.CANCEL:
+            for splice in self._splices:
+                splice.expect_cancel()
         work = self._cancel if kind is First.CANCEL else self._dial
         threading.Thread(target=work, args=(caller, caller.server), name="relay-dial", daemon=True).start()
 
@@ -329,11 +342,11 @@ class Relay:
 
     def _go_on(self) -> None:
         """With those that have a connection again."""
-        for splice, connection in self._replacements.made():
-            if connection is None:
+        for splice, opened in self._replacements.made():
+            if opened is None:
                 self._give_up(splice)
             else:
-                splice.attach(connection)
+                splice.attach(opened.connection, opened.said)
                 self._pump(splice, client=False, server=True)
 
     # --- dials, each in its own thread
@@ -344,7 +357,7 @@ class Relay:
         while not (self._is_over or caller.is_gone):
             try:
                 opened = self._upstream.open(server, caller.first)
-            except UNREACHABLE as error:
+            except Exception as error:  # noqa: BLE001 - a host's name that is no name, say: it waits, and its node sees why
                 self._trouble.failed(_words(server), error)
                 if self._is_another_up(server, caller.first):
                     break

@@ -2,7 +2,6 @@
 
 import collections
 import random
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from service.whatsapp.relay.framing import ServerRefused
 from service.whatsapp.relay.login import CannotLogIn, log_in
 from service.whatsapp.relay.splice import Splice
 from service.whatsapp.relay.trouble import Trouble
-from service.whatsapp.relay.upstream import UNREACHABLE, Upstream
+from service.whatsapp.relay.upstream import UNREACHABLE, Opened, Upstream
 from zap.worker.v1 import frames_pb2
 
 LOGIN_SECONDS = 15.0
@@ -39,7 +38,7 @@ class Replacements:
         self._say = say
         self._ring = ring
         self._awaited: set[Splice] = set()
-        self._made: collections.deque[tuple[Splice, socket.socket | None]] = collections.deque()
+        self._made: collections.deque[tuple[Splice, Opened | None]] = collections.deque()
         self._is_over = False
 
     def __len__(self) -> int:
@@ -54,26 +53,35 @@ class Replacements:
             arguments = splice, server, startup, time.monotonic() + (PAUSE[0] if splice.was_refused else 0.0)
             threading.Thread(target=self._make, args=arguments, name="relay-replace", daemon=True).start()
 
-    def made(self) -> Iterator[tuple[Splice, socket.socket | None]]:
+    def made(self) -> Iterator[tuple[Splice, Opened | None]]:
         """Those that are there by now, on which a server takes questions; None: there will be none."""
         while self._made:
-            splice, connection = self._made.popleft()
+            splice, opened = self._made.popleft()
             self._awaited.discard(splice)
-            yield splice, connection
+            yield splice, opened
 
     def close(self) -> None:
         """Make no more."""
         self._is_over = True
-        for _, connection in self.made():
-            if connection is not None:
-                connection.close()
+        for _, opened in self.made():
+            if opened is not None:
+                opened.connection.close()
 
     def _make(self, splice: Splice, server: frames_pb2.Server, startup: bytes, not_before: float) -> None:
-        connection: socket.socket | None = None
+        opened: Opened | None = None
         time.sleep(max(0.0, not_before - time.monotonic()))
+        try:
+            opened = self._until_logged_in(server, startup)
+        except Exception as error:  # noqa: BLE001 - whatever a server says: somebody waits for the end of this
+            self._say("error", f"a connection to Postgres cannot be replaced: {type(error).__name__}: {error}")
+        self._made.append((splice, opened))
+        self._ring()
+
+    def _until_logged_in(self, server: frames_pb2.Server, startup: bytes) -> Opened | None:
+        """As often as it takes; None if there is no use in it."""
         while not self._is_over:
             try:
-                connection = self._log_in(server, startup)
+                return self._log_in(server, startup)
             except CannotLogIn as error:
                 self._say("warning", f"a connection to Postgres cannot be replaced: {error}")
                 break
@@ -82,17 +90,14 @@ class Replacements:
                 if isinstance(error, ServerRefused) and error.error.code.startswith(_NO_LOGIN):
                     break
                 time.sleep(random.uniform(*PAUSE))  # noqa: S311 - so that not all come back in one moment
-            else:
-                break
-        self._made.append((splice, connection))
-        self._ring()
+        return None
 
-    def _log_in(self, server: frames_pb2.Server, startup: bytes) -> socket.socket:
+    def _log_in(self, server: frames_pb2.Server, startup: bytes) -> Opened:
         opened = self._upstream.open(server, startup)
         try:
-            log_in(opened, startup, self._password, LOGIN_SECONDS)
+            logged_in = log_in(opened, startup, self._password, LOGIN_SECONDS)
         except BaseException:
             opened.connection.close()
             raise
         self._trouble.over()
-        return opened.connection
+        return logged_in

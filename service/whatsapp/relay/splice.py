@@ -17,7 +17,9 @@ _PIECE = 64 * 1024
 _TURNS = 16
 """Pieces that are passed on before others get their turn."""
 _REFUSED_SECONDS = 15.0
-"""Seconds in which servers may answer one question with errors that mean a loss: it may be the question."""
+"""Seconds in which one question may be answered with a loss after it was asked again: it may be the question."""
+_KEPT = 64 * 1024
+"""Bytes of an answer that are passed on only when it is whole: until then, another server can be asked for it."""
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -49,15 +51,19 @@ class Splice:
         self._requests = Requests()
         self._answers = Answers()
         self._question = Question()
-        self._is_up = self._is_asked = self._is_answer_begun = False
-        """The startup is over; the question is on its way; some of its answer was passed on."""
-        self._asks_ahead = False
-        """The client does not wait for its answers: which question is answered is not known here then."""
-        self._refused_since: float | None = None
+        self._is_up = self._is_asked = self._is_answer_begun = self._asks_ahead = False
+        """The startup is over; the question is on its way; some of its answer was passed on; the client does not wait
+        for its answers, so that which question is answered is not known here."""
+        self._ends_whole = True
+        """What was passed on ends where a message does."""
+        self._asked_again_since: float | None = None
+        self.was_refused = False
+        """The question was answered with a loss, and not for the first time or in words: it may be of no use to ask it
+        again at once."""
         # The end of the startup is announced by a ReadyForQuery as well.
         self._owed = 1
         self._heard_at = clock()
-        self._said = said
+        self._said, self._kept = said, b""
         self._to_client = self._to_server = memoryview(b"")
         self._cut: OSError | None = None
         """Why nothing can be said to the server any more; what it said before is yet to be heard."""
@@ -96,34 +102,36 @@ class Splice:
         """Whether there is a question, and no server to ask."""
         return self.is_parted and self._owed > 0
 
-    @property
-    def was_refused(self) -> bool:
-        """Whether the question was answered with a loss: there may be no use in asking it again at once."""
-        return self._refused_since is not None
+    def expect_cancel(self) -> None:
+        """The client asks that something be cancelled, perhaps what it waits for here."""
+        self._answers.may_be_cancelled = self._owed > 0
 
     def part(self) -> bool:
         """Let go of a server that is lost, if the client can go on with another one; whether it can."""
-        if not self._answers.is_idle or self._asks_ahead or self._to_client or not self._can_ask_another():
+        if not (self._answers.is_idle and self._ends_whole) or self._asks_ahead or not self._can_ask_another():
             return False
-        if self._answers.loss is not None and self._owed:
-            self._refused_since = self._refused_since or self._clock()
-            if self._clock() - self._refused_since >= _REFUSED_SECONDS:
+        if self._owed:
+            again = self._asked_again_since
+            if again is not None and self._clock() - again >= _REFUSED_SECONDS:
                 return False
+            self.was_refused = again is not None or self._answers.loss is not None
         self.server.close()
         self.is_parted = True
         self.has_more = self._is_asked = False
-        self._to_server = memoryview(b"")
+        self._to_server, self._kept = memoryview(b""), b""
         self._cut = None
         return True
 
-    def attach(self, server: socket.socket) -> None:
-        """Go on with another server, which takes questions. Its socket must not block."""
-        self.server = server
+    def attach(self, server: socket.socket, said: bytes = b"") -> None:
+        """Go on with another server, which takes questions, and has `said` more since. Its socket must not block."""
+        self.server, self._said = server, said
         self.is_parted = False
         self._tls = server if isinstance(server, ssl.SSLSocket) else None
         self._answers = Answers(is_idle=True)
         self._server_has_news = True
         self._heard_at = self._clock()
+        if self._owed and self._asked_again_since is None:
+            self._asked_again_since = self._clock()
         self._ask(bytes(self._question))
 
     def _can_ask_another(self) -> bool:
@@ -248,6 +256,7 @@ class Splice:
 
     def _to_client_goes_on(self) -> bool:
         is_moving = bool(self._to_client) and self._flush_to_client()
+        self._look_for_loss()
         if self._to_client or not self._server_has_news or (data := self._hear_server()) is None:
             if self._cut is not None and not self._to_client:
                 raise self._cut
@@ -262,17 +271,39 @@ class Splice:
 
     def _take(self, data: bytes) -> None:
         """Pass on what may be passed on of what the server said. Raises Lost, NotPostgres."""
-        self._to_client = memoryview(self._answers.feed(data))
+        said = self._answers.feed(data)
         self._owed = max(0, self._owed - self._answers.ready)
-        self._is_answer_begun = self._owed > 0 and (self._is_answer_begun or len(self._to_client) > 0)
+        self._say(said)
         if self._answers.ready and not self._owed:
             self._question.clear()
             self._is_up, self._is_asked = True, False
-            self._refused_since = None
+            self._asked_again_since, self.was_refused = None, False
         self._answers.ready = 0
         if self._to_client:
             self._flush_to_client()
-        if self._answers.loss is not None:
+        self._look_for_loss()
+
+    def _say(self, said: bytes | memoryview) -> None:
+        """Have it passed on, or kept until the answer is whole: half of one is of no use, and cannot be taken back."""
+        if self._keeps(len(said)):
+            self._kept += said
+            return
+        said, self._kept = self._kept + said if self._kept else said, b""
+        self._to_client = memoryview(said)
+        if said:
+            self._ends_whole = self._answers.is_between
+        self._is_answer_begun = self._owed > 0 and (self._is_answer_begun or len(said) > 0)
+
+    def _keeps(self, more: int) -> bool:
+        is_begun = self._is_answer_begun or self._answers.ready > 0
+        # Whoever does not wait for answers, or is waited for, must get what there is.
+        if not self._is_up or not self._owed or is_begun or self._asks_ahead or self._answers.wants_input:
+            return False
+        return len(self._kept) + more <= _KEPT
+
+    def _look_for_loss(self) -> None:
+        """Raises Lost, once all that came before it has been passed on."""
+        if self._answers.loss is not None and not self._to_client:
             raise Lost(str(self._answers.loss))
 
     def _hear_server(self) -> bytes | None:

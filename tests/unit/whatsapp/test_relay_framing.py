@@ -100,7 +100,8 @@ def test_byte_by_byte(said: list[bytes]) -> None:
         ("ERROR", "08P01", True),
         ("FATAL", "08P01", True),
         ("ERROR", "08006", True),
-        ("ERROR", "57014", False),
+        # Of a role's statement_timeout.
+        ("ERROR", "57014", True),
         ("ERROR", "23505", False),
         ("ERROR", "42P01", False),
         ("ERROR", "22P02", False),
@@ -118,6 +119,14 @@ def test_which_errors_are_a_loss(severity: str, code: str, is_loss: bool) -> Non
     framing = Answers()
     passed = framing.feed(error(severity, code))
     assert (framing.loss is not None, bool(passed)) == (is_loss, not is_loss)
+
+
+def test_who_cancels_hears_of_it() -> None:
+    framing = Answers()
+    framing.may_be_cancelled = True
+    assert framing.feed(error("ERROR", "57014") + READY)
+    framing.feed(error("ERROR", "57014") + READY)
+    assert framing.loss is not None, "that was for the one before"
 
 
 def test_the_severity_counts_in_whatever_language_the_server_speaks() -> None:

@@ -70,3 +70,11 @@ def test_a_server_that_hangs_up() -> None:
     there.close()
     with here, pytest.raises(ConnectionError):
         log_in(Opened(here, AUTHENTICATED), STARTUP, "secret", 0.3)
+
+
+def test_what_a_server_says_behind_its_welcome_is_left_to_whoever_goes_on() -> None:
+    """Half a notice, say: what follows would be taken for the beginning of a message."""
+    here, there = socket.socketpair()
+    with here, there:
+        opened = log_in(Opened(here, AUTHENTICATED + READY + b"N\0\0"), STARTUP, "secret", 0.3)
+        assert (opened.connection, opened.said) == (here, b"N\0\0")

@@ -1,11 +1,11 @@
 """What may be asked twice."""
 
-import struct
+import time
 
 import pytest
 
-from service.whatsapp.relay.question import LONGEST, Question
-from tests.fakes.postgres_messages import QUERY, SYNC, message
+from service.whatsapp.relay.question import LONGEST, Question, has_same_outcome_twice
+from tests.fakes.postgres_messages import QUERY, SYNC, as_lib_pq_asks, message
 
 
 def asked(*pieces: bytes) -> Question:
@@ -13,17 +13,6 @@ def asked(*pieces: bytes) -> Question:
     for piece in pieces:
         question.add(piece)
     return question
-
-
-def as_lib_pq_asks(text: str, name: str = "", value: bytes = b"x") -> bytes:
-    """Parse, Bind, Describe, Execute, Sync (binary_parameters=yes)."""
-    return (
-        message("P", f"{name}\0{text}\0".encode() + struct.pack("!H", 0))
-        + message("B", f"\0{name}\0".encode() + struct.pack("!HHI", 0, 1, len(value)) + value + struct.pack("!H", 0))
-        + message("D", b"P\0")
-        + message("E", b"\0" + struct.pack("!I", 0))
-        + SYNC
-    )
 
 
 #: Of whatsmeow, as they are sent when a message comes in.
@@ -45,6 +34,18 @@ OF_THE_LIBRARY = [
     "DELETE FROM whatsmeow_pre_keys WHERE jid=$1 AND key_id=$2",
     "UPDATE whatsmeow_pre_keys SET uploaded=true WHERE jid=$1 AND key_id<=$2",
     "INSERT INTO t (a, b) VALUES ($1, $2) ON CONFLICT (a) DO UPDATE SET b=excluded.b WHERE t.b<>excluded.b;",
+    """
+		SELECT key, sender_jid FROM whatsmeow_message_secrets
+		WHERE our_jid=$1 AND (chat_jid=$2 OR chat_jid=(
+			CASE
+				WHEN $2 LIKE '%@lid'
+					THEN (SELECT pn || '@s.whatsapp.net' FROM whatsmeow_lid_map WHERE lid=replace($2, '@lid', ''))
+			END
+		)) AND message_id=$4
+	""",
+    "SELECT COUNT(*) FROM whatsmeow_pre_keys WHERE jid=$1 AND uploaded=true",
+    "DELETE FROM t WHERE jid=$1 AND index_mac=ANY($2::bytea[])",
+    "UPDATE t SET a='x;--' WHERE b IN ($1, $2)",
 ]
 
 HAS_ANOTHER_OUTCOME = [
@@ -63,6 +64,18 @@ HAS_ANOTHER_OUTCOME = [
     "DELETE FROM t; UPDATE t SET a=$1",
     "CREATE TABLE t (a int)",
     "SELECT 1 -- nothing",
+    "SELECT * INTO u FROM t",
+    "SELECT whatever(1)",
+    "SELECT 1 FROM t WHERE a=public.whatever  (b)",
+    'SELECT "nextval"($1)',
+    "DELETE FROM t WHERE a=whatever(b)",
+    "INSERT INTO t (a) SELECT whatever(b) FROM u ON CONFLICT DO NOTHING",
+    "INSERT INTO t VALUES ('x ON CONFLICT DO UPDATE SET a=1 WHERE b')",
+    "INSERT INTO t VALUES (E'\\' ON CONFLICT DO NOTHING --')",
+    "INSERT INTO t VALUES ($$ ON CONFLICT DO UPDATE SET a=1 WHERE b$$)",
+    "UPDATE t SET a='x' || a",
+    "",
+    ";",
 ]
 
 
@@ -119,3 +132,21 @@ def test_what_is_too_long_to_be_kept_is_not_asked_again() -> None:
     question.clear()
     question.add(QUERY)
     assert question.may_be_repeated
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT 1" + " " * 1_000_000 + ";x",
+        "INSERT INTO t VALUES (1)" + " ON CONFLICT (" * 70_000,
+        "UPDATE t SET a=1" + ", a=1" * 200_000 + "+1",
+        "UPDATE t SET a=1" + " WHERE a" * 100_000 + ";;",
+        "SELECT " + "a " * 500_000 + "f(1)",
+        "SELECT " + "a" * 1_000_000,
+    ],
+)
+def test_it_is_judged_in_proportion_to_its_length(text: str) -> None:
+    """The relay does nothing else meanwhile."""
+    began = time.monotonic()
+    has_same_outcome_twice(text)
+    assert time.monotonic() - began < 3

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.whatsapp.relay.splice import READ, WRITE, Lost, Splice
+from service.whatsapp.relay.splice import READ, WRITE, Lost
 from tests.fakes.postgres_messages import (
     AUTHENTICATED,
     IN_TRANSACTION,
-    PASSWORD_WANTED,
     QUERY,
     READY,
     ROW,
@@ -19,42 +18,7 @@ from tests.fakes.postgres_messages import (
     error,
     message,
 )
-
-
-class Line:
-    """A splice with somebody at either end, on a clock that stands still."""
-
-    def __init__(self, said: bytes = PASSWORD_WANTED) -> None:
-        self.now = 100.0
-        self.client, client_end = socket.socketpair()
-        self.server, server_end = socket.socketpair()
-        for end in (self.client, self.server, client_end, server_end):
-            end.setblocking(False)
-        self.splice = Splice(client_end, server_end, said, lambda: self.now)
-
-    def log_in(self) -> None:
-        """Get the startup behind it."""
-        self.splice.pump()
-        assert self.heard(self.client) == PASSWORD_WANTED
-        self.client.send(message("p", b"pw\0"))
-        self.splice.pump()
-        assert self.heard(self.server) == message("p", b"pw\0")
-        self.server.send(READY)
-        self.splice.pump()
-        assert self.heard(self.client) == READY
-
-    @staticmethod
-    def heard(end: socket.socket) -> bytes | None:
-        """What has arrived; None for nothing, nothing for the end."""
-        try:
-            return end.recv(1_000_000)
-        except BlockingIOError:
-            return None
-
-    def close(self) -> None:
-        self.splice.close()
-        self.client.close()
-        self.server.close()
+from tests.fakes.spliced import Line
 
 
 @pytest.fixture
@@ -135,8 +99,7 @@ def test_a_server_that_hangs_up_in_the_middle_of_a_message_is_lost(line: Line) -
     line.server.close()
     with pytest.raises(Lost):
         line.splice.pump()
-    assert line.heard(line.client) == ROW[:-1], "and then nothing, not even an end"
-    assert line.heard(line.client) is None
+    assert line.heard(line.client) is None, "not even an end"
 
 
 def test_what_is_no_postgres_is_lost(line: Line) -> None:
@@ -312,139 +275,3 @@ def test_a_server_that_wants_no_password_owes_nothing() -> None:
     with pytest.raises(Lost, match="57P01"):
         line.splice.pump()
     line.close()
-
-
-# --- another server takes over
-
-
-def taken_over(line: Line) -> socket.socket:
-    """Another server's end, behind a login."""
-    server, end = socket.socketpair()
-    for one in (server, end):
-        one.setblocking(False)
-    line.splice.attach(end)
-    line.splice.pump(client=False)
-    return server
-
-
-def lose(line: Line) -> None:
-    line.server.close()
-    with pytest.raises(Lost):
-        line.splice.pump()
-
-
-def test_what_was_not_answered_is_asked_of_the_next_server(line: Line) -> None:
-    line.client.send(QUERY)
-    line.splice.pump()
-    assert line.heard(line.server) == QUERY
-    lose(line)
-    assert line.splice.part()
-    assert line.splice.needs_server
-    assert (line.splice.client_events, line.splice.server_events) == (0, 0)
-    server = taken_over(line)
-    assert line.heard(server) == QUERY
-    server.send(ROW + READY)
-    line.splice.pump()
-    assert line.heard(line.client) == ROW + READY
-    line.client.send(QUERY)
-    line.splice.pump()
-    assert line.heard(server) == QUERY, "nothing is left of the question before"
-    server.close()
-
-
-def test_an_idle_client_gets_a_server_when_it_asks(line: Line) -> None:
-    lose(line)
-    assert line.splice.part()
-    line.splice.pump()
-    before = line.splice.needs_server, line.splice.client_events, line.splice.server_events
-    assert before == (False, READ, 0)
-    line.client.send(message("Q", b"BEGIN\0"))
-    line.splice.pump()
-    assert line.splice.needs_server, "nobody was asked before, so it may be anything"
-    server = taken_over(line)
-    assert line.heard(server) == message("Q", b"BEGIN\0")
-    server.close()
-
-
-def test_an_idle_client_may_leave(line: Line) -> None:
-    lose(line)
-    assert line.splice.part()
-    line.client.send(TERMINATE)
-    line.splice.pump()
-    assert line.splice.is_over
-
-
-def test_what_was_asked_in_the_moment_of_the_loss_is_asked_of_the_next(line: Line) -> None:
-    line.server.close()
-    line.client.send(QUERY)
-    with pytest.raises(Lost):
-        line.splice.pump(client=False)
-    assert line.splice.part()
-    assert line.splice.needs_server
-    server = taken_over(line)
-    assert line.heard(server) == QUERY
-    server.close()
-
-
-@pytest.mark.parametrize("said", [message("Q", b"COMMIT\0"), message("Q", b"INSERT INTO t VALUES (1)\0"), SYNC])
-def test_what_might_be_done_twice_is_not_asked_again(line: Line, said: bytes) -> None:
-    line.client.send(said)
-    line.splice.pump()
-    lose(line)
-    assert not line.splice.part()
-
-
-def test_a_transaction_ends_with_its_server(line: Line) -> None:
-    line.client.send(message("Q", b"BEGIN\0"))
-    line.splice.pump()
-    line.server.send(IN_TRANSACTION)
-    line.splice.pump()
-    lose(line)
-    assert not line.splice.part()
-
-
-def test_an_answer_that_has_begun_is_not_begun_again(line: Line) -> None:
-    line.client.send(QUERY)
-    line.splice.pump()
-    line.server.send(ROW)
-    line.splice.pump()
-    lose(line)
-    assert not line.splice.part()
-
-
-def test_a_client_that_does_not_wait_for_answers_is_not_followed(line: Line) -> None:
-    line.client.send(QUERY)
-    line.splice.pump()
-    line.client.send(QUERY)
-    line.splice.pump()
-    line.server.send(ROW + READY)
-    line.splice.pump()
-    lose(line)
-    assert not line.splice.part()
-
-
-def test_a_login_is_not_repeated() -> None:
-    line = Line()
-    line.splice.pump()
-    line.client.send(message("p", b"pw\0"))
-    line.splice.pump()
-    lose(line)
-    assert not line.splice.part()
-    line.close()
-
-
-def test_a_question_that_every_server_refuses_is_given_up(line: Line) -> None:
-    line.client.send(QUERY)
-    line.splice.pump()
-    server = line.server
-    for seconds, goes_on in ((0.0, True), (10.0, True), (10.0, False)):
-        line.now += seconds
-        server.send(error("ERROR", "53100", "disk full") + READY)
-        with pytest.raises(Lost, match="disk full"):
-            line.splice.pump()
-        assert line.splice.part() is goes_on
-        assert line.splice.was_refused
-        if goes_on:
-            server = taken_over(line)
-    server.close()
-    assert line.heard(line.client) is None
