@@ -201,6 +201,10 @@ class ZygoteProcess:
             except BlockingIOError:
                 await asyncio.sleep(0.005)  # thousands of requests are under way; it is busy forking
             except OSError as error:
+                # It hears nothing any more. Whoever asks next must find that out before its death is told, or all tries
+                # would be made within that moment. What it has said is heard first.
+                self._read()
+                self.bury()
                 raise ZygoteDied(str(error)) from error
 
     def _read(self) -> None:

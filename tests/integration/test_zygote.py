@@ -171,6 +171,18 @@ async def test_when_the_zygote_is_killed_its_children_go_on_and_the_next_fork_wo
         each.close()
 
 
+async def test_a_zygote_whose_death_nobody_has_heard_of_yet_is_asked_once(zygote: Zygote) -> None:
+    killed = zygote.pid
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    # Blocks on purpose: it is dead, and the loop has had no turn to notice.
+    time.sleep(0.2)  # noqa: ASYNC251
+    assert zygote.pid == killed
+    child = await zygote.fork()
+    assert zygote.pid not in {killed, None}
+    child.close()
+
+
 async def test_a_zygote_that_died_is_replaced_before_anybody_asks(zygote: Zygote) -> None:
     killed = zygote.pid
     assert killed is not None
