@@ -224,7 +224,9 @@ class Session:
         replaces what is lost, and while Postgres is silent to everybody: what it was asked it may carry out when it
         wakes up. Another process could do nothing meanwhile either.
         """
-        if not self._has_left:
+        # One that WhatsApp has not let in yet has nothing in hand; its library, which had nothing to disconnect from,
+        # would log in once Postgres is back, and acknowledge what a process that leaves does not hand over.
+        if not (self._has_left and self._has_heard):
             return
         probe = DatabaseProbe(self._start.log_url, f"zap-service/{self._start.session_id}/probe")
         answers_others = False
@@ -385,7 +387,7 @@ class Session:
                 self._ending.end_with(translate.connect_failure(event))
 
     def _on_connected(self) -> None:
-        self._may_receive = True
+        self._may_receive = self._has_heard = True
         self._device_saved = True
         self._failed_reconnect = ""
         self._patience.connected()
@@ -423,6 +425,7 @@ class Session:
         self._ending.end(Cause.PROCESS_STALLED, stuck.words)
 
     def _report_numbered(self, frame: frames_pb2.Frame | None) -> None:
+        self._has_heard = True
         if frame is not None:
             self._reports.send_numbered(frame)
 
