@@ -77,7 +77,7 @@ class Session:
         self._device_saved = bool(start.jid)
         self._may_receive = bool(start.jid)
         """Messages may have come in, once it has begun to connect: they do so before the library says "connected"."""
-        self._has_begun = self._is_leaving = self._has_left = self._has_told_of_staying = False
+        self._has_begun = self._has_heard = self._is_leaving = self._has_left = self._has_told_of_staying = False
         self._push_name = ""
         self._failed_login: LoginFailed | None = None
         self._failed_reconnect = ""

@@ -57,13 +57,15 @@ def session() -> Iterator[Session]:
         session._relay.close()
 
 
-def outlast(session: Session, monkeypatch: pytest.MonkeyPatch, *looks: tuple[bool, bool]) -> Stage:
+def outlast(
+    session: Session, monkeypatch: pytest.MonkeyPatch, *looks: tuple[bool, bool], was_let_in: bool = True
+) -> Stage:
     stage = Stage(*looks)
     relay = session._relay
     monkeypatch.setattr(session_module, "DatabaseProbe", lambda *_: stage)
     for part in ("_relay", "_client", "_reports"):
         monkeypatch.setattr(session, part, stage)
-    session._has_left = True
+    session._has_left, session._has_heard = True, was_let_in
     session._outlast_loss()
     monkeypatch.setattr(session, "_relay", relay)
     return stage
@@ -93,3 +95,9 @@ def test_it_says_nothing_of_that_if_it_ends_at_once(session: Session, monkeypatc
     began = time.monotonic()
     assert outlast(session, monkeypatch).told == []
     assert time.monotonic() - began < 1
+
+
+def test_one_that_whatsapp_has_not_let_in_stays_for_nothing(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its library would log in when the database is back, and acknowledge what a process that leaves does not tell."""
+    assert not session._has_heard
+    assert outlast(session, monkeypatch, MENDING, was_let_in=False).seen == []
