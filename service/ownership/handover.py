@@ -107,7 +107,6 @@ class Giver:
         self._candidates: Sequence[Candidate] = ()
         self._until = 0.0
         self._on_their_way: set[asyncio.Task[None]] = set()
-        self._places = asyncio.Semaphore(AT_ONCE)
 
     async def give(self, sessions: Sequence[Given], grace: float) -> None:
         """Hand over what can be handed over within `grace` seconds; the rest is left as it is.
@@ -121,9 +120,9 @@ class Giver:
         except (Unavailable, TimeoutError) as error:
             log.warning("Sessions cannot be handed over.", cause=str(error) or "the database is silent")
             return
-        self._places = asyncio.Semaphore(AT_ONCE * max(1, len(self._candidates)))
         given = [one for one in sessions if one.is_running]
-        tasks = [asyncio.create_task(self._give(one), name=f"give-{one.session_id}") for one in given]
+        places = asyncio.Semaphore(AT_ONCE * max(1, len(self._candidates)))
+        tasks = [asyncio.create_task(self._give(one, places), name=f"give-{one.session_id}") for one in given]
         if not tasks:
             return
         try:
@@ -140,8 +139,8 @@ class Giver:
             if not task.cancelled() and (fault := task.exception()) is not None:
                 log.error("A session could not be handed over.", exc_info=fault)
 
-    async def _give(self, session: Given) -> None:
-        async with self._places:
+    async def _give(self, session: Given, places: asyncio.Semaphore) -> None:
+        async with places:
             await self._give_in_turn(session)
 
     async def _give_in_turn(self, session: Given) -> None:

@@ -77,7 +77,9 @@ class Session:
         self._device_saved = bool(start.jid)
         self._may_receive = bool(start.jid)
         """Messages may have come in, once it has begun to connect: they do so before the library says "connected"."""
-        self._has_begun = self._has_heard = self._is_leaving = self._has_left = self._has_told_of_staying = False
+        self._has_begun = self._is_leaving = self._has_left = self._has_told_of_staying = False
+        self._was_let_in = False
+        """WhatsApp knows this process: a message may be in hand."""
         self._push_name = ""
         self._failed_login: LoginFailed | None = None
         self._failed_reconnect = ""
@@ -208,8 +210,13 @@ class Session:
 
     def _on_database_lost(self, words: str) -> None:
         """From here on the library waits for a database that does not answer, and must not be told anything else."""
-        # What came in and was not written down stays WhatsApp's: it is not acknowledged, and comes again.
-        self._leave(Cause.DATABASE_LOST, words, self._outlast_loss)
+        if self._was_let_in:
+            # What came in and was not written down stays WhatsApp's: it is not acknowledged, and comes again.
+            self._leave(Cause.DATABASE_LOST, words, self._outlast_loss)
+        else:
+            # Nothing is in hand, and there is nothing to disconnect from: the library would log in as soon as Postgres
+            # is back, and acknowledge what a process that leaves does not hand over.
+            self._ending.end_at_once(self._ended(Cause.DATABASE_LOST, words))
 
     def _tell_of_staying(self) -> None:
         """It can take long until this process ends, and nothing is heard of WhatsApp from now on."""
@@ -224,9 +231,7 @@ class Session:
         replaces what is lost, and while Postgres is silent to everybody: what it was asked it may carry out when it
         wakes up. Another process could do nothing meanwhile either.
         """
-        # One that WhatsApp has not let in yet has nothing in hand; its library, which had nothing to disconnect from,
-        # would log in once Postgres is back, and acknowledge what a process that leaves does not hand over.
-        if not (self._has_left and self._has_heard):
+        if not self._has_left:
             return
         probe = DatabaseProbe(self._start.log_url, f"zap-service/{self._start.session_id}/probe")
         answers_others = False
@@ -387,7 +392,7 @@ class Session:
                 self._ending.end_with(translate.connect_failure(event))
 
     def _on_connected(self) -> None:
-        self._may_receive = self._has_heard = True
+        self._may_receive = self._was_let_in = True
         self._device_saved = True
         self._failed_reconnect = ""
         self._patience.connected()
@@ -401,7 +406,7 @@ class Session:
             self._ending.end_soon(self._ended(Cause.SCAN_REJECTED, event.Error))
             return
         self._device_saved = True
-        self._may_receive = True
+        self._may_receive = self._was_let_in = True
         self._patience.scanned()
         self._reports.send(translate.device_saved(event, translate.lid_of(self._client.device())))
 
@@ -425,7 +430,7 @@ class Session:
         self._ending.end(Cause.PROCESS_STALLED, stuck.words)
 
     def _report_numbered(self, frame: frames_pb2.Frame | None) -> None:
-        self._has_heard = True
+        self._was_let_in = True
         if frame is not None:
             self._reports.send_numbered(frame)
 

@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from service.domain.disconnects import Cause
 from service.whatsapp import session as session_module
 from service.whatsapp.session import Session
 from service.whatsapp.watchdog import Watchdog
@@ -57,15 +58,13 @@ def session() -> Iterator[Session]:
         session._relay.close()
 
 
-def outlast(
-    session: Session, monkeypatch: pytest.MonkeyPatch, *looks: tuple[bool, bool], was_let_in: bool = True
-) -> Stage:
+def outlast(session: Session, monkeypatch: pytest.MonkeyPatch, *looks: tuple[bool, bool]) -> Stage:
     stage = Stage(*looks)
     relay = session._relay
     monkeypatch.setattr(session_module, "DatabaseProbe", lambda *_: stage)
     for part in ("_relay", "_client", "_reports"):
         monkeypatch.setattr(session, part, stage)
-    session._has_left, session._has_heard = True, was_let_in
+    session._has_left = True
     session._outlast_loss()
     monkeypatch.setattr(session, "_relay", relay)
     return stage
@@ -97,7 +96,14 @@ def test_it_says_nothing_of_that_if_it_ends_at_once(session: Session, monkeypatc
     assert time.monotonic() - began < 1
 
 
-def test_one_that_whatsapp_has_not_let_in_stays_for_nothing(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_whatsapp_has_not_let_in_ends_at_once(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its library would log in when the database is back, and acknowledge what a process that leaves does not tell."""
-    assert not session._has_heard
-    assert outlast(session, monkeypatch, MENDING, was_let_in=False).seen == []
+    ended: list[tuple[str, str]] = []
+    left: list[Cause] = []
+    monkeypatch.setattr(session._ending, "end_at_once", lambda said: ended.append((said.cause, said.detail)))
+    monkeypatch.setattr(session, "_leave", lambda cause, *_: left.append(cause))
+    session._on_database_lost("gone")
+    assert (ended, left) == ([("DATABASE_LOST", "gone")], [])
+    session._was_let_in = True
+    session._on_database_lost("gone")
+    assert left == [Cause.DATABASE_LOST]
