@@ -8,20 +8,17 @@ the next one. What becomes of those whose permits come to their end is `service.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import replace
 from typing import Protocol
 
 import structlog
 
 from service.domain.errors import Unavailable
-from service.domain.lease import Announcement, Lease, LeaseTimes, Renewal
+from service.domain.lease import Announcement, Lease, LeaseTimes
 from service.ports import LeaseStore
 
 log = structlog.get_logger(__name__)
-
-AGAIN = (0.02, 0.05, 0.1, 0.2)
-"""Seconds before each further renewal, while somebody holds a lease: together less than the shortest interval."""
 
 
 class Held(Protocol):
@@ -72,29 +69,7 @@ class Keeper:
         await self.renew()
 
     async def renew(self) -> None:
-        """One renewal, and what follows from it; more of them for what others hold at that moment."""
-        sent = time.monotonic()
-        if (renewal := await self._renew()) is None:
-            return
-        held_up = _ids(renewal.held_up)
-        for pause in AGAIN:
-            # Whoever sends holds the session's lease for a moment: one that sends all the time would be met held again
-            # and again, and be fenced.
-            if not held_up:
-                break
-            await asyncio.sleep(pause)
-            if (again := await self._renew()) is None:
-                break
-            held_up &= _ids(again.held_up)
-        for session_id in held_up & self._held_up:
-            log.warning("Somebody holds the session's lease; it is not renewed.", session_id=session_id)
-        self._held_up = held_up
-        # Not those that are held up: a release would wait for whoever holds them.
-        mine = {lease.session_id: lease for lease in renewal.renewed}
-        await self._release_strays(mine, until=sent + self._times.renew_every)
-
-    async def _renew(self) -> Renewal | None:
-        """Permit what is renewed, and lose what is not ours any more. None: there was no answer."""
+        """One renewal, and what follows from it."""
         sent = time.monotonic()
         # What began after the renewal was sent cannot be in its answer, and need not be.
         before = [held for held in self._held() if held.safe_until > 0]
@@ -103,15 +78,21 @@ class Keeper:
                 renewal = await self._leases.renew(self._announced, self._times.ttl)
         except (Unavailable, TimeoutError) as error:
             log.warning("The leases could not be renewed.", cause=str(error) or type(error).__name__)
-            return None
+            return
         self.renewed_at = sent
-        mine, held_up = _ids(renewal.renewed), _ids(renewal.held_up)
+        mine = {lease.session_id: lease for lease in renewal.renewed}
+        held_up = {lease.session_id for lease in renewal.held_up}
         for held in before:
             if held.session_id in mine:
                 held.permit(self._times.safe_until(sent))
             elif held.session_id not in held_up:
                 held.lose()
-        return renewal
+            elif held.session_id in self._held_up:
+                # Once is nothing: whoever writes to it holds it for a moment.
+                log.warning("Somebody holds the session's lease; it is not renewed.", session_id=held.session_id)
+        self._held_up = held_up
+        # Not those that are held up: a release would wait for whoever holds them.
+        await self._release_strays(mine, until=sent + self._times.renew_every)
 
     async def _release_strays(self, mine: Mapping[str, Lease], until: float) -> None:
         """Leases that are ours and that nobody here works for: renewing them would block them.
@@ -131,7 +112,3 @@ class Keeper:
         except (Unavailable, TimeoutError) as error:
             log.warning("A stray lease could not be released now.", cause=str(error) or type(error).__name__)
         self._strays = unknown
-
-
-def _ids(leases: Iterable[Lease]) -> set[str]:
-    return {lease.session_id for lease in leases}

@@ -17,7 +17,8 @@ class PostgresMessages:
 
     async def accept(self, lease: Lease, request_id: str, to: str, fingerprint: bytes) -> tuple[OutboundMessage, bool]:
         """Write the intent down; True if it is new, False with the earlier one."""
-        async with self._database.autocommit() as connection:
+        async with self._database.transaction() as connection:
+            await connection.run("keep_epoch", lease.session_id)
             row = await connection.row(
                 "accept_message", lease.session_id, request_id, to, fingerprint, lease.epoch, lease.incarnation
             )

@@ -409,16 +409,18 @@ SELECT EXISTS (
 -- name: queue_of_due
 SELECT session_id FROM zap.session_due ORDER BY is_pairing DESC, turn;
 
+-- name: keep_epoch
+-- Until this transaction ends, no epoch of the session does: begin_epoch, a wish and a deletion lock this row. Whether one
+-- has ended is for another statement to see, behind this one: it must know what was committed while this one waited.
+SELECT FROM zap.session WHERE session_id = $1 FOR KEY SHARE;
+
 -- name: accept_message
--- Fenced by itself: a new message is accepted only by the session's owner, and while there is a session. Both rows are
--- locked, the session's first: whoever ends an epoch holds that one, and what was read of the lease before the wait for
--- it would be believed after it, unless the lease is looked at again for a lock of its own. That one is no wait for a
--- renewal, but for the commit of this very statement.
+-- Fenced by itself, behind keep_epoch: a new message is accepted only by the session's owner, and while there is a
+-- session. It locks no lease: a renewal passes over what is locked, and some sessions send all the time.
 INSERT INTO zap.message (session_id, request_id, recipient, fingerprint, epoch)
 SELECT $1, $2, $3, $4, l.epoch FROM zap.lease l JOIN zap.session s USING (session_id)
 WHERE l.session_id = $1 AND l.epoch = $5 AND l.incarnation = $6 AND l.expires_at > clock_timestamp()
     AND NOT l.is_revoked
-FOR KEY SHARE OF s FOR SHARE OF l
 ON CONFLICT DO NOTHING
 RETURNING *;
 

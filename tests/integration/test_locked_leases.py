@@ -137,27 +137,6 @@ async def test_a_lease_that_somebody_goes_on_holding_is_fenced_alone_and_before_
     assert await owned.store.leases.claim(there.incarnation, there.name, TIMES.ttl, 5) == [held.session_id]
 
 
-async def test_a_lease_that_somebody_takes_again_and_again_is_renewed_in_between(
-    owned: Owned, database_url: str
-) -> None:
-    """Each text that is sent holds it until it is written down: most of the time, if there are many."""
-    busy = next(iter(owned.by_id.values()))
-
-    async def hold_most_of_the_time() -> None:
-        while True:
-            async with somebody_holding(database_url, busy.session_id):
-                await asyncio.sleep(0.08)
-            await asyncio.sleep(0.02)
-
-    holding = asyncio.create_task(hold_most_of_the_time())
-    try:
-        await owned.go_on_for(2 * TIMES.ttl)
-    finally:
-        holding.cancel()
-        await asyncio.wait((holding,))
-    assert (busy.stopped_at, busy.is_lost) == (None, False)
-
-
 async def test_a_lease_that_was_given_away_while_the_renewal_looked_is_not_renewed(
     owned: Owned, database_url: str
 ) -> None:

@@ -782,6 +782,15 @@ async def test_a_renewal_does_not_wait_for_a_message_that_waits(store: Store, de
     assert (await accepting)[1]
 
 
+async def test_a_message_that_is_being_accepted_holds_up_no_renewal(store: Store, device_table: None) -> None:
+    """Or a session that sends all the time would be passed over each time, and be fenced."""
+    lease = await connected(store)
+    async with store.database.transaction() as sending:
+        await sending.run("keep_epoch", "anna")
+        assert await sending.row("accept_message", "anna", "r1", "x", b"f", lease.epoch, NODE)
+        assert list((await store.leases.renew(Announcement(HERE, 5), TTL)).renewed) == [lease]
+
+
 async def test_a_receipt_that_no_honest_device_sends_hurts_nobody(store: Store, device_table: None) -> None:
     lease = await connected(store)
     await store.messages.accept(lease, "r1", "x", b"f")

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from service.domain.errors import Unavailable
 from service.domain.lease import Announcement, Lease, LeaseTimes, Node, Renewal
-from service.ownership.keeper import AGAIN, Keeper
+from service.ownership.keeper import Keeper
 from service.ports import LeaseStore
 
 NODE = Announcement(Node(uuid4(), "one", "127.0.0.1:1"), 10)
@@ -40,8 +40,6 @@ class Leases:
     def __init__(self, *held: str) -> None:
         self.held = list(held)
         self.held_up: list[str] = []
-        self.held_up_for = 1_000_000
-        """Renewals."""
         self.released: list[str] = []
         self.renewal_fails = False
         self.release_fails = False
@@ -50,15 +48,11 @@ class Leases:
     async def renew(self, announced: Announcement, ttl: float) -> Renewal:
         if self.renewal_fails:
             raise Unavailable("away")
-        self.held_up_for -= 1
-        leases = {
-            session_id: Lease(session_id, 1, announced.node.incarnation) for session_id in [*self.held, *self.held_up]
-        }
-        held_up = self.held_up if self.held_up_for >= 0 else []
-        return Renewal(
-            [lease for session_id, lease in leases.items() if session_id not in held_up],
-            [leases[session_id] for session_id in held_up],
+        renewed, held_up = (
+            [Lease(session_id, 1, announced.node.incarnation) for session_id in ids]
+            for ids in (self.held, self.held_up)
         )
+        return Renewal(renewed, held_up)
 
     async def release_stray(self, lease: Lease) -> None:
         await asyncio.sleep(self.release_takes)
@@ -102,21 +96,10 @@ async def test_what_is_held_up_is_neither_permitted_nor_lost_and_told_of_the_sec
     assert [line["session_id"] for line in logs] == ["held"]
     assert not held.permits
     assert not held.is_lost
-    assert len(other.permits) == 2 * (1 + len(AGAIN))
+    assert len(other.permits) == 2
     leases.held, leases.held_up = ["held", "other"], []
     await keeping.renew()
     assert len(held.permits) == 1
-
-
-async def test_what_is_held_for_a_moment_is_renewed_a_moment_later() -> None:
-    """A session that is sent by all the time is held most of the time."""
-    held = Session("held", time.monotonic() + 60)
-    leases = Leases()
-    leases.held_up, leases.held_up_for = ["held"], 2
-    with capture_logs() as logs:
-        await keeper(leases, held).renew()
-    assert len(held.permits) == 1
-    assert not logs
 
 
 async def test_a_stray_that_is_held_up_is_not_released_before_it_can_be() -> None:
