@@ -46,7 +46,6 @@ _QUIET_SECONDS = 0.1
 _DRAIN_SECONDS = 3.0
 _ORPHAN_DRAIN_SECONDS = 1.0
 _LAST_ANSWER_SECONDS = 1.0
-_LOOK_SECONDS = 0.05
 _CONFIRM_SECONDS = 1.0
 """How long a process that has left WhatsApp waits for the node to confirm what it said."""
 _LATE_SECONDS = 1.0
@@ -235,18 +234,20 @@ class Session:
             return
         probe = DatabaseProbe(self._start.log_url, f"zap-service/{self._start.session_id}/probe")
         answers_others = False
-        while not self._client.drain(_QUIET_SECONDS, _LAST_ANSWER_SECONDS, lambda: self._relay.quiet_since):
+        while True:
+            if self._relay.is_owed_an_answer and not (self._relay.is_mending or answers_others):
+                probe.start()
+                answers_others = probe.has_answered(_LAST_ANSWER_SECONDS)
+            if self._client.drain(_QUIET_SECONDS, _LAST_ANSWER_SECONDS, lambda: self._relay.quiet_since):
+                return
             # Perhaps nothing was asked yet when the database was lost.
             self._tell_of_staying()
             if self._relay.is_mending:
                 # What the next server is asked in the end has a moment as well.
                 answers_others = False
-                continue
-            if answers_others or not self._relay.is_owed_an_answer:
+            elif answers_others or not self._relay.is_owed_an_answer:
                 # What it owes us comes within a moment, or was forgotten on the way; or the library is busy otherwise.
                 return
-            probe.start()
-            answers_others = probe.has_answered(_LOOK_SECONDS)
 
     # --- what the node says
 
