@@ -178,7 +178,9 @@ class Session:
             try:
                 if cause is Cause.DATABASE_LOST and (self._relay.is_owed_an_answer or self._relay.is_mending):
                     self._tell_of_staying()
-                self._disconnect(_DRAIN_SECONDS)
+                # A server that is silent keeps the library busy for as long as it likes: that is `outlast`'s to judge.
+                is_held = self._relay.is_owed_an_answer and not self._relay.is_mending
+                self._disconnect(_LAST_ANSWER_SECONDS if is_held and cause is Cause.DATABASE_LOST else _DRAIN_SECONDS)
                 outlast()
             finally:
                 # Whatever fails: this process is of no use any more, and nothing else ends it.

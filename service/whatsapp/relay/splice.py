@@ -16,8 +16,12 @@ from service.whatsapp.relay.question import Question
 _PIECE = 64 * 1024
 _TURNS = 16
 """Pieces that are passed on before others get their turn."""
-_REFUSED_SECONDS = 15.0
-"""Seconds in which one question may be answered with a loss after it was asked again: it may be the question."""
+_CUT_SECONDS = 15.0
+"""Seconds in which one question may be answered with nothing but a cut after it was asked again: perhaps it is what
+servers die of."""
+_REFUSED_SECONDS = 600.0
+"""The same for an answer in words: of a full disk, or of a pooler that has let us in and does not reach its server. Who
+asked would only ask the same again, for another message."""
 _KEPT = 64 * 1024
 """Bytes of an answer that are passed on only when it is whole: until then, another server can be asked for it."""
 
@@ -112,7 +116,8 @@ class Splice:
             return False
         if self._owed:
             again = self._asked_again_since
-            if again is not None and self._clock() - again >= _REFUSED_SECONDS:
+            bound = _CUT_SECONDS if self._answers.loss is None else _REFUSED_SECONDS
+            if again is not None and self._clock() - again >= bound:
                 return False
             self.was_refused = again is not None or self._answers.loss is not None
         self.server.close()
