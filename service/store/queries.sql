@@ -365,7 +365,9 @@ WHERE session_id = $1 AND incarnation = $2;
 -- name: survey_sessions
 -- All that the reconciler wants to know, with one look at each session that is wanted. A temporary ban that goes on is
 -- nothing to be mended. The last column: seconds until the next session becomes due by itself, because its lease
--- expires or its next attempt comes, or has been left to its node for long enough ($2).
+-- expires or its next attempt comes, or has been left to its node for long enough ($2). The time is materialized: a
+-- planner who expects few sessions would have it told anew for each of them.
+WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
 SELECT
     count(*) FILTER (WHERE paired) AS wanted,
     count(*) FILTER (WHERE paired AND heard AND state = 'CONNECTED' AND is_same) AS connected,
@@ -375,13 +377,13 @@ SELECT
     count(*) FILTER (WHERE paired AND heard AND turn_at IS NOT NULL) AS waiting,
     count(*) FILTER (WHERE state = 'PAIRING' AND NOT live AND ready) AS pairings,
     count(*) FILTER (WHERE state = 'PAIRING' AND NOT live AND ready AND anybodys_at <= now) AS late_pairings,
-    coalesce(extract(epoch FROM max(expires_at) FILTER (WHERE paired AND live AND NOT heard) - now), 0)::float8
+    coalesce(extract(epoch FROM max(expires_at) FILTER (WHERE paired AND live AND NOT heard) - min(now)), 0)::float8
         AS silent_for,
     extract(epoch FROM least(
         min(greatest(CASE WHEN live THEN expires_at END, next_attempt_at))
             FILTER (WHERE incarnation IS DISTINCT FROM $1 AND (live OR NOT ready)),
         min(anybodys_at) FILTER (WHERE NOT live AND ready AND anybodys_at > now)
-    ) - now)::float8 AS next_due
+    ) - min(now))::float8 AS next_due
 FROM (
     SELECT
         n.now, s.state, s.next_attempt_at, l.incarnation, l.expires_at, l.turn_at,
@@ -393,11 +395,10 @@ FROM (
         l.is_begun AND coalesce(s.connected_epoch, l.epoch) = l.epoch AS is_same,
         -- As in zap.session_due.
         greatest(s.update_time, s.next_attempt_at, l.expires_at) + make_interval(secs => $2) AS anybodys_at
-    FROM (SELECT clock_timestamp() AS now) n
+    FROM clock n
     JOIN zap.session s ON s.desired_state = 'ACTIVE' AND s.state <> 'FAILED'
     LEFT JOIN zap.lease l ON l.session_id = s.session_id
-) wanted
-GROUP BY now;
+) wanted;
 
 -- name: leftovers_exist
 SELECT EXISTS (

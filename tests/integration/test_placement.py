@@ -199,3 +199,18 @@ async def test_a_survey_says_who_takes_what_is_due_and_asks_nobody_while_nothing
     survey = await node.leases.survey(node.node.incarnation)
     assert (survey.pairings, survey.late_pairings, survey.due, survey.late) == (1, 1, 0, 0)
     assert {(one.node, one.sessions) for one in survey.candidates} == {(node.node, 4), (other.node, 1)}
+
+
+async def test_a_survey_sees_all_that_is_wanted_whatever_the_planner_expects(shared: Shared) -> None:
+    """It expects one, by statistics of a time at which nothing was wanted: so each was given a time of its own."""
+    (node,) = await claimants(shared, 0)
+    await shared.be_due(20, since=FAR)
+    await shared.run("UPDATE zap.session SET desired_state = 'INACTIVE', state = 'DISCONNECTED'")
+    await shared.run("INSERT INTO zap.lease (session_id) SELECT session_id FROM zap.session")
+    await shared.run("ANALYZE zap.session, zap.lease")
+    await shared.run(
+        "UPDATE zap.session SET desired_state = 'ACTIVE', state = 'RECONNECTING'"
+        " WHERE session_id IN ('reconnecting1', 'reconnecting2')"
+    )
+    survey = await node.leases.survey(node.node.incarnation)
+    assert (survey.wanted, survey.due) == (2, 2)
