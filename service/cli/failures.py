@@ -23,6 +23,8 @@ EXIT_CODES = {
     grpc.StatusCode.UNAVAILABLE: 8,
     grpc.StatusCode.UNAUTHENTICATED: 9,
     grpc.StatusCode.DEADLINE_EXCEEDED: 10,
+    grpc.StatusCode.OUT_OF_RANGE: 11,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 12,
 }
 """By kind of error; any other one is 1, and 2 is a wrong command line."""
 OUTCOME_EXIT_CODES = {

@@ -1,6 +1,6 @@
 """zapctl: sessions from a terminal.
 
-Exit codes: 0 done · 1 unexpected · 2 wrong command line · 3 to 10 an error of the call, by kind · 20 to 24 how a
+Exit codes: 0 done · 1 unexpected · 2 wrong command line · 3 to 12 an error of the call, by kind · 20 to 24 how a
 pairing ended if not PAIRED · 30, 31 a message that was not sent, or of which nobody knows.
 """
 

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from service.domain.observations import MessageReceived, ReceiptReceived
 from service.domain.pairing import PairingOutcome
+from service.domain.places import START, Place
 from service.domain.session import State
 
 
@@ -48,3 +49,5 @@ class Event:
     sequence: int
     time: datetime
     payload: Payload
+    resume_from: Place = START
+    """The horizon when it was appended: who resumes there gets it again, and misses nothing that was in flight."""

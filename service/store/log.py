@@ -6,6 +6,7 @@ Every function here needs the session's log lock (`lock_log`), taken before the 
 from collections.abc import Callable, Sequence
 
 from service.domain.events import Event, NewEvent, Payload
+from service.domain.places import Place
 from service.store.database import Connection
 
 Encode = Callable[[Payload], tuple[str, bytes]]
@@ -36,10 +37,11 @@ async def append(
         [type_name for type_name, _ in encoded],
         [payload for _, payload in encoded],
     )
-    places = sorted((row["sequence"], row["id"]) for row in rows)
+    numbers = sorted((row["sequence"], row["id"]) for row in rows)
+    horizon = Place(rows[0]["horizon"])
     return [
-        Event(place, session_id, sequence, event.time, event.payload)
-        for (sequence, place), event in zip(places, fresh, strict=True)
+        Event(number, session_id, sequence, event.time, event.payload, horizon)
+        for (sequence, number), event in zip(numbers, fresh, strict=True)
     ]
 
 

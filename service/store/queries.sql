@@ -187,7 +187,7 @@ SELECT $1, $2, $3 + e.place - 1, e.frame, e.time, e.type, e.payload
 FROM unnest($4::bigint[], $5::timestamptz[], $6::text[], $7::bytea[])
 WITH ORDINALITY AS e (frame, time, type, payload, place)
 ORDER BY e.place
-RETURNING id, sequence;
+RETURNING id, sequence, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon;
 
 -- name: due_at
 -- What is due at these places of the queue: of pairings, or of all others, or ($2 is NULL) of either.
@@ -457,3 +457,62 @@ UPDATE zap.message SET
     detail = 'the session''s process ended before WhatsApp answered',
     update_time = clock_timestamp()
 WHERE session_id = $1 AND state = 'ACCEPTED' AND epoch < $2;
+
+-- name: token_key
+SELECT token_key FROM zap.event_log;
+
+-- name: log_bounds
+-- Transactions below the horizon have ended; none above newest_xid has begun.
+SELECT
+    deleted_xid::text::bigint AS deleted_xid, deleted_id,
+    pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon_xid,
+    pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS newest_xid,
+    coalesce(pg_sequence_last_value(pg_get_serial_sequence('zap.event', 'id')::regclass), 0) AS newest_id
+FROM zap.event_log;
+
+-- name: unknown_sessions
+-- Of these ids, those of which there is neither a session nor was there ever an event.
+SELECT asked.session_id FROM unnest($1::text[]) WITH ORDINALITY AS asked (session_id, place)
+WHERE NOT EXISTS (SELECT FROM zap.session s WHERE s.session_id = asked.session_id)
+    AND NOT EXISTS (SELECT FROM zap.event_sequence s WHERE s.session_id = asked.session_id)
+ORDER BY asked.place LIMIT 1;
+
+-- name: read_log
+-- The next $3 events after the place ($1, $2) and below the horizon, of all sessions or of those in $8; of these the ones
+-- that pass the filter ($5 types, $6 user, $7 labels; NULL: all), and of those as many as fit into $4 bytes of payload,
+-- one at least. One statement, and so one snapshot: an event is seen, or lies above the horizon. There is a row even if
+-- there is no event.
+WITH log AS MATERIALIZED (
+    SELECT
+        deleted_xid::text::bigint AS deleted_xid, deleted_id,
+        pg_snapshot_xmin(pg_current_snapshot()) AS horizon,
+        clock_timestamp() AS read_time
+    FROM zap.event_log
+),
+scanned AS MATERIALIZED (
+    SELECT * FROM zap.events_after($1::text::xid8, $2, $8, $3)
+),
+chosen AS (
+    SELECT
+        e.*, s.user_id, s.labels,
+        sum(octet_length(e.payload)) OVER (ORDER BY e.xid, e.id) - octet_length(e.payload) AS bytes_before
+    FROM scanned e
+    LEFT JOIN zap.session s ON s.session_id = e.session_id
+    WHERE
+        ($5::text[] IS NULL OR e.type = any($5))
+        AND ($6::text IS NULL OR s.user_id = $6)
+        AND ($7::jsonb IS NULL OR s.labels @> $7)
+)
+SELECT
+    log.deleted_xid, log.deleted_id, log.horizon::text::bigint AS horizon_xid, log.read_time,
+    (SELECT count(*) FROM scanned) AS scanned,
+    last.xid::text::bigint AS last_xid, last.id AS last_id,
+    (SELECT count(*) FROM chosen) AS passed,
+    EXISTS (SELECT FROM zap.event WHERE event.xid >= log.horizon) AS is_held,
+    (SELECT max(id) FROM zap.event) AS newest_id,
+    c.xid::text::bigint AS xid, c.id, c.session_id, c.sequence, c.time, c.appended_at, c.type, c.payload, c.user_id,
+    c.labels
+FROM log
+LEFT JOIN (SELECT xid, id FROM scanned ORDER BY xid DESC, id DESC LIMIT 1) last ON true
+LEFT JOIN (SELECT * FROM chosen WHERE bytes_before < $4) c ON true
+ORDER BY c.xid, c.id;

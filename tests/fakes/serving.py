@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from service.rpc.server import Core, Server
 from service.telemetry.metrics import RpcMetrics
-from tests.fakes.core import FakeSending, FakeSessions
+from tests.fakes.core import FakeSending, FakeSessions, FakeWatching
 
 T = TypeVar("T")
 
@@ -21,6 +21,7 @@ class FakeService:
     def __init__(self, token: str = "") -> None:
         self.sessions = FakeSessions()
         self.sending = FakeSending(self.sessions)
+        self.watching = FakeWatching()
         self.registry = CollectorRegistry()
         self.address = ""
         self._token = token
@@ -58,5 +59,5 @@ class FakeService:
         return grpc.insecure_channel(self.address)
 
     def _make(self) -> Server:
-        core = Core(self.sessions, self.sending)
+        core = Core(self.sessions, self.sending, self.watching)
         return Server(core, listen="127.0.0.1:0", token=self._token, metrics=RpcMetrics(self.registry))

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from service.rpc.server import CannotListen, Core, Server
 from service.telemetry.metrics import RpcMetrics
-from tests.fakes.core import FakeSending, FakeSessions
+from tests.fakes.core import FakeSending, FakeSessions, FakeWatching
 from tests.fakes.serving import FakeService
 from tests.rpc.statuses import error_info
 from zap.v1 import session_pb2 as pb
@@ -133,7 +133,7 @@ def test_a_port_that_is_taken_names_the_setting(guarded: FakeService) -> None:
 
     async def second() -> None:
         server = Server(
-            Core(sessions, FakeSending(sessions)),
+            Core(sessions, FakeSending(sessions), FakeWatching()),
             listen=guarded.address,
             token="",
             metrics=RpcMetrics(CollectorRegistry()),
