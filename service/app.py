@@ -64,8 +64,8 @@ log = structlog.get_logger(__name__)
 
 DATABASE_CONNECTIONS = 10
 """Of the node itself, one for leases apart."""
-READERS = 3
-"""Connections for those who watch: consumers that catch up must not keep sessions from writing."""
+READERS = 2
+"""Connections for consumers that catch up: they must keep neither sessions from writing nor others from what comes."""
 PATIENCE = 60.0
 """Seconds to wait for a database that does not answer yet."""
 STEP_DOWN = 8.0
@@ -124,6 +124,7 @@ class Databases:
     calls: Database
     renewals: Database
     readers: Database
+    tail: Database
 
 
 @dataclass(frozen=True)
@@ -272,13 +273,14 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Service:
     database = await _open(stack, urls.database, name, DATABASE_CONNECTIONS, {})
     renewals = await _open(stack, urls.database, f"{name}/leases", 1, hurry)
     readers = await _open(stack, urls.database, f"{name}/watch", READERS, {})
+    tail = await _open(stack, urls.database, f"{name}/tail", 1, {})
     tokens = Tokens(await token_key(readers))
     hub = WakeupHub()
     bus = RedisBus(urls.redis, hub, partial(_as_json, tokens))
     stack.push_async_callback(bus.close)
     # A pooler has an address of its own: this node needs connections that stay what they are.
     stragglers = Stragglers(database, is_pooled=urls.whatsapp_database != urls.database)
-    return _wire(settings, Databases(database, renewals, readers), tokens, stragglers, pool, bus, hub)
+    return _wire(settings, Databases(database, renewals, readers, tail), tokens, stragglers, pool, bus, hub)
 
 
 def _wire(
@@ -323,8 +325,8 @@ def _wire(
     )
     _watch(metrics, bus, roster, reconciler)
     sending = Sending(sessions, messages, roster)
-    reader = PostgresLogReader(databases.readers)
-    watching = Watching(reader, Tail(reader, hub), tokens, settings.watch_patience)
+    tail = Tail(PostgresLogReader(databases.tail), hub)
+    watching = Watching(PostgresLogReader(databases.readers), tail, tokens, settings.watch_patience)
     core = Core(Sessions(sessions, publisher, hub, roster, Queueing(sessions, gate)), sending, watching)
     router = Router(leases, incarnation, lambda session_id: roster.get(session_id) is not None)
     taker = Taker(gate, reconciler)

@@ -14,7 +14,7 @@ from service.bus.wakeups import WakeupHub
 from service.domain import observations as seen
 from service.domain.events import NewEvent
 from service.domain.lease import Lease
-from service.domain.places import Place, Tokens
+from service.domain.places import NotAToken, Place, Tokens
 from service.domain.watched import Bookmark, EventFilter, Given, LoggedEvent, Start, Step
 from service.protocol.events import encode_payload
 from service.sessions.tail import Tail
@@ -22,6 +22,7 @@ from service.sessions.watching import Watching
 from service.store.database import Database
 from service.store.events import PostgresEventLog
 from service.store.log import append, lock_log
+from service.store.migrate import migrate
 from service.store.reading import PostgresLogReader, token_key
 
 ALL = EventFilter()
@@ -172,3 +173,26 @@ async def test_a_filter_leaves_out_what_is_there_and_what_comes(
             if len(found) == len(places):
                 break
     assert found == places
+
+
+async def test_a_log_that_was_copied_from_another_server_comes_before_what_is_new(log: Log, database_url: str) -> None:
+    await log.append("session-0", 1, 2)
+    await log.append("session-1", 1)
+    token = log.tokens.write(Place(5, 1))
+    async with log.database.transaction() as connection:
+        await connection._raw.execute("UPDATE zap.event SET xid = (xid::text::bigint + 10000000)::text::xid8")
+    await migrate(database_url)
+    await log.append("session-0", 3)
+    events = await log.collect(4, Start(is_oldest=True))
+    assert [(e.session_id, e.sequence) for e in events] == [
+        ("session-0", 1),
+        ("session-0", 2),
+        ("session-1", 1),
+        ("session-0", 3),
+    ]
+    with pytest.raises(NotAToken):
+        Tokens(await token_key(log.database)).read(token)
+    # It is settled once: nothing more is done to it.
+    key = await token_key(log.database)
+    await migrate(database_url)
+    assert await token_key(log.database) == key
