@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from service.domain.observations import MessageReceived, ReceiptReceived
+from service.domain.observations import Happening
 from service.domain.pairing import PairingOutcome
 from service.domain.places import START, Place
 from service.domain.session import State
@@ -28,7 +28,8 @@ class PairingProgress:
     reason: str = ""
 
 
-Payload = StateChanged | PairingProgress | MessageReceived | ReceiptReceived
+Payload = StateChanged | PairingProgress | Happening
+"""What comes out of the log is always a `Happening`: nothing needs to know what was in it."""
 
 
 @dataclass(frozen=True)
