@@ -11,9 +11,9 @@ import asyncpg
 import pytest
 
 from service.bus.wakeups import WakeupHub
-from service.domain import observations as seen
 from service.domain.events import NewEvent
 from service.domain.lease import Lease
+from service.domain.observations import Happening
 from service.domain.places import NotAToken, Place, Tokens
 from service.domain.watched import Bookmark, EventFilter, Given, LoggedEvent, Start, Step
 from service.protocol.events import encode_payload
@@ -24,14 +24,17 @@ from service.store.events import PostgresEventLog
 from service.store.log import append, lock_log
 from service.store.migrate import migrate
 from service.store.reading import PostgresLogReader, token_key
+from zap.v1 import event_pb2 as pb
 
 ALL = EventFilter()
 SESSIONS = tuple(f"session-{number}" for number in range(4))
 
 
 def message(number: int) -> NewEvent:
-    received = seen.MessageReceived(f"M{number}", "c", "s", "", "", False, False, f"text {number}", b"raw")
-    return NewEvent(received, datetime.now(UTC), number)
+    received = pb.Event(
+        type=pb.Event.TYPE_MESSAGE_RECEIVED, message_received=pb.MessageReceived(message_id=f"M{number}")
+    )
+    return NewEvent(Happening("MESSAGE_RECEIVED", received.SerializeToString()), datetime.now(UTC), number)
 
 
 class Log:
@@ -154,7 +157,9 @@ async def test_a_filter_leaves_out_what_is_there_and_what_comes(
     log: Log, wanted: EventFilter, places: list[tuple[str, int]]
 ) -> None:
     async def append_receipt(frame: int) -> None:
-        receipt = NewEvent(seen.ReceiptReceived(("M1",), "READ", "c", "s"), datetime.now(UTC), frame)
+        receipt = NewEvent(
+            Happening("RECEIPT", pb.Event(type=pb.Event.TYPE_RECEIPT).SerializeToString()), datetime.now(UTC), frame
+        )
         await log.events.append(Lease("session-0", 1, UUID(int=0)), [receipt])
 
     await log.append("session-0", 1)
