@@ -478,12 +478,13 @@ UPDATE zap.event_log SET
     deleted_id = 0;
 
 -- name: log_bounds
--- Transactions below the horizon have ended; none above newest_xid has begun.
+-- Transactions below the horizon have ended. Whether the place ($1, $2) can be one of this database's: its transaction
+-- has a number that was given out, and if it is an event's, the event is there. (Nobody asks for deleted ones.)
 SELECT
     deleted_xid::text::bigint AS deleted_xid, deleted_id,
     pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon_xid,
-    pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS newest_xid,
-    coalesce(pg_sequence_last_value(pg_get_serial_sequence('zap.event', 'id')::regclass), 0) AS newest_id
+    $1::text::xid8 <= pg_snapshot_xmax(pg_current_snapshot())
+    AND ($2 = 0 OR EXISTS (SELECT FROM zap.event WHERE event.xid = $1::text::xid8 AND event.id = $2)) AS has_asked
 FROM zap.event_log;
 
 -- name: unknown_sessions
