@@ -18,7 +18,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.domain.observations import Connected, MessageReceived
+from service.domain.observations import Connected
 from service.embedded import EmbeddedPostgres
 from service.pool.pool import Pool, PoolSettings
 from service.store.migrate import migrate
@@ -130,8 +130,7 @@ class Scene:
         await self._watched.expect(Connected)
 
     def _note(self) -> None:
-        seen = (heard.observation for heard in self._watched.heard)
-        self._told |= {each.text for each in seen if isinstance(each, MessageReceived)}
+        self._told |= {message.text for message in self._watched.messages}
 
 
 async def acknowledged(whatsapp: SimulatorControl, lost: dict[str, float]) -> int:

@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.inside_session import FOLDER
-from service.domain.observations import CodeShown, Connected, MessageReceived
+from service.domain.observations import CodeShown, Connected, Happening
 from service.embedded import EmbeddedPostgres
 from service.pool.pool import Pool, PoolSettings
 from service.pool.process import Process
 from service.ports import StartOrder
 from tests.simulator.control import SimulatorControl
 from tests.simulator.process import PRELOAD, SimulatorProcess
+from zap.v1 import event_pb2
 
 PHONE, FRIEND = "491700000001", "491700000002"
 ROUNDS, WARM_UP, MESSAGES = 5, 30, 300
@@ -70,7 +71,8 @@ class Listener:
                     self.code.set_result(text)
                 case Connected(jid=jid) if not self.jid.done():
                     self.jid.set_result(jid)
-                case MessageReceived(text=text):
+                case Happening(kind="MESSAGE_RECEIVED", encoded=encoded):
+                    text = event_pb2.Event.FromString(encoded).message_received.text
                     self._texts.setdefault(text, asyncio.Event()).set()
 
 

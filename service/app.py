@@ -65,8 +65,7 @@ log = structlog.get_logger(__name__)
 DATABASE_CONNECTIONS = 10
 """Of the node itself, one for leases apart."""
 READERS = 2
-"""Connections for consumers that catch up, who must not keep sessions from writing, nor the tail from reading on one of
-its own."""
+"""Connections for consumers that catch up: they must keep neither sessions from writing nor others from what comes."""
 PATIENCE = 60.0
 """Seconds to wait for a database that does not answer yet."""
 STEP_DOWN = 8.0

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import ClassVar
 
-from service.domain.observations import MessageReceived, ReceiptReceived
+from service.domain.observations import Happening
 from service.domain.pairing import PairingOutcome
 from service.domain.places import START, Place
 from service.domain.session import State
@@ -12,6 +13,8 @@ from service.domain.session import State
 @dataclass(frozen=True)
 class StateChanged:
     """The session's state changed; `reason` is a code of `service.domain.reasons`, or empty."""
+
+    kind: ClassVar = "STATE_CHANGED"
 
     before: State
     after: State
@@ -22,13 +25,17 @@ class StateChanged:
 class PairingProgress:
     """A code became available (`expire_time`, `position`), or the pairing ended (`outcome`, `reason`)."""
 
+    kind: ClassVar = "PAIRING"
+
     expire_time: datetime | None = None
     position: int = 0
     outcome: PairingOutcome | None = None
     reason: str = ""
 
 
-Payload = StateChanged | PairingProgress | MessageReceived | ReceiptReceived
+Payload = StateChanged | PairingProgress | Happening
+"""`kind` is the bare word of its zap.v1.Event.Type. What comes out of the log is always a `Happening`: nothing needs to
+know what is in it."""
 
 
 @dataclass(frozen=True)

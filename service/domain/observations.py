@@ -67,28 +67,26 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class MessageReceived:
-    """An inbound message. Payload fields as in zap.v1.MessageReceived."""
-
-    message_id: str
-    chat: str = field(repr=False)
-    sender: str = field(repr=False)
-    sender_alternative: str = field(repr=False)
-    push_name: str = field(repr=False)
-    from_me: bool
-    is_group: bool
-    text: str = field(repr=False)
-    raw: bytes = field(repr=False)
-
-
-@dataclass(frozen=True)
-class ReceiptReceived:
-    """A recipient's device told what became of messages. `kind`: DELIVERED, READ, PLAYED or empty."""
+class Delivered:
+    """What a receipt says of messages that this session sent. `kind`: a key of `records.TOLD_BY_RECEIPTS`."""
 
     message_ids: tuple[str, ...]
     kind: str
-    chat: str = field(repr=False)
-    sender: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Happening:
+    """Something in WhatsApp that consumers are told, and that changes nothing about the session itself.
+
+    `kind` is the bare word of its zap.v1.Event.Type, `encoded` a serialised zap.v1.Event of type and payload alone. The
+    core passes both on unread: it needs no type for each kind, and what a later release wrote goes through an
+    earlier one whole.
+    """
+
+    kind: str
+    encoded: bytes = field(repr=False)
+    delivered: Delivered | None = None
+    """The little of it that the core acts upon; not kept in the log."""
 
 
 Observation = (
@@ -100,8 +98,7 @@ Observation = (
     | KeepAliveRestored
     | PushNameChanged
     | Ended
-    | MessageReceived
-    | ReceiptReceived
+    | Happening
 )
 
 

@@ -9,7 +9,8 @@ from service.domain.disconnects import Cause
 from zap.v1 import event_pb2
 from zap.worker.v1 import frames_pb2
 
-_KINDS = {
+#: What tells how far messages came that this session sent.
+_TOLD = {
     event_pb2.Receipt.KIND_DELIVERED: "DELIVERED",
     event_pb2.Receipt.KIND_READ: "READ",
     event_pb2.Receipt.KIND_PLAYED: "PLAYED",
@@ -35,22 +36,14 @@ def ended(body: frames_pb2.Ended) -> domain.Ended:
     return domain.Ended(cause, detail, until)
 
 
-def _message(body: event_pb2.MessageReceived) -> domain.MessageReceived:
-    return domain.MessageReceived(
-        message_id=body.message_id,
-        chat=body.chat,
-        sender=body.sender,
-        sender_alternative=body.sender_alternative,
-        push_name=body.push_name,
-        from_me=body.from_me,
-        is_group=body.is_group,
-        text=body.text,
-        raw=body.raw,
-    )
+def _happening(body: event_pb2.Event) -> domain.Happening:
+    kind = event_pb2.Event.Type.Name(body.type).removeprefix("TYPE_")
+    return domain.Happening(kind, body.SerializeToString(), _delivered(body.receipt))
 
 
-def _receipt(body: event_pb2.Receipt) -> domain.ReceiptReceived:
-    return domain.ReceiptReceived(tuple(body.message_ids), _KINDS.get(body.kind, ""), body.chat, body.sender)
+def _delivered(receipt: event_pb2.Receipt) -> domain.Delivered | None:
+    kind = _TOLD.get(receipt.kind)
+    return domain.Delivered(tuple(receipt.message_ids), kind) if kind else None
 
 
 _TRANSLATIONS: dict[str, Callable[[Any], domain.Observation]] = {
@@ -61,6 +54,5 @@ _TRANSLATIONS: dict[str, Callable[[Any], domain.Observation]] = {
     "keep_alive_timeout": lambda body: domain.KeepAliveTimeout(body.errors),
     "keep_alive_restored": lambda _: domain.KeepAliveRestored(),
     "push_name": lambda body: domain.PushNameChanged(body.name),
-    "message_received": _message,
-    "receipt": _receipt,
+    "event": _happening,
 }

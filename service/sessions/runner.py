@@ -279,7 +279,7 @@ class Runner:
         transitions = []
         inbound: list[seen.Observed] = []
         for observed in batch:
-            if isinstance(observed.observation, seen.MessageReceived | seen.ReceiptReceived):
+            if isinstance(observed.observation, seen.Happening):
                 inbound.append(observed)
                 continue
             await self._append(lease, inbound)
@@ -296,15 +296,15 @@ class Runner:
         news = [
             NewEvent(observed.observation, observed.time, observed.number)
             for observed in inbound
-            if isinstance(observed.observation, seen.MessageReceived | seen.ReceiptReceived)
+            if isinstance(observed.observation, seen.Happening)
         ]
         written = await self._until_written(lambda: self._ports.events.append(lease, news), fenced=False)
         self._ports.publisher.publish(written)
         for new in news:
-            if isinstance(new.payload, seen.ReceiptReceived) and new.payload.kind in TOLD_BY_RECEIPTS:
-                await self._deliver(new.payload)
+            if isinstance(new.payload, seen.Happening) and new.payload.delivered is not None:
+                await self._deliver(new.payload.delivered)
 
-    async def _deliver(self, receipt: seen.ReceiptReceived) -> None:
+    async def _deliver(self, receipt: seen.Delivered) -> None:
         state = TOLD_BY_RECEIPTS[receipt.kind]
         self.early_receipts.remember(receipt.message_ids, state)
         found = await self._until_written(

@@ -7,7 +7,7 @@ import asyncpg
 
 from service.domain.events import Event, NewEvent
 from service.domain.lease import Lease
-from service.domain.observations import ReceiptReceived
+from service.domain.observations import Happening
 from service.domain.records import MessageState
 from service.store.database import Connection, Database
 from service.store.log import Encode, append, lock_log
@@ -48,7 +48,7 @@ class PostgresEventLog:
 async def rehearse(database: Database) -> None:
     """Do all that keeping an inbound event takes, and roll it back. Raises Unavailable, asyncpg.PostgresError."""
     nobody = "REHEARSAL"  # no session's id: those are in small letters
-    event = NewEvent(ReceiptReceived((), "", "", ""), datetime.now(UTC), frame=1)
+    event = NewEvent(Happening("", b""), datetime.now(UTC), frame=1)
     try:
         async with database.transaction() as connection:
             await _append_inbound(connection, lambda _: (nobody, b""), nobody, 1, [event])

@@ -461,6 +461,22 @@ WHERE session_id = $1 AND state = 'ACCEPTED' AND epoch < $2;
 -- name: token_key
 SELECT token_key FROM zap.event_log;
 
+-- name: is_log_restored
+-- It names transactions that have not begun on this server.
+SELECT
+    EXISTS (SELECT FROM zap.event WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()))
+    OR EXISTS (SELECT FROM zap.event_log WHERE deleted_xid >= pg_snapshot_xmax(pg_current_snapshot()));
+
+-- name: settle_restored_events
+-- 1 and 2 are no transaction's numbers.
+UPDATE zap.event SET xid = '1' WHERE xid <> '1';
+
+-- name: settle_restored_log
+UPDATE zap.event_log SET
+    token_key = sha256((gen_random_uuid()::text || gen_random_uuid()::text || gen_random_uuid()::text)::bytea),
+    deleted_xid = '0',
+    deleted_id = 0;
+
 -- name: log_bounds
 -- Transactions below the horizon have ended. Whether the place ($1, $2) can be one of this database's: its transaction
 -- has a number that was given out, and if it is an event's, the event is there. (Nobody asks for deleted ones.)

@@ -15,7 +15,7 @@ from uuid import UUID
 from service.domain.errors import Unavailable
 from service.domain.events import NewEvent
 from service.domain.lease import Lease
-from service.domain.observations import MessageReceived, ReceiptReceived
+from service.domain.observations import Happening
 from service.domain.records import TOLD_BY_RECEIPTS, MessageState
 from service.pool import wire
 from service.pool.observed import observed
@@ -129,7 +129,7 @@ def batches(frames: Sequence[Numbered]) -> Iterator[Sequence[Numbered]]:
 def event_of(frame: Numbered) -> NewEvent:
     """What a frame adds to the log. Raises if nobody could know."""
     seen = observed(frames_pb2.Frame.FromString(wire.body(frame.data)))
-    if seen is None or not isinstance(seen.observation, MessageReceived | ReceiptReceived):
+    if seen is None or not isinstance(seen.observation, Happening):
         raise TypeError(f"frame {frame.number} has a number and is no event")
     return NewEvent(seen.observation, seen.time, seen.number)
 
@@ -137,6 +137,6 @@ def event_of(frame: Numbered) -> NewEvent:
 def _told_by_receipts(news: Sequence[NewEvent]) -> dict[MessageState, list[str]]:
     told: dict[MessageState, list[str]] = {}
     for new in news:
-        if isinstance(new.payload, ReceiptReceived) and (state := TOLD_BY_RECEIPTS.get(new.payload.kind)):
-            told.setdefault(state, []).extend(new.payload.message_ids)
+        if isinstance(new.payload, Happening) and (delivered := new.payload.delivered) is not None:
+            told.setdefault(TOLD_BY_RECEIPTS[delivered.kind], []).extend(delivered.message_ids)
     return told

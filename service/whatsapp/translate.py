@@ -59,6 +59,11 @@ _REFUSALS = {
 }
 
 
+def happened(time: Any, kind: "event_pb2.Event.Type.ValueType", **payload: Any) -> frames_pb2.Frame:
+    """Something that consumers are told. `payload`: the one field of zap.v1.Event that goes with its kind."""
+    return frames_pb2.Frame(time=time, event=event_pb2.Event(type=kind, **payload))
+
+
 def message(event: Any) -> frames_pb2.Frame | None:
     """An inbound message; None if it is only machinery.
 
@@ -68,8 +73,9 @@ def message(event: Any) -> frames_pb2.Frame | None:
     if event.Info.Category == "peer" or not is_for_people(event.Message):
         return None
     source = event.Info.MessageSource
-    return frames_pb2.Frame(
-        time=_milliseconds(event.Info.Timestamp),
+    return happened(
+        _milliseconds(event.Info.Timestamp),
+        event_pb2.Event.TYPE_MESSAGE_RECEIVED,
         message_received=event_pb2.MessageReceived(
             message_id=event.Info.ID,
             chat=person_to_text(source.Chat),
@@ -90,8 +96,9 @@ def receipt(event: Any) -> frames_pb2.Frame | None:
     if kind is None:
         return None
     source = event.MessageSource
-    return frames_pb2.Frame(
-        time=_seconds(event.Timestamp),
+    return happened(
+        _seconds(event.Timestamp),
+        event_pb2.Event.TYPE_RECEIPT,
         receipt=event_pb2.Receipt(
             message_ids=list(event.MessageIDs),
             kind=kind,

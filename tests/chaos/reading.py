@@ -10,16 +10,15 @@ from typing import Self
 
 import asyncpg
 
-from service.domain.observations import MessageReceived
-from service.protocol.events import decode_payload
 from tests.chaos.world import World
+from zap.v1 import event_pb2
 
 _EVERY = 0.1
 _SILENT = 2.0
 """Seconds after which a server that does not answer is asked anew."""
 #: By id, and not only what is new: a smaller one may be committed later.
 _LOGGED = """
-SELECT id, session_id, type, payload FROM zap.event WHERE id > $1 AND type = 'MESSAGE_RECEIVED' ORDER BY id
+SELECT id, session_id, payload FROM zap.event WHERE id > $1 AND type = 'MESSAGE_RECEIVED' ORDER BY id
 """
 _AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
@@ -84,6 +83,6 @@ class Reading:
         found = self._logged[row["session_id"]]
         if row["id"] in found:
             return
-        payload = decode_payload(row["type"], row["payload"])
-        if isinstance(payload, MessageReceived) and payload.text:
-            found[row["id"]] = Logged(payload.message_id, time.time())
+        received = event_pb2.Event.FromString(row["payload"]).message_received
+        if received.text:
+            found[row["id"]] = Logged(received.message_id, time.time())

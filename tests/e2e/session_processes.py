@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from service.domain.observations import CodeShown, Connected, Ended, Observation, Observed
+from service.domain.observations import CodeShown, Connected, Ended, Happening, Observation, Observed
 from service.pool.pool import Pool
 from service.pool.process import Process
 from service.ports import StartOrder
 from tests.simulator.control import SimulatorControl
+from zap.v1 import event_pb2
 
 T = TypeVar("T", bound=Observation)
 
@@ -43,6 +44,29 @@ class Watched:
                     assert not isinstance(observed.observation, Ended), f"ended before {kind.__name__}: {observed}"
                 await self._more.wait()
 
+    async def message(
+        self, such: Callable[[event_pb2.MessageReceived], bool] = lambda _: True
+    ) -> tuple[event_pb2.MessageReceived, Observed]:
+        """The next message of this kind."""
+
+        def is_such(happening: Happening) -> bool:
+            told = told_by(happening)
+            return told.HasField("message_received") and such(told.message_received)
+
+        happening, observed = await self.expect(Happening, is_such)
+        return told_by(happening).message_received, observed
+
+    async def receipt(self) -> event_pb2.Receipt:
+        """The next receipt."""
+        happening, _ = await self.expect(Happening, lambda told: told.kind == "RECEIPT")
+        return told_by(happening).receipt
+
+    @property
+    def messages(self) -> list[event_pb2.MessageReceived]:
+        """Every message that has come so far."""
+        told = [told_by(heard.observation) for heard in self.heard if isinstance(heard.observation, Happening)]
+        return [event.message_received for event in told if event.HasField("message_received")]
+
     async def ended(self, timeout: float = _PATIENCE) -> Ended:
         """How it ends."""
         ended, _ = await self.expect(Ended, timeout=timeout)
@@ -54,6 +78,11 @@ class Watched:
             self.heard.append(observed)
             self._unread.append(observed)
             self._more.set()
+
+
+def told_by(happening: Happening) -> event_pb2.Event:
+    """What consumers are told of it."""
+    return event_pb2.Event.FromString(happening.encoded)
 
 
 async def eventually(condition: Callable[[], bool], what: str, timeout: float = _PATIENCE) -> None:

@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from service.domain.disconnects import Cause
-from service.domain.observations import CodeShown, Connected, Disconnected, Ended, MessageReceived
+from service.domain.observations import CodeShown, Connected, Disconnected, Ended
 from service.embedded import EmbeddedPostgres
 from service.pool.pool import Pool, PoolSettings, StoreNotPrepared
 from tests.conftest import migrate
@@ -79,12 +79,7 @@ async def kill(server: EmbeddedPostgres) -> None:
 
 
 def texts(*processes: Watched) -> list[str]:
-    return [
-        heard.observation.text
-        for process in processes
-        for heard in process.heard
-        if isinstance(heard.observation, MessageReceived)
-    ]
+    return [message.text for process in processes for message in process.messages]
 
 
 async def write(control: SimulatorControl, written: list[str], seconds: float) -> None:
@@ -133,7 +128,7 @@ async def test_a_message_whose_keys_are_written_when_postgres_wakes_up_is_not_lo
     async with TcpProxy(postgres.url) as line, pool_of(line.url, simulator, faults.PRELOAD) as pool:
         first, jid = await pair(pool, control, PHONE)
         await control.write(FRIEND, PHONE, "before")
-        await first.expect(MessageReceived)
+        await first.message()
         faults.provoke(first.process.pid, "impatient")
         silent = line.fall_silent_at(b"whatsmeow_sessions")
         await control.write(FRIEND, PHONE, "its keys are written later")
@@ -199,7 +194,7 @@ async def test_connections_that_the_library_closes_by_itself_are_no_loss(
             while await sessions(postgres_admin, name) - before < 100:
                 await asyncio.sleep(0.2)
         await simulator.control.write(FRIEND, PHONE, "still here")
-        await watched.expect(MessageReceived, lambda message: message.text == "still here")
+        await watched.message(lambda message: message.text == "still here")
         await watched.process.stop(5)
         assert await watched.ended() == Ended(Cause.STOPPED, "asked to stop")
 

@@ -18,14 +18,13 @@ from service.domain.observations import (
     DeviceSaved,
     Disconnected,
     Ended,
-    MessageReceived,
     PushNameChanged,
-    ReceiptReceived,
 )
 from service.pool.pool import Pool, PoolSettings, StoreNotPrepared
 from service.ports import CallFailed, StartOrder
 from tests.e2e.session_processes import Watched, eventually, pair, start
 from tests.simulator.process import PRELOAD, SimulatorProcess
+from zap.v1 import event_pb2
 
 PHONE, FRIEND = "491700000001", "491700000002"
 
@@ -61,7 +60,7 @@ async def test_a_scan_pairs_and_messages_go_both_ways(pool: Pool, simulator: Sim
     assert connected.lid.endswith("@lid")
 
     await control.write(FRIEND, PHONE, "hello")
-    message, observed = await watched.expect(MessageReceived)
+    message, observed = await watched.message()
     assert (message.text, message.push_name, message.from_me, message.is_group) == ("hello", "Friend", False, False)
     assert observed.number == 1
     watched.process.confirm(observed.number)
@@ -69,8 +68,8 @@ async def test_a_scan_pairs_and_messages_go_both_ways(pool: Pool, simulator: Sim
     sent = await watched.process.send_text(f"{FRIEND}@s.whatsapp.net", "see https://example.com", 10)
     arrived = await control.wait_for_inbox(FRIEND, "see https://example.com")
     assert arrived.id == sent.message_id
-    receipt, _ = await watched.expect(ReceiptReceived)
-    assert (receipt.message_ids, receipt.kind) == ((sent.message_id,), "DELIVERED")
+    receipt = await watched.receipt()
+    assert (list(receipt.message_ids), receipt.kind) == ([sent.message_id], event_pb2.Receipt.KIND_DELIVERED)
     await watched.process.stop(5)
     assert await watched.ended() == Ended(Cause.STOPPED, "asked to stop")
 
@@ -89,7 +88,7 @@ async def test_a_session_that_was_killed_resumes_by_its_jid_and_misses_nothing(
     again = await start(pool, jid=jid, epoch=2)
     connected, _ = await again.expect(Connected)
     assert connected.jid == jid
-    message, observed = await again.expect(MessageReceived)
+    message, observed = await again.message()
     assert (message.text, observed.number) == ("while away", 1)
     assert not any(isinstance(heard.observation, CodeShown) for heard in again.heard)
 
@@ -99,7 +98,7 @@ async def test_a_message_carries_the_time_that_whatsapp_gave_it(pool: Pool, simu
     watched, _ = await pair(pool, simulator.control, "491700000011")
     before = time.time()
     await simulator.control.write(FRIEND, "491700000011", "now")
-    _, observed = await watched.expect(MessageReceived)
+    _, observed = await watched.message()
     assert abs(observed.time.timestamp() - before) < 5
 
 
@@ -147,17 +146,17 @@ async def test_a_planned_stop_hands_over_what_was_received(pool: Pool, simulator
     texts = [f"message {index}" for index in range(30)]
     for text in texts:
         await simulator.control.write(FRIEND, "491700000012", text)
-    await watched.expect(MessageReceived)
+    await watched.message()
     await watched.process.stop(10)
     assert (await watched.ended()).cause is Cause.STOPPED
     again = await start(pool, jid=jid, epoch=2)
     await again.expect(Connected)
-    heard = [*watched.heard, *again.heard]
+    heard = [*watched.messages, *again.messages]
     async with asyncio.timeout(10):
-        while len({o.observation.message_id for o in heard if isinstance(o.observation, MessageReceived)}) < 30:
-            await again.expect(MessageReceived)
-            heard = [*watched.heard, *again.heard]
-    assert {o.observation.text for o in heard if isinstance(o.observation, MessageReceived)} == set(texts)
+        while len({message.message_id for message in heard}) < 30:
+            await again.message()
+            heard = [*watched.messages, *again.messages]
+    assert {message.text for message in heard} == set(texts)
 
 
 async def test_a_scan_with_a_wrong_hmac_is_rejected(pool: Pool, simulator: SimulatorProcess) -> None:

@@ -32,6 +32,10 @@ node = socket.socket(fileno=int(sys.argv[1]))
 def tell(**body):
     node.sendall(wire.frame(frames_pb2.Frame(**body)))
 
+def got(**fields):
+    received = event_pb2.MessageReceived(**fields)
+    return event_pb2.Event(type=event_pb2.Event.TYPE_MESSAGE_RECEIVED, message_received=received)
+
 def command():
     data = wire.receive(node)
     return None if data is None else frames_pb2.Command.FromString(data)

@@ -43,11 +43,15 @@ def fail(session_id: str, event: NewEvent, error: Exception) -> None:
 
 
 def message(text: str, raw: bytes = b"") -> frames_pb2.Frame:
-    return frames_pb2.Frame(message_received=event_pb2.MessageReceived(message_id=text, text=text, raw=raw))
+    received = event_pb2.MessageReceived(message_id=text, text=text, raw=raw)
+    return frames_pb2.Frame(
+        event=event_pb2.Event(type=event_pb2.Event.TYPE_MESSAGE_RECEIVED, message_received=received)
+    )
 
 
 def receipt(kind: "event_pb2.Receipt.Kind.ValueType", *message_ids: str) -> frames_pb2.Frame:
-    return frames_pb2.Frame(receipt=event_pb2.Receipt(message_ids=message_ids, kind=kind))
+    told = event_pb2.Receipt(message_ids=message_ids, kind=kind)
+    return frames_pb2.Frame(event=event_pb2.Event(type=event_pb2.Event.TYPE_RECEIPT, receipt=told))
 
 
 def unconfirmed(*frames: frames_pb2.Frame, first: int = 1) -> Unconfirmed:

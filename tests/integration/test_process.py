@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from service.domain.disconnects import Cause
-from service.domain.observations import Disconnected, MessageReceived
+from service.domain.observations import Disconnected, Happening
 from service.pool import wire
 from service.pool.pool import Pool
 from service.pool.process import STALLED_SECONDS, Process
 from service.ports import CallFailed, ProcessPool
 from tests.integration.session_children import ScriptedChild, all_of
+from zap.v1 import event_pb2
 
 Begin = Callable[[str], Awaitable[Process]]
 
@@ -28,7 +29,7 @@ def as_the_core_sees_it(pool: Pool) -> ProcessPool:
 
 TELL_MESSAGES = """
 for number in range(1, {count} + 1):
-    tell(number=number, message_received=event_pb2.MessageReceived(raw=bytes(2000)))
+    tell(number=number, event=got(raw=bytes(2000)))
 """
 OBEY = """
 while (received := command()) is not None:
@@ -71,7 +72,7 @@ async def until_it_lives(process: Process) -> None:
 async def test_what_was_said_before_the_end_comes_before_the_end(begin: Begin) -> None:
     process = await begin("""
         for number in (1, 2, 3):
-            tell(number=number, message_received=event_pb2.MessageReceived(message_id=str(number)))
+            tell(number=number, event=got(message_id=str(number)))
         tell(ended=frames_pb2.Ended(cause="STREAM_REPLACED"))
         os._exit(3)
     """)
@@ -158,7 +159,7 @@ async def test_a_stopped_process_that_comes_to_again_leaves_gently(
         threading.Thread(target=tell_progress, daemon=True).start()
         while command().WhichOneof("command") != "stop":
             pass
-        tell(number=1, message_received=event_pb2.MessageReceived(message_id="handed over"))
+        tell(number=1, event=got(message_id="handed over"))
         tell(ended=frames_pb2.Ended(cause="STOPPED"))
         os._exit(0)
     """)
@@ -210,7 +211,7 @@ async def test_a_process_is_not_stuck_while_nobody_takes_what_it_says(
 ) -> None:
     process = await begin(TELL_MESSAGES.format(count=3000) + OBEY)
     observations = process.observations()
-    assert isinstance((await anext(observations)).observation, MessageReceived)
+    assert isinstance((await anext(observations)).observation, Happening)
     monkeypatch.setattr("service.pool.process.STALLED_SECONDS", 1.0)
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(process.over(), 3)
@@ -304,7 +305,7 @@ async def test_of_permits_that_wait_only_the_last_is_sent(begin: Begin) -> None:
                 permits += 1
                 last = received.permit.deadline_ns
             elif received.WhichOneof("command") == "confirm" and received.confirm.number == 7:
-                tell(number=permits, message_received=event_pb2.MessageReceived(message_id=str(last)))
+                tell(number=permits, event=got(message_id=str(last)))
     """)
     # Fill the socket and asyncio's buffer with something that is not superseded.
     sends = [asyncio.create_task(process.send_text("x@lid", "x" * 100_000, 30)) for _ in range(10)]
@@ -320,8 +321,9 @@ async def test_of_permits_that_wait_only_the_last_is_sent(begin: Begin) -> None:
     process.confirm(7)
     assert time.monotonic() - began < 1
     observed = await anext(process.observations())
-    assert isinstance(observed.observation, MessageReceived)
-    assert observed.observation.message_id == str(int(until * 1e9))
+    assert isinstance(observed.observation, Happening)
+    told = event_pb2.Event.FromString(observed.observation.encoded)
+    assert told.message_received.message_id == str(int(until * 1e9))
     assert observed.number == 1
     await process.kill()
     for send in sends:

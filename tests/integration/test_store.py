@@ -41,6 +41,7 @@ from service.store.owned import PostgresOwnedSessions
 from service.store.sessions import PostgresSessions
 from service.store.stragglers import Stragglers
 from tests.tcp_proxy import Line, TcpProxy
+from zap.v1 import event_pb2
 
 NODE = uuid.uuid4()
 OTHER_NODE = uuid.uuid4()
@@ -105,8 +106,9 @@ def by(cause: Input) -> Decide:
 
 
 def message(number: int) -> NewEvent:
-    received = seen.MessageReceived(f"M{number}", "c", "s", "", "", False, False, f"text {number}", b"raw")
-    return NewEvent(received, datetime.now(UTC), number)
+    received = event_pb2.MessageReceived(message_id=f"M{number}", text=f"text {number}", raw=b"raw")
+    told = event_pb2.Event(type=event_pb2.Event.TYPE_MESSAGE_RECEIVED, message_received=received)
+    return NewEvent(seen.Happening("MESSAGE_RECEIVED", told.SerializeToString()), datetime.now(UTC), number)
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import asyncpg
 import pytest
 
 from service.bus.wakeups import WakeupHub
-from service.domain import observations as seen
 from service.domain.events import NewEvent
 from service.domain.lease import Lease
-from service.domain.places import Place, Tokens
+from service.domain.observations import Happening
+from service.domain.places import NotAToken, Place, Tokens
 from service.domain.watched import Bookmark, EventFilter, Given, LoggedEvent, Start, Step
 from service.protocol.events import encode_payload
 from service.sessions.tail import Tail
@@ -22,15 +22,19 @@ from service.sessions.watching import Watching
 from service.store.database import Database
 from service.store.events import PostgresEventLog
 from service.store.log import append, lock_log
+from service.store.migrate import migrate
 from service.store.reading import PostgresLogReader, token_key
+from zap.v1 import event_pb2 as pb
 
 ALL = EventFilter()
 SESSIONS = tuple(f"session-{number}" for number in range(4))
 
 
 def message(number: int) -> NewEvent:
-    received = seen.MessageReceived(f"M{number}", "c", "s", "", "", False, False, f"text {number}", b"raw")
-    return NewEvent(received, datetime.now(UTC), number)
+    received = pb.Event(
+        type=pb.Event.TYPE_MESSAGE_RECEIVED, message_received=pb.MessageReceived(message_id=f"M{number}")
+    )
+    return NewEvent(Happening("MESSAGE_RECEIVED", received.SerializeToString()), datetime.now(UTC), number)
 
 
 class Log:
@@ -153,7 +157,9 @@ async def test_a_filter_leaves_out_what_is_there_and_what_comes(
     log: Log, wanted: EventFilter, places: list[tuple[str, int]]
 ) -> None:
     async def append_receipt(frame: int) -> None:
-        receipt = NewEvent(seen.ReceiptReceived(("M1",), "READ", "c", "s"), datetime.now(UTC), frame)
+        receipt = NewEvent(
+            Happening("RECEIPT", pb.Event(type=pb.Event.TYPE_RECEIPT).SerializeToString()), datetime.now(UTC), frame
+        )
         await log.events.append(Lease("session-0", 1, UUID(int=0)), [receipt])
 
     await log.append("session-0", 1)
@@ -172,3 +178,26 @@ async def test_a_filter_leaves_out_what_is_there_and_what_comes(
             if len(found) == len(places):
                 break
     assert found == places
+
+
+async def test_a_log_that_was_copied_from_another_server_comes_before_what_is_new(log: Log, database_url: str) -> None:
+    await log.append("session-0", 1, 2)
+    await log.append("session-1", 1)
+    token = log.tokens.write(Place(5, 1))
+    async with log.database.transaction() as connection:
+        await connection._raw.execute("UPDATE zap.event SET xid = (xid::text::bigint + 10000000)::text::xid8")
+    await migrate(database_url)
+    await log.append("session-0", 3)
+    events = await log.collect(4, Start(is_oldest=True))
+    assert [(e.session_id, e.sequence) for e in events] == [
+        ("session-0", 1),
+        ("session-0", 2),
+        ("session-1", 1),
+        ("session-0", 3),
+    ]
+    with pytest.raises(NotAToken):
+        Tokens(await token_key(log.database)).read(token)
+    # It is settled once: nothing more is done to it.
+    key = await token_key(log.database)
+    await migrate(database_url)
+    assert await token_key(log.database) == key

@@ -38,36 +38,39 @@ def stamp(moment: datetime.datetime = MOMENT) -> Timestamp:
         (frames_pb2.Frame(keep_alive_timeout=frames_pb2.KeepAliveTimeout(errors=2)), domain.KeepAliveTimeout(2)),
         (frames_pb2.Frame(keep_alive_restored=frames_pb2.KeepAliveRestored()), domain.KeepAliveRestored()),
         (frames_pb2.Frame(push_name=frames_pb2.PushName(name="Me")), domain.PushNameChanged("Me")),
-        (
-            frames_pb2.Frame(
-                message_received=event_pb2.MessageReceived(
-                    message_id="A",
-                    chat="c",
-                    sender="s",
-                    sender_alternative="a",
-                    push_name="P",
-                    from_me=True,
-                    is_group=True,
-                    text="t",
-                    raw=b"r",
-                )
-            ),
-            domain.MessageReceived("A", "c", "s", "a", "P", from_me=True, is_group=True, text="t", raw=b"r"),
-        ),
-        (
-            frames_pb2.Frame(
-                receipt=event_pb2.Receipt(
-                    message_ids=["A", "B"], kind=event_pb2.Receipt.KIND_READ, chat="c", sender="s"
-                )
-            ),
-            domain.ReceiptReceived(("A", "B"), "READ", "c", "s"),
-        ),
     ],
 )
 def test_a_frame_is_what_the_core_knows_of_it(frame: frames_pb2.Frame, expected: domain.Observation) -> None:
     frame.time.CopyFrom(stamp())
     frame.number = 7
     assert observed(frame) == domain.Observed(expected, MOMENT, 7)
+
+
+RECEIVED = event_pb2.Event(
+    type=event_pb2.Event.TYPE_MESSAGE_RECEIVED, message_received=event_pb2.MessageReceived(message_id="A", text="t")
+)
+
+
+def test_what_consumers_are_told_goes_through_as_it_is() -> None:
+    seen = observed(frames_pb2.Frame(number=7, time=stamp(), event=RECEIVED))
+    assert seen == domain.Observed(domain.Happening("MESSAGE_RECEIVED", RECEIVED.SerializeToString()), MOMENT, 7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "delivered"),
+    [
+        (event_pb2.Receipt.KIND_READ, domain.Delivered(("A", "B"), "READ")),
+        (event_pb2.Receipt.KIND_UNSPECIFIED, None),
+    ],
+)
+def test_the_core_knows_of_a_receipt_how_far_messages_came(
+    kind: "event_pb2.Receipt.Kind.ValueType", delivered: domain.Delivered | None
+) -> None:
+    receipt = event_pb2.Receipt(message_ids=["A", "B"], kind=kind)
+    seen = observed(frames_pb2.Frame(event=event_pb2.Event(type=event_pb2.Event.TYPE_RECEIPT, receipt=receipt)))
+    assert seen is not None
+    assert isinstance(seen.observation, domain.Happening)
+    assert (seen.observation.kind, seen.observation.delivered) == ("RECEIPT", delivered)
 
 
 @pytest.mark.parametrize(

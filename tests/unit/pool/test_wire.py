@@ -37,7 +37,7 @@ def test_a_length_beyond_the_longest_is_refused_before_anything_is_kept() -> Non
 
 def test_a_message_beyond_the_longest_is_not_sent() -> None:
     frame = frames_pb2.Frame()
-    frame.message_received.raw = bytes(wire.LONGEST + 1)
+    frame.event.message_received.raw = bytes(wire.LONGEST + 1)
     with pytest.raises(wire.Garbled):
         wire.frame(frame)
 
@@ -46,7 +46,7 @@ def test_a_blocking_socket_gives_messages_and_then_none() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         big = frames_pb2.Frame()
-        big.message_received.raw = os.urandom(3_000_000)
+        big.event.message_received.raw = os.urandom(3_000_000)
 
         def write() -> None:
             ours.sendall(wire.frame(big))

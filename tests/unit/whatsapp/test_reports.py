@@ -22,7 +22,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def message(raw: bytes = b"") -> frames_pb2.Frame:
-    return frames_pb2.Frame(message_received=event_pb2.MessageReceived(raw=raw))
+    return frames_pb2.Frame(event=event_pb2.Event(message_received=event_pb2.MessageReceived(raw=raw)))
 
 
 def progress() -> frames_pb2.Frame:

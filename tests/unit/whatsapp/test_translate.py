@@ -65,7 +65,8 @@ def test_a_message_is_told_with_people_instead_of_devices() -> None:
     frame = translate.message(event(text("hello")))
     assert frame is not None
     assert frame.time.ToDatetime(tzinfo=datetime.UTC) == SENT
-    assert frame.message_received == event_pb2.MessageReceived(
+    assert frame.event.type == event_pb2.Event.TYPE_MESSAGE_RECEIVED
+    assert frame.event.message_received == event_pb2.MessageReceived(
         message_id="3EB0",
         chat=CHAT,
         sender="111@lid",
@@ -82,7 +83,7 @@ def test_the_whole_message_is_the_one_before_it_was_unwrapped() -> None:
     inbound.Raw.CopyFrom(whole)
     frame = translate.message(inbound)
     assert frame is not None
-    assert frame.message_received.raw == whole.SerializeToString()
+    assert frame.event.message_received.raw == whole.SerializeToString()
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,8 @@ def receipt(kind: Any) -> neonize.Receipt:
 def test_a_receipt_says_how_far_messages_came(kind: int, expected: Any) -> None:
     frame = translate.receipt(receipt(kind))
     assert frame is not None
-    assert frame.receipt == event_pb2.Receipt(message_ids=["A", "B"], kind=expected, chat=CHAT, sender=SENDER)
+    assert frame.event.type == event_pb2.Event.TYPE_RECEIPT
+    assert frame.event.receipt == event_pb2.Receipt(message_ids=["A", "B"], kind=expected, chat=CHAT, sender=SENDER)
     assert frame.time.seconds == int(SENT.timestamp())
 
 

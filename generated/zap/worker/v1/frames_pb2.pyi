@@ -434,10 +434,9 @@ class Frame(_message.Message):
     KEEP_ALIVE_TIMEOUT_FIELD_NUMBER: _builtins.int
     KEEP_ALIVE_RESTORED_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
-    MESSAGE_RECEIVED_FIELD_NUMBER: _builtins.int
-    RECEIPT_FIELD_NUMBER: _builtins.int
     REPLY_FIELD_NUMBER: _builtins.int
     PUSH_NAME_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """1, 2, 3, … for what must not be lost: kept by the process until confirmed. 0 for all else."""
     @_builtins.property
@@ -481,20 +480,16 @@ class Frame(_message.Message):
         """Something after which this process is of no more use."""
 
     @_builtins.property
-    def message_received(self) -> _event_pb2.MessageReceived:
-        """An inbound message."""
-
-    @_builtins.property
-    def receipt(self) -> _event_pb2.Receipt:
-        """A receipt."""
-
-    @_builtins.property
     def reply(self) -> Global___Reply:
         """The answer to a command with a call_id."""
 
     @_builtins.property
     def push_name(self) -> Global___PushName:
         """The account's own push name changed or became known."""
+
+    @_builtins.property
+    def event(self) -> _event_pb2.Event:
+        """Something in WhatsApp that consumers are told: its type and its payload, and nothing else of an event."""
 
     def __init__(
         self,
@@ -510,16 +505,15 @@ class Frame(_message.Message):
         keep_alive_timeout: Global___KeepAliveTimeout | None = ...,
         keep_alive_restored: Global___KeepAliveRestored | None = ...,
         ended: Global___Ended | None = ...,
-        message_received: _event_pb2.MessageReceived | None = ...,
-        receipt: _event_pb2.Receipt | None = ...,
         reply: Global___Reply | None = ...,
         push_name: Global___PushName | None = ...,
+        event: _event_pb2.Event | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "code_shown", b"code_shown", "connected", b"connected", "device_saved", b"device_saved", "disconnected", b"disconnected", "ended", b"ended", "keep_alive_restored", b"keep_alive_restored", "keep_alive_timeout", b"keep_alive_timeout", "log_line", b"log_line", "message_received", b"message_received", "progress", b"progress", "push_name", b"push_name", "receipt", b"receipt", "reply", b"reply", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "code_shown", b"code_shown", "connected", b"connected", "device_saved", b"device_saved", "disconnected", b"disconnected", "ended", b"ended", "event", b"event", "keep_alive_restored", b"keep_alive_restored", "keep_alive_timeout", b"keep_alive_timeout", "log_line", b"log_line", "progress", b"progress", "push_name", b"push_name", "reply", b"reply", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "code_shown", b"code_shown", "connected", b"connected", "device_saved", b"device_saved", "disconnected", b"disconnected", "ended", b"ended", "keep_alive_restored", b"keep_alive_restored", "keep_alive_timeout", b"keep_alive_timeout", "log_line", b"log_line", "message_received", b"message_received", "number", b"number", "progress", b"progress", "push_name", b"push_name", "receipt", b"receipt", "reply", b"reply", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "code_shown", b"code_shown", "connected", b"connected", "device_saved", b"device_saved", "disconnected", b"disconnected", "ended", b"ended", "event", b"event", "keep_alive_restored", b"keep_alive_restored", "keep_alive_timeout", b"keep_alive_timeout", "log_line", b"log_line", "number", b"number", "progress", b"progress", "push_name", b"push_name", "reply", b"reply", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["progress", "log_line", "code_shown", "device_saved", "connected", "disconnected", "keep_alive_timeout", "keep_alive_restored", "ended", "message_received", "receipt", "reply", "push_name"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["progress", "log_line", "code_shown", "device_saved", "connected", "disconnected", "keep_alive_timeout", "keep_alive_restored", "ended", "reply", "push_name", "event"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
