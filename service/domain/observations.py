@@ -109,3 +109,8 @@ class Observed:
     observation: Observation
     time: datetime
     number: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes that it adds to the log."""
+        return len(self.observation.encoded) if isinstance(self.observation, Happening) else 0
