@@ -109,6 +109,8 @@ class Observed:
     observation: Observation
     time: datetime
     number: int = 0
+    origin: bytes = b""
+    """As in events.NewEvent."""
 
     @property
     def size(self) -> int:

@@ -297,7 +297,7 @@ class Runner:
         if not inbound:
             return
         news = [
-            NewEvent(observed.observation, observed.time, observed.number)
+            NewEvent(observed.observation, observed.time, observed.number, observed.origin)
             for observed in inbound
             if isinstance(observed.observation, seen.Happening)
         ]

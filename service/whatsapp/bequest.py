@@ -131,4 +131,4 @@ def event_of(frame: Numbered) -> NewEvent:
     seen = observed(frames_pb2.Frame.FromString(wire.body(frame.data)))
     if seen is None or not isinstance(seen.observation, Happening):
         raise TypeError(f"frame {frame.number} has a number and is no event")
-    return NewEvent(seen.observation, seen.time, seen.number)
+    return NewEvent(seen.observation, seen.time, seen.number, seen.origin)
