@@ -45,6 +45,8 @@ class NewEvent:
     payload: Payload
     time: datetime
     frame: int = 0
+    origin: bytes = b""
+    """What it came from, 16 bytes, if WhatsApp may send that again: two of one origin are one event."""
 
 
 @dataclass(frozen=True)
