@@ -495,12 +495,13 @@ UPDATE zap.event_log SET
 
 -- name: log_bounds
 -- Transactions below the horizon have ended. Whether the place ($1, $2) can be one of this database's: its transaction
--- has a number that was given out, and if it is an event's, the event is there. (Nobody asks for deleted ones.)
+-- has a number that was given out, and if it is an event's, the event is there, or is the last one that was deleted:
+-- who has read it misses nothing. (Places before that one are expired.)
 SELECT
     deleted_xid::text::bigint AS deleted_xid, deleted_id,
     pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon_xid,
     $1::text::xid8 <= pg_snapshot_xmax(pg_current_snapshot())
-    AND ($2 = 0 OR EXISTS (SELECT FROM zap.event WHERE event.xid = $1::text::xid8 AND event.id = $2)) AS has_asked
+    AND ($2 = 0 OR $2 = deleted_id OR EXISTS (SELECT FROM zap.event WHERE event.xid = $1::text::xid8 AND event.id = $2)) AS has_asked
 FROM zap.event_log;
 
 -- name: unknown_sessions
@@ -541,7 +542,9 @@ SELECT
     (SELECT count(*) FROM scanned) AS scanned,
     last.xid::text::bigint AS last_xid, last.id AS last_id,
     (SELECT count(*) FROM chosen) AS passed,
-    EXISTS (SELECT FROM zap.event WHERE event.xid >= log.horizon) AS is_held,
+    -- By the end of the index, and once: an EXISTS would be asked for each row, of the whole table.
+    coalesce((SELECT event.xid FROM zap.event ORDER BY event.xid DESC, event.id DESC LIMIT 1) >= log.horizon, false)
+        AS is_held,
     (SELECT max(id) FROM zap.event) AS newest_id,
     c.xid::text::bigint AS xid, c.id, c.session_id, c.sequence, c.time, c.appended_at, c.type, c.payload, c.user_id,
     c.labels
