@@ -13,7 +13,7 @@ from service.domain.observations import Observed
 from service.domain.pace import Lane
 from service.domain.pairing import PairingCode
 from service.domain.placement import Candidate
-from service.domain.places import Place
+from service.domain.places import START, Place
 from service.domain.records import Account, MessageState, OutboundMessage, Outcome, Pairing, Session
 from service.domain.restore import Survey
 from service.domain.session import Condition, State, Transition
@@ -237,14 +237,14 @@ class EventLog(Protocol):
 class LogReader(Protocol):
     """The durable log, in the order of places. Every method: Unavailable when the database is away."""
 
-    async def bounds(self) -> LogBounds:
-        """Which places there are."""
+    async def bounds(self, asked: Place = START) -> LogBounds:
+        """Which places there are, and whether `asked` is one."""
 
     async def check_known(self, session_ids: Sequence[str]) -> None:
         """Raises NotFound for the first id of which there is neither a session nor was there ever an event."""
 
     async def read(self, after: Place, wanted: EventFilter, limit: int) -> Page | None:
-        """Looks at the next `limit` events after a place, and gives those that are wanted; None: some are deleted.
+        """At most `limit` of the next events after a place, those of them that are wanted; None: some are deleted.
 
         Nothing above the horizon: what is not given, and lies before the page's end, will never be there.
         """

@@ -69,6 +69,12 @@ def explanation(error: grpc.RpcError) -> list[str]:
     return lines
 
 
+def retry_delay(error: grpc.RpcError) -> float:
+    """Seconds after which the server says to try again; one if it does not say."""
+    info = _details(error).get(details.RetryInfo)
+    return float(info.retry_delay.ToTimedelta().total_seconds()) if info else 1.0
+
+
 def _details(error: Any) -> dict[Any, Any]:
     """The details of a google.rpc.Status, by type; none if no server of ours said it, as with a lost connection."""
     found: dict[Any, Any] = {}

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import ClassVar
 
 from service.domain.observations import Happening
 from service.domain.pairing import PairingOutcome
@@ -13,6 +14,8 @@ from service.domain.session import State
 class StateChanged:
     """The session's state changed; `reason` is a code of `service.domain.reasons`, or empty."""
 
+    kind: ClassVar = "STATE_CHANGED"
+
     before: State
     after: State
     reason: str
@@ -22,6 +25,8 @@ class StateChanged:
 class PairingProgress:
     """A code became available (`expire_time`, `position`), or the pairing ended (`outcome`, `reason`)."""
 
+    kind: ClassVar = "PAIRING"
+
     expire_time: datetime | None = None
     position: int = 0
     outcome: PairingOutcome | None = None
@@ -29,7 +34,8 @@ class PairingProgress:
 
 
 Payload = StateChanged | PairingProgress | Happening
-"""What comes out of the log is always a `Happening`: nothing needs to know what was in it."""
+"""`kind` is the bare word of its zap.v1.Event.Type. What comes out of the log is always a `Happening`: nothing needs to
+know what is in it."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,8 @@ class NewEvent:
     payload: Payload
     time: datetime
     frame: int = 0
+    origin: bytes = b""
+    """What it came from, 16 bytes, if WhatsApp may send that again: two of one origin are one event."""
 
 
 @dataclass(frozen=True)

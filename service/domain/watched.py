@@ -54,8 +54,8 @@ class Page:
     """Nothing else was below the horizon."""
     is_held: bool
     """Events are committed that lie above it: they come when a transaction that is older than theirs has ended."""
-    behind: int
-    """How many events, about, were in the log after `upto`."""
+    newest_id: int
+    """No event that was committed had a higher id; 0: there was none."""
     read_time: datetime
     """By the database's clock."""
 
@@ -68,10 +68,8 @@ class LogBounds:
     """Up to here events were deleted."""
     horizon: Place
     """Everything before it is committed, or will never be."""
-    newest_xid: int
-    """No transaction with a higher number has ended yet."""
-    newest_id: int
-    """No event has a higher id."""
+    has_asked: bool
+    """The place that was asked about is one of this database's."""
 
 
 @dataclass(frozen=True)
@@ -108,20 +106,22 @@ Step = Given | Bookmark
 class Pace:
     """Whether a consumer keeps up: it may be late, and it may be slow, but it must come nearer while it is late.
 
-    It is too slow if it is more than `patience` seconds late and there is more before it than `patience` seconds ago.
+    It is too slow if it has been more than `patience` seconds late for as long, and there is more before it than there
+    was then. Being late once says nothing: what an open transaction held back is late for everybody.
     """
 
-    def __init__(self, patience: float, now: float) -> None:
+    def __init__(self, patience: float) -> None:
         self._patience = patience
-        self._since = now
-        self._behind: int | None = None
+        self._late_since: float | None = None
+        self._behind = 0
 
     def is_too_slow(self, now: float, late: float, behind: int) -> bool:
-        """`late`: seconds since the next event was appended; `behind`: events still before it."""
-        if self._behind is None:
-            self._behind = behind
-        if now - self._since < self._patience:
+        """`late`: seconds since the next event was appended; `behind`: events before it. To be asked at each event."""
+        if late <= self._patience:
+            self._late_since = None
             return False
-        falls_back = late > self._patience and behind > self._behind
-        self._since, self._behind = now, behind
+        if self._late_since is not None and now - self._late_since < self._patience:
+            return False
+        falls_back = self._late_since is not None and behind > self._behind
+        self._late_since, self._behind = now, behind
         return falls_back

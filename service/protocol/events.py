@@ -33,13 +33,7 @@ def encode_payload(payload: Payload) -> tuple[str, bytes]:
     """A payload for the log: its type's bare word, and a serialised zap.v1.Event of type and payload alone."""
     if isinstance(payload, Happening):
         return payload.kind, payload.encoded
-    message = _with_payload(payload)
-    return type_name(message.type), message.SerializeToString(deterministic=True)
-
-
-def type_name(number: "pb.Event.Type.ValueType") -> str:
-    """The bare word for a type of event, as SQL and logs use it. Raises ValueError for one of a later release."""
-    return pb.Event.Type.Name(number).removeprefix("TYPE_")
+    return payload.kind, _with_payload(payload).SerializeToString(deterministic=True)
 
 
 def _with_payload(payload: Payload) -> pb.Event:

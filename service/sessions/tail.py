@@ -45,6 +45,8 @@ class Seat:
         """Everything up to here has been given, or waits here."""
         self.read_time: datetime | None = None
         """When the tail last looked, by the database's clock; None: not since this stream sat down."""
+        self.newest_id = 0
+        """The highest id in the log when the tail last looked."""
         self.is_lost = False
         """Too much came: what is left here is to be forgotten, and read."""
 
@@ -65,7 +67,7 @@ class Seat:
         if len(self._events) > BACKLOG or (self._bytes > BACKLOG_BYTES and len(self._events) > 1):
             self.is_lost = True
             self._events.clear()
-        self.upto, self.read_time = page.upto, page.read_time
+        self.upto, self.read_time, self.newest_id = page.upto, page.read_time, page.newest_id
         if wanted or self.is_lost:
             self._came.set()
 
@@ -154,6 +156,9 @@ class Tail:
                 seat.take(page)
             if not page.is_last:
                 continue
+            if page.events:
+                # What held these back is gone; what holds others is something else, and perhaps as quick.
+                pause = SOON
             if page.is_held:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LATER)

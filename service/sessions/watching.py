@@ -6,7 +6,7 @@ from contextlib import aclosing
 from datetime import datetime
 
 from service.domain.errors import ConsumerTooSlow, FieldViolation, InvalidArgument, OutOfRange, Unavailable
-from service.domain.places import NotAToken, Place, Tokens
+from service.domain.places import START, NotAToken, Place, Tokens
 from service.domain.watched import Bookmark, EventFilter, Given, LogBounds, LoggedEvent, Pace, Page, Start, Step
 from service.ports import LogReader
 from service.sessions.tail import POLL, Seat, Tail
@@ -36,7 +36,7 @@ class Watching:
         asked = self._asked(start)
         if wanted.session_ids:
             await self._reader.check_known(sorted(wanted.session_ids))
-        bounds = await self._reader.bounds()
+        bounds = await self._reader.bounds(asked or START)
         place = bounds.horizon if asked is None and not start.is_oldest else self._checked(asked, bounds)
         yield Bookmark(self._tokens.write(place), is_caught_up=False)
         stream = _Stream(self._reader, self._tail, self._tokens, wanted, place, self._patience)
@@ -57,7 +57,7 @@ class Watching:
             return bounds.oldest
         if asked < bounds.oldest:
             raise expired(self._tokens, bounds.oldest)
-        if asked.xid > bounds.newest_xid or asked.id > bounds.newest_id:
+        if not bounds.has_asked:
             token = self._tokens.write(bounds.horizon)
             raise OutOfRange(
                 "the resume_token is of a moment that this database never saw: it was restored from before it;"
@@ -90,7 +90,7 @@ class _Stream:
         self._wanted = wanted
         self._place = place
         self._clock = asyncio.get_running_loop().time
-        self._pace = Pace(patience, self._clock())
+        self._pace = Pace(patience)
         self._glance = patience / 4
         self._spoke = self._clock()
 
@@ -121,6 +121,7 @@ class _Stream:
             page = await self._read()
             given_up_at = self._clock() + self._glance
             for event in page.events:
+                self._check_pace(event, page.read_time, page.newest_id)
                 yield self._give(event)
                 if self._clock() > given_up_at:
                     # Slow: what is left is read again, with a look at how far there is to go.
@@ -138,6 +139,7 @@ class _Stream:
             event = seat.next()
             if event is not None:
                 if event.place > self._place:
+                    self._check_pace(event, seat.read_time or event.appended_at, seat.newest_id)
                     yield self._give(event)
                 continue
             self._place = max(self._place, seat.upto)
@@ -152,15 +154,19 @@ class _Stream:
         while True:
             try:
                 page = await self._reader.read(self._place, self._wanted, AT_ONCE)
-                if page is None:
-                    raise expired(self._tokens, (await self._reader.bounds()).oldest)
+                if page is not None:
+                    return page
+                oldest = (await self._reader.bounds()).oldest
             except Unavailable:
                 await asyncio.sleep(POLL)
                 continue
-            late = (page.read_time - page.events[0].appended_at).total_seconds() if page.events else 0.0
-            if self._pace.is_too_slow(self._clock(), late, page.behind):
-                raise self._too_slow()
-            return page
+            raise expired(self._tokens, oldest)
+
+    def _check_pace(self, event: LoggedEvent, read_time: datetime, newest_id: int) -> None:
+        """Before the event is given: the one before it was taken when this is asked. Raises ConsumerTooSlow."""
+        late = (read_time - event.appended_at).total_seconds()
+        if self._pace.is_too_slow(self._clock(), late, newest_id - event.place.id):
+            raise self._too_slow()
 
     def _give(self, event: LoggedEvent) -> Given:
         self._place, self._spoke = event.place, self._clock()

@@ -3,12 +3,18 @@
 from collections.abc import Sequence
 
 from service.domain.errors import session_not_found
-from service.domain.places import Place
+from service.domain.places import START, Place
 from service.domain.watched import EventFilter, LogBounds, LoggedEvent, Page
 from service.store.database import Database, Record
 
 MOST_BYTES = 1024 * 1024
 """Of payloads in one page, but for the last of them: what a stream may keep in memory for its consumer."""
+
+
+MOST_ROWS = 10_000
+"""That are looked at for one page, where sessions are named, unless each of them has its FEWEST."""
+FEWEST = 20
+"""Events in a page, however many sessions are named."""
 
 
 async def token_key(database: Database) -> bytes:
@@ -23,16 +29,14 @@ class PostgresLogReader:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def bounds(self) -> LogBounds:
-        """Which places there are."""
+    async def bounds(self, asked: Place = START) -> LogBounds:
+        """Which places there are, and whether `asked` is one."""
         async with self._database.autocommit() as connection:
-            row = await connection.row("log_bounds")
-        assert row is not None  # noqa: S101 - the table has one row
+            (row,) = await connection.rows("log_bounds", str(asked.xid), asked.id)
         return LogBounds(
             oldest=Place(row["deleted_xid"], row["deleted_id"]),
             horizon=Place(row["horizon_xid"]),
-            newest_xid=row["newest_xid"],
-            newest_id=row["newest_id"],
+            has_asked=row["has_asked"],
         )
 
     async def check_known(self, session_ids: Sequence[str]) -> None:
@@ -44,6 +48,7 @@ class PostgresLogReader:
 
     async def read(self, after: Place, wanted: EventFilter, limit: int) -> Page | None:
         """At most `limit` events after a place, and of those the wanted ones; None: some have been deleted."""
+        limit = _affordable(limit, len(wanted.session_ids))
         async with self._database.autocommit() as connection:
             rows = await connection.rows(
                 "read_log",
@@ -60,6 +65,11 @@ class PostgresLogReader:
         if after < Place(first["deleted_xid"], first["deleted_id"]):
             return None
         return _page(rows, after, limit)
+
+
+def _affordable(limit: int, sessions: int) -> int:
+    """Each session that is named costs as many rows as the page may have, and all but one page's are thrown away."""
+    return min(limit, max(FEWEST, MOST_ROWS // sessions)) if sessions else limit
 
 
 def _page(rows: Sequence[Record], after: Place, limit: int) -> Page:
@@ -79,7 +89,7 @@ def _page(rows: Sequence[Record], after: Place, limit: int) -> Page:
         upto=upto,
         is_last=is_last,
         is_held=is_last and summary["is_held"],
-        behind=0 if is_last else max(0, (summary["newest_id"] or 0) - upto.id),
+        newest_id=summary["newest_id"] or 0,
         read_time=summary["read_time"],
     )
 

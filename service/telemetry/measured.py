@@ -182,7 +182,7 @@ class MeasuredPublisher:
     def publish(self, events: Sequence[Event]) -> None:
         """Count, and pass on."""
         for event in events:
-            self._metrics.event(type(event.payload).__name__)
+            self._metrics.event(event.payload.kind)
         self._inner.publish(events)
 
     def wake(self, session_id: str) -> None:

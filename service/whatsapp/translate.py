@@ -7,6 +7,7 @@ from neonize.proto import Neonize_pb2 as neonize
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import ProtocolMessage
 
 from service.domain.disconnects import Cause
+from service.whatsapp import origins
 from service.whatsapp.addresses import person_to_text, to_text
 from service.whatsapp.log_signs import ban_end
 from service.whatsapp.reports import timestamp
@@ -73,7 +74,7 @@ def message(event: Any) -> frames_pb2.Frame | None:
     if event.Info.Category == "peer" or not is_for_people(event.Message):
         return None
     source = event.Info.MessageSource
-    return happened(
+    frame = happened(
         _milliseconds(event.Info.Timestamp),
         event_pb2.Event.TYPE_MESSAGE_RECEIVED,
         message_received=event_pb2.MessageReceived(
@@ -88,6 +89,8 @@ def message(event: Any) -> frames_pb2.Frame | None:
             raw=whole.SerializeToString(),
         ),
     )
+    frame.origin = origins.of_message(event, parts_of(event.Message))
+    return frame
 
 
 def receipt(event: Any) -> frames_pb2.Frame | None:
@@ -96,7 +99,7 @@ def receipt(event: Any) -> frames_pb2.Frame | None:
     if kind is None:
         return None
     source = event.MessageSource
-    return happened(
+    frame = happened(
         _seconds(event.Timestamp),
         event_pb2.Event.TYPE_RECEIPT,
         receipt=event_pb2.Receipt(
@@ -106,15 +109,22 @@ def receipt(event: Any) -> frames_pb2.Frame | None:
             sender=to_text(source.Sender),
         ),
     )
+    frame.origin = origins.of_receipt(event)
+    return frame
 
 
 def is_for_people(content: Any) -> bool:
     """Whether there is anything in a message besides keys and agreements between devices."""
     content = _unwrapped(content)
-    fields = {field.name for field, _ in content.ListFields()} - _MACHINERY
-    if fields == {"protocolMessage"}:
+    parts = parts_of(content)
+    if parts == {"protocolMessage"}:
         return content.protocolMessage.type in _TOLD
-    return bool(fields)
+    return bool(parts)
+
+
+def parts_of(content: Any) -> frozenset[str]:
+    """The names of what a message holds, besides machinery."""
+    return frozenset(field.name for field, _ in content.ListFields()) - _MACHINERY
 
 
 def text_of(content: Any) -> str:

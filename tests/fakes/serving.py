@@ -54,10 +54,18 @@ class FakeService:
 
         return self.run(acting())
 
+    def restart(self) -> None:
+        """Another server at the same address, over the same core."""
+        self.run(self.server.stop(0))
+        self.registry = CollectorRegistry()
+        self.server = self.do(self._make, self.address)
+        self.run(self.server.start())
+        self.run(self.server.set_ready(True))
+
     def channel(self) -> grpc.Channel:
         """A channel to it, that takes what a server may send."""
         return grpc.insecure_channel(self.address)
 
-    def _make(self) -> Server:
+    def _make(self, listen: str = "127.0.0.1:0") -> Server:
         core = Core(self.sessions, self.sending, self.watching)
-        return Server(core, listen="127.0.0.1:0", token=self._token, metrics=RpcMetrics(self.registry))
+        return Server(core, listen=listen, token=self._token, metrics=RpcMetrics(self.registry))

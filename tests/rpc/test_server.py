@@ -19,7 +19,7 @@ from zap.v1 import session_pb2 as pb
 from zap.v1.session_pb2_grpc import SessionServiceStub
 
 TOKEN = "correct-horse"
-SERVICES = ("", "zap.v1.SessionService", "zap.v1.MessageService")
+SERVICES = ("", "zap.v1.SessionService", "zap.v1.MessageService", "zap.v1.EventService")
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 

@@ -132,7 +132,7 @@ def test_events_are_counted_and_passed_on(registry: CollectorRegistry, metrics: 
     event = Event(1, "a", 1, NOW, StateChanged(State.PAIRING, State.CONNECTED, ""))
     MeasuredPublisher(node, metrics).publish([event])
     assert node.published == [event]
-    assert registry.get_sample_value("zap_events_total", {"type": "StateChanged"}) == pytest.approx(1)
+    assert registry.get_sample_value("zap_events_total", {"type": "STATE_CHANGED"}) == pytest.approx(1)
 
 
 def test_a_number_that_somebody_else_keeps_is_read_when_it_is_asked_for(
