@@ -57,8 +57,9 @@ from service.store.sessions import PostgresSessions
 from service.store.stragglers import Stragglers
 from service.telemetry.http import Pages
 from service.telemetry.measured import MeasuredLeases, MeasuredPool, MeasuredPublisher
-from service.telemetry.metrics import NodeMetrics, RpcMetrics
+from service.telemetry.metrics import NodeMetrics, RpcMetrics, WatchMetrics
 from service.telemetry.stale_writes import CountedMessages, CountedOwnedSessions
+from service.telemetry.watching import MeasuredTailReader, MeasuredWatching
 
 log = structlog.get_logger(__name__)
 
@@ -325,8 +326,7 @@ def _wire(
     )
     _watch(metrics, bus, roster, reconciler)
     sending = Sending(sessions, messages, roster)
-    tail = Tail(PostgresLogReader(databases.tail), hub)
-    watching = Watching(PostgresLogReader(databases.readers), tail, tokens, settings.watch_patience)
+    watching = _watching(databases, tokens, hub, settings.watch_patience, WatchMetrics(registry))
     core = Core(Sessions(sessions, publisher, hub, roster, Queueing(sessions, gate)), sending, watching)
     router = Router(leases, incarnation, lambda session_id: roster.get(session_id) is not None)
     taker = Taker(gate, reconciler)
@@ -349,6 +349,15 @@ def _wire(
         pages,
         settings.shutdown_grace,
     )
+
+
+def _watching(
+    databases: Databases, tokens: Tokens, hub: WakeupHub, patience: float, metrics: WatchMetrics
+) -> MeasuredWatching:
+    """Those who read the event log."""
+    tail = Tail(MeasuredTailReader(PostgresLogReader(databases.tail), metrics), hub)
+    watching = Watching(PostgresLogReader(databases.readers), tail, tokens, patience)
+    return MeasuredWatching(watching.watch, metrics)
 
 
 def _doors(
