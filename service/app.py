@@ -51,6 +51,7 @@ from service.store.leases import PostgresLeases
 from service.store.messages import PostgresMessages
 from service.store.migrate import migrate
 from service.store.owned import PostgresOwnedSessions
+from service.store.prepared import refuse_prepared_transactions
 from service.store.reach import check_log_is_writable, check_same_database, reach
 from service.store.reading import PostgresLogReader, token_key
 from service.store.sessions import PostgresSessions
@@ -272,6 +273,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Service:
     await reach(urls.database, "DATABASE_URL", PATIENCE)
     await reach(urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL", PATIENCE)
     await check_same_database(urls.database, urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL")
+    await refuse_prepared_transactions(urls.database, "DATABASE_URL")
     pool = await _pool(settings, urls, stack)
     await migrate(urls.database, pool.prepare_store)
     await check_log_is_writable(urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL", PATIENCE)
