@@ -9,6 +9,7 @@ import asyncio
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -20,8 +21,9 @@ from pydantic import SecretStr
 from service.bus.redis import RedisBus
 from service.bus.wakeups import WakeupHub
 from service.config import Settings
-from service.domain.events import NewEvent
+from service.domain.events import Event, NewEvent
 from service.domain.lease import Announcement, LeaseTimes, Node
+from service.domain.places import Tokens
 from service.embedded import EmbeddedPostgres, EmbeddedValkey
 from service.ownership.fence import Fence
 from service.ownership.handover import Giver, Taker
@@ -41,6 +43,8 @@ from service.sessions.roster import Roster
 from service.sessions.runner import RunnerPorts
 from service.sessions.sending import Sending
 from service.sessions.start_gate import StartGate
+from service.sessions.tail import Tail
+from service.sessions.watching import Watching
 from service.store.database import Database
 from service.store.events import PostgresEventLog
 from service.store.leases import PostgresLeases
@@ -48,6 +52,7 @@ from service.store.messages import PostgresMessages
 from service.store.migrate import migrate
 from service.store.owned import PostgresOwnedSessions
 from service.store.reach import check_log_is_writable, check_same_database, reach
+from service.store.reading import PostgresLogReader, token_key
 from service.store.sessions import PostgresSessions
 from service.store.stragglers import Stragglers
 from service.telemetry.http import Pages
@@ -59,6 +64,8 @@ log = structlog.get_logger(__name__)
 
 DATABASE_CONNECTIONS = 10
 """Of the node itself, one for leases apart."""
+READERS = 2
+"""Connections for consumers that catch up: they must keep neither sessions from writing nor others from what comes."""
 PATIENCE = 60.0
 """Seconds to wait for a database that does not answer yet."""
 STEP_DOWN = 8.0
@@ -108,6 +115,16 @@ class Urls:
     database: str
     whatsapp_database: str
     redis: str
+
+
+@dataclass(frozen=True)
+class Databases:
+    """Connections to one database, apart by what must not wait for what."""
+
+    calls: Database
+    renewals: Database
+    readers: Database
+    tail: Database
 
 
 @dataclass(frozen=True)
@@ -207,6 +224,10 @@ async def _embedded(server: EmbeddedPostgres | EmbeddedValkey, setting: str, sta
     return server.url
 
 
+def _as_json(tokens: Tokens, event: Event) -> str:
+    return to_json(event, tokens.write(event.resume_from))
+
+
 def _say_refused(session_id: str, event: NewEvent, error: Exception) -> None:
     cause = type(error).__name__
     log.error("Postgres refuses an inbound event; it is lost.", session_id=session_id, frame=event.frame, cause=cause)
@@ -251,29 +272,33 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Service:
     hurry = {"statement_timeout": quick, "lock_timeout": quick}
     database = await _open(stack, urls.database, name, DATABASE_CONNECTIONS, {})
     renewals = await _open(stack, urls.database, f"{name}/leases", 1, hurry)
+    readers = await _open(stack, urls.database, f"{name}/watch", READERS, {})
+    tail = await _open(stack, urls.database, f"{name}/tail", 1, {})
+    tokens = Tokens(await token_key(readers))
     hub = WakeupHub()
-    bus = RedisBus(urls.redis, hub, to_json)
+    bus = RedisBus(urls.redis, hub, partial(_as_json, tokens))
     stack.push_async_callback(bus.close)
     # A pooler has an address of its own: this node needs connections that stay what they are.
     stragglers = Stragglers(database, is_pooled=urls.whatsapp_database != urls.database)
-    return _wire(settings, database, renewals, stragglers, pool, bus, hub)
+    return _wire(settings, Databases(database, renewals, readers, tail), tokens, stragglers, pool, bus, hub)
 
 
 def _wire(
     settings: Settings,
-    database: Database,
-    renewals: Database,
+    databases: Databases,
+    tokens: Tokens,
     stragglers: Stragglers,
     pool: Pool,
     bus: RedisBus,
     hub: WakeupHub,
 ) -> Service:
     """What runs, on what is open."""
+    database = databases.calls
     registry = CollectorRegistry()
     metrics = NodeMetrics(registry)
     publisher = MeasuredPublisher(bus, metrics)
     sessions = PostgresSessions(database, encode_payload)
-    leases = MeasuredLeases(PostgresLeases(database, renewals), metrics)
+    leases = MeasuredLeases(PostgresLeases(database, databases.renewals), metrics)
     messages = CountedMessages(PostgresMessages(database), metrics)
     times, incarnation = settings.lease_times, uuid4()
     gate = StartGate(settings.connects_per_second)
@@ -300,7 +325,9 @@ def _wire(
     )
     _watch(metrics, bus, roster, reconciler)
     sending = Sending(sessions, messages, roster)
-    core = Core(Sessions(sessions, publisher, hub, roster, Queueing(sessions, gate)), sending)
+    tail = Tail(PostgresLogReader(databases.tail), hub)
+    watching = Watching(PostgresLogReader(databases.readers), tail, tokens, settings.watch_patience)
+    core = Core(Sessions(sessions, publisher, hub, roster, Queueing(sessions, gate)), sending, watching)
     router = Router(leases, incarnation, lambda session_id: roster.get(session_id) is not None)
     taker = Taker(gate, reconciler)
     server, nodes, channels = _doors(settings, core, router, taker, incarnation, RpcMetrics(registry))

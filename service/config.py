@@ -164,6 +164,16 @@ class Settings(BaseSettings):
         le=600,
         allow_inf_nan=False,
     )
+    watch_patience: float = setting(
+        "ZAP_WATCH_PATIENCE",
+        60.0,
+        "A consumer of `EventService.Watch` who is late by more than this, and has more before him than this long ago,"
+        " is told that he is too slow.",
+        unit="s",
+        gt=0,
+        le=86_400,
+        allow_inf_nan=False,
+    )
     whatsapp_proxy_url: ProxyUrl = setting(
         "ZAP_WHATSAPP_PROXY_URL", SecretStr(""), "Proxy of sessions that name none.", shown="none"
     )

@@ -13,9 +13,11 @@ from service.domain.observations import Observed
 from service.domain.pace import Lane
 from service.domain.pairing import PairingCode
 from service.domain.placement import Candidate
+from service.domain.places import START, Place
 from service.domain.records import Account, MessageState, OutboundMessage, Outcome, Pairing, Session
 from service.domain.restore import Survey
 from service.domain.session import Condition, State, Transition
+from service.domain.watched import EventFilter, LogBounds, Page
 
 # --- session processes ------------------------------------------------------------------------------------------
 
@@ -232,6 +234,22 @@ class EventLog(Protocol):
         """
 
 
+class LogReader(Protocol):
+    """The durable log, in the order of places. Every method: Unavailable when the database is away."""
+
+    async def bounds(self, asked: Place = START) -> LogBounds:
+        """Which places there are, and whether `asked` is one."""
+
+    async def check_known(self, session_ids: Sequence[str]) -> None:
+        """Raises NotFound for the first id of which there is neither a session nor was there ever an event."""
+
+    async def read(self, after: Place, wanted: EventFilter, limit: int) -> Page | None:
+        """At most `limit` of the next events after a place, those of them that are wanted; None: some are deleted.
+
+        Nothing above the horizon: what is not given, and lies before the page's end, will never be there.
+        """
+
+
 class LeaseStore(Protocol):
     """Leases. Expiry is by the database's clock."""
 
@@ -341,6 +359,9 @@ class Wakeups(Protocol):
 
     def listen_to_work(self) -> "Listening":
         """Hints that a wish changed or a lease is free, from now on."""
+
+    def listen_to_log(self) -> "Listening":
+        """Hints that something was appended to the log, of whatever session, from now on."""
 
     def wake(self, session_id: str) -> None:
         """Have whoever listens here for this session look again."""

@@ -16,7 +16,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from service.bus.wakeups import WORK, WakeupHub
+from service.bus.wakeups import LOG, WORK, WakeupHub
 from service.domain.events import Event
 
 log = structlog.get_logger(__name__)
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 CHANNEL = "zap:events:{session_id}"
 """The contract's channel of one session's events."""
 WAKEUPS = "zap:wakeups"
-"""Between nodes: who says it, and the id of a session about which something changed, or WORK."""
+"""Between nodes: who says it, and the id of a session about which something changed, or WORK, or LOG."""
 QUEUE = 10_000
 """Live events that wait for Redis at most."""
 AT_ONCE = 50
@@ -82,9 +82,12 @@ class RedisBus:
 
     def publish(self, events: Sequence[Event]) -> None:
         """Have consumers told."""
+        if not events:
+            return
         self.dropped += max(0, len(self._events) + len(events) - QUEUE)
         self._events.extend(events)
-        self._fill()
+        # Those who read the log, here and on other nodes.
+        self.wake(LOG)
 
     def wake(self, session_id: str) -> None:
         """Have whoever waits for something about this session look again, here and on other nodes."""

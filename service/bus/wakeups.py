@@ -7,6 +7,8 @@ from types import TracebackType
 
 WORK = ""
 """The key of those who claim and stop sessions; no session has an empty id."""
+LOG = "*"
+"""The key of those who read the log; no session has such an id."""
 
 
 class Listener:
@@ -51,6 +53,10 @@ class WakeupHub:
     def listen_to_work(self) -> Listener:
         """Hints that a wish changed or a lease is free, from now on."""
         return Listener(self, WORK)
+
+    def listen_to_log(self) -> Listener:
+        """Hints that something was appended to the log, of whatever session, from now on."""
+        return Listener(self, LOG)
 
     def wake(self, session_id: str) -> None:
         """Have whoever listens here for this session look again."""

@@ -10,9 +10,12 @@ import grpc
 from service.cli.failures import explained
 from zap.v1.message_pb2_grpc import MessageServiceStub
 from zap.v1.session_pb2_grpc import SessionServiceStub
+from zap.v1.watch_pb2_grpc import EventServiceStub
 
 PATIENCE = 60.0
 """Seconds for a call that answers once."""
+_WATCHFUL = (("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000))
+"""A stream can be silent for long: a machine that vanished is to be noticed all the same."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,12 @@ class Server:
         """Its MessageService; errors end the program in words."""
         with explained(), grpc.insecure_channel(self.address) as channel:
             yield MessageServiceStub(channel)
+
+    @contextmanager
+    def events(self) -> Iterator[EventServiceStub]:
+        """Its EventService; errors are the caller's, who may try again."""
+        with grpc.insecure_channel(self.address, options=_WATCHFUL) as channel:
+            yield EventServiceStub(channel)
 
     def call(self, method: Any, request: Any) -> Any:
         """The answer to a call that answers once."""

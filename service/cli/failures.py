@@ -23,6 +23,8 @@ EXIT_CODES = {
     grpc.StatusCode.UNAVAILABLE: 8,
     grpc.StatusCode.UNAUTHENTICATED: 9,
     grpc.StatusCode.DEADLINE_EXCEEDED: 10,
+    grpc.StatusCode.OUT_OF_RANGE: 11,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 12,
 }
 """By kind of error; any other one is 1, and 2 is a wrong command line."""
 OUTCOME_EXIT_CODES = {
@@ -65,6 +67,12 @@ def explanation(error: grpc.RpcError) -> list[str]:
     if details.RetryInfo in found:
         lines.append(f"  try again in {found[details.RetryInfo].retry_delay.ToTimedelta().total_seconds():g} s")
     return lines
+
+
+def retry_delay(error: grpc.RpcError) -> float:
+    """Seconds after which the server says to try again; one if it does not say."""
+    info = _details(error).get(details.RetryInfo)
+    return float(info.retry_delay.ToTimedelta().total_seconds()) if info else 1.0
 
 
 def _details(error: Any) -> dict[Any, Any]:

@@ -1,6 +1,6 @@
 """zapctl: sessions from a terminal.
 
-Exit codes: 0 done · 1 unexpected · 2 wrong command line · 3 to 10 an error of the call, by kind · 20 to 24 how a
+Exit codes: 0 done · 1 unexpected · 2 wrong command line · 3 to 12 an error of the call, by kind · 20 to 24 how a
 pairing ended if not PAIRED · 30, 31 a message that was not sent, or of which nobody knows.
 """
 
@@ -14,7 +14,8 @@ from service.cli import views
 from service.cli.connection import Server
 from service.cli.failures import NOT_SENT, OUTCOME_UNKNOWN
 from service.cli.pairing import show_codes
-from zap.v1 import message_pb2, session_pb2
+from service.cli.watching import watch as watch_events
+from zap.v1 import event_pb2, message_pb2, session_pb2, watch_pb2
 
 app = typer.Typer(help="WhatsApp sessions from a terminal.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -126,6 +127,35 @@ def send(
 
 
 @app.command()
+def watch(
+    context: typer.Context,
+    session_id: Annotated[list[str] | None, typer.Argument(help="Which sessions; all if none is given.")] = None,
+    user_id: Annotated[str, typer.Option("--user", help="Only of this user's sessions.")] = "",
+    label: Annotated[list[str] | None, typer.Option(help="Only with this label, key=value; may be repeated.")] = None,
+    type_: Annotated[
+        list[str] | None, typer.Option("--type", help="Only of this type, as MESSAGE_RECEIVED; may be repeated.")
+    ] = None,
+    resume: Annotated[str, typer.Option(help="Begin after this resume token.", show_default=False)] = "",
+    *,
+    from_start: Annotated[bool, typer.Option("--from-start", help="Begin with the oldest event that is kept.")] = False,
+) -> None:
+    """Print events as they come, a line each, until ^C; through restarts of nodes, and from any place on."""
+    if resume and from_start:
+        raise typer.BadParameter("is no place beside --resume", param_hint="--from-start")
+    request = watch_pb2.WatchRequest(
+        session_ids=session_id,
+        user_id=user_id,
+        labels=_labels(label),
+        types=[_event_type(word) for word in type_ or ()],
+    )
+    if resume:
+        request.resume_token = resume
+    elif from_start:
+        request.from_start = True
+    watch_events(context.obj, request)
+
+
+@app.command()
 def deactivate(context: typer.Context, session_id: SessionId) -> None:
     """Have a session disconnected, and left so; it stays paired."""
     _session_call(context, "Deactivate", session_pb2.DeactivateRequest(session_id=session_id))
@@ -212,3 +242,11 @@ def _state(word: str) -> session_pb2.Session.State.ValueType:
     except ValueError:
         known = ", ".join(name.removeprefix("STATE_") for name in session_pb2.Session.State.keys()[1:])
         raise typer.BadParameter(f"{word!r} is none of {known}", param_hint="--state") from None
+
+
+def _event_type(word: str) -> event_pb2.Event.Type.ValueType:
+    try:
+        return event_pb2.Event.Type.Value(f"TYPE_{word.upper().removeprefix('TYPE_')}")
+    except ValueError:
+        known = ", ".join(name.removeprefix("TYPE_") for name in event_pb2.Event.Type.keys()[1:])
+        raise typer.BadParameter(f"{word!r} is none of {known}", param_hint="--type") from None

@@ -6,6 +6,8 @@
      ├─ AlreadyExists             the id is taken by something else
      ├─ FailedPrecondition        right request, wrong state
      ├─ Conflict                  somebody else was faster (an etag)
+     ├─ OutOfRange                a place in the log that is not there, or not any more
+     ├─ ConsumerTooSlow           events come faster than they are taken
      └─ Unavailable               try again; nothing was done
          └─ LeaseLost             this node no longer owns the session it was working for
              └─ EpochRevoked      … or still does, but for a wish that was withdrawn
@@ -70,6 +72,18 @@ class Conflict(ZapError):
     """Somebody else changed it first; read it again."""
 
     reason = "ETAG_MISMATCH"
+
+
+class OutOfRange(ZapError):
+    """A place in the event log that is not there any more, or never was; metadata has one that is."""
+
+    reason = "RESUME_TOKEN_EXPIRED"
+
+
+class ConsumerTooSlow(ZapError):
+    """Events come faster than they are taken; metadata has the place of the last one that was."""
+
+    reason = "CONSUMER_TOO_SLOW"
 
 
 class Unavailable(ZapError):

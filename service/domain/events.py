@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from service.domain.observations import Happening
 from service.domain.pairing import PairingOutcome
+from service.domain.places import START, Place
 from service.domain.session import State
 
 
@@ -44,6 +45,8 @@ class NewEvent:
     payload: Payload
     time: datetime
     frame: int = 0
+    origin: bytes = b""
+    """What it came from, 16 bytes, if WhatsApp may send that again: two of one origin are one event."""
 
 
 @dataclass(frozen=True)
@@ -55,3 +58,5 @@ class Event:
     sequence: int
     time: datetime
     payload: Payload
+    resume_from: Place = START
+    """The horizon when it was appended: who resumes there gets it again, and misses nothing that was in flight."""

@@ -109,3 +109,10 @@ class Observed:
     observation: Observation
     time: datetime
     number: int = 0
+    origin: bytes = b""
+    """As in events.NewEvent."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that it adds to the log."""
+        return len(self.observation.encoded) if isinstance(self.observation, Happening) else 0

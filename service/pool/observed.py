@@ -24,7 +24,7 @@ def observed(frame: frames_pb2.Frame) -> domain.Observed | None:
     if translate is None:
         return None
     observation = translate(getattr(frame, kind or ""))
-    return domain.Observed(observation, frame.time.ToDatetime(tzinfo=datetime.UTC), frame.number)
+    return domain.Observed(observation, frame.time.ToDatetime(tzinfo=datetime.UTC), frame.number, frame.origin)
 
 
 def ended(body: frames_pb2.Ended) -> domain.Ended:

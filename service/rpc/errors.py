@@ -5,6 +5,8 @@ NotFound            NOT_FOUND            ErrorInfo, ResourceInfo
 AlreadyExists       ALREADY_EXISTS       ErrorInfo, ResourceInfo
 FailedPrecondition  FAILED_PRECONDITION  ErrorInfo, PreconditionFailure
 Conflict            ABORTED              ErrorInfo
+OutOfRange          OUT_OF_RANGE         ErrorInfo
+ConsumerTooSlow     RESOURCE_EXHAUSTED   ErrorInfo
 Unavailable         UNAVAILABLE          ErrorInfo, RetryInfo
 Unauthenticated     UNAUTHENTICATED      ErrorInfo
 anything else       INTERNAL             ErrorInfo with the id of an incident, which the log explains
@@ -25,9 +27,11 @@ from grpc_status import rpc_status
 from service.domain.errors import (
     AlreadyExists,
     Conflict,
+    ConsumerTooSlow,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    OutOfRange,
     Unavailable,
     ZapError,
 )
@@ -104,6 +108,8 @@ TABLE: dict[type[ZapError], Row] = {
     AlreadyExists: Row(grpc.StatusCode.ALREADY_EXISTS, _resource_info),
     FailedPrecondition: Row(grpc.StatusCode.FAILED_PRECONDITION, _precondition_failure),
     Conflict: Row(grpc.StatusCode.ABORTED),
+    OutOfRange: Row(grpc.StatusCode.OUT_OF_RANGE),
+    ConsumerTooSlow: Row(grpc.StatusCode.RESOURCE_EXHAUSTED),
     Unavailable: Row(grpc.StatusCode.UNAVAILABLE, _retry_info),
     Unauthenticated: Row(grpc.StatusCode.UNAUTHENTICATED),
 }

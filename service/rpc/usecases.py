@@ -9,6 +9,7 @@ from typing import Protocol
 
 from service.domain.pairing import PairingStep
 from service.domain.records import OutboundMessage, Session
+from service.domain.watched import EventFilter, Start, Step
 from service.ports import Changes, NewSession, SessionFilter
 
 
@@ -60,3 +61,14 @@ class Sending(Protocol):
 
     async def get(self, session_id: str, request_id: str) -> OutboundMessage:
         """The message as it is now."""
+
+
+class Watching(Protocol):
+    """The use-case of the event log."""
+
+    def watch(self, wanted: EventFilter, start: Start) -> AsyncGenerator[Step, None]:
+        """A bookmark, then what there is from `start` on and what comes, for ever. Closing it leaves nothing behind.
+
+        Raises InvalidArgument, OutOfRange, NotFound or Unavailable before the first step; OutOfRange and
+        ConsumerTooSlow later.
+        """

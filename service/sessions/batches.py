@@ -1,14 +1,19 @@
 """Takes what is there, at least one, at most so many: what came in together is written together."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 
-async def batches(items: AsyncIterator[Item], limit: int) -> AsyncGenerator[Sequence[Item], None]:
-    """The items in order, in lists of 1 to `limit`; reads ahead by as much, then lets the source wait."""
+async def batches(
+    items: AsyncIterator[Item], limit: int, weight: Callable[[Item], int] = lambda _: 0, full: int = 1
+) -> AsyncGenerator[Sequence[Item], None]:
+    """The items in order, in lists of 1 to `limit`; reads ahead by as much, then lets the source wait.
+
+    A list ends with the item by which it weighs `full` or more.
+    """
     queue: asyncio.Queue[Item | None] = asyncio.Queue(maxsize=limit)
 
     async def read() -> None:
@@ -24,13 +29,14 @@ async def batches(items: AsyncIterator[Item], limit: int) -> AsyncGenerator[Sequ
     reader = asyncio.create_task(read())
     try:
         while (first := await queue.get()) is not None:
-            batch = [first]
-            while len(batch) < limit and not queue.empty():
+            batch, weighs = [first], weight(first)
+            while len(batch) < limit and weighs < full and not queue.empty():
                 if (item := queue.get_nowait()) is None:
                     yield batch
                     await reader
                     return
                 batch.append(item)
+                weighs += weight(item)
             yield batch
         # An error of the source is the consumer's to know.
         await reader

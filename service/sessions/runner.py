@@ -32,7 +32,8 @@ from service.domain.lease import Lease, LeaseTimes, Node
 from service.domain.pace import Lane
 from service.domain.pairing import PairingCode, identity_of
 from service.domain.reasons import reason
-from service.domain.records import TOLD_BY_RECEIPTS, Account
+from service.domain.receipts import told_by
+from service.domain.records import Account, MessageState
 from service.domain.session import Condition, Directive, Input, ProcessStarted, State, Transition, reduce
 from service.ports import (
     EventLog,
@@ -57,8 +58,8 @@ Result = TypeVar("Result")
 
 STOP_GRACE = 7.0
 """Seconds a process has to disconnect and hand over what is left before it is killed: it takes at most 6 itself."""
-BATCH = 200
-"""Observations written in one go."""
+BATCH, BATCH_BYTES = 200, 4 * 1024 * 1024
+"""Observations written in one go, unless they are larger than this before."""
 STORM = 5
 """Times in a row that a session may log in and fall within STEADY seconds before it waits as long as any other."""
 RETRY = 0.5
@@ -266,7 +267,9 @@ class Runner:
 
     async def _attend(self, lease: Lease, process: SessionProcess) -> Directive:
         directive = Directive.REPLACE
-        async with aclosing(batches(process.observations(), BATCH)) as reported:
+        async with aclosing(
+            batches(process.observations(), BATCH, lambda observed: observed.size, BATCH_BYTES)
+        ) as reported:
             async for batch in reported:
                 for transition in await self._write(lease, batch):
                     directive = transition.directive
@@ -294,21 +297,19 @@ class Runner:
         if not inbound:
             return
         news = [
-            NewEvent(observed.observation, observed.time, observed.number)
+            NewEvent(observed.observation, observed.time, observed.number, observed.origin)
             for observed in inbound
             if isinstance(observed.observation, seen.Happening)
         ]
         written = await self._until_written(lambda: self._ports.events.append(lease, news), fenced=False)
         self._ports.publisher.publish(written)
-        for new in news:
-            if isinstance(new.payload, seen.Happening) and new.payload.delivered is not None:
-                await self._deliver(new.payload.delivered)
+        for state, message_ids in told_by(news).items():
+            await self._deliver(state, message_ids)
 
-    async def _deliver(self, receipt: seen.Delivered) -> None:
-        state = TOLD_BY_RECEIPTS[receipt.kind]
-        self.early_receipts.remember(receipt.message_ids, state)
+    async def _deliver(self, state: MessageState, message_ids: Sequence[str]) -> None:
+        self.early_receipts.remember(message_ids, state)
         found = await self._until_written(
-            lambda: self._ports.messages.delivered(self.session_id, receipt.message_ids, state), fenced=False
+            lambda: self._ports.messages.delivered(self.session_id, message_ids, state), fenced=False
         )
         self.early_receipts.found(found)
 

@@ -66,9 +66,4 @@ async def _append_inbound(
     connection: Connection, encode: Encode, session_id: str, epoch: int, events: Sequence[NewEvent]
 ) -> Sequence[Event]:
     await lock_log(connection, session_id)
-    if await connection.value("is_former_epoch", session_id, epoch):
-        return []
-    appended = await append(connection, encode, session_id, epoch, events)
-    if appended:
-        await connection.run("note_inbound", session_id, max(event.time for event in appended))
-    return appended
+    return await append(connection, encode, session_id, epoch, events, is_inbound=True)

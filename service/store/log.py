@@ -1,11 +1,12 @@
-"""The event log: gapless sequences per session, each frame at most once.
+"""The event log: gapless sequences per session, each frame and each origin at most once.
 
 Every function here needs the session's log lock (`lock_log`), taken before the transaction wrote anything.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from service.domain.events import Event, NewEvent, Payload
+from service.domain.places import Place
 from service.store.database import Connection
 
 Encode = Callable[[Payload], tuple[str, bytes]]
@@ -18,34 +19,47 @@ async def lock_log(connection: Connection, session_id: str) -> None:
 
 
 async def append(
-    connection: Connection, encode: Encode, session_id: str, epoch: int, events: Sequence[NewEvent]
+    connection: Connection,
+    encode: Encode,
+    session_id: str,
+    epoch: int,
+    events: Sequence[NewEvent],
+    *,
+    is_inbound: bool = False,
 ) -> list[Event]:
-    """Append those that are new; what is returned has its place."""
-    fresh = await _unknown(connection, session_id, epoch, events)
-    if not fresh:
+    """Append those that are new; what is returned has its place.
+
+    `is_inbound`: they came from WhatsApp, and are evidence for the session; of a deleted one they are nobody's.
+    """
+    offered = list(_first_of_each_origin(events))
+    if not offered:
         return []
-    last = await connection.value("next_sequences", session_id, len(fresh))
-    encoded = [encode(event.payload) for event in fresh]
+    encoded = [encode(event.payload) for event in offered]
     rows = await connection.rows(
-        "insert_events",
+        "append_events",
         session_id,
         epoch,
-        last - len(fresh) + 1,
-        [event.frame for event in fresh],
-        [event.time for event in fresh],
+        [event.frame for event in offered],
+        [event.time for event in offered],
         [type_name for type_name, _ in encoded],
         [payload for _, payload in encoded],
+        [event.origin or None for event in offered],
+        is_inbound,
     )
-    places = sorted((row["sequence"], row["id"]) for row in rows)
+    appended = {row["frame"] for row in rows}
+    # What the node makes itself has no frame, and is always new.
+    fresh = [event for event in offered if event.frame == 0 or event.frame in appended]
     return [
-        Event(place, session_id, sequence, event.time, event.payload)
-        for (sequence, place), event in zip(places, fresh, strict=True)
+        Event(row["id"], session_id, row["sequence"], event.time, event.payload, Place(row["horizon"]))
+        for row, event in zip(sorted(rows, key=lambda row: row["sequence"]), fresh, strict=True)
     ]
 
 
-async def _unknown(connection: Connection, session_id: str, epoch: int, events: Sequence[NewEvent]) -> list[NewEvent]:
-    frames = [event.frame for event in events if event.frame]
-    if not frames:
-        return list(events)
-    known = {row["frame"] for row in await connection.rows("known_frames", session_id, epoch, frames)}
-    return [event for event in events if event.frame not in known]
+def _first_of_each_origin(events: Sequence[NewEvent]) -> Iterator[NewEvent]:
+    """A frame and its repetition can come in one batch."""
+    known: set[bytes] = set()
+    for event in events:
+        if event.origin not in known:
+            yield event
+        if event.origin:
+            known.add(event.origin)

@@ -12,6 +12,8 @@ from typing import Any
 import asyncpg
 import structlog
 
+from service.store.restored import settle_restored_log
+
 log = structlog.get_logger(__name__)
 
 #: Key of the advisory lock under which the schema, whatsmeow's included, is changed.
@@ -30,6 +32,7 @@ async def migrate(url: str, prepare_store: Callable[[], Awaitable[None]] | None 
                 await connection.execute(script)
                 await connection.execute("INSERT INTO zap.schema_migration (version) VALUES ($1)", version)
             log.info("Applied a migration.", version=version)
+        await settle_restored_log(connection)
         if prepare_store is not None:
             await prepare_store()
 

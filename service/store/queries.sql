@@ -100,9 +100,6 @@ UPDATE zap.session SET
     device_jid = coalesce(nullif($2, ''), device_jid)
 WHERE session_id = $1;
 
--- name: note_inbound
-UPDATE zap.session SET last_inbound_at = greatest(last_inbound_at, $2) WHERE session_id = $1;
-
 -- name: bind_identity
 UPDATE zap.session SET identity_key = $2 WHERE session_id = $1;
 
@@ -167,27 +164,46 @@ WHERE p.session_id = $1;
 -- name: delete_session
 DELETE FROM zap.session WHERE session_id = $1;
 
--- name: is_former_epoch
--- It served a session of this id that was deleted.
-SELECT EXISTS (SELECT FROM zap.session WHERE session_id = $1 AND former_epoch >= $2);
-
--- name: next_sequences
--- Reserves $2 sequences and gives the last one.
-INSERT INTO zap.event_sequence AS s (session_id, last_sequence) VALUES ($1, $2)
-ON CONFLICT (session_id) DO UPDATE SET last_sequence = s.last_sequence + $2
-RETURNING last_sequence;
-
--- name: known_frames
-SELECT frame FROM zap.event WHERE session_id = $1 AND epoch = $2 AND frame = any($3::bigint[]);
-
--- name: insert_events
--- Arrays of equal length, in order; the first sequence is $3.
-INSERT INTO zap.event (session_id, epoch, sequence, frame, time, type, payload)
-SELECT $1, $2, $3 + e.place - 1, e.frame, e.time, e.type, e.payload
-FROM unnest($4::bigint[], $5::timestamptz[], $6::text[], $7::bytea[])
-WITH ORDINALITY AS e (frame, time, type, payload, place)
-ORDER BY e.place
-RETURNING id, sequence;
+-- name: append_events
+-- Those of $3… that are not in the log yet, in their order, behind the session's last sequence. Known is a frame of the
+-- same epoch (one that is not 0), and an origin (one that is not NULL). Inbound ones ($8) are evidence for the session,
+-- unless their epoch served a session of this id that was deleted: then they are nobody's. Each lookup has a LIMIT of its
+-- own, so that no planner comes to read a session's whole log instead.
+WITH offered AS MATERIALIZED (
+    SELECT *
+    FROM unnest((SELECT $3::bigint[]), $4::timestamptz[], $5::text[], $6::bytea[], $7::bytea[])
+    WITH ORDINALITY AS o (frame, time, type, payload, origin, place)
+    WHERE NOT ($8 AND EXISTS (SELECT FROM zap.session s WHERE s.session_id = $1 AND s.former_epoch >= $2))
+),
+fresh AS MATERIALIZED (
+    SELECT o.*, row_number() OVER (ORDER BY o.place) AS nth, count(*) OVER () AS many
+    FROM offered o
+    LEFT JOIN LATERAL (
+        SELECT true AS is_known FROM zap.event e
+        WHERE e.session_id = $1 AND e.epoch = $2 AND e.frame = o.frame AND e.frame > 0
+        LIMIT 1
+    ) by_frame ON true
+    LEFT JOIN LATERAL (
+        SELECT true AS is_known FROM zap.event e WHERE e.session_id = $1 AND e.origin = o.origin LIMIT 1
+    ) by_origin ON true
+    WHERE by_frame.is_known IS NULL AND by_origin.is_known IS NULL
+),
+counted AS (
+    INSERT INTO zap.event_sequence AS s (session_id, last_sequence)
+    SELECT $1, count(*) FROM fresh HAVING count(*) > 0
+    ON CONFLICT (session_id) DO UPDATE SET last_sequence = s.last_sequence + excluded.last_sequence
+    RETURNING last_sequence
+),
+noted AS (
+    UPDATE zap.session SET last_inbound_at = latest.time
+    FROM (SELECT max(time) AS time FROM fresh) latest
+    WHERE session_id = $1 AND $8 AND latest.time > coalesce(last_inbound_at, '-infinity')
+)
+INSERT INTO zap.event (session_id, epoch, sequence, frame, time, type, payload, origin)
+SELECT $1, $2, last_sequence - many + nth, frame, time, type, payload, origin
+FROM fresh CROSS JOIN counted
+ORDER BY nth
+RETURNING id, sequence, frame, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon;
 
 -- name: due_at
 -- What is due at these places of the queue: of pairings, or of all others, or ($2 is NULL) of either.
@@ -457,3 +473,79 @@ UPDATE zap.message SET
     detail = 'the session''s process ended before WhatsApp answered',
     update_time = clock_timestamp()
 WHERE session_id = $1 AND state = 'ACCEPTED' AND epoch < $2;
+
+-- name: token_key
+SELECT token_key FROM zap.event_log;
+
+-- name: is_log_restored
+-- It names transactions that have not begun on this server.
+SELECT
+    EXISTS (SELECT FROM zap.event WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()))
+    OR EXISTS (SELECT FROM zap.event_log WHERE deleted_xid >= pg_snapshot_xmax(pg_current_snapshot()));
+
+-- name: settle_restored_events
+-- 1 and 2 are no transaction's numbers.
+UPDATE zap.event SET xid = '1' WHERE xid <> '1';
+
+-- name: settle_restored_log
+UPDATE zap.event_log SET
+    token_key = sha256((gen_random_uuid()::text || gen_random_uuid()::text || gen_random_uuid()::text)::bytea),
+    deleted_xid = '0',
+    deleted_id = 0;
+
+-- name: log_bounds
+-- Transactions below the horizon have ended. Whether the place ($1, $2) can be one of this database's: its transaction
+-- has a number that was given out, and if it is an event's, the event is there. (Nobody asks for deleted ones.)
+SELECT
+    deleted_xid::text::bigint AS deleted_xid, deleted_id,
+    pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon_xid,
+    $1::text::xid8 <= pg_snapshot_xmax(pg_current_snapshot())
+    AND ($2 = 0 OR EXISTS (SELECT FROM zap.event WHERE event.xid = $1::text::xid8 AND event.id = $2)) AS has_asked
+FROM zap.event_log;
+
+-- name: unknown_sessions
+-- Of these ids, those of which there is neither a session nor was there ever an event.
+SELECT asked.session_id FROM unnest($1::text[]) WITH ORDINALITY AS asked (session_id, place)
+WHERE NOT EXISTS (SELECT FROM zap.session s WHERE s.session_id = asked.session_id)
+    AND NOT EXISTS (SELECT FROM zap.event_sequence s WHERE s.session_id = asked.session_id)
+ORDER BY asked.place LIMIT 1;
+
+-- name: read_log
+-- The next $3 events after the place ($1, $2) and below the horizon, of all sessions or of those in $8; of these the ones
+-- that pass the filter ($5 types, $6 user, $7 labels; NULL: all), and of those as many as fit into $4 bytes of payload,
+-- one at least. One statement, and so one snapshot: an event is seen, or lies above the horizon. There is a row even if
+-- there is no event.
+WITH log AS MATERIALIZED (
+    SELECT
+        deleted_xid::text::bigint AS deleted_xid, deleted_id,
+        pg_snapshot_xmin(pg_current_snapshot()) AS horizon,
+        clock_timestamp() AS read_time
+    FROM zap.event_log
+),
+scanned AS MATERIALIZED (
+    SELECT * FROM zap.events_after($1::text::xid8, $2, $8, $3)
+),
+chosen AS (
+    SELECT
+        e.*, s.user_id, s.labels,
+        sum(octet_length(e.payload)) OVER (ORDER BY e.xid, e.id) - octet_length(e.payload) AS bytes_before
+    FROM scanned e
+    LEFT JOIN zap.session s ON s.session_id = e.session_id
+    WHERE
+        ($5::text[] IS NULL OR e.type = any($5))
+        AND ($6::text IS NULL OR s.user_id = $6)
+        AND ($7::jsonb IS NULL OR s.labels @> $7)
+)
+SELECT
+    log.deleted_xid, log.deleted_id, log.horizon::text::bigint AS horizon_xid, log.read_time,
+    (SELECT count(*) FROM scanned) AS scanned,
+    last.xid::text::bigint AS last_xid, last.id AS last_id,
+    (SELECT count(*) FROM chosen) AS passed,
+    EXISTS (SELECT FROM zap.event WHERE event.xid >= log.horizon) AS is_held,
+    (SELECT max(id) FROM zap.event) AS newest_id,
+    c.xid::text::bigint AS xid, c.id, c.session_id, c.sequence, c.time, c.appended_at, c.type, c.payload, c.user_id,
+    c.labels
+FROM log
+LEFT JOIN (SELECT xid, id FROM scanned ORDER BY xid DESC, id DESC LIMIT 1) last ON true
+LEFT JOIN (SELECT * FROM chosen WHERE bytes_before < $4) c ON true
+ORDER BY c.xid, c.id;

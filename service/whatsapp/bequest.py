@@ -16,7 +16,7 @@ from service.domain.errors import Unavailable
 from service.domain.events import NewEvent
 from service.domain.lease import Lease
 from service.domain.observations import Happening
-from service.domain.records import TOLD_BY_RECEIPTS, MessageState
+from service.domain.receipts import told_by
 from service.pool import wire
 from service.pool.observed import observed
 from service.protocol.events import encode_payload
@@ -94,7 +94,7 @@ class Bequest:
         while news:
             try:
                 self._appended += len(await self._log.append(self._lease, news))
-                for state, message_ids in _told_by_receipts(news).items():
+                for state, message_ids in told_by(news).items():
                     await self._messages.delivered(self._lease.session_id, message_ids, state)
                 break
             except Unavailable:
@@ -131,12 +131,4 @@ def event_of(frame: Numbered) -> NewEvent:
     seen = observed(frames_pb2.Frame.FromString(wire.body(frame.data)))
     if seen is None or not isinstance(seen.observation, Happening):
         raise TypeError(f"frame {frame.number} has a number and is no event")
-    return NewEvent(seen.observation, seen.time, seen.number)
-
-
-def _told_by_receipts(news: Sequence[NewEvent]) -> dict[MessageState, list[str]]:
-    told: dict[MessageState, list[str]] = {}
-    for new in news:
-        if isinstance(new.payload, Happening) and (delivered := new.payload.delivered) is not None:
-            told.setdefault(TOLD_BY_RECEIPTS[delivered.kind], []).extend(delivered.message_ids)
-    return told
+    return NewEvent(seen.observation, seen.time, seen.number, seen.origin)

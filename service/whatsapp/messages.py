@@ -5,13 +5,14 @@ is in the raw bytes, and the event says so.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from google.protobuf.message import DecodeError
 from neonize.proto.Neonize_pb2 import AddressingMode, MessageInfo, NewsLetterMessageMeta, UndecryptableMessage
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message, ProtocolMessage
 
+from service.whatsapp import origins
 from service.whatsapp.addresses import person_to_text
 from service.whatsapp.contents.bounds import BODY, Bounds, moment, moment_of_milliseconds, readable
 from service.whatsapp.contents.content import content_of, names_of, protocol_type, text_of
@@ -86,17 +87,11 @@ def frames(event: inbound_pb2.InboundMessage) -> Iterator[frames_pb2.Frame]:
     received = _received(info, event)
     _tell_content(received, message, _source(info.MessageSource))
     received.raw, received.raw_size = raw[:RAW], len(raw)
-    time = moment_of_milliseconds(info.Timestamp)
-    yield happened(time, pb.Event.TYPE_MESSAGE_RECEIVED, message_received=received)
+    parts = _parts(received, message)
+    yield _frame(info, parts, pb.Event.TYPE_MESSAGE_RECEIVED, message_received=received)
     for offset in range(RAW, len(raw), RAW):
-        part = pb.MessageRawPart(
-            message_id=received.message_id,
-            chat=received.chat,
-            sender=received.sender,
-            offset=offset,
-            raw=raw[offset : offset + RAW],
-        )
-        yield happened(time, pb.Event.TYPE_MESSAGE_RAW_PART, message_raw_part=part)
+        part = _raw_part(received, raw, offset)
+        yield _frame(info, [*parts, f"from {offset}"], pb.Event.TYPE_MESSAGE_RAW_PART, message_raw_part=part)
 
 
 def unreadable(event: UndecryptableMessage) -> frames_pb2.Frame:
@@ -189,12 +184,37 @@ def _received(info: MessageInfo, event: inbound_pb2.InboundMessage) -> pb.Messag
     return received
 
 
+def _parts(received: pb.MessageReceived, message: Any) -> list[str]:
+    """What tells apart the messages of one id, for its origin."""
+    names = names_of(unwrapped(message).content) if message is not None else []
+    # The edit of a channel's message has the id of that message.
+    return [*names, f"edit {received.edit_attribute}", f"edited at {received.newsletter_edit_time.seconds}"]
+
+
+def _raw_part(received: pb.MessageReceived, raw: bytes, offset: int) -> pb.MessageRawPart:
+    return pb.MessageRawPart(
+        message_id=received.message_id,
+        chat=received.chat,
+        sender=received.sender,
+        offset=offset,
+        raw=raw[offset : offset + RAW],
+    )
+
+
+def _frame(
+    info: MessageInfo, parts: Iterable[str], kind: "pb.Event.Type.ValueType", **payload: Any
+) -> frames_pb2.Frame:
+    frame = happened(moment_of_milliseconds(info.Timestamp), kind, **payload)
+    frame.origin = origins.of_message(info, parts)
+    return frame
+
+
 def _unreadable(info: MessageInfo, **fields: Any) -> frames_pb2.Frame:
     bounds = Bounds()
     told = pb.MessageUnreadable(push_name=bounds.text(info.Pushname), **fields)
     _tell_origin(told, info, bounds)
-    time = moment_of_milliseconds(info.Timestamp)
-    return happened(time, pb.Event.TYPE_MESSAGE_UNREADABLE, message_unreadable=told)
+    parts = [f"unreadable {told.reason}"]
+    return _frame(info, parts, pb.Event.TYPE_MESSAGE_UNREADABLE, message_unreadable=told)
 
 
 def _tell_origin(told: pb.MessageReceived | pb.MessageUnreadable, info: MessageInfo, bounds: Bounds) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from neonize.proto import Neonize_pb2 as neonize
 
 from service.domain.disconnects import Cause
+from service.whatsapp import origins
 from service.whatsapp.addresses import person_to_text, to_text
 from service.whatsapp.contents.bounds import moment, readable
 from service.whatsapp.log_signs import ban_end
@@ -42,7 +43,7 @@ def receipt(event: Any) -> frames_pb2.Frame | None:
     if kind is None:
         return None
     source = event.MessageSource
-    return happened(
+    frame = happened(
         moment(event.Timestamp),
         event_pb2.Event.TYPE_RECEIPT,
         receipt=event_pb2.Receipt(
@@ -52,6 +53,8 @@ def receipt(event: Any) -> frames_pb2.Frame | None:
             sender=to_text(source.Sender),
         ),
     )
+    frame.origin = origins.of_receipt(event)
+    return frame
 
 
 def device_saved(event: Any, lid: str) -> frames_pb2.Frame:

@@ -1,6 +1,7 @@
-"""`make chaos`: what three nodes must show, three nodes struck by chance, every outage of the database under traffic.
+"""`make chaos`: what three nodes and the event log must show, three nodes struck by chance, outages of the database.
 
 python -m tests.chaos trials --sessions 20 --crowd 100 --only "kill -9"
+python -m tests.chaos events --messages 10000 --sessions 10 --seed 7
 python -m tests.chaos outages --faults hung "cut off" --seconds 5 --tls no --seed 7
 python -m tests.chaos nodes --steps 100 --sessions 9 --seed 7
 """
@@ -20,6 +21,7 @@ import asyncpg
 from service.embedded import EmbeddedPostgres, EmbeddedValkey
 from tests.chaos import table, trials
 from tests.chaos.estate import Estate, Tools, Way
+from tests.chaos.events import trial as events
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.nodes import STRIKES, Run
 from tests.chaos.outages import RATE, suffer
@@ -61,6 +63,11 @@ def arguments() -> argparse.Namespace:
     shown.add_argument("--sessions", type=int, default=20)
     shown.add_argument("--crowd", type=int, default=100, help="sessions that three nodes claim at once")
     shown.add_argument("--only", default="", help="a part of the names of those to have")
+    watched = commands.add_parser("events", help="the event log and those who watch it, everything killed at random")
+    watched.add_argument("--messages", type=int, default=10_000)
+    watched.add_argument("--sessions", type=int, default=10)
+    watched.add_argument("--rate", type=float, default=40.0, help="messages a second, to all sessions together")
+    watched.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
     return parser.parse_args()
 
 
@@ -116,7 +123,7 @@ class Outages:
 async def main() -> int:
     """Run what was asked for; 0 if all is as it should be."""
     given = arguments()
-    commands = {"nodes": strike_nodes, "outages": have_outages, "trials": make_trials}
+    commands = {"nodes": strike_nodes, "outages": have_outages, "trials": make_trials, "events": lose_events}
     return await commands[given.command](given)
 
 
@@ -130,7 +137,7 @@ async def servers() -> AsyncIterator[Servers]:
             EmbeddedValkey(folder, die_with_starter=True) as valkey,
             SimulatorProcess() as simulator,
         ):
-            yield Servers(postgres, valkey.url, simulator)
+            yield Servers(postgres, valkey, simulator)
 
 
 async def make_trials(given: argparse.Namespace) -> int:
@@ -143,6 +150,17 @@ async def make_trials(given: argparse.Namespace) -> int:
         failed = await trials.make(there, Size(given.sessions, given.crowd), given.only, say)
     say(f"{failed} trials were not good." if failed else "All is as it should be.")
     return min(failed, 1)
+
+
+async def lose_events(given: argparse.Namespace) -> int:
+    """While phones write; 1 if the log, or what a consumer got of it, is not as it should be."""
+    say(f"seed {given.seed}, {given.messages} messages to {given.sessions} sessions, {given.rate:g} a second")
+    size = events.Size(given.messages, given.sessions, given.rate)
+    with open_folder() as folder:
+        async with servers() as there:
+            outcome = await events.Trial(there, Path(folder), size, given.seed, say).run()
+    say(str(outcome))
+    return min(len(outcome.problems), 1)
 
 
 async def strike_nodes(given: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from service.embedded import EmbeddedPostgres
+from service.embedded import EmbeddedPostgres, EmbeddedValkey
 from tests.chaos.trial import Outcome
 from tests.e2e.callers import Told, assert_arrived_once, send_all_the_time
 from tests.e2e.sql import Sql
@@ -27,7 +27,7 @@ class Servers:
     """For all trials."""
 
     postgres: EmbeddedPostgres
-    redis_url: str
+    valkey: EmbeddedValkey
     simulator: SimulatorProcess
 
     async def new_database(self) -> str:
@@ -44,7 +44,7 @@ class Servers:
         """Of a node."""
         return {
             "DATABASE_URL": database_url,
-            "REDIS_URL": self.redis_url,
+            "REDIS_URL": self.valkey.url,
             "ZAP_LEASE_TTL": f"{ttl:g}",
             "ZAP_WORKER_PRELOAD": PRELOAD,
             **self.simulator.environment(),

@@ -15,8 +15,9 @@ import psutil
 from tests.e2e.sql import Sql
 from tests.service_process import ServiceProcess
 
-IDLE_CONNECTIONS = 11
-"""Connections to Postgres that a node may keep when nothing happens: its pool of ten, and the one for leases."""
+IDLE_CONNECTIONS = 14
+"""Connections to Postgres that a node may keep when nothing happens: its pool of ten, the one for leases, and
+three for those who watch."""
 GROW_BY_DESIGN = frozenset({"zap.event"})
 """Tables that are logs."""
 MORE_LINES = 20

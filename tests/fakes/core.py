@@ -36,6 +36,7 @@ from service.domain.session import (
     State,
     reduce,
 )
+from service.domain.watched import Bookmark, EventFilter, Given, LoggedEvent, Start, Step
 from service.ports import Changes, NewSession, SessionFilter
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -256,3 +257,30 @@ def _new_session(session_id: str, new: NewSession) -> Session:
         update_time=NOW,
         etag="1",
     )
+
+
+class FakeWatching:
+    """service.rpc.usecases.Watching over a list: what is in it, and then nothing, for ever."""
+
+    def __init__(self) -> None:
+        self.logged: list[LoggedEvent] = []
+        self.open_streams = 0
+        self.broken: Exception | None = None
+
+    async def watch(self, wanted: EventFilter, start: Start) -> AsyncGenerator[Step, None]:
+        """Tokens are the numbers of events."""
+        if self.broken is not None:
+            raise self.broken
+        if start.token and not start.token.isdecimal():
+            raise InvalidArgument([FieldViolation("resume_token", "is not ours")], reason="RESUME_TOKEN_INVALID")
+        first = 0 if start.is_oldest else int(start.token or len(self.logged))
+        self.open_streams += 1
+        try:
+            yield Bookmark(str(first), is_caught_up=False)
+            for number, event in enumerate(self.logged[first:], first + 1):
+                if wanted.passes(event):
+                    yield Given(event, str(number))
+            yield Bookmark(str(len(self.logged)), is_caught_up=True, read_time=NOW)
+            await asyncio.Event().wait()
+        finally:
+            self.open_streams -= 1

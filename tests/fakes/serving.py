@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from service.rpc.server import Core, Server
 from service.telemetry.metrics import RpcMetrics
-from tests.fakes.core import FakeSending, FakeSessions
+from tests.fakes.core import FakeSending, FakeSessions, FakeWatching
 
 T = TypeVar("T")
 
@@ -21,6 +21,7 @@ class FakeService:
     def __init__(self, token: str = "") -> None:
         self.sessions = FakeSessions()
         self.sending = FakeSending(self.sessions)
+        self.watching = FakeWatching()
         self.registry = CollectorRegistry()
         self.address = ""
         self._token = token
@@ -53,10 +54,18 @@ class FakeService:
 
         return self.run(acting())
 
+    def restart(self) -> None:
+        """Another server at the same address, over the same core."""
+        self.run(self.server.stop(0))
+        self.registry = CollectorRegistry()
+        self.server = self.do(self._make, self.address)
+        self.run(self.server.start())
+        self.run(self.server.set_ready(True))
+
     def channel(self) -> grpc.Channel:
         """A channel to it, that takes what a server may send."""
         return grpc.insecure_channel(self.address)
 
-    def _make(self) -> Server:
-        core = Core(self.sessions, self.sending)
-        return Server(core, listen="127.0.0.1:0", token=self._token, metrics=RpcMetrics(self.registry))
+    def _make(self, listen: str = "127.0.0.1:0") -> Server:
+        core = Core(self.sessions, self.sending, self.watching)
+        return Server(core, listen=listen, token=self._token, metrics=RpcMetrics(self.registry))

@@ -9,17 +9,22 @@ from typing import Any
 from google.protobuf.message import Message
 from hypothesis import strategies as st
 
-from zap.v1 import message_pb2, session_pb2
+from zap.v1 import message_pb2, session_pb2, watch_pb2
 
 METHODS: dict[str, type[Message]] = {
     f"/{service.full_name}/{method.name}": getattr(module, method.input_type.name)
-    for module, name in ((session_pb2, "SessionService"), (message_pb2, "MessageService"))
+    for module, name in (
+        (session_pb2, "SessionService"),
+        (message_pb2, "MessageService"),
+        (watch_pb2, "EventService"),
+    )
     for service in [module.DESCRIPTOR.services_by_name[name]]
     for method in service.methods
 }
-STREAMS = {"/zap.v1.SessionService/StreamQR"}
+STREAMS = {"/zap.v1.SessionService/StreamQR", "/zap.v1.EventService/Watch"}
 
-HUGE = "x" * (5 * 1024 * 1024)
+HUGE = "x" * (3 * 1024 * 1024)
+"""Longer than any field may be, and short enough for all fields of a request: above 16 MiB gRPC itself refuses."""
 GOOD: dict[str, Any] = {"session_id": "known", "request_id": "r-1", "to": "4917612345678", "phone": "4917612345678"}
 
 wild_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
@@ -102,6 +107,7 @@ bad_mask = st.one_of(
     st.just([HUGE]),
 )
 _UNKNOWN_STATES = st.lists(st.sampled_from([0, 10, 77, -1, 2**31 - 1]), min_size=1, max_size=20)
+_UNKNOWN_TYPES = st.lists(st.sampled_from([0, 1000, -1, 2**31 - 1]), min_size=1, max_size=20)
 
 # For each request, which fields can be wrong and how.
 _FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
@@ -127,6 +133,15 @@ _FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "text": bad_text.map(lambda body: message_pb2.Text(body=body)) | st.none(),
     },
     "GetRequest": {"session_id": bad_id, "request_id": bad_request_id},
+    "WatchRequest": {
+        "session_ids": st.lists(bad_id, min_size=1, max_size=3),
+        "user_id": bad_name,
+        "labels": st.sampled_from([{"x" * 64: "x"}, {"k": "x" * 201}, {str(number): "x" for number in range(33)}]),
+        "types": _UNKNOWN_TYPES,
+        # A number is a token of the core in memory.
+        "resume_token": st.just("") | bad_token.filter(lambda token: not token.isdecimal()),
+        "from_start": st.just(False),
+    },
     "RequestPairingCodeRequest": {"session_id": bad_id, "phone": bad_phone},
 }
 _SESSION_FIELDS: dict[str, st.SearchStrategy[Any]] = {

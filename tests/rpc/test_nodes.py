@@ -20,7 +20,7 @@ from service.rpc.node_service import NodePeers
 from service.rpc.nodes import NodeChannels, NodeListener
 from service.rpc.server import CannotListen, Core, Server
 from service.telemetry.metrics import RpcMetrics
-from tests.fakes.core import FakeSending, FakeSessions
+from tests.fakes.core import FakeSending, FakeSessions, FakeWatching
 from tests.rpc.statuses import error_info
 from zap.v1 import session_pb2 as pb
 from zap.v1.session_pb2_grpc import SessionServiceStub
@@ -53,7 +53,7 @@ class Place:
         self.expects: set[str] = set()
         self.taken: list[str] = []
         self.heard: list[dict[str, str | bytes]] = []
-        core, self.registry = Core(self.sessions, FakeSending(self.sessions)), CollectorRegistry()
+        core, self.registry = Core(self.sessions, FakeSending(self.sessions), FakeWatching()), CollectorRegistry()
         metrics, certificate = RpcMetrics(self.registry), NodeCertificate.signed_by(secret)
         router = Router(self, self.incarnation, self.owned.__contains__)
         self.channels = NodeChannels(certificate)
@@ -412,7 +412,7 @@ async def test_port_0_is_advertised_as_the_one_that_was_chosen() -> None:
 
 async def test_a_port_that_somebody_else_has_is_named() -> None:
     async with place() as owner:
-        core = Core(owner.sessions, FakeSending(owner.sessions))
+        core = Core(owner.sessions, FakeSending(owner.sessions), FakeWatching())
         router = Router(owner, owner.incarnation, owner.owned.__contains__)
         with pytest.raises(CannotListen, match="ZAP_NODE_LISTEN"):
             NodeListener(

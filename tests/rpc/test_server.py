@@ -12,14 +12,14 @@ from prometheus_client import CollectorRegistry
 
 from service.rpc.server import CannotListen, Core, Server
 from service.telemetry.metrics import RpcMetrics
-from tests.fakes.core import FakeSending, FakeSessions
+from tests.fakes.core import FakeSending, FakeSessions, FakeWatching
 from tests.fakes.serving import FakeService
 from tests.rpc.statuses import error_info
 from zap.v1 import session_pb2 as pb
 from zap.v1.session_pb2_grpc import SessionServiceStub
 
 TOKEN = "correct-horse"
-SERVICES = ("", "zap.v1.SessionService", "zap.v1.MessageService")
+SERVICES = ("", "zap.v1.SessionService", "zap.v1.MessageService", "zap.v1.EventService")
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -133,7 +133,7 @@ def test_a_port_that_is_taken_names_the_setting(guarded: FakeService) -> None:
 
     async def second() -> None:
         server = Server(
-            Core(sessions, FakeSending(sessions)),
+            Core(sessions, FakeSending(sessions), FakeWatching()),
             listen=guarded.address,
             token="",
             metrics=RpcMetrics(CollectorRegistry()),

@@ -20,6 +20,13 @@ async def test_everything_comes_in_order_and_no_batch_is_larger_than_asked() -> 
     assert max(len(batch) for batch in found) <= 5
 
 
+async def test_no_batch_goes_on_once_it_weighs_enough() -> None:
+    found = [batch async for batch in batches(numbers(10), 5, weight=lambda number: number, full=6)]
+    assert [number for batch in found for number in batch] == list(range(10))
+    assert found[0] == [0, 1, 2, 3]
+    assert all(sum(batch[:-1]) < 6 for batch in found)
+
+
 async def test_what_came_before_an_error_is_handed_on_before_it() -> None:
     async def source() -> AsyncIterator[int]:
         yield 1

@@ -18,6 +18,8 @@ SAMPLES: dict[type[domain.ZapError], domain.ZapError] = {
     domain.Unavailable: domain.Unavailable("not now", retry_after=1.5),
     domain.LeaseLost: domain.LeaseLost("not ours"),
     domain.EpochRevoked: domain.EpochRevoked("not wanted any more"),
+    domain.OutOfRange: domain.OutOfRange("deleted", metadata={"resume_token": "t"}),
+    domain.ConsumerTooSlow: domain.ConsumerTooSlow("too slow", metadata={"resume_token": "t"}),
     errors.Unauthenticated: errors.Unauthenticated("who are you?"),
 }
 EXPECTED = {
@@ -29,6 +31,8 @@ EXPECTED = {
     domain.Unavailable: (grpc.StatusCode.UNAVAILABLE, details.RetryInfo),
     domain.LeaseLost: (grpc.StatusCode.UNAVAILABLE, details.RetryInfo),
     domain.EpochRevoked: (grpc.StatusCode.UNAVAILABLE, details.RetryInfo),
+    domain.OutOfRange: (grpc.StatusCode.OUT_OF_RANGE, None),
+    domain.ConsumerTooSlow: (grpc.StatusCode.RESOURCE_EXHAUSTED, None),
     errors.Unauthenticated: (grpc.StatusCode.UNAUTHENTICATED, None),
 }
 HEADERS = 8 * 1024

@@ -1,6 +1,9 @@
 """zapctl as a process would run it, against a server over the core in memory."""
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,10 +17,13 @@ from typer.testing import CliRunner, Result
 from service.cli.zapctl import app
 from service.domain.errors import Unavailable
 from service.domain.pairing import PairingEnded, PairingOutcome, ShownCode
+from service.domain.places import Place
 from service.domain.records import MessageState
 from service.domain.session import Condition, Credentials, Desired, State
+from service.domain.watched import LoggedEvent
 from tests.fakes.core import NOW, code
 from tests.fakes.serving import FakeService
+from zap.v1 import event_pb2, session_pb2
 
 
 @pytest.fixture(autouse=True)
@@ -207,3 +213,93 @@ def test_send_says_what_became_of_it(service: FakeService) -> None:
         result = zapctl(service, "send", "a", "4917612345678", "hello")
         assert result.exit_code == exit_code
         assert result.stdout.startswith(state.value)
+
+
+def logged(number: int, session_id: str = "shop", kind: str = "RECEIPT") -> LoggedEvent:
+    payloads = {
+        "RECEIPT": event_pb2.Event(receipt=event_pb2.Receipt(message_ids=["M1"])),
+        "MESSAGE_RECEIVED": event_pb2.Event(
+            message_received=event_pb2.MessageReceived(text="grün\nand \x1b[2J\x9b", raw=b"bulk")
+        ),
+        "STATE_CHANGED": event_pb2.Event(state_changed=event_pb2.StateChanged(to=session_pb2.Session.STATE_CONNECTED)),
+    }
+    return LoggedEvent(Place(9, number), session_id, number, NOW, NOW, kind, payloads[kind].SerializeToString())
+
+
+class Watched:
+    """`zapctl watch` in a process of its own, as ^C and pipes reach it."""
+
+    def __init__(self, service: FakeService, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "service.cli", "--address", service.address, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def lines(self, count: int) -> list[str]:
+        """The next lines; they are there although nobody has ended it."""
+        assert self.process.stdout is not None
+        return [self.process.stdout.readline() for _ in range(count)]
+
+    def interrupt(self) -> tuple[int, str]:
+        """^C; its exit code, and what it said beside the events."""
+        self.process.send_signal(signal.SIGINT)
+        _, beside = self.process.communicate(timeout=20)
+        return self.process.returncode, beside
+
+
+def test_watch_prints_a_line_for_each_event_until_it_is_interrupted(service: FakeService) -> None:
+    service.watching.logged += [logged(1), logged(2, kind="MESSAGE_RECEIVED"), logged(3, kind="STATE_CHANGED")]
+    watched = Watched(service, "watch", "--from-start")
+    receipt, message, state = watched.lines(3)
+    assert receipt == '2026-03-01 12:00:00 UTC  shop  1  RECEIPT  {"messageIds": ["M1"]}\n'
+    assert message.endswith('shop  2  MESSAGE_RECEIVED  {"text": "grün\\nand \\u001b[2J\\x9b"}\n')
+    assert state.endswith("shop  3  STATE_CHANGED  UNSPECIFIED -> CONNECTED\n")
+    assert watched.interrupt() == (0, "resume with --resume 3\n")
+
+
+def test_watch_prints_what_was_asked_for_from_where_it_was_asked_for(service: FakeService) -> None:
+    service.watching.logged += [logged(1), logged(2), logged(3, "other"), logged(4, kind="MESSAGE_RECEIVED"), logged(5)]
+    watched = Watched(service, "--json", "watch", "shop", "--type", "receipt", "--resume", "1")
+    steps = [json.loads(line) for line in watched.lines(4)]
+    assert [step.get("event", {}).get("sequence") for step in steps] == [None, "2", "5", None]
+    assert [step["resumeToken"] for step in steps] == ["1", "2", "5", "5"]
+    assert steps[-1]["bookmark"]["isCaughtUp"]
+    assert watched.interrupt()[0] == 0
+
+
+def test_watch_goes_on_where_it_was_when_its_node_is_gone(service: FakeService) -> None:
+    service.watching.logged += [logged(1), logged(2)]
+    watched = Watched(service, "watch", "--from-start")
+    watched.lines(2)
+    service.do(service.watching.logged.append, logged(3))
+    service.run(service.server.drain())
+    service.restart()
+    (third,) = watched.lines(1)
+    assert "shop  3  RECEIPT" in third
+    code, beside = watched.interrupt()
+    assert code == 0
+    assert "(NODE_DRAINING)" in beside
+
+
+def test_watch_ends_when_nobody_reads_what_it_prints(service: FakeService) -> None:
+    service.watching.logged += [logged(number) for number in range(1, 5000)]
+    watched = Watched(service, "watch", "--from-start")
+    watched.lines(1)
+    assert watched.process.stdout is not None
+    assert watched.process.stderr is not None
+    watched.process.stdout.close()
+    assert (watched.process.wait(20), watched.process.stderr.read()) == (0, "")
+
+
+def test_watch_ends_with_an_error_that_trying_again_does_not_mend(service: FakeService) -> None:
+    forged = zapctl(service, "watch", "--resume", "forged")
+    assert (forged.exit_code, forged.stderr) == (
+        3,
+        "the request is wrong (RESUME_TOKEN_INVALID)\n  resume_token: is not ours\n",
+    )
+    assert zapctl(service, "watch", "--resume", "1", "--from-start").exit_code == 2
+    assert zapctl(service, "watch", "--type", "nonsense").exit_code == 2
+    service.do(setattr, service.watching, "broken", Unavailable("not now", retry_after=2))
+    assert zapctl(service, "watch").exit_code == 8, "it never stood"

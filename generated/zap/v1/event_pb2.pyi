@@ -509,7 +509,7 @@ Global___MessageRawPart: _TypeAlias = MessageRawPart  # noqa: Y015
 @_typing.final
 class MessageUnreadable(_message.Message):
     """A message came that cannot be read here. If its sender sends it again, or the account's phone has it, it comes as a
-    MessageReceived with the same id; it may also come as this again.
+    MessageReceived with the same id. That it cannot be read is told once for each reason.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -57,8 +57,9 @@ class EventServiceServicer:
         node cannot reach the database: nothing is lost, and the stream goes on by itself.
 
         The stream never ends OK. It ends with INVALID_ARGUMENT (RESUME_TOKEN_INVALID: not one of ours), OUT_OF_RANGE
-        (RESUME_TOKEN_EXPIRED: what followed it is deleted; RESUME_TOKEN_AHEAD: the database was restored from before it; the
-        metadata `resume_token` is the oldest that is good), RESOURCE_EXHAUSTED (CONSUMER_TOO_SLOW: it is more than a minute
+        (RESUME_TOKEN_EXPIRED: what followed it is deleted; the metadata `resume_token` is the oldest that is good.
+        RESUME_TOKEN_AHEAD: the database was restored from before it; the metadata `resume_token` resumes with what happens
+        from now on, `from_start` with the oldest event), RESOURCE_EXHAUSTED (CONSUMER_TOO_SLOW: it is more than a minute
         behind and further than a minute ago; the metadata `resume_token` is that of the last response), NOT_FOUND
         (SESSION_NOT_FOUND: a session that is named, of which nothing is known), UNAVAILABLE (NODE_DRAINING: watch on, on
         another node; DATABASE_UNAVAILABLE: only before the first response).

@@ -425,6 +425,7 @@ class Frame(_message.Message):
 
     NUMBER_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     LOG_LINE_FIELD_NUMBER: _builtins.int
     CODE_SHOWN_FIELD_NUMBER: _builtins.int
@@ -439,6 +440,8 @@ class Frame(_message.Message):
     EVENT_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """1, 2, 3, … for what must not be lost: kept by the process until confirmed. 0 for all else."""
+    origin: _builtins.bytes
+    """What it came from, 16 bytes, if WhatsApp may send that again: two frames of one origin are one event."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When the process saw it; of messages and receipts, when WhatsApp says that they were sent."""
@@ -496,6 +499,7 @@ class Frame(_message.Message):
         *,
         number: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        origin: _builtins.bytes = ...,
         progress: Global___Progress | None = ...,
         log_line: Global___LogLine | None = ...,
         code_shown: Global___CodeShown | None = ...,
@@ -511,7 +515,7 @@ class Frame(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "code_shown", b"code_shown", "connected", b"connected", "device_saved", b"device_saved", "disconnected", b"disconnected", "ended", b"ended", "event", b"event", "keep_alive_restored", b"keep_alive_restored", "keep_alive_timeout", b"keep_alive_timeout", "log_line", b"log_line", "progress", b"progress", "push_name", b"push_name", "reply", b"reply", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "code_shown", b"code_shown", "connected", b"connected", "device_saved", b"device_saved", "disconnected", b"disconnected", "ended", b"ended", "event", b"event", "keep_alive_restored", b"keep_alive_restored", "keep_alive_timeout", b"keep_alive_timeout", "log_line", b"log_line", "number", b"number", "progress", b"progress", "push_name", b"push_name", "reply", b"reply", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "code_shown", b"code_shown", "connected", b"connected", "device_saved", b"device_saved", "disconnected", b"disconnected", "ended", b"ended", "event", b"event", "keep_alive_restored", b"keep_alive_restored", "keep_alive_timeout", b"keep_alive_timeout", "log_line", b"log_line", "number", b"number", "origin", b"origin", "progress", b"progress", "push_name", b"push_name", "reply", b"reply", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["progress", "log_line", "code_shown", "device_saved", "connected", "disconnected", "keep_alive_timeout", "keep_alive_restored", "ended", "reply", "push_name", "event"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015

@@ -1,0 +1,47 @@
+"""Requests for, and responses of, EventService.Watch."""
+
+from contextlib import suppress
+
+from service.domain.watched import EventFilter, Given, LoggedEvent, Start, Step
+from service.protocol.scalars import timestamp
+from zap.v1 import event_pb2
+from zap.v1 import watch_pb2 as pb
+
+_TYPE = "TYPE_"
+
+
+def wanted_of(request: pb.WatchRequest) -> EventFilter:
+    """Which events a request asks for."""
+    return EventFilter(
+        session_ids=frozenset(request.session_ids),
+        user_id=request.user_id,
+        labels=dict(request.labels),
+        types=frozenset(event_pb2.Event.Type.Name(number).removeprefix(_TYPE) for number in request.types),
+    )
+
+
+def start_of(request: pb.WatchRequest) -> Start:
+    """Where a request asks to begin."""
+    return Start(token=request.resume_token, is_oldest=request.from_start)
+
+
+def step_message(step: Step) -> pb.WatchResponse:
+    """A response."""
+    if isinstance(step, Given):
+        return pb.WatchResponse(resume_token=step.token, event=logged_message(step.event, step.token))
+    bookmark = pb.Bookmark(is_caught_up=step.is_caught_up, read_time=timestamp(step.read_time))
+    return pb.WatchResponse(resume_token=step.token, bookmark=bookmark)
+
+
+def logged_message(event: LoggedEvent, resume_token: str) -> event_pb2.Event:
+    """An event as consumers get it. What a newer release wrote is passed on as it is: a consumer may know it."""
+    message = event_pb2.Event.FromString(event.payload)
+    message.id = str(event.place.id)
+    message.session_id = event.session_id
+    message.sequence = event.sequence
+    message.resume_token = resume_token
+    message.time.FromDatetime(event.time)
+    # Without a type if a newer release has written it.
+    with suppress(ValueError):
+        message.type = event_pb2.Event.Type.Value(_TYPE + event.type)
+    return message

@@ -1,0 +1,108 @@
+"""Reads the event log in the order of places, below the horizon."""
+
+from collections.abc import Sequence
+
+from service.domain.errors import session_not_found
+from service.domain.places import START, Place
+from service.domain.watched import EventFilter, LogBounds, LoggedEvent, Page
+from service.store.database import Database, Record
+
+MOST_BYTES = 1024 * 1024
+"""Of payloads in one page, but for the last of them: what a stream may keep in memory for its consumer."""
+
+
+MOST_ROWS = 10_000
+"""That are looked at for one page, where sessions are named, unless each of them has its FEWEST."""
+FEWEST = 20
+"""Events in a page, however many sessions are named."""
+
+
+async def token_key(database: Database) -> bytes:
+    """The key that signs tokens, the same for all nodes of a database."""
+    async with database.autocommit() as connection:
+        return bytes(await connection.value("token_key"))
+
+
+class PostgresLogReader:
+    """ports.LogReader on Postgres."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def bounds(self, asked: Place = START) -> LogBounds:
+        """Which places there are, and whether `asked` is one."""
+        async with self._database.autocommit() as connection:
+            (row,) = await connection.rows("log_bounds", str(asked.xid), asked.id)
+        return LogBounds(
+            oldest=Place(row["deleted_xid"], row["deleted_id"]),
+            horizon=Place(row["horizon_xid"]),
+            has_asked=row["has_asked"],
+        )
+
+    async def check_known(self, session_ids: Sequence[str]) -> None:
+        """Raises NotFound for the first id of which there is neither a session nor was there ever an event."""
+        async with self._database.autocommit() as connection:
+            unknown = await connection.value("unknown_sessions", list(session_ids))
+        if unknown is not None:
+            raise session_not_found(unknown)
+
+    async def read(self, after: Place, wanted: EventFilter, limit: int) -> Page | None:
+        """At most `limit` events after a place, and of those the wanted ones; None: some have been deleted."""
+        limit = _affordable(limit, len(wanted.session_ids))
+        async with self._database.autocommit() as connection:
+            rows = await connection.rows(
+                "read_log",
+                str(after.xid),
+                after.id,
+                limit,
+                MOST_BYTES,
+                sorted(wanted.types) or None,
+                wanted.user_id or None,
+                dict(wanted.labels) or None,
+                sorted(wanted.session_ids) or None,
+            )
+        first = rows[0]
+        if after < Place(first["deleted_xid"], first["deleted_id"]):
+            return None
+        return _page(rows, after, limit)
+
+
+def _affordable(limit: int, sessions: int) -> int:
+    """Each session that is named costs as many rows as the page may have, and all but one page's are thrown away."""
+    return min(limit, max(FEWEST, MOST_ROWS // sessions)) if sessions else limit
+
+
+def _page(rows: Sequence[Record], after: Place, limit: int) -> Page:
+    summary = rows[0]
+    events = [_event(row) for row in rows if row["id"] is not None]
+    is_last = False
+    if len(events) < summary["passed"]:
+        # More than fits into a page: the rest is the next one's.
+        upto = events[-1].place
+    elif summary["scanned"] >= limit:
+        upto = Place(summary["last_xid"], summary["last_id"])
+    else:
+        # A place at the horizon, unless this one is of a snapshot that was later: places never go back.
+        upto, is_last = max(after, Place(summary["horizon_xid"])), True
+    return Page(
+        events=events,
+        upto=upto,
+        is_last=is_last,
+        is_held=is_last and summary["is_held"],
+        newest_id=summary["newest_id"] or 0,
+        read_time=summary["read_time"],
+    )
+
+
+def _event(row: Record) -> LoggedEvent:
+    return LoggedEvent(
+        place=Place(row["xid"], row["id"]),
+        session_id=row["session_id"],
+        sequence=row["sequence"],
+        time=row["time"],
+        appended_at=row["appended_at"],
+        type=row["type"],
+        payload=bytes(row["payload"]),
+        user_id=row["user_id"] or "",
+        labels=row["labels"] or {},
+    )

@@ -1,0 +1,173 @@
+"""The trial: three nodes, phones that write, consumers that watch, everything killed at random; and the judgement."""
+
+import asyncio
+import statistics
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+
+from tests.chaos.events import accounts, books
+from tests.chaos.events.blows import Absence, Blows, Tempo
+from tests.chaos.events.books import Books
+from tests.chaos.events.consumers import Follower, Mortal
+from tests.chaos.stage import Servers
+from tests.chaos.trial import Outcome
+from tests.e2e.sql import Sql
+from tests.e2e.three_nodes import Cluster, cluster
+
+TTL = 3.0
+COME_BACK = TTL + 3.0 + 5.0
+"""Seconds in which all sessions must be connected after the last blow: the design's bound, and a busy machine's."""
+ARRIVE = 20.0
+"""Seconds in which what is on its way must be in the log, and the log with every consumer."""
+LOOK = 0.2
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a trial. `rate`: messages a second, to all sessions together."""
+
+    messages: int
+    sessions: int
+    rate: float = 40.0
+    tempo: Tempo = field(default_factory=Tempo)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run, by one seed. `folder`: for the file of the consumer that is killed."""
+
+    servers: Servers
+    folder: Path
+    size: Size
+    seed: int
+    say: Callable[[str], None]
+
+    async def run(self) -> Outcome:
+        """The figures, and what of it is not so."""
+        url = await self.servers.new_database()
+        outcome = Outcome()
+        environment = self.servers.environment(url, TTL)
+        async with AsyncExitStack() as stack:
+            there = await stack.enter_async_context(
+                cluster(environment, self.servers.simulator.control, self.size.sessions)
+            )
+            sql = await asyncpg.connect(url)
+            stack.push_async_callback(sql.close)
+            await self._play(there, sql, outcome)
+        return outcome
+
+    async def _play(self, there: Cluster, sql: Sql, outcome: Outcome) -> None:
+        nodes = [node.address for node in there.nodes]
+        followers = [
+            Follower("one who follows all", nodes),
+            Follower("one who follows two sessions", nodes, there.sessions[:2], first=1),
+        ]
+        mortal = Mortal(self.folder / "notes", nodes)
+        blows = Blows(there.nodes, self.servers.valkey, mortal, self.seed, TTL, self.size.tempo, self.say)
+        async with AsyncExitStack() as stack:
+            for follower in followers:
+                await stack.enter_async_context(follower.following())
+            await stack.enter_async_context(mortal)
+            written = await self._strike(there, blows)
+            await there.all_connected(there.nodes[0], COME_BACK)
+            found = await _settled(sql, written)
+            consumers: list[Follower | Mortal] = [*followers, mortal]
+            await _until_or(ARRIVE, lambda: _all_reached(consumers, found))
+        outcome.say(f"{sum(map(len, written.values()))} messages to {len(written)} sessions")
+        outcome.say(", ".join(f"{count} times {name}" for name, count in sorted(blows.struck.items())))
+        self._judge_log(outcome, found, written, blows)
+        await self._judge_consumers(outcome, found, consumers, nodes)
+        _judge_absences(outcome, found, followers[0], blows.absences)
+        _say_catching_up(outcome, mortal)
+        await there.assert_one_owner_at_a_time()
+
+    async def _strike(self, there: Cluster, blows: Blows) -> dict[str, list[str]]:
+        """Until enough was written; the texts, by session."""
+        async with AsyncExitStack() as stack:
+            striking = asyncio.create_task(blows.all())
+            stack.callback(striking.cancel)
+            traffic = {
+                name: await stack.enter_async_context(there.traffic(name, self.size.rate / self.size.sessions))
+                for name in there.sessions
+            }
+            while sum(len(each.written) for each in traffic.values()) < self.size.messages:
+                if striking.done():
+                    break
+                await asyncio.sleep(LOOK)
+            blows.enough.set()
+            await striking
+        return {name: each.written for name, each in traffic.items()}
+
+    def _judge_log(self, outcome: Outcome, found: Books, written: dict[str, list[str]], blows: Blows) -> None:
+        outcome.say(f"{found.missing(written)} lost in {blows.falls}")
+        for sentence in found.judge(written, blows.falls):
+            outcome.must(holds=False, problem=sentence)
+
+    async def _judge_consumers(
+        self, outcome: Outcome, found: Books, consumers: Sequence[Follower | Mortal], nodes: Sequence[str]
+    ) -> None:
+        fresh = Follower("one who begins at the end, from the start", nodes)
+        async with fresh.following(), asyncio.timeout(ARRIVE):
+            await fresh.caught_up.wait()
+        for consumer in (*consumers, fresh):
+            again = accounts.repetitions(consumer.notes)
+            outcome.say(f"{consumer.name}: {len(consumer.notes) - again} events, {again} again")
+            for sentence in (*accounts.wrong_with(consumer, found.ends), *accounts.differences(fresh, consumer)):
+                outcome.must(holds=False, problem=sentence)
+        ends = sum((consumer.ends for consumer in consumers if isinstance(consumer, Follower)), start=fresh.ends)
+        outcome.say(f"streams ended by {dict(ends)}")
+
+
+async def _settled(sql: Sql, written: dict[str, list[str]]) -> Books:
+    """The log, once everything is in it, or nothing more comes."""
+    deadline = asyncio.get_running_loop().time() + ARRIVE
+    while (found := await books.read(sql)).missing(written) and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(LOOK)
+    return found
+
+
+async def _all_reached(consumers: Sequence[Follower | Mortal], found: Books) -> bool:
+    return all(accounts.reached(consumer, found.ends) for consumer in consumers)
+
+
+async def _until_or(seconds: float, such: Callable[[], Awaitable[bool]]) -> None:
+    """Until it is so, or the time is over: then the judgement says what is missing."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not await such() and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(LOOK)
+
+
+def _judge_absences(outcome: Outcome, found: Books, follower: Follower, absences: Sequence[Absence]) -> None:
+    """What came to one who follows all while Redis was away, and when the rest of it did."""
+    appended = {(row.session_id, row.sequence): row.appended_at for rows in found.rows.values() for row in rows}
+    came: dict[tuple[str, int], float] = {}
+    for note in follower.notes:
+        came.setdefault((note.session_id, note.sequence), note.at)
+    for absence in absences:
+        meanwhile = [key for key, at in appended.items() if absence.began <= at < absence.ended]
+        times = [came.get(key, float("inf")) for key in meanwhile]
+        in_time = sum(at < absence.ended for at in times)
+        late = max((at - absence.ended for at in times), default=0.0)
+        outcome.say(
+            f"Redis away for {absence.ended - absence.began:.1f} s: {len(meanwhile)} events, {in_time} of them came"
+            f" meanwhile, the last one {max(0.0, late):.2f} s after its return"
+        )
+    delays = sorted(at - appended[key] for key, at in came.items() if key in appended)
+    if len(delays) > 1:
+        p99 = statistics.quantiles(delays, n=100, method="inclusive")[-1]
+        outcome.say(
+            f"from the log to {follower.name}: {statistics.median(delays) * 1000:.0f} ms at p50, {p99:.1f} s at p99,"
+            f" {delays[-1]:.1f} at most"
+        )
+
+
+def _say_catching_up(outcome: Outcome, mortal: Mortal) -> None:
+    if took := mortal.catching_up():
+        outcome.say(
+            f"{mortal.name}: {len(mortal.starts)} lives, caught up {statistics.median(took):.2f} s after its start at"
+            f" p50, {max(took):.2f} at most"
+        )

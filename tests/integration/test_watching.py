@@ -1,0 +1,203 @@
+"""The event log read while it is written, on a real Postgres: nothing is skipped, and nobody's pace is another's."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from service.bus.wakeups import WakeupHub
+from service.domain.events import NewEvent
+from service.domain.lease import Lease
+from service.domain.observations import Happening
+from service.domain.places import NotAToken, Place, Tokens
+from service.domain.watched import Bookmark, EventFilter, Given, LoggedEvent, Start, Step
+from service.protocol.events import encode_payload
+from service.sessions.tail import Tail
+from service.sessions.watching import Watching
+from service.store.database import Database
+from service.store.events import PostgresEventLog
+from service.store.log import append, lock_log
+from service.store.migrate import migrate
+from service.store.reading import PostgresLogReader, token_key
+from zap.v1 import event_pb2 as pb
+
+ALL = EventFilter()
+SESSIONS = tuple(f"session-{number}" for number in range(4))
+
+
+def message(number: int) -> NewEvent:
+    received = pb.Event(
+        type=pb.Event.TYPE_MESSAGE_RECEIVED, message_received=pb.MessageReceived(message_id=f"M{number}")
+    )
+    return NewEvent(Happening("MESSAGE_RECEIVED", received.SerializeToString()), datetime.now(UTC), number)
+
+
+class Log:
+    """A log on one database, with all that reads it."""
+
+    def __init__(self, database: Database, key: bytes) -> None:
+        self.database = database
+        self.hub = WakeupHub()
+        self.reader = PostgresLogReader(database)
+        self.tokens = Tokens(key)
+        self.tail = Tail(self.reader, self.hub)
+        self.watching = Watching(self.reader, self.tail, self.tokens, patience=60.0)
+        self.events = PostgresEventLog(database, encode_payload, lambda *_: None)
+
+    async def append(self, session_id: str, *numbers: int) -> None:
+        lease = Lease(session_id, 1, UUID(int=0))
+        await self.events.append(lease, [message(number) for number in numbers])
+
+    async def append_slowly(self, session_id: str, number: int, delay: float) -> None:
+        """Commits some time after it has its place."""
+        async with self.database.transaction() as connection:
+            await lock_log(connection, session_id)
+            await append(connection, encode_payload, session_id, 1, [message(number)])
+            await asyncio.sleep(delay)
+
+    async def collect(self, count: int, start: Start, wanted: EventFilter = ALL) -> list[LoggedEvent]:
+        """The next `count` events of a stream of its own."""
+        found: list[LoggedEvent] = []
+        async with asyncio.timeout(30), aclosing(self.watching.watch(wanted, start)) as steps:
+            async for step in steps:
+                if isinstance(step, Given):
+                    found.append(step.event)
+                if len(found) == count:
+                    break
+        return found
+
+
+@pytest.fixture
+async def log(database_url: str) -> AsyncIterator[Log]:
+    database = Database(database_url, name="test", size=20)
+    await database.open()
+    yield Log(database, await token_key(database))
+    await database.close()
+
+
+def in_order(events: list[LoggedEvent]) -> bool:
+    """Each session's sequences are 1, 2, 3, …"""
+    places = {session_id: [e.sequence for e in events if e.session_id == session_id] for session_id in SESSIONS}
+    return all(numbers == list(range(1, len(numbers) + 1)) for numbers in places.values())
+
+
+async def next_event(steps: AsyncIterator[Step]) -> LoggedEvent:
+    async with asyncio.timeout(10):
+        async for step in steps:
+            if isinstance(step, Given):
+                return step.event
+    raise AssertionError("the stream ended")
+
+
+async def test_of_eight_writers_with_delayed_commits_none_is_skipped(log: Log) -> None:
+    chance = random.Random(7)
+
+    async def write(writer: int) -> None:
+        for number in range(writer * 1000 + 1, writer * 1000 + 41):
+            await log.append_slowly(chance.choice(SESSIONS), number, chance.random() * 0.02)
+
+    early = asyncio.create_task(log.collect(320, Start(is_oldest=True)))
+    await asyncio.gather(*(write(writer) for writer in range(8)))
+    for events in (await early, await log.collect(320, Start(is_oldest=True))):
+        assert len({event.place for event in events}) == 320
+        assert events == sorted(events, key=lambda event: event.place)
+        assert in_order(events)
+
+
+async def test_an_open_transaction_elsewhere_holds_the_tail_and_no_longer(log: Log, database_url: str) -> None:
+    elsewhere = await asyncpg.connect(database_url.rpartition("/")[0] + "/postgres")
+    try:
+        held = elsewhere.transaction()
+        await held.start()
+        await elsewhere.execute("CREATE TABLE held (number int)")
+        async with aclosing(log.watching.watch(ALL, Start())) as steps:
+            assert isinstance(await anext(steps), Bookmark)
+            await log.append("session-0", 1)
+            page = await log.reader.read(Place(0), ALL, 10)
+            assert page is not None
+            assert page.is_held
+            assert not page.events
+            coming = asyncio.create_task(next_event(steps))
+            await held.rollback()
+            assert (await coming).sequence == 1
+    finally:
+        await elsewhere.close()
+
+
+async def test_a_stream_resumes_after_the_last_response(log: Log) -> None:
+    await log.append("session-0", 1, 2, 3)
+    tokens = []
+    async with aclosing(log.watching.watch(ALL, Start(is_oldest=True))) as steps:
+        async for step in steps:
+            tokens.append((step.token, isinstance(step, Given)))
+            if isinstance(step, Bookmark) and step.is_caught_up:
+                break
+    assert [is_event for _, is_event in tokens] == [False, True, True, True, False]
+    await log.append("session-0", 4)
+    following = [
+        [e.sequence for e in await log.collect(n, Start(t))] for (t, _), n in zip(tokens, (4, 3, 2, 1, 1), strict=True)
+    ]
+    assert following == [[1, 2, 3, 4], [2, 3, 4], [3, 4], [4], [4]]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "places"),
+    [
+        (EventFilter(session_ids=frozenset({"session-1"})), [("session-1", 1), ("session-1", 2)]),
+        (EventFilter(types=frozenset({"RECEIPT"})), [("session-0", 2), ("session-0", 3)]),
+        (EventFilter(session_ids=frozenset({"session-1"}), types=frozenset({"RECEIPT"})), []),
+    ],
+)
+async def test_a_filter_leaves_out_what_is_there_and_what_comes(
+    log: Log, wanted: EventFilter, places: list[tuple[str, int]]
+) -> None:
+    async def append_receipt(frame: int) -> None:
+        receipt = NewEvent(
+            Happening("RECEIPT", pb.Event(type=pb.Event.TYPE_RECEIPT).SerializeToString()), datetime.now(UTC), frame
+        )
+        await log.events.append(Lease("session-0", 1, UUID(int=0)), [receipt])
+
+    await log.append("session-0", 1)
+    await append_receipt(2)
+    await log.append("session-1", 1)
+    found = []
+    async with asyncio.timeout(20), aclosing(log.watching.watch(wanted, Start(is_oldest=True))) as steps:
+        async for step in steps:
+            if isinstance(step, Given):
+                found.append((step.event.session_id, step.event.sequence))
+            elif step.is_caught_up and found != places:
+                await append_receipt(3)
+                await log.append("session-1", 2)
+            if found == places and isinstance(step, Bookmark):
+                break
+            if len(found) == len(places):
+                break
+    assert found == places
+
+
+async def test_a_log_that_was_copied_from_another_server_comes_before_what_is_new(log: Log, database_url: str) -> None:
+    await log.append("session-0", 1, 2)
+    await log.append("session-1", 1)
+    token = log.tokens.write(Place(5, 1))
+    async with log.database.transaction() as connection:
+        await connection._raw.execute("UPDATE zap.event SET xid = (xid::text::bigint + 10000000)::text::xid8")
+    await migrate(database_url)
+    await log.append("session-0", 3)
+    events = await log.collect(4, Start(is_oldest=True))
+    assert [(e.session_id, e.sequence) for e in events] == [
+        ("session-0", 1),
+        ("session-0", 2),
+        ("session-1", 1),
+        ("session-0", 3),
+    ]
+    with pytest.raises(NotAToken):
+        Tokens(await token_key(log.database)).read(token)
+    # It is settled once: nothing more is done to it.
+    key = await token_key(log.database)
+    await migrate(database_url)
+    assert await token_key(log.database) == key
