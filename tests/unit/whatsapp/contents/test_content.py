@@ -49,7 +49,7 @@ def of_protocol(kind: "e2e.ProtocolMessage.Type.ValueType", **fields: Any) -> Me
     return Message(protocolMessage=e2e.ProtocolMessage(type=kind, **fields))
 
 
-CONTENTS = [
+CONTENTS: list[tuple[Message, "Kind.ValueType", dict[str, Any], str]] = [
     (text("plain"), Kind.KIND_TEXT, {"text": pb.TextContent(body="plain")}, "plain"),
     (
         Message(
