@@ -75,13 +75,13 @@ def frames(event: inbound_pb2.InboundMessage) -> Iterator[frames_pb2.Frame]:
     The first message to a group after a change of members comes as two events with one id: keys alone, then the text.
     """
     info = MessageInfo.FromString(event.info)
-    if info.Category == "peer":
+    if _is_between_own_devices(info):
         return
     raw = event.raw or event.message
     message = _parsed(event.message or raw)
     if message is not None and not is_for_people(message, from_me=info.MessageSource.IsFromMe):
         return
-    if message is not None and unwrapped(message).content.HasField("placeholderMessage"):
+    if message is not None and names_of(unwrapped(message).content) == ["placeholderMessage"]:
         yield _unreadable(info, reason=pb.MessageUnreadable.REASON_PHONE_ONLY)
         return
     received = _received(info, event)
@@ -94,8 +94,10 @@ def frames(event: inbound_pb2.InboundMessage) -> Iterator[frames_pb2.Frame]:
         yield _frame(info, [*parts, f"from {offset}"], pb.Event.TYPE_MESSAGE_RAW_PART, message_raw_part=part)
 
 
-def unreadable(event: UndecryptableMessage) -> frames_pb2.Frame:
+def unreadable(event: UndecryptableMessage) -> frames_pb2.Frame | None:
     """A message that the library could not read. It has asked for it again: its sender, or the account's phone."""
+    if _is_between_own_devices(event.Info):
+        return None
     reason = (
         pb.MessageUnreadable.REASON_UNAVAILABLE if event.IsUnavailable else pb.MessageUnreadable.REASON_UNDECRYPTABLE
     )
@@ -116,6 +118,11 @@ def is_for_people(message: Any, *, from_me: bool) -> bool:
         # A kind that is new may be one between own devices, and carry keys; of others' devices it cannot.
         return kind in _TOLD or not (from_me or kind in _BETWEEN_DEVICES)
     return bool(names)
+
+
+def _is_between_own_devices(info: MessageInfo) -> bool:
+    """Anybody can write such a category on what he sends; his message is one all the same."""
+    return bool(info.MessageSource.IsFromMe and info.Category == "peer")
 
 
 def _parsed(data: bytes) -> Any:

@@ -187,7 +187,8 @@ class Content(_message.Message):
     """What it is."""
     field: _builtins.str
     """WhatsApp's name of the field of waE2E.Message that holds it, such as "imageMessage". Names are those of the
-    WhatsApp library of this release. Empty if that release does not know the field, or cannot read the message.
+    WhatsApp library of this release; a field that it does not know is named by its number. Empty if the message cannot
+    be read, or is large and holds only what is not known.
     """
     @_builtins.property
     def other_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -3,7 +3,8 @@
 neonize's protobufs are of proto2: a text that is no valid UTF-8 comes out of them as bytes.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -52,6 +53,10 @@ class Bounds:
         """A list that is not too long. Its items count by what is taken of them."""
         self.has_cut |= len(values) > ITEMS
         return values[:ITEMS]
+
+    def first(self, values: Iterable[Item]) -> Sequence[Item]:
+        """The same of what would be too much to make a list of first."""
+        return self.items(list(itertools.islice(values, ITEMS + 1)))
 
 
 def readable(value: str | bytes) -> str:

@@ -3,7 +3,7 @@
 WhatsApp's bodies in, zap.v1's out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from service.whatsapp.contents.bounds import ADDRESS, BODY, Bounds
@@ -16,13 +16,14 @@ Option = tuple[str | bytes, str | bytes]
 
 def buttons(body: Any, reading: Reading) -> pb.MenuContent:
     """A text with buttons."""
-    options = [(button.buttonID, button.buttonText.displayText) for button in body.buttons]
+    options = ((button.buttonID, button.buttonText.displayText) for button in body.buttons)
     return _menu(reading.bounds, body.text, body.contentText, body.footerText, options)
 
 
 def option_list(body: Any, reading: Reading) -> pb.MenuContent:
     """A list that opens at a touch."""
-    options = [(row.rowID, row.title) for section in body.sections for row in section.rows]
+    sections = reading.bounds.items(body.sections)
+    options = ((row.rowID, row.title) for section in sections for row in section.rows)
     return _menu(reading.bounds, body.title, body.description, body.footerText, options)
 
 
@@ -36,13 +37,13 @@ def template(body: Any, reading: Reading) -> pb.MenuContent:
         filled.hydratedTitleText,
         filled.hydratedContentText,
         filled.hydratedFooterText,
-        list(_template_options(filled.hydratedButtons)),
+        _template_options(reading.bounds.items(filled.hydratedButtons)),
     )
 
 
 def interactive(body: Any, reading: Reading) -> pb.MenuContent:
     """The newest form. What its buttons do is JSON of their own: in the raw bytes."""
-    options: list[Option] = [(button.name, "") for button in body.nativeFlowMessage.buttons]
+    options = ((button.name, "") for button in body.nativeFlowMessage.buttons)
     return _menu(reading.bounds, body.header.title, body.body.text, body.footer.text, options)
 
 
@@ -99,14 +100,14 @@ def order(body: Any, reading: Reading) -> pb.OrderContent:
     )
 
 
-def _menu(bounds: Bounds, title: str, body: str, footer: str, options: list[Option]) -> pb.MenuContent:
+def _menu(bounds: Bounds, title: str, body: str, footer: str, options: Iterable[Option]) -> pb.MenuContent:
     return pb.MenuContent(
         title=bounds.text(title),
         body=bounds.text(body, BODY),
         footer=bounds.text(footer),
         options=[
             pb.MenuOption(id=bounds.text(option_id), text=bounds.text(words))
-            for option_id, words in bounds.items(options)
+            for option_id, words in bounds.first(options)
         ],
     )
 

@@ -200,7 +200,20 @@ def test_a_protocol_message_of_a_kind_that_is_new_is_no_revoke() -> None:
 
 
 def test_what_the_own_devices_tell_each_other_is_not() -> None:
-    assert not list(messages.frames(event(text("a key"), info(Category="peer"))))
+    about = info(source(IsFromMe=True), Category="peer")
+    assert not list(messages.frames(event(text("a key"), about)))
+    show = neonize.UndecryptableMessage.DECRYPT_FAIL_SHOW
+    lost = neonize.UndecryptableMessage(Info=about, IsUnavailable=False, DecryptFailMode=show)
+    assert messages.unreadable(lost) is None
+
+
+def test_nobody_else_hides_a_message_by_calling_it_one_between_own_devices() -> None:
+    assert told(text("hello"), info(Category="peer")).text == "hello"
+
+
+def test_nobody_hides_a_message_behind_a_placeholder() -> None:
+    both = e2e.Message(conversation="hello", placeholderMessage=e2e.PlaceholderMessage())
+    assert told(both).text == "hello"
 
 
 def test_a_content_that_the_library_does_not_know_is_told_by_its_number() -> None:
@@ -208,6 +221,10 @@ def test_a_content_that_the_library_does_not_know_is_told_by_its_number() -> Non
     received = told(a_later_field)
     assert (received.content.field, received.raw) == ("996", a_later_field)
     assert received.content.kind == content_pb2.Content.KIND_UNSPECIFIED
+
+
+def test_many_contents_that_the_library_does_not_know_are_told_without_their_numbers() -> None:
+    assert told(wire_field(996, b"") * 10_000).content == content_pb2.Content()
 
 
 def test_a_content_without_a_type_of_ours_is_told_by_its_name() -> None:
@@ -310,6 +327,7 @@ def test_a_message_that_cannot_be_read_is_told(
     frame = messages.unreadable(
         neonize.UndecryptableMessage(Info=info(), IsUnavailable=is_unavailable, DecryptFailMode=show)
     )
+    assert frame is not None
     assert frame.event == event_pb2.Event(
         type=event_pb2.Event.TYPE_MESSAGE_UNREADABLE,
         message_unreadable=event_pb2.MessageUnreadable(

@@ -116,10 +116,11 @@ def test_each_part_of_a_huge_message_has_an_origin_of_its_own() -> None:
 
 def test_that_a_message_could_not_be_read_does_not_keep_it_out_when_it_can() -> None:
     show = neonize.UndecryptableMessage.DECRYPT_FAIL_SHOW
-    unreadable = [
-        messages.unreadable(neonize.UndecryptableMessage(Info=info(), IsUnavailable=away, DecryptFailMode=show)).origin
+    frames = [
+        messages.unreadable(neonize.UndecryptableMessage(Info=info(), IsUnavailable=away, DecryptFailMode=show))
         for away in (False, False, True)
     ]
+    unreadable = [frame.origin for frame in frames if frame is not None]
     assert unreadable[0] == unreadable[1] != unreadable[2]
     assert origin_of(event(text("hello"))) not in unreadable
 

@@ -545,6 +545,21 @@ def test_a_picture_beyond_the_bound_is_left_out_and_that_is_said() -> None:
     assert (received.content.media.thumbnail, received.is_truncated) == (b"", True)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        Message(buttonsMessage=e2e.ButtonsMessage(buttons=[e2e.ButtonsMessage.Button()] * 1025)),
+        Message(
+            listMessage=e2e.ListMessage(sections=[e2e.ListMessage.Section(rows=[e2e.ListMessage.Row()] * 600)] * 2)
+        ),
+    ],
+    ids=["buttons", "rows"],
+)
+def test_a_menu_longer_than_the_bound_is_cut(message: Message) -> None:
+    received = told(message)
+    assert (len(received.content.menu.options), received.is_truncated) == (1024, True)
+
+
 def test_an_edit_of_an_edit_is_not_followed() -> None:
     edit = of_protocol(e2e.ProtocolMessage.MESSAGE_EDIT, key=OF_THEIRS, editedMessage=text("again"))
     received = told(of_protocol(e2e.ProtocolMessage.MESSAGE_EDIT, key=OF_THEIRS, editedMessage=edit))
