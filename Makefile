@@ -22,8 +22,9 @@ run: setup ## Serve on 127.0.0.1:50051, with Postgres and Valkey of its own unle
 test: setup ## Run every test, most of which wait, in 3 processes (PYTEST_ARGS="-k name" runs some, WORKERS=0 one by one)
 	@$(VENV_PYTHON) -m pytest -n $(or $(WORKERS),3) --dist loadfile $(PYTEST_ARGS)
 
-chaos: setup ## Try what three nodes must show, strike them by chance (STEPS=100), have every outage of the database under traffic; an hour and a half (CHAOS_ARGS="--seconds 1 --faults hung" has some outages)
+chaos: setup ## Try what three nodes and the event log must show, strike them by chance (STEPS=100), have every outage of the database under traffic; an hour and a half (CHAOS_ARGS="--seconds 1 --faults hung" has some outages)
 	@$(VENV_PYTHON) -m tests.chaos trials
+	@$(VENV_PYTHON) -m tests.chaos events
 	@$(VENV_PYTHON) -m tests.chaos nodes --steps $(or $(STEPS),100)
 	@$(VENV_PYTHON) -m tests.chaos outages $(CHAOS_ARGS)
 

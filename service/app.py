@@ -51,14 +51,20 @@ from service.store.leases import PostgresLeases
 from service.store.messages import PostgresMessages
 from service.store.migrate import migrate
 from service.store.owned import PostgresOwnedSessions
+from service.store.prepared import refuse_prepared_transactions
 from service.store.reach import check_log_is_writable, check_same_database, reach
 from service.store.reading import PostgresLogReader, token_key
 from service.store.sessions import PostgresSessions
 from service.store.stragglers import Stragglers
+from service.store.upkeep import MANNERS as UPKEEP
+from service.store.upkeep import PostgresUpkeep
 from service.telemetry.http import Pages
-from service.telemetry.measured import MeasuredLeases, MeasuredPool, MeasuredPublisher
-from service.telemetry.metrics import NodeMetrics, RpcMetrics
+from service.telemetry.measured import MeasuredLeases, MeasuredPool, MeasuredPublisher, MeasuredUpkeep
+from service.telemetry.metrics import NodeMetrics, RpcMetrics, UpkeepMetrics
 from service.telemetry.stale_writes import CountedMessages, CountedOwnedSessions
+from service.upkeep.lookout import Lookout
+from service.upkeep.retention import Retention
+from service.upkeep.upkeep import Upkeep
 
 log = structlog.get_logger(__name__)
 
@@ -125,6 +131,7 @@ class Databases:
     renewals: Database
     readers: Database
     tail: Database
+    upkeep: Database
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,7 @@ class Service:
     nodes: NodeListener
     channels: NodeChannels
     pages: Pages
+    upkeep: Upkeep
     grace: float
     """Seconds that sessions have to step down."""
 
@@ -153,6 +161,7 @@ class Service:
         fencing = asyncio.create_task(self.fence.run(), name="fence")
         reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
         asked = asyncio.create_task(stopping.wait(), name="stop")
+        upkeeping = asyncio.create_task(self.upkeep.run(), name="upkeep")
         try:
             await self.pages.start()
             await self.nodes.start()
@@ -162,6 +171,7 @@ class Service:
             await asyncio.wait((asked, keeping, fencing, reconciling), return_when=asyncio.FIRST_COMPLETED)
         finally:
             log.info("The node stops.", asked=stopping.is_set())
+            await _end(upkeeping)
             try:
                 await self._step_down(reconciling)
             finally:
@@ -263,6 +273,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Service:
     await reach(urls.database, "DATABASE_URL", PATIENCE)
     await reach(urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL", PATIENCE)
     await check_same_database(urls.database, urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL")
+    await refuse_prepared_transactions(urls.database, "DATABASE_URL")
     pool = await _pool(settings, urls, stack)
     await migrate(urls.database, pool.prepare_store)
     await check_log_is_writable(urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL", PATIENCE)
@@ -274,13 +285,14 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Service:
     renewals = await _open(stack, urls.database, f"{name}/leases", 1, hurry)
     readers = await _open(stack, urls.database, f"{name}/watch", READERS, {})
     tail = await _open(stack, urls.database, f"{name}/tail", 1, {})
+    upkeep = await _open(stack, urls.database, f"{name}/upkeep", 1, UPKEEP)
     tokens = Tokens(await token_key(readers))
     hub = WakeupHub()
     bus = RedisBus(urls.redis, hub, partial(_as_json, tokens))
     stack.push_async_callback(bus.close)
     # A pooler has an address of its own: this node needs connections that stay what they are.
     stragglers = Stragglers(database, is_pooled=urls.whatsapp_database != urls.database)
-    return _wire(settings, Databases(database, renewals, readers, tail), tokens, stragglers, pool, bus, hub)
+    return _wire(settings, Databases(database, renewals, readers, tail, upkeep), tokens, stragglers, pool, bus, hub)
 
 
 def _wire(
@@ -347,8 +359,16 @@ def _wire(
         nodes,
         channels,
         pages,
+        _upkeep(settings, databases.upkeep, UpkeepMetrics(registry)),
         settings.shutdown_grace,
     )
+
+
+def _upkeep(settings: Settings, database: Database, metrics: UpkeepMetrics) -> Upkeep:
+    """What this node does for the whole database."""
+    upkeep = MeasuredUpkeep(PostgresUpkeep(database), metrics)
+    retention = Retention(upkeep, events=settings.event_retention, messages=settings.message_retention)
+    return Upkeep(retention, Lookout(upkeep, metrics.horizon))
 
 
 def _doors(

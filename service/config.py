@@ -5,6 +5,7 @@ What could hurt is refused at the start, with the setting's name and what to do;
 
 import enum
 import os
+from datetime import timedelta
 from typing import Self, cast
 
 from pydantic import SecretStr, ValidationError, model_validator
@@ -16,6 +17,7 @@ from service.domain.lease import LeaseTimes
 from service.domain.proxies import hide_password
 from service.setting_types import (
     Address,
+    Duration,
     Function,
     NodeId,
     OptionalAddress,
@@ -23,6 +25,7 @@ from service.setting_types import (
     ProxyUrl,
     RedisUrl,
     Token,
+    duration_text,
     host_name,
     setting,
 )
@@ -47,6 +50,7 @@ class LogLevel(enum.Enum):
 
 SHORTEST_SECRET = 16
 """Characters."""
+SHORTEST_EVENT_RETENTION, SHORTEST_MESSAGE_RETENTION = timedelta(hours=1), timedelta(days=1)
 
 
 class ConfigurationError(Exception):
@@ -174,6 +178,18 @@ class Settings(BaseSettings):
         le=86_400,
         allow_inf_nan=False,
     )
+    event_retention: Duration = setting(
+        "ZAP_EVENT_RETENTION",
+        timedelta(days=7),
+        "How long events are kept in the log after they were appended, and so how long a consumer may be away:"
+        " seconds, or as in `90m`, `12h`, `7d`. At least `1h`.",
+    )
+    message_retention: Duration = setting(
+        "ZAP_MESSAGE_RETENTION",
+        timedelta(days=90),
+        "How long messages that callers sent are kept (longer if nobody knows what became of them), and so how long the"
+        " same `request_id` gives the same message and sends none. At least `1d`.",
+    )
     whatsapp_proxy_url: ProxyUrl = setting(
         "ZAP_WHATSAPP_PROXY_URL", SecretStr(""), "Proxy of sessions that name none.", shown="none"
     )
@@ -240,6 +256,7 @@ class Settings(BaseSettings):
                 "ZAP_WORKER_PRELOAD: runs foreign code in session processes, so it needs"
                 " ZAP_ENVIRONMENT=development or test; unset it"
             )
+        problems += self._too_short()
         if is_anywhere(called := self.node_advertise or self.node_listen):
             problems.append(
                 f"ZAP_NODE_ADVERTISE: other nodes cannot call {called}: set it to an address of this node that they"
@@ -250,6 +267,20 @@ class Settings(BaseSettings):
         except ValueError as error:
             problems.append(f"ZAP_LEASE_TTL: {error}; set a longer one")
         return problems
+
+    def _too_short(self) -> list[str]:
+        """What would be deleted before anybody could have it. Tests have no time."""
+        if self.environment is Environment.TEST:
+            return []
+        shortest = (
+            ("ZAP_EVENT_RETENTION", self.event_retention, SHORTEST_EVENT_RETENTION, "consumers that were away"),
+            ("ZAP_MESSAGE_RETENTION", self.message_retention, SHORTEST_MESSAGE_RETENTION, "callers that try again"),
+        )
+        return [
+            f"{name}: {duration_text(value)} is less than {whom} need; set {duration_text(least)} or more"
+            for name, value, least, whom in shortest
+            if value < least
+        ]
 
 
 def load() -> Settings:
@@ -297,10 +328,10 @@ def _shown(value: object) -> str:
             return str(value.value)
         case bool():
             return str(int(value))
-        case float():
-            return f"{value:g}"
-        case None:
-            return ""
+        case float() | None:
+            return "" if value is None else f"{value:g}"
+        case timedelta():
+            return duration_text(value)
         case _:
             return str(value)
 

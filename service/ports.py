@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Protocol
 from uuid import UUID
@@ -17,6 +17,7 @@ from service.domain.places import START, Place
 from service.domain.records import Account, MessageState, OutboundMessage, Outcome, Pairing, Session
 from service.domain.restore import Survey
 from service.domain.session import Condition, State, Transition
+from service.domain.upkeep import HorizonHolder
 from service.domain.watched import EventFilter, LogBounds, Page
 
 # --- session processes ------------------------------------------------------------------------------------------
@@ -248,6 +249,26 @@ class LogReader(Protocol):
 
         Nothing above the horizon: what is not given, and lies before the page's end, will never be there.
         """
+
+
+class LogUpkeep(Protocol):
+    """What keeps the log from growing without end, and sees what holds it up. Unavailable when the database is away."""
+
+    async def trim_events(self, older_than: timedelta, most: int) -> int:
+        """Delete at most so many events that were appended longer ago, oldest places first; how many were.
+
+        Together with them moves the place up to which events are deleted. None above the horizon: nobody has had them
+        yet. 0 too if another node is at it.
+        """
+
+    async def trim_messages(self, older_than: timedelta, most: int) -> int:
+        """Delete at most so many messages that were accepted longer ago and are settled; how many were."""
+
+    async def oldest_event_age(self) -> float:
+        """Seconds since the oldest event was appended; 0 if there is none."""
+
+    async def horizon_holder(self) -> HorizonHolder | None:
+        """The oldest transaction in flight that has a number, of whatever database; None if there is none."""
 
 
 class LeaseStore(Protocol):

@@ -2,10 +2,11 @@
 
 import re
 import socket
+from datetime import timedelta
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from service.domain.addresses import check_address
 from service.domain.proxies import check_proxy
@@ -68,6 +69,24 @@ def _node_id(value: str) -> str:
     return value
 
 
+def _duration(value: object) -> object:
+    match = re.fullmatch(r"(\d{1,7}(?:\.\d{1,6})?)([smhd]?)", value) if isinstance(value, str) else None
+    if match is not None and float(match[1]) * _SECONDS[match[2]] <= _LONGEST:
+        return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+    if isinstance(value, timedelta):
+        return value
+    raise ValueError(
+        "must be a number of seconds, or a number with s, m, h or d behind it, as in 90m or 7d, and no more than 3650d"
+    )
+
+
+def duration_text(value: timedelta) -> str:
+    """A duration as a setting has it, in the largest unit that it is a whole number of."""
+    seconds = value.total_seconds()
+    unit = next((unit for unit in "dhm" if seconds and seconds % _SECONDS[unit] == 0), "s")
+    return f"{seconds / _SECONDS[unit]:g}{unit}"
+
+
 def host_name() -> str:
     """The host's name, as far as it may be a node's."""
     return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:63] or "node"
@@ -81,6 +100,9 @@ def setting(
     return Field(default, validation_alias=name, description=description, json_schema_extra=extra, **limits)
 
 
+_LONGEST = 3650 * 86400
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
 PostgresUrl = Annotated[SecretStr | None, _url_of("postgres", "postgresql")]
 RedisUrl = Annotated[SecretStr | None, _url_of("redis", "rediss", "unix")]
 Token = Annotated[SecretStr, AfterValidator(_token)]
@@ -89,3 +111,4 @@ OptionalAddress = Annotated[str, AfterValidator(_optional_address)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
 Function = Annotated[str, AfterValidator(_preload)]
 NodeId = Annotated[str, AfterValidator(_node_id)]
+Duration = Annotated[timedelta, BeforeValidator(_duration)]

@@ -495,12 +495,16 @@ UPDATE zap.event_log SET
 
 -- name: log_bounds
 -- Transactions below the horizon have ended. Whether the place ($1, $2) can be one of this database's: its transaction
--- has a number that was given out, and if it is an event's, the event is there. (Nobody asks for deleted ones.)
+-- has a number that was given out, and if it is an event's, the event is there, or is the last one that was deleted:
+-- who has read it misses nothing. (Places before that one are expired.)
 SELECT
     deleted_xid::text::bigint AS deleted_xid, deleted_id,
     pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon_xid,
     $1::text::xid8 <= pg_snapshot_xmax(pg_current_snapshot())
-    AND ($2 = 0 OR EXISTS (SELECT FROM zap.event WHERE event.xid = $1::text::xid8 AND event.id = $2)) AS has_asked
+    AND (
+        $2 = 0 OR ($1::text::xid8, $2) = (deleted_xid, deleted_id)
+        OR EXISTS (SELECT FROM zap.event WHERE event.xid = $1::text::xid8 AND event.id = $2)
+    ) AS has_asked
 FROM zap.event_log;
 
 -- name: unknown_sessions
@@ -541,7 +545,9 @@ SELECT
     (SELECT count(*) FROM scanned) AS scanned,
     last.xid::text::bigint AS last_xid, last.id AS last_id,
     (SELECT count(*) FROM chosen) AS passed,
-    EXISTS (SELECT FROM zap.event WHERE event.xid >= log.horizon) AS is_held,
+    -- By the end of the index, and once: an EXISTS would be asked for each row, of the whole table.
+    coalesce((SELECT event.xid FROM zap.event ORDER BY event.xid DESC, event.id DESC LIMIT 1) >= log.horizon, false)
+        AS is_held,
     (SELECT max(id) FROM zap.event) AS newest_id,
     c.xid::text::bigint AS xid, c.id, c.session_id, c.sequence, c.time, c.appended_at, c.type, c.payload, c.user_id,
     c.labels
@@ -549,3 +555,80 @@ FROM log
 LEFT JOIN (SELECT xid, id FROM scanned ORDER BY xid DESC, id DESC LIMIT 1) last ON true
 LEFT JOIN (SELECT * FROM chosen WHERE bytes_before < $4) c ON true
 ORDER BY c.xid, c.id;
+
+-- name: begin_upkeep
+-- One at a time, in the whole database, until the transaction ends. False: somebody else is at it.
+SELECT pg_try_advisory_xact_lock(hashtextextended('zap.upkeep', 0));
+
+-- name: trim_events
+-- Of the $2 oldest events, in the order of places, those before the first one that was appended less than $1 ago. The place
+-- up to which events are deleted moves in the same transaction. Above the horizon nobody has been given them yet. It begins
+-- behind what was deleted before: the index keeps that until it is vacuumed.
+WITH oldest AS MATERIALIZED (
+    SELECT found.* FROM zap.event_log
+    CROSS JOIN LATERAL (
+        SELECT xid, id, appended_at > statement_timestamp() - $1::interval AS is_young
+        FROM zap.event e
+        WHERE (e.xid, e.id) > (deleted_xid, deleted_id) AND e.xid < pg_snapshot_xmin(pg_current_snapshot())
+        ORDER BY e.xid, e.id
+        LIMIT $2
+    ) found
+),
+doomed AS MATERIALIZED (
+    SELECT xid, id FROM (
+        SELECT *, bool_or(is_young) OVER (ORDER BY xid, id) AS is_kept FROM oldest
+    ) judged
+    WHERE NOT is_kept
+),
+moved AS (
+    UPDATE zap.event_log SET deleted_xid = last.xid, deleted_id = last.id
+    FROM (SELECT xid, id FROM doomed ORDER BY xid DESC, id DESC LIMIT 1) last
+),
+deleted AS (
+    DELETE FROM zap.event USING doomed WHERE event.id = doomed.id RETURNING event.id
+)
+SELECT count(*) FROM deleted;
+
+-- name: trim_messages
+WITH deleted AS (
+    DELETE FROM zap.message WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM zap.message
+        WHERE create_time <= statement_timestamp() - $1::interval AND state <> 'ACCEPTED'
+        ORDER BY create_time LIMIT $2
+        FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING true
+)
+SELECT count(*) FROM deleted;
+
+-- name: oldest_event_age
+SELECT extract(epoch FROM clock_timestamp() - found.appended_at)::float8
+FROM zap.event_log
+CROSS JOIN LATERAL (
+    SELECT appended_at FROM zap.event e WHERE (e.xid, e.id) > (deleted_xid, deleted_id) ORDER BY e.xid, e.id LIMIT 1
+) found;
+
+-- name: horizon_holder
+-- The transaction whose number is the horizon, if it is in flight: it is if a later one has ended (is_certain), or if somebody
+-- has it; otherwise nobody may have had that number yet. What pg_stat_activity has of another role's backends without
+-- pg_read_all_stats is NULL or little. Its numbers have 32 bits.
+WITH horizon AS MATERIALIZED (
+    SELECT
+        pg_snapshot_xmin(s) AS xid, (pg_snapshot_xmin(s)::text::bigint & 4294967295)::text::xid AS short,
+        pg_snapshot_xmin(s) < pg_snapshot_xmax(s) AS is_certain
+    FROM pg_current_snapshot() s
+)
+SELECT
+    h.xid::text::bigint AS xid,
+    coalesce(a.datname, p.database, '') AS database,
+    coalesce(nullif(a.application_name, ''), a.backend_type, p.gid, 'somebody') AS application,
+    coalesce(a.pid, 0) AS pid,
+    coalesce(a.state, CASE WHEN p.gid IS NOT NULL THEN 'prepared' END, 'unknown') AS state
+FROM horizon h
+LEFT JOIN pg_stat_activity a ON a.backend_xid = h.short
+LEFT JOIN pg_prepared_xacts p ON p.transaction = h.short
+WHERE h.is_certain OR a.pid IS NOT NULL OR p.gid IS NOT NULL
+LIMIT 1;
+
+-- name: prepared_transactions
+SELECT gid, quote_literal(gid) AS literal, owner, database, prepared FROM pg_prepared_xacts ORDER BY prepared;

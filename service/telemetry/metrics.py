@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from service.domain.upkeep import HorizonHolder
+
 _CALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -129,3 +131,57 @@ class NodeMetrics:
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """A number that somebody else keeps, read whenever Prometheus asks: dropped live events, for one."""
         Gauge(name, meaning, registry=self._registry).set_function(value)
+
+
+class UpkeepMetrics:
+    """What is old in the database, and what holds Watch up."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._deleted = Counter(
+            "zap_rows_deleted",
+            "Rows that this node deleted because they were old, by table.",
+            ["table"],
+            registry=registry,
+        )
+        self._retention_failures = Counter(
+            "zap_retention_failures", "Tries to delete what is old that failed.", registry=registry
+        )
+        self._retention_success = Gauge(
+            "zap_retention_last_success_time_seconds",
+            "When this node last saw to it that nothing older is kept, itself or by leaving it to another one.",
+            registry=registry,
+        )
+        self._oldest_event = Gauge(
+            "zap_event_oldest_age_seconds", "Since the oldest event in the log was appended.", registry=registry
+        )
+        self._horizon_age = Gauge(
+            "zap_watch_horizon_age_seconds",
+            "For how long one transaction in flight has held Watch up, as far as it was seen: nothing newer is shown.",
+            registry=registry,
+        )
+        self._horizon_holder = Gauge(
+            "zap_watch_horizon_holder",
+            "Whose transaction that is: 1 for the one that holds Watch up at two looks or more.",
+            ["database", "application", "pid", "state"],
+            registry=registry,
+        )
+
+    def deleted(self, table: str, rows: int) -> None:
+        """So many rows were old."""
+        self._deleted.labels(table).inc(rows)
+        self._retention_success.set_to_current_time()
+
+    def retention_failed(self) -> None:
+        """Old rows could not be deleted."""
+        self._retention_failures.inc()
+
+    def oldest_event(self, age: float) -> None:
+        """The oldest event in the log was appended so many seconds ago."""
+        self._oldest_event.set(age)
+
+    def horizon(self, holder: HorizonHolder | None, seconds: float) -> None:
+        """Who holds Watch up, and for how long he has been seen to. Whoever is seen once only is nobody's worry."""
+        self._horizon_age.set(seconds if holder is not None else 0.0)
+        self._horizon_holder.clear()
+        if holder is not None and seconds > 0:
+            self._horizon_holder.labels(holder.database, holder.application, str(holder.pid), holder.state).set(1)

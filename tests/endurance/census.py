@@ -15,7 +15,7 @@ import psutil
 from tests.e2e.sql import Sql
 from tests.service_process import ServiceProcess
 
-IDLE_CONNECTIONS = 14
+IDLE_CONNECTIONS = 15
 """Connections to Postgres that a node may keep when nothing happens: its pool of ten, the one for leases, and
 three for those who watch."""
 GROW_BY_DESIGN = frozenset({"zap.event"})

@@ -24,17 +24,11 @@ from service.store.events import PostgresEventLog
 from service.store.log import append, lock_log
 from service.store.migrate import migrate
 from service.store.reading import PostgresLogReader, token_key
+from tests.log_writer import message
 from zap.v1 import event_pb2 as pb
 
 ALL = EventFilter()
 SESSIONS = tuple(f"session-{number}" for number in range(4))
-
-
-def message(number: int) -> NewEvent:
-    received = pb.Event(
-        type=pb.Event.TYPE_MESSAGE_RECEIVED, message_received=pb.MessageReceived(message_id=f"M{number}")
-    )
-    return NewEvent(Happening("MESSAGE_RECEIVED", received.SerializeToString()), datetime.now(UTC), number)
 
 
 class Log:

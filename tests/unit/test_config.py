@@ -1,6 +1,7 @@
 """The settings: what is refused, in which words, and that no secret is ever shown."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,12 @@ def test_a_safe_combination_starts(monkeypatch: pytest.MonkeyPatch, environment:
         (PRODUCTION | {"REDIS_URL": "http://:hunter2@redis"}, "REDIS_URL"),
         (PRODUCTION | {"ZAP_WHATSAPP_PROXY_URL": "socks4://u:hunter2@p:1"}, "ZAP_WHATSAPP_PROXY_URL"),
         (PRODUCTION | {"ZAP_LOG_LEVEL": "loud"}, "ZAP_LOG_LEVEL"),
+        (PRODUCTION | {"ZAP_EVENT_RETENTION": "59m"}, "ZAP_EVENT_RETENTION"),
+        (LAPTOP | {"ZAP_EVENT_RETENTION": "5"}, "ZAP_EVENT_RETENTION"),
+        (PRODUCTION | {"ZAP_EVENT_RETENTION": "a week"}, "ZAP_EVENT_RETENTION"),
+        (PRODUCTION | {"ZAP_EVENT_RETENTION": "-7d"}, "ZAP_EVENT_RETENTION"),
+        (PRODUCTION | {"ZAP_EVENT_RETENTION": "999999999d"}, "ZAP_EVENT_RETENTION"),
+        (PRODUCTION | {"ZAP_MESSAGE_RETENTION": "23h"}, "ZAP_MESSAGE_RETENTION"),
     ],
 )
 def test_an_unsafe_or_malformed_setting_is_named_and_its_value_is_not_if_it_is_secret(
@@ -98,6 +105,25 @@ def test_an_unsafe_or_malformed_setting_is_named_and_its_value_is_not_if_it_is_s
     assert [line.partition(":")[0] for line in caught.value.lines] == [setting] if environment else True
     assert any(line.startswith(f"{setting}: ") for line in caught.value.lines)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "duration", "shown"),
+    [
+        ("3600", timedelta(hours=1), "1h"),
+        ("90m", timedelta(minutes=90), "90m"),
+        ("36h", timedelta(hours=36), "36h"),
+        ("7d", timedelta(days=7), "7d"),
+        ("2.5s", timedelta(seconds=2.5), "2.5s"),
+        ("0", timedelta(0), "0s"),
+    ],
+)
+def test_a_duration_has_a_unit_or_is_in_seconds(
+    monkeypatch: pytest.MonkeyPatch, text: str, duration: timedelta, shown: str
+) -> None:
+    settings = load(monkeypatch, {"ZAP_ENVIRONMENT": "test", "ZAP_EVENT_RETENTION": text})
+    assert settings.event_retention == duration
+    assert f"ZAP_EVENT_RETENTION={shown}" in config.effective(settings)
 
 
 def test_every_problem_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

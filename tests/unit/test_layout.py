@@ -25,6 +25,7 @@ ARROWS: dict[str, set[str]] = {
     "domain": set(),
     "sessions": {"ports", "domain"},
     "ownership": {"ports", "domain"},
+    "upkeep": {"ports", "domain"},
     "protocol": {"ports", "domain", "generated"},
     "rpc": {"sessions", "ownership.router", "protocol", "telemetry", "ports", "domain", "generated"},
     "pool": {"ports", "domain", "generated"},

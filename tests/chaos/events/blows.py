@@ -86,7 +86,7 @@ class Blows:
             self._note(f"kill -9 of Redis, {away:.1f} s", "kill -9 of Redis")
             port, began = self.valkey.port, time.time()
             os.kill(self.valkey.pid, signal.SIGKILL)
-            await asyncio.sleep(away)
+            await self._is_enough_after(away)
             await self.valkey.stop()
             await self.valkey.start()
             if self.valkey.port != port:

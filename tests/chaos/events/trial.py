@@ -1,7 +1,6 @@
 """The trial: three nodes, phones that write, consumers that watch, everything killed at random; and the judgement."""
 
 import asyncio
-import statistics
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -9,8 +8,8 @@ from pathlib import Path
 
 import asyncpg
 
-from tests.chaos.events import accounts, books
-from tests.chaos.events.blows import Absence, Blows, Tempo
+from tests.chaos.events import accounts, books, figures
+from tests.chaos.events.blows import Blows, Tempo
 from tests.chaos.events.books import Books
 from tests.chaos.events.consumers import Follower, Mortal
 from tests.chaos.stage import Servers
@@ -81,8 +80,8 @@ class Trial:
         outcome.say(", ".join(f"{count} times {name}" for name, count in sorted(blows.struck.items())))
         self._judge_log(outcome, found, written, blows)
         await self._judge_consumers(outcome, found, consumers, nodes)
-        _judge_absences(outcome, found, followers[0], blows.absences)
-        _say_catching_up(outcome, mortal)
+        for figure in figures.all_of(found, followers[0], mortal, blows.absences):
+            outcome.say(figure)
         await there.assert_one_owner_at_a_time()
 
     async def _strike(self, there: Cluster, blows: Blows) -> dict[str, list[str]]:
@@ -139,35 +138,3 @@ async def _until_or(seconds: float, such: Callable[[], Awaitable[bool]]) -> None
     deadline = asyncio.get_running_loop().time() + seconds
     while not await such() and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(LOOK)
-
-
-def _judge_absences(outcome: Outcome, found: Books, follower: Follower, absences: Sequence[Absence]) -> None:
-    """What came to one who follows all while Redis was away, and when the rest of it did."""
-    appended = {(row.session_id, row.sequence): row.appended_at for rows in found.rows.values() for row in rows}
-    came: dict[tuple[str, int], float] = {}
-    for note in follower.notes:
-        came.setdefault((note.session_id, note.sequence), note.at)
-    for absence in absences:
-        meanwhile = [key for key, at in appended.items() if absence.began <= at < absence.ended]
-        times = [came.get(key, float("inf")) for key in meanwhile]
-        in_time = sum(at < absence.ended for at in times)
-        late = max((at - absence.ended for at in times), default=0.0)
-        outcome.say(
-            f"Redis away for {absence.ended - absence.began:.1f} s: {len(meanwhile)} events, {in_time} of them came"
-            f" meanwhile, the last one {max(0.0, late):.2f} s after its return"
-        )
-    delays = sorted(at - appended[key] for key, at in came.items() if key in appended)
-    if len(delays) > 1:
-        p99 = statistics.quantiles(delays, n=100, method="inclusive")[-1]
-        outcome.say(
-            f"from the log to {follower.name}: {statistics.median(delays) * 1000:.0f} ms at p50, {p99:.1f} s at p99,"
-            f" {delays[-1]:.1f} at most"
-        )
-
-
-def _say_catching_up(outcome: Outcome, mortal: Mortal) -> None:
-    if took := mortal.catching_up():
-        outcome.say(
-            f"{mortal.name}: {len(mortal.starts)} lives, caught up {statistics.median(took):.2f} s after its start at"
-            f" p50, {max(took):.2f} at most"
-        )

@@ -1,0 +1,42 @@
+"""service.ports.LogUpkeep without a database."""
+
+from datetime import timedelta
+
+from service.domain.upkeep import HorizonHolder
+
+
+class FakeUpkeep:
+    """A log of so many old rows, and whoever is said to hold the horizon."""
+
+    def __init__(self, events: int = 0, messages: int = 0) -> None:
+        self.events = events
+        self.messages = messages
+        self.holder: HorizonHolder | None = None
+        self.fault: Exception | None = None
+        """What every call raises, if anything."""
+        self.calls = 0
+
+    async def trim_events(self, older_than: timedelta, most: int) -> int:
+        self._call()
+        deleted = min(self.events, most)
+        self.events -= deleted
+        return deleted
+
+    async def trim_messages(self, older_than: timedelta, most: int) -> int:
+        self._call()
+        deleted = min(self.messages, most)
+        self.messages -= deleted
+        return deleted
+
+    async def oldest_event_age(self) -> float:
+        self._call()
+        return 5.0 if self.events else 0.0
+
+    async def horizon_holder(self) -> HorizonHolder | None:
+        self._call()
+        return self.holder
+
+    def _call(self) -> None:
+        self.calls += 1
+        if self.fault is not None:
+            raise self.fault

@@ -1,0 +1,233 @@
+"""What is old is deleted on a real Postgres: in the order of places, and no reader finds a gap without being told."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from service.domain.errors import OutOfRange
+from service.domain.places import Place
+from service.domain.watched import Given, Start
+from service.embedded import EmbeddedPostgres
+from service.store.database import Database
+from service.store.queries import statement
+from service.store.reading import token_key
+from service.store.upkeep import MANNERS, PostgresUpkeep
+from service.upkeep.retention import BATCH, Retention
+from tests.e2e.sql import Sql
+from tests.integration.test_watching import ALL, Log
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+async def sql(database_url: str) -> AsyncIterator[Sql]:
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def log(database_url: str) -> AsyncIterator[Log]:
+    database = Database(database_url, name="test", size=20)
+    await database.open()
+    yield Log(database, await token_key(database))
+    await database.close()
+
+
+@pytest.fixture
+async def upkeep(database_url: str) -> AsyncIterator[PostgresUpkeep]:
+    database = Database(database_url, name="test/upkeep", size=1, timeouts=MANNERS)
+    await database.open()
+    yield PostgresUpkeep(database)
+    await database.close()
+
+
+async def age(sql: Sql, *sequences: int, hours: float = 2.0) -> None:
+    await sql.execute(
+        "UPDATE zap.event SET appended_at = appended_at - make_interval(secs => 3600 * $2::float8)"
+        " WHERE sequence = any($1::bigint[])",
+        sequences,
+        hours,
+    )
+
+
+async def left(sql: Sql) -> list[int]:
+    return [row["sequence"] for row in await sql.fetch("SELECT sequence FROM zap.event ORDER BY sequence")]
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Tests share a server: a transaction of another one holds the horizon for a moment."""
+    async with asyncio.timeout(30):
+        while not await condition():
+            await asyncio.sleep(0.01)
+
+
+async def trimmed(upkeep: PostgresUpkeep, sql: Sql, expected: list[int]) -> None:
+    async def is_trimmed() -> bool:
+        await upkeep.trim_events(HOUR, BATCH)
+        return await left(sql) == expected
+
+    await until(is_trimmed)
+
+
+async def test_what_is_old_is_deleted_and_the_oldest_place_moves(log: Log, upkeep: PostgresUpkeep, sql: Sql) -> None:
+    await log.append("anna", 1, 2)
+    await log.append("anna", 3, 4)
+    await age(sql, 1, 2, 3)
+    last = await sql.fetchrow("SELECT xid::text::bigint AS xid, id FROM zap.event WHERE sequence = 3")
+    assert last is not None
+    assert await upkeep.oldest_event_age() > 7200
+    await trimmed(upkeep, sql, [4])
+    assert (await log.reader.bounds(Place(0))).oldest == Place(last["xid"], last["id"])
+    assert 0 < await upkeep.oldest_event_age() < 7200
+
+
+async def test_what_lies_behind_an_event_that_is_kept_is_kept(log: Log, upkeep: PostgresUpkeep, sql: Sql) -> None:
+    await log.append("anna", 1, 2, 3)
+    await age(sql, 1, 3)
+    await trimmed(upkeep, sql, [2, 3])
+    assert await upkeep.trim_events(HOUR, BATCH) == 0
+
+
+async def test_no_more_is_deleted_at_once_than_asked(log: Log, upkeep: PostgresUpkeep, sql: Sql) -> None:
+    await log.append("anna", *range(1, 11))
+    await age(sql, *range(1, 11))
+
+    async def is_begun() -> bool:
+        return await upkeep.trim_events(HOUR, 4) == 4
+
+    await until(is_begun)
+    assert await left(sql) == list(range(5, 11))
+    await trimmed(upkeep, sql, [])
+    assert await upkeep.oldest_event_age() == 0.0
+
+
+async def test_sequences_go_on_when_all_events_are_deleted(log: Log, upkeep: PostgresUpkeep, sql: Sql) -> None:
+    await log.append("anna", 1, 2)
+    await age(sql, 1, 2)
+    await trimmed(upkeep, sql, [])
+    await log.append("anna", 3)
+    assert await left(sql) == [3]
+
+
+async def test_one_node_at_a_time_deletes(log: Log, upkeep: PostgresUpkeep, sql: Sql) -> None:
+    await log.append("anna", 1)
+    await age(sql, 1)
+    async with sql.transaction():
+        assert await sql.fetchval(statement("begin_upkeep"))
+        assert await upkeep.trim_events(HOUR, BATCH) == 0
+    await trimmed(upkeep, sql, [])
+
+
+async def test_what_nobody_could_have_been_given_is_kept(
+    log: Log, upkeep: PostgresUpkeep, sql: Sql, postgres_server: EmbeddedPostgres
+) -> None:
+    neighbour = await asyncpg.connect(postgres_server.url)
+    async with neighbour.transaction():
+        await neighbour.fetchval("SELECT pg_current_xact_id()")
+        await log.append("anna", 1)
+        await age(sql, 1)
+        assert await upkeep.trim_events(HOUR, BATCH) == 0
+        assert await left(sql) == [1]
+    await neighbour.close()
+    await trimmed(upkeep, sql, [])
+
+
+async def test_a_consumer_who_was_away_too_long_is_told_and_resumes_with_the_oldest(
+    log: Log, upkeep: PostgresUpkeep, sql: Sql
+) -> None:
+    await log.append("anna", 1, 2, 3, 4)
+    events = await log.collect(4, Start(is_oldest=True))
+    await age(sql, 1, 2)
+    await trimmed(upkeep, sql, [3, 4])
+    with pytest.raises(OutOfRange) as refused:
+        await log.collect(1, Start(token=log.tokens.write(events[0].place)))
+    assert refused.value.reason == "RESUME_TOKEN_EXPIRED"
+    for token in (refused.value.metadata["resume_token"], log.tokens.write(events[1].place)):
+        # Whoever has seen what was deleted misses nothing.
+        assert [event.sequence for event in await log.collect(2, Start(token=token))] == [3, 4]
+    assert [event.sequence for event in await log.collect(2, Start(is_oldest=True))] == [3, 4]
+
+
+async def test_a_consumer_who_is_overtaken_while_he_reads_is_told(log: Log, upkeep: PostgresUpkeep, sql: Sql) -> None:
+    total = 2_000
+    await log.append("anna", *range(1, total + 1))
+    async with asyncio.timeout(30), aclosing(log.watching.watch(ALL, Start(is_oldest=True))) as steps:
+        seen: list[int] = []
+
+        async def read() -> None:
+            async for step in steps:
+                if isinstance(step, Given):
+                    seen.append(step.event.sequence)
+                if len(seen) == 1:
+                    await age(sql, *range(1, total + 1))
+                    await trimmed(upkeep, sql, [])
+
+        with pytest.raises(OutOfRange) as refused:
+            await read()
+    assert refused.value.reason == "RESUME_TOKEN_EXPIRED"
+    assert seen == list(range(1, len(seen) + 1))
+    assert len(seen) < total
+
+
+async def test_appends_and_consumers_go_on_beside_it(log: Log, upkeep: PostgresUpkeep, sql: Sql) -> None:
+    await log.append("anna", *range(1, 2_001))
+    await age(sql, *range(1, 2_001))
+    reading = asyncio.create_task(log.collect(200, Start()))
+    await asyncio.sleep(0)
+    retention = asyncio.create_task(
+        Retention(upkeep, events=timedelta(hours=1, microseconds=-1), messages=HOUR)._trim()
+    )
+    for number in range(2_001, 2_401):
+        await log.append("anna", number)
+    assert len(await reading) == 200
+    await retention
+    await trimmed(upkeep, sql, list(range(2_001, 2_401)))
+
+
+async def test_messages_go_when_they_are_settled_and_old(upkeep: PostgresUpkeep, sql: Sql) -> None:
+    await sql.execute(
+        "INSERT INTO zap.session (session_id, name, user_id, labels, proxy_url, create_fingerprint, former_epoch)"
+        " VALUES ('anna', '', '', '{}', '', '', 0)"
+    )
+    for request_id, state, hours in (
+        ("old", "READ", 2),
+        ("failed", "FAILED", 2),
+        ("open", "ACCEPTED", 2),
+        ("new", "SENT", 0),
+    ):
+        await sql.execute(
+            "INSERT INTO zap.message (session_id, request_id, recipient, fingerprint, epoch, state, create_time)"
+            " VALUES ('anna', $1, '', '', 1, $2, now() - make_interval(hours => $3))",
+            request_id,
+            state,
+            hours,
+        )
+    assert await upkeep.trim_messages(HOUR, 1) == 1
+    assert await upkeep.trim_messages(HOUR, BATCH) == 1
+    assert {row["request_id"] for row in await sql.fetch("SELECT request_id FROM zap.message")} == {"open", "new"}
+
+
+async def test_a_large_log_is_not_read_to_delete_its_beginning(sql: Sql) -> None:
+    """Nor what was deleted before, and lies in the index until it is vacuumed."""
+    await sql.execute("ALTER TABLE zap.event SET (autovacuum_enabled = false)")
+    await sql.execute(
+        "INSERT INTO zap.event (xid, session_id, epoch, sequence, frame, time, type, payload, appended_at)"
+        " SELECT (n / 100 + 3)::text::xid8, 'anna', 1, n, 0, now(), '', '', now() - interval '2 h'"
+        " FROM generate_series(1, 30000) n"
+    )
+    await sql.execute("ANALYZE zap.event")
+    await sql.execute("SET plan_cache_mode = force_generic_plan")
+    await sql.execute(f"PREPARE trim (interval, bigint) AS {statement('trim_events')}")
+    for _ in range(20):
+        assert await sql.fetchval("EXECUTE trim ('1 h', 1000)") == 1000
+    explained = await sql.fetchval("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE trim ('1 h', 1000)")
+    plan = json.loads(explained)[0]["Plan"]
+    # Found, found by id, and deleted; 20,000 that are gone would be a page each.
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 12_000
+    assert await sql.fetchval("SELECT count(*) FROM zap.event") == 9_000

@@ -1,0 +1,60 @@
+"""The job that deletes what is old goes on until nothing is left, and goes on whatever fails."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
+
+from service.domain.errors import Unavailable
+from service.telemetry.measured import MeasuredUpkeep
+from service.telemetry.metrics import UpkeepMetrics
+from service.upkeep.retention import BATCH, Retention
+from tests.fakes.upkeep import FakeUpkeep
+
+SOON = timedelta(milliseconds=10)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+async def test_everything_that_is_old_goes_in_batches() -> None:
+    upkeep = FakeUpkeep(events=2 * BATCH + 1, messages=BATCH)
+    registry = CollectorRegistry()
+    running = asyncio.create_task(
+        Retention(MeasuredUpkeep(upkeep, UpkeepMetrics(registry)), events=SOON, messages=SOON).run()
+    )
+    await until(lambda: not upkeep.events and not upkeep.messages)
+    running.cancel()
+    for table, rows in (("event", 2 * BATCH + 1), ("message", BATCH)):
+        assert registry.get_sample_value("zap_rows_deleted_total", {"table": table}) == rows
+    assert registry.get_sample_value("zap_retention_last_success_time_seconds")
+    assert registry.get_sample_value("zap_event_oldest_age_seconds") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("fault", "lines"), [(Unavailable("away", reason="DATABASE_UNAVAILABLE"), 1), (RuntimeError("a fault of ours"), 3)]
+)
+async def test_whatever_fails_is_said_and_tried_again(fault: Exception, lines: int) -> None:
+    upkeep = FakeUpkeep(events=1)
+    upkeep.fault = fault
+    registry = CollectorRegistry()
+    with capture_logs() as logs:
+        running = asyncio.create_task(
+            Retention(MeasuredUpkeep(upkeep, UpkeepMetrics(registry)), events=SOON, messages=SOON).run()
+        )
+        await until(lambda: upkeep.calls == 3)
+        # An outage is said once, a fault of ours each time.
+        await until(lambda: len(logs) >= lines)
+        upkeep.fault = None
+        await until(lambda: not upkeep.events)
+        running.cancel()
+    assert len(logs) >= lines
+    assert (registry.get_sample_value("zap_retention_failures_total") or 0) >= 3
+    if lines == 1:
+        assert len(logs) == 1
