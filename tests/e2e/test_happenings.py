@@ -66,6 +66,9 @@ async def stage(
     async with ServiceProcess(node_environment) as serving:
         jid = await pair(serving, simulator, "anna", phone)
         yield Stage(serving, simulator, live, sql, phone, jid, friend)
+        said = serving.log()
+    for private in (CAROL.user, CAROL_PN.user, DAVE.user, GROUP.user, "Choir", "We sing", "AbCdEfGhIjKlMnOpQrStUv"):
+        assert private not in said
 
 
 async def test_a_call_rings_is_taken_and_ends(stage: Stage) -> None:
