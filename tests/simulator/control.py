@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import aiohttp
 
+from tests.simulator.letters import Letter
 from tests.simulator.views import (
     Addresses,
     DeviceView,
@@ -102,6 +104,11 @@ class SimulatorControl:
     async def write(self, pn: str, to: str, text: str) -> str:
         """Write a text from one phone number to another; the message's id."""
         return str((await self._call("POST", f"/phones/{pn}/messages", {"to": to, "text": text}))["id"])
+
+    async def post(self, pn: str, to: str, letter: Letter) -> str:
+        """Send a message of any kind from one phone number to another; the message's id."""
+        body = {**vars(letter), "to": to, "content": base64.b64encode(letter.content).decode()}
+        return str((await self._call("POST", f"/phones/{pn}/letters", body))["id"])
 
     async def sent(self, pn: str) -> list[SentView]:
         """What a phone wrote, with the receipts that came for it."""
