@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator
 
 import pytest
@@ -15,6 +16,7 @@ from tests.service_process import ServiceProcess
 from tests.simulator.control import SimulatorControl
 from tests.simulator.letters import Letter
 from tests.unit.whatsapp.contents.test_content import CONTENTS
+from tests.unit.whatsapp.contents.test_rubbish import rubbish
 from tests.unit.whatsapp.test_messages import nested, wire_field
 from zap.v1 import content_pb2, event_pb2
 
@@ -166,3 +168,14 @@ async def test_a_huge_message_arrives_in_parts(stage: Stage) -> None:
     assert first.message_received.raw_size == len(raw)
     assert first.message_received.raw + b"".join(part.message_raw_part.raw for part in parts) == raw
     assert first.message_received.is_truncated
+
+
+async def test_rubbish_in_every_field_ends_nothing(stage: Stage) -> None:
+    chance = random.Random(7)
+    for _ in range(150):
+        await stage.post(Letter(rubbish(Message.DESCRIPTOR, chance), edit=chance.choice(["", "1", "7", "99"])))
+    assert (await stage.received(Letter(Message(conversation="still here").SerializeToString()))).text == "still here"
+    log = stage.node.log()
+    assert not [
+        words for words in ("process ended", "could not be handled", "cannot be told", "panicked") if words in log
+    ]
