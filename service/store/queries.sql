@@ -495,7 +495,8 @@ UPDATE zap.event_log SET
 
 -- name: log_bounds
 -- Transactions below the horizon have ended. Whether the place ($1, $2) can be one of this database's: its transaction
--- has a number that was given out, and if it is an event's, the event is there. (Nobody asks for deleted ones.)
+-- has a number that was given out, and if it is an event's, the event is there, or is the last one that was deleted:
+-- who has read it misses nothing. (Places before that one are expired.)
 SELECT
     deleted_xid::text::bigint AS deleted_xid, deleted_id,
     pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon_xid,
@@ -514,9 +515,9 @@ WHERE NOT EXISTS (SELECT FROM zap.session s WHERE s.session_id = asked.session_i
 ORDER BY asked.place LIMIT 1;
 
 -- name: read_log
--- The next $3 events after the place ($1, $2) and below the horizon, of all sessions or of those in $8; of these the ones
--- that pass the filter ($5 types, $6 user, $7 labels; NULL: all), and of those as many as fit into $4 bytes of payload,
--- one at least. One statement, and so one snapshot: an event is seen, or lies above the horizon. There is a row even if
+-- The next $3 events after the place ($1, $2) and below the horizon, of all sessions or of the few in $8; of these the ones
+-- that pass the filter ($5 types, $6 user, $7 labels, $9 sessions; NULL: all), and of those as many as fit into $4 bytes of
+-- payload, one at least. One statement, and so one snapshot: an event is seen, or lies above the horizon. There is a row even if
 -- there is no event.
 WITH log AS MATERIALIZED (
     SELECT
@@ -538,13 +539,16 @@ chosen AS (
         ($5::text[] IS NULL OR e.type = any($5))
         AND ($6::text IS NULL OR s.user_id = $6)
         AND ($7::jsonb IS NULL OR s.labels @> $7)
+        AND ($9::text[] IS NULL OR e.session_id = any($9))
 )
 SELECT
     log.deleted_xid, log.deleted_id, log.horizon::text::bigint AS horizon_xid, log.read_time,
     (SELECT count(*) FROM scanned) AS scanned,
     last.xid::text::bigint AS last_xid, last.id AS last_id,
     (SELECT count(*) FROM chosen) AS passed,
-    EXISTS (SELECT FROM zap.event WHERE event.xid >= log.horizon) AS is_held,
+    -- By the end of the index, and once: an EXISTS would be asked for each row, of the whole table.
+    coalesce((SELECT event.xid FROM zap.event ORDER BY event.xid DESC, event.id DESC LIMIT 1) >= log.horizon, false)
+        AS is_held,
     (SELECT max(id) FROM zap.event) AS newest_id,
     c.xid::text::bigint AS xid, c.id, c.session_id, c.sequence, c.time, c.appended_at, c.type, c.payload, c.user_id,
     c.labels

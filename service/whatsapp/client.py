@@ -22,7 +22,8 @@ from neonize.proto.waCompanionReg.WAWebProtobufsCompanionReg_pb2 import DevicePr
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
 
 from service.whatsapp import addresses
-from zap.worker.v1 import frames_pb2
+from service.whatsapp.happenings import table
+from zap.worker.v1 import frames_pb2, inbound_pb2
 
 #: What is subscribed. Every kind more is one more that an enum value unknown to neonize can end us by (fact 8).
 _EVENTS = (
@@ -38,8 +39,15 @@ _EVENTS = (
     neonize_events.StreamErrorEv,
     neonize_events.DisconnectedEv,
     neonize_events.MessageEv,
+    neonize_events.UndecryptableMessageEv,
     neonize_events.ReceiptEv,
+    *table.SUBSCRIBED,
 )
+#: By neonize's number of the kind of event: what it is read as; messages in a form of our own (inbound.proto).
+_FORMS: dict[int, type[Any]] = {
+    **{code: table.FORMS.get(kind, kind) for code, kind in neonize_events.INT_TO_EVENT.items()},
+    neonize_events.EVENT_TO_INT[neonize_events.MessageEv]: inbound_pb2.InboundMessage,
+}
 _DEVICE_CODE = 0
 
 
@@ -167,7 +175,7 @@ class Client:
 
     def _dispatch(self, binary: int, size: int, code: int) -> None:
         if code != _DEVICE_CODE:
-            self._callbacks.on_event(neonize_events.INT_TO_EVENT[code].FromString(ctypes.string_at(binary, size)))
+            self._callbacks.on_event(_FORMS[code].FromString(ctypes.string_at(binary, size)))
 
     def _on_code(self, _: Any, text: bytes) -> None:
         self._guarded("a code", lambda: self._callbacks.on_code(text.decode()))

@@ -16,19 +16,21 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from neonize.proto import Neonize_pb2 as neonize
 
 from service.domain.disconnects import Cause
 from service.pool import wire
-from service.whatsapp import errors, loader, login_status, translate
+from service.whatsapp import errors, loader, login_status, messages, translate
 from service.whatsapp.bequest import Bequest
 from service.whatsapp.calls import Calls
 from service.whatsapp.client import Callbacks, Client, prepare_store
 from service.whatsapp.database_probe import DatabaseProbe
 from service.whatsapp.ending import NODE_GONE, Ending
+from service.whatsapp.fleeting import Fleeting
+from service.whatsapp.happenings import table
 from service.whatsapp.lines import LogLines
 from service.whatsapp.log_signs import LoginFailed, ReconnectFailed, sign_in
 from service.whatsapp.patience import Patience, Verdict
@@ -38,7 +40,7 @@ from service.whatsapp.reports import Reports
 from service.whatsapp.unconfirmed import Unconfirmed
 from service.whatsapp.vitals import Stuck, Vitals
 from service.whatsapp.watchdog import Watchdog
-from zap.worker.v1 import frames_pb2
+from zap.worker.v1 import frames_pb2, inbound_pb2
 
 _STDERR = 2
 _DISCONNECT_SECONDS = 1.0
@@ -70,6 +72,7 @@ class Session:
         self._unconfirmed = Unconfirmed()
         self._reports = Reports(connection, self._unconfirmed)
         self._lines = LogLines(self._reports.offer)
+        self._fleeting = Fleeting(self._reports.offer)
         self._ending = Ending(self._reports, settle=self._settle)
         self._codes = login_status.CodesShown()
         self._code_shown = threading.Event()
@@ -353,9 +356,12 @@ class Session:
 
     def _on_event(self, event: Any) -> None:
         match event:
-            case neonize.Message():
+            case inbound_pb2.InboundMessage():
                 self._patience.heard()
-                self._report_numbered(translate.message(event))
+                self._report_all(messages.frames(event))
+            case neonize.UndecryptableMessage():
+                self._patience.heard()
+                self._report_numbered(messages.unreadable(event))
             case neonize.Receipt():
                 self._patience.heard()
                 self._report_numbered(translate.receipt(event))
@@ -376,7 +382,16 @@ class Session:
             case neonize.StreamError():
                 self._lines.write("warning", "whatsmeow", f"stream error {event.Code}; the library reconnects")
             case _:
-                self._on_end(event)
+                self._on_happening(event)
+
+    def _on_happening(self, event: Any) -> None:
+        if (lasting := table.LASTING.get(type(event))) is not None:
+            self._patience.heard()
+            self._report_numbered(lasting(event))
+        elif (momentary := table.MOMENTARY.get(type(event))) is not None:
+            self._fleeting.tell(*momentary(event))
+        else:
+            self._on_end(event)
 
     def _on_end(self, event: Any) -> None:
         match event:
@@ -420,6 +435,7 @@ class Session:
             self._reports.send(frames_pb2.Frame(push_name=frames_pb2.PushName(name=name)))
 
     def _tell_progress(self, frame: frames_pb2.Frame) -> bool:
+        self._fleeting.begin_second()
         if (stuck := self._vitals.look()) is None:
             return self._reports.offer(frame)
         # On this thread: nothing says any more that this process goes on, so that its node ends it if this does not.
@@ -431,6 +447,11 @@ class Session:
         if stuck.hears_library:
             self._disconnect(_ORPHAN_DRAIN_SECONDS)
         self._ending.end(Cause.PROCESS_STALLED, stuck.words)
+
+    def _report_all(self, frames: Iterable[frames_pb2.Frame]) -> None:
+        self._was_let_in = True
+        for frame in frames:
+            self._reports.send_numbered(frame)
 
     def _report_numbered(self, frame: frames_pb2.Frame | None) -> None:
         self._was_let_in = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
@@ -9,10 +10,13 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from tests.simulator import stanzas
 from tests.simulator.accounts import Companion
+from tests.simulator.binary_xml import Node
 from tests.simulator.bookkeeping import DeviceRecord
 from tests.simulator.faults import ConnectionRefusal, DropAtConfirmation, DropBeforeAck, HeldQuery, LoginFailure, Target
 from tests.simulator.gates import Step
+from tests.simulator.letters import Letter
 from tests.simulator.linking import Flaw, LinkResult, StaleQr
 from tests.simulator.linking_code import NoCodeRequested
 from tests.simulator.listeners import Refusal
@@ -33,6 +37,8 @@ from tests.simulator.views import (
 Choice = TypeVar("Choice", bound=StrEnum)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+_LARGEST = 64 * 1024 * 1024
+"""Bytes of a request: a piece of history."""
 _NOT_FOUND = (UnknownPhone, UnknownDevice, StaleQr, NoCodeRequested)
 
 
@@ -65,6 +71,10 @@ class Body:
             raise BadInput(f"{name}: a text is required")
         return value
 
+    def optional_text(self, name: str) -> str | None:
+        """A text or nothing."""
+        return None if self._fields.get(name) is None else self.text(name)
+
     def integer(self, name: str, default: int | None = None, *, least: int = 0) -> int:
         """A whole number; required unless there is a default."""
         value = self._fields.get(name, default)
@@ -94,6 +104,10 @@ class Body:
         """One of a few words."""
         return choose(name, kind, self.text(name, default.value))
 
+    def stanza(self, name: str) -> Node:
+        """A stanza (stanzas.py)."""
+        return stanzas.from_json(self._fields.get(name))
+
     def target(self) -> Target:
         """Which devices are meant; all of them if it is not said."""
         return Target(self.text("target", ""))
@@ -120,7 +134,7 @@ class ControlInterface:
 
     def application(self) -> web.Application:
         """The aiohttp application."""
-        application = web.Application(middlewares=[_errors_as_json])
+        application = web.Application(middlewares=[_errors_as_json], client_max_size=_LARGEST)
         application.add_routes(
             [
                 web.get("/addresses", self._show_addresses),
@@ -136,7 +150,9 @@ class ControlInterface:
                 web.post("/phones/{pn}/messages", self._write),
                 web.post("/phones/{pn}/repeat", self._repeat),
                 web.post("/phones/{pn}/group-messages", self._write_to_group),
+                web.post("/phones/{pn}/letters", self._post),
                 web.post("/phones/{pn}/read", self._mark_read),
+                web.post("/phones/{pn}/history", self._share_history),
                 web.get("/devices", self._list_devices),
                 web.get("/devices/{jid}", self._show_device),
                 web.post("/devices/drop", self._drop),
@@ -146,6 +162,7 @@ class ControlInterface:
                 web.post("/devices/ban", self._ban),
                 web.post("/devices/log-out", self._log_out),
                 web.post("/devices/receipt", self._send_receipt),
+                web.post("/devices/stanza", self._deliver),
                 web.post("/faults/fail-logins", self._fail_logins),
                 web.post("/faults/refuse-connections", self._refuse_connections),
                 web.post("/faults/drop-before-ack", self._drop_before_ack),
@@ -248,11 +265,27 @@ class ControlInterface:
         )
         return web.json_response({"id": message_id})
 
+    async def _post(self, request: web.Request) -> web.Response:
+        body = await Body.read(request)
+        letter = Letter(
+            content=base64.b64decode(body.text("content"), validate=True),
+            type=body.text("type", "text"),
+            media_type=body.text("media_type", ""),
+            edit=body.text("edit", ""),
+            decrypt_fail=body.text("decrypt_fail", ""),
+            is_garbled=body.flag("is_garbled", default=False),
+            unavailable=body.optional_text("unavailable"),
+        )
+        return web.json_response({"id": self._simulator.post(_pn(request), body.text("to"), letter).id})
+
     async def _mark_read(self, request: web.Request) -> web.Response:
         message_id = (await Body.read(request)).text("id")
         if not self._phone(request).mark_read(message_id):
             raise BadInput(f"id: this phone has no message {message_id}")
         return web.json_response({})
+
+    async def _share_history(self, request: web.Request) -> web.Response:
+        return _affected(self._simulator.share_history(_pn(request), await request.read()))
 
     # --- linked devices
 
@@ -289,6 +322,10 @@ class ControlInterface:
     async def _send_receipt(self, request: web.Request) -> web.Response:
         body = await Body.read(request)
         return _affected(self._simulator.send_receipt(body.target(), body.text("sender"), body.text("type", "")))
+
+    async def _deliver(self, request: web.Request) -> web.Response:
+        body = await Body.read(request)
+        return _affected(self._simulator.deliver(body.target(), body.stanza("stanza")))
 
     # --- faults
 

@@ -166,8 +166,14 @@ class AppStateKeyShare(Record):
 
 
 @dataclass
+class HistorySyncNotification(Record):
+    inline: bytes | None = number(11)
+
+
+@dataclass
 class ProtocolMessage(Record):
     type: int | None = number(2)
+    history_sync: HistorySyncNotification | None = number(6)
     app_state_key_share: AppStateKeyShare | None = number(7)
 
 
@@ -207,6 +213,18 @@ class Content(Record):
     def text(self) -> str | None:
         """The text, however it was written; None for anything else."""
         return self.extended_text.text if self.extended_text else self.conversation
+
+
+class Composed(Content):
+    """A message that somebody else has composed: its bytes are encrypted as they are."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        self._data = data
+
+    def encode(self) -> bytes:
+        """The bytes."""
+        return self._data
 
 
 # --- App state
