@@ -180,7 +180,7 @@ class Process:
             waiting.set_result(reply)
 
     def _observe(self, observation: Observed | None) -> None:
-        if observation is None:
+        if observation is None or (observation.is_momentary and len(self._waiting) >= _FEW_WAITING):
             return
         self._waiting.append(observation)
         self._something.set()

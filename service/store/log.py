@@ -47,8 +47,8 @@ async def append(
         is_inbound,
     )
     appended = {row["frame"] for row in rows}
-    # What the node makes itself has no frame, and is always new.
-    fresh = [event for event in offered if event.frame == 0 or event.frame in appended]
+    # What the node makes itself, and what is of the moment, has no frame, and is always new: unless it is nobody's.
+    fresh = [event for event in offered if event.frame in appended]
     return [
         Event(row["id"], session_id, row["sequence"], event.time, event.payload, Place(row["horizon"]))
         for row, event in zip(sorted(rows, key=lambda row: row["sequence"]), fresh, strict=True)

@@ -22,6 +22,7 @@ from neonize.proto.waCompanionReg.WAWebProtobufsCompanionReg_pb2 import DevicePr
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
 
 from service.whatsapp import addresses
+from service.whatsapp.happenings import table
 from zap.worker.v1 import frames_pb2, inbound_pb2
 
 #: What is subscribed. Every kind more is one more that an enum value unknown to neonize can end us by (fact 8).
@@ -40,10 +41,11 @@ _EVENTS = (
     neonize_events.MessageEv,
     neonize_events.UndecryptableMessageEv,
     neonize_events.ReceiptEv,
+    *table.SUBSCRIBED,
 )
-#: By neonize's number of the kind of event: messages are read in a form of our own (inbound.proto).
+#: By neonize's number of the kind of event: what it is read as; messages in a form of our own (inbound.proto).
 _FORMS: dict[int, type[Any]] = {
-    **neonize_events.INT_TO_EVENT,
+    **{code: table.FORMS.get(kind, kind) for code, kind in neonize_events.INT_TO_EVENT.items()},
     neonize_events.EVENT_TO_INT[neonize_events.MessageEv]: inbound_pb2.InboundMessage,
 }
 _DEVICE_CODE = 0

@@ -10,6 +10,7 @@ from typing import Any
 
 from service.whatsapp.addresses import person_to_text, to_text
 from service.whatsapp.contents.bounds import readable
+from zap.v1 import event_pb2
 
 _HOUR = 3600
 _HOUR_BYTES, _DIGEST_BYTES = 4, 12
@@ -31,6 +32,11 @@ def of_receipt(event: Any) -> bytes:
     source = event.MessageSource
     named = (to_text(source.Chat), to_text(source.Sender), str(event.Type), str(event.Timestamp))
     return _origin(event.Timestamp, "receipt", *named, *event.MessageIDs)
+
+
+def of_notification(seconds: int, event: event_pb2.Event) -> bytes:
+    """Of what WhatsApp notifies of at a moment: all that consumers are told of it."""
+    return _origin(seconds, "notification", str(seconds), event.SerializeToString(deterministic=True).hex())
 
 
 def _origin(seconds: int, *words: str | bytes) -> bytes:

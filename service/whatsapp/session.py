@@ -29,6 +29,8 @@ from service.whatsapp.calls import Calls
 from service.whatsapp.client import Callbacks, Client, prepare_store
 from service.whatsapp.database_probe import DatabaseProbe
 from service.whatsapp.ending import NODE_GONE, Ending
+from service.whatsapp.fleeting import Fleeting
+from service.whatsapp.happenings import table
 from service.whatsapp.lines import LogLines
 from service.whatsapp.log_signs import LoginFailed, ReconnectFailed, sign_in
 from service.whatsapp.patience import Patience, Verdict
@@ -70,6 +72,7 @@ class Session:
         self._unconfirmed = Unconfirmed()
         self._reports = Reports(connection, self._unconfirmed)
         self._lines = LogLines(self._reports.offer)
+        self._fleeting = Fleeting(self._reports.offer)
         self._ending = Ending(self._reports, settle=self._settle)
         self._codes = login_status.CodesShown()
         self._code_shown = threading.Event()
@@ -379,7 +382,16 @@ class Session:
             case neonize.StreamError():
                 self._lines.write("warning", "whatsmeow", f"stream error {event.Code}; the library reconnects")
             case _:
-                self._on_end(event)
+                self._on_happening(event)
+
+    def _on_happening(self, event: Any) -> None:
+        if (lasting := table.LASTING.get(type(event))) is not None:
+            self._patience.heard()
+            self._report_numbered(lasting(event))
+        elif (momentary := table.MOMENTARY.get(type(event))) is not None:
+            self._fleeting.tell(*momentary(event))
+        else:
+            self._on_end(event)
 
     def _on_end(self, event: Any) -> None:
         match event:
@@ -423,6 +435,7 @@ class Session:
             self._reports.send(frames_pb2.Frame(push_name=frames_pb2.PushName(name=name)))
 
     def _tell_progress(self, frame: frames_pb2.Frame) -> bool:
+        self._fleeting.begin_second()
         if (stuck := self._vitals.look()) is None:
             return self._reports.offer(frame)
         # On this thread: nothing says any more that this process goes on, so that its node ends it if this does not.

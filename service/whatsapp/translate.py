@@ -19,6 +19,11 @@ _RECEIPTS = {
     neonize.Receipt.INACTIVE: event_pb2.Receipt.KIND_DELIVERED,
     neonize.Receipt.READ: event_pb2.Receipt.KIND_READ,
     neonize.Receipt.PLAYED: event_pb2.Receipt.KIND_PLAYED,
+    neonize.Receipt.RETRY: event_pb2.Receipt.KIND_RETRY,
+    neonize.Receipt.READ_SELF: event_pb2.Receipt.KIND_READ_BY_OWNER,
+    neonize.Receipt.PLAYED_SELF: event_pb2.Receipt.KIND_PLAYED_BY_OWNER,
+    # neonize's name for what WhatsApp calls played-self; real server errors it has no number for (docs/neonize.md).
+    neonize.Receipt.SERVER_ERROR: event_pb2.Receipt.KIND_PLAYED_BY_OWNER,
 }
 
 #: neonize has the names that WhatsApp gave these failures once; the numbers are 403 and 406.
@@ -38,7 +43,7 @@ def happened(time: Any, kind: "event_pb2.Event.Type.ValueType", **payload: Any) 
 
 
 def receipt(event: Any) -> frames_pb2.Frame | None:
-    """A receipt; None if it is not a recipient's: the account's own other devices, retries, and the like."""
+    """A receipt; None if it is nobody's business: what devices of one account tell each other."""
     kind = _RECEIPTS.get(event.Type)
     if kind is None:
         return None
@@ -51,6 +56,8 @@ def receipt(event: Any) -> frames_pb2.Frame | None:
             kind=kind,
             chat=person_to_text(source.Chat),
             sender=to_text(source.Sender),
+            sender_alternative=to_text(source.SenderAlt),
+            is_group=source.IsGroup,
         ),
     )
     frame.origin = origins.of_receipt(event)

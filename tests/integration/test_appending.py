@@ -135,6 +135,15 @@ async def test_what_came_for_a_session_that_was_deleted_is_nobody_s(log: Postgre
     assert texts(await log.append(lease(4), [event(1, "a")])) == [(1, "text 1")]
 
 
+async def test_what_is_of_the_moment_has_no_frame_and_comes_as_often_as_it_does(
+    log: PostgresEventLog, sql: Sql
+) -> None:
+    batch = [event(0, text="typing"), event(1), event(0, text="typing")]
+    assert texts(await log.append(lease(1), batch)) == [(1, "typing"), (2, "text 1"), (3, "typing")]
+    await create(sql, former_epoch=1)
+    assert await log.append(lease(1), [event(0, text="typing")]) == []
+
+
 async def create(sql: Sql, former_epoch: int = 0) -> None:
     await sql.execute(
         "INSERT INTO zap.session (session_id, name, user_id, labels, proxy_url, create_fingerprint, former_epoch)"

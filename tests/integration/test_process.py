@@ -226,6 +226,13 @@ async def test_a_process_is_not_stuck_while_nobody_takes_what_it_says(
     assert numbers == list(range(1, 3001))
 
 
+async def test_what_is_of_the_moment_is_left_out_while_nobody_takes_what_it_says(begin: Begin) -> None:
+    process = await begin("tell(event=got())\n" + TELL_MESSAGES.format(count=600) + "tell(event=got())\nos._exit(0)")
+    await asyncio.wait_for(process._death.wait(), 10)
+    heard, _ = await all_of(process)
+    assert [observed.number for observed in heard] == list(range(601))
+
+
 async def test_what_a_dead_process_left_in_its_socket_is_heard_however_late(begin: Begin) -> None:
     # The socket holds some of it, the node's bound some: all was written before it died.
     process = await begin(TELL_MESSAGES.format(count=1040) + "os._exit(0)")

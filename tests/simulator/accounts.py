@@ -16,6 +16,8 @@ from tests.simulator.prekeys import PreKeyBundle, Shelf
 
 _MOST_REMEMBERED_IDS = 4_096
 _MOST_DEVICES = 200
+#: What no server keeps for a device that is away.
+_MOMENTARY = frozenset({"presence", "chatstate"})
 
 
 class Device(Protocol):
@@ -99,11 +101,19 @@ class Companion:
     def receive(self, stanza: Node) -> None:
         """Queue a stanza until the device confirms it, and send it if the device is here."""
         is_message = stanza.tag == "message"
+        if stanza.tag in _MOMENTARY:
+            self._send(stanza)
+            return
         self.record.messages.queued += is_message
         self.record.messages.dropped += not self.queue.add(stanza)
-        if self.connection is not None and not self.connection.is_over:
-            self.record.messages.delivered += is_message
-            self.connection.send(stanza)
+        self.record.messages.delivered += self._send(stanza) and is_message
+
+    def _send(self, stanza: Node) -> bool:
+        """Send it if the device is here; whether it is."""
+        if self.connection is None or self.connection.is_over:
+            return False
+        self.connection.send(stanza)
+        return True
 
     def attach(self, connection: Connection) -> Interval:
         """A connection of this device logged in: it is the one that stanzas go to from now on."""

@@ -10,6 +10,8 @@ from typing import Any, Self, TypeVar
 
 import aiohttp
 
+from tests.simulator import stanzas
+from tests.simulator.binary_xml import Node
 from tests.simulator.letters import Letter
 from tests.simulator.views import (
     Addresses,
@@ -110,6 +112,10 @@ class SimulatorControl:
         body = {**vars(letter), "to": to, "content": base64.b64encode(letter.content).decode()}
         return str((await self._call("POST", f"/phones/{pn}/letters", body))["id"])
 
+    async def share_history(self, pn: str, history: bytes) -> int:
+        """Have a phone give its linked devices a piece of history, a serialised HistorySync; how many."""
+        return int((await self._call("POST", f"/phones/{pn}/history", data=history))["affected"])
+
     async def sent(self, pn: str) -> list[SentView]:
         """What a phone wrote, with the receipts that came for it."""
         return await self._list(SentView, f"/phones/{pn}/messages")
@@ -193,6 +199,10 @@ class SimulatorControl:
         """Give devices a receipt of any type from this phone number, for a message that nobody wrote; how many."""
         return await self._affect("/devices/receipt", target=target, sender=sender, type=kind)
 
+    async def deliver(self, target: str, stanza: Node) -> int:
+        """Give devices a stanza of any kind, until they confirm it; how many."""
+        return await self._affect("/devices/stanza", target=target, stanza=stanzas.to_json(stanza))
+
     # --- faults
 
     async def fail(
@@ -275,10 +285,10 @@ class SimulatorControl:
     async def _affect(self, path: str, **body: object) -> int:
         return int((await self._call("POST", path, body))["affected"])
 
-    async def _call(self, method: str, path: str, body: object = None) -> Any:
+    async def _call(self, method: str, path: str, body: object = None, data: bytes | None = None) -> Any:
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=_DEADLINE)
-        async with self._session.request(method, self._base_url + path, json=body) as response:
+        async with self._session.request(method, self._base_url + path, json=body, data=data) as response:
             if "json" not in response.content_type:
                 raise ControlError(response.status, "HTTPError", f"{method} {path}: {response.reason}")
             answer = await response.json()

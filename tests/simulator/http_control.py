@@ -10,7 +10,9 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from tests.simulator import stanzas
 from tests.simulator.accounts import Companion
+from tests.simulator.binary_xml import Node
 from tests.simulator.bookkeeping import DeviceRecord
 from tests.simulator.faults import ConnectionRefusal, DropBeforeAck, HeldQuery, LoginFailure, Target
 from tests.simulator.gates import Step
@@ -35,7 +37,8 @@ from tests.simulator.views import (
 Choice = TypeVar("Choice", bound=StrEnum)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_LARGEST = 32 * 1024 * 1024
+_LARGEST = 64 * 1024 * 1024
+"""Bytes of a request: a piece of history."""
 _NOT_FOUND = (UnknownPhone, UnknownDevice, StaleQr, NoCodeRequested)
 
 
@@ -101,6 +104,10 @@ class Body:
         """One of a few words."""
         return choose(name, kind, self.text(name, default.value))
 
+    def stanza(self, name: str) -> Node:
+        """A stanza (stanzas.py)."""
+        return stanzas.from_json(self._fields.get(name))
+
     def target(self) -> Target:
         """Which devices are meant; all of them if it is not said."""
         return Target(self.text("target", ""))
@@ -143,6 +150,7 @@ class ControlInterface:
                 web.post("/phones/{pn}/messages", self._write),
                 web.post("/phones/{pn}/letters", self._post),
                 web.post("/phones/{pn}/read", self._mark_read),
+                web.post("/phones/{pn}/history", self._share_history),
                 web.get("/devices", self._list_devices),
                 web.get("/devices/{jid}", self._show_device),
                 web.post("/devices/drop", self._drop),
@@ -152,6 +160,7 @@ class ControlInterface:
                 web.post("/devices/ban", self._ban),
                 web.post("/devices/log-out", self._log_out),
                 web.post("/devices/receipt", self._send_receipt),
+                web.post("/devices/stanza", self._deliver),
                 web.post("/faults/fail-logins", self._fail_logins),
                 web.post("/faults/refuse-connections", self._refuse_connections),
                 web.post("/faults/drop-before-ack", self._drop_before_ack),
@@ -259,6 +268,9 @@ class ControlInterface:
             raise BadInput(f"id: this phone has no message {message_id}")
         return web.json_response({})
 
+    async def _share_history(self, request: web.Request) -> web.Response:
+        return _affected(self._simulator.share_history(_pn(request), await request.read()))
+
     # --- linked devices
 
     async def _list_devices(self, _request: web.Request) -> web.Response:
@@ -294,6 +306,10 @@ class ControlInterface:
     async def _send_receipt(self, request: web.Request) -> web.Response:
         body = await Body.read(request)
         return _affected(self._simulator.send_receipt(body.target(), body.text("sender"), body.text("type", "")))
+
+    async def _deliver(self, request: web.Request) -> web.Response:
+        body = await Body.read(request)
+        return _affected(self._simulator.deliver(body.target(), body.stanza("stanza")))
 
     # --- faults
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+import zlib
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
@@ -17,13 +18,13 @@ from tests.simulator.letters import Letter
 from tests.simulator.prekeys import KeyRing, PreKeyBundle
 from tests.simulator.ratchet import SignalError
 from tests.simulator.router import Router
-from tests.simulator.schemas import Content, Context, DeviceSent, ProtocolMessage
+from tests.simulator.schemas import Content, Context, DeviceSent, HistorySyncNotification, ProtocolMessage
 from tests.simulator.signing import AgreementKey
 
 log = logging.getLogger(__name__)
 
 _MOST_MESSAGES = 20_000
-_KEY_SHARE = 6
+_HISTORY_SYNC, _KEY_SHARE = 5, 6
 _MOST_RETRIES = 5
 
 
@@ -137,7 +138,15 @@ class Phone:
 
     def share_app_state(self, companion: Companion) -> None:
         """Give a newly linked device the key of the app state."""
-        content = Content(protocol_message=ProtocolMessage(_KEY_SHARE, self.app_state.key_share()))
+        content = Content(protocol_message=ProtocolMessage(_KEY_SHARE, app_state_key_share=self.app_state.key_share()))
+        part = self._encrypted_for(self.account, companion.number, content)
+        if part is not None:
+            self._send(companion.lid, "3EB0" + secrets.token_hex(9).upper(), [part], category="peer")
+
+    def share_history(self, companion: Companion, history: bytes) -> None:
+        """Give a linked device a piece of history, inside a message: a small one need not be fetched."""
+        notification = HistorySyncNotification(inline=zlib.compress(history))
+        content = Content(protocol_message=ProtocolMessage(_HISTORY_SYNC, history_sync=notification))
         part = self._encrypted_for(self.account, companion.number, content)
         if part is not None:
             self._send(companion.lid, "3EB0" + secrets.token_hex(9).upper(), [part], category="peer")

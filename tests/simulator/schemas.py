@@ -166,8 +166,14 @@ class AppStateKeyShare(Record):
 
 
 @dataclass
+class HistorySyncNotification(Record):
+    inline: bytes | None = number(11)
+
+
+@dataclass
 class ProtocolMessage(Record):
     type: int | None = number(2)
+    history_sync: HistorySyncNotification | None = number(6)
     app_state_key_share: AppStateKeyShare | None = number(7)
 
 

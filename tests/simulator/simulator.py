@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.simulator.accounts import Companion, Directory
-from tests.simulator.binary_xml import node
+from tests.simulator.binary_xml import Node, node
 from tests.simulator.bookkeeping import Ledger
 from tests.simulator.certificates import CertificateAuthority
 from tests.simulator.connection import Connection
@@ -208,6 +208,20 @@ class Simulator:
                 node("receipt", {"from": source, "id": message_id, "type": kind or None, "t": int(time.time())})
             )
         return len(devices)
+
+    def deliver(self, target: Target, stanza: Node) -> int:
+        """Give these devices a stanza of any kind, until they confirm it; how many."""
+        devices = self.companions(target)
+        for device in devices:
+            device.receive(stanza)
+        return len(devices)
+
+    def share_history(self, pn: str, history: bytes) -> int:
+        """A phone gives its linked devices a piece of history (a WAWebProtobufsHistorySync.HistorySync); how many."""
+        phone = self.phone(pn)
+        for device in phone.account.companions:
+            phone.share_history(device, history)
+        return len(phone.account.companions)
 
     def _connections(self, target: Target) -> list[Connection]:
         linked = [device.connection for device in self.companions(target) if device.connection]

@@ -9,7 +9,13 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from zap.v1 import call_pb2 as _call_pb2
 from zap.v1 import content_pb2 as _content_pb2
+from zap.v1 import group_pb2 as _group_pb2
+from zap.v1 import history_pb2 as _history_pb2
+from zap.v1 import identity_pb2 as _identity_pb2
+from zap.v1 import picture_pb2 as _picture_pb2
+from zap.v1 import presence_pb2 as _presence_pb2
 from zap.v1 import session_pb2 as _session_pb2
 import builtins as _builtins
 import sys
@@ -110,6 +116,20 @@ class Event(_message.Message):
         """receipt."""
         TYPE_MESSAGE_UNREADABLE: Event._Type.ValueType  # 5
         """message_unreadable."""
+        TYPE_PRESENCE: Event._Type.ValueType  # 6
+        """presence."""
+        TYPE_CHAT_PRESENCE: Event._Type.ValueType  # 7
+        """chat_presence."""
+        TYPE_CALL: Event._Type.ValueType  # 8
+        """call."""
+        TYPE_GROUP_CHANGED: Event._Type.ValueType  # 9
+        """group_changed."""
+        TYPE_PICTURE_CHANGED: Event._Type.ValueType  # 10
+        """picture_changed."""
+        TYPE_HISTORY_SYNC: Event._Type.ValueType  # 11
+        """history_sync."""
+        TYPE_IDENTITY_CHANGED: Event._Type.ValueType  # 12
+        """identity_changed."""
         TYPE_MESSAGE_RAW_PART: Event._Type.ValueType  # 50
         """message_raw_part."""
 
@@ -128,6 +148,20 @@ class Event(_message.Message):
     """receipt."""
     TYPE_MESSAGE_UNREADABLE: Event.Type.ValueType  # 5
     """message_unreadable."""
+    TYPE_PRESENCE: Event.Type.ValueType  # 6
+    """presence."""
+    TYPE_CHAT_PRESENCE: Event.Type.ValueType  # 7
+    """chat_presence."""
+    TYPE_CALL: Event.Type.ValueType  # 8
+    """call."""
+    TYPE_GROUP_CHANGED: Event.Type.ValueType  # 9
+    """group_changed."""
+    TYPE_PICTURE_CHANGED: Event.Type.ValueType  # 10
+    """picture_changed."""
+    TYPE_HISTORY_SYNC: Event.Type.ValueType  # 11
+    """history_sync."""
+    TYPE_IDENTITY_CHANGED: Event.Type.ValueType  # 12
+    """identity_changed."""
     TYPE_MESSAGE_RAW_PART: Event.Type.ValueType  # 50
     """message_raw_part."""
 
@@ -142,6 +176,13 @@ class Event(_message.Message):
     MESSAGE_RECEIVED_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
     MESSAGE_UNREADABLE_FIELD_NUMBER: _builtins.int
+    PRESENCE_FIELD_NUMBER: _builtins.int
+    CHAT_PRESENCE_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
+    GROUP_CHANGED_FIELD_NUMBER: _builtins.int
+    PICTURE_CHANGED_FIELD_NUMBER: _builtins.int
+    HISTORY_SYNC_FIELD_NUMBER: _builtins.int
+    IDENTITY_CHANGED_FIELD_NUMBER: _builtins.int
     MESSAGE_RAW_PART_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique among all events."""
@@ -171,11 +212,39 @@ class Event(_message.Message):
 
     @_builtins.property
     def receipt(self) -> Global___Receipt:
-        """A recipient's device told what became of a message."""
+        """A device told what became of messages."""
 
     @_builtins.property
     def message_unreadable(self) -> Global___MessageUnreadable:
         """A message came that cannot be read here."""
+
+    @_builtins.property
+    def presence(self) -> _presence_pb2.Presence:
+        """Somebody opened WhatsApp, or left it."""
+
+    @_builtins.property
+    def chat_presence(self) -> _presence_pb2.ChatPresence:
+        """Somebody began to write in a chat, or stopped."""
+
+    @_builtins.property
+    def call(self) -> _call_pb2.Call:
+        """The account is called, or a call to it went on or ended."""
+
+    @_builtins.property
+    def group_changed(self) -> _group_pb2.GroupChanged:
+        """A group that the account is in changed."""
+
+    @_builtins.property
+    def picture_changed(self) -> _picture_pb2.PictureChanged:
+        """Somebody's picture, or a group's, is another one."""
+
+    @_builtins.property
+    def history_sync(self) -> _history_pb2.HistorySync:
+        """A piece of history came from the phone."""
+
+    @_builtins.property
+    def identity_changed(self) -> _identity_pb2.IdentityChanged:
+        """Somebody's security code is another one."""
 
     @_builtins.property
     def message_raw_part(self) -> Global___MessageRawPart:
@@ -195,13 +264,20 @@ class Event(_message.Message):
         message_received: Global___MessageReceived | None = ...,
         receipt: Global___Receipt | None = ...,
         message_unreadable: Global___MessageUnreadable | None = ...,
+        presence: _presence_pb2.Presence | None = ...,
+        chat_presence: _presence_pb2.ChatPresence | None = ...,
+        call: _call_pb2.Call | None = ...,
+        group_changed: _group_pb2.GroupChanged | None = ...,
+        picture_changed: _picture_pb2.PictureChanged | None = ...,
+        history_sync: _history_pb2.HistorySync | None = ...,
+        identity_changed: _identity_pb2.IdentityChanged | None = ...,
         message_raw_part: Global___MessageRawPart | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["message_raw_part", b"message_raw_part", "message_received", b"message_received", "message_unreadable", b"message_unreadable", "pairing", b"pairing", "payload", b"payload", "receipt", b"receipt", "state_changed", b"state_changed", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "chat_presence", b"chat_presence", "group_changed", b"group_changed", "history_sync", b"history_sync", "identity_changed", b"identity_changed", "message_raw_part", b"message_raw_part", "message_received", b"message_received", "message_unreadable", b"message_unreadable", "pairing", b"pairing", "payload", b"payload", "picture_changed", b"picture_changed", "presence", b"presence", "receipt", b"receipt", "state_changed", b"state_changed", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "message_raw_part", b"message_raw_part", "message_received", b"message_received", "message_unreadable", b"message_unreadable", "pairing", b"pairing", "payload", b"payload", "receipt", b"receipt", "resume_token", b"resume_token", "sequence", b"sequence", "session_id", b"session_id", "state_changed", b"state_changed", "time", b"time", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "chat_presence", b"chat_presence", "group_changed", b"group_changed", "history_sync", b"history_sync", "id", b"id", "identity_changed", b"identity_changed", "message_raw_part", b"message_raw_part", "message_received", b"message_received", "message_unreadable", b"message_unreadable", "pairing", b"pairing", "payload", b"payload", "picture_changed", b"picture_changed", "presence", b"presence", "receipt", b"receipt", "resume_token", b"resume_token", "sequence", b"sequence", "session_id", b"session_id", "state_changed", b"state_changed", "time", b"time", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state_changed", "pairing", "message_received", "receipt", "message_unreadable", "message_raw_part"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state_changed", "pairing", "message_received", "receipt", "message_unreadable", "presence", "chat_presence", "call", "group_changed", "picture_changed", "history_sync", "identity_changed", "message_raw_part"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -607,7 +683,7 @@ Global___MessageUnreadable: _TypeAlias = MessageUnreadable  # noqa: Y015
 
 @_typing.final
 class Receipt(_message.Message):
-    """A recipient's device told what became of messages."""
+    """A device told what became of messages."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -625,6 +701,12 @@ class Receipt(_message.Message):
         """They were read."""
         KIND_PLAYED: Receipt._Kind.ValueType  # 3
         """They were played."""
+        KIND_RETRY: Receipt._Kind.ValueType  # 4
+        """A device cannot read them, and asks for them again: they are sent to it once more by themselves."""
+        KIND_READ_BY_OWNER: Receipt._Kind.ValueType  # 5
+        """The account's owner read them on another of his devices: messages that came, not ones that this session sent."""
+        KIND_PLAYED_BY_OWNER: Receipt._Kind.ValueType  # 6
+        """He played them there."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What became of them. New values may be added."""
@@ -637,17 +719,29 @@ class Receipt(_message.Message):
     """They were read."""
     KIND_PLAYED: Receipt.Kind.ValueType  # 3
     """They were played."""
+    KIND_RETRY: Receipt.Kind.ValueType  # 4
+    """A device cannot read them, and asks for them again: they are sent to it once more by themselves."""
+    KIND_READ_BY_OWNER: Receipt.Kind.ValueType  # 5
+    """The account's owner read them on another of his devices: messages that came, not ones that this session sent."""
+    KIND_PLAYED_BY_OWNER: Receipt.Kind.ValueType  # 6
+    """He played them there."""
 
     MESSAGE_IDS_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     CHAT_FIELD_NUMBER: _builtins.int
     SENDER_FIELD_NUMBER: _builtins.int
+    SENDER_ALTERNATIVE_FIELD_NUMBER: _builtins.int
+    IS_GROUP_FIELD_NUMBER: _builtins.int
     kind: Global___Receipt.Kind.ValueType
     """What became of them."""
     chat: _builtins.str
     """The chat."""
     sender: _builtins.str
     """Whose device told."""
+    sender_alternative: _builtins.str
+    """The sender's other address, if WhatsApp gave it: the phone number of a LID or the LID of a phone number."""
+    is_group: _builtins.bool
+    """The chat is a group."""
     @_builtins.property
     def message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """WhatsApp's ids of the messages."""
@@ -659,10 +753,12 @@ class Receipt(_message.Message):
         kind: Global___Receipt.Kind.ValueType = ...,
         chat: _builtins.str = ...,
         sender: _builtins.str = ...,
+        sender_alternative: _builtins.str = ...,
+        is_group: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "kind", b"kind", "message_ids", b"message_ids", "sender", b"sender"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "is_group", b"is_group", "kind", b"kind", "message_ids", b"message_ids", "sender", b"sender", "sender_alternative", b"sender_alternative"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

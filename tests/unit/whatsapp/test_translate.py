@@ -6,7 +6,7 @@ from neonize.proto import Neonize_pb2 as neonize
 
 from service.domain.disconnects import Cause
 from service.whatsapp import translate
-from tests.unit.whatsapp.inbound import CHAT, SENDER, SENT, source
+from tests.unit.whatsapp.inbound import CHAT, OTHER, SENDER, SENT, source
 from zap.v1 import event_pb2
 
 NODE = neonize.Node(Tag="failure")
@@ -23,13 +23,20 @@ def receipt(kind: Any) -> neonize.Receipt:
         (neonize.Receipt.INACTIVE, event_pb2.Receipt.KIND_DELIVERED),
         (neonize.Receipt.READ, event_pb2.Receipt.KIND_READ),
         (neonize.Receipt.PLAYED, event_pb2.Receipt.KIND_PLAYED),
+        (neonize.Receipt.RETRY, event_pb2.Receipt.KIND_RETRY),
+        (neonize.Receipt.READ_SELF, event_pb2.Receipt.KIND_READ_BY_OWNER),
+        (neonize.Receipt.PLAYED_SELF, event_pb2.Receipt.KIND_PLAYED_BY_OWNER),
+        # neonize calls it so.
+        (neonize.Receipt.SERVER_ERROR, event_pb2.Receipt.KIND_PLAYED_BY_OWNER),
     ],
 )
 def test_a_receipt_says_how_far_messages_came(kind: int, expected: Any) -> None:
     frame = translate.receipt(receipt(kind))
     assert frame is not None
     assert frame.event.type == event_pb2.Event.TYPE_RECEIPT
-    assert frame.event.receipt == event_pb2.Receipt(message_ids=["A", "B"], kind=expected, chat=CHAT, sender=SENDER)
+    assert frame.event.receipt == event_pb2.Receipt(
+        message_ids=["A", "B"], kind=expected, chat=CHAT, sender=SENDER, sender_alternative=OTHER
+    )
     assert frame.time.seconds == int(SENT.timestamp())
 
 
@@ -37,15 +44,11 @@ def test_a_receipt_says_how_far_messages_came(kind: int, expected: Any) -> None:
     "kind",
     [
         neonize.Receipt.SENDER,
-        neonize.Receipt.RETRY,
-        neonize.Receipt.READ_SELF,
-        neonize.Receipt.PLAYED_SELF,
-        neonize.Receipt.SERVER_ERROR,
         neonize.Receipt.PEER_MSG,
         neonize.Receipt.HISTORY_SYNC,
     ],
 )
-def test_receipts_that_are_no_recipients_are_not_told(kind: int) -> None:
+def test_what_devices_of_one_account_tell_each_other_is_not_told(kind: int) -> None:
     assert translate.receipt(receipt(kind)) is None
 
 

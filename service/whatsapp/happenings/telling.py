@@ -1,0 +1,62 @@
+"""What all of these have in common: the server may leave anything out, and may say anything."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from service.whatsapp import origins
+from service.whatsapp.addresses import person_to_text
+from service.whatsapp.translate import happened
+from zap.v1 import event_pb2
+from zap.worker.v1 import frames_pb2
+
+WORD = 100
+"""Characters of a word of WhatsApp's own: a reason, a kind."""
+NAME, TEXT = 1_024, 65_536
+"""Characters of a name, and of a text, that somebody wrote."""
+_AHEAD = 86_400
+"""Seconds that a time may lie ahead of this machine's: a later one is nonsense, and would be the newest for years."""
+
+
+def told_once(seconds: int, kind: "event_pb2.Event.Type.ValueType", **payload: Any) -> frames_pb2.Frame:
+    """What WhatsApp says of this moment, in seconds since 1970, and may say again until it is acknowledged."""
+    frame = happened(moment(seconds), kind, **payload)
+    # Without a time of its own, the same can happen twice.
+    if frame.HasField("time"):
+        frame.origin = origins.of_notification(seconds, frame.event)
+    return frame
+
+
+def moment(seconds: int) -> Timestamp | None:
+    """Seconds since 1970 as a time; None for none, and for one that cannot be."""
+    return Timestamp(seconds=seconds) if 0 < seconds <= time.time() + _AHEAD else None
+
+
+def person(jid: Any) -> str:
+    """A person's or a group's address, without the device; empty for one that is not there."""
+    return words(person_to_text(jid), NAME)
+
+
+def words(value: str | bytes, most: int = WORD) -> str:
+    """A text, valid and not longer than so many characters. What is no UTF-8 comes out of neonize as bytes."""
+    text = value if isinstance(value, str) else value.decode(errors="replace")
+    return text[:most]
+
+
+def attributes(node: Any) -> Mapping[str, str]:
+    """The attributes of a stanza's element, as text."""
+    return {words(attribute.name): _as_text(attribute) for attribute in node.Attrs}
+
+
+def _as_text(attribute: Any) -> str:
+    match attribute.WhichOneof("Value"):
+        case None:
+            return ""
+        case "jid":
+            return person(attribute.jid)
+        case "text":
+            return words(attribute.text, NAME)
+        case kind:
+            return str(getattr(attribute, kind))
