@@ -60,8 +60,9 @@ from service.store.upkeep import MANNERS as UPKEEP
 from service.store.upkeep import PostgresUpkeep
 from service.telemetry.http import Pages
 from service.telemetry.measured import MeasuredLeases, MeasuredPool, MeasuredPublisher, MeasuredUpkeep
-from service.telemetry.metrics import NodeMetrics, RpcMetrics, UpkeepMetrics
+from service.telemetry.metrics import NodeMetrics, RpcMetrics, UpkeepMetrics, WatchMetrics
 from service.telemetry.stale_writes import CountedMessages, CountedOwnedSessions
+from service.telemetry.watching import MeasuredTailReader, MeasuredWatching
 from service.upkeep.lookout import Lookout
 from service.upkeep.retention import Retention
 from service.upkeep.upkeep import Upkeep
@@ -337,8 +338,7 @@ def _wire(
     )
     _watch(metrics, bus, roster, reconciler)
     sending = Sending(sessions, messages, roster)
-    tail = Tail(PostgresLogReader(databases.tail), hub)
-    watching = Watching(PostgresLogReader(databases.readers), tail, tokens, settings.watch_patience)
+    watching = _watching(databases, tokens, hub, settings.watch_patience, WatchMetrics(registry))
     core = Core(Sessions(sessions, publisher, hub, roster, Queueing(sessions, gate)), sending, watching)
     router = Router(leases, incarnation, lambda session_id: roster.get(session_id) is not None)
     taker = Taker(gate, reconciler)
@@ -362,6 +362,15 @@ def _wire(
         _upkeep(settings, databases.upkeep, UpkeepMetrics(registry)),
         settings.shutdown_grace,
     )
+
+
+def _watching(
+    databases: Databases, tokens: Tokens, hub: WakeupHub, patience: float, metrics: WatchMetrics
+) -> MeasuredWatching:
+    """Those who read the event log."""
+    tail = Tail(MeasuredTailReader(PostgresLogReader(databases.tail), metrics), hub)
+    watching = Watching(PostgresLogReader(databases.readers), tail, tokens, patience)
+    return MeasuredWatching(watching.watch, metrics)
 
 
 def _upkeep(settings: Settings, database: Database, metrics: UpkeepMetrics) -> Upkeep:

@@ -7,7 +7,6 @@ towards the core.
 
 import asyncio
 import itertools
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from uuid import uuid4
@@ -16,6 +15,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from service.bus.backlog import AT_ONCE, Backlog
 from service.bus.wakeups import LOG, WORK, WakeupHub
 from service.domain.events import Event
 
@@ -25,10 +25,6 @@ CHANNEL = "zap:events:{session_id}"
 """The contract's channel of one session's events."""
 WAKEUPS = "zap:wakeups"
 """Between nodes: who says it, and the id of a session about which something changed, or WORK, or LOG."""
-QUEUE = 10_000
-"""Live events that wait for Redis at most."""
-AT_ONCE = 50
-"""Events, and hints, that go to Redis in one round trip at most."""
 RETRY = 1.0
 """Seconds between two tries to reach Redis."""
 
@@ -54,15 +50,18 @@ class RedisBus:
         #: Its own hints come back to it: the hub has heard them long before.
         self._name = uuid4().hex
         self._to_json = to_json
-        self._events: deque[Event] = deque(maxlen=QUEUE)
+        self._events = Backlog()
         #: Sessions about which a hint is to be published, in order: a dict has no doubles.
         self._hints: dict[str, None] = {}
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
         self._emptied.set()
         self._tasks: list[asyncio.Task[None]] = []
-        self.dropped = 0
+
+    @property
+    def dropped(self) -> int:
         """Live events that were not published because Redis was away too long."""
+        return self._events.dropped
 
     def start(self) -> None:
         """Begin to publish and to listen; Redis need not be there yet."""
@@ -84,7 +83,6 @@ class RedisBus:
         """Have consumers told."""
         if not events:
             return
-        self.dropped += max(0, len(self._events) + len(events) - QUEUE)
         self._events.extend(events)
         # Those who read the log, here and on other nodes.
         self.wake(LOG)
@@ -128,7 +126,7 @@ class RedisBus:
         Hints go first: what they are about is committed, and somebody waits.
         """
         hints = list(itertools.islice(self._hints, AT_ONCE))
-        events = list(itertools.islice(self._events, AT_ONCE))
+        events = self._events.first()
         async with self._redis.pipeline(transaction=False) as pipeline:
             for session_id in hints:
                 # Before it is on its way: a hint that comes meanwhile is about something else.
@@ -137,10 +135,7 @@ class RedisBus:
             for event in events:
                 pipeline.publish(CHANNEL.format(session_id=event.session_id), self._to_json(event))
             await pipeline.execute()
-        for event in events:
-            # The queue may have dropped the very event while it was on its way.
-            if self._events and self._events[0] is event:
-                self._events.popleft()
+        self._events.done(events)
 
     def _hear(self, hint: str) -> None:
         """A hint, or what somebody else writes there: he may write what he likes."""

@@ -60,3 +60,8 @@ class Event:
     payload: Payload
     resume_from: Place = START
     """The horizon when it was appended: who resumes there gets it again, and misses nothing that was in flight."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of its payload, if that came from WhatsApp; what the service says itself is small."""
+        return len(self.payload.encoded) if isinstance(self.payload, Happening) else 0

@@ -20,7 +20,7 @@ AT_ONCE = 256
 """Events that are read in one look at most."""
 BACKLOG = 512
 """Events that wait for one stream at most; one that takes them too slowly reads for itself."""
-BACKLOG_BYTES = 1024 * 1024
+BACKLOG_BYTES = 512 * 1024
 """Of payloads, the same."""
 SOON = 0.001
 LATER = 0.1

@@ -13,8 +13,8 @@ from service.sessions.tail import POLL, Seat, Tail
 
 BOOKMARKS = 10.0
 """Seconds without a response after which a bookmark comes."""
-AT_ONCE = 1000
-"""Events that are looked at in one page."""
+AT_ONCE = 250
+"""Events that are looked at in one page: a consumer who stands still keeps one in memory, and many may."""
 
 
 class Watching:
@@ -93,6 +93,7 @@ class _Stream:
         self._pace = Pace(patience)
         self._glance = patience / 4
         self._spoke = self._clock()
+        self._read_time: datetime | None = None
 
     async def steps(self) -> AsyncGenerator[Step, None]:
         """For ever."""
@@ -110,7 +111,7 @@ class _Stream:
         async with aclosing(self._catch_up(seat.since)) as steps:
             async for step in steps:
                 yield step
-        yield self._mark(is_caught_up=True, read_time=seat.read_time)
+        yield self._mark(is_caught_up=True, read_time=seat.read_time or self._read_time)
         async with aclosing(self._follow(seat)) as steps:
             async for step in steps:
                 yield step
@@ -119,6 +120,7 @@ class _Stream:
         """Reads by itself, up to a place, or (None) to the end of the log."""
         while goal is None or self._place < goal:
             page = await self._read()
+            self._read_time = page.read_time
             given_up_at = self._clock() + self._glance
             for event in page.events:
                 self._check_pace(event, page.read_time, page.newest_id)

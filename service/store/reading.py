@@ -7,7 +7,7 @@ from service.domain.places import START, Place
 from service.domain.watched import EventFilter, LogBounds, LoggedEvent, Page
 from service.store.database import Database, Record
 
-MOST_BYTES = 1024 * 1024
+MOST_BYTES = 256 * 1024
 """Of payloads in one page, but for the last of them: what a stream may keep in memory for its consumer."""
 
 

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from service.domain.upkeep import HorizonHolder
 
 _CALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0)
 
 
 class RpcMetrics:
@@ -46,6 +47,33 @@ class RpcMetrics:
     def open_stream(self, method: str) -> AbstractContextManager[object]:
         """A stream, for as long as the context lasts."""
         return self._streams.labels(method.removeprefix("/")).track_inprogress()
+
+
+class WatchMetrics:
+    """What is read of the event log, and who is given it."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._streams = Gauge("zap_watch_streams", "Streams of EventService.Watch that stand.", registry=registry)
+        self._given = Counter("zap_watch_events", "Events given out to streams, each time.", registry=registry)
+        self._lag = Histogram(
+            "zap_watch_tail_lag_seconds",
+            "From an event's being appended to its being read by the tail of the log, by the database's clock; only"
+            " while there are streams that are up to date.",
+            buckets=_LAG_BUCKETS,
+            registry=registry,
+        )
+
+    def open_stream(self) -> AbstractContextManager[object]:
+        """A stream, for as long as the context lasts."""
+        return self._streams.track_inprogress()
+
+    def given(self) -> None:
+        """A stream was given an event."""
+        self._given.inc()
+
+    def read_by_tail(self, lag: float) -> None:
+        """The tail came to an event, so many seconds after it was appended."""
+        self._lag.observe(lag)
 
 
 class NodeMetrics:

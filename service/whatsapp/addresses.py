@@ -5,6 +5,8 @@ from typing import Any
 
 from neonize.proto.Neonize_pb2 import JID
 
+from service.whatsapp.contents.bounds import readable
+
 _FORM = re.compile(r"(?P<user>[^@:]*?)(?:\.(?P<agent>\d+))?(?::(?P<device>\d+))?@(?P<server>[a-z][a-z0-9.-]*)")
 
 
@@ -15,15 +17,15 @@ class NoAddress(ValueError):
 def to_text(jid: Any) -> str:
     """As WhatsApp writes it; empty for one that is not there."""
     if not jid.User:
-        return str(jid.Server)
+        return readable(jid.Server)
     agent = f".{jid.RawAgent}" if jid.RawAgent else ""
     device = f":{jid.Device}" if jid.Device else ""
-    return f"{jid.User}{agent}{device}@{jid.Server}"
+    return f"{readable(jid.User)}{agent}{device}@{readable(jid.Server)}"
 
 
 def person_to_text(jid: Any) -> str:
     """The same without the device: the person, not one of his telephones."""
-    return f"{jid.User}@{jid.Server}" if jid.User else str(jid.Server)
+    return f"{readable(jid.User)}@{readable(jid.Server)}" if jid.User else readable(jid.Server)
 
 
 def from_text(text: str) -> Any:

@@ -23,7 +23,7 @@ from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
 
 from service.whatsapp import addresses
 from service.whatsapp.happenings import table
-from zap.worker.v1 import frames_pb2
+from zap.worker.v1 import frames_pb2, inbound_pb2
 
 #: What is subscribed. Every kind more is one more that an enum value unknown to neonize can end us by (fact 8).
 _EVENTS = (
@@ -39,11 +39,16 @@ _EVENTS = (
     neonize_events.StreamErrorEv,
     neonize_events.DisconnectedEv,
     neonize_events.MessageEv,
+    neonize_events.UndecryptableMessageEv,
     neonize_events.ReceiptEv,
     *table.SUBSCRIBED,
 )
-#: By neonize's number of the kind of event: what it is read as.
-_FORMS = {code: table.FORMS.get(kind, kind) for code, kind in neonize_events.INT_TO_EVENT.items()}
+#: By neonize's number of the kind of event: what is read in a form of our own, and not in neonize's.
+_FORMS: dict[int, type[Any]] = {
+    **neonize_events.INT_TO_EVENT,
+    neonize_events.EVENT_TO_INT[neonize_events.MessageEv]: inbound_pb2.InboundMessage,
+    **{neonize_events.EVENT_TO_INT[kind]: form for kind, form in table.FORMS.items()},
+}
 _DEVICE_CODE = 0
 
 

@@ -9,21 +9,22 @@ from collections.abc import Iterable
 from typing import Any
 
 from service.whatsapp.addresses import person_to_text, to_text
+from service.whatsapp.contents.bounds import readable
 from zap.v1 import event_pb2
 
 _HOUR = 3600
 _HOUR_BYTES, _DIGEST_BYTES = 4, 12
 
 
-def of_message(event: Any, parts: Iterable[str]) -> bytes:
+def of_message(info: Any, parts: Iterable[str]) -> bytes:
     """Of a message: who wrote it where, its id, and the names of the fields that it has.
 
     One id can come with two contents. The account it came to is left out: two accounts that were paired with
     one session, one after the other, may be in one group, and its message is the same to whoever consumes it.
     """
-    source = event.Info.MessageSource
-    named = (person_to_text(source.Chat), person_to_text(source.Sender), event.Info.ID, *sorted(parts))
-    return _origin(event.Info.Timestamp // 1000, "message", *named)
+    source = info.MessageSource
+    named = (person_to_text(source.Chat), person_to_text(source.Sender), info.ID, *sorted(parts))
+    return _origin(info.Timestamp // 1000, "message", *named)
 
 
 def of_receipt(event: Any) -> bytes:
@@ -38,7 +39,7 @@ def of_notification(seconds: int, event: event_pb2.Event) -> bytes:
     return _origin(seconds, "notification", str(seconds), event.SerializeToString(deterministic=True).hex())
 
 
-def _origin(seconds: int, *words: str) -> bytes:
+def _origin(seconds: int, *words: str | bytes) -> bytes:
     """16 bytes: the hour, by which the log's index finds it near its neighbours, and a digest of the words.
 
     WhatsApp keeps a message's time when it sends it again, and so does a sender who is asked for it again.
@@ -46,6 +47,6 @@ def _origin(seconds: int, *words: str) -> bytes:
     hour = max(0, seconds) // _HOUR % (1 << 8 * _HOUR_BYTES)
     digest = hashlib.sha256()
     for word in words:
-        encoded = word.encode("utf-8", "surrogatepass")
+        encoded = readable(word).encode("utf-8", "surrogatepass")
         digest.update(len(encoded).to_bytes(4) + encoded)
     return hour.to_bytes(_HOUR_BYTES) + digest.digest()[:_DIGEST_BYTES]

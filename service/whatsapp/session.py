@@ -16,14 +16,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from neonize.proto import Neonize_pb2 as neonize
 
 from service.domain.disconnects import Cause
 from service.pool import wire
-from service.whatsapp import errors, loader, login_status, translate
+from service.whatsapp import errors, loader, login_status, messages, translate
 from service.whatsapp.bequest import Bequest
 from service.whatsapp.calls import Calls
 from service.whatsapp.client import Callbacks, Client, prepare_store
@@ -40,7 +40,7 @@ from service.whatsapp.reports import Reports
 from service.whatsapp.unconfirmed import Unconfirmed
 from service.whatsapp.vitals import Stuck, Vitals
 from service.whatsapp.watchdog import Watchdog
-from zap.worker.v1 import frames_pb2
+from zap.worker.v1 import frames_pb2, inbound_pb2
 
 _STDERR = 2
 _DISCONNECT_SECONDS = 1.0
@@ -356,9 +356,12 @@ class Session:
 
     def _on_event(self, event: Any) -> None:
         match event:
-            case neonize.Message():
+            case inbound_pb2.InboundMessage():
                 self._patience.heard()
-                self._report_numbered(translate.message(event))
+                self._report_all(messages.frames(event))
+            case neonize.UndecryptableMessage():
+                self._patience.heard()
+                self._report_numbered(messages.unreadable(event))
             case neonize.Receipt():
                 self._patience.heard()
                 self._report_numbered(translate.receipt(event))
@@ -444,6 +447,11 @@ class Session:
         if stuck.hears_library:
             self._disconnect(_ORPHAN_DRAIN_SECONDS)
         self._ending.end(Cause.PROCESS_STALLED, stuck.words)
+
+    def _report_all(self, frames: Iterable[frames_pb2.Frame]) -> None:
+        self._was_let_in = True
+        for frame in frames:
+            self._reports.send_numbered(frame)
 
     def _report_numbered(self, frame: frames_pb2.Frame | None) -> None:
         self._was_let_in = True

@@ -1,45 +1,17 @@
-"""From neonize's event protobufs to frames. Pure: no socket, no client, no clock but the one in the event."""
+"""From neonize's other event protobufs to frames (messages: messages.py). Pure: no socket, no client, no clock."""
 
 import datetime
 from typing import Any
 
 from neonize.proto import Neonize_pb2 as neonize
-from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import ProtocolMessage
 
 from service.domain.disconnects import Cause
 from service.whatsapp import origins
 from service.whatsapp.addresses import person_to_text, to_text
+from service.whatsapp.contents.bounds import moment, readable
 from service.whatsapp.log_signs import ban_end
-from service.whatsapp.reports import timestamp
 from zap.v1 import event_pb2
 from zap.worker.v1 import frames_pb2
-
-_WRAPPERS = (
-    "ephemeralMessage",
-    "viewOnceMessage",
-    "viewOnceMessageV2",
-    "viewOnceMessageV2Extension",
-    "documentWithCaptionMessage",
-    "editedMessage",
-    "deviceSentMessage",
-    "lottieStickerMessage",
-    "groupMentionedMessage",
-)
-_WITH_CAPTION = ("imageMessage", "videoMessage", "documentMessage")
-_MOST_WRAPPERS = 8
-
-#: Parts of a message that no person wrote and no person reads: keys and secrets for the devices.
-_MACHINERY = frozenset(
-    {
-        "senderKeyDistributionMessage",
-        "fastRatchetKeySenderKeyDistributionMessage",
-        "groupRootKeyShare",
-        "messageContextInfo",
-    }
-)
-
-#: What the protocol tells people about messages; its other types are between the account's own devices, and carry keys.
-_TOLD = frozenset({ProtocolMessage.REVOKE, ProtocolMessage.MESSAGE_EDIT, ProtocolMessage.EPHEMERAL_SETTING})
 
 _RECEIPTS = {
     neonize.Receipt.DELIVERED: event_pb2.Receipt.KIND_DELIVERED,
@@ -70,34 +42,6 @@ def happened(time: Any, kind: "event_pb2.Event.Type.ValueType", **payload: Any) 
     return frames_pb2.Frame(time=time, event=event_pb2.Event(type=kind, **payload))
 
 
-def message(event: Any) -> frames_pb2.Frame | None:
-    """An inbound message; None if it is only machinery.
-
-    The first message to a group after a change of members comes as two events with one id: keys alone, then the text.
-    """
-    whole = event.Raw if event.HasField("Raw") else event.Message
-    if event.Info.Category == "peer" or not is_for_people(event.Message):
-        return None
-    source = event.Info.MessageSource
-    frame = happened(
-        _milliseconds(event.Info.Timestamp),
-        event_pb2.Event.TYPE_MESSAGE_RECEIVED,
-        message_received=event_pb2.MessageReceived(
-            message_id=event.Info.ID,
-            chat=person_to_text(source.Chat),
-            sender=person_to_text(source.Sender),
-            sender_alternative=person_to_text(source.SenderAlt),
-            push_name=event.Info.Pushname,
-            from_me=source.IsFromMe,
-            is_group=source.IsGroup,
-            text=text_of(event.Message),
-            raw=whole.SerializeToString(),
-        ),
-    )
-    frame.origin = origins.of_message(event, parts_of(event.Message))
-    return frame
-
-
 def receipt(event: Any) -> frames_pb2.Frame | None:
     """A receipt; None if it is nobody's business: what devices of one account tell each other."""
     kind = _RECEIPTS.get(event.Type)
@@ -105,10 +49,10 @@ def receipt(event: Any) -> frames_pb2.Frame | None:
         return None
     source = event.MessageSource
     frame = happened(
-        _seconds(event.Timestamp),
+        moment(event.Timestamp),
         event_pb2.Event.TYPE_RECEIPT,
         receipt=event_pb2.Receipt(
-            message_ids=list(event.MessageIDs),
+            message_ids=[readable(message_id) for message_id in event.MessageIDs],
             kind=kind,
             chat=person_to_text(source.Chat),
             sender=to_text(source.Sender),
@@ -118,32 +62,6 @@ def receipt(event: Any) -> frames_pb2.Frame | None:
     )
     frame.origin = origins.of_receipt(event)
     return frame
-
-
-def is_for_people(content: Any) -> bool:
-    """Whether there is anything in a message besides keys and agreements between devices."""
-    content = _unwrapped(content)
-    parts = parts_of(content)
-    if parts == {"protocolMessage"}:
-        return content.protocolMessage.type in _TOLD
-    return bool(parts)
-
-
-def parts_of(content: Any) -> frozenset[str]:
-    """The names of what a message holds, besides machinery."""
-    return frozenset(field.name for field, _ in content.ListFields()) - _MACHINERY
-
-
-def text_of(content: Any) -> str:
-    """The text of a message, or the caption of what it carries; empty if there is neither."""
-    content = _unwrapped(content)
-    if content.HasField("conversation"):
-        return str(content.conversation)
-    if content.HasField("extendedTextMessage"):
-        return str(content.extendedTextMessage.text)
-    if content.HasField("protocolMessage") and content.protocolMessage.type == ProtocolMessage.MESSAGE_EDIT:
-        return text_of(content.protocolMessage.editedMessage)
-    return next((str(getattr(content, kind).caption) for kind in _WITH_CAPTION if content.HasField(kind)), "")
 
 
 def device_saved(event: Any, lid: str) -> frames_pb2.Frame:
@@ -187,22 +105,5 @@ def connect_failure(event: Any) -> frames_pb2.Ended:
     return _ended(cause, f"{neonize.ConnectFailureReason.Name(event.Reason)} {event.Message}".strip())
 
 
-def _unwrapped(content: Any) -> Any:
-    for _ in range(_MOST_WRAPPERS):
-        wrapper = next((name for name in _WRAPPERS if content.HasField(name)), None)
-        if wrapper is None:
-            break
-        content = getattr(content, wrapper).message
-    return content
-
-
 def _ended(cause: Cause, detail: str = "") -> frames_pb2.Ended:
     return frames_pb2.Ended(cause=cause.name, detail=detail)
-
-
-def _seconds(value: int) -> Any:
-    return timestamp(datetime.datetime.fromtimestamp(value, datetime.UTC)) if value > 0 else None
-
-
-def _milliseconds(value: int) -> Any:
-    return timestamp(datetime.datetime.fromtimestamp(value / 1000, datetime.UTC)) if value > 0 else None

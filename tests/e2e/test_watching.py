@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import AsyncExitStack
 
+import asyncpg
 import grpc
 import pytest
 from google.rpc import error_details_pb2 as details
@@ -10,12 +11,14 @@ from google.rpc import error_details_pb2 as details
 from tests.consumer import Consumer
 from tests.e2e.sql import Sql
 from tests.e2e.three_nodes import cluster
+from tests.live_events import LiveEvents
 from tests.log_writer import LogWriter
 from tests.rpc.statuses import detail, error_info
 from tests.service_process import ServiceProcess
 from tests.simulator.control import SimulatorControl
 from tests.tcp_proxy import Line, TcpProxy
 from tests.traffic import wait_logged
+from zap.v1 import session_pb2
 
 LARGE = 100_000
 """Bytes of an event of which only a few fit into what lies between a node and its consumer."""
@@ -146,3 +149,44 @@ async def test_who_takes_events_too_slowly_is_told_so_and_keeps_nobody_else(
             await slow.wait_for("shop", written)
         assert slow.sequences("shop") == list(range(1, written + 1))
         assert slow.repeated == 0
+
+
+@pytest.mark.timeout(120)
+async def test_an_open_transaction_elsewhere_holds_watch_and_not_redis_whose_tokens_miss_nothing(
+    node_environment: dict[str, str], database_url: str, live: LiveEvents
+) -> None:
+    elsewhere = await asyncpg.connect(database_url.rpartition("/")[0] + "/postgres")
+    try:
+        async with ServiceProcess(node_environment) as node:
+            consumer = Consumer()
+            async with consumer.watching(node.address):
+                held = elsewhere.transaction()
+                await held.start()
+                await elsewhere.execute("CREATE TABLE held (number int)")
+                await node.create("anna")
+                told = await live.wait_for("anna", "stateChanged")
+                # Bookmarks are caught up all the same, and below what is held.
+                assert not consumer.events
+                resumed = Consumer(resume_token=told["resumeToken"])
+                async with resumed.watching(node.address):
+                    assert not resumed.events
+                    await held.rollback()
+                    for each in (consumer, resumed):
+                        await each.wait_for("anna", int(told["sequence"]))
+                        assert each.sequences("anna")[0] == 1
+    finally:
+        await elsewhere.close()
+
+
+@pytest.mark.timeout(120)
+async def test_who_watches_by_user_or_label_sees_sessions_that_come_later(node_environment: dict[str, str]) -> None:
+    async with ServiceProcess(node_environment) as node:
+        wanted, unwanted = Consumer(user_id="ada", labels={"team": "red"}), Consumer(user_id="bob")
+        async with wanted.watching(node.address), unwanted.watching(node.address):
+            await node.sessions.Create(
+                session_pb2.CreateRequest(session_id="anna", user_id="ada", labels={"team": "red"})
+            )
+            await node.sessions.Activate(session_pb2.ActivateRequest(session_id="anna"))
+            await wanted.wait_for("anna", 1)
+            await node.sessions.Delete(session_pb2.DeleteRequest(session_id="anna"))
+            assert not unwanted.events

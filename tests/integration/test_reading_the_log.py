@@ -215,6 +215,7 @@ async def test_nobody_reads_when_nobody_watches(log: Log) -> None:
         async with aclosing(log.watching.watch(ALL, Start())) as steps:
             while not (isinstance(step := await anext(steps), Bookmark) and step.is_caught_up):
                 pass
+            assert step.read_time is not None
             assert log.tail.streams == 1
         assert log.tail.streams == 0
     await asyncio.sleep(0)

@@ -11,6 +11,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisAway
 
 from service.bus import redis as bus_module
+from service.bus.backlog import AT_ONCE, MOST
 from service.bus.redis import RedisBus
 from service.bus.wakeups import WORK, WakeupHub
 from service.domain.events import Event, StateChanged
@@ -124,10 +125,10 @@ async def test_many_events_at_once_need_few_round_trips(
         return pipeline(transaction=transaction)
 
     monkeypatch.setattr(bus._redis, "pipeline", counted)
-    for number in range(1, 3 * bus_module.AT_ONCE + 1):
+    for number in range(1, 3 * AT_ONCE + 1):
         bus.publish([event(number)])
-    sequences = [json.loads(await heard(channel))["sequence"] for _ in range(3 * bus_module.AT_ONCE)]
-    assert sequences == [str(number) for number in range(1, 3 * bus_module.AT_ONCE + 1)]
+    sequences = [json.loads(await heard(channel))["sequence"] for _ in range(3 * AT_ONCE)]
+    assert sequences == [str(number) for number in range(1, 3 * AT_ONCE + 1)]
     assert trips == 3
 
 
@@ -144,7 +145,7 @@ async def test_an_outage_drops_the_oldest_events_and_no_event_for_a_hint(
 
     monkeypatch.setattr(bus_module, "RETRY", 0.01)
     monkeypatch.setattr(bus._redis, "pipeline", sometimes)
-    for number in range(1, bus_module.QUEUE + 3):
+    for number in range(1, MOST + 3):
         bus.publish([event(number)])
         bus.wake("anna")
     await asyncio.sleep(0.05)
@@ -158,7 +159,7 @@ async def test_a_bus_with_a_long_queue_closes_all_the_same(redis_url: str) -> No
         bus = RedisBus(redis_url, WakeupHub(), to_json)
         bus.start()
         await asyncio.sleep(0.05)
-        bus.publish([event(number) for number in range(bus_module.QUEUE)])
+        bus.publish([event(number) for number in range(MOST)])
         await asyncio.sleep(delay)
         closing = asyncio.create_task(bus.close())
         await asyncio.wait((closing,), timeout=PATIENCE)

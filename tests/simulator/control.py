@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -11,6 +12,7 @@ import aiohttp
 
 from tests.simulator import stanzas
 from tests.simulator.binary_xml import Node
+from tests.simulator.letters import Letter
 from tests.simulator.views import (
     Addresses,
     DeviceView,
@@ -108,6 +110,11 @@ class SimulatorControl:
     async def share_history(self, pn: str, history: bytes) -> int:
         """Have a phone give its linked devices a piece of history, a serialised HistorySync; how many."""
         return int((await self._call("POST", f"/phones/{pn}/history", data=history))["affected"])
+
+    async def post(self, pn: str, to: str, letter: Letter) -> str:
+        """Send a message of any kind from one phone number to another; the message's id."""
+        body = {**vars(letter), "to": to, "content": base64.b64encode(letter.content).decode()}
+        return str((await self._call("POST", f"/phones/{pn}/letters", body))["id"])
 
     async def sent(self, pn: str) -> list[SentView]:
         """What a phone wrote, with the receipts that came for it."""

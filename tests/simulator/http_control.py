@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
@@ -15,6 +16,7 @@ from tests.simulator.binary_xml import Node
 from tests.simulator.bookkeeping import DeviceRecord
 from tests.simulator.faults import ConnectionRefusal, DropBeforeAck, HeldQuery, LoginFailure, Target
 from tests.simulator.gates import Step
+from tests.simulator.letters import Letter
 from tests.simulator.linking import Flaw, LinkResult, StaleQr
 from tests.simulator.linking_code import NoCodeRequested
 from tests.simulator.listeners import Refusal
@@ -68,6 +70,10 @@ class Body:
         if not isinstance(value, str):
             raise BadInput(f"{name}: a text is required")
         return value
+
+    def optional_text(self, name: str) -> str | None:
+        """A text or nothing."""
+        return None if self._fields.get(name) is None else self.text(name)
 
     def integer(self, name: str, default: int | None = None, *, least: int = 0) -> int:
         """A whole number; required unless there is a default."""
@@ -142,6 +148,7 @@ class ControlInterface:
                 web.get("/phones/{pn}/inbox", self._show_inbox),
                 web.get("/phones/{pn}/messages", self._show_sent),
                 web.post("/phones/{pn}/messages", self._write),
+                web.post("/phones/{pn}/letters", self._post),
                 web.post("/phones/{pn}/read", self._mark_read),
                 web.post("/phones/{pn}/history", self._share_history),
                 web.get("/devices", self._list_devices),
@@ -241,6 +248,19 @@ class ControlInterface:
         body = await Body.read(request)
         message = self._simulator.write(_pn(request), body.text("to"), body.text("text"))
         return web.json_response({"id": message.id})
+
+    async def _post(self, request: web.Request) -> web.Response:
+        body = await Body.read(request)
+        letter = Letter(
+            content=base64.b64decode(body.text("content"), validate=True),
+            type=body.text("type", "text"),
+            media_type=body.text("media_type", ""),
+            edit=body.text("edit", ""),
+            decrypt_fail=body.text("decrypt_fail", ""),
+            is_garbled=body.flag("is_garbled", default=False),
+            unavailable=body.optional_text("unavailable"),
+        )
+        return web.json_response({"id": self._simulator.post(_pn(request), body.text("to"), letter).id})
 
     async def _mark_read(self, request: web.Request) -> web.Response:
         message_id = (await Body.read(request)).text("id")

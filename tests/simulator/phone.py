@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 from tests.simulator.accounts import Account, Companion, Directory
 from tests.simulator.app_state import AppState
-from tests.simulator.binary_xml import Node, node
+from tests.simulator.binary_xml import Node, Value, node
 from tests.simulator.conversations import Conversations
 from tests.simulator.jid import Jid
+from tests.simulator.letters import Letter
 from tests.simulator.prekeys import KeyRing, PreKeyBundle
 from tests.simulator.ratchet import SignalError
 from tests.simulator.router import Router
@@ -109,16 +110,31 @@ class Phone:
         message_id = "3EB0" + secrets.token_hex(9).upper()
         # Phones give every message a secret, by which later ones can refer to it; who reads it writes that down, too.
         content = Content(conversation=text, context=Context(secrets.token_bytes(32)))
-        message = SentMessage(message_id, recipient.pn, text, time.time(), content=content)
-        self._sent[message_id] = message
+        message = self._keep_sent(SentMessage(message_id, recipient.pn, text, time.time(), content=content))
+        self._send(recipient.lid_jid(), message_id, self._parts(recipient, content))
+        return message
+
+    def post(self, recipient: Account, letter: Letter) -> SentMessage:
+        """Send a message of any kind, to the same devices."""
+        message_id = "3EB0" + secrets.token_hex(9).upper()
+        content = letter.message
+        message = self._keep_sent(SentMessage(message_id, recipient.pn, "", time.time(), content=content))
+        parts = [letter.sealed(part) for part in self._parts(recipient, content)]
+        self._send(recipient.lid_jid(), message_id, parts, **letter.attributes)
+        return message
+
+    def _keep_sent(self, message: SentMessage) -> SentMessage:
+        self._sent[message.id] = message
         if len(self._sent) > _MOST_MESSAGES:
             self._sent.popitem(last=False)
+        return message
+
+    def _parts(self, recipient: Account, content: Content) -> list[Node]:
         copy = Content(device_sent=DeviceSent(str(recipient.lid_jid()), content))
         parts = [self._encrypted_for(recipient, number, content) for number in list(recipient.devices)]
         if recipient is not self.account:
             parts += [self._encrypted_for(self.account, device.number, copy) for device in self.account.companions]
-        self._send(recipient.lid_jid(), message_id, [part for part in parts if part is not None])
-        return message
+        return [part for part in parts if part is not None]
 
     def share_app_state(self, companion: Companion) -> None:
         """Give a newly linked device the key of the app state."""
@@ -146,9 +162,8 @@ class Phone:
         return True
 
     def _send(self, to: Jid, message_id: str, parts: list[Node], **attrs: str) -> None:
-        stanza = node(
-            "message", {"to": to, "id": message_id, "type": "text", **attrs}, node("participants", {}, *parts)
-        )
+        about: dict[str, Value] = {"to": to, "id": message_id, "type": "text", **attrs}
+        stanza = node("message", about, node("participants", {}, *parts))
         self._router.message(self, stanza)
 
     def _encrypted_for(self, account: Account, number: int, content: Content) -> Node | None:

@@ -39,7 +39,7 @@ class Router:
         for part in participants.find_all("to"):
             address = part.jid("jid")
             if address is not None:
-                reached.add(self._deliver(sender, stanza, address, recipient.pn_jid(), list(part.find_all("enc"))))
+                reached.add(self._deliver(sender, stanza, address, recipient.pn_jid(), part.children))
         return self._everyone(sender, recipient) <= reached
 
     def receipt(self, sender: Device, receipt: Node) -> None:
@@ -81,6 +81,7 @@ class Router:
             "notify": sender.account.push_name,
             "addressing_mode": "lid",
             "category": stanza.text("category") or None,
+            "edit": stanza.text("edit") or None,
             **_whose(sender, device, recipient, self._directory),
         }
         device.receive(node("message", attrs, *encrypted, *([identity] if identity else [])))

@@ -206,6 +206,18 @@ class Content(Record):
         return self.extended_text.text if self.extended_text else self.conversation
 
 
+class Composed(Content):
+    """A message that somebody else has composed: its bytes are encrypted as they are."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        self._data = data
+
+    def encode(self) -> bytes:
+        """The bytes."""
+        return self._data
+
+
 # --- App state
 
 

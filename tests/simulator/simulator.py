@@ -15,6 +15,7 @@ from tests.simulator.certificates import CertificateAuthority
 from tests.simulator.connection import Connection
 from tests.simulator.faults import Faults, LoginFailure, Target
 from tests.simulator.jid import Jid
+from tests.simulator.letters import Letter
 from tests.simulator.linking import Flaw, Linking, LinkResult, QrText
 from tests.simulator.linking_code import CodeLinking
 from tests.simulator.listeners import Listener, PlainListener, ProxyListener, Refusal
@@ -135,6 +136,10 @@ class Simulator:
     def write(self, pn: str, to: str, text: str) -> SentMessage:
         """A person writes a text to another."""
         return self.phone(pn).write(self.phone(to).account, text)
+
+    def post(self, pn: str, to: str, letter: Letter) -> SentMessage:
+        """A person sends another a message of any kind."""
+        return self.phone(pn).post(self.phone(to).account, letter)
 
     # --- linked devices
 

@@ -24,6 +24,7 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from zap.v1 import call_pb2 as zap_dot_v1_dot_call__pb2
+from zap.v1 import content_pb2 as zap_dot_v1_dot_content__pb2
 from zap.v1 import group_pb2 as zap_dot_v1_dot_group__pb2
 from zap.v1 import history_pb2 as zap_dot_v1_dot_history__pb2
 from zap.v1 import identity_pb2 as zap_dot_v1_dot_identity__pb2
@@ -33,7 +34,7 @@ from zap.v1 import presence_pb2 as zap_dot_v1_dot_presence__pb2
 from zap.v1 import session_pb2 as zap_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12zap/v1/event.proto\x12\x06zap.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x11zap/v1/call.proto\x1a\x12zap/v1/group.proto\x1a\x14zap/v1/history.proto\x1a\x15zap/v1/identity.proto\x1a\x14zap/v1/options.proto\x1a\x14zap/v1/picture.proto\x1a\x15zap/v1/presence.proto\x1a\x14zap/v1/session.proto\"\xa5\x07\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x04type\x18\x06 \x01(\x0e\x32\x12.zap.v1.Event.Type\x12-\n\rstate_changed\x18\x07 \x01(\x0b\x32\x14.zap.v1.StateChangedH\x00\x12*\n\x07pairing\x18\x08 \x01(\x0b\x32\x17.zap.v1.PairingProgressH\x00\x12\x33\n\x10message_received\x18\t \x01(\x0b\x32\x17.zap.v1.MessageReceivedH\x00\x12\"\n\x07receipt\x18\n \x01(\x0b\x32\x0f.zap.v1.ReceiptH\x00\x12$\n\x08presence\x18\x0c \x01(\x0b\x32\x10.zap.v1.PresenceH\x00\x12-\n\rchat_presence\x18\r \x01(\x0b\x32\x14.zap.v1.ChatPresenceH\x00\x12\x1c\n\x04\x63\x61ll\x18\x0e \x01(\x0b\x32\x0c.zap.v1.CallH\x00\x12-\n\rgroup_changed\x18\x0f \x01(\x0b\x32\x14.zap.v1.GroupChangedH\x00\x12\x31\n\x0fpicture_changed\x18\x10 \x01(\x0b\x32\x16.zap.v1.PictureChangedH\x00\x12+\n\x0chistory_sync\x18\x11 \x01(\x0b\x32\x13.zap.v1.HistorySyncH\x00\x12\x33\n\x10identity_changed\x18\x12 \x01(\x0b\x32\x17.zap.v1.IdentityChangedH\x00\"\x91\x02\n\x04Type\x12\x14\n\x10TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12TYPE_STATE_CHANGED\x10\x01\x12\x10\n\x0cTYPE_PAIRING\x10\x02\x12\x19\n\x15TYPE_MESSAGE_RECEIVED\x10\x03\x12\x10\n\x0cTYPE_RECEIPT\x10\x04\x12\x11\n\rTYPE_PRESENCE\x10\x06\x12\x16\n\x12TYPE_CHAT_PRESENCE\x10\x07\x12\r\n\tTYPE_CALL\x10\x08\x12\x16\n\x12TYPE_GROUP_CHANGED\x10\t\x12\x18\n\x14TYPE_PICTURE_CHANGED\x10\n\x12\x15\n\x11TYPE_HISTORY_SYNC\x10\x0b\x12\x19\n\x15TYPE_IDENTITY_CHANGED\x10\x0c\x42\t\n\x07payload\"v\n\x0cStateChanged\x12#\n\x04\x66rom\x18\x01 \x01(\x0e\x32\x15.zap.v1.Session.State\x12!\n\x02to\x18\x02 \x01(\x0e\x32\x15.zap.v1.Session.State\x12\x1e\n\x06reason\x18\x03 \x01(\x0b\x32\x0e.zap.v1.Reason\"\xa3\x01\n\x0fPairingProgress\x12\x32\n\x0eqr_expire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bqr_position\x18\x02 \x01(\x05\x12\'\n\x07outcome\x18\x03 \x01(\x0e\x32\x16.zap.v1.PairingOutcome\x12\x1e\n\x06reason\x18\x04 \x01(\x0b\x32\x0e.zap.v1.Reason\"\xd4\x01\n\x0fMessageReceived\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x12\n\x04\x63hat\x18\x02 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x14\n\x06sender\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\x12 \n\x12sender_alternative\x18\x04 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x17\n\tpush_name\x18\x05 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x0f\n\x07\x66rom_me\x18\x06 \x01(\x08\x12\x10\n\x08is_group\x18\x07 \x01(\x08\x12\x12\n\x04text\x18\x08 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x11\n\x03raw\x18\t \x01(\x0c\x42\x04\xa8\x9f\x19\x01\"\xb5\x02\n\x07Receipt\x12\x13\n\x0bmessage_ids\x18\x01 \x03(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.zap.v1.Receipt.Kind\x12\x12\n\x04\x63hat\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x14\n\x06sender\x18\x04 \x01(\tB\x04\xa8\x9f\x19\x01\x12 \n\x12sender_alternative\x18\x05 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x10\n\x08is_group\x18\x06 \x01(\x08\"\x92\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eKIND_DELIVERED\x10\x01\x12\r\n\tKIND_READ\x10\x02\x12\x0f\n\x0bKIND_PLAYED\x10\x03\x12\x0e\n\nKIND_RETRY\x10\x04\x12\x16\n\x12KIND_READ_BY_OWNER\x10\x05\x12\x18\n\x14KIND_PLAYED_BY_OWNER\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12zap/v1/event.proto\x12\x06zap.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x11zap/v1/call.proto\x1a\x14zap/v1/content.proto\x1a\x12zap/v1/group.proto\x1a\x14zap/v1/history.proto\x1a\x15zap/v1/identity.proto\x1a\x14zap/v1/options.proto\x1a\x14zap/v1/picture.proto\x1a\x15zap/v1/presence.proto\x1a\x14zap/v1/session.proto\"\xca\x08\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x04type\x18\x06 \x01(\x0e\x32\x12.zap.v1.Event.Type\x12-\n\rstate_changed\x18\x07 \x01(\x0b\x32\x14.zap.v1.StateChangedH\x00\x12*\n\x07pairing\x18\x08 \x01(\x0b\x32\x17.zap.v1.PairingProgressH\x00\x12\x33\n\x10message_received\x18\t \x01(\x0b\x32\x17.zap.v1.MessageReceivedH\x00\x12\"\n\x07receipt\x18\n \x01(\x0b\x32\x0f.zap.v1.ReceiptH\x00\x12\x37\n\x12message_unreadable\x18\x0b \x01(\x0b\x32\x19.zap.v1.MessageUnreadableH\x00\x12$\n\x08presence\x18\x0c \x01(\x0b\x32\x10.zap.v1.PresenceH\x00\x12-\n\rchat_presence\x18\r \x01(\x0b\x32\x14.zap.v1.ChatPresenceH\x00\x12\x1c\n\x04\x63\x61ll\x18\x0e \x01(\x0b\x32\x0c.zap.v1.CallH\x00\x12-\n\rgroup_changed\x18\x0f \x01(\x0b\x32\x14.zap.v1.GroupChangedH\x00\x12\x31\n\x0fpicture_changed\x18\x10 \x01(\x0b\x32\x16.zap.v1.PictureChangedH\x00\x12+\n\x0chistory_sync\x18\x11 \x01(\x0b\x32\x13.zap.v1.HistorySyncH\x00\x12\x33\n\x10identity_changed\x18\x12 \x01(\x0b\x32\x17.zap.v1.IdentityChangedH\x00\x12\x32\n\x10message_raw_part\x18\x32 \x01(\x0b\x32\x16.zap.v1.MessageRawPartH\x00\"\xc9\x02\n\x04Type\x12\x14\n\x10TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12TYPE_STATE_CHANGED\x10\x01\x12\x10\n\x0cTYPE_PAIRING\x10\x02\x12\x19\n\x15TYPE_MESSAGE_RECEIVED\x10\x03\x12\x10\n\x0cTYPE_RECEIPT\x10\x04\x12\x1b\n\x17TYPE_MESSAGE_UNREADABLE\x10\x05\x12\x11\n\rTYPE_PRESENCE\x10\x06\x12\x16\n\x12TYPE_CHAT_PRESENCE\x10\x07\x12\r\n\tTYPE_CALL\x10\x08\x12\x16\n\x12TYPE_GROUP_CHANGED\x10\t\x12\x18\n\x14TYPE_PICTURE_CHANGED\x10\n\x12\x15\n\x11TYPE_HISTORY_SYNC\x10\x0b\x12\x19\n\x15TYPE_IDENTITY_CHANGED\x10\x0c\x12\x19\n\x15TYPE_MESSAGE_RAW_PART\x10\x32\x42\t\n\x07payload\"v\n\x0cStateChanged\x12#\n\x04\x66rom\x18\x01 \x01(\x0e\x32\x15.zap.v1.Session.State\x12!\n\x02to\x18\x02 \x01(\x0e\x32\x15.zap.v1.Session.State\x12\x1e\n\x06reason\x18\x03 \x01(\x0b\x32\x0e.zap.v1.Reason\"\xa3\x01\n\x0fPairingProgress\x12\x32\n\x0eqr_expire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bqr_position\x18\x02 \x01(\x05\x12\'\n\x07outcome\x18\x03 \x01(\x0e\x32\x16.zap.v1.PairingOutcome\x12\x1e\n\x06reason\x18\x04 \x01(\x0b\x32\x0e.zap.v1.Reason\"\xaf\x07\n\x0fMessageReceived\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x12\n\x04\x63hat\x18\x02 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x14\n\x06sender\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\x12 \n\x12sender_alternative\x18\x04 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x17\n\tpush_name\x18\x05 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x0f\n\x07\x66rom_me\x18\x06 \x01(\x08\x12\x10\n\x08is_group\x18\x07 \x01(\x08\x12\x12\n\x04text\x18\x08 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x11\n\x03raw\x18\t \x01(\x0c\x42\x04\xa8\x9f\x19\x01\x12\x10\n\x08raw_size\x18\n \x01(\x03\x12 \n\x07\x63ontent\x18\x0b \x01(\x0b\x32\x0f.zap.v1.Content\x12\'\n\x07\x63ontext\x18\x0c \x01(\x0b\x32\x16.zap.v1.MessageContext\x12\x14\n\x0cis_truncated\x18\r \x01(\x08\x12#\n\tchat_kind\x18\x0e \x01(\x0e\x32\x10.zap.v1.ChatKind\x12\x1e\n\x10\x63hat_alternative\x18\x0f \x01(\tB\x04\xa8\x9f\x19\x01\x12/\n\x0f\x61\x64\x64ressing_mode\x18\x10 \x01(\x0e\x32\x16.zap.v1.AddressingMode\x12\x15\n\rsender_device\x18\x11 \x01(\r\x12\x1b\n\rverified_name\x18\x12 \x01(\tB\x04\xa8\x9f\x19\x01\x12-\n\tsent_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fis_disappearing\x18\x14 \x01(\x08\x12\x14\n\x0cis_view_once\x18\x15 \x01(\x08\x12\x0f\n\x07is_edit\x18\x16 \x01(\x08\x12\x14\n\x0cis_multicast\x18\x17 \x01(\x08\x12\x13\n\x0bstanza_type\x18\x18 \x01(\t\x12\x12\n\nmedia_type\x18\x19 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x1a \x01(\t\x12\x16\n\x0e\x65\x64it_attribute\x18\x1b \x01(\t\x12\x13\n\x0bretry_count\x18\x1c \x01(\x03\x12\x1e\n\x16unavailable_request_id\x18\x1d \x01(\t\x12\x1d\n\x0f\x62roadcast_owner\x18\x1e \x01(\tB\x04\xa8\x9f\x19\x01\x12\x38\n\x14\x62roadcast_recipients\x18\x1f \x03(\x0b\x32\x1a.zap.v1.BroadcastRecipient\x12\x1c\n\x14newsletter_server_id\x18  \x01(\x03\x12\x38\n\x14newsletter_edit_time\x18! \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"C\n\x12\x42roadcastRecipient\x12\x11\n\x03lid\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x1a\n\x0cphone_number\x18\x02 \x01(\tB\x04\xa8\x9f\x19\x01\"q\n\x0eMessageRawPart\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x12\n\x04\x63hat\x18\x02 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x14\n\x06sender\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\x11\n\x03raw\x18\x05 \x01(\x0c\x42\x04\xa8\x9f\x19\x01\"\xcf\x03\n\x11MessageUnreadable\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x12\n\x04\x63hat\x18\x02 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x14\n\x06sender\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\x12 \n\x12sender_alternative\x18\x04 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x17\n\tpush_name\x18\x05 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x0f\n\x07\x66rom_me\x18\x06 \x01(\x08\x12\x10\n\x08is_group\x18\x07 \x01(\x08\x12#\n\tchat_kind\x18\x08 \x01(\x0e\x32\x10.zap.v1.ChatKind\x12-\n\tsent_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x06reason\x18\n \x01(\x0e\x32 .zap.v1.MessageUnreadable.Reason\x12\x1a\n\x12is_retry_requested\x18\x0b \x01(\x08\x12\x11\n\tis_hidden\x18\x0c \x01(\x08\"i\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14REASON_UNDECRYPTABLE\x10\x01\x12\x16\n\x12REASON_UNAVAILABLE\x10\x02\x12\x15\n\x11REASON_PHONE_ONLY\x10\x03\"\xb5\x02\n\x07Receipt\x12\x13\n\x0bmessage_ids\x18\x01 \x03(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.zap.v1.Receipt.Kind\x12\x12\n\x04\x63hat\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x14\n\x06sender\x18\x04 \x01(\tB\x04\xa8\x9f\x19\x01\x12 \n\x12sender_alternative\x18\x05 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x10\n\x08is_group\x18\x06 \x01(\x08\"\x92\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eKIND_DELIVERED\x10\x01\x12\r\n\tKIND_READ\x10\x02\x12\x0f\n\x0bKIND_PLAYED\x10\x03\x12\x0e\n\nKIND_RETRY\x10\x04\x12\x16\n\x12KIND_READ_BY_OWNER\x10\x05\x12\x18\n\x14KIND_PLAYED_BY_OWNER\x10\x06*\xb1\x01\n\x08\x43hatKind\x12\x19\n\x15\x43HAT_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43HAT_KIND_PERSON\x10\x01\x12\x13\n\x0f\x43HAT_KIND_GROUP\x10\x02\x12\x1c\n\x18\x43HAT_KIND_BROADCAST_LIST\x10\x03\x12\x14\n\x10\x43HAT_KIND_STATUS\x10\x04\x12\x18\n\x14\x43HAT_KIND_NEWSLETTER\x10\x05\x12\x11\n\rCHAT_KIND_BOT\x10\x06*l\n\x0e\x41\x64\x64ressingMode\x12\x1f\n\x1b\x41\x44\x44RESSING_MODE_UNSPECIFIED\x10\x00\x12 \n\x1c\x41\x44\x44RESSING_MODE_PHONE_NUMBER\x10\x01\x12\x17\n\x13\x41\x44\x44RESSING_MODE_LID\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,24 +53,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MESSAGERECEIVED'].fields_by_name['text']._serialized_options = b'\250\237\031\001'
   _globals['_MESSAGERECEIVED'].fields_by_name['raw']._loaded_options = None
   _globals['_MESSAGERECEIVED'].fields_by_name['raw']._serialized_options = b'\250\237\031\001'
+  _globals['_MESSAGERECEIVED'].fields_by_name['chat_alternative']._loaded_options = None
+  _globals['_MESSAGERECEIVED'].fields_by_name['chat_alternative']._serialized_options = b'\250\237\031\001'
+  _globals['_MESSAGERECEIVED'].fields_by_name['verified_name']._loaded_options = None
+  _globals['_MESSAGERECEIVED'].fields_by_name['verified_name']._serialized_options = b'\250\237\031\001'
+  _globals['_MESSAGERECEIVED'].fields_by_name['broadcast_owner']._loaded_options = None
+  _globals['_MESSAGERECEIVED'].fields_by_name['broadcast_owner']._serialized_options = b'\250\237\031\001'
+  _globals['_BROADCASTRECIPIENT'].fields_by_name['lid']._loaded_options = None
+  _globals['_BROADCASTRECIPIENT'].fields_by_name['lid']._serialized_options = b'\250\237\031\001'
+  _globals['_BROADCASTRECIPIENT'].fields_by_name['phone_number']._loaded_options = None
+  _globals['_BROADCASTRECIPIENT'].fields_by_name['phone_number']._serialized_options = b'\250\237\031\001'
+  _globals['_MESSAGERAWPART'].fields_by_name['chat']._loaded_options = None
+  _globals['_MESSAGERAWPART'].fields_by_name['chat']._serialized_options = b'\250\237\031\001'
+  _globals['_MESSAGERAWPART'].fields_by_name['sender']._loaded_options = None
+  _globals['_MESSAGERAWPART'].fields_by_name['sender']._serialized_options = b'\250\237\031\001'
+  _globals['_MESSAGERAWPART'].fields_by_name['raw']._loaded_options = None
+  _globals['_MESSAGERAWPART'].fields_by_name['raw']._serialized_options = b'\250\237\031\001'
+  _globals['_MESSAGEUNREADABLE'].fields_by_name['chat']._loaded_options = None
+  _globals['_MESSAGEUNREADABLE'].fields_by_name['chat']._serialized_options = b'\250\237\031\001'
+  _globals['_MESSAGEUNREADABLE'].fields_by_name['sender']._loaded_options = None
+  _globals['_MESSAGEUNREADABLE'].fields_by_name['sender']._serialized_options = b'\250\237\031\001'
+  _globals['_MESSAGEUNREADABLE'].fields_by_name['sender_alternative']._loaded_options = None
+  _globals['_MESSAGEUNREADABLE'].fields_by_name['sender_alternative']._serialized_options = b'\250\237\031\001'
+  _globals['_MESSAGEUNREADABLE'].fields_by_name['push_name']._loaded_options = None
+  _globals['_MESSAGEUNREADABLE'].fields_by_name['push_name']._serialized_options = b'\250\237\031\001'
   _globals['_RECEIPT'].fields_by_name['chat']._loaded_options = None
   _globals['_RECEIPT'].fields_by_name['chat']._serialized_options = b'\250\237\031\001'
   _globals['_RECEIPT'].fields_by_name['sender']._loaded_options = None
   _globals['_RECEIPT'].fields_by_name['sender']._serialized_options = b'\250\237\031\001'
   _globals['_RECEIPT'].fields_by_name['sender_alternative']._loaded_options = None
   _globals['_RECEIPT'].fields_by_name['sender_alternative']._serialized_options = b'\250\237\031\001'
-  _globals['_EVENT']._serialized_start=237
-  _globals['_EVENT']._serialized_end=1170
-  _globals['_EVENT_TYPE']._serialized_start=886
-  _globals['_EVENT_TYPE']._serialized_end=1159
-  _globals['_STATECHANGED']._serialized_start=1172
-  _globals['_STATECHANGED']._serialized_end=1290
-  _globals['_PAIRINGPROGRESS']._serialized_start=1293
-  _globals['_PAIRINGPROGRESS']._serialized_end=1456
-  _globals['_MESSAGERECEIVED']._serialized_start=1459
-  _globals['_MESSAGERECEIVED']._serialized_end=1671
-  _globals['_RECEIPT']._serialized_start=1674
-  _globals['_RECEIPT']._serialized_end=1983
-  _globals['_RECEIPT_KIND']._serialized_start=1837
-  _globals['_RECEIPT_KIND']._serialized_end=1983
+  _globals['_CHATKIND']._serialized_start=3554
+  _globals['_CHATKIND']._serialized_end=3731
+  _globals['_ADDRESSINGMODE']._serialized_start=3733
+  _globals['_ADDRESSINGMODE']._serialized_end=3841
+  _globals['_EVENT']._serialized_start=259
+  _globals['_EVENT']._serialized_end=1357
+  _globals['_EVENT_TYPE']._serialized_start=1017
+  _globals['_EVENT_TYPE']._serialized_end=1346
+  _globals['_STATECHANGED']._serialized_start=1359
+  _globals['_STATECHANGED']._serialized_end=1477
+  _globals['_PAIRINGPROGRESS']._serialized_start=1480
+  _globals['_PAIRINGPROGRESS']._serialized_end=1643
+  _globals['_MESSAGERECEIVED']._serialized_start=1646
+  _globals['_MESSAGERECEIVED']._serialized_end=2589
+  _globals['_BROADCASTRECIPIENT']._serialized_start=2591
+  _globals['_BROADCASTRECIPIENT']._serialized_end=2658
+  _globals['_MESSAGERAWPART']._serialized_start=2660
+  _globals['_MESSAGERAWPART']._serialized_end=2773
+  _globals['_MESSAGEUNREADABLE']._serialized_start=2776
+  _globals['_MESSAGEUNREADABLE']._serialized_end=3239
+  _globals['_MESSAGEUNREADABLE_REASON']._serialized_start=3134
+  _globals['_MESSAGEUNREADABLE_REASON']._serialized_end=3239
+  _globals['_RECEIPT']._serialized_start=3242
+  _globals['_RECEIPT']._serialized_end=3551
+  _globals['_RECEIPT_KIND']._serialized_start=3405
+  _globals['_RECEIPT_KIND']._serialized_end=3551
 # @@protoc_insertion_point(module_scope)

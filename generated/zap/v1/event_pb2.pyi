@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from zap.v1 import call_pb2 as _call_pb2
+from zap.v1 import content_pb2 as _content_pb2
 from zap.v1 import group_pb2 as _group_pb2
 from zap.v1 import history_pb2 as _history_pb2
 from zap.v1 import identity_pb2 as _identity_pb2
@@ -26,6 +27,70 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ChatKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChatKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChatKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHAT_KIND_UNSPECIFIED: _ChatKind.ValueType  # 0
+    """An address of a kind that has no value here."""
+    CHAT_KIND_PERSON: _ChatKind.ValueType  # 1
+    """With one person (@s.whatsapp.net, @lid)."""
+    CHAT_KIND_GROUP: _ChatKind.ValueType  # 2
+    """A group (@g.us)."""
+    CHAT_KIND_BROADCAST_LIST: _ChatKind.ValueType  # 3
+    """A broadcast list (@broadcast): people see it as a message in the chat with its sender."""
+    CHAT_KIND_STATUS: _ChatKind.ValueType  # 4
+    """Somebody's status (status@broadcast)."""
+    CHAT_KIND_NEWSLETTER: _ChatKind.ValueType  # 5
+    """A channel (@newsletter)."""
+    CHAT_KIND_BOT: _ChatKind.ValueType  # 6
+    """With a bot (@bot)."""
+
+class ChatKind(_ChatKind, metaclass=_ChatKindEnumTypeWrapper):
+    """What kind of chat it is, by its address. New values may be added."""
+
+CHAT_KIND_UNSPECIFIED: ChatKind.ValueType  # 0
+"""An address of a kind that has no value here."""
+CHAT_KIND_PERSON: ChatKind.ValueType  # 1
+"""With one person (@s.whatsapp.net, @lid)."""
+CHAT_KIND_GROUP: ChatKind.ValueType  # 2
+"""A group (@g.us)."""
+CHAT_KIND_BROADCAST_LIST: ChatKind.ValueType  # 3
+"""A broadcast list (@broadcast): people see it as a message in the chat with its sender."""
+CHAT_KIND_STATUS: ChatKind.ValueType  # 4
+"""Somebody's status (status@broadcast)."""
+CHAT_KIND_NEWSLETTER: ChatKind.ValueType  # 5
+"""A channel (@newsletter)."""
+CHAT_KIND_BOT: ChatKind.ValueType  # 6
+"""With a bot (@bot)."""
+Global___ChatKind: _TypeAlias = ChatKind  # noqa: Y015
+
+class _AddressingMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AddressingModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AddressingMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ADDRESSING_MODE_UNSPECIFIED: _AddressingMode.ValueType  # 0
+    """WhatsApp did not say."""
+    ADDRESSING_MODE_PHONE_NUMBER: _AddressingMode.ValueType  # 1
+    """By phone number."""
+    ADDRESSING_MODE_LID: _AddressingMode.ValueType  # 2
+    """By LID: who has no phone number to show has this."""
+
+class AddressingMode(_AddressingMode, metaclass=_AddressingModeEnumTypeWrapper):
+    """How the people of a chat address each other."""
+
+ADDRESSING_MODE_UNSPECIFIED: AddressingMode.ValueType  # 0
+"""WhatsApp did not say."""
+ADDRESSING_MODE_PHONE_NUMBER: AddressingMode.ValueType  # 1
+"""By phone number."""
+ADDRESSING_MODE_LID: AddressingMode.ValueType  # 2
+"""By LID: who has no phone number to show has this."""
+Global___AddressingMode: _TypeAlias = AddressingMode  # noqa: Y015
 
 @_typing.final
 class Event(_message.Message):
@@ -49,6 +114,8 @@ class Event(_message.Message):
         """message_received."""
         TYPE_RECEIPT: Event._Type.ValueType  # 4
         """receipt."""
+        TYPE_MESSAGE_UNREADABLE: Event._Type.ValueType  # 5
+        """message_unreadable."""
         TYPE_PRESENCE: Event._Type.ValueType  # 6
         """presence."""
         TYPE_CHAT_PRESENCE: Event._Type.ValueType  # 7
@@ -63,6 +130,8 @@ class Event(_message.Message):
         """history_sync."""
         TYPE_IDENTITY_CHANGED: Event._Type.ValueType  # 12
         """identity_changed."""
+        TYPE_MESSAGE_RAW_PART: Event._Type.ValueType  # 50
+        """message_raw_part."""
 
     class Type(_Type, metaclass=_TypeEnumTypeWrapper):
         """What kind of event it is, for filters. New values may be added."""
@@ -77,6 +146,8 @@ class Event(_message.Message):
     """message_received."""
     TYPE_RECEIPT: Event.Type.ValueType  # 4
     """receipt."""
+    TYPE_MESSAGE_UNREADABLE: Event.Type.ValueType  # 5
+    """message_unreadable."""
     TYPE_PRESENCE: Event.Type.ValueType  # 6
     """presence."""
     TYPE_CHAT_PRESENCE: Event.Type.ValueType  # 7
@@ -91,6 +162,8 @@ class Event(_message.Message):
     """history_sync."""
     TYPE_IDENTITY_CHANGED: Event.Type.ValueType  # 12
     """identity_changed."""
+    TYPE_MESSAGE_RAW_PART: Event.Type.ValueType  # 50
+    """message_raw_part."""
 
     ID_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
@@ -102,6 +175,7 @@ class Event(_message.Message):
     PAIRING_FIELD_NUMBER: _builtins.int
     MESSAGE_RECEIVED_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
+    MESSAGE_UNREADABLE_FIELD_NUMBER: _builtins.int
     PRESENCE_FIELD_NUMBER: _builtins.int
     CHAT_PRESENCE_FIELD_NUMBER: _builtins.int
     CALL_FIELD_NUMBER: _builtins.int
@@ -109,6 +183,7 @@ class Event(_message.Message):
     PICTURE_CHANGED_FIELD_NUMBER: _builtins.int
     HISTORY_SYNC_FIELD_NUMBER: _builtins.int
     IDENTITY_CHANGED_FIELD_NUMBER: _builtins.int
+    MESSAGE_RAW_PART_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique among all events."""
     session_id: _builtins.str
@@ -140,6 +215,10 @@ class Event(_message.Message):
         """A device told what became of messages."""
 
     @_builtins.property
+    def message_unreadable(self) -> Global___MessageUnreadable:
+        """A message came that cannot be read here."""
+
+    @_builtins.property
     def presence(self) -> _presence_pb2.Presence:
         """Somebody opened WhatsApp, or left it."""
 
@@ -167,6 +246,10 @@ class Event(_message.Message):
     def identity_changed(self) -> _identity_pb2.IdentityChanged:
         """Somebody's security code is another one."""
 
+    @_builtins.property
+    def message_raw_part(self) -> Global___MessageRawPart:
+        """More of the raw bytes of a message that is too large for one event."""
+
     def __init__(
         self,
         *,
@@ -180,6 +263,7 @@ class Event(_message.Message):
         pairing: Global___PairingProgress | None = ...,
         message_received: Global___MessageReceived | None = ...,
         receipt: Global___Receipt | None = ...,
+        message_unreadable: Global___MessageUnreadable | None = ...,
         presence: _presence_pb2.Presence | None = ...,
         chat_presence: _presence_pb2.ChatPresence | None = ...,
         call: _call_pb2.Call | None = ...,
@@ -187,12 +271,13 @@ class Event(_message.Message):
         picture_changed: _picture_pb2.PictureChanged | None = ...,
         history_sync: _history_pb2.HistorySync | None = ...,
         identity_changed: _identity_pb2.IdentityChanged | None = ...,
+        message_raw_part: Global___MessageRawPart | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "chat_presence", b"chat_presence", "group_changed", b"group_changed", "history_sync", b"history_sync", "identity_changed", b"identity_changed", "message_received", b"message_received", "pairing", b"pairing", "payload", b"payload", "picture_changed", b"picture_changed", "presence", b"presence", "receipt", b"receipt", "state_changed", b"state_changed", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "chat_presence", b"chat_presence", "group_changed", b"group_changed", "history_sync", b"history_sync", "identity_changed", b"identity_changed", "message_raw_part", b"message_raw_part", "message_received", b"message_received", "message_unreadable", b"message_unreadable", "pairing", b"pairing", "payload", b"payload", "picture_changed", b"picture_changed", "presence", b"presence", "receipt", b"receipt", "state_changed", b"state_changed", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "chat_presence", b"chat_presence", "group_changed", b"group_changed", "history_sync", b"history_sync", "id", b"id", "identity_changed", b"identity_changed", "message_received", b"message_received", "pairing", b"pairing", "payload", b"payload", "picture_changed", b"picture_changed", "presence", b"presence", "receipt", b"receipt", "resume_token", b"resume_token", "sequence", b"sequence", "session_id", b"session_id", "state_changed", b"state_changed", "time", b"time", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "chat_presence", b"chat_presence", "group_changed", b"group_changed", "history_sync", b"history_sync", "id", b"id", "identity_changed", b"identity_changed", "message_raw_part", b"message_raw_part", "message_received", b"message_received", "message_unreadable", b"message_unreadable", "pairing", b"pairing", "payload", b"payload", "picture_changed", b"picture_changed", "presence", b"presence", "receipt", b"receipt", "resume_token", b"resume_token", "sequence", b"sequence", "session_id", b"session_id", "state_changed", b"state_changed", "time", b"time", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state_changed", "pairing", "message_received", "receipt", "presence", "chat_presence", "call", "group_changed", "picture_changed", "history_sync", "identity_changed"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state_changed", "pairing", "message_received", "receipt", "message_unreadable", "presence", "chat_presence", "call", "group_changed", "picture_changed", "history_sync", "identity_changed", "message_raw_part"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -280,6 +365,30 @@ class MessageReceived(_message.Message):
     IS_GROUP_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     RAW_FIELD_NUMBER: _builtins.int
+    RAW_SIZE_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    IS_TRUNCATED_FIELD_NUMBER: _builtins.int
+    CHAT_KIND_FIELD_NUMBER: _builtins.int
+    CHAT_ALTERNATIVE_FIELD_NUMBER: _builtins.int
+    ADDRESSING_MODE_FIELD_NUMBER: _builtins.int
+    SENDER_DEVICE_FIELD_NUMBER: _builtins.int
+    VERIFIED_NAME_FIELD_NUMBER: _builtins.int
+    SENT_TIME_FIELD_NUMBER: _builtins.int
+    IS_DISAPPEARING_FIELD_NUMBER: _builtins.int
+    IS_VIEW_ONCE_FIELD_NUMBER: _builtins.int
+    IS_EDIT_FIELD_NUMBER: _builtins.int
+    IS_MULTICAST_FIELD_NUMBER: _builtins.int
+    STANZA_TYPE_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    EDIT_ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    RETRY_COUNT_FIELD_NUMBER: _builtins.int
+    UNAVAILABLE_REQUEST_ID_FIELD_NUMBER: _builtins.int
+    BROADCAST_OWNER_FIELD_NUMBER: _builtins.int
+    BROADCAST_RECIPIENTS_FIELD_NUMBER: _builtins.int
+    NEWSLETTER_SERVER_ID_FIELD_NUMBER: _builtins.int
+    NEWSLETTER_EDIT_TIME_FIELD_NUMBER: _builtins.int
     message_id: _builtins.str
     """WhatsApp's id of it, unique in its chat."""
     chat: _builtins.str
@@ -295,9 +404,73 @@ class MessageReceived(_message.Message):
     is_group: _builtins.bool
     """The chat is a group."""
     text: _builtins.str
-    """Its text, if it has one."""
+    """Its text, if it has one: what was written, a caption, the new text of an edit, a question, what was chosen. At most
+    65,536 characters.
+    """
     raw: _builtins.bytes
-    """The whole message as WhatsApp has it, a serialised waE2E.Message: what has no typed field above is here."""
+    """The whole message as the WhatsApp library gives it, a serialised waE2E.Message: what has no typed field is here.
+    The outermost wrappings are gone by then (for disappearing messages, view-once, edits, own devices): the flags
+    below say that they were there. Of a message whose raw_size is larger, the first 1,048,576 bytes; the rest follows at
+    once in events of their own, TYPE_MESSAGE_RAW_PART.
+    """
+    raw_size: _builtins.int
+    """How many bytes of raw there are, in this event and those that follow."""
+    is_truncated: _builtins.bool
+    """Something in the fields of this event was cut, at the bounds that content.proto names. Raw is whole."""
+    chat_kind: Global___ChatKind.ValueType
+    """What kind of chat it is."""
+    chat_alternative: _builtins.str
+    """The other address of the chat with a person, if WhatsApp gave it: the phone number of a LID or the LID of a number."""
+    addressing_mode: Global___AddressingMode.ValueType
+    """How the chat's people address each other."""
+    sender_device: _builtins.int
+    """Which of the sender's devices wrote it; 0 is the phone."""
+    verified_name: _builtins.str
+    """The name of a business that WhatsApp has verified."""
+    is_disappearing: _builtins.bool
+    """It disappears after a time."""
+    is_view_once: _builtins.bool
+    """It is to be seen once. The phone alone gets the content of most of these."""
+    is_edit: _builtins.bool
+    """It is the new content of an earlier message."""
+    is_multicast: _builtins.bool
+    """It was sent to several chats at once."""
+    stanza_type: _builtins.str
+    """WhatsApp's word for what the server knows of it: "text", "media", "poll", "reaction", …"""
+    media_type: _builtins.str
+    """WhatsApp's word for the media in it: "image", "ptt", "url", …"""
+    category: _builtins.str
+    """WhatsApp's category; empty for messages of people."""
+    edit_attribute: _builtins.str
+    """WhatsApp's edit attribute: "1" an edit, "2" a pin, "3" an edit by an administrator, "7" and "8" revokes."""
+    retry_count: _builtins.int
+    """How often the sender had to send it again until it could be read."""
+    unavailable_request_id: _builtins.str
+    """It came from the account's own phone, which was asked for it: the id of that request."""
+    broadcast_owner: _builtins.str
+    """Of a broadcast list: whose it is."""
+    newsletter_server_id: _builtins.int
+    """Of a channel: the number of this message there."""
+    @_builtins.property
+    def content(self) -> _content_pb2.Content:
+        """What is in it."""
+
+    @_builtins.property
+    def context(self) -> _content_pb2.MessageContext:
+        """What it replies to, whom it mentions, and where it comes from."""
+
+    @_builtins.property
+    def sent_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was sent, by WhatsApp's clock. Not set if WhatsApp gave no time that makes sense."""
+
+    @_builtins.property
+    def broadcast_recipients(self) -> _containers.RepeatedCompositeFieldContainer[Global___BroadcastRecipient]:
+        """Of a broadcast by the account itself: to whom, at most 1,024."""
+
+    @_builtins.property
+    def newsletter_edit_time(self) -> _timestamp_pb2.Timestamp:
+        """Of a channel's message that was edited: when."""
+
     def __init__(
         self,
         *,
@@ -310,14 +483,203 @@ class MessageReceived(_message.Message):
         is_group: _builtins.bool = ...,
         text: _builtins.str = ...,
         raw: _builtins.bytes = ...,
+        raw_size: _builtins.int = ...,
+        content: _content_pb2.Content | None = ...,
+        context: _content_pb2.MessageContext | None = ...,
+        is_truncated: _builtins.bool = ...,
+        chat_kind: Global___ChatKind.ValueType = ...,
+        chat_alternative: _builtins.str = ...,
+        addressing_mode: Global___AddressingMode.ValueType = ...,
+        sender_device: _builtins.int = ...,
+        verified_name: _builtins.str = ...,
+        sent_time: _timestamp_pb2.Timestamp | None = ...,
+        is_disappearing: _builtins.bool = ...,
+        is_view_once: _builtins.bool = ...,
+        is_edit: _builtins.bool = ...,
+        is_multicast: _builtins.bool = ...,
+        stanza_type: _builtins.str = ...,
+        media_type: _builtins.str = ...,
+        category: _builtins.str = ...,
+        edit_attribute: _builtins.str = ...,
+        retry_count: _builtins.int = ...,
+        unavailable_request_id: _builtins.str = ...,
+        broadcast_owner: _builtins.str = ...,
+        broadcast_recipients: _abc.Iterable[Global___BroadcastRecipient] | None = ...,
+        newsletter_server_id: _builtins.int = ...,
+        newsletter_edit_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "context", b"context", "newsletter_edit_time", b"newsletter_edit_time", "sent_time", b"sent_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "from_me", b"from_me", "is_group", b"is_group", "message_id", b"message_id", "push_name", b"push_name", "raw", b"raw", "sender", b"sender", "sender_alternative", b"sender_alternative", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addressing_mode", b"addressing_mode", "broadcast_owner", b"broadcast_owner", "broadcast_recipients", b"broadcast_recipients", "category", b"category", "chat", b"chat", "chat_alternative", b"chat_alternative", "chat_kind", b"chat_kind", "content", b"content", "context", b"context", "edit_attribute", b"edit_attribute", "from_me", b"from_me", "is_disappearing", b"is_disappearing", "is_edit", b"is_edit", "is_group", b"is_group", "is_multicast", b"is_multicast", "is_truncated", b"is_truncated", "is_view_once", b"is_view_once", "media_type", b"media_type", "message_id", b"message_id", "newsletter_edit_time", b"newsletter_edit_time", "newsletter_server_id", b"newsletter_server_id", "push_name", b"push_name", "raw", b"raw", "raw_size", b"raw_size", "retry_count", b"retry_count", "sender", b"sender", "sender_alternative", b"sender_alternative", "sender_device", b"sender_device", "sent_time", b"sent_time", "stanza_type", b"stanza_type", "text", b"text", "unavailable_request_id", b"unavailable_request_id", "verified_name", b"verified_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MessageReceived: _TypeAlias = MessageReceived  # noqa: Y015
+
+@_typing.final
+class BroadcastRecipient(_message.Message):
+    """Somebody who got a broadcast of the account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LID_FIELD_NUMBER: _builtins.int
+    PHONE_NUMBER_FIELD_NUMBER: _builtins.int
+    lid: _builtins.str
+    """His LID."""
+    phone_number: _builtins.str
+    """His phone number's address."""
+    def __init__(
+        self,
+        *,
+        lid: _builtins.str = ...,
+        phone_number: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lid", b"lid", "phone_number", b"phone_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BroadcastRecipient: _TypeAlias = BroadcastRecipient  # noqa: Y015
+
+@_typing.final
+class MessageRawPart(_message.Message):
+    """More of the raw bytes of a message that is too large for one event. It follows the message at once, as all of its
+    kind do: the bytes of all of them, in order, are the message.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    CHAT_FIELD_NUMBER: _builtins.int
+    SENDER_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    RAW_FIELD_NUMBER: _builtins.int
+    message_id: _builtins.str
+    """WhatsApp's id of the message."""
+    chat: _builtins.str
+    """Its chat."""
+    sender: _builtins.str
+    """Who wrote it."""
+    offset: _builtins.int
+    """Where in the raw bytes these begin, from 0."""
+    raw: _builtins.bytes
+    """At most 1,048,576 of them."""
+    def __init__(
+        self,
+        *,
+        message_id: _builtins.str = ...,
+        chat: _builtins.str = ...,
+        sender: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        raw: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "message_id", b"message_id", "offset", b"offset", "raw", b"raw", "sender", b"sender"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MessageRawPart: _TypeAlias = MessageRawPart  # noqa: Y015
+
+@_typing.final
+class MessageUnreadable(_message.Message):
+    """A message came that cannot be read here. If its sender sends it again, or the account's phone has it, it comes as a
+    MessageReceived with the same id. That it cannot be read is told once for each reason.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Reason:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MessageUnreadable._Reason.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        REASON_UNSPECIFIED: MessageUnreadable._Reason.ValueType  # 0
+        """A reason that has no value here."""
+        REASON_UNDECRYPTABLE: MessageUnreadable._Reason.ValueType  # 1
+        """It could not be decrypted."""
+        REASON_UNAVAILABLE: MessageUnreadable._Reason.ValueType  # 2
+        """Its sender did not encrypt it for this device: a message to be seen once, mostly, or one that WhatsApp holds back."""
+        REASON_PHONE_ONLY: MessageUnreadable._Reason.ValueType  # 3
+        """WhatsApp shows its content on the phone only, and sent a placeholder instead."""
+
+    class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
+        """Why. New values may be added."""
+
+    REASON_UNSPECIFIED: MessageUnreadable.Reason.ValueType  # 0
+    """A reason that has no value here."""
+    REASON_UNDECRYPTABLE: MessageUnreadable.Reason.ValueType  # 1
+    """It could not be decrypted."""
+    REASON_UNAVAILABLE: MessageUnreadable.Reason.ValueType  # 2
+    """Its sender did not encrypt it for this device: a message to be seen once, mostly, or one that WhatsApp holds back."""
+    REASON_PHONE_ONLY: MessageUnreadable.Reason.ValueType  # 3
+    """WhatsApp shows its content on the phone only, and sent a placeholder instead."""
+
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    CHAT_FIELD_NUMBER: _builtins.int
+    SENDER_FIELD_NUMBER: _builtins.int
+    SENDER_ALTERNATIVE_FIELD_NUMBER: _builtins.int
+    PUSH_NAME_FIELD_NUMBER: _builtins.int
+    FROM_ME_FIELD_NUMBER: _builtins.int
+    IS_GROUP_FIELD_NUMBER: _builtins.int
+    CHAT_KIND_FIELD_NUMBER: _builtins.int
+    SENT_TIME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IS_RETRY_REQUESTED_FIELD_NUMBER: _builtins.int
+    IS_HIDDEN_FIELD_NUMBER: _builtins.int
+    message_id: _builtins.str
+    """WhatsApp's id of it, unique in its chat."""
+    chat: _builtins.str
+    """The chat."""
+    sender: _builtins.str
+    """Who wrote it."""
+    sender_alternative: _builtins.str
+    """The sender's other address, if WhatsApp gave it."""
+    push_name: _builtins.str
+    """The name the sender shows."""
+    from_me: _builtins.bool
+    """Written by the account's owner on another of his devices."""
+    is_group: _builtins.bool
+    """The chat is a group."""
+    chat_kind: Global___ChatKind.ValueType
+    """What kind of chat it is."""
+    reason: Global___MessageUnreadable.Reason.ValueType
+    """Why."""
+    is_retry_requested: _builtins.bool
+    """It was asked for again: of its sender if it could not be decrypted, of the account's phone if it was not there. The
+    library gives up after some tries, and does not say when.
+    """
+    is_hidden: _builtins.bool
+    """Its sender asks that nobody is told of it: nothing that a person would miss, such as a reaction."""
+    @_builtins.property
+    def sent_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was sent, by WhatsApp's clock."""
+
+    def __init__(
+        self,
+        *,
+        message_id: _builtins.str = ...,
+        chat: _builtins.str = ...,
+        sender: _builtins.str = ...,
+        sender_alternative: _builtins.str = ...,
+        push_name: _builtins.str = ...,
+        from_me: _builtins.bool = ...,
+        is_group: _builtins.bool = ...,
+        chat_kind: Global___ChatKind.ValueType = ...,
+        sent_time: _timestamp_pb2.Timestamp | None = ...,
+        reason: Global___MessageUnreadable.Reason.ValueType = ...,
+        is_retry_requested: _builtins.bool = ...,
+        is_hidden: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sent_time", b"sent_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "chat_kind", b"chat_kind", "from_me", b"from_me", "is_group", b"is_group", "is_hidden", b"is_hidden", "is_retry_requested", b"is_retry_requested", "message_id", b"message_id", "push_name", b"push_name", "reason", b"reason", "sender", b"sender", "sender_alternative", b"sender_alternative", "sent_time", b"sent_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MessageUnreadable: _TypeAlias = MessageUnreadable  # noqa: Y015
 
 @_typing.final
 class Receipt(_message.Message):

@@ -6,25 +6,30 @@ import pytest
 from neonize.proto import Neonize_pb2 as neonize
 from neonize.proto.waE2E import WAWebProtobufsE2E_pb2 as e2e
 
-from service.whatsapp import origins, translate
+from service.whatsapp import messages, origins, translate
 from service.whatsapp.addresses import from_text
-from tests.unit.whatsapp.test_translate import SENT, event, source, text
+from tests.unit.whatsapp.inbound import SENT, event, info, source
+from zap.worker.v1 import inbound_pb2
 
 HOUR = 3_600_000
 """Milliseconds."""
 GROUP = from_text("120363000000000001@g.us")
 
 
-def origin_of(message: Any) -> bytes:
-    frame = translate.message(message)
-    assert frame is not None
+def text(body: str) -> e2e.Message:
+    return e2e.Message(conversation=body)
+
+
+def told_of(content: e2e.Message, **changes: Any) -> inbound_pb2.InboundMessage:
+    """A message from this source, or with this said of it."""
+    of_source = {name: value for name, value in changes.items() if name in source().DESCRIPTOR.fields_by_name}
+    rest = {name: value for name, value in changes.items() if name not in of_source}
+    return event(content, info(source(**of_source), **rest))
+
+
+def origin_of(message: inbound_pb2.InboundMessage) -> bytes:
+    (frame,) = messages.frames(message)
     return frame.origin
-
-
-def changed(message: Any, **changes: Any) -> Any:
-    for name, value in changes.items():
-        setattr(message.Info, name, value)
-    return message
 
 
 def receipt(kind: "neonize.Receipt.ReceiptType.ValueType", *message_ids: str, seconds: int = 1_700_000_000) -> bytes:
@@ -41,8 +46,8 @@ def test_an_origin_is_sixteen_bytes_that_begin_with_the_hour() -> None:
 
 
 def test_a_repetition_has_the_same_origin_whatever_else_changed_about_it() -> None:
-    again = changed(event(text("hello"), SenderAlt=from_text("49171@s.whatsapp.net")), Pushname="New name")
-    again.RetryCount = 1
+    again = told_of(text("hello"), SenderAlt=from_text("49171@s.whatsapp.net"), Pushname="New name")
+    again.retry_count = 1
     assert origin_of(again) == origin_of(event(text("hello")))
     with_keys = text("hello")
     with_keys.senderKeyDistributionMessage.groupID = "group"
@@ -53,7 +58,7 @@ def test_a_repetition_has_the_same_origin_whatever_else_changed_about_it() -> No
 def test_a_sender_who_is_asked_again_within_the_hour_has_the_same_origin() -> None:
     begin = int(SENT.timestamp()) * 1000 // HOUR * HOUR
     first, last, next_hour = (
-        origin_of(changed(event(text("hello")), Timestamp=begin + later)) for later in (0, HOUR - 1, HOUR)
+        origin_of(told_of(text("hello"), Timestamp=begin + later)) for later in (0, HOUR - 1, HOUR)
     )
     assert first == last != next_hour
 
@@ -61,10 +66,10 @@ def test_a_sender_who_is_asked_again_within_the_hour_has_the_same_origin() -> No
 @pytest.mark.parametrize(
     "other",
     [
-        changed(event(text("hello")), ID="3EB1"),
-        event(text("hello"), Chat=GROUP),
-        event(text("hello"), Sender=from_text("112@lid")),
-        event(text("hello"), Sender=from_text("111@s.whatsapp.net")),
+        told_of(text("hello"), ID="3EB1"),
+        told_of(text("hello"), Chat=GROUP),
+        told_of(text("hello"), Sender=from_text("112@lid")),
+        told_of(text("hello"), Sender=from_text("111@s.whatsapp.net")),
         event(e2e.Message(imageMessage=e2e.ImageMessage(caption="hello"))),
         event(e2e.Message(conversation="hello", imageMessage=e2e.ImageMessage())),
     ],
@@ -75,20 +80,18 @@ def test_another_message_has_another_origin(other: Any) -> None:
 
 
 def test_words_do_not_run_into_each_other() -> None:
-    one = changed(event(text("hello"), Sender=from_text("1@lid")), ID="12")
-    other = changed(event(text("hello"), Sender=from_text("1@lid1")), ID="2")
+    one = told_of(text("hello"), Sender=from_text("1@lid"), ID="12")
+    other = told_of(text("hello"), Sender=from_text("1@lid1"), ID="2")
     assert origin_of(one) != origin_of(other)
 
 
 def test_the_device_of_the_sender_is_no_part_of_a_message_s_origin() -> None:
-    assert origin_of(event(text("hello"), Sender=from_text("111:9@lid"))) == origin_of(event(text("hello")))
+    assert origin_of(told_of(text("hello"), Sender=from_text("111:9@lid"))) == origin_of(event(text("hello")))
 
 
 @pytest.mark.parametrize("milliseconds", [0, -1, -(2**63), 2**63 - 1])
 def test_an_absurd_time_does_no_harm(milliseconds: int) -> None:
-    source_of = event(text("hello")).Info.MessageSource
-    message = neonize.Message(Info=neonize.MessageInfo(MessageSource=source_of, ID="1", Timestamp=milliseconds))
-    assert len(origins.of_message(message, ())) == 16
+    assert len(origins.of_message(info(Timestamp=milliseconds), ())) == 16
 
 
 def test_receipts_are_one_if_one_device_tells_the_same_of_the_same_at_the_same_second() -> None:
@@ -100,7 +103,31 @@ def test_receipts_are_one_if_one_device_tells_the_same_of_the_same_at_the_same_s
     assert len({origin, *others}) == 5
 
 
-def test_what_is_no_event_has_no_origin() -> None:
-    assert (
-        translate.message(event(e2e.Message(senderKeyDistributionMessage=e2e.SenderKeyDistributionMessage()))) is None
-    )
+def test_the_edit_of_a_channel_s_message_is_another_one_though_it_has_the_same_id() -> None:
+    first, edited = told_of(text("hello")), told_of(text("hello"))
+    edited.newsletter = neonize.NewsLetterMessageMeta(EditTS=1_700_000_000, OriginalTS=0).SerializeToString()
+    assert origin_of(edited) != origin_of(first) != origin_of(told_of(text("hello"), Edit="1"))
+
+
+def test_each_part_of_a_huge_message_has_an_origin_of_its_own() -> None:
+    frames = list(messages.frames(event(text("x" * 3 * messages.RAW))))
+    assert len({frame.origin for frame in frames}) == len(frames) == 4
+
+
+def test_that_a_message_could_not_be_read_does_not_keep_it_out_when_it_can() -> None:
+    show = neonize.UndecryptableMessage.DECRYPT_FAIL_SHOW
+    frames = [
+        messages.unreadable(neonize.UndecryptableMessage(Info=info(), IsUnavailable=away, DecryptFailMode=show))
+        for away in (False, False, True)
+    ]
+    unreadable = [frame.origin for frame in frames if frame is not None]
+    assert unreadable[0] == unreadable[1] != unreadable[2]
+    assert origin_of(event(text("hello"))) not in unreadable
+
+
+def test_ids_that_are_no_text_have_an_origin() -> None:
+    receipt_of = neonize.Receipt(MessageSource=source(), Timestamp=1, Type=neonize.Receipt.READ).SerializeToString()
+    told = neonize.Receipt.FromString(receipt_of + b"\x12\x02\xff\xfe")
+    frame = translate.receipt(told)
+    assert frame is not None
+    assert len(frame.origin) == 16

@@ -1,0 +1,46 @@
+"""What is about another message: reactions, deletions, votes, pins. WhatsApp's bodies in, zap.v1's out."""
+
+from typing import Any
+
+from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import KeepType, PinInChatMessage
+
+from service.whatsapp.contents.reading import Reading
+from zap.v1 import content_pb2 as pb
+
+
+def reaction(body: Any, reading: Reading) -> pb.ReactionContent:
+    """An emoji on a message, or none any more."""
+    emoji = reading.bounds.text(body.text)
+    return pb.ReactionContent(target=reading.target(body.key), emoji=emoji, is_removed=not body.text)
+
+
+def revoke(body: Any, reading: Reading) -> pb.RevokeContent:
+    """A message that was deleted for everybody."""
+    revoked = reading.target(body.key)
+    by_other = bool(revoked.author) and revoked.author != reading.source.sender
+    return pb.RevokeContent(target=revoked, by_admin=reading.source.is_group and not body.key.fromMe and by_other)
+
+
+def poll_vote(body: Any, reading: Reading) -> pb.PollVoteContent:
+    """An answer to a poll, encrypted."""
+    return pb.PollVoteContent(target=reading.target(body.pollCreationMessageKey))
+
+
+def pin(body: Any, reading: Reading) -> pb.PinContent:
+    """A message that is pinned, or no longer."""
+    return pb.PinContent(target=reading.target(body.key), is_pinned=body.type == PinInChatMessage.PIN_FOR_ALL)
+
+
+def keep(body: Any, reading: Reading) -> pb.KeepContent:
+    """A message that is kept, or no longer."""
+    return pb.KeepContent(target=reading.target(body.key), is_kept=body.keepType == KeepType.KEEP_FOR_ALL)
+
+
+def encrypted(body: Any, reading: Reading) -> pb.EncryptedContent:
+    """Something about a message, under its key."""
+    return pb.EncryptedContent(target=reading.target(body.targetMessageKey))
+
+
+def encrypted_reply(body: Any, reading: Reading) -> pb.EncryptedContent:
+    """An answer to an appointment, under the key of that."""
+    return pb.EncryptedContent(target=reading.target(body.eventCreationMessageKey))

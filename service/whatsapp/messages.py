@@ -1,0 +1,265 @@
+"""From neonize's events of messages to frames. Pure: no socket, no client, no clock but the one in the event.
+
+Nothing a stranger wrote may keep his message from being told: what has no type, is too large or cannot be read at all
+is in the raw bytes, and the event says so.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from neonize.proto.Neonize_pb2 import AddressingMode, MessageInfo, NewsLetterMessageMeta, UndecryptableMessage
+from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message, ProtocolMessage
+
+from service.whatsapp import origins
+from service.whatsapp.addresses import person_to_text
+from service.whatsapp.contents.bounds import BODY, Bounds, moment, moment_of_milliseconds, readable
+from service.whatsapp.contents.content import content_of, names_of, protocol_type, text_of
+from service.whatsapp.contents.contexts import context_of
+from service.whatsapp.contents.reading import Reading
+from service.whatsapp.contents.targets import Source
+from service.whatsapp.contents.wrappings import unwrapped
+from service.whatsapp.translate import happened
+from zap.v1 import event_pb2 as pb
+from zap.worker.v1 import frames_pb2, inbound_pb2
+
+RAW = 1024 * 1024
+"""Bytes of a message in one event. Clients of gRPC refuse more than 4 MiB unless they are told otherwise: one event
+larger than that would keep its consumers from all that follow, and anybody can write it."""
+
+_log = logging.getLogger(__name__)
+
+_KINDS = {
+    "s.whatsapp.net": pb.CHAT_KIND_PERSON,
+    "c.us": pb.CHAT_KIND_PERSON,
+    "lid": pb.CHAT_KIND_PERSON,
+    "hosted": pb.CHAT_KIND_PERSON,
+    "hosted.lid": pb.CHAT_KIND_PERSON,
+    "g.us": pb.CHAT_KIND_GROUP,
+    "broadcast": pb.CHAT_KIND_BROADCAST_LIST,
+    "newsletter": pb.CHAT_KIND_NEWSLETTER,
+    "bot": pb.CHAT_KIND_BOT,
+}
+_MODES: dict[int, "pb.AddressingMode.ValueType"] = {
+    AddressingMode.PN: pb.ADDRESSING_MODE_PHONE_NUMBER,
+    AddressingMode.LID: pb.ADDRESSING_MODE_LID,
+}
+_VIEW_ONCE = frozenset({"viewOnceMessage", "viewOnceMessageV2", "viewOnceMessageV2Extension"})
+
+#: What the protocol tells people about messages.
+_TOLD = frozenset({ProtocolMessage.REVOKE, ProtocolMessage.MESSAGE_EDIT, ProtocolMessage.EPHEMERAL_SETTING})
+#: What it says between the account's own devices. It carries their keys, which no event may hold.
+_BETWEEN_DEVICES = frozenset(
+    {
+        ProtocolMessage.EPHEMERAL_SYNC_RESPONSE,
+        ProtocolMessage.HISTORY_SYNC_NOTIFICATION,
+        ProtocolMessage.APP_STATE_SYNC_KEY_SHARE,
+        ProtocolMessage.APP_STATE_SYNC_KEY_REQUEST,
+        ProtocolMessage.MSG_FANOUT_BACKFILL_REQUEST,
+        ProtocolMessage.INITIAL_SECURITY_NOTIFICATION_SETTING_SYNC,
+        ProtocolMessage.APP_STATE_FATAL_EXCEPTION_NOTIFICATION,
+        ProtocolMessage.PEER_DATA_OPERATION_REQUEST_MESSAGE,
+        ProtocolMessage.PEER_DATA_OPERATION_REQUEST_RESPONSE_MESSAGE,
+        ProtocolMessage.LID_MIGRATION_MAPPING_SYNC,
+        ProtocolMessage.COEX_STATE_SYNC,
+        ProtocolMessage.SHARED_DEVICE_CONTACT_HASH_KEY_SHARE,
+        ProtocolMessage.SHARED_DEVICE_CONTACT_HASH_KEY_REQUEST,
+    }
+)
+
+
+def frames(event: inbound_pb2.InboundMessage) -> Iterator[frames_pb2.Frame]:
+    """What is told of an inbound message: nothing of one that is only machinery, and more than one frame of a huge one.
+
+    The first message to a group after a change of members comes as two events with one id: keys alone, then the text.
+    """
+    info = MessageInfo.FromString(event.info)
+    if _is_between_own_devices(info):
+        return
+    raw = event.raw or event.message
+    message = _parsed(event.message or raw)
+    if message is not None and not is_for_people(message, from_me=info.MessageSource.IsFromMe):
+        return
+    if message is not None and names_of(unwrapped(message).content) == ["placeholderMessage"]:
+        yield _unreadable(info, reason=pb.MessageUnreadable.REASON_PHONE_ONLY)
+        return
+    received = _received(info, event)
+    _tell_content(received, message, _source(info.MessageSource))
+    received.raw, received.raw_size = raw[:RAW], len(raw)
+    parts = _parts(received, message)
+    yield _frame(info, parts, pb.Event.TYPE_MESSAGE_RECEIVED, message_received=received)
+    for offset in range(RAW, len(raw), RAW):
+        part = _raw_part(received, raw, offset)
+        yield _frame(info, [*parts, f"from {offset}"], pb.Event.TYPE_MESSAGE_RAW_PART, message_raw_part=part)
+
+
+def unreadable(event: UndecryptableMessage) -> frames_pb2.Frame | None:
+    """A message that the library could not read. It has asked for it again: its sender, or the account's phone."""
+    if _is_between_own_devices(event.Info):
+        return None
+    reason = (
+        pb.MessageUnreadable.REASON_UNAVAILABLE if event.IsUnavailable else pb.MessageUnreadable.REASON_UNDECRYPTABLE
+    )
+    return _unreadable(
+        event.Info,
+        reason=reason,
+        is_retry_requested=True,
+        is_hidden=event.DecryptFailMode == UndecryptableMessage.DECRYPT_FAIL_HIDE,
+    )
+
+
+def is_for_people(message: Any, *, from_me: bool) -> bool:
+    """Whether there is anything in a message besides keys and agreements between devices."""
+    inner = unwrapped(message).content
+    names = names_of(inner)
+    if names == ["protocolMessage"]:
+        kind = protocol_type(inner.protocolMessage)
+        # A kind that is new may be one between own devices, and carry keys; of others' devices it cannot.
+        return kind in _TOLD or not (from_me or kind in _BETWEEN_DEVICES)
+    return bool(names)
+
+
+def _is_between_own_devices(info: MessageInfo) -> bool:
+    """Anybody can write such a category on what he sends; his message is one all the same."""
+    return bool(info.MessageSource.IsFromMe and info.Category == "peer")
+
+
+def _parsed(data: bytes) -> Any:
+    """A waE2E.Message; None if it cannot be read here, though the library could."""
+    try:
+        return Message.FromString(data)
+    except DecodeError:
+        _log.warning("a message of %d bytes cannot be read; it is told by its raw bytes alone", len(data))
+        return None
+
+
+def _tell_content(received: pb.MessageReceived, message: Any, source: Source) -> None:
+    if message is None:
+        received.content.SetInParent()
+        return
+    reading = Reading(source, Bounds())
+    inner, wrappings = unwrapped(message)
+    try:
+        content = content_of(message, reading)
+        context = context_of(inner, reading)
+    except Exception as error:  # noqa: BLE001 - a content that we take wrongly must not cost its message
+        # Its words may hold what is in the message.
+        _log.error("the content of a message cannot be told with types: %s", type(error).__name__)
+        received.content.SetInParent()
+        return
+    received.content.CopyFrom(content)
+    if context is not None:
+        received.context.CopyFrom(context)
+    received.text = text_of(content)[:BODY]
+    received.is_truncated |= reading.bounds.has_cut
+    received.is_disappearing |= "ephemeralMessage" in wrappings
+    received.is_view_once |= not wrappings.isdisjoint(_VIEW_ONCE) or content.media.is_view_once
+    received.is_edit |= "editedMessage" in wrappings or content.kind == content.KIND_EDIT
+
+
+def _received(info: MessageInfo, event: inbound_pb2.InboundMessage) -> pb.MessageReceived:
+    bounds, source = Bounds(), info.MessageSource
+    received = pb.MessageReceived(
+        push_name=bounds.text(info.Pushname),
+        addressing_mode=_MODES.get(
+            source.AddressingMode if source.HasField("AddressingMode") else 0, pb.ADDRESSING_MODE_UNSPECIFIED
+        ),
+        sender_device=source.Sender.Device,
+        verified_name=bounds.text(info.VerifiedName.Details.verifiedName),
+        is_disappearing=event.is_ephemeral,
+        is_view_once=event.is_view_once,
+        is_edit=event.is_edit,
+        is_multicast=info.Multicast,
+        stanza_type=bounds.text(info.Type),
+        media_type=bounds.text(info.MediaType),
+        category=bounds.text(info.Category),
+        edit_attribute=bounds.text(info.Edit),
+        retry_count=event.retry_count,
+        unavailable_request_id=bounds.text(event.unavailable_request_id),
+        broadcast_owner=bounds.text(person_to_text(source.BroadcastListOwner)),
+        broadcast_recipients=[
+            pb.BroadcastRecipient(lid=_address(to.LID, bounds), phone_number=_address(to.PN, bounds))
+            for to in bounds.items(source.BroadcastRecipients)
+        ],
+        newsletter_server_id=info.ServerID,
+        newsletter_edit_time=moment(NewsLetterMessageMeta.FromString(event.newsletter).EditTS),
+        chat_alternative=_address(_chat_alternative(source), bounds),
+    )
+    _tell_origin(received, info, bounds)
+    received.is_truncated = bounds.has_cut
+    return received
+
+
+def _parts(received: pb.MessageReceived, message: Any) -> list[str]:
+    """What tells apart the messages of one id, for its origin."""
+    names = names_of(unwrapped(message).content) if message is not None else []
+    # The edit of a channel's message has the id of that message.
+    return [*names, f"edit {received.edit_attribute}", f"edited at {received.newsletter_edit_time.seconds}"]
+
+
+def _raw_part(received: pb.MessageReceived, raw: bytes, offset: int) -> pb.MessageRawPart:
+    return pb.MessageRawPart(
+        message_id=received.message_id,
+        chat=received.chat,
+        sender=received.sender,
+        offset=offset,
+        raw=raw[offset : offset + RAW],
+    )
+
+
+def _frame(
+    info: MessageInfo, parts: Iterable[str], kind: "pb.Event.Type.ValueType", **payload: Any
+) -> frames_pb2.Frame:
+    frame = happened(moment_of_milliseconds(info.Timestamp), kind, **payload)
+    frame.origin = origins.of_message(info, parts)
+    return frame
+
+
+def _unreadable(info: MessageInfo, **fields: Any) -> frames_pb2.Frame:
+    bounds = Bounds()
+    told = pb.MessageUnreadable(push_name=bounds.text(info.Pushname), **fields)
+    _tell_origin(told, info, bounds)
+    parts = [f"unreadable {told.reason}"]
+    return _frame(info, parts, pb.Event.TYPE_MESSAGE_UNREADABLE, message_unreadable=told)
+
+
+def _tell_origin(told: pb.MessageReceived | pb.MessageUnreadable, info: MessageInfo, bounds: Bounds) -> None:
+    """What both say of where and when."""
+    source = info.MessageSource
+    told.message_id = bounds.text(info.ID)
+    told.chat = _address(source.Chat, bounds)
+    told.sender = _address(source.Sender, bounds)
+    told.sender_alternative = _address(source.SenderAlt, bounds)
+    told.from_me = source.IsFromMe
+    told.chat_kind = chat_kind(source.Chat)
+    told.is_group = told.chat_kind == pb.CHAT_KIND_GROUP
+    if (time := moment_of_milliseconds(info.Timestamp)) is not None:
+        told.sent_time.CopyFrom(time)
+
+
+def chat_kind(chat: Any) -> "pb.ChatKind.ValueType":
+    """What kind of chat has this address."""
+    if person_to_text(chat) == "status@broadcast":
+        return pb.CHAT_KIND_STATUS
+    return _KINDS.get(readable(chat.Server), pb.CHAT_KIND_UNSPECIFIED)
+
+
+def _source(source: Any) -> Source:
+    return Source(
+        chat=person_to_text(source.Chat),
+        sender=person_to_text(source.Sender),
+        from_me=source.IsFromMe,
+        is_group=chat_kind(source.Chat) != pb.CHAT_KIND_PERSON,
+    )
+
+
+def _chat_alternative(source: Any) -> Any:
+    """Between two people: the chat is named after the other one."""
+    if chat_kind(source.Chat) != pb.CHAT_KIND_PERSON:
+        return MessageInfo().MessageSource.Chat
+    return source.RecipientAlt if source.IsFromMe else source.SenderAlt
+
+
+def _address(jid: Any, bounds: Bounds) -> str:
+    return bounds.text(person_to_text(jid))
