@@ -37,6 +37,7 @@ from service.rpc.node_certificates import NodeCertificate
 from service.rpc.node_service import NodePeers
 from service.rpc.nodes import NodeChannels, NodeListener
 from service.rpc.server import Core, Server
+from service.sessions.crowd import Crowd
 from service.sessions.manager import Sessions
 from service.sessions.queueing import Queueing
 from service.sessions.roster import Roster
@@ -73,6 +74,8 @@ DATABASE_CONNECTIONS = 10
 """Of the node itself, one for leases apart."""
 READERS = 2
 """Connections for consumers that catch up: they must keep neither sessions from writing nor others from what comes."""
+STANDSTILL = 10.0
+"""Times the patience with a consumer: for who has not taken anything at all for so long it is at an end."""
 PATIENCE = 60.0
 """Seconds to wait for a database that does not answer yet."""
 STEP_DOWN = 8.0
@@ -338,7 +341,7 @@ def _wire(
     )
     _watch(metrics, bus, roster, reconciler)
     sending = Sending(sessions, messages, roster)
-    watching = _watching(databases, tokens, hub, settings.watch_patience, WatchMetrics(registry))
+    watching = _watching(settings, databases, tokens, hub, WatchMetrics(registry))
     core = Core(Sessions(sessions, publisher, hub, roster, Queueing(sessions, gate)), sending, watching)
     router = Router(leases, incarnation, lambda session_id: roster.get(session_id) is not None)
     taker = Taker(gate, reconciler)
@@ -365,12 +368,13 @@ def _wire(
 
 
 def _watching(
-    databases: Databases, tokens: Tokens, hub: WakeupHub, patience: float, metrics: WatchMetrics
+    settings: Settings, databases: Databases, tokens: Tokens, hub: WakeupHub, metrics: WatchMetrics
 ) -> MeasuredWatching:
     """Those who read the event log."""
     tail = Tail(MeasuredTailReader(PostgresLogReader(databases.tail), metrics), hub)
-    watching = Watching(PostgresLogReader(databases.readers), tail, tokens, patience)
-    return MeasuredWatching(watching.watch, metrics)
+    watching = Watching(PostgresLogReader(databases.readers), tail, tokens, settings.watch_patience)
+    crowd = Crowd(watching.watch, settings.watch_streams)
+    return MeasuredWatching(crowd.watch, metrics)
 
 
 def _upkeep(settings: Settings, database: Database, metrics: UpkeepMetrics) -> Upkeep:
@@ -402,6 +406,7 @@ def _doors(
         token=_secret(settings.auth_token),
         metrics=metrics,
         elsewhere=Forwarding(router, channels, metrics),
+        standstill=STANDSTILL * settings.watch_patience,
     )
     return server, nodes, channels
 

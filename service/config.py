@@ -178,6 +178,15 @@ class Settings(BaseSettings):
         le=86_400,
         allow_inf_nan=False,
     )
+    watch_streams: int = setting(
+        "ZAP_WATCH_STREAMS",
+        1000,
+        "Streams of `EventService.Watch` that this node serves at once; who comes later is told to try another node."
+        " One whose consumer takes nothing costs up to 0.5 MiB, and ends after ten times `ZAP_WATCH_PATIENCE`.",
+        unit="streams",
+        ge=1,
+        le=100_000,
+    )
     event_retention: Duration = setting(
         "ZAP_EVENT_RETENTION",
         timedelta(days=7),

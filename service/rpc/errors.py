@@ -12,6 +12,7 @@ Unauthenticated     UNAUTHENTICATED      ErrorInfo
 anything else       INTERNAL             ErrorInfo with the id of an incident, which the log explains
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -136,7 +137,11 @@ async def abort(context: Context, status: Status) -> None:
     grpc.aio's context has no abort_with_status: the details are a trailer that its abort takes.
     """
     trailers = rpc_status.to_status(status).trailing_metadata
-    await context.abort(code_of(status), status.message, trailers or ())
+    try:
+        await context.abort(code_of(status), status.message, trailers or ())
+    except grpc.aio.InternalError as error:
+        # Whoever takes nothing is told when he does, or never, if he goes away first.
+        raise asyncio.CancelledError from error
 
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}

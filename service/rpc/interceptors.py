@@ -117,14 +117,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return authenticate
 
     def _coroutine(self, method: str, behaviour: Any, admit: Admit, *, streams: bool) -> Any:
-        """Around a handler that returns its response, or (health's Watch) writes its responses by itself."""
+        """Around a handler that returns its response, or (every Watch) writes its responses by itself."""
         name = method.removeprefix("/")
 
         async def serve(raw: Any, context: Context) -> Any:
             async with Call(name, context, self._metrics) as call:
                 request = admit(call, raw, context)
                 if streams:
-                    return await self._streams.outlast(lambda: behaviour(request, context))
+                    with self._metrics.open_stream(name):
+                        return await self._streams.outlast(lambda: behaviour(request, context))
                 if self._elsewhere is not None and call.session_id:
                     answer = await self._elsewhere.answer(name, raw, call.session_id, context)
                     if answer is not None:

@@ -65,8 +65,9 @@ class Server:
         metrics: RpcMetrics,
         setting: str = "ZAP_LISTEN",
         elsewhere: Elsewhere | None = None,
+        standstill: float = events.STANDSTILL,
     ) -> None:
-        """`elsewhere`: who else may carry out what comes in; None: nobody."""
+        """`elsewhere`: who else may carry out what comes in; None: nobody. `standstill`: see EventServicer."""
         self._listen = listen
         self._setting = setting
         self._streams = OpenStreams()
@@ -74,7 +75,7 @@ class Server:
         interceptor = CallInterceptor(Authentication(token), self._streams, metrics, elsewhere)
         self._server = grpc.aio.server(interceptors=[interceptor], options=_OPTIONS)
         self._health = health.aio.HealthServicer()
-        self._names = self._add_services(core)
+        self._names = self._add_services(core, standstill)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -110,12 +111,12 @@ class Server:
         await self._server.stop(grace)
         self._pictures.close()
 
-    def _add_services(self, core: Core) -> tuple[str, ...]:
+    def _add_services(self, core: Core, standstill: float) -> tuple[str, ...]:
         session_pb2_grpc.add_SessionServiceServicer_to_server(
             sessions.SessionServicer(core.sessions, self._pictures), self._server
         )
         message_pb2_grpc.add_MessageServiceServicer_to_server(messages.MessageServicer(core.sending), self._server)
-        watch_pb2_grpc.add_EventServiceServicer_to_server(events.EventServicer(core.watching), self._server)
+        watch_pb2_grpc.add_EventServiceServicer_to_server(events.EventServicer(core.watching, standstill), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (sessions.NAME, messages.NAME, events.NAME)
         reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)

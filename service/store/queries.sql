@@ -515,9 +515,9 @@ WHERE NOT EXISTS (SELECT FROM zap.session s WHERE s.session_id = asked.session_i
 ORDER BY asked.place LIMIT 1;
 
 -- name: read_log
--- The next $3 events after the place ($1, $2) and below the horizon, of all sessions or of those in $8; of these the ones
--- that pass the filter ($5 types, $6 user, $7 labels; NULL: all), and of those as many as fit into $4 bytes of payload,
--- one at least. One statement, and so one snapshot: an event is seen, or lies above the horizon. There is a row even if
+-- The next $3 events after the place ($1, $2) and below the horizon, of all sessions or of the few in $8; of these the ones
+-- that pass the filter ($5 types, $6 user, $7 labels, $9 sessions; NULL: all), and of those as many as fit into $4 bytes of
+-- payload, one at least. One statement, and so one snapshot: an event is seen, or lies above the horizon. There is a row even if
 -- there is no event.
 WITH log AS MATERIALIZED (
     SELECT
@@ -539,6 +539,7 @@ chosen AS (
         ($5::text[] IS NULL OR e.type = any($5))
         AND ($6::text IS NULL OR s.user_id = $6)
         AND ($7::jsonb IS NULL OR s.labels @> $7)
+        AND ($9::text[] IS NULL OR e.session_id = any($9))
 )
 SELECT
     log.deleted_xid, log.deleted_id, log.horizon::text::bigint AS horizon_xid, log.read_time,

@@ -10,11 +10,9 @@ from service.store.database import Database, Record
 MOST_BYTES = 256 * 1024
 """Of payloads in one page, but for the last of them: what a stream may keep in memory for its consumer."""
 
-
-MOST_ROWS = 10_000
-"""That are looked at for one page, where sessions are named, unless each of them has its FEWEST."""
-FEWEST = 20
-"""Events in a page, however many sessions are named."""
+FEW = 10
+"""Sessions that are looked up one by one, each for a page of its own, of which one page in all is given. For those who
+name more the whole log is read, and costs what it costs those who name none."""
 
 
 async def token_key(database: Database) -> bytes:
@@ -48,7 +46,7 @@ class PostgresLogReader:
 
     async def read(self, after: Place, wanted: EventFilter, limit: int) -> Page | None:
         """At most `limit` events after a place, and of those the wanted ones; None: some have been deleted."""
-        limit = _affordable(limit, len(wanted.session_ids))
+        named = sorted(wanted.session_ids)
         async with self._database.autocommit() as connection:
             rows = await connection.rows(
                 "read_log",
@@ -59,17 +57,13 @@ class PostgresLogReader:
                 sorted(wanted.types) or None,
                 wanted.user_id or None,
                 dict(wanted.labels) or None,
-                sorted(wanted.session_ids) or None,
+                named if 0 < len(named) <= FEW else None,
+                named if len(named) > FEW else None,
             )
         first = rows[0]
         if after < Place(first["deleted_xid"], first["deleted_id"]):
             return None
         return _page(rows, after, limit)
-
-
-def _affordable(limit: int, sessions: int) -> int:
-    """Each session that is named costs as many rows as the page may have, and all but one page's are thrown away."""
-    return min(limit, max(FEWEST, MOST_ROWS // sessions)) if sessions else limit
 
 
 def _page(rows: Sequence[Record], after: Place, limit: int) -> Page:

@@ -43,11 +43,10 @@ _EVENTS = (
     neonize_events.ReceiptEv,
     *table.SUBSCRIBED,
 )
-#: By neonize's number of the kind of event: what is read in a form of our own, and not in neonize's.
+#: By neonize's number of the kind of event: what it is read as; some in a form of our own.
 _FORMS: dict[int, type[Any]] = {
-    **neonize_events.INT_TO_EVENT,
+    **{code: table.FORMS.get(kind, kind) for code, kind in neonize_events.INT_TO_EVENT.items()},
     neonize_events.EVENT_TO_INT[neonize_events.MessageEv]: inbound_pb2.InboundMessage,
-    **{neonize_events.EVENT_TO_INT[kind]: form for kind, form in table.FORMS.items()},
 }
 _DEVICE_CODE = 0
 

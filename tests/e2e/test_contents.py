@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
@@ -15,8 +17,12 @@ from tests.service_process import ServiceProcess
 from tests.simulator.control import SimulatorControl
 from tests.simulator.letters import Letter
 from tests.unit.whatsapp.contents.test_content import CONTENTS
+from tests.unit.whatsapp.contents.test_rubbish import rubbish
 from tests.unit.whatsapp.test_messages import nested, wire_field
-from zap.v1 import content_pb2, event_pb2
+from zap.v1 import content_pb2, event_pb2, watch_pb2, watch_pb2_grpc
+
+if TYPE_CHECKING:
+    from zap.v1.watch_pb2_grpc import EventServiceAsyncStub
 
 RAW_AT_ONCE = 1024 * 1024
 PATIENCE = 20.0
@@ -166,3 +172,29 @@ async def test_a_huge_message_arrives_in_parts(stage: Stage) -> None:
     assert first.message_received.raw_size == len(raw)
     assert first.message_received.raw + b"".join(part.message_raw_part.raw for part in parts) == raw
     assert first.message_received.is_truncated
+    # Behind it there is something, and a client that is told of no size but gRPC's own gets that far.
+    await stage.received(Letter(Message(conversation="after it").SerializeToString()))
+    assert await _watched(stage.node, "after it") >= len(raw)
+
+
+async def _watched(node: ServiceProcess, last: str) -> int:
+    """Follow the log from its start to a text; the bytes of messages that came before it."""
+    stub: EventServiceAsyncStub = watch_pb2_grpc.EventServiceStub(node.channel)
+    size = 0
+    async with asyncio.timeout(PATIENCE):
+        async for response in stub.Watch(watch_pb2.WatchRequest(from_start=True)):
+            if response.event.message_received.text == last:
+                return size
+            size += len(response.event.message_received.raw) + len(response.event.message_raw_part.raw)
+    raise AssertionError("the stream ended OK, which it never does")
+
+
+async def test_rubbish_in_every_field_ends_nothing(stage: Stage) -> None:
+    chance = random.Random(7)
+    for _ in range(150):
+        await stage.post(Letter(rubbish(Message.DESCRIPTOR, chance), edit=chance.choice(["", "1", "7", "99"])))
+    assert (await stage.received(Letter(Message(conversation="still here").SerializeToString()))).text == "still here"
+    log = stage.node.log()
+    assert not [
+        words for words in ("process ended", "could not be handled", "cannot be told", "panicked") if words in log
+    ]

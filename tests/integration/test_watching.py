@@ -3,14 +3,14 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from uuid import UUID
 
 import asyncpg
 import pytest
 
-from service.bus.wakeups import WakeupHub
+from service.bus.wakeups import LOG, WakeupHub
 from service.domain.events import NewEvent
 from service.domain.lease import Lease
 from service.domain.observations import Happening
@@ -31,6 +31,10 @@ ALL = EventFilter()
 SESSIONS = tuple(f"session-{number}" for number in range(4))
 
 
+class _Failed(Exception):
+    """A writer's transaction is rolled back."""
+
+
 class Log:
     """A log on one database, with all that reads it."""
 
@@ -47,17 +51,25 @@ class Log:
         lease = Lease(session_id, 1, UUID(int=0))
         await self.events.append(lease, [message(number) for number in numbers])
 
-    async def append_slowly(self, session_id: str, number: int, delay: float) -> None:
-        """Commits some time after it has its place."""
-        async with self.database.transaction() as connection:
-            await lock_log(connection, session_id)
-            await append(connection, encode_payload, session_id, 1, [message(number)])
-            await asyncio.sleep(delay)
+    async def append_slowly(self, session_id: str, number: int, delay: float, *, fails: bool = False) -> None:
+        """Append some time after it has its number, and commit later; or roll back, and leave an id that nobody has.
+
+        So places have neither the order of ids nor that of commits.
+        """
+        with suppress(_Failed):
+            async with self.database.transaction() as connection:
+                await lock_log(connection, session_id)
+                await connection._raw.execute("SELECT pg_current_xact_id()")
+                await asyncio.sleep(delay / 2)
+                await append(connection, encode_payload, session_id, 1, [message(number)])
+                await asyncio.sleep(delay / 2)
+                if fails:
+                    raise _Failed
 
     async def collect(self, count: int, start: Start, wanted: EventFilter = ALL) -> list[LoggedEvent]:
         """The next `count` events of a stream of its own."""
         found: list[LoggedEvent] = []
-        async with asyncio.timeout(30), aclosing(self.watching.watch(wanted, start)) as steps:
+        async with asyncio.timeout(60), aclosing(self.watching.watch(wanted, start)) as steps:
             async for step in steps:
                 if isinstance(step, Given):
                     found.append(step.event)
@@ -93,12 +105,18 @@ async def test_of_eight_writers_with_delayed_commits_none_is_skipped(log: Log) -
 
     async def write(writer: int) -> None:
         for number in range(writer * 1000 + 1, writer * 1000 + 41):
-            await log.append_slowly(chance.choice(SESSIONS), number, chance.random() * 0.02)
+            session_id, delay = chance.choice(SESSIONS), chance.random() * 0.02
+            await log.append_slowly(session_id, number, delay, fails=number % 5 == 0)
+            log.hub.wake(LOG)
 
-    early = asyncio.create_task(log.collect(320, Start(is_oldest=True)))
+    count = 8 * 40 * 4 // 5
+    early = asyncio.create_task(log.collect(count, Start(is_oldest=True)))
     await asyncio.gather(*(write(writer) for writer in range(8)))
-    for events in (await early, await log.collect(320, Start(is_oldest=True))):
-        assert len({event.place for event in events}) == 320
+    late = await log.collect(count, Start(is_oldest=True))
+    # What a tail by ids alone would get wrong happened.
+    assert [event.place.id for event in late] != sorted(event.place.id for event in late)
+    for events in (await early, late):
+        assert len({event.place for event in events}) == count
         assert events == sorted(events, key=lambda event: event.place)
         assert in_order(events)
 

@@ -11,20 +11,8 @@ from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import ProtocolMessage
 
 from service.whatsapp.contents import media, places, references, trade, words
 from service.whatsapp.contents.reading import Reading
-from service.whatsapp.contents.wrappings import unwrapped
+from service.whatsapp.contents.wrappings import known_names, unwrapped
 from zap.v1 import content_pb2 as pb
-
-#: Parts of a message that no person wrote and no person reads: keys and secrets for the devices.
-MACHINERY = frozenset(
-    {
-        "senderKeyDistributionMessage",
-        "fastRatchetKeySenderKeyDistributionMessage",
-        "groupRootKeyShare",
-        "rootSecretDistributeMessage",
-        "messageContextInfo",
-    }
-)
-
 
 _MOST_UNKNOWN = 16 * 1024
 """Bytes of a message in which fields that nobody knows are looked for: each takes 3 µs, and there can be millions."""
@@ -54,8 +42,7 @@ def content_of(message: Any, reading: Reading) -> pb.Content:
 
 def names_of(inner: Any) -> list[str]:
     """The fields with content in an unwrapped message; one that the library does not know has its number."""
-    known = [field.name for field, _ in inner.ListFields() if field.name not in MACHINERY]
-    return known or _unknown_of(inner)
+    return known_names(inner) or _unknown_of(inner)
 
 
 def _unknown_of(inner: Any) -> list[str]:

@@ -536,6 +536,12 @@ def test_a_wrapping_that_says_something_is_told(name: str, flag: str) -> None:
     assert getattr(told(Message(**{name: e2e.FutureProofMessage(message=text("inside"))})), flag)
 
 
+def test_nobody_hides_a_content_behind_a_wrapping() -> None:
+    keys = Message(senderKeyDistributionMessage=e2e.SenderKeyDistributionMessage(groupID="g"))
+    received = told(Message(conversation="seen", questionMessage=e2e.FutureProofMessage(message=keys)))
+    assert (received.text, list(received.content.other_fields)) == ("seen", ["questionMessage"])
+
+
 def test_a_wrapping_around_nothing_is_told_by_its_name() -> None:
     assert told(Message(viewOnceMessage=e2e.FutureProofMessage())).content == pb.Content(field="viewOnceMessage")
 

@@ -1,0 +1,39 @@
+"""How many watch one node at once: what it keeps in memory for them has a bound."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+from service.domain.errors import Unavailable
+from service.domain.watched import EventFilter, Start, Step
+
+Watch = Callable[[EventFilter, Start], AsyncGenerator[Step, None]]
+"""Watching.watch."""
+
+RETRY_AFTER = 1.0
+"""Seconds after which one who found no place may ask again."""
+
+
+class Crowd:
+    """Watching, for so many at once."""
+
+    def __init__(self, watch: Watch, most: int) -> None:
+        self._watch = watch
+        self._most = most
+        self._streams = 0
+
+    async def watch(self, wanted: EventFilter, start: Start) -> AsyncGenerator[Step, None]:
+        """See Watching. Raises Unavailable too, if there is no place."""
+        if self._streams >= self._most:
+            raise Unavailable(
+                f"this node serves {self._most} streams and may not serve more; watch on another node, or later",
+                reason="TOO_MANY_STREAMS",
+                metadata={"streams": str(self._most)},
+                retry_after=RETRY_AFTER,
+            )
+        self._streams += 1
+        try:
+            async with aclosing(self._watch(wanted, start)) as steps:
+                async for step in steps:
+                    yield step
+        finally:
+            self._streams -= 1

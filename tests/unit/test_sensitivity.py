@@ -1,0 +1,47 @@
+"""Of what strangers write nothing is logged: every field of a message that they can write a text into says so."""
+
+from collections.abc import Iterator
+
+import pytest
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from service.telemetry.redaction import PERSONAL, loggable
+from zap.v1 import event_pb2, options_pb2
+
+#: Ids and words of WhatsApp's, without which a log explains nothing; and names of fields.
+READABLE = {"message_id", "field", "other_fields", "stanza_type", "media_type", "category", "edit_attribute"}
+READABLE |= {"unavailable_request_id"}
+
+
+def texts_of(of: Descriptor, seen: frozenset[str] = frozenset()) -> Iterator[FieldDescriptor]:
+    """Every field below a message that holds text or bytes."""
+    for field in of.fields:
+        if field.message_type is not None and field.message_type.full_name not in seen:
+            yield from texts_of(field.message_type, seen | {field.message_type.full_name})
+        elif field.type in {FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES}:
+            yield field
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        event_pb2.MessageReceived.DESCRIPTOR,
+        event_pb2.MessageRawPart.DESCRIPTOR,
+        event_pb2.MessageUnreadable.DESCRIPTOR,
+    ],
+    ids=lambda payload: str(payload.name),
+)
+def test_what_strangers_write_is_marked(payload: Descriptor) -> None:
+    unmarked = {field.name for field in texts_of(payload) if not field.GetOptions().Extensions[options_pb2.sensitivity]}
+    assert unmarked <= READABLE
+
+
+def test_a_message_is_logged_without_what_is_in_it() -> None:
+    received = event_pb2.MessageReceived(message_id="3EB0", chat="49170@s.whatsapp.net", text="hello", raw=b"hello")
+    received.content.text.body = "hello"
+    received.context.mentions.append("1@lid")
+    shown = loggable(received)
+    assert shown["message_id"] == "3EB0"
+    assert shown["content"] == {"text": {"body": PERSONAL}}
+    assert shown["context"] == {"mentions": PERSONAL}
+    assert "hello" not in str(shown)
