@@ -9,18 +9,18 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from google.protobuf.message import DecodeError
-from neonize.proto.Neonize_pb2 import AddressingMode, MessageInfo, NewsLetterMessageMeta, UndecryptableMessage
+from neonize.proto.Neonize_pb2 import MessageInfo, NewsLetterMessageMeta, UndecryptableMessage
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message, ProtocolMessage
 
 from service.whatsapp import origins
-from service.whatsapp.addresses import person_to_text
-from service.whatsapp.contents.bounds import BODY, Bounds, moment, moment_of_milliseconds, readable
+from service.whatsapp.contents.bounds import BODY, Bounds, moment, moment_of_milliseconds
 from service.whatsapp.contents.content import content_of, names_of, protocol_type, text_of
 from service.whatsapp.contents.contexts import context_of
 from service.whatsapp.contents.reading import Reading
 from service.whatsapp.contents.targets import Source
 from service.whatsapp.contents.wrappings import unwrapped
 from service.whatsapp.translate import happened
+from service.whatsapp.whereabouts import address, addressing_mode, chat_alternative, source_of, tell_whereabouts
 from zap.v1 import event_pb2 as pb
 from zap.worker.v1 import frames_pb2, inbound_pb2
 
@@ -30,21 +30,6 @@ larger than that would keep its consumers from all that follow, and anybody can 
 
 _log = logging.getLogger(__name__)
 
-_KINDS = {
-    "s.whatsapp.net": pb.CHAT_KIND_PERSON,
-    "c.us": pb.CHAT_KIND_PERSON,
-    "lid": pb.CHAT_KIND_PERSON,
-    "hosted": pb.CHAT_KIND_PERSON,
-    "hosted.lid": pb.CHAT_KIND_PERSON,
-    "g.us": pb.CHAT_KIND_GROUP,
-    "broadcast": pb.CHAT_KIND_BROADCAST_LIST,
-    "newsletter": pb.CHAT_KIND_NEWSLETTER,
-    "bot": pb.CHAT_KIND_BOT,
-}
-_MODES: dict[int, "pb.AddressingMode.ValueType"] = {
-    AddressingMode.PN: pb.ADDRESSING_MODE_PHONE_NUMBER,
-    AddressingMode.LID: pb.ADDRESSING_MODE_LID,
-}
 _VIEW_ONCE = frozenset({"viewOnceMessage", "viewOnceMessageV2", "viewOnceMessageV2Extension"})
 
 #: What the protocol tells people about messages.
@@ -85,7 +70,7 @@ def frames(event: inbound_pb2.InboundMessage) -> Iterator[frames_pb2.Frame]:
         yield _unreadable(info, reason=pb.MessageUnreadable.REASON_PHONE_ONLY)
         return
     received = _received(info, event)
-    _tell_content(received, message, _source(info.MessageSource))
+    _tell_content(received, message, source_of(info.MessageSource))
     received.raw, received.raw_size = raw[:RAW], len(raw)
     parts = _parts(received, message)
     yield _frame(info, parts, pb.Event.TYPE_MESSAGE_RECEIVED, message_received=received)
@@ -162,9 +147,7 @@ def _received(info: MessageInfo, event: inbound_pb2.InboundMessage) -> pb.Messag
     bounds, source = Bounds(), info.MessageSource
     received = pb.MessageReceived(
         push_name=bounds.text(info.Pushname),
-        addressing_mode=_MODES.get(
-            source.AddressingMode if source.HasField("AddressingMode") else 0, pb.ADDRESSING_MODE_UNSPECIFIED
-        ),
+        addressing_mode=addressing_mode(source),
         sender_device=source.Sender.Device,
         verified_name=bounds.text(info.VerifiedName.Details.verifiedName),
         is_disappearing=event.is_ephemeral,
@@ -177,16 +160,16 @@ def _received(info: MessageInfo, event: inbound_pb2.InboundMessage) -> pb.Messag
         edit_attribute=bounds.text(info.Edit),
         retry_count=event.retry_count,
         unavailable_request_id=bounds.text(event.unavailable_request_id),
-        broadcast_owner=bounds.text(person_to_text(source.BroadcastListOwner)),
+        broadcast_owner=address(source.BroadcastListOwner, bounds),
         broadcast_recipients=[
-            pb.BroadcastRecipient(lid=_address(to.LID, bounds), phone_number=_address(to.PN, bounds))
+            pb.BroadcastRecipient(lid=address(to.LID, bounds), phone_number=address(to.PN, bounds))
             for to in bounds.items(source.BroadcastRecipients)
         ],
         newsletter_server_id=info.ServerID,
         newsletter_edit_time=moment(NewsLetterMessageMeta.FromString(event.newsletter).EditTS),
-        chat_alternative=_address(_chat_alternative(source), bounds),
+        chat_alternative=address(chat_alternative(source), bounds),
     )
-    _tell_origin(received, info, bounds)
+    tell_whereabouts(received, info, bounds)
     received.is_truncated = bounds.has_cut
     return received
 
@@ -219,47 +202,6 @@ def _frame(
 def _unreadable(info: MessageInfo, **fields: Any) -> frames_pb2.Frame:
     bounds = Bounds()
     told = pb.MessageUnreadable(push_name=bounds.text(info.Pushname), **fields)
-    _tell_origin(told, info, bounds)
+    tell_whereabouts(told, info, bounds)
     parts = [f"unreadable {told.reason}"]
     return _frame(info, parts, pb.Event.TYPE_MESSAGE_UNREADABLE, message_unreadable=told)
-
-
-def _tell_origin(told: pb.MessageReceived | pb.MessageUnreadable, info: MessageInfo, bounds: Bounds) -> None:
-    """What both say of where and when."""
-    source = info.MessageSource
-    told.message_id = bounds.text(info.ID)
-    told.chat = _address(source.Chat, bounds)
-    told.sender = _address(source.Sender, bounds)
-    told.sender_alternative = _address(source.SenderAlt, bounds)
-    told.from_me = source.IsFromMe
-    told.chat_kind = chat_kind(source.Chat)
-    told.is_group = told.chat_kind == pb.CHAT_KIND_GROUP
-    if (time := moment_of_milliseconds(info.Timestamp)) is not None:
-        told.sent_time.CopyFrom(time)
-
-
-def chat_kind(chat: Any) -> "pb.ChatKind.ValueType":
-    """What kind of chat has this address."""
-    if person_to_text(chat) == "status@broadcast":
-        return pb.CHAT_KIND_STATUS
-    return _KINDS.get(readable(chat.Server), pb.CHAT_KIND_UNSPECIFIED)
-
-
-def _source(source: Any) -> Source:
-    return Source(
-        chat=person_to_text(source.Chat),
-        sender=person_to_text(source.Sender),
-        from_me=source.IsFromMe,
-        is_group=chat_kind(source.Chat) != pb.CHAT_KIND_PERSON,
-    )
-
-
-def _chat_alternative(source: Any) -> Any:
-    """Between two people: the chat is named after the other one."""
-    if chat_kind(source.Chat) != pb.CHAT_KIND_PERSON:
-        return MessageInfo().MessageSource.Chat
-    return source.RecipientAlt if source.IsFromMe else source.SenderAlt
-
-
-def _address(jid: Any, bounds: Bounds) -> str:
-    return bounds.text(person_to_text(jid))

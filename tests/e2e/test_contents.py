@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
@@ -18,7 +19,10 @@ from tests.simulator.letters import Letter
 from tests.unit.whatsapp.contents.test_content import CONTENTS
 from tests.unit.whatsapp.contents.test_rubbish import rubbish
 from tests.unit.whatsapp.test_messages import nested, wire_field
-from zap.v1 import content_pb2, event_pb2
+from zap.v1 import content_pb2, event_pb2, watch_pb2, watch_pb2_grpc
+
+if TYPE_CHECKING:
+    from zap.v1.watch_pb2_grpc import EventServiceAsyncStub
 
 RAW_AT_ONCE = 1024 * 1024
 PATIENCE = 20.0
@@ -168,6 +172,21 @@ async def test_a_huge_message_arrives_in_parts(stage: Stage) -> None:
     assert first.message_received.raw_size == len(raw)
     assert first.message_received.raw + b"".join(part.message_raw_part.raw for part in parts) == raw
     assert first.message_received.is_truncated
+    # Behind it there is something, and a client that is told of no size but gRPC's own gets that far.
+    await stage.received(Letter(Message(conversation="after it").SerializeToString()))
+    assert await _watched(stage.node, "after it") >= len(raw)
+
+
+async def _watched(node: ServiceProcess, last: str) -> int:
+    """Follow the log from its start to a text; the bytes of messages that came before it."""
+    stub: EventServiceAsyncStub = watch_pb2_grpc.EventServiceStub(node.channel)
+    size = 0
+    async with asyncio.timeout(PATIENCE):
+        async for response in stub.Watch(watch_pb2.WatchRequest(from_start=True)):
+            if response.event.message_received.text == last:
+                return size
+            size += len(response.event.message_received.raw) + len(response.event.message_raw_part.raw)
+    raise AssertionError("the stream ended OK, which it never does")
 
 
 async def test_rubbish_in_every_field_ends_nothing(stage: Stage) -> None:

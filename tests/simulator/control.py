@@ -107,6 +107,15 @@ class SimulatorControl:
         """Write a text from one phone number to another; the message's id."""
         return str((await self._call("POST", f"/phones/{pn}/messages", {"to": to, "text": text}))["id"])
 
+    async def repeat(self, pn: str, message_id: str) -> None:
+        """Send a message of this phone's once more, with the same id, encrypted anew."""
+        await self._call("POST", f"/phones/{pn}/repeat", {"id": message_id})
+
+    async def write_to_group(self, pn: str, to: str, group: str, text: str) -> str:
+        """Write for the first time in a group with a member: keys alone and then the text, under one id."""
+        body = {"to": to, "group": group, "text": text}
+        return str((await self._call("POST", f"/phones/{pn}/group-messages", body))["id"])
+
     async def post(self, pn: str, to: str, letter: Letter) -> str:
         """Send a message of any kind from one phone number to another; the message's id."""
         body = {**vars(letter), "to": to, "content": base64.b64encode(letter.content).decode()}
@@ -225,6 +234,10 @@ class SimulatorControl:
     async def drop_before_ack(self, target: str = "", times: int | None = 1, *, is_taken: bool = True) -> None:
         """Cut the connection at a message instead of acknowledging it, whether or not the server has taken it."""
         await self._call("POST", "/faults/drop-before-ack", {"target": target, "times": times, "is_taken": is_taken})
+
+    async def drop_at_confirmation(self, target: str = "", times: int | None = 1) -> None:
+        """Cut the connection instead of taking the receipt of a message, or the ack of a receipt: it comes again."""
+        await self._call("POST", "/faults/drop-at-confirmation", {"target": target, "times": times})
 
     async def mute_keepalives(self, target: str = "", *, muted: bool = True) -> None:
         """Stop answering keepalives, or answer them again."""

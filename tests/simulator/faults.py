@@ -58,6 +58,11 @@ class DropBeforeAck(Countdown):
 
 
 @dataclass
+class DropAtConfirmation(Countdown):
+    """The receipt of a message, or the ack of a receipt, that is not taken: its connection is cut instead."""
+
+
+@dataclass
 class HeldQuery(Countdown):
     """Queries of a namespace that get no answer until released."""
 
@@ -83,6 +88,7 @@ class Faults:
         self.latency = 0.0
         self.login_failures: list[LoginFailure] = []
         self.drops_before_ack: list[DropBeforeAck] = []
+        self.drops_at_confirmation: list[DropAtConfirmation] = []
         self.held_queries: list[HeldQuery] = []
         self.muted_keepalives: list[Target] = []
         self.refusals: list[ConnectionRefusal] = []
@@ -94,6 +100,10 @@ class Faults:
     def drop_before_ack(self, addresses: frozenset[str]) -> DropBeforeAck | None:
         """Whether this message's connection is cut before the acknowledgement."""
         return next((drop for drop in self.drops_before_ack if drop.strikes(addresses)), None)
+
+    def drop_at_confirmation(self, addresses: frozenset[str]) -> bool:
+        """Whether the connection is cut instead of taking this confirmation."""
+        return any(drop.strikes(addresses) for drop in self.drops_at_confirmation)
 
     def hold_query(self, addresses: frozenset[str], namespace: str, answer: Callable[[], None]) -> bool:
         """Whether this query is left unanswered; if so, `answer` is called when it is released."""
@@ -136,5 +146,11 @@ class Faults:
         for step in list(self.gates.waiting):
             self.gates.release(step)
         self.latency = 0.0
-        for plan in (self.login_failures, self.drops_before_ack, self.muted_keepalives, self.refusals):
+        for plan in (
+            self.login_failures,
+            self.drops_before_ack,
+            self.drops_at_confirmation,
+            self.muted_keepalives,
+            self.refusals,
+        ):
             plan.clear()

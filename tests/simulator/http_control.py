@@ -14,7 +14,7 @@ from tests.simulator import stanzas
 from tests.simulator.accounts import Companion
 from tests.simulator.binary_xml import Node
 from tests.simulator.bookkeeping import DeviceRecord
-from tests.simulator.faults import ConnectionRefusal, DropBeforeAck, HeldQuery, LoginFailure, Target
+from tests.simulator.faults import ConnectionRefusal, DropAtConfirmation, DropBeforeAck, HeldQuery, LoginFailure, Target
 from tests.simulator.gates import Step
 from tests.simulator.letters import Letter
 from tests.simulator.linking import Flaw, LinkResult, StaleQr
@@ -148,6 +148,8 @@ class ControlInterface:
                 web.get("/phones/{pn}/inbox", self._show_inbox),
                 web.get("/phones/{pn}/messages", self._show_sent),
                 web.post("/phones/{pn}/messages", self._write),
+                web.post("/phones/{pn}/repeat", self._repeat),
+                web.post("/phones/{pn}/group-messages", self._write_to_group),
                 web.post("/phones/{pn}/letters", self._post),
                 web.post("/phones/{pn}/read", self._mark_read),
                 web.post("/phones/{pn}/history", self._share_history),
@@ -164,6 +166,7 @@ class ControlInterface:
                 web.post("/faults/fail-logins", self._fail_logins),
                 web.post("/faults/refuse-connections", self._refuse_connections),
                 web.post("/faults/drop-before-ack", self._drop_before_ack),
+                web.post("/faults/drop-at-confirmation", self._drop_at_confirmation),
                 web.post("/faults/mute-keepalives", self._mute_keepalives),
                 web.post("/faults/hold-queries", self._hold_queries),
                 web.post("/faults/release-queries", self._release_queries),
@@ -249,6 +252,19 @@ class ControlInterface:
         message = self._simulator.write(_pn(request), body.text("to"), body.text("text"))
         return web.json_response({"id": message.id})
 
+    async def _repeat(self, request: web.Request) -> web.Response:
+        message_id = (await Body.read(request)).text("id")
+        if not self._phone(request).repeat(message_id):
+            raise BadInput(f"id: this phone has written no message {message_id}")
+        return web.json_response({})
+
+    async def _write_to_group(self, request: web.Request) -> web.Response:
+        body = await Body.read(request)
+        message_id = self._simulator.write_to_group(
+            _pn(request), body.text("to"), body.text("group"), body.text("text")
+        )
+        return web.json_response({"id": message_id})
+
     async def _post(self, request: web.Request) -> web.Response:
         body = await Body.read(request)
         letter = Letter(
@@ -330,6 +346,11 @@ class ControlInterface:
         body = await Body.read(request)
         how = body.choice("how", Refusal, Refusal.ABORT)
         self._simulator.faults.refusals.append(ConnectionRefusal(Target(), body.times(), how))
+        return web.json_response({})
+
+    async def _drop_at_confirmation(self, request: web.Request) -> web.Response:
+        body = await Body.read(request)
+        self._simulator.faults.drops_at_confirmation.append(DropAtConfirmation(body.target(), body.times()))
         return web.json_response({})
 
     async def _drop_before_ack(self, request: web.Request) -> web.Response:

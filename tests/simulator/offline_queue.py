@@ -42,8 +42,18 @@ class OfflineQueue:
 
     def confirm_ack(self, ack: Node) -> bool:
         """An ack came; False if nothing was waiting for it."""
-        key = (ack.text("class"), ack.text("id"), ack.text("type") if ack.text("class") != "message" else "")
-        return self._stanzas.pop(key, None) is not None
+        return self._stanzas.pop(_acknowledged(ack), None) is not None
+
+    def waits_for(self, confirmation: Node) -> bool:
+        """Whether this receipt, or this ack, is of something that waits."""
+        is_receipt = confirmation.tag == "receipt"
+        return (
+            ("message", confirmation.text("id"), "") if is_receipt else _acknowledged(confirmation)
+        ) in self._stanzas
+
+
+def _acknowledged(ack: Node) -> Key:
+    return ack.text("class"), ack.text("id"), ack.text("type") if ack.text("class") != "message" else ""
 
 
 def _key(stanza: Node) -> Key:

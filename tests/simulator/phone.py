@@ -18,7 +18,14 @@ from tests.simulator.letters import Letter
 from tests.simulator.prekeys import KeyRing, PreKeyBundle
 from tests.simulator.ratchet import SignalError
 from tests.simulator.router import Router
-from tests.simulator.schemas import Content, Context, DeviceSent, HistorySyncNotification, ProtocolMessage
+from tests.simulator.schemas import (
+    Content,
+    Context,
+    DeviceSent,
+    HistorySyncNotification,
+    ProtocolMessage,
+    SenderKeyDistribution,
+)
 from tests.simulator.signing import AgreementKey
 
 log = logging.getLogger(__name__)
@@ -135,6 +142,39 @@ class Phone:
         if recipient is not self.account:
             parts += [self._encrypted_for(self.account, device.number, copy) for device in self.account.companions]
         return [part for part in parts if part is not None]
+
+    def repeat(self, message_id: str) -> bool:
+        """Send a message once more to the devices of its recipient, encrypted anew; False if there is none."""
+        message = self._sent.get(message_id)
+        recipient = self._directory.by_pn(message.to) if message is not None else None
+        if message is None or recipient is None:
+            return False
+        parts = [self._encrypted_for(recipient, number, message.content) for number in list(recipient.devices)]
+        self._send(recipient.lid_jid(), message_id, [part for part in parts if part is not None])
+        return True
+
+    def write_to_group(self, group: str, member: Account, text: str) -> str:
+        """Write in a group for the first time: its key and the text, apart from each other, in one message.
+
+        Nobody needs the key: the text is encrypted for each device of the member as the key is.
+        """
+        message_id = "3EB0" + secrets.token_hex(9).upper()
+        key = Content(sender_key=SenderKeyDistribution(group, secrets.token_bytes(32)))
+        for device in member.companions:
+            parts = [self._encrypted_for(member, device.number, part) for part in (key, Content(conversation=text))]
+            about: dict[str, str | Jid | int | None] = {
+                "from": Jid.parse(group),
+                "participant": self.account.lid_jid(),
+                "participant_pn": self.account.pn_jid(),
+                "id": message_id,
+                "type": "text",
+                "t": int(time.time()),
+                "notify": self.account.push_name,
+                "addressing_mode": "lid",
+            }
+            encrypted = [enc for part in parts if part is not None for enc in part.find_all("enc")]
+            device.receive(node("message", about, *encrypted))
+        return message_id
 
     def share_app_state(self, companion: Companion) -> None:
         """Give a newly linked device the key of the app state."""

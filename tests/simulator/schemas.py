@@ -191,10 +191,19 @@ class Context(Record):
 
 
 @dataclass
+class SenderKeyDistribution(Record):
+    """What the members of a group need in order to read what somebody writes there."""
+
+    group_id: str | None = number(1)
+    key: bytes | None = number(2)
+
+
+@dataclass
 class Content(Record):
     """A decrypted message: a text in one of its two forms, or one of the messages between own devices."""
 
     conversation: str | None = number(1)
+    sender_key: SenderKeyDistribution | None = number(2)
     extended_text: ExtendedText | None = number(6)
     protocol_message: ProtocolMessage | None = number(12)
     device_sent: DeviceSent | None = number(31)

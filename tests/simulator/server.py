@@ -183,7 +183,7 @@ class WhatsAppServer:
         elif stanza.tag == "receipt":
             self._handle_receipt(connection, device, stanza)
         elif stanza.tag == "ack":
-            self._handle_ack(device, stanza)
+            self._handle_ack(connection, device, stanza)
         elif stanza.tag not in ("presence", "chatstate", "ib") and self._ledger.note_unknown(stanza.tag):
             log.warning("unknown stanza <%s>, ignored", stanza.tag)
 
@@ -225,6 +225,8 @@ class WhatsAppServer:
         return self._router.message(device, message)
 
     def _handle_receipt(self, connection: Connection, device: Companion, receipt: Node) -> None:
+        if self._is_cut_at(receipt, connection, device):
+            return
         kind = receipt.text("type")
         listed = receipt.find("list")
         ids = [receipt.text("id"), *(item.text("id") for item in (listed.children if listed else []))]
@@ -246,9 +248,21 @@ class WhatsAppServer:
         if kind not in _NOT_RELAYED:
             self._router.receipt(device, receipt)
 
-    def _handle_ack(self, device: Companion, ack: Node) -> None:
+    def _handle_ack(self, connection: Connection, device: Companion, ack: Node) -> None:
+        if self._is_cut_at(ack, connection, device):
+            return
         if device.queue.confirm_ack(ack) and ack.text("class") == "message":
             device.record.messages.receipted += 1
+
+    def _is_cut_at(self, confirmation: Node, connection: Connection, device: Companion) -> bool:
+        """Whether the connection is cut instead, so that what is confirmed comes again."""
+        is_meant = confirmation.tag == "receipt" or confirmation.text("class") in ("message", "receipt")
+        is_meant = is_meant and device.queue.waits_for(confirmation)
+        if not is_meant or not self._faults.drop_at_confirmation(device.addresses):
+            return False
+        log.info("connection of %s cut at the confirmation of %s", device.jid, confirmation.text("id"))
+        connection.abort()
+        return True
 
 
 def _names(candidate: Connection) -> frozenset[str]:

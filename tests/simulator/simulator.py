@@ -137,6 +137,10 @@ class Simulator:
         """A person writes a text to another."""
         return self.phone(pn).write(self.phone(to).account, text)
 
+    def write_to_group(self, pn: str, to: str, group: str, text: str) -> str:
+        """A person writes in a group that another is in; the message's id."""
+        return self.phone(pn).write_to_group(group, self.phone(to).account, text)
+
     def post(self, pn: str, to: str, letter: Letter) -> SentMessage:
         """A person sends another a message of any kind."""
         return self.phone(pn).post(self.phone(to).account, letter)

@@ -1,0 +1,170 @@
+"""What WhatsApp sends again is one event, whichever process it comes to; what merely looks like it is another one."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.e2e.people import new_phone, pair
+from tests.e2e.recovery import process_of
+from tests.e2e.sql import Sql
+from tests.service_process import ServiceProcess, State
+from tests.simulator.control import SimulatorControl
+from zap.v1 import event_pb2
+
+GROUP = "120363000000000001@g.us"
+KILLS = 5
+
+
+async def texts(sql: Sql) -> list[str]:
+    rows = await sql.fetch("SELECT payload FROM zap.event WHERE type = 'MESSAGE_RECEIVED' ORDER BY sequence")
+    return [event_pb2.Event.FromString(row["payload"]).message_received.text for row in rows]
+
+
+async def receipts(sql: Sql) -> list[tuple[str, str]]:
+    """Of which message, and whose."""
+    rows = await sql.fetch("SELECT payload FROM zap.event WHERE type = 'RECEIPT' ORDER BY sequence")
+    told = [event_pb2.Event.FromString(row["payload"]).receipt for row in rows]
+    return [(message_id, receipt.sender) for receipt in told for message_id in receipt.message_ids]
+
+
+async def repetitions(sql: Sql) -> int:
+    """Frames of the session's process that are no events, before the last one that is."""
+    return int(await sql.fetchval("SELECT coalesce(max(frame) - count(*), 0) FROM zap.event WHERE frame > 0"))
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(60):
+        while not await condition():
+            await asyncio.sleep(0.02)
+
+
+async def test_a_message_whose_receipt_was_lost_comes_again_and_is_one_event(
+    node_environment: dict[str, str], simulator: SimulatorControl, sql: Sql
+) -> None:
+    phone, friend = await new_phone(simulator, "Anna"), await new_phone(simulator, "Friend")
+    async with ServiceProcess(node_environment) as node:
+        jid = await pair(node, simulator, "anna", phone)
+        await drop_next_confirmation(simulator, jid)
+        first = await simulator.write(friend, phone, "one")
+        await simulator.wait_for_connected(jid, logins=2)
+        await simulator.wait_for_receipt(friend, first)
+        await simulator.write(friend, phone, "two")
+        await until(lambda: has(sql, "two"))
+        assert await texts(sql) == ["one", "two"]
+        messages = (await simulator.device(jid)).messages
+        assert messages.delivered == messages.queued + 1
+
+
+async def drop_next_confirmation(simulator: SimulatorControl, jid: str) -> None:
+    """Of what comes from now on: whatever came with the pairing is confirmed."""
+    await simulator.wait_for_device(jid, lambda it: it.queue == 0 and it.messages.queued > 0)
+    await simulator.drop_at_confirmation(jid)
+
+
+async def has(sql: Sql, text: str) -> bool:
+    return text in await texts(sql)
+
+
+async def test_a_sender_who_writes_one_message_again_is_heard_once(
+    node_environment: dict[str, str], simulator: SimulatorControl, sql: Sql
+) -> None:
+    """Encrypted anew, so that the library has no reason to doubt it."""
+    phone, friend = await new_phone(simulator, "Anna"), await new_phone(simulator, "Friend")
+    async with ServiceProcess(node_environment) as node:
+        await pair(node, simulator, "anna", phone)
+        first = await simulator.write(friend, phone, "one")
+        await until(lambda: has(sql, "one"))
+        for _ in range(3):
+            await simulator.repeat(friend, first)
+        await simulator.write(friend, phone, "two")
+        await until(lambda: has(sql, "two"))
+        # The library told of all of them.
+        assert await repetitions(sql) == 3
+        # Another process has other numbers.
+        os.kill(process_of(node, "anna").pid, signal.SIGKILL)
+        await node.wait_state("anna", State.STATE_RECONNECTING)
+        await simulator.repeat(friend, first)
+        await simulator.write(friend, phone, "three")
+        await until(lambda: has(sql, "three"))
+        assert await texts(sql) == ["one", "two", "three"]
+        assert await sequences_are_gapless(sql)
+
+
+async def sequences_are_gapless(sql: Sql) -> bool:
+    numbers = [row["sequence"] for row in await sql.fetch("SELECT sequence FROM zap.event ORDER BY sequence")]
+    return numbers == list(range(1, len(numbers) + 1))
+
+
+async def test_a_receipt_that_comes_again_is_one_event(
+    node_environment: dict[str, str], simulator: SimulatorControl, sql: Sql
+) -> None:
+    """Again and again, until the library has told of one twice: a connection can fall before it tells of it at all."""
+    phone, friend = await new_phone(simulator, "Anna"), await new_phone(simulator, "Friend")
+    sent: list[str] = []
+    async with ServiceProcess(node_environment) as node:
+        jid = await pair(node, simulator, "anna", phone)
+        async with asyncio.timeout(120):
+            while await repetitions(sql) == 0:
+                sent.append(await send_and_drop(node, simulator, jid, friend, str(len(sent))))
+                await until(lambda: is_told(sql, 2 * len(sent)))
+        told = await receipts(sql)
+    # By the friend's phone, and by the account's own.
+    assert sorted(message_id for message_id, _ in told) == sorted(2 * sent)
+    assert len(set(told)) == len(told)
+
+
+async def send_and_drop(node: ServiceProcess, simulator: SimulatorControl, jid: str, friend: str, text: str) -> str:
+    logins = (await simulator.device(jid)).logins
+    await drop_next_confirmation(simulator, jid)
+    message_id = (await node.send("anna", f"{friend}@s.whatsapp.net", text, text)).message_id
+    await simulator.wait_for_connected(jid, logins=logins + 1)
+    await node.wait_state("anna", State.STATE_CONNECTED)
+    return message_id
+
+
+async def is_told(sql: Sql, count: int) -> bool:
+    return len(await receipts(sql)) >= count
+
+
+async def test_the_text_behind_a_group_s_keys_is_an_event_though_it_has_their_id(
+    node_environment: dict[str, str], simulator: SimulatorControl, sql: Sql
+) -> None:
+    phone, friend = await new_phone(simulator, "Anna"), await new_phone(simulator, "Friend")
+    async with ServiceProcess(node_environment) as node:
+        jid = await pair(node, simulator, "anna", phone)
+        await drop_next_confirmation(simulator, jid)
+        await simulator.write_to_group(friend, phone, GROUP, "hello all")
+        await until(lambda: has(sql, "hello all"))
+        await simulator.wait_for_connected(jid, logins=2)
+        await simulator.write(friend, phone, "and you")
+        await until(lambda: has(sql, "and you"))
+        assert await texts(sql) == ["hello all", "and you"]
+
+
+@pytest.mark.parametrize("what", ["session process", "node"])
+async def test_repetitions_beside_kills_are_never_two_events(
+    node_environment: dict[str, str], simulator: SimulatorControl, sql: Sql, what: str
+) -> None:
+    phone, friend = await new_phone(simulator, "Anna"), await new_phone(simulator, "Friend")
+    async with ServiceProcess(node_environment) as node:
+        jid = await pair(node, simulator, "anna", phone)
+        for number in range(KILLS):
+            await simulator.drop_at_confirmation(jid, times=3)
+            for message_id in [await simulator.write(friend, phone, f"{number}.{each}") for each in range(5)]:
+                await simulator.repeat(friend, message_id)
+            epoch = (await node.status("anna")).owner.epoch
+            if what == "node":
+                await node.kill_node()
+                await node.start()
+                await node.wait_ready()
+            else:
+                os.kill(process_of(node, "anna").pid, signal.SIGKILL)
+            await node.wait_state("anna", State.STATE_CONNECTED, after_epoch=epoch)
+            await simulator.write(friend, phone, f"end of {number}")
+            await until(lambda number=number: has(sql, f"end of {number}"))  # type: ignore[misc]
+    found = await texts(sql)
+    assert len(found) == len(set(found))
+    assert await sequences_are_gapless(sql)
