@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 
+import grpc
 import pytest
 
 from tests.e2e.people import new_phone, pair
@@ -119,10 +120,20 @@ async def test_a_receipt_that_comes_again_is_one_event(
 async def send_and_drop(node: ServiceProcess, simulator: SimulatorControl, jid: str, friend: str, text: str) -> str:
     logins = (await simulator.device(jid)).logins
     await drop_next_confirmation(simulator, jid)
-    message_id = (await node.send("anna", f"{friend}@s.whatsapp.net", text, text)).message_id
+    message_id = await send(node, f"{friend}@s.whatsapp.net", text)
     await simulator.wait_for_connected(jid, logins=logins + 1)
-    await node.wait_state("anna", State.STATE_CONNECTED)
     return message_id
+
+
+async def send(node: ServiceProcess, to: str, text: str) -> str:
+    """Once, whenever it is connected: after a fall it is shown as connected for a moment."""
+    while True:
+        try:
+            return (await node.send("anna", to, text, request_id=text)).message_id
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+        await asyncio.sleep(0.05)
 
 
 async def is_told(sql: Sql, count: int) -> bool:
