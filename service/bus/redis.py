@@ -7,7 +7,7 @@ towards the core.
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from uuid import uuid4
 
@@ -121,21 +121,26 @@ class RedisBus:
             away = False
 
     async def _publish_next(self) -> None:
-        """What waits, in one round trip: one for each event is more than a busy node can do.
+        """What waits, in two round trips: one for each event is more than a busy node can do.
 
-        Hints go first: what they are about is committed, and somebody waits.
+        Hints go first, before events are so much as encoded (a large one takes 14 ms): what they are about is
+        committed, and somebody waits.
         """
-        hints = list(itertools.islice(self._hints, AT_ONCE))
-        events = self._events.first()
-        async with self._redis.pipeline(transaction=False) as pipeline:
+        if hints := list(itertools.islice(self._hints, AT_ONCE)):
+            # Before they are on their way: a hint that comes meanwhile is about something else.
             for session_id in hints:
-                # Before it is on its way: a hint that comes meanwhile is about something else.
                 del self._hints[session_id]
-                pipeline.publish(WAKEUPS, f"{self._name} {session_id}")
-            for event in events:
-                pipeline.publish(CHANNEL.format(session_id=event.session_id), self._to_json(event))
+            await self._send((WAKEUPS, f"{self._name} {session_id}") for session_id in hints)
+        if events := self._events.first():
+            await self._send((CHANNEL.format(session_id=event.session_id), self._to_json(event)) for event in events)
+            self._events.done(events)
+
+    async def _send(self, messages: Iterable[tuple[str, str]]) -> None:
+        """In one round trip; each with its channel."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for channel, message in messages:
+                pipeline.publish(channel, message)
             await pipeline.execute()
-        self._events.done(events)
 
     def _hear(self, hint: str) -> None:
         """A hint, or what somebody else writes there: he may write what he likes."""

@@ -25,7 +25,7 @@ class Crowd:
         """See Watching. Raises Unavailable too, if there is no place."""
         if self._streams >= self._most:
             raise Unavailable(
-                f"this node serves {self._most} streams and may not serve more; watch on another node, or later",
+                f"this node serves as many streams as it may ({self._most}); watch on another node, or later",
                 reason="TOO_MANY_STREAMS",
                 metadata={"streams": str(self._most)},
                 retry_after=RETRY_AFTER,

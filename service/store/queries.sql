@@ -196,7 +196,8 @@ counted AS (
 ),
 noted AS (
     UPDATE zap.session SET last_inbound_at = latest.time
-    FROM (SELECT max(time) AS time FROM fresh) latest
+    -- A time to come would be the last one for good.
+    FROM (SELECT least(max(time), clock_timestamp()) AS time FROM fresh HAVING count(*) > 0) latest
     WHERE session_id = $1 AND $8 AND latest.time > coalesce(last_inbound_at, '-infinity')
 )
 INSERT INTO zap.event (session_id, epoch, sequence, frame, time, type, payload, origin)

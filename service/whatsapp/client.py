@@ -43,7 +43,7 @@ _EVENTS = (
     neonize_events.ReceiptEv,
     *table.SUBSCRIBED,
 )
-#: By neonize's number of the kind of event: what it is read as; messages in a form of our own (inbound.proto).
+#: By neonize's number of the kind of event: what it is read as; some in a form of our own.
 _FORMS: dict[int, type[Any]] = {
     **{code: table.FORMS.get(kind, kind) for code, kind in neonize_events.INT_TO_EVENT.items()},
     neonize_events.EVENT_TO_INT[neonize_events.MessageEv]: inbound_pb2.InboundMessage,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import ParseDict
 
+from tests.e2e import rubbish
 from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.live_events import LiveEvents
@@ -300,6 +301,14 @@ async def test_rubbish_ends_nothing(stage: Stage) -> None:
     times = {ParseDict(event, event_pb2.Event()).time.seconds for event in locked}
     assert times
     assert max(times) <= time.time() + 60
+
+
+async def test_rubbish_by_chance_ends_nothing(stage: Stage) -> None:
+    for stanza in rubbish.stanzas(seed=7, count=400):
+        await stage.happens(stanza)
+    await stage.is_well()
+    told = {kind for event in stage.live.events for kind in event}
+    assert told >= {"groupChanged", "presence", "chatPresence"}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """EventService.Watch on real nodes: whoever resumes has everything once and in order, whatever dies meanwhile."""
 
 import asyncio
+import signal
+import sys
 from contextlib import AsyncExitStack
 
 import asyncpg
@@ -190,3 +192,35 @@ async def test_who_watches_by_user_or_label_sees_sessions_that_come_later(node_e
             await wanted.wait_for("anna", 1)
             await node.sessions.Delete(session_pb2.DeleteRequest(session_id="anna"))
             assert not unwanted.events
+
+
+@pytest.mark.timeout(120)
+async def test_zapctl_watches_on_when_its_node_is_restarted_and_says_where_to_resume(
+    node_environment: dict[str, str], database_url: str
+) -> None:
+    node = ServiceProcess(node_environment)
+    async with LogWriter(database_url) as writer, node:
+        await writer.append("shop", 2)
+        zapctl = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "service.cli", "--address", node.address, "watch", "shop", "--from-start"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert zapctl.stdout is not None
+        lines = [await zapctl.stdout.readline() for _ in range(2)]
+        await node.kill_all()
+        await writer.append("shop")
+        await node.start()
+        await node.wait_ready()
+        lines.append(await zapctl.stdout.readline())
+        zapctl.send_signal(signal.SIGINT)
+        rest, beside = await zapctl.communicate()
+        assert zapctl.returncode == 0
+        assert not rest
+        assert [line.split()[3:6] for line in lines] == [[b"shop", b"%d" % n, b"MESSAGE_RECEIVED"] for n in (1, 2, 3)]
+        token = beside.decode().splitlines()[-1].removeprefix("resume with --resume ")
+        await writer.append("shop")
+        resumed = Consumer(resume_token=token)
+        async with resumed.watching(node.address):
+            await resumed.wait_for("shop", 4)
+        assert resumed.sequences("shop") == [4]

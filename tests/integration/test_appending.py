@@ -129,6 +129,13 @@ async def test_what_comes_in_is_evidence_and_never_of_before(log: PostgresEventL
     assert await sql.fetchval("SELECT count(*) FROM zap.event") == 2
 
 
+async def test_a_time_to_come_is_no_evidence_of_more_than_now(log: PostgresEventLog, sql: Sql) -> None:
+    await create(sql)
+    absurd = NewEvent(Happening("RECEIPT", b""), NOW + timedelta(days=365_000), 1)
+    assert len(await log.append(lease(1), [absurd])) == 1
+    assert await sql.fetchval("SELECT last_inbound_at <= clock_timestamp() FROM zap.session")
+
+
 async def test_what_came_for_a_session_that_was_deleted_is_nobody_s(log: PostgresEventLog, sql: Sql) -> None:
     await create(sql, former_epoch=3)
     assert await log.append(lease(3), [event(1, "a")]) == []

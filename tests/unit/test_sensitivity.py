@@ -6,11 +6,20 @@ import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from service.telemetry.redaction import PERSONAL, loggable
-from zap.v1 import event_pb2, options_pb2
+from zap.v1 import (
+    call_pb2,
+    event_pb2,
+    group_pb2,
+    history_pb2,
+    identity_pb2,
+    options_pb2,
+    picture_pb2,
+    presence_pb2,
+)
 
 #: Ids and words of WhatsApp's, without which a log explains nothing; and names of fields.
 READABLE = {"message_id", "field", "other_fields", "stanza_type", "media_type", "category", "edit_attribute"}
-READABLE |= {"unavailable_request_id"}
+READABLE |= {"unavailable_request_id", "message_ids", "call_id", "end_reason", "join_reason", "reason", "others"}
 
 
 def texts_of(of: Descriptor, seen: frozenset[str] = frozenset()) -> Iterator[FieldDescriptor]:
@@ -28,6 +37,14 @@ def texts_of(of: Descriptor, seen: frozenset[str] = frozenset()) -> Iterator[Fie
         event_pb2.MessageReceived.DESCRIPTOR,
         event_pb2.MessageRawPart.DESCRIPTOR,
         event_pb2.MessageUnreadable.DESCRIPTOR,
+        event_pb2.Receipt.DESCRIPTOR,
+        call_pb2.Call.DESCRIPTOR,
+        group_pb2.GroupChanged.DESCRIPTOR,
+        history_pb2.HistorySync.DESCRIPTOR,
+        identity_pb2.IdentityChanged.DESCRIPTOR,
+        picture_pb2.PictureChanged.DESCRIPTOR,
+        presence_pb2.ChatPresence.DESCRIPTOR,
+        presence_pb2.Presence.DESCRIPTOR,
     ],
     ids=lambda payload: str(payload.name),
 )

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from zap.v1 import options_pb2 as zap_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11zap/v1/call.proto\x12\x06zap.v1\x1a\x14zap/v1/options.proto\"\xbd\x02\n\x04\x43\x61ll\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12!\n\x05phase\x18\x02 \x01(\x0e\x32\x12.zap.v1.Call.Phase\x12\x12\n\x04\x66rom\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x14\n\x06\x63\x61ller\x18\x04 \x01(\tB\x04\xa8\x9f\x19\x01\x12 \n\x12\x63\x61ller_alternative\x18\x05 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x13\n\x05group\x18\x06 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x10\n\x08is_group\x18\x07 \x01(\x08\x12\x10\n\x08is_video\x18\x08 \x01(\x08\x12\x12\n\nend_reason\x18\t \x01(\t\x12\x10\n\x08platform\x18\n \x01(\t\"V\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n\rPHASE_OFFERED\x10\x01\x12\x12\n\x0ePHASE_ACCEPTED\x10\x02\x12\x0f\n\x0bPHASE_ENDED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11zap/v1/call.proto\x12\x06zap.v1\x1a\x14zap/v1/options.proto\"\xc3\x02\n\x04\x43\x61ll\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12!\n\x05phase\x18\x02 \x01(\x0e\x32\x12.zap.v1.Call.Phase\x12\x12\n\x04\x66rom\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x14\n\x06\x63\x61ller\x18\x04 \x01(\tB\x04\xa8\x9f\x19\x01\x12 \n\x12\x63\x61ller_alternative\x18\x05 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x13\n\x05group\x18\x06 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x10\n\x08is_group\x18\x07 \x01(\x08\x12\x10\n\x08is_video\x18\x08 \x01(\x08\x12\x12\n\nend_reason\x18\t \x01(\t\x12\x16\n\x08platform\x18\n \x01(\tB\x04\xa8\x9f\x19\x01\"V\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n\rPHASE_OFFERED\x10\x01\x12\x12\n\x0ePHASE_ACCEPTED\x10\x02\x12\x0f\n\x0bPHASE_ENDED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,8 +40,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CALL'].fields_by_name['caller_alternative']._serialized_options = b'\250\237\031\001'
   _globals['_CALL'].fields_by_name['group']._loaded_options = None
   _globals['_CALL'].fields_by_name['group']._serialized_options = b'\250\237\031\001'
+  _globals['_CALL'].fields_by_name['platform']._loaded_options = None
+  _globals['_CALL'].fields_by_name['platform']._serialized_options = b'\250\237\031\001'
   _globals['_CALL']._serialized_start=52
-  _globals['_CALL']._serialized_end=369
-  _globals['_CALL_PHASE']._serialized_start=283
-  _globals['_CALL_PHASE']._serialized_end=369
+  _globals['_CALL']._serialized_end=375
+  _globals['_CALL_PHASE']._serialized_start=289
+  _globals['_CALL_PHASE']._serialized_end=375
 # @@protoc_insertion_point(module_scope)

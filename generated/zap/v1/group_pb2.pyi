@@ -48,6 +48,7 @@ class GroupChanged(_message.Message):
     DELETED_FIELD_NUMBER: _builtins.int
     ENTERED_FIELD_NUMBER: _builtins.int
     OTHERS_FIELD_NUMBER: _builtins.int
+    IS_TRUNCATED_FIELD_NUMBER: _builtins.int
     group: _builtins.str
     """The group."""
     author: _builtins.str
@@ -64,6 +65,8 @@ class GroupChanged(_message.Message):
     """How they came in, in WhatsApp's word (invite, linked_group_join, …); empty: somebody added them."""
     is_invite_link_new: _builtins.bool
     """The invite link was made anew: the one before is of no use any more."""
+    is_truncated: _builtins.bool
+    """So many people are named that some were left out: an event is never larger than about a megabyte."""
     @_builtins.property
     def disappear_after(self) -> _duration_pb2.Duration:
         """After how long new messages disappear; 0: they stay."""
@@ -135,10 +138,11 @@ class GroupChanged(_message.Message):
         deleted: Global___GroupDeleted | None = ...,
         entered: Global___GroupEntered | None = ...,
         others: _abc.Iterable[_builtins.str] | None = ...,
+        is_truncated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_is_announcement", b"_is_announcement", "_is_locked", b"_is_locked", "_name", b"_name", "_topic", b"_topic", "deleted", b"deleted", "disappear_after", b"disappear_after", "entered", b"entered", "is_announcement", b"is_announcement", "is_locked", b"is_locked", "linked", b"linked", "name", b"name", "topic", b"topic", "unlinked", b"unlinked"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_announcement", b"_is_announcement", "_is_locked", b"_is_locked", "_name", b"_name", "_topic", b"_topic", "asked_to_join", b"asked_to_join", "author", b"author", "deleted", b"deleted", "demoted", b"demoted", "disappear_after", b"disappear_after", "entered", b"entered", "group", b"group", "is_announcement", b"is_announcement", "is_invite_link_new", b"is_invite_link_new", "is_locked", b"is_locked", "join_reason", b"join_reason", "joined", b"joined", "left", b"left", "linked", b"linked", "name", b"name", "no_longer_asking", b"no_longer_asking", "others", b"others", "promoted", b"promoted", "topic", b"topic", "unlinked", b"unlinked"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_announcement", b"_is_announcement", "_is_locked", b"_is_locked", "_name", b"_name", "_topic", b"_topic", "asked_to_join", b"asked_to_join", "author", b"author", "deleted", b"deleted", "demoted", b"demoted", "disappear_after", b"disappear_after", "entered", b"entered", "group", b"group", "is_announcement", b"is_announcement", "is_invite_link_new", b"is_invite_link_new", "is_locked", b"is_locked", "is_truncated", b"is_truncated", "join_reason", b"join_reason", "joined", b"joined", "left", b"left", "linked", b"linked", "name", b"name", "no_longer_asking", b"no_longer_asking", "others", b"others", "promoted", b"promoted", "topic", b"topic", "unlinked", b"unlinked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__is_announcement: _TypeAlias = _typing.Literal["is_announcement"]  # noqa: Y015
     _WhichOneofArgType__is_announcement: _TypeAlias = _typing.Literal["_is_announcement", b"_is_announcement"]  # noqa: Y015

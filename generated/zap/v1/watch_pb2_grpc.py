@@ -60,9 +60,10 @@ class EventServiceServicer:
         (RESUME_TOKEN_EXPIRED: what followed it is deleted; the metadata `resume_token` is the oldest that is good.
         RESUME_TOKEN_AHEAD: the database was restored from before it; the metadata `resume_token` resumes with what happens
         from now on, `from_start` with the oldest event), RESOURCE_EXHAUSTED (CONSUMER_TOO_SLOW: it is more than a minute
-        behind and further than a minute ago; the metadata `resume_token` is that of the last response), NOT_FOUND
-        (SESSION_NOT_FOUND: a session that is named, of which nothing is known), UNAVAILABLE (NODE_DRAINING: watch on, on
-        another node; DATABASE_UNAVAILABLE: only before the first response).
+        behind and further than a minute ago, or has not taken anything for ten; the metadata `resume_token` is that of the
+        last response), NOT_FOUND (SESSION_NOT_FOUND: a session that is named, of which nothing is known), UNAVAILABLE
+        (NODE_DRAINING: watch on, on another node; TOO_MANY_STREAMS: likewise, and DATABASE_UNAVAILABLE: only before the
+        first response).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -20,6 +20,8 @@ _LINKS = {
 _ASKED, _NO_LONGER_ASKING = "created_membership_requests", "revoked_membership_requests"
 """What the library passes on unread, and we read."""
 _MOST_OTHERS = 20
+_LARGEST = 1024 * 1024
+"""Bytes of what is told: thousands of people, but a consumer's gRPC refuses four times as much."""
 
 
 def changed(event: Any) -> frames_pb2.Frame | None:
@@ -38,6 +40,7 @@ def changed(event: Any) -> frames_pb2.Frame | None:
     if not event.JID.User or not news.ListFields():
         return None
     news.group, news.author = person(event.JID), person(event.Sender)
+    _bound(news)
     return told_once(event.Timestamp, event_pb2.Event.TYPE_GROUP_CHANGED, group_changed=news)
 
 
@@ -59,6 +62,7 @@ def entered(event: Any) -> frames_pb2.Frame:
         members=map(_member, info.Participants),
     )
     news = group_pb2.GroupChanged(group=person(info.JID), author=person(event.Sender), entered=group)
+    _bound(news)
     return happened(None, event_pb2.Event.TYPE_GROUP_CHANGED, group_changed=news)
 
 
@@ -93,6 +97,14 @@ def _tell_unread(event: Any, news: group_pb2.GroupChanged) -> None:
                 news.no_longer_asking.extend(_askers(change, event.Sender))
             case tag if len(news.others) < _MOST_OTHERS:
                 news.others.append(tag)
+
+
+def _bound(news: group_pb2.GroupChanged) -> None:
+    """Leave people out, until it is no larger than it may be."""
+    for people in (news.entered.members, news.joined, news.left, news.promoted, news.demoted, news.asked_to_join):
+        while people and news.ByteSize() > _LARGEST:
+            del people[len(people) // 2 :]
+            news.is_truncated = True
 
 
 def _askers(change: Any, author: Any) -> Iterable[group_pb2.GroupMember]:

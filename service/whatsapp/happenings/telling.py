@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from service.whatsapp import origins
 from service.whatsapp.addresses import person_to_text
+from service.whatsapp.contents.bounds import readable
 from service.whatsapp.translate import happened
 from zap.v1 import event_pb2
 from zap.worker.v1 import frames_pb2
@@ -40,9 +41,8 @@ def person(jid: Any) -> str:
 
 
 def words(value: str | bytes, most: int = WORD) -> str:
-    """A text, valid and not longer than so many characters. What is no UTF-8 comes out of neonize as bytes."""
-    text = value if isinstance(value, str) else value.decode(errors="replace")
-    return text[:most]
+    """A text, valid and not longer than so many characters."""
+    return readable(value)[:most]
 
 
 def attributes(node: Any) -> Mapping[str, str]:

@@ -81,3 +81,12 @@ def test_names_of_any_length_and_bytes_become_short_texts() -> None:
     assert told(change(Name=name)).name == "x" * 1024
     garbled = change(Name=name).SerializeToString().replace(b"x" * 5000, b"\xff" * 5000)
     assert told(neonize.GroupInfoEvent.FromString(garbled)).name == "\N{REPLACEMENT CHARACTER}" * 1024
+
+
+def test_of_more_people_than_an_event_can_hold_some_are_left_out() -> None:
+    crowd = [from_text(f"{number:016}@lid") for number in range(60_000)]
+    many = told(change(Join=crowd))
+    assert many.is_truncated
+    assert 15_000 < len(many.joined) < 60_000
+    assert many.ByteSize() <= 1024 * 1024
+    assert not told(change(Join=crowd[:5_000])).is_truncated
