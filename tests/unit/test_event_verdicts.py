@@ -65,6 +65,19 @@ def test_what_a_log_must_not_have_is_told(rows: list[Row], words: str) -> None:
     assert [words in sentence for sentence in judged(rows)] == [True]
 
 
+LATE = [row(1, "a"), row(2, "c", 2), row(3, "d", 2), row(4, "b")]
+
+
+@pytest.mark.parametrize(("late", "sentences"), [((), 1), ((1,), 0), ((2,), 1)])
+def test_late_is_only_what_a_process_had_told_a_frozen_node_before_it_was_killed(
+    late: tuple[int, ...], sentences: int
+) -> None:
+    falls = Falls(late={Start("s", epoch) for epoch in late})
+    texts = ["a", "b", "c", "d"]
+    assert len(Books({"s": LATE}).judge({"s": texts}, falls)) == sentences
+    assert any("behind" in words for words in Books({"s": [*LATE[1:], row(5, "a")]}).judge({"s": texts}, falls))
+
+
 @dataclass
 class Consumer:
     notes: Sequence[Note]

@@ -1,6 +1,5 @@
 """What the log has, and what of it must not be."""
 
-import itertools
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -51,7 +50,7 @@ class Books:
             for sentence in (
                 *self._numbers(session_id),
                 *self._repeated(session_id),
-                *self._disordered(session_id, texts),
+                *self._disordered(session_id, texts, falls),
                 *self._unexcused(session_id, texts, falls),
             )
         ]
@@ -65,14 +64,20 @@ class Books:
         counts = Counter(row.message_id for row in self.messages(session_id))
         return [f"{session_id} has {message_id} {count} times" for message_id, count in counts.items() if count > 1]
 
-    def _disordered(self, session_id: str, texts: Sequence[str]) -> list[str]:
+    def _disordered(self, session_id: str, texts: Sequence[str], falls: Falls) -> list[str]:
+        """What stands behind something that was written later; what may be late, behind something of its own epoch."""
         place = {text: number for number, text in enumerate(texts)}
-        rows = [row for row in self.messages(session_id) if row.text in place]
-        return [
-            f"{session_id} has {after.text!r} (epoch {after.epoch}) behind {before.text!r} (epoch {before.epoch})"
-            for before, after in itertools.pairwise(rows)
-            if place[after.text] < place[before.text]
-        ]
+        latest: dict[int, Row] = {}
+        sentences = []
+        for row in (row for row in self.messages(session_id) if row.text in place):
+            for epoch, before in latest.items():
+                may_be = falls.may_be_late(session_id, row.epoch) and epoch > row.epoch
+                if place[row.text] < place[before.text] and not may_be:
+                    sentences.append(
+                        f"{session_id} has {row.text!r} (epoch {row.epoch}) behind {before.text!r} (epoch {epoch})"
+                    )
+            latest[row.epoch] = max(row, latest.get(row.epoch, row), key=lambda one: place[one.text])
+        return sentences
 
     def _unexcused(self, session_id: str, texts: Sequence[str], falls: Falls) -> list[str]:
         """Gaps that are wider than what fell there can have cost."""

@@ -45,6 +45,9 @@ class Falls:
     """Which processes fell, and how."""
 
     causes: dict[Start, str] = field(default_factory=dict)
+    late: set[Start] = field(default_factory=set)
+    """Those that were killed while their node was frozen: nobody but it has what they had told it, and WhatsApp takes
+    that for delivered. It writes it down when it wakes up, behind what the next owner has heard meanwhile."""
 
     def add(self, starts: Iterable[Start], cause: str) -> None:
         """These fell; the first cause is the true one."""
@@ -54,6 +57,10 @@ class Falls:
     def add_dead(self, processes: dict[Start, psutil.Process], cause: str) -> None:
         """Those of these that live no more."""
         self.add([start for start, process in processes.items() if not is_alive(process)], cause)
+
+    def may_be_late(self, session_id: str, epoch: int) -> bool:
+        """Whether what this process heard may be in the log behind what later ones did."""
+        return Start(session_id, epoch) in self.late
 
     def may_cost(self, session_id: str, first: int, before: int | None) -> int:
         """Messages that a session may lack between one that epoch `first` took and one that epoch `before` took."""

@@ -12,6 +12,7 @@ from tests.chaos.events import accounts, books, figures
 from tests.chaos.events.blows import Blows, Tempo
 from tests.chaos.events.books import Books
 from tests.chaos.events.consumers import Follower, Mortal
+from tests.chaos.events.falls import Falls
 from tests.chaos.stage import Servers
 from tests.chaos.trial import Outcome
 from tests.e2e.sql import Sql
@@ -22,6 +23,8 @@ COME_BACK = TTL + 3.0 + 5.0
 """Seconds in which all sessions must be connected after the last blow: the design's bound, and a busy machine's."""
 ARRIVE = 20.0
 """Seconds in which what is on its way must be in the log, and the log with every consumer."""
+QUIET = 3.0
+"""Seconds without an event after which a message that may be lost is not waited for any more."""
 LOOK = 0.2
 
 
@@ -73,7 +76,7 @@ class Trial:
             await stack.enter_async_context(mortal)
             written = await self._strike(there, blows)
             await there.all_connected(there.nodes[0], COME_BACK)
-            found = await _settled(sql, written)
+            found = await _settled(sql, written, blows.falls)
             consumers: list[Follower | Mortal] = [*followers, mortal]
             await _until_or(ARRIVE, lambda: _all_reached(consumers, found))
         outcome.say(f"{sum(map(len, written.values()))} messages to {len(written)} sessions")
@@ -121,10 +124,16 @@ class Trial:
         outcome.say(f"streams ended by {dict(ends)}")
 
 
-async def _settled(sql: Sql, written: dict[str, list[str]]) -> Books:
-    """The log, once everything is in it, or nothing more comes."""
-    deadline = asyncio.get_running_loop().time() + ARRIVE
-    while (found := await books.read(sql)).missing(written) and asyncio.get_running_loop().time() < deadline:
+async def _settled(sql: Sql, written: dict[str, list[str]], falls: Falls) -> Books:
+    """The log, once everything is in it; or all but what may be lost, and nothing more comes for a while."""
+    clock = asyncio.get_running_loop().time
+    deadline, grown = clock() + ARRIVE, clock()
+    ends: dict[str, int] = {}
+    while (found := await books.read(sql)).missing(written) and clock() < deadline:
+        if found.ends != ends:
+            grown, ends = clock(), dict(found.ends)
+        elif clock() - grown > QUIET and not found.judge(written, falls):
+            break
         await asyncio.sleep(LOOK)
     return found
 
