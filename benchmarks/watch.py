@@ -1,8 +1,9 @@
 """How soon a subscriber has what happens, and what subscribers cost: `python -m benchmarks.watch`.
 
 From the beginning of the WhatsApp library's callback in a session process to a Watch subscriber on another node, by the
-clock of this machine: at rest, and at 8 sessions with 5 messages a second each; then the same beside 500 streams that
-are idle, and what those cost the node. A simulated WhatsApp; embedded Postgres and Valkey, fsync off.
+clock of this machine: at rest, and at 8 sessions with 5 messages a second each, in turn or all in one moment (which is
+how long eight messages stand in line for this machine's processors); then the first beside 500 streams that are idle,
+and what those cost the node. A simulated WhatsApp; embedded Postgres and Valkey, fsync off.
 """
 
 import asyncio
@@ -99,17 +100,19 @@ class Scene:
             await asyncio.sleep(0.05)
         return texts
 
-    async def under_traffic(self) -> list[str]:
-        """All sessions at once."""
+    async def under_traffic(self, *, at_once: bool = False) -> list[str]:
+        """All sessions at a steady pace, each in its turn, or (`at_once`) all of them in the same moment."""
+        began = time.monotonic()
 
-        async def one(phone: str) -> list[str]:
+        async def one(number: int) -> list[str]:
             texts = []
-            for _ in range(int(RATE * SECONDS)):
-                texts.append(await self.write(phone))
-                await asyncio.sleep(1 / RATE)
+            for turn in range(int(RATE * SECONDS)):
+                due = began + (turn + (0 if at_once else number / SESSIONS)) / RATE
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                texts.append(await self.write(_phone(number)))
             return texts
 
-        written = await asyncio.gather(*(one(_phone(number)) for number in range(SESSIONS)))
+        written = await asyncio.gather(*(one(number) for number in range(SESSIONS)))
         texts = [text for some in written for text in some]
         await self.subscriber.wait_for(texts)
         return texts
@@ -166,6 +169,7 @@ async def run(scene: Scene) -> None:
         await scene.at_rest()  # the first ones find nothing warm
         await scene.tell("at rest", await scene.at_rest())
         await scene.tell(f"{SESSIONS} sessions x {RATE:g}/s", await scene.under_traffic())
+        await scene.tell("the same, all in one moment", await scene.under_traffic(at_once=True))
         before, memory_before = await cost(scene.there)
         async with AsyncExitStack() as stack:
             await idle_streams(stack, scene.there)
