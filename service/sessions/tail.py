@@ -59,6 +59,11 @@ class Seat:
     ) -> None:
         self._tail.remove(self)
 
+    @property
+    def has_news(self) -> bool:
+        """Something has come that was not taken, or too much to wait here."""
+        return self.is_lost or bool(self._events)
+
     def take(self, page: Page) -> None:
         """What the tail has read."""
         wanted = [event for event in page.events if self._wanted.passes(event)]

@@ -111,7 +111,8 @@ class _Stream:
         async with aclosing(self._catch_up(seat.since)) as steps:
             async for step in steps:
                 yield step
-        yield self._mark(is_caught_up=True, read_time=seat.read_time or self._read_time)
+        # Not when the tail has looked: what it has found since waits here, and was not given.
+        yield self._mark(is_caught_up=True, read_time=self._read_time)
         async with aclosing(self._follow(seat)) as steps:
             async for step in steps:
                 yield step
@@ -148,7 +149,7 @@ class _Stream:
             read_time, due = seat.read_time, self._spoke + BOOKMARKS
             # When it is overdue the database is away: a bookmark would say more than anybody knows.
             await seat.wait(max(due, self._clock() + POLL))
-            if self._clock() >= due and seat.read_time != read_time:
+            if self._clock() >= due and seat.read_time != read_time and not seat.has_news:
                 yield self._mark(is_caught_up=True, read_time=seat.read_time)
 
     async def _read(self) -> Page:
