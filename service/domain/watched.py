@@ -67,7 +67,7 @@ class LogBounds:
     oldest: Place
     """Up to here events were deleted."""
     horizon: Place
-    """Everything before it is committed, or will never be."""
+    """The last event below the oldest transaction in flight: everything up to it is committed, or will never be."""
     has_asked: bool
     """The place that was asked about is one of this database's."""
 

@@ -500,13 +500,19 @@ UPDATE zap.event_log SET
 -- who has read it misses nothing. (Places before that one are expired.)
 SELECT
     deleted_xid::text::bigint AS deleted_xid, deleted_id,
-    pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon_xid,
+    coalesce(last.xid, deleted_xid)::text::bigint AS settled_xid, coalesce(last.id, deleted_id) AS settled_id,
     $1::text::xid8 <= pg_snapshot_xmax(pg_current_snapshot())
     AND (
         $2 = 0 OR ($1::text::xid8, $2) = (deleted_xid, deleted_id)
         OR EXISTS (SELECT FROM zap.event WHERE event.xid = $1::text::xid8 AND event.id = $2)
     ) AS has_asked
-FROM zap.event_log;
+FROM zap.event_log
+LEFT JOIN LATERAL (
+    SELECT e.xid, e.id FROM zap.event e
+    WHERE (e.xid, e.id) > (deleted_xid, deleted_id) AND e.xid < pg_snapshot_xmin(pg_current_snapshot())
+    ORDER BY e.xid DESC, e.id DESC
+    LIMIT 1
+) last ON true;
 
 -- name: unknown_sessions
 -- Of these ids, those of which there is neither a session nor was there ever an event.
@@ -523,9 +529,16 @@ ORDER BY asked.place LIMIT 1;
 WITH log AS MATERIALIZED (
     SELECT
         deleted_xid::text::bigint AS deleted_xid, deleted_id,
+        coalesce(last.xid, deleted_xid)::text::bigint AS settled_xid, coalesce(last.id, deleted_id) AS settled_id,
         pg_snapshot_xmin(pg_current_snapshot()) AS horizon,
         clock_timestamp() AS read_time
     FROM zap.event_log
+    LEFT JOIN LATERAL (
+        SELECT e.xid, e.id FROM zap.event e
+        WHERE (e.xid, e.id) > (deleted_xid, deleted_id) AND e.xid < pg_snapshot_xmin(pg_current_snapshot())
+        ORDER BY e.xid DESC, e.id DESC
+        LIMIT 1
+    ) last ON true
 ),
 scanned AS MATERIALIZED (
     SELECT * FROM zap.events_after($1::text::xid8, $2, $8, $3)
@@ -543,7 +556,7 @@ chosen AS (
         AND ($9::text[] IS NULL OR e.session_id = any($9))
 )
 SELECT
-    log.deleted_xid, log.deleted_id, log.horizon::text::bigint AS horizon_xid, log.read_time,
+    log.deleted_xid, log.deleted_id, log.settled_xid, log.settled_id, log.read_time,
     (SELECT count(*) FROM scanned) AS scanned,
     last.xid::text::bigint AS last_xid, last.id AS last_id,
     (SELECT count(*) FROM chosen) AS passed,

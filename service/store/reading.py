@@ -33,7 +33,7 @@ class PostgresLogReader:
             (row,) = await connection.rows("log_bounds", str(asked.xid), asked.id)
         return LogBounds(
             oldest=Place(row["deleted_xid"], row["deleted_id"]),
-            horizon=Place(row["horizon_xid"]),
+            horizon=Place(row["settled_xid"], row["settled_id"]),
             has_asked=row["has_asked"],
         )
 
@@ -76,8 +76,9 @@ def _page(rows: Sequence[Record], after: Place, limit: int) -> Page:
     elif summary["scanned"] >= limit:
         upto = Place(summary["last_xid"], summary["last_id"])
     else:
-        # A place at the horizon, unless this one is of a snapshot that was later: places never go back.
-        upto, is_last = max(after, Place(summary["horizon_xid"])), True
+        # The last event's place, not the horizon: numbers of transactions that left nothing on the disk are given out
+        # again after a crash of Postgres. Unless this one is of a snapshot that was later: places never go back.
+        upto, is_last = max(after, Place(summary["settled_xid"], summary["settled_id"])), True
     return Page(
         events=events,
         upto=upto,
