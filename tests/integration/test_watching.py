@@ -2,15 +2,18 @@
 
 import asyncio
 import random
+import signal
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from uuid import UUID
 
 import asyncpg
 import pytest
 
 from service.bus.wakeups import LOG, WakeupHub
+from service.domain.errors import Unavailable
 from service.domain.events import NewEvent
 from service.domain.lease import Lease
 from service.domain.observations import Happening
@@ -24,6 +27,7 @@ from service.store.events import PostgresEventLog
 from service.store.log import append, lock_log
 from service.store.migrate import migrate
 from service.store.reading import PostgresLogReader, token_key
+from tests.chaos.postgres import Postgres
 from tests.log_writer import message
 from zap.v1 import event_pb2 as pb
 
@@ -213,3 +217,42 @@ async def test_a_log_that_was_copied_from_another_server_comes_before_what_is_ne
     key = await token_key(log.database)
     await migrate(database_url)
     assert await token_key(log.database) == key
+
+
+async def test_numbers_that_postgres_gives_out_again_after_a_crash_are_nobody_s_place(server_folder: Path) -> None:
+    async with Postgres(server_folder) as server:
+        await migrate(server.url)
+        database = Database(server.url, name="test")
+        await database.open()
+        log = Log(database, await token_key(database))
+        await log.append("session-0", 1)
+        await use_up_numbers(server.url)
+        async with aclosing(log.watching.watch(ALL, Start())) as steps:
+            token = (await anext(steps)).token
+            await server.stop(signal.SIGQUIT)
+            await server.start()
+            await append_when_it_answers(log, "session-0", 2)
+            assert (await next_event(steps)).sequence == 2
+        assert [event.sequence for event in await log.collect(1, Start(token))] == [2]
+        await database.close()
+
+
+async def use_up_numbers(url: str) -> None:
+    """Of transactions that leave nothing on the disk: a crash forgets that they were."""
+    connection = await asyncpg.connect(url)
+    for _ in range(20):
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("SELECT pg_current_xact_id()")
+        await transaction.rollback()
+    await connection.close()
+
+
+async def append_when_it_answers(log: Log, session_id: str, number: int) -> None:
+    """Connections of before a crash fail once each."""
+    async with asyncio.timeout(10):
+        while True:
+            with suppress(Unavailable):
+                await log.append(session_id, number)
+                return
+            await asyncio.sleep(0.05)
