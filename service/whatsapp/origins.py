@@ -27,11 +27,11 @@ def of_message(info: Any, parts: Iterable[str]) -> bytes:
     return _origin(info.Timestamp // 1000, "message", *named)
 
 
-def of_receipt(event: Any) -> bytes:
-    """Of a receipt: whose device told what of which messages, and when."""
+def of_receipt(event: Any, message_ids: Iterable[str]) -> bytes:
+    """Of a receipt, or a part of one: whose device told what of which messages, and when."""
     source = event.MessageSource
     named = (to_text(source.Chat), to_text(source.Sender), str(event.Type), str(event.Timestamp))
-    return _origin(event.Timestamp, "receipt", *named, *event.MessageIDs)
+    return _origin(event.Timestamp, "receipt", *named, *message_ids)
 
 
 def of_notification(seconds: int, event: event_pb2.Event) -> bytes:

@@ -364,7 +364,7 @@ class Session:
                 self._report_numbered(messages.unreadable(event))
             case neonize.Receipt():
                 self._patience.heard()
-                self._report_numbered(translate.receipt(event))
+                self._report_all(translate.receipts(event))
             case neonize.Connected():
                 self._on_connected()
             case neonize.Disconnected():

@@ -1,6 +1,7 @@
 """From neonize's other event protobufs to frames (messages: messages.py). Pure: no socket, no client, no clock."""
 
 import datetime
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from neonize.proto import Neonize_pb2 as neonize
@@ -37,22 +38,35 @@ _REFUSALS = {
 }
 
 
+_AT_ONCE, _LONGEST_ID = 1_000, 128
+"""Messages that one event tells of, and characters of a message's id; WhatsApp's own have 32 at most."""
+
+
 def happened(time: Any, kind: "event_pb2.Event.Type.ValueType", **payload: Any) -> frames_pb2.Frame:
     """Something that consumers are told. `payload`: the one field of zap.v1.Event that goes with its kind."""
     return frames_pb2.Frame(time=time, event=event_pb2.Event(type=kind, **payload))
 
 
-def receipt(event: Any) -> frames_pb2.Frame | None:
-    """A receipt; None if it is nobody's business: what devices of one account tell each other."""
+def receipts(event: Any) -> Iterator[frames_pb2.Frame]:
+    """A receipt, in as many events as its messages need; none if it is nobody's business: what devices of one account
+    tell each other.
+
+    How many messages it names is up to whoever sent it, and an event that is too large keeps consumers from all others.
+    """
     kind = _RECEIPTS.get(event.Type)
-    if kind is None:
-        return None
+    if kind is not None:
+        message_ids = [readable(message_id)[:_LONGEST_ID] for message_id in event.MessageIDs]
+        for first in range(0, max(1, len(message_ids)), _AT_ONCE):
+            yield _receipt(event, kind, message_ids[first : first + _AT_ONCE])
+
+
+def _receipt(event: Any, kind: "event_pb2.Receipt.Kind.ValueType", message_ids: Sequence[str]) -> frames_pb2.Frame:
     source = event.MessageSource
     frame = happened(
         moment(event.Timestamp),
         event_pb2.Event.TYPE_RECEIPT,
         receipt=event_pb2.Receipt(
-            message_ids=[readable(message_id) for message_id in event.MessageIDs],
+            message_ids=message_ids,
             kind=kind,
             chat=person_to_text(source.Chat),
             sender=to_text(source.Sender),
@@ -60,7 +74,7 @@ def receipt(event: Any) -> frames_pb2.Frame | None:
             is_group=source.IsGroup,
         ),
     )
-    frame.origin = origins.of_receipt(event)
+    frame.origin = origins.of_receipt(event, message_ids)
     return frame
 
 

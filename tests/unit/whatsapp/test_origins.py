@@ -34,7 +34,7 @@ def origin_of(message: inbound_pb2.InboundMessage) -> bytes:
 
 def receipt(kind: "neonize.Receipt.ReceiptType.ValueType", *message_ids: str, seconds: int = 1_700_000_000) -> bytes:
     told = neonize.Receipt(MessageSource=source(), MessageIDs=message_ids, Timestamp=seconds, Type=kind)
-    frame = translate.receipt(told)
+    (frame,) = translate.receipts(told)
     assert frame is not None
     return frame.origin
 
@@ -128,6 +128,6 @@ def test_that_a_message_could_not_be_read_does_not_keep_it_out_when_it_can() -> 
 def test_ids_that_are_no_text_have_an_origin() -> None:
     receipt_of = neonize.Receipt(MessageSource=source(), Timestamp=1, Type=neonize.Receipt.READ).SerializeToString()
     told = neonize.Receipt.FromString(receipt_of + b"\x12\x02\xff\xfe")
-    frame = translate.receipt(told)
+    (frame,) = translate.receipts(told)
     assert frame is not None
     assert len(frame.origin) == 16

@@ -1,4 +1,5 @@
 import datetime
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ from zap.v1 import event_pb2
 NODE = neonize.Node(Tag="failure")
 
 
-def receipt(kind: Any) -> neonize.Receipt:
-    return neonize.Receipt(MessageSource=source(), MessageIDs=["A", "B"], Timestamp=int(SENT.timestamp()), Type=kind)
+def receipt(kind: Any, message_ids: Sequence[str] = ("A", "B")) -> neonize.Receipt:
+    return neonize.Receipt(MessageSource=source(), MessageIDs=message_ids, Timestamp=int(SENT.timestamp()), Type=kind)
 
 
 @pytest.mark.parametrize(
@@ -31,13 +32,21 @@ def receipt(kind: Any) -> neonize.Receipt:
     ],
 )
 def test_a_receipt_says_how_far_messages_came(kind: int, expected: Any) -> None:
-    frame = translate.receipt(receipt(kind))
-    assert frame is not None
+    (frame,) = translate.receipts(receipt(kind))
     assert frame.event.type == event_pb2.Event.TYPE_RECEIPT
     assert frame.event.receipt == event_pb2.Receipt(
         message_ids=["A", "B"], kind=expected, chat=CHAT, sender=SENDER, sender_alternative=OTHER
     )
     assert frame.time.seconds == int(SENT.timestamp())
+
+
+def test_a_receipt_for_more_messages_than_an_event_holds_is_told_in_parts() -> None:
+    message_ids = [str(number).ljust(500, "x") for number in range(20_000)]
+    frames = list(translate.receipts(receipt(neonize.Receipt.READ, message_ids)))
+    assert all(frame.ByteSize() < 2 * 1024 * 1024 for frame in frames)
+    assert len({frame.origin for frame in frames}) == len(frames) == 20
+    told = [message_id for frame in frames for message_id in frame.event.receipt.message_ids]
+    assert told == [message_id[:128] for message_id in message_ids]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +58,7 @@ def test_a_receipt_says_how_far_messages_came(kind: int, expected: Any) -> None:
     ],
 )
 def test_what_devices_of_one_account_tell_each_other_is_not_told(kind: int) -> None:
-    assert translate.receipt(receipt(kind)) is None
+    assert not list(translate.receipts(receipt(kind)))
 
 
 @pytest.mark.parametrize(
