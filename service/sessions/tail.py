@@ -139,6 +139,8 @@ class Tail:
         except Exception:
             # Not the end of the node: the streams go on by themselves, and say so if they meet the same fault.
             log.exception("The tail of the event log failed; each stream reads for itself.")
+        if asyncio.current_task() is not self._task:
+            return
         # Who sits here would wait for ever.
         self._task = None
         for seat in tuple(self._seats):
@@ -148,7 +150,8 @@ class Tail:
     async def _follow(self, hints: Listening) -> None:
         """Until what comes next has been deleted."""
         pause = SOON
-        while True:
+        # A cancellation can be swallowed on the way: two that read would move one place.
+        while asyncio.current_task() is self._task:
             try:
                 page = await self._reader.read(self._place, _ALL, AT_ONCE)
             except Unavailable:
