@@ -410,8 +410,8 @@ class MessageReceived(_message.Message):
     raw: _builtins.bytes
     """The whole message as the WhatsApp library gives it, a serialised waE2E.Message: what has no typed field is here.
     The outermost wrappings are gone by then (for disappearing messages, view-once, edits, own devices): the flags
-    below say that they were there. Of a message whose raw_size is larger, the first 1,048,576 bytes; the rest follows at
-    once in events of their own, TYPE_MESSAGE_RAW_PART.
+    below say that they were there. Of a message whose raw_size is larger, the first 1,048,576 bytes; the rest follows in
+    events of their own, TYPE_MESSAGE_RAW_PART.
     """
     raw_size: _builtins.int
     """How many bytes of raw there are, in this event and those that follow."""
@@ -544,8 +544,8 @@ Global___BroadcastRecipient: _TypeAlias = BroadcastRecipient  # noqa: Y015
 
 @_typing.final
 class MessageRawPart(_message.Message):
-    """More of the raw bytes of a message that is too large for one event. It follows the message at once, as all of its
-    kind do: the bytes of all of them, in order, are the message.
+    """More of the raw bytes of a message that is too large for one event. It follows the message, as all of its kind do, in
+    order and perhaps with other events between them: the bytes of all of them, in order, are the message.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
