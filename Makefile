@@ -20,7 +20,7 @@ run: setup ## Serve on 127.0.0.1:50051, with Postgres and Valkey of its own unle
 	@exec env ZAP_ENVIRONMENT=development $(VENV_PYTHON) -m service serve
 
 test: setup ## Run every test, most of which wait, in 3 processes (PYTEST_ARGS="-k name" runs some, WORKERS=0 one by one)
-	@$(VENV_PYTHON) -m pytest -n $(or $(WORKERS),3) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(VENV_PYTHON) -m pytest -n $(or $(WORKERS),3) --dist loadfile $(PYTEST_ARGS)
 
 chaos: setup ## Try what three nodes and the event log must show, strike them by chance (STEPS=100), have every outage of the database under traffic; an hour and a half (CHAOS_ARGS="--seconds 1 --faults hung" has some outages)
 	@$(VENV_PYTHON) -m tests.chaos trials
