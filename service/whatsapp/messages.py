@@ -70,7 +70,7 @@ def frames(event: inbound_pb2.InboundMessage) -> Iterator[frames_pb2.Frame]:
         yield _unreadable(info, reason=pb.MessageUnreadable.REASON_PHONE_ONLY)
         return
     received = _received(info, event)
-    _tell_content(received, message, source_of(info.MessageSource))
+    _tell_content(received, message, source_of(info))
     received.raw, received.raw_size = raw[:RAW], len(raw)
     parts = _parts(received, message)
     yield _frame(info, parts, pb.Event.TYPE_MESSAGE_RECEIVED, message_received=received)
@@ -178,7 +178,9 @@ def _parts(received: pb.MessageReceived, message: Any) -> list[str]:
     """What tells apart the messages of one id, for its origin."""
     names = names_of(unwrapped(message).content) if message is not None else []
     # The edit of a channel's message has the id of that message.
-    return [*names, f"edit {received.edit_attribute}", f"edited at {received.newsletter_edit_time.seconds}"]
+    edits = (f"edit {received.edit_attribute}", f"edited at {received.newsletter_edit_time.seconds}")
+    # An edit that the phone was asked for has the id of what it edits.
+    return [*names, *edits, *(["is edit"] if received.is_edit else [])]
 
 
 def _raw_part(received: pb.MessageReceived, raw: bytes, offset: int) -> pb.MessageRawPart:

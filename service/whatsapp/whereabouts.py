@@ -54,13 +54,15 @@ def addressing_mode(source: Any) -> "pb.AddressingMode.ValueType":
     return _MODES.get(mode, pb.ADDRESSING_MODE_UNSPECIFIED)
 
 
-def source_of(source: Any) -> Source:
+def source_of(info: Any) -> Source:
     """The same for those who read keys, which name messages from their sender's point of view."""
+    source = info.MessageSource
     return Source(
         chat=person_to_text(source.Chat),
         sender=person_to_text(source.Sender),
         from_me=source.IsFromMe,
         is_group=chat_kind(source.Chat) not in _OF_TWO,
+        edit_attribute=readable(info.Edit),
     )
 
 

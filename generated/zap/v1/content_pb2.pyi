@@ -542,7 +542,7 @@ class EditContent(_message.Message):
     CONTENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def target(self) -> Global___MessageTarget:
-        """Which."""
+        """Which, as the sender says. An edit is good for a message of his own only: look whether its author is the sender."""
 
     @_builtins.property
     def content(self) -> Global___Content:
@@ -571,10 +571,10 @@ class RevokeContent(_message.Message):
     TARGET_FIELD_NUMBER: _builtins.int
     BY_ADMIN_FIELD_NUMBER: _builtins.int
     by_admin: _builtins.bool
-    """By an administrator of the group, of somebody else's message."""
+    """By an administrator of the group, of somebody else's message: as WhatsApp says, not the sender."""
     @_builtins.property
     def target(self) -> Global___MessageTarget:
-        """Which."""
+        """Which, as the sender says. Of his own messages, unless it is by an administrator."""
 
     def __init__(
         self,
@@ -784,7 +784,7 @@ class MenuContent(_message.Message):
     """Below the text."""
     @_builtins.property
     def options(self) -> _containers.RepeatedCompositeFieldContainer[Global___MenuOption]:
-        """What can be chosen, in order."""
+        """What can be chosen, in order. None of an interactive message: what its buttons do is in raw."""
 
     def __init__(
         self,
@@ -838,7 +838,7 @@ class SelectionContent(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The id of the option."""
+    """The id of the option. Of interactive messages it is in `parameters`."""
     text: _builtins.str
     """What is written on it, or what the sender says with it."""
     parameters: _builtins.str

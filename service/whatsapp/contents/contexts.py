@@ -5,6 +5,7 @@ from typing import Any
 from service.whatsapp.contents.bounds import ADDRESS, BODY, Bounds, readable
 from service.whatsapp.contents.content import content_of, text_of
 from service.whatsapp.contents.reading import Reading
+from service.whatsapp.contents.targets import other_chat
 from zap.v1 import content_pb2 as pb
 
 _QUOTED = 1024
@@ -42,11 +43,10 @@ def _quote(info: Any, reading: Reading) -> pb.Quote:
     bounds = reading.bounds
     # Of its own: what is cut of a quoted message does not make this one cut.
     quoted = content_of(info.quotedMessage, Reading(reading.source, Bounds(BODY), is_inner=True))
-    chat = readable(info.remoteJID)
     return pb.Quote(
         message_id=bounds.text(info.stanzaID),
         author=bounds.text(info.participant),
-        chat=bounds.text(chat) if chat != reading.source.chat else "",
+        chat=bounds.text(other_chat(readable(info.remoteJID), reading.source)),
         kind=quoted.kind,
         text=text_of(quoted)[:_QUOTED],
     )

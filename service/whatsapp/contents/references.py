@@ -7,6 +7,9 @@ from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import KeepType, PinInChatMessage
 from service.whatsapp.contents.reading import Reading
 from zap.v1 import content_pb2 as pb
 
+_BY_ADMIN = "8"
+"""WhatsApp's edit attribute of what an administrator deleted: what the sender says of it counts for nothing."""
+
 
 def reaction(body: Any, reading: Reading) -> pb.ReactionContent:
     """An emoji on a message, or none any more."""
@@ -16,9 +19,8 @@ def reaction(body: Any, reading: Reading) -> pb.ReactionContent:
 
 def revoke(body: Any, reading: Reading) -> pb.RevokeContent:
     """A message that was deleted for everybody."""
-    revoked = reading.target(body.key)
-    by_other = bool(revoked.author) and revoked.author != reading.source.sender
-    return pb.RevokeContent(target=revoked, by_admin=reading.source.is_group and not body.key.fromMe and by_other)
+    by_admin = reading.source.chat.endswith("@g.us") and reading.source.edit_attribute == _BY_ADMIN
+    return pb.RevokeContent(target=reading.target(body.key), by_admin=by_admin)
 
 
 def poll_vote(body: Any, reading: Reading) -> pb.PollVoteContent:

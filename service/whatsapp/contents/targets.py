@@ -18,6 +18,8 @@ class Source:
     from_me: bool
     is_group: bool
     """More than two people are in the chat: only then does a key name the author."""
+    edit_attribute: str = ""
+    """WhatsApp's own mark of edits and deletions."""
 
 
 def target(key: Any, source: Source, bounds: Bounds) -> pb.MessageTarget:
@@ -31,17 +33,19 @@ def target(key: Any, source: Source, bounds: Bounds) -> pb.MessageTarget:
         message_id=bounds.text(key.ID),
         author=bounds.text(_author(key, source)),
         from_me=is_accounts or (key.fromMe and source.from_me),
-        chat=bounds.text(_other_chat(readable(key.remoteJID), source)),
+        chat=bounds.text(other_chat(readable(key.remoteJID), source)),
     )
 
 
-def _author(key: Any, source: Source) -> str:
-    if key.participant:
-        return readable(key.participant)
-    if key.fromMe:
-        return source.sender
-    return source.chat if source.from_me and not source.is_group else ""
-
-
-def _other_chat(chat: str, source: Source) -> str:
+def other_chat(chat: str, source: Source) -> str:
+    """The chat that a sender names, if it is not this one: between two people that is named after either of them."""
     return "" if chat == source.chat or chat.endswith(_OF_PEOPLE) else chat
+
+
+def _author(key: Any, source: Source) -> str:
+    if key.fromMe:
+        # Whoever is named beside it: nobody speaks for another.
+        return source.sender
+    if source.is_group or other_chat(readable(key.remoteJID), source):
+        return readable(key.participant)
+    return source.chat if source.from_me else ""

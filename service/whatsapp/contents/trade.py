@@ -43,8 +43,7 @@ def template(body: Any, reading: Reading) -> pb.MenuContent:
 
 def interactive(body: Any, reading: Reading) -> pb.MenuContent:
     """The newest form. What its buttons do is JSON of their own: in the raw bytes."""
-    options = ((button.name, "") for button in body.nativeFlowMessage.buttons)
-    return _menu(reading.bounds, body.header.title, body.body.text, body.footer.text, options)
+    return _menu(reading.bounds, body.header.title, body.body.text, body.footer.text, ())
 
 
 def button_reply(body: Any, reading: Reading) -> pb.SelectionContent:
@@ -65,7 +64,7 @@ def template_reply(body: Any, reading: Reading) -> pb.SelectionContent:
 def interactive_reply(body: Any, reading: Reading) -> pb.SelectionContent:
     """An answer to the newest form."""
     flow = body.nativeFlowResponseMessage
-    content = _selection(reading.bounds, flow.name, body.body.text)
+    content = _selection(reading.bounds, "", body.body.text)
     content.parameters = reading.bounds.text(flow.paramsJSON, BODY)
     return content
 

@@ -109,6 +109,12 @@ def test_the_edit_of_a_channel_s_message_is_another_one_though_it_has_the_same_i
     assert origin_of(edited) != origin_of(first) != origin_of(told_of(text("hello"), Edit="1"))
 
 
+def test_an_edit_that_the_phone_gives_is_another_one_though_it_has_the_id_of_what_it_edits() -> None:
+    first, edited = told_of(text("hello")), told_of(text("hello"))
+    edited.is_edit = True
+    assert origin_of(edited) != origin_of(first)
+
+
 def test_each_part_of_a_huge_message_has_an_origin_of_its_own() -> None:
     frames = list(messages.frames(event(text("x" * 3 * messages.RAW))))
     assert len({frame.origin for frame in frames}) == len(frames) == 4

@@ -8,10 +8,11 @@ from neonize.proto.waCommon.WACommon_pb2 import MessageKey
 from neonize.proto.waE2E import WAWebProtobufsE2E_pb2 as e2e
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
 
+from service.whatsapp.addresses import from_text
 from service.whatsapp.contents.bounds import PICTURE
 from service.whatsapp.contents.content import FORMS
 from service.whatsapp.contents.wrappings import unwrapped
-from tests.unit.whatsapp.inbound import told
+from tests.unit.whatsapp.inbound import info, source, told
 from zap.v1 import content_pb2 as pb
 
 Kind = pb.Content.Kind
@@ -296,6 +297,13 @@ CONTENTS: list[tuple[Message, "Kind.ValueType", dict[str, Any], str]] = [
                 header=e2e.InteractiveMessage.Header(title="T"),
                 body=e2e.InteractiveMessage.Body(text="choose"),
                 footer=e2e.InteractiveMessage.Footer(text="F"),
+                nativeFlowMessage=e2e.InteractiveMessage.NativeFlowMessage(
+                    buttons=[
+                        e2e.InteractiveMessage.NativeFlowMessage.NativeFlowButton(
+                            name="quick_reply", buttonParamsJSON='{"id":"1"}'
+                        )
+                    ]
+                ),
             )
         ),
         Kind.KIND_MENU,
@@ -336,7 +344,7 @@ CONTENTS: list[tuple[Message, "Kind.ValueType", dict[str, Any], str]] = [
             )
         ),
         Kind.KIND_SELECTION,
-        {"selection": pb.SelectionContent(id="menu", text="one", parameters='{"id":"1"}')},
+        {"selection": pb.SelectionContent(text="one", parameters='{"id":"1"}')},
         "one",
     ),
     (
@@ -564,6 +572,19 @@ def test_a_picture_beyond_the_bound_is_left_out_and_that_is_said() -> None:
 def test_a_menu_longer_than_the_bound_is_cut(message: Message) -> None:
     received = told(message)
     assert (len(received.content.menu.options), received.is_truncated) == (1024, True)
+
+
+@pytest.mark.parametrize(
+    ("chat", "edit_attribute", "by_admin"),
+    [("1-2@g.us", "8", True), ("1-2@g.us", "7", False), ("1-2@g.us", "", False), ("9@lid", "8", False)],
+)
+def test_whatsapp_says_who_deletes_as_an_administrator_and_not_the_sender(
+    chat: str, edit_attribute: str, by_admin: bool
+) -> None:
+    of_another = MessageKey(ID="X", fromMe=False, participant="4@lid", remoteJID=chat)
+    about = info(source(Chat=from_text(chat)), Edit=edit_attribute)
+    message = told(of_protocol(e2e.ProtocolMessage.REVOKE, key=of_another), about)
+    assert message.content.revoke.by_admin is by_admin
 
 
 def test_an_edit_of_an_edit_is_not_followed() -> None:

@@ -32,6 +32,11 @@ def key(*, from_me: bool, participant: str = "", chat: str = "") -> MessageKey:
             pb.MessageTarget(message_id="X", author=OTHER),
         ),
         (IN_GROUP, key(from_me=True, chat=GROUP), pb.MessageTarget(message_id="X", author=MEMBER)),
+        # Nobody passes his own message off as another's, nor another's as a third one's.
+        (IN_GROUP, key(from_me=True, participant=OTHER, chat=GROUP), pb.MessageTarget(message_id="X", author=MEMBER)),
+        (FROM_FRIEND, key(from_me=True, participant=ME), pb.MessageTarget(message_id="X", author=FRIEND)),
+        (FROM_FRIEND, key(from_me=False, participant=OTHER), pb.MessageTarget(message_id="X", from_me=True)),
+        (FROM_ME, key(from_me=False, participant=OTHER), pb.MessageTarget(message_id="X", author=FRIEND)),
         (IN_GROUP, key(from_me=False, chat=GROUP), pb.MessageTarget(message_id="X")),
         (
             FROM_ME_IN_GROUP,
