@@ -21,7 +21,7 @@ def offered(event: Any) -> frames_pb2.Frame | None:
 def announced(event: Any) -> frames_pb2.Frame | None:
     """It rings in a group, whose calls come without all that a device needs to take them."""
     call = _call(event, call_pb2.Call.PHASE_OFFERED)
-    call.group = attributes(event.data).get("group-jid", "")
+    call.group = attributes(event.data).get("group-jid", "") or call.group
     call.is_group = event.type == "group" or bool(call.group)
     call.is_video = event.media == "video"
     return _frame(event, call)
@@ -49,8 +49,11 @@ def _call(event: Any, phase: "call_pb2.Call.Phase.ValueType") -> call_pb2.Call:
         caller=person(known.callCreator),
         caller_alternative=person(known.callCreatorAlt),
     )
-    # `from` is a keyword, so it cannot be named otherwise.
-    setattr(call, "from", person(getattr(known, "from")))
+    if (sender := person(getattr(known, "from"))).endswith("@g.us"):
+        call.group = sender
+    else:
+        # `from` is a keyword, so it cannot be named otherwise.
+        setattr(call, "from", sender)
     return call
 
 

@@ -101,7 +101,8 @@ def _tell_unread(event: Any, news: group_pb2.GroupChanged) -> None:
 
 def _bound(news: group_pb2.GroupChanged) -> None:
     """Leave people out, until it is no larger than it may be."""
-    for people in (news.entered.members, news.joined, news.left, news.promoted, news.demoted, news.asked_to_join):
+    asking = (news.asked_to_join, news.no_longer_asking)
+    for people in (news.entered.members, news.joined, news.left, news.promoted, news.demoted, *asking):
         while people and news.ByteSize() > _LARGEST:
             del people[len(people) // 2 :]
             news.is_truncated = True

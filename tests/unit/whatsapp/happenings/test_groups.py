@@ -26,6 +26,10 @@ def change(**changes: Any) -> neonize.GroupInfoEvent:
     return neonize.GroupInfoEvent(**(fields | changes))
 
 
+def asking(jid: str) -> neonize.Node:
+    return neonize.Node(Tag="requested_user", Attrs=[neonize.NodeAttrs(name="jid", jid=from_text(jid))])
+
+
 def told(event: neonize.GroupInfoEvent) -> group_pb2.GroupChanged:
     frame = groups.changed(event)
     assert frame is not None
@@ -90,3 +94,12 @@ def test_of_more_people_than_an_event_can_hold_some_are_left_out() -> None:
     assert 15_000 < len(many.joined) < 60_000
     assert many.ByteSize() <= 1024 * 1024
     assert not told(change(Join=crowd[:5_000])).is_truncated
+
+
+@pytest.mark.parametrize("tag", ["created_membership_requests", "revoked_membership_requests"])
+def test_of_more_who_ask_or_no_longer_do_some_are_left_out(tag: str) -> None:
+    crowd = [asking(f"{number:016}@lid") for number in range(60_000)]
+    many = told(change(UnknownChanges=[neonize.Node(Tag=tag, Nodes=crowd)], Leave=[CAROL]))
+    assert many.is_truncated
+    assert many.ByteSize() <= 1024 * 1024
+    assert len(many.asked_to_join) + len(many.no_longer_asking) > 10_000
