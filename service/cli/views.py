@@ -17,8 +17,8 @@ _COLOURS = {"CONNECTED": "green", "FAILED": "red", "LOGGED_OUT": "red", "SUSPEND
 
 
 def print_json(message: Message) -> None:
-    """One line of protobuf JSON."""
-    print(MessageToJson(message, indent=None, ensure_ascii=False), flush=True)
+    """One line of protobuf JSON, in ASCII: strangers write what is in it, and a terminal obeys some letters."""
+    print(MessageToJson(message, indent=None), flush=True)
 
 
 def print_session(session: session_pb2.Session) -> None:

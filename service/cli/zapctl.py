@@ -4,6 +4,7 @@ Exit codes: 0 done · 1 unexpected · 2 wrong command line · 3 to 12 an error o
 pairing ended if not PAIRED · 30, 31 a message that was not sent, or of which nobody knows.
 """
 
+import io
 import sys
 from typing import Annotated, Any
 from uuid import uuid4
@@ -204,6 +205,9 @@ def pairing_code(
 
 def main() -> None:
     """Run zapctl."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Strangers write what is printed: no letter of theirs ends a watch on a terminal that does not have it.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except UnicodeEncodeError:
