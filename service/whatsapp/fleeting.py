@@ -36,4 +36,6 @@ class Fleeting:
             latest = {about: frame for about, frame in self._told.items() if frame is not None}
             self._told = dict.fromkeys(latest)
         for frame in latest.values():
-            self._offer(frame)
+            if not self._offer(frame):
+                # Each refusal may have taken a moment, and this is the thread that tells of progress.
+                return
