@@ -189,7 +189,8 @@ def scanned(flaw: str) -> Befalls:
 def refused(failure: int) -> Befalls:
     async def befalls(session: Befallen) -> None:
         await session.node.first_code(session.name)
-        await session.simulator.fail(failure, session.name)
+        # Each login: the process that loses its connection may be the first to be refused, on its way out.
+        await session.simulator.fail(failure, session.name, times=None)
         await session.simulator.drop(session.name)
 
     return befalls
