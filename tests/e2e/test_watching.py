@@ -223,4 +223,5 @@ async def test_zapctl_watches_on_when_its_node_is_restarted_and_says_where_to_re
         resumed = Consumer(resume_token=token)
         async with resumed.watching(node.address):
             await resumed.wait_for("shop", 4)
-        assert resumed.sequences("shop") == [4]
+        # The line on which it was interrupted may come again: at least once, never less.
+        assert resumed.sequences("shop") in ([4], [3, 4])
