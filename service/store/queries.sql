@@ -495,24 +495,18 @@ UPDATE zap.event_log SET
     deleted_id = 0;
 
 -- name: log_bounds
--- Transactions below the horizon have ended. Whether the place ($1, $2) can be one of this database's: its transaction
--- has a number that was given out, and if it is an event's, the event is there, or is the last one that was deleted:
--- who has read it misses nothing. (Places before that one are expired.)
+-- Whether the place ($1, $2) can be one of this database's: its transaction has a number that was given out, and if it is
+-- an event's, the event is there, or is the last one that was deleted: who has read it misses nothing. (Places before
+-- that one are expired.)
 SELECT
     deleted_xid::text::bigint AS deleted_xid, deleted_id,
-    coalesce(last.xid, deleted_xid)::text::bigint AS settled_xid, coalesce(last.id, deleted_id) AS settled_id,
+    settled_xid::text::bigint AS settled_xid, settled_id,
     $1::text::xid8 <= pg_snapshot_xmax(pg_current_snapshot())
     AND (
         $2 = 0 OR ($1::text::xid8, $2) = (deleted_xid, deleted_id)
         OR EXISTS (SELECT FROM zap.event WHERE event.xid = $1::text::xid8 AND event.id = $2)
     ) AS has_asked
-FROM zap.event_log
-LEFT JOIN LATERAL (
-    SELECT e.xid, e.id FROM zap.event e
-    WHERE (e.xid, e.id) > (deleted_xid, deleted_id) AND e.xid < pg_snapshot_xmin(pg_current_snapshot())
-    ORDER BY e.xid DESC, e.id DESC
-    LIMIT 1
-) last ON true;
+FROM zap.event_log_now;
 
 -- name: unknown_sessions
 -- Of these ids, those of which there is neither a session nor was there ever an event.
@@ -529,16 +523,10 @@ ORDER BY asked.place LIMIT 1;
 WITH log AS MATERIALIZED (
     SELECT
         deleted_xid::text::bigint AS deleted_xid, deleted_id,
-        coalesce(last.xid, deleted_xid)::text::bigint AS settled_xid, coalesce(last.id, deleted_id) AS settled_id,
-        pg_snapshot_xmin(pg_current_snapshot()) AS horizon,
+        settled_xid::text::bigint AS settled_xid, settled_id,
+        horizon,
         clock_timestamp() AS read_time
-    FROM zap.event_log
-    LEFT JOIN LATERAL (
-        SELECT e.xid, e.id FROM zap.event e
-        WHERE (e.xid, e.id) > (deleted_xid, deleted_id) AND e.xid < pg_snapshot_xmin(pg_current_snapshot())
-        ORDER BY e.xid DESC, e.id DESC
-        LIMIT 1
-    ) last ON true
+    FROM zap.event_log_now
 ),
 scanned AS MATERIALIZED (
     SELECT * FROM zap.events_after($1::text::xid8, $2, $8, $3)

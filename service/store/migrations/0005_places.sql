@@ -52,7 +52,23 @@ BEGIN
 END
 $$;
 
+-- How far the log goes now. Transactions below the horizon have ended; `settled` is the last event there, or what was
+-- deleted last if there is none: the horizon itself may be a number that Postgres gives out again after a crash.
+CREATE VIEW zap.event_log_now AS
+SELECT
+    l.deleted_xid, l.deleted_id,
+    coalesce(last.xid, l.deleted_xid) AS settled_xid, coalesce(last.id, l.deleted_id) AS settled_id,
+    pg_snapshot_xmin(pg_current_snapshot()) AS horizon
+FROM zap.event_log l
+LEFT JOIN LATERAL (
+    SELECT e.xid, e.id FROM zap.event e
+    WHERE (e.xid, e.id) > (l.deleted_xid, l.deleted_id) AND e.xid < pg_snapshot_xmin(pg_current_snapshot())
+    ORDER BY e.xid DESC, e.id DESC
+    LIMIT 1
+) last ON true;
+
 -- migrate:down
+DROP VIEW zap.event_log_now;
 DROP FUNCTION zap.events_after;
 DROP TABLE zap.event_log;
 DROP INDEX zap.event_place_in_session;
