@@ -63,7 +63,7 @@ from service.telemetry.http import Pages
 from service.telemetry.measured import MeasuredLeases, MeasuredPool, MeasuredPublisher, MeasuredUpkeep
 from service.telemetry.metrics import NodeMetrics, RpcMetrics, UpkeepMetrics, WatchMetrics
 from service.telemetry.stale_writes import CountedMessages, CountedOwnedSessions
-from service.telemetry.watching import MeasuredTailReader, MeasuredWatching
+from service.telemetry.watching import MeasuredRead, MeasuredWatching
 from service.upkeep.lookout import Lookout
 from service.upkeep.retention import Retention
 from service.upkeep.upkeep import Upkeep
@@ -318,17 +318,10 @@ def _wire(
     messages = CountedMessages(PostgresMessages(database), metrics)
     times, incarnation = settings.lease_times, uuid4()
     gate = StartGate(settings.connects_per_second)
-    ports = RunnerPorts(
-        owned=CountedOwnedSessions(PostgresOwnedSessions(database, encode_payload, stragglers), metrics),
-        leases=leases,
-        events=PostgresEventLog(database, encode_payload, _say_refused),
-        messages=messages,
-        pool=MeasuredPool(pool, metrics),
-        publisher=publisher,
-        times=times,
-        gate=gate,
-    )
-    roster = Roster(incarnation, ports)
+    owned = CountedOwnedSessions(PostgresOwnedSessions(database, encode_payload, stragglers), metrics)
+    events = PostgresEventLog(database, encode_payload, _say_refused)
+    measured = MeasuredPool(pool, metrics)
+    roster = Roster(incarnation, RunnerPorts(owned, leases, events, messages, measured, publisher, times, gate))
     reconciler = Reconciler(
         leases,
         roster,
@@ -371,7 +364,7 @@ def _watching(
     settings: Settings, databases: Databases, tokens: Tokens, hub: WakeupHub, metrics: WatchMetrics
 ) -> MeasuredWatching:
     """Those who read the event log."""
-    tail = Tail(MeasuredTailReader(PostgresLogReader(databases.tail), metrics), hub)
+    tail = Tail(MeasuredRead(PostgresLogReader(databases.tail).read, metrics), hub)
     watching = Watching(PostgresLogReader(databases.readers), tail, tokens, settings.watch_patience)
     crowd = Crowd(watching.watch, settings.watch_streams)
     return MeasuredWatching(crowd.watch, metrics)

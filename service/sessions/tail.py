@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from types import TracebackType
 
@@ -10,7 +11,7 @@ import structlog
 from service.domain.errors import Unavailable
 from service.domain.places import START, Place
 from service.domain.watched import EventFilter, LoggedEvent, Page
-from service.ports import Listening, LogReader, Wakeups
+from service.ports import Listening, Wakeups
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +27,9 @@ SOON = 0.001
 LATER = 0.1
 """Seconds after which the tail looks again while events are committed that a transaction in flight holds back: first,
 then twice as long each time, and at last."""
+
+Read = Callable[[Place, EventFilter, int], Awaitable[Page | None]]
+"""ports.LogReader.read."""
 
 _ALL = EventFilter()
 
@@ -102,8 +106,8 @@ class Seat:
 class Tail:
     """The end of the log."""
 
-    def __init__(self, reader: LogReader, wakeups: Wakeups) -> None:
-        self._reader = reader
+    def __init__(self, read: Read, wakeups: Wakeups) -> None:
+        self._read = read
         self._wakeups = wakeups
         self._seats: set[Seat] = set()
         self._place = START
@@ -153,7 +157,7 @@ class Tail:
         # A cancellation can be swallowed on the way: two that read would move one place.
         while asyncio.current_task() is self._task:
             try:
-                page = await self._reader.read(self._place, _ALL, AT_ONCE)
+                page = await self._read(self._place, _ALL, AT_ONCE)
             except Unavailable:
                 await hints.wait(POLL)
                 continue

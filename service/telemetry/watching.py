@@ -1,35 +1,28 @@
 """Reading and watching the event log, counted. What is inside does not know, and is not changed by it."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
-from service.domain.places import START, Place
-from service.domain.watched import EventFilter, Given, LogBounds, Page, Start, Step
-from service.ports import LogReader
+from service.domain.places import Place
+from service.domain.watched import EventFilter, Given, Page, Start, Step
 from service.telemetry.metrics import WatchMetrics
 
 Watch = Callable[[EventFilter, Start], AsyncGenerator[Step, None]]
 """service.sessions.watching.Watching.watch."""
+Read = Callable[[Place, EventFilter, int], Awaitable[Page | None]]
+"""ports.LogReader.read."""
 
 
-class MeasuredTailReader:
-    """The tail's LogReader: how long each event took to get there is observed."""
+class MeasuredRead:
+    """The tail's way to read: how long each event took to get there is observed."""
 
-    def __init__(self, inner: LogReader, metrics: WatchMetrics) -> None:
-        self._inner = inner
+    def __init__(self, read: Read, metrics: WatchMetrics) -> None:
+        self._read = read
         self._metrics = metrics
 
-    async def bounds(self, asked: Place = START) -> LogBounds:
-        """See LogReader, here and below."""
-        return await self._inner.bounds(asked)
-
-    async def check_known(self, session_ids: Sequence[str]) -> None:
-        """Raises NotFound."""
-        await self._inner.check_known(session_ids)
-
-    async def read(self, after: Place, wanted: EventFilter, limit: int) -> Page | None:
+    async def __call__(self, after: Place, wanted: EventFilter, limit: int) -> Page | None:
         """A page."""
-        page = await self._inner.read(after, wanted, limit)
+        page = await self._read(after, wanted, limit)
         if page is not None:
             for event in page.events:
                 self._metrics.read_by_tail((page.read_time - event.appended_at).total_seconds())

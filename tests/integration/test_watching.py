@@ -47,7 +47,7 @@ class Log:
         self.hub = WakeupHub()
         self.reader = PostgresLogReader(database)
         self.tokens = Tokens(key)
-        self.tail = Tail(self.reader, self.hub)
+        self.tail = Tail(self.reader.read, self.hub)
         self.watching = Watching(self.reader, self.tail, self.tokens, patience=60.0)
         self.events = PostgresEventLog(database, encode_payload, lambda *_: None)
 

@@ -1,6 +1,6 @@
 """Streams and the tail are counted, and given what they would be given."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry
 
 from service.domain.errors import InvalidArgument
 from service.domain.places import START, Place
-from service.domain.watched import Bookmark, EventFilter, Given, LogBounds, LoggedEvent, Page, Start, Step
+from service.domain.watched import Bookmark, EventFilter, Given, LoggedEvent, Page, Start, Step
 from service.telemetry.metrics import WatchMetrics
-from service.telemetry.watching import MeasuredTailReader, MeasuredWatching
+from service.telemetry.watching import MeasuredRead, MeasuredWatching
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 EVENTS = [
@@ -56,26 +56,14 @@ async def test_a_stream_that_is_refused_never_stood(registry: CollectorRegistry)
     assert registry.get_sample_value("zap_watch_streams") == 0
 
 
-class Reader:
-    """One page, and then what was deleted."""
-
-    def __init__(self) -> None:
-        self.pages: list[Page | None] = [PAGE, None]
-
-    async def bounds(self, asked: Place = START) -> LogBounds:
-        return LogBounds(asked, asked, has_asked=True)
-
-    async def check_known(self, session_ids: Sequence[str]) -> None:
-        """Any."""
-
-    async def read(self, after: Place, wanted: EventFilter, limit: int) -> Page | None:
-        return self.pages.pop(0)
-
-
 async def test_how_late_the_tail_comes_to_each_event_is_observed(registry: CollectorRegistry) -> None:
-    reader = MeasuredTailReader(Reader(), WatchMetrics(registry))
-    assert await reader.read(START, EventFilter(), 10) is PAGE
-    assert await reader.read(START, EventFilter(), 10) is None
+    pages: list[Page | None] = [PAGE, None]
+
+    async def one(after: Place, wanted: EventFilter, limit: int) -> Page | None:
+        return pages.pop(0)
+
+    read = MeasuredRead(one, WatchMetrics(registry))
+    assert await read(START, EventFilter(), 10) is PAGE
+    assert await read(START, EventFilter(), 10) is None
     assert registry.get_sample_value("zap_watch_tail_lag_seconds_count") == 2
     assert registry.get_sample_value("zap_watch_tail_lag_seconds_sum") == 3
-    assert (await reader.bounds(Place(3))).oldest == Place(3)

@@ -68,7 +68,7 @@ class Scene:
     def __init__(self) -> None:
         self.log = MemoryLog()
         self.hub = WakeupHub()
-        self.tail = Tail(self.log, self.hub)
+        self.tail = Tail(self.log.read, self.hub)
         self.watching = Watching(self.log, self.tail, Tokens(b"key"), patience=60.0)
 
     async def caught_up(self, steps: AsyncIterator[Step]) -> None:
