@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 from neonize.proto.Neonize_pb2 import MessageInfo, NewsLetterMessageMeta, UndecryptableMessage
-from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message, ProtocolMessage
+from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message, ProtocolMessage, SecretEncryptedMessage
 
 from service.whatsapp import origins
 from service.whatsapp.contents.bounds import BODY, Bounds, moment, moment_of_milliseconds
@@ -140,7 +140,11 @@ def _tell_content(received: pb.MessageReceived, message: Any, source: Source) ->
     received.is_truncated |= reading.bounds.has_cut
     received.is_disappearing |= "ephemeralMessage" in wrappings
     received.is_view_once |= not wrappings.isdisjoint(_VIEW_ONCE) or content.media.is_view_once
-    received.is_edit |= "editedMessage" in wrappings or content.kind == content.KIND_EDIT
+    received.is_edit |= "editedMessage" in wrappings or content.kind == content.KIND_EDIT or _is_encrypted_edit(inner)
+
+
+def _is_encrypted_edit(inner: Any) -> bool:
+    return bool(inner.secretEncryptedMessage.secretEncType == SecretEncryptedMessage.MESSAGE_EDIT)
 
 
 def _received(info: MessageInfo, event: inbound_pb2.InboundMessage) -> pb.MessageReceived:

@@ -25,6 +25,7 @@ class Form(NamedTuple):
     field: str
     """Of zap.v1.Content."""
     tell: Callable[[Any, Reading], Any]
+    """None: of a kind that is unknown here."""
 
 
 def content_of(message: Any, reading: Reading) -> pb.Content:
@@ -75,7 +76,9 @@ def _in_form(form: Form | None, field: str, body: Any, reading: Reading) -> pb.C
         return pb.Content(field=field)
     if reading.is_inner and form in _OUTER:
         return pb.Content(kind=form.kind, field=field)
-    return pb.Content(kind=form.kind, field=field, **{form.field: form.tell(body, reading)})
+    if (told := form.tell(body, reading)) is None:
+        return pb.Content(field=field)
+    return pb.Content(kind=form.kind, field=field, **{form.field: told})
 
 
 def _edit(body: Any, reading: Reading) -> pb.EditContent:

@@ -9,6 +9,8 @@ from zap.v1 import content_pb2 as pb
 
 _BY_ADMIN = "8"
 """WhatsApp's edit attribute of what an administrator deleted: what the sender says of it counts for nothing."""
+_PINNED = {PinInChatMessage.PIN_FOR_ALL: True, PinInChatMessage.UNPIN_FOR_ALL: False}
+_KEPT = {KeepType.KEEP_FOR_ALL: True, KeepType.UNDO_KEEP_FOR_ALL: False}
 
 
 def reaction(body: Any, reading: Reading) -> pb.ReactionContent:
@@ -28,14 +30,18 @@ def poll_vote(body: Any, reading: Reading) -> pb.PollVoteContent:
     return pb.PollVoteContent(target=reading.target(body.pollCreationMessageKey))
 
 
-def pin(body: Any, reading: Reading) -> pb.PinContent:
-    """A message that is pinned, or no longer."""
-    return pb.PinContent(target=reading.target(body.key), is_pinned=body.type == PinInChatMessage.PIN_FOR_ALL)
+def pin(body: Any, reading: Reading) -> pb.PinContent | None:
+    """A message that is pinned, or no longer; None for what else may become of one."""
+    if body.type not in _PINNED:
+        return None
+    return pb.PinContent(target=reading.target(body.key), is_pinned=_PINNED[body.type])
 
 
-def keep(body: Any, reading: Reading) -> pb.KeepContent:
-    """A message that is kept, or no longer."""
-    return pb.KeepContent(target=reading.target(body.key), is_kept=body.keepType == KeepType.KEEP_FOR_ALL)
+def keep(body: Any, reading: Reading) -> pb.KeepContent | None:
+    """A message that is kept, or no longer; None for what else may become of one."""
+    if body.keepType not in _KEPT:
+        return None
+    return pb.KeepContent(target=reading.target(body.key), is_kept=_KEPT[body.keepType])
 
 
 def encrypted(body: Any, reading: Reading) -> pb.EncryptedContent:

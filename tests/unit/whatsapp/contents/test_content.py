@@ -13,6 +13,7 @@ from service.whatsapp.contents.bounds import PICTURE
 from service.whatsapp.contents.content import FORMS
 from service.whatsapp.contents.wrappings import unwrapped
 from tests.unit.whatsapp.inbound import info, source, told
+from tests.unit.whatsapp.test_messages import wire_field
 from zap.v1 import content_pb2 as pb
 
 Kind = pb.Content.Kind
@@ -507,6 +508,27 @@ def test_every_kind_there_is_has_a_content_above() -> None:
     assert {kind for _, kind, _, _ in CONTENTS} == set(Kind.values()) - {Kind.KIND_UNSPECIFIED}
     covered = {message.ListFields()[0][0].name for message, *_ in CONTENTS}
     assert set(FORMS) - covered <= {"pollCreationMessageV6"}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Message(pinInChatMessage=e2e.PinInChatMessage(key=OF_MINE)),
+        Message(keepInChatMessage=e2e.KeepInChatMessage(key=OF_MINE)),
+        Message.FromString(wire_field(63, b"\x10\x09")),
+        Message.FromString(wire_field(51, b"\x10\x09")),
+    ],
+    ids=["pinInChatMessage", "keepInChatMessage", "a new kind of pin", "a new kind of keep"],
+)
+def test_what_neither_pins_nor_unpins_is_told_by_its_name(message: Message) -> None:
+    assert told(message).content == pb.Content(field=message.ListFields()[0][0].name)
+
+
+def test_an_encrypted_edit_is_an_edit() -> None:
+    body = e2e.SecretEncryptedMessage(targetMessageKey=OF_MINE, encPayload=b"e")
+    assert not told(Message(secretEncryptedMessage=body)).is_edit
+    body.secretEncType = e2e.SecretEncryptedMessage.MESSAGE_EDIT
+    assert told(Message(secretEncryptedMessage=body)).is_edit
 
 
 def test_no_secret_of_a_poll_an_invitation_or_an_order_is_told_with_types() -> None:

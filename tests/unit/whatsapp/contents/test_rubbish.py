@@ -1,9 +1,13 @@
 """Whatever a stranger can make of a waE2E.Message is told, whole in its bytes, and raises nothing."""
 
+import logging
 import random
 import struct
+import sys
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.json_format import MessageToJson
 from hypothesis import given, settings
@@ -29,6 +33,21 @@ _VARINTS = {
 }
 _WORDS = [b"", b"a", b"\0", b"\xff\xfe", b"\xed\xa0\x80", "é👍".encode(), b"x" * 3000, b"1@s.whatsapp.net", b"\r\n" * 9]
 _NUMBERS = [0, 1, 2, 3, 14, 999, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1]
+
+
+class _Raises(logging.Handler):
+    """A content that cannot be told with types is an error of ours, however little it costs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise AssertionError(record.getMessage()) from sys.exception()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _every_content_is_told_with_types() -> Iterator[None]:
+    handler, logger = _Raises(logging.ERROR), logging.getLogger("service.whatsapp.messages")
+    logger.addHandler(handler)
+    yield
+    logger.removeHandler(handler)
 
 
 def rubbish(of: Descriptor, chance: random.Random, depth: int = 0) -> bytes:
