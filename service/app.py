@@ -30,6 +30,7 @@ from service.ownership.handover import Giver, Taker
 from service.ownership.keeper import Keeper
 from service.ownership.reconciler import Reconciler
 from service.ownership.router import Router
+from service.pool.dsn import first_host
 from service.pool.pool import Pool, PoolSettings
 from service.protocol.events import encode_payload, to_json
 from service.rpc.forwarding import Forwarding, OwnedHere
@@ -185,6 +186,7 @@ class Service:
                 # Last: what steps down needs its permits until it has.
                 await _end(keeping)
                 await _end(fencing)
+                await asyncio.gather(self.server.stop(0), self.nodes.stop(0))
                 await self.pages.stop()
                 await _end(asked)
         for task in (keeping, fencing, reconciling):
@@ -339,8 +341,7 @@ def _wire(
     router = Router(leases, incarnation, lambda session_id: roster.get(session_id) is not None)
     taker = Taker(gate, reconciler)
     server, nodes, channels = _doors(settings, core, router, taker, incarnation, RpcMetrics(registry))
-    announced = Announcement(Node(incarnation, settings.node_id, nodes.address), settings.max_sessions)
-    keeper = Keeper(leases, announced, times, lambda: iter(roster))
+    keeper = Keeper(leases, partial(_announcement, settings, incarnation, nodes), times, lambda: iter(roster))
     pages = Pages(settings.http_listen, lambda: _unready(keeper, pool, times), registry)
     return Service(
         bus,
@@ -391,6 +392,8 @@ def _doors(
         certificate,
         listen=settings.node_listen,
         advertise=settings.node_advertise,
+        # An embedded one is on this machine.
+        database_host=first_host(url) if (url := _secret(settings.database_url)) else "localhost",
         metrics=metrics,
     )
     server = Server(
@@ -402,6 +405,11 @@ def _doors(
         standstill=STANDSTILL * settings.watch_patience,
     )
     return server, nodes, channels
+
+
+def _announcement(settings: Settings, incarnation: UUID, nodes: NodeListener) -> Announcement:
+    """What this node says of itself with each renewal: its address can change."""
+    return Announcement(Node(incarnation, settings.node_id, nodes.address), settings.max_sessions)
 
 
 def _watch(metrics: NodeMetrics, bus: RedisBus, roster: Roster, reconciler: Reconciler) -> None:

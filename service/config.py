@@ -120,9 +120,10 @@ class Settings(BaseSettings):
     node_advertise: OptionalAddress = setting(
         "ZAP_NODE_ADVERTISE",
         "",
-        "The address that other nodes use for it; needed when `ZAP_NODE_LISTEN` is 0.0.0.0 or [::]. Port 0 is the one"
-        " that it listens on, for where ports are not translated.",
-        shown="`ZAP_NODE_LISTEN`",
+        "The address that other nodes use for it. Port 0 is the one that it listens on, for where ports are not"
+        " translated.",
+        shown="`ZAP_NODE_LISTEN`; where that is 0.0.0.0 or [::], the address from which this node reaches Postgres,"
+        " looked up again and again",
     )
     node_secret: Token = setting(
         "ZAP_NODE_SECRET",
@@ -266,10 +267,10 @@ class Settings(BaseSettings):
                 " ZAP_ENVIRONMENT=development or test; unset it"
             )
         problems += self._too_short()
-        if is_anywhere(called := self.node_advertise or self.node_listen):
+        if self.node_advertise and is_anywhere(self.node_advertise):
             problems.append(
-                f"ZAP_NODE_ADVERTISE: other nodes cannot call {called}: set it to an address of this node that they"
-                " reach"
+                f"ZAP_NODE_ADVERTISE: other nodes cannot call {self.node_advertise}: set it to an address of this node"
+                " that they reach, or unset it"
             )
         try:
             self.lease_times.check()

@@ -6,12 +6,14 @@
     stops the process; sees it dead
     makes the lease the taker's (one statement)
     ── Take ─────────────────────────────▶  begins an epoch, starts a process
+    ◀─────────────────────────── connected
 
 Whatever fails, the lease decides: before it is the taker's the session is released like any other, after that it is
 the taker's to keep or to give up.
 """
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -37,9 +39,13 @@ ON_THE_WAY = 10.0
 """Seconds for those whose process is being stopped: more than a stop takes."""
 IN_FLIGHT = 2.0
 """Seconds for what is being sent before its process is stopped."""
-AT_ONCE = 2
-"""Hand-overs to each heir at a time. Each costs this node a stop and the heir a start; with all at once each session is
-away for as long as all of that takes, and not for as long as its own."""
+AT_ONCE = 1
+"""Hand-overs to each heir at a time, from the stop of the one process until the other one is connected: with several
+each session is away for as long as all of them take together. More only if there would not be time for so many."""
+ARRIVAL = 2.0
+"""Seconds for a session to be connected at its heir, before the next one is handed over all the same."""
+ARRIVAL_LOOK = 0.02
+"""Seconds between two looks whether it is."""
 
 
 class Heirs(Protocol):
@@ -56,7 +62,7 @@ class Peers(Protocol):
         """Have it be ready for a session within so many seconds. Raises Unavailable."""
 
     async def take(self, heir: Node, session_id: str) -> None:
-        """Tell it that the session's lease is its own. Raises Unavailable."""
+        """Tell it that the session's lease is its own, and wait for its arrival. Raises Unavailable."""
 
 
 class Calls(Protocol):
@@ -90,8 +96,33 @@ class Owned(Protocol):
     def running(self, session_id: str) -> "asyncio.Task[None] | None":
         """The task of a session that is owned here."""
 
+    def is_connected(self, session_id: str) -> bool:
+        """A session is owned here, and connected."""
+
     def take(self, session_id: str, turn: Turn | None) -> None:
         """Run a session whose lease is ours."""
+
+
+class Pace:
+    """How many hand-overs go on at a time: as few as there is time for, and only so many as are needed."""
+
+    def __init__(self, fewest: int) -> None:
+        self._fewest = fewest
+        self._took = 0.0
+        self._count = 0
+
+    def took(self, seconds: float) -> None:
+        """One is done."""
+        self._took += seconds
+        self._count += 1
+
+    def at_once(self, left: int, seconds: float) -> int:
+        """How many of those that are left must go on now, to be done in half of the time, if they are like the others.
+
+        The other half is for what cannot be known: with more at a time, each takes longer.
+        """
+        each = self._took / self._count if self._count else 0.0
+        return max(self._fewest, math.ceil(left * each / (seconds / 2)))
 
 
 class Giver:
@@ -120,30 +151,41 @@ class Giver:
         except (Unavailable, TimeoutError) as error:
             log.warning("Sessions cannot be handed over.", cause=str(error) or "the database is silent")
             return
-        given = [one for one in sessions if one.is_running]
-        places = asyncio.Semaphore(AT_ONCE * max(1, len(self._candidates)))
-        tasks = [asyncio.create_task(self._give(one, places), name=f"give-{one.session_id}") for one in given]
-        if not tasks:
-            return
+        tasks: set[asyncio.Task[None]] = set()
         try:
-            await asyncio.wait(tasks, timeout=max(0.0, self._until - time.monotonic()))
+            await self._give_all([one for one in sessions if one.is_running], tasks)
             # Those that still look for an heir are left; those that have one are on their way.
-            for task in set(tasks) - self._on_their_way:
+            for task in tasks - self._on_their_way:
                 task.cancel()
-            await asyncio.wait(tasks, timeout=ON_THE_WAY)
+            if tasks:
+                await asyncio.wait(tasks, timeout=ON_THE_WAY)
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks)
+            if tasks:
+                await asyncio.wait(tasks)
         for task in tasks:
             if not task.cancelled() and (fault := task.exception()) is not None:
                 log.error("A session could not be handed over.", exc_info=fault)
 
-    async def _give(self, session: Given, places: asyncio.Semaphore) -> None:
-        async with places:
-            await self._give_in_turn(session)
+    async def _give_all(self, sessions: Sequence[Given], tasks: set[asyncio.Task[None]]) -> None:
+        """Few at a time, until all are handed over or there is no time left."""
+        waiting, pace = list(sessions), Pace(AT_ONCE * max(1, len(self._candidates)))
+        going: set[asyncio.Task[None]] = set()
+        while (seconds := self._until - time.monotonic()) > 0 and (waiting or going):
+            while waiting and len(going) < pace.at_once(len(waiting) + len(going), seconds):
+                session = waiting.pop(0)
+                task = asyncio.create_task(self._timed(session, pace), name=f"give-{session.session_id}")
+                going.add(task)
+                tasks.add(task)
+            _, going = await asyncio.wait(going, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _give_in_turn(self, session: Given) -> None:
+    async def _timed(self, session: Given, pace: Pace) -> None:
+        began = time.monotonic()
+        await self._give(session)
+        pace.took(time.monotonic() - began)
+
+    async def _give(self, session: Given) -> None:
         if (heir := await self._find_heir(session.session_id)) is None:
             return
         if (this := asyncio.current_task()) is not None:
@@ -227,10 +269,19 @@ class Taker:
             before[0].give_back()
         self._expected[session_id] = turn, time.monotonic()
 
-    def take(self, session_id: str) -> None:
-        """Its lease is ours: start it. If it was not expected, or too long ago, it waits for a turn like any other."""
+    async def take(self, session_id: str) -> None:
+        """Its lease is ours: start it, at once, and return when it is connected, or has had ARRIVAL seconds for that.
+
+        If it was not expected, or too long ago, it waits for a turn like any other.
+        """
         turn, _ = self._expected.pop(session_id, (None, 0.0))
         self._owned.take(session_id, turn)
+        until = time.monotonic() + ARRIVAL
+        while self._is_on_its_way(session_id) and time.monotonic() < until:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(ARRIVAL_LOOK)
+
+    def _is_on_its_way(self, session_id: str) -> bool:
+        return self._owned.running(session_id) is not None and not self._owned.is_connected(session_id)
 
     def _refuse_if_draining(self) -> None:
         if self._is_draining:

@@ -43,12 +43,13 @@ class Keeper:
     def __init__(
         self,
         leases: LeaseStore,
-        announced: Announcement,
+        announce: Callable[[], Announcement],
         times: LeaseTimes,
         held: Callable[[], Iterator[Held]],
     ) -> None:
         self._leases = leases
-        self._announced = announced
+        self._announce = announce
+        self._is_draining = False
         self._times = times
         self._held = held
         self._strays: Mapping[str, Lease] = {}
@@ -65,7 +66,7 @@ class Keeper:
 
     async def drain(self) -> None:
         """Say that this node stops, now and with every renewal from now on."""
-        self._announced = replace(self._announced, is_draining=True)
+        self._is_draining = True
         await self.renew()
 
     async def renew(self) -> None:
@@ -73,9 +74,10 @@ class Keeper:
         sent = time.monotonic()
         # What began after the renewal was sent cannot be in its answer, and need not be.
         before = [held for held in self._held() if held.safe_until > 0]
+        announced = replace(self._announce(), is_draining=self._is_draining)
         try:
             async with asyncio.timeout(self._times.renew_timeout):
-                renewal = await self._leases.renew(self._announced, self._times.ttl)
+                renewal = await self._leases.renew(announced, self._times.ttl)
         except (Unavailable, TimeoutError) as error:
             log.warning("The leases could not be renewed.", cause=str(error) or type(error).__name__)
             return

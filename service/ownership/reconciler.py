@@ -41,6 +41,10 @@ class Runs(Protocol):
     def session_id(self) -> str:
         """Of the session."""
 
+    @property
+    def is_connected(self) -> bool:
+        """This node may act for it, and WhatsApp has let it in."""
+
     async def run(self) -> None:
         """Until it is given up."""
 
@@ -239,6 +243,11 @@ class Reconciler:
     def running(self, session_id: str) -> asyncio.Task[None] | None:
         """The task of a session that is owned here; it ends once the session is released, handed over or lost."""
         return self._tasks.get(session_id)
+
+    def is_connected(self, session_id: str) -> bool:
+        """A session is owned here, and connected."""
+        runner = self._holdings.get(session_id)
+        return runner is not None and runner.is_connected
 
     def _begin(self, session_id: str, turn: Turn | None) -> None:
         # A session that was just released here can be claimed before its runner has quite ended.

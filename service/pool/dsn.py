@@ -87,6 +87,11 @@ def with_application_name(url: str, name: str, environment: Mapping[str, str] = 
     return Address(_of_lib_pq(given, servers, name), database)
 
 
+def first_host(url: str, environment: Mapping[str, str] = os.environ) -> str:
+    """The first server that an address names: a name, an address, or the folder of a Unix socket."""
+    return with_application_name(url, "", environment).database.servers[0].host
+
+
 def for_asyncpg(url: str, environment: Mapping[str, str] = os.environ) -> str:
     """The address for asyncpg where it does not have this environment: complete by itself."""
     parts = urlsplit(url)

@@ -7,6 +7,7 @@ import grpc
 
 from service.domain.errors import Unavailable
 from service.domain.lease import Node
+from service.ownership.handover import ARRIVAL
 from service.rpc.context import Context
 from service.rpc.forwarding import Channels
 from zap.node.v1 import node_pb2 as pb
@@ -14,7 +15,7 @@ from zap.node.v1 import node_pb2_grpc
 from zap.node.v1.node_pb2_grpc import NodeServiceServicer
 
 TELL = 2.0
-"""Seconds for a node to hear that a session is its own."""
+"""Seconds for a node to hear that a session is its own, beside those that it waits for its arrival."""
 
 
 class Taker(Protocol):
@@ -23,8 +24,8 @@ class Taker(Protocol):
     async def expect(self, session_id: str) -> None:
         """Be ready to start a session at once. Raises Unavailable."""
 
-    def take(self, session_id: str) -> None:
-        """Its lease is ours: start it."""
+    async def take(self, session_id: str) -> None:
+        """Its lease is ours: start it, and wait a moment for it to be connected."""
 
 
 class NodeServicer(NodeServiceServicer):
@@ -41,7 +42,7 @@ class NodeServicer(NodeServiceServicer):
 
     async def Take(self, request: pb.TakeRequest, context: Context) -> pb.TakeResponse:  # noqa: D102, N802 - in the proto
         self._check(request.incarnation)
-        self._taker.take(request.session_id)
+        await self._taker.take(request.session_id)
         return pb.TakeResponse()
 
     def _check(self, incarnation: str) -> None:
@@ -61,9 +62,9 @@ class NodePeers:
         await self._call(heir, lambda stub: stub.Expect(request, timeout=timeout))
 
     async def take(self, heir: Node, session_id: str) -> None:
-        """Tell it that the session's lease is its own. Raises Unavailable."""
+        """Tell it that the session's lease is its own, and wait for its arrival. Raises Unavailable."""
         request = pb.TakeRequest(session_id=session_id, incarnation=str(heir.incarnation))
-        await self._call(heir, lambda stub: stub.Take(request, timeout=TELL))
+        await self._call(heir, lambda stub: stub.Take(request, timeout=TELL + ARRIVAL))
 
     async def _call(self, heir: Node, call: Any) -> None:
         # Any: the stubs for synchronous and asynchronous channels are one class.

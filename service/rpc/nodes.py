@@ -10,7 +10,6 @@ from uuid import UUID
 import grpc
 import structlog
 
-from service.domain.addresses import split_address
 from service.rpc import messages, sessions
 from service.rpc.authentication import Authentication
 from service.rpc.context import Handler
@@ -18,6 +17,7 @@ from service.rpc.forwarding import FOR_THE_OWNER, OwnedHere
 from service.rpc.interceptors import CallInterceptor
 from service.rpc.node_certificates import NAME, NodeCertificate
 from service.rpc.node_service import NodeServicer, Taker
+from service.rpc.own_address import OwnAddress
 from service.rpc.pictures import Pictures
 from service.rpc.server import LARGEST_REQUEST, CannotListen, Core
 from service.rpc.streams import OpenStreams
@@ -70,9 +70,13 @@ class NodeListener:
         *,
         listen: str,
         advertise: str,
+        database_host: str,
         metrics: RpcMetrics,
     ) -> None:
-        """Listens at once, and serves from `start` on. Raises CannotListen."""
+        """Listens at once, and serves from `start` on. Raises CannotListen.
+
+        `database_host`: by which a node that listens everywhere finds out what others call it.
+        """
         self._pictures = Pictures()
         # Who it is was settled when the connection was made.
         interceptor = CallInterceptor(Authentication(""), OpenStreams(), metrics, owned)
@@ -86,13 +90,22 @@ class NodeListener:
             port = self._server.add_secure_port(listen, certificate.for_server())
         except RuntimeError as error:
             raise CannotListen(f"ZAP_NODE_LISTEN: cannot listen on {listen}: is the port taken?") from error
-        self.address = _with_port(advertise or listen, port)
-        """At which other nodes call this one."""
+        self._own = OwnAddress(advertise or listen, port, database_host=database_host)
+
+    @property
+    def address(self) -> str:
+        """At which other nodes call this one, as of now."""
+        return str(self._own)
 
     async def start(self) -> None:
         """Serve."""
         await self._server.start()
-        log.info("Other nodes can call this one.", address=self.address)
+        if self._own.is_of_this_machine_alone:
+            log.warning(
+                "Only nodes on this machine can call this one; else set ZAP_NODE_ADVERTISE.", address=self.address
+            )
+        else:
+            log.info("Other nodes can call this one.", address=self.address)
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, and cancel those that are not done after `grace` seconds."""
@@ -176,11 +189,3 @@ class NodeChannels:
         closing = asyncio.create_task(kept.channel.close(), name=f"hang-up-{address}")
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
-
-
-def _with_port(address: str, port: int) -> str:
-    """The address as it is, with the port that was chosen in the place of 0."""
-    host, given = split_address(address)
-    if given:
-        return address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

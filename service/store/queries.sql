@@ -299,7 +299,8 @@ UPDATE zap.lease SET is_revoked = true WHERE session_id = $1;
 WITH announced AS (
     INSERT INTO zap.node (incarnation, node, address, most_sessions, is_draining, expires_at)
     VALUES ($1, $3, $4, $5, $6, clock_timestamp() + make_interval(secs => $2))
-    ON CONFLICT (incarnation) DO UPDATE SET expires_at = excluded.expires_at, is_draining = excluded.is_draining
+    ON CONFLICT (incarnation) DO UPDATE
+    SET address = excluded.address, expires_at = excluded.expires_at, is_draining = excluded.is_draining
 ),
 free AS (
     SELECT session_id FROM zap.lease

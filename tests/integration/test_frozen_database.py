@@ -34,7 +34,7 @@ async def renewals(database_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def keeper(renewals: Database) -> Keeper:
-    return Keeper(PostgresLeases(renewals, renewals), HERE, TIMES, lambda: iter(()))
+    return Keeper(PostgresLeases(renewals, renewals), lambda: HERE, TIMES, lambda: iter(()))
 
 
 @contextmanager

@@ -50,7 +50,7 @@ class Owned:
         self.store = store
         self.by_id = {session.session_id: session for session in sessions}
         leases = PostgresLeases(store.database, renewals)
-        self.keeper = Keeper(leases, HERE, TIMES, self._all)
+        self.keeper = Keeper(leases, lambda: HERE, TIMES, self._all)
         self.fence = Fence(TIMES, self._all)
 
     def _all(self) -> Iterator[Session]:

@@ -65,6 +65,7 @@ class Place:
             certificate,
             listen="127.0.0.1:0",
             advertise=advertise,
+            database_host="localhost",
             metrics=metrics,
         )
         self.forwarding = Forwarding(router, self.channels, metrics)
@@ -85,7 +86,7 @@ class Place:
         if session_id not in self.expects:
             raise Unavailable("no room", reason="NODE_FULL")
 
-    def take(self, session_id: str) -> None:
+    async def take(self, session_id: str) -> None:
         self.taken.append(session_id)
 
     @property
@@ -423,5 +424,6 @@ async def test_a_port_that_somebody_else_has_is_named() -> None:
                 NodeCertificate.signed_by(SECRET),
                 listen=owner.listener.address,
                 advertise="",
+                database_host="localhost",
                 metrics=RpcMetrics(CollectorRegistry()),
             )

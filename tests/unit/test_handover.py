@@ -11,7 +11,7 @@ from service.domain.lease import Node
 from service.domain.pace import Lane
 from service.domain.placement import Candidate, heir
 from service.ownership import handover
-from service.ownership.handover import Giver, Taker
+from service.ownership.handover import Giver, Pace, Taker
 from service.ports import Turn
 
 ME = uuid4()
@@ -61,10 +61,12 @@ class World:
         self.take_fails = False
         self.is_slow = False
         self.look_takes = 0.0
+        self.arrival_takes = 0.0
         self.said: list[str] = []
         self.sessions: dict[str, Session] = {}
         self.room = 10
         self.taken: list[tuple[str, Turn | None]] = []
+        self.connected: set[str] = set()
 
     async def heirs(self, incarnation: UUID) -> Sequence[Candidate]:
         assert incarnation == ME
@@ -74,7 +76,7 @@ class World:
         return self.candidates
 
     async def expect(self, heir: Node, session_id: str, timeout: float) -> None:
-        assert 0 < timeout <= 5
+        assert 0 < timeout <= 60
         if self.is_slow:
             await asyncio.sleep(60)
         if heir in self.refuses:
@@ -86,6 +88,9 @@ class World:
 
     def running(self, session_id: str) -> "asyncio.Task[None] | None":
         return self.sessions[session_id].task if session_id in self.sessions else None
+
+    def is_connected(self, session_id: str) -> bool:
+        return session_id in self.connected
 
     def take(self, *arguments: object) -> object:
         """Of a peer: tell it; of what runs here: run it."""
@@ -99,7 +104,15 @@ class World:
     async def _tell(self, heir: Node, session_id: str) -> None:
         if self.take_fails:
             raise Unavailable("gone")
+        await asyncio.sleep(self.arrival_takes)
         self.said.append(f"{heir.name} takes {session_id}")
+
+    def most_on_their_way(self) -> int:
+        on_their_way, most = 0, 0
+        for words in self.said:
+            on_their_way += ("expects" in words) - ("takes" in words)
+            most = max(most, on_their_way)
+        return most
 
     def giver(self) -> Giver:
         return Giver(ME, self, self, self, self)  # type: ignore[arg-type]
@@ -125,13 +138,31 @@ async def test_many_are_spread_over_those_that_go_on() -> None:
 async def test_a_few_are_on_their_way_at_a_time_so_that_each_is_away_for_its_own_stop_and_start() -> None:
     world = World(Candidate(ONE, 0, 50), Candidate(TWO, 0, 50))
     sessions = [world.own(f"s{number}") for number in range(20)]
-    await world.giver().give(sessions, 5)
-    on_their_way, most = 0, 0
-    for words in world.said:
-        on_their_way += ("expects" in words) - ("takes" in words)
-        most = max(most, on_their_way)
-    assert most == 2 * handover.AT_ONCE
+    await world.giver().give(sessions, 60)
+    assert world.most_on_their_way() == 2 * handover.AT_ONCE
     assert all(session.is_handed_over for session in sessions)
+
+
+def test_as_few_go_on_at_a_time_as_there_is_time_for() -> None:
+    pace = Pace(2)
+    # Nobody knows yet how long one takes.
+    assert pace.at_once(200, 20.0) == 2
+    pace.took(0.3)
+    pace.took(0.5)
+    assert pace.at_once(40, 20.0) == 2
+    assert pace.at_once(200, 20.0) == 8
+    assert pace.at_once(10, 1.0) == 8
+    assert pace.at_once(1, 0.01) == 80
+
+
+async def test_more_are_on_their_way_if_there_is_little_time() -> None:
+    world = World(Candidate(ONE, 0, 50))
+    world.arrival_takes = 0.1
+    sessions = [world.own(f"s{number}") for number in range(30)]
+    await world.giver().give(sessions, 1.0)
+    assert all(session.is_handed_over for session in sessions)
+    assert world.said[:2] == ["node-1 expects s0", "finish s0"]
+    assert 5 <= world.most_on_their_way() < 30
 
 
 async def test_who_does_not_take_it_is_passed_over_and_without_anybody_it_is_left_running() -> None:
@@ -218,8 +249,8 @@ async def test_what_is_expected_is_started_on_the_turn_that_was_taken_for_it(mon
     world, gate = World(), Gate()
     taker = Taker(gate, world)  # type: ignore[arg-type]
     await taker.expect("anna")
-    taker.take("anna")
-    taker.take("berta")
+    await taker.take("anna")
+    await taker.take("berta")
     assert world.taken == [("anna", gate.granted[0]), ("berta", None)]
     # Asked again: one turn is enough.
     await taker.expect("clara")
@@ -229,6 +260,24 @@ async def test_what_is_expected_is_started_on_the_turn_that_was_taken_for_it(mon
     monkeypatch.setattr(handover, "HOLD", 0.0)
     await taker.expect("dora")
     assert gate.granted[2].is_back
+
+
+async def test_who_takes_a_session_says_so_when_it_is_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    taker = Taker(Gate(), world)  # type: ignore[arg-type]
+    world.own("anna")
+    taking = asyncio.create_task(taker.take("anna"))
+    await asyncio.sleep(0.1)
+    assert (world.taken, taking.done()) == ([("anna", None)], False)
+    world.connected.add("anna")
+    await asyncio.wait_for(taking, 1)
+    # Nor is anybody kept waiting by one that was given up, or that cannot be connected.
+    await asyncio.wait_for(taker.take("berta"), 1)
+    monkeypatch.setattr(handover, "ARRIVAL", 0.1)
+    world.own("clara")
+    await asyncio.wait_for(taker.take("clara"), 1)
+    for session in world.sessions.values():
+        session.task.cancel()
 
 
 async def test_a_node_that_is_not_done_with_a_session_does_not_take_it_again() -> None:

@@ -62,7 +62,7 @@ class Leases:
 
 
 def keeper(leases: Leases, *sessions: Session) -> Keeper:
-    return Keeper(cast(LeaseStore, leases), NODE, TIMES, lambda: iter(sessions))
+    return Keeper(cast(LeaseStore, leases), lambda: NODE, TIMES, lambda: iter(sessions))
 
 
 async def test_what_a_renewal_returns_is_permitted_and_the_rest_is_lost() -> None:

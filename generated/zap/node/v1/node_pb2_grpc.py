@@ -62,7 +62,8 @@ class NodeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Take(self, request, context):
-        """Told once the session's lease is the asked node's: start it. Idempotent. If this call is lost, the lease that nobody
+        """Told once the session's lease is the asked node's: start it. Answered when it is connected, or has had two seconds for
+        that. Idempotent. If this call is lost, the lease that nobody
         works for is given up by the asked node's keeper, and the session is claimed like any other. UNAVAILABLE with
         NOT_THIS_NODE.
         """

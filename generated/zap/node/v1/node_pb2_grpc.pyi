@@ -42,7 +42,8 @@ class NodeServiceStub:
     and does not see its process dead), NOT_THIS_NODE (another incarnation).
     """
     Take: _grpc.UnaryUnaryMultiCallable[_node_pb2.TakeRequest, _node_pb2.TakeResponse]
-    """Told once the session's lease is the asked node's: start it. Idempotent. If this call is lost, the lease that nobody
+    """Told once the session's lease is the asked node's: start it. Answered when it is connected, or has had two seconds for
+    that. Idempotent. If this call is lost, the lease that nobody
     works for is given up by the asked node's keeper, and the session is claimed like any other. UNAVAILABLE with
     NOT_THIS_NODE.
     """
@@ -59,7 +60,8 @@ class NodeServiceAsyncStub(NodeServiceStub):
     and does not see its process dead), NOT_THIS_NODE (another incarnation).
     """
     Take: _aio.UnaryUnaryMultiCallable[_node_pb2.TakeRequest, _node_pb2.TakeResponse]  # type: ignore[assignment]
-    """Told once the session's lease is the asked node's: start it. Idempotent. If this call is lost, the lease that nobody
+    """Told once the session's lease is the asked node's: start it. Answered when it is connected, or has had two seconds for
+    that. Idempotent. If this call is lost, the lease that nobody
     works for is given up by the asked node's keeper, and the session is claimed like any other. UNAVAILABLE with
     NOT_THIS_NODE.
     """
@@ -85,7 +87,8 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _node_pb2.TakeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.TakeResponse, _abc.Awaitable[_node_pb2.TakeResponse]]:
-        """Told once the session's lease is the asked node's: start it. Idempotent. If this call is lost, the lease that nobody
+        """Told once the session's lease is the asked node's: start it. Answered when it is connected, or has had two seconds for
+        that. Idempotent. If this call is lost, the lease that nobody
         works for is given up by the asked node's keeper, and the session is claimed like any other. UNAVAILABLE with
         NOT_THIS_NODE.
         """
