@@ -186,13 +186,17 @@ class Service:
                 # Last: what steps down needs its permits until it has.
                 await _end(keeping)
                 await _end(fencing)
-                await asyncio.gather(self.server.stop(0), self.nodes.stop(0))
-                await self.pages.stop()
+                await self._close_doors()
                 await _end(asked)
         for task in (keeping, fencing, reconciling):
             # A side task that died stops the service loudly.
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
+
+    async def _close_doors(self) -> None:
+        """Whoever asked twice has closed none yet."""
+        await asyncio.gather(self.server.stop(0), self.nodes.stop(0))
+        await self.pages.stop()
 
     async def _step_down(self, reconciling: "asyncio.Task[None]") -> None:
         """End what goes on, in order, each within its bound."""
