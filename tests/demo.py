@@ -15,8 +15,9 @@ import aiohttp
 from rich.console import Console
 
 from service.embedded import EmbeddedPostgres, EmbeddedValkey
+from tests.caller import State
 from tests.live_events import LiveEvents
-from tests.service_process import ServiceProcess, State
+from tests.service_process import ServiceProcess
 from tests.simulator.control import SimulatorControl
 from tests.simulator.process import PRELOAD, SimulatorProcess
 

@@ -16,11 +16,15 @@ RATE = 20.0
 class Traffic:
     """`async with Traffic(control, friend, phone):` has a friend write until the block ends."""
 
-    def __init__(self, simulator: SimulatorControl, friend: str, phone: str, rate: float = RATE) -> None:
+    def __init__(
+        self, simulator: SimulatorControl, friend: str, phone: str, rate: float = RATE, *, since: int = 0
+    ) -> None:
+        """`since`: the number of the first text, for who writes to one phone more than once."""
         self._simulator = simulator
         self._friend = friend
         self._phone = phone
         self._pause = 1 / rate
+        self._numbers = itertools.count(since)
         self._writing: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self.written: list[str] = []
@@ -46,7 +50,7 @@ class Traffic:
             await asyncio.sleep(0.01)
 
     async def _write(self) -> None:
-        for number in itertools.count():
+        for number in self._numbers:
             if self._stopping.is_set():
                 return
             text = f"{self._phone} {number}"

@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 
 import grpc
 
+from tests.caller import State
 from tests.chaos.places import TTL, Place
 from tests.e2e.sql import Sql
 from tests.e2e.three_nodes import Cluster
-from tests.service_process import ServiceProcess, State
+from tests.service_process import ServiceProcess
 from tests.tcp_proxy import Line, TcpProxy
 from tests.traffic import Traffic
 

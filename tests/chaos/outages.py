@@ -5,6 +5,7 @@ import random
 import sys
 import time
 
+from tests.caller import State
 from tests.chaos.faults import Fault
 from tests.chaos.postgres import answers
 from tests.chaos.reading import Reading
@@ -12,7 +13,6 @@ from tests.chaos.traffic import Traffic, Written
 from tests.chaos.verdict import Outage, Verdict, books, judge, lost
 from tests.chaos.watching import Watch
 from tests.chaos.world import World
-from tests.service_process import State
 from zap.v1 import session_pb2
 
 RATE = 20.0

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import asyncpg
 
 from service.embedded import EmbeddedPostgres, EmbeddedValkey
+from tests.caller import State
 from tests.chaos.trial import Outcome
 from tests.e2e.callers import Told, assert_arrived_once, send_all_the_time
 from tests.e2e.sql import Sql
 from tests.e2e.three_nodes import Cluster, cluster
-from tests.service_process import ServiceProcess, State
+from tests.service_process import ServiceProcess
 from tests.simulator.process import PRELOAD, SimulatorProcess
 from tests.simulator.views import DeviceView
 from zap.v1 import session_pb2

@@ -8,8 +8,9 @@ from typing import Self
 
 import grpc
 
+from tests.caller import State
 from tests.chaos.world import World
-from tests.service_process import State, error_info
+from tests.service_process import error_info
 from zap.v1 import session_pb2
 
 _EVERY = 0.1

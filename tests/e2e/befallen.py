@@ -17,12 +17,13 @@ from urllib.parse import urlsplit
 import asyncpg
 import psutil
 
+from tests.caller import State
 from tests.e2e import faults
 from tests.e2e.people import new_phone
 from tests.e2e.proxies import Manner, Proxy
 from tests.e2e.recovery import process_of
 from tests.live_events import LiveEvents
-from tests.service_process import ServiceProcess, State
+from tests.service_process import ServiceProcess
 from tests.simulator.certificates import CertificateAuthority
 from tests.simulator.control import SimulatorControl
 from tests.simulator.process import SimulatorProcess

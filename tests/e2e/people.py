@@ -2,7 +2,8 @@
 
 import itertools
 
-from tests.service_process import ServiceProcess, State
+from tests.caller import State
+from tests.service_process import ServiceProcess
 from tests.simulator.control import SimulatorControl
 
 _numbers = itertools.count(4915110000001)

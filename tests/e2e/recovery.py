@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import psutil
 
-from tests.service_process import ServiceProcess, State
+from tests.caller import State
+from tests.service_process import ServiceProcess
 from tests.simulator.control import SimulatorControl
 from zap.v1 import session_pb2
 

@@ -9,10 +9,11 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+from tests.caller import State
 from tests.e2e import faults
 from tests.e2e.people import new_phone, pair
 from tests.e2e.recovery import process_of, undisturbed
-from tests.service_process import ServiceProcess, State
+from tests.service_process import ServiceProcess
 from tests.simulator.control import SimulatorControl
 
 CRASHES = 4

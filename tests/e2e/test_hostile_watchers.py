@@ -14,11 +14,12 @@ import pytest
 from google.rpc import error_details_pb2 as details
 
 from service.embedded import EmbeddedPostgres
+from tests.caller import State
 from tests.consumer import Consumer
 from tests.e2e.test_watching import end_of
 from tests.log_writer import LogWriter
 from tests.rpc.statuses import detail, error_info
-from tests.service_process import ServiceProcess, State
+from tests.service_process import ServiceProcess
 from zap.v1 import session_pb2, watch_pb2, watch_pb2_grpc
 
 LARGE = 100_000

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from tests.caller import State
 from tests.e2e.people import new_phone
 from tests.e2e.sql import Sql
-from tests.service_process import ServiceProcess, State
+from tests.service_process import ServiceProcess
 from tests.simulator.control import SimulatorControl
 from tests.simulator.views import LinkView
 from zap.v1 import session_pb2

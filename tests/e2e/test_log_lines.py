@@ -14,10 +14,11 @@ from urllib.parse import quote, urlsplit
 import grpc
 import pytest
 
+from tests.caller import State
 from tests.e2e.people import new_phone
 from tests.e2e.sql import Sql
 from tests.endurance.rounds import process_of
-from tests.service_process import ServiceProcess, State
+from tests.service_process import ServiceProcess
 from tests.simulator.control import SimulatorControl
 from tests.simulator.process import SimulatorProcess
 from tests.tcp_proxy import Line, TcpProxy

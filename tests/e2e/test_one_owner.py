@@ -7,13 +7,14 @@ from uuid import uuid4
 
 import pytest
 
+from tests.caller import State
 from tests.e2e import faults
 from tests.e2e.conftest import LEASE_TTL
 from tests.e2e.people import new_phone, pair
 from tests.e2e.recovery import process_of
 from tests.e2e.sql import Sql
 from tests.e2e.three_nodes import SECRET
-from tests.service_process import ServiceProcess, State, free_port, is_alive
+from tests.service_process import ServiceProcess, free_port, is_alive
 from tests.simulator.control import SimulatorControl
 from zap.v1 import message_pb2
 

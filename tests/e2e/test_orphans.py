@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import psutil
 
+from tests.caller import State
 from tests.e2e.conftest import LEASE_TTL
 from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
-from tests.service_process import ServiceProcess, State, is_alive
+from tests.service_process import ServiceProcess, is_alive
 from tests.simulator.control import SimulatorControl
 from tests.tcp_proxy import Line, TcpProxy
 from tests.traffic import Traffic, logged, sequences, wait_logged

@@ -8,10 +8,11 @@ import aiohttp
 import grpc
 import pytest
 
+from tests.caller import State
 from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.live_events import LiveEvents
-from tests.service_process import ServiceProcess, State, error_info
+from tests.service_process import ServiceProcess, error_info
 from tests.simulator.control import SimulatorControl
 from zap.v1 import session_pb2
 

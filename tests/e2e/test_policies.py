@@ -20,9 +20,9 @@ import pytest
 from service.domain.disconnects import Cause, every_policy
 from service.domain.reasons import reason
 from service.embedded import EmbeddedPostgres, EmbeddedValkey
+from tests.caller import State
 from tests.e2e.befallen import Befallen, befallen
 from tests.e2e.proxies import Manner
-from tests.service_process import State
 from zap.v1 import session_pb2
 
 Outcome = session_pb2.PairingOutcome

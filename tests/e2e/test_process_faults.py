@@ -15,10 +15,11 @@ import asyncpg
 import pytest
 
 from service.embedded import EmbeddedPostgres, EmbeddedValkey
+from tests.caller import State
 from tests.e2e import faults
 from tests.e2e.people import new_phone, pair
 from tests.e2e.recovery import Away, away, forget_failures, log_of, process_of, states_of, undisturbed
-from tests.service_process import ServiceProcess, State
+from tests.service_process import ServiceProcess
 from tests.simulator.control import SimulatorControl
 from tests.simulator.process import SimulatorProcess
 

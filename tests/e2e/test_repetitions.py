@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable
 import grpc
 import pytest
 
+from tests.caller import State
 from tests.e2e.people import new_phone, pair
 from tests.e2e.recovery import process_of
 from tests.e2e.sql import Sql
-from tests.service_process import ServiceProcess, State
+from tests.service_process import ServiceProcess
 from tests.simulator.control import SimulatorControl
 from zap.v1 import event_pb2
 

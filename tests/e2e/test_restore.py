@@ -15,9 +15,10 @@ from datetime import UTC, datetime
 import aiohttp
 import psutil
 
+from tests.caller import State
 from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
-from tests.service_process import ServiceProcess, State
+from tests.service_process import ServiceProcess
 from tests.simulator.control import SimulatorControl
 from zap.v1 import session_pb2
 

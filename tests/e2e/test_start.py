@@ -10,8 +10,9 @@ import asyncpg
 import pytest
 
 from service.embedded import EmbeddedPostgres
+from tests.caller import State
 from tests.e2e.people import new_phone, pair
-from tests.service_process import ROOT, ServiceProcess, State, free_port
+from tests.service_process import ROOT, ServiceProcess, free_port
 from tests.simulator.control import SimulatorControl
 from tests.tcp_proxy import TcpProxy
 

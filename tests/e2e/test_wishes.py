@@ -4,8 +4,9 @@ import asyncio
 
 import grpc
 
+from tests.caller import State
 from tests.e2e.people import new_phone, pair
-from tests.service_process import ServiceProcess, State, error_info
+from tests.service_process import ServiceProcess, error_info
 from tests.simulator.control import SimulatorControl
 from zap.v1 import session_pb2
 

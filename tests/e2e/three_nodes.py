@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from tests.caller import State
 from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
-from tests.service_process import ServiceProcess, State
+from tests.service_process import ServiceProcess
 from tests.simulator.control import SimulatorControl
 from tests.traffic import Traffic, logged_by_epoch, sequences, wait_logged
 

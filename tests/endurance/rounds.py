@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import psutil
 
-from tests.service_process import ServiceProcess, State
+from tests.caller import State
+from tests.service_process import ServiceProcess
 from tests.simulator.control import SimulatorControl
 from zap.v1 import session_pb2
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import grpc
 import psutil
 
+from tests.caller import State
 from tests.e2e.people import new_phone, pair
 from tests.endurance.memory import Memory, slope
 from tests.endurance.stage import Stage, set_up
-from tests.service_process import State
 from zap.v1 import event_pb2, session_pb2
 
 SAMPLE_EVERY, LOOK_EVERY = 10.0, 1.0
