@@ -25,7 +25,7 @@ import structlog
 from service.domain import placement
 from service.domain.errors import Unavailable
 from service.domain.lease import Node
-from service.domain.pace import HOLD, Lane
+from service.domain.pace import ARRIVAL, HOLD, Lane
 from service.domain.placement import Candidate
 from service.ports import Turn
 
@@ -42,8 +42,6 @@ IN_FLIGHT = 2.0
 AT_ONCE = 1
 """Hand-overs to each heir at a time, from the stop of the one process until the other one is connected: with several
 each session is away for as long as all of them take together. More only if there would not be time for so many."""
-ARRIVAL = 2.0
-"""Seconds for a session to be connected at its heir, before the next one is handed over all the same."""
 ARRIVAL_LOOK = 0.02
 """Seconds between two looks whether it is."""
 

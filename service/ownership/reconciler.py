@@ -42,8 +42,8 @@ class Runs(Protocol):
         """Of the session."""
 
     @property
-    def is_connected(self) -> bool:
-        """This node may act for it, and WhatsApp has let it in."""
+    def connection(self) -> object | None:
+        """Set while this node may act for it and WhatsApp has let it in."""
 
     async def run(self) -> None:
         """Until it is given up."""
@@ -247,7 +247,7 @@ class Reconciler:
     def is_connected(self, session_id: str) -> bool:
         """A session is owned here, and connected."""
         runner = self._holdings.get(session_id)
-        return runner is not None and runner.is_connected
+        return runner is not None and runner.connection is not None
 
     def _begin(self, session_id: str, turn: Turn | None) -> None:
         # A session that was just released here can be claimed before its runner has quite ended.

@@ -7,7 +7,7 @@ import grpc
 
 from service.domain.errors import Unavailable
 from service.domain.lease import Node
-from service.ownership.handover import ARRIVAL
+from service.domain.pace import ARRIVAL
 from service.rpc.context import Context
 from service.rpc.forwarding import Channels
 from zap.node.v1 import node_pb2 as pb

@@ -24,7 +24,7 @@ class Roster:
     @property
     def connected(self) -> int:
         """How many of them can be called."""
-        return sum(runner.is_connected for runner in self._runners.values())
+        return sum(runner.connection is not None for runner in self._runners.values())
 
     @property
     def waiting(self) -> int:

@@ -117,11 +117,6 @@ class Runner:
         return self._current() if connected else None
 
     @property
-    def is_connected(self) -> bool:
-        """WhatsApp has let it in, and this node may act for it."""
-        return self.connection is not None
-
-    @property
     def pairing(self) -> tuple[Lease, SessionProcess] | None:
         """The lease and the process to ask for a pairing code, while a pairing is in progress."""
         pairing = self._condition is not None and self._condition.state is State.PAIRING

@@ -73,7 +73,7 @@ class Runner:
 
     def __init__(self, session_id: str, leases: Leases, *, fails: bool) -> None:
         self.session_id = session_id
-        self.is_connected = False
+        self.connection: object | None = None
         self._leases = leases
         self._fails = fails
         self._end = asyncio.Event()
