@@ -13,11 +13,12 @@ RUN python3 -m venv --without-pip /opt/zap \
 COPY pyproject.toml README.md ./
 COPY service service
 COPY generated generated
-# What builds the package is left out of the image; that the library is there, and is the one that the service leans on,
-# is found out here and not by the first session.
+# What builds the package, and what its libraries bring as tests, is left out of the image; that the library is there,
+# and is the one that the service leans on, is found out here and not by the first session.
 RUN python3 -m pip --python /opt/zap/bin/python install --no-cache-dir --no-deps --no-build-isolation . \
  && python3 -m pip --python /opt/zap/bin/python uninstall --quiet --yes setuptools \
  && SPHINX=1 /opt/zap/bin/python -c 'from service.whatsapp import loader as it; it.import_without_library(); it.load_library()' \
+ && find /opt/zap/lib -type d -name tests -prune -exec rm -r {} + \
  && /opt/zap/bin/python -m compileall -q /opt/zap/lib
 
 FROM ${BASE}

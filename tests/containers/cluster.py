@@ -152,7 +152,7 @@ class Cluster:
         message_id = await self.control.write(person.friend, person.phone, word)
         self.written[person.session_id].append(word)
         await self.control.wait_for_receipt(person.friend, message_id, timeout=20)
-        await self.caller(replica).send(person.session_id, person.friend, f"{word} back", f"{person.session_id} {word}")
+        await self.caller(replica).send(person.session_id, person.friend, f"{word} back", message_id)
         await self.control.wait_for_inbox(person.friend, f"{word} back", timeout=20)
 
     async def logged(self, person: Person) -> list[str]:

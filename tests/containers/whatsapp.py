@@ -1,6 +1,7 @@
 """The simulated WhatsApp in a container of its own, which stays while everything else comes and goes."""
 
 import asyncio
+import ipaddress
 import json
 import shutil
 import tempfile
@@ -31,7 +32,7 @@ class Whatsapp:
 @asynccontextmanager
 async def whatsapp() -> AsyncIterator[Whatsapp]:
     """While the context lasts. It is on the host's network, where every bridge's containers reach it."""
-    gateway = await docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
+    gateway = await _gateway()
     with tempfile.TemporaryDirectory(prefix="zap-simulator-") as name:
         folder = Path(name)
         # Another user reads it, in a container.
@@ -55,6 +56,13 @@ async def whatsapp() -> AsyncIterator[Whatsapp]:
                 yield Whatsapp(control, environment)
         finally:
             await docker("rm", "--force", NAME)
+
+
+async def _gateway() -> str:
+    """This machine's address on the engine's own bridge."""
+    known = json.loads(await docker("network", "inspect", "bridge", "--format", "{{json (index .IPAM.Config 0)}}"))
+    # Old engines do not name it. It is the first one.
+    return str(known.get("Gateway") or ipaddress.ip_network(known["Subnet"])[1])
 
 
 async def _first_line() -> str:

@@ -12,7 +12,7 @@ fi
 
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
   printf '%s\n' "$POSTGRES_PASSWORD" >/tmp/password
-  "$bin/initdb" --pgdata "$PGDATA" --username "$POSTGRES_USER" --pwfile /tmp/password --auth-host scram-sha-256 --auth-local trust
+  "$bin/initdb" --pgdata "$PGDATA" --username "$POSTGRES_USER" --pwfile /tmp/password --encoding UTF8 --auth-host scram-sha-256 --auth-local trust
   rm /tmp/password
   printf 'host all all all scram-sha-256\n' >>"$PGDATA/pg_hba.conf"
   "$bin/pg_ctl" --pgdata "$PGDATA" --wait --options '-c listen_addresses= -c unix_socket_directories=/tmp' start
