@@ -22,7 +22,7 @@ RUN python3 -m pip --python /opt/zap/bin/python install --no-cache-dir --no-deps
  && /opt/zap/bin/python -m compileall -q /opt/zap/lib
 
 FROM ${BASE}
-ARG VERSION=0.1.0
+ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="zap-service" \
       org.opencontainers.image.description="WhatsApp sessions as a service: scan once, restart for ever" \

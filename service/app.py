@@ -30,7 +30,7 @@ from service.ownership.handover import Giver, Taker
 from service.ownership.keeper import Keeper
 from service.ownership.reconciler import Reconciler
 from service.ownership.router import Router
-from service.pool.dsn import first_host
+from service.pool.dsn import hosts
 from service.pool.pool import Pool, PoolSettings
 from service.protocol.events import encode_payload, to_json
 from service.rpc.forwarding import Forwarding, OwnedHere
@@ -397,7 +397,7 @@ def _doors(
         listen=settings.node_listen,
         advertise=settings.node_advertise,
         # An embedded one is on this machine.
-        database_host=first_host(url) if (url := _secret(settings.database_url)) else "localhost",
+        database_hosts=hosts(url) if (url := _secret(settings.database_url)) else [],
         metrics=metrics,
     )
     server = Server(

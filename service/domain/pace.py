@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 
 HOLD = 5.0
 """Seconds for which a turn may be held; from a turn to its process there are three short transactions."""
-ARRIVAL = 2.0
-"""Seconds for a session to be connected at its heir, before the next one is handed over all the same."""
 
 
 class Lane(enum.Enum):

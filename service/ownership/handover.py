@@ -13,7 +13,6 @@ the taker's to keep or to give up.
 """
 
 import asyncio
-import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -24,8 +23,9 @@ import structlog
 
 from service.domain import placement
 from service.domain.errors import Unavailable
+from service.domain.handover import ARRIVAL, Concurrency
 from service.domain.lease import Node
-from service.domain.pace import ARRIVAL, HOLD, Lane
+from service.domain.pace import HOLD, Lane
 from service.domain.placement import Candidate
 from service.ports import Turn
 
@@ -40,8 +40,8 @@ ON_THE_WAY = 10.0
 IN_FLIGHT = 2.0
 """Seconds for what is being sent before its process is stopped."""
 AT_ONCE = 1
-"""Hand-overs to each heir at a time, from the stop of the one process until the other one is connected: with several
-each session is away for as long as all of them take together. More only if there would not be time for so many."""
+"""Hand-overs to each heir at a time, from the stop of the one process until the other one is connected; more only if
+there would not be time for so many."""
 ARRIVAL_LOOK = 0.02
 """Seconds between two looks whether it is."""
 
@@ -101,28 +101,6 @@ class Owned(Protocol):
         """Run a session whose lease is ours."""
 
 
-class Pace:
-    """How many hand-overs go on at a time: as few as there is time for, and only so many as are needed."""
-
-    def __init__(self, fewest: int) -> None:
-        self._fewest = fewest
-        self._took = 0.0
-        self._count = 0
-
-    def took(self, seconds: float) -> None:
-        """One is done."""
-        self._took += seconds
-        self._count += 1
-
-    def at_once(self, left: int, seconds: float) -> int:
-        """How many of those that are left must go on now, to be done in half of the time, if they are like the others.
-
-        The other half is for what cannot be known: with more at a time, each takes longer.
-        """
-        each = self._took / self._count if self._count else 0.0
-        return max(self._fewest, math.ceil(left * each / (seconds / 2)))
-
-
 class Giver:
     """Of a node that stops."""
 
@@ -168,20 +146,20 @@ class Giver:
 
     async def _give_all(self, sessions: Sequence[Given], tasks: set[asyncio.Task[None]]) -> None:
         """Few at a time, until all are handed over or there is no time left."""
-        waiting, pace = list(sessions), Pace(AT_ONCE * max(1, len(self._candidates)))
+        waiting, concurrency = list(sessions), Concurrency(AT_ONCE * max(1, len(self._candidates)))
         going: set[asyncio.Task[None]] = set()
         while (seconds := self._until - time.monotonic()) > 0 and (waiting or going):
-            while waiting and len(going) < pace.at_once(len(waiting) + len(going), seconds):
+            while waiting and len(going) < concurrency.needed(len(waiting) + len(going), seconds):
                 session = waiting.pop(0)
-                task = asyncio.create_task(self._timed(session, pace), name=f"give-{session.session_id}")
+                task = asyncio.create_task(self._timed(session, concurrency), name=f"give-{session.session_id}")
                 going.add(task)
                 tasks.add(task)
             _, going = await asyncio.wait(going, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _timed(self, session: Given, pace: Pace) -> None:
+    async def _timed(self, session: Given, concurrency: Concurrency) -> None:
         began = time.monotonic()
         await self._give(session)
-        pace.took(time.monotonic() - began)
+        concurrency.took(time.monotonic() - began)
 
     async def _give(self, session: Given) -> None:
         if (heir := await self._find_heir(session.session_id)) is None:

@@ -87,9 +87,9 @@ def with_application_name(url: str, name: str, environment: Mapping[str, str] = 
     return Address(_of_lib_pq(given, servers, name), database)
 
 
-def first_host(url: str, environment: Mapping[str, str] = os.environ) -> str:
-    """The first server that an address names: a name, an address, or the folder of a Unix socket."""
-    return with_application_name(url, "", environment).database.servers[0].host
+def hosts(url: str, environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The servers that an address names: names, addresses, or folders of Unix sockets."""
+    return [server.host for server in with_application_name(url, "", environment).database.servers]
 
 
 def for_asyncpg(url: str, environment: Mapping[str, str] = os.environ) -> str:

@@ -6,8 +6,8 @@ from uuid import UUID
 import grpc
 
 from service.domain.errors import Unavailable
+from service.domain.handover import ARRIVAL
 from service.domain.lease import Node
-from service.domain.pace import ARRIVAL
 from service.rpc.context import Context
 from service.rpc.forwarding import Channels
 from zap.node.v1 import node_pb2 as pb

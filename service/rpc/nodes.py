@@ -70,12 +70,12 @@ class NodeListener:
         *,
         listen: str,
         advertise: str,
-        database_host: str,
+        database_hosts: Sequence[str],
         metrics: RpcMetrics,
     ) -> None:
         """Listens at once, and serves from `start` on. Raises CannotListen.
 
-        `database_host`: by which a node that listens everywhere finds out what others call it.
+        `database_hosts`: by which a node that listens everywhere finds out what others call it.
         """
         self._pictures = Pictures()
         # Who it is was settled when the connection was made.
@@ -90,7 +90,7 @@ class NodeListener:
             port = self._server.add_secure_port(listen, certificate.for_server())
         except RuntimeError as error:
             raise CannotListen(f"ZAP_NODE_LISTEN: cannot listen on {listen}: is the port taken?") from error
-        self._own = OwnAddress(advertise or listen, port, database_host=database_host)
+        self._own = OwnAddress(advertise or listen, port, database_hosts=database_hosts)
 
     @property
     def address(self) -> str:

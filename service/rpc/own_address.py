@@ -3,6 +3,7 @@
 import contextlib
 import ipaddress
 import socket
+from collections.abc import Sequence
 
 from service.domain.addresses import is_anywhere, split_address
 
@@ -18,12 +19,18 @@ class OwnAddress:
     container that was taken off its network and put back has another one.
     """
 
-    def __init__(self, called: str, port: int, *, database_host: str) -> None:
-        """`called`: host:port; `port` is for where that has 0. `database_host`: a name, an address, or a folder."""
-        host, given = split_address(called)
+    def __init__(self, called: str, port: int, *, database_hosts: Sequence[str]) -> None:
+        """`called`: host:port; `port` is for where that has 0. `database_hosts`: names, addresses, or folders."""
+        self._host, given = split_address(called)
         self._port = given or port
-        self._way = _first_address(database_host) if is_anywhere(called) else None
-        self._host = _LOOPBACK if self._way else host
+        self._is_found_out = is_anywhere(called)
+        self._ways: list[tuple[int, str]] = []
+        if self._is_found_out:
+            # Nobody is called by IPv6 who listens for IPv4 alone.
+            family = socket.AF_UNSPEC if ":" in self._host else socket.AF_INET
+            # Once, when the node starts and has just connected: a name is not looked up while leases are renewed.
+            self._ways = [way for host in database_hosts for way in _ways_to(host, family)]
+            self._host = _LOOPBACK
 
     def __str__(self) -> str:
         """host:port, as of now."""
@@ -32,22 +39,26 @@ class OwnAddress:
 
     @property
     def is_of_this_machine_alone(self) -> bool:
-        """It was found out, and no other machine can call it: the database is on this one."""
-        return self._way is not None and ipaddress.ip_address(self._look()).is_loopback
+        """It was found out, and no other machine can call it: the database is on this one, or no way leads to it."""
+        return self._is_found_out and ipaddress.ip_address(self._look()).is_loopback
 
     def _look(self) -> str:
         """The host, as of now; what it was if there is no way to the database."""
-        if self._way is not None:
-            family, database = self._way
+        for family, address in self._ways:
             with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as way:
-                way.connect((database, _ANY_PORT))
+                way.connect((address, _ANY_PORT))
                 self._host = way.getsockname()[0]
+                break
         return self._host
 
 
-def _first_address(host: str) -> tuple[socket.AddressFamily, str]:
+def _ways_to(host: str, family: int) -> list[tuple[int, str]]:
+    """Families and addresses by which a host may be reached; none for one that has no name now, or is a folder."""
     if host.startswith(("/", "@")):
-        return socket.AF_INET, _LOOPBACK
-    # Once, when the node starts and has just connected there: a name is not looked up while leases are renewed.
-    family, *_, address = socket.getaddrinfo(host, _ANY_PORT, type=socket.SOCK_DGRAM)[0]
-    return family, str(address[0])
+        return []
+    try:
+        found = socket.getaddrinfo(host, _ANY_PORT, family, socket.SOCK_DGRAM)
+    except socket.gaierror:
+        # One of several servers, perhaps: another one was reached.
+        return []
+    return [(of, str(address[0])) for of, _, _, _, address in found]

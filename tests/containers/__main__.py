@@ -72,7 +72,6 @@ def _compose(base: images.Bases, there: Whatsapp, command: Sequence[str]) -> Com
         "POSTGRES_IMAGE": base.postgres,
         "REDIS_IMAGE": base.redis,
         "PGBOUNCER_IMAGE": base.pgbouncer,
-        "PYTHON_IMAGE": base.python,
         "ZAP_IMAGE": images.SERVICE,
         "ZAP_AUTH_TOKEN": secrets.token_urlsafe(24),
         "ZAP_NODE_SECRET": secrets.token_urlsafe(24),

@@ -157,7 +157,10 @@ class Cluster:
 
     async def logged(self, person: Person) -> list[str]:
         """The texts in a session's event log, in its order."""
-        return [text for session_id, text in await self._log() if session_id == person.session_id]
+        rows = await self.sql(
+            "SELECT session_id, encode(payload, 'hex') FROM zap.event WHERE type = 'MESSAGE_RECEIVED' ORDER BY sequence"
+        )
+        return [_text(payload) for session_id, payload in rows if session_id == person.session_id]
 
     async def sql(self, statement: str) -> list[list[str]]:
         """Rows, as psql prints them, from the compose file's own Postgres."""
@@ -165,12 +168,6 @@ class Cluster:
         psql = ("psql", "--username", "zap", "--host", "127.0.0.1", "--dbname", "zap", "--no-align", "--tuples-only")
         said = await docker("exec", "--env", "PGPASSWORD=zap", container, *psql, "--command", statement)
         return [line.split("|") for line in said.splitlines()]
-
-    async def _log(self) -> list[tuple[str, str]]:
-        rows = await self.sql(
-            "SELECT session_id, encode(payload, 'hex') FROM zap.event WHERE type = 'MESSAGE_RECEIVED' ORDER BY sequence"
-        )
-        return [(session_id, _text(payload)) for session_id, payload in rows]
 
 
 def _replica(known: Mapping[str, Any]) -> Replica:

@@ -80,9 +80,9 @@ class Compose:
             *self._command, "--project-name", self.project, *files, *arguments, environment=self.environment
         )
 
-    async def containers(self, service: str, *, running: bool = True) -> Sequence[str]:
-        """The ids of a service's containers."""
+    async def containers(self, service: str) -> Sequence[str]:
+        """The ids of a service's containers that run."""
         labels = {"project": self.project, "service": service}
         chosen = [f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items()]
-        listed = await docker("ps", "--no-trunc", "--quiet", *([] if running else ["--all"]), *chosen)
+        listed = await docker("ps", "--no-trunc", "--quiet", *chosen)
         return listed.split()

@@ -65,7 +65,7 @@ class Place:
             certificate,
             listen="127.0.0.1:0",
             advertise=advertise,
-            database_host="localhost",
+            database_hosts=[],
             metrics=metrics,
         )
         self.forwarding = Forwarding(router, self.channels, metrics)
@@ -424,6 +424,6 @@ async def test_a_port_that_somebody_else_has_is_named() -> None:
                 NodeCertificate.signed_by(SECRET),
                 listen=owner.listener.address,
                 advertise="",
-                database_host="localhost",
+                database_hosts=[],
                 metrics=RpcMetrics(CollectorRegistry()),
             )

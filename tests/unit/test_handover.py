@@ -7,11 +7,12 @@ from uuid import UUID, uuid4
 import pytest
 
 from service.domain.errors import Unavailable
+from service.domain.handover import Concurrency
 from service.domain.lease import Node
 from service.domain.pace import Lane
 from service.domain.placement import Candidate, heir
 from service.ownership import handover
-from service.ownership.handover import Giver, Pace, Taker
+from service.ownership.handover import Giver, Taker
 from service.ports import Turn
 
 ME = uuid4()
@@ -144,15 +145,15 @@ async def test_a_few_are_on_their_way_at_a_time_so_that_each_is_away_for_its_own
 
 
 def test_as_few_go_on_at_a_time_as_there_is_time_for() -> None:
-    pace = Pace(2)
+    concurrency = Concurrency(2)
     # Nobody knows yet how long one takes.
-    assert pace.at_once(200, 20.0) == 2
-    pace.took(0.3)
-    pace.took(0.5)
-    assert pace.at_once(40, 20.0) == 2
-    assert pace.at_once(200, 20.0) == 8
-    assert pace.at_once(10, 1.0) == 8
-    assert pace.at_once(1, 0.01) == 80
+    assert concurrency.needed(200, 20.0) == 2
+    concurrency.took(0.3)
+    concurrency.took(0.5)
+    assert concurrency.needed(40, 20.0) == 2
+    assert concurrency.needed(200, 20.0) == 8
+    assert concurrency.needed(10, 1.0) == 8
+    assert concurrency.needed(1, 0.01) == 80
 
 
 async def test_more_are_on_their_way_if_there_is_little_time() -> None:
