@@ -30,7 +30,11 @@ def main() -> int:
     """The exit code: 0 if all is as it should be, or if there is no container engine."""
     parser = argparse.ArgumentParser(prog="python -m tests.containers")
     parser.add_argument("--only", default="", help="trials with this in their name")
-    parser.add_argument("--keep", action="store_true", help="leave the containers and the volume when it is over")
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="leave the containers and the volume when it is over; the simulated WhatsApp goes",
+    )
     arguments = parser.parse_args()
     if words := asyncio.run(why_not()):
         say(f"Skipped: there is no container engine here: {words}")

@@ -165,8 +165,8 @@ class Cluster:
     async def sql(self, statement: str) -> list[list[str]]:
         """Rows, as psql prints them, from the compose file's own Postgres."""
         container = (await self.compose.containers("postgres"))[0]
-        psql = ("psql", "--username", "zap", "--host", "127.0.0.1", "--dbname", "zap", "--no-align", "--tuples-only")
-        said = await docker("exec", "--env", "PGPASSWORD=zap", container, *psql, "--command", statement)
+        psql = ("psql", "-U", "zap", "-d", "zap", "--no-align", "--tuples-only", "--command", statement)
+        said = await docker("exec", container, *psql)
         return [line.split("|") for line in said.splitlines()]
 
 

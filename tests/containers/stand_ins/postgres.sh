@@ -15,9 +15,9 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
   "$bin/initdb" --pgdata "$PGDATA" --username "$POSTGRES_USER" --pwfile /tmp/password --encoding UTF8 --auth-host scram-sha-256 --auth-local trust
   rm /tmp/password
   printf 'host all all all scram-sha-256\n' >>"$PGDATA/pg_hba.conf"
-  "$bin/pg_ctl" --pgdata "$PGDATA" --wait --options '-c listen_addresses= -c unix_socket_directories=/tmp' start
-  "$bin/createdb" --host /tmp --username "$POSTGRES_USER" "$POSTGRES_DB"
+  "$bin/pg_ctl" --pgdata "$PGDATA" --wait --options '-c listen_addresses= -c unix_socket_directories=/var/run/postgresql' start
+  "$bin/createdb" --username "$POSTGRES_USER" "$POSTGRES_DB"
   "$bin/pg_ctl" --pgdata "$PGDATA" --wait stop
 fi
 
-exec "$bin/postgres" -D "$PGDATA" -c 'listen_addresses=*' -c unix_socket_directories=/tmp
+exec "$bin/postgres" -D "$PGDATA" -c 'listen_addresses=*' -c unix_socket_directories=/var/run/postgresql
