@@ -1,7 +1,7 @@
 """The durable log, for what must be kept whoever owns the session by now."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
@@ -43,6 +43,15 @@ class PostgresEventLog:
                 return []
             middle = len(events) // 2
             return [*await self.append(lease, events[:middle]), *await self.append(lease, events[middle:])]
+
+
+async def end_frozen_append(database: Database, session_id: str, still_for: timedelta) -> bool:
+    """End a transaction that holds this session's log and has done nothing for so long; whether there was one.
+
+    Raises Unavailable.
+    """
+    async with database.autocommit() as connection:
+        return bool(await connection.rows("end_frozen_append", session_id, still_for))
 
 
 async def rehearse(database: Database) -> None:

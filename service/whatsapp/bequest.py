@@ -10,6 +10,8 @@ asyncpg is imported by the zygote, before the fork: two hundred orphans have no 
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from datetime import timedelta
 from uuid import UUID
 
 from service.domain.errors import Unavailable
@@ -20,7 +22,7 @@ from service.domain.receipts import told_by
 from service.pool import wire
 from service.pool.observed import observed
 from service.protocol.events import encode_payload
-from service.store.events import PostgresEventLog
+from service.store.events import PostgresEventLog, end_frozen_append
 from service.store.messages import PostgresMessages
 from service.store.pooled import PooledDatabase
 from service.whatsapp.unconfirmed import Numbered, Unconfirmed
@@ -30,6 +32,8 @@ MOST_FRAMES, MOST_BYTES = 200, 4 * 1024 * 1024
 """Written in one transaction."""
 _PAUSE = 0.2
 """Seconds between two tries to reach a database that is away."""
+_FROZEN = timedelta(milliseconds=250)
+"""How long a log may be held by a transaction that does nothing; and the longest wait for it."""
 _LOOK = 0.02
 """Seconds between two looks whether anything more has come out of the library."""
 _NOBODY = UUID(int=0)
@@ -46,7 +50,9 @@ class Bequest:
         self._more_may_come = more_may_come
         self._lease = Lease(start.session_id, start.epoch, _NOBODY)
         self._unconfirmed = unconfirmed
-        database = PooledDatabase(start.log_url, name=f"zap-service/{start.session_id}/{start.epoch}", size=1)
+        name = f"zap-service/{start.session_id}/{start.epoch}"
+        limit = {"lock_timeout": f"{_FROZEN // timedelta(milliseconds=1)}ms"}
+        database = PooledDatabase(start.log_url, name=name, size=1, timeouts=limit)
         self._database = database
         self._log = PostgresEventLog(database, encode_payload, self._on_refused)
         self._messages = PostgresMessages(database)
@@ -97,9 +103,16 @@ class Bequest:
                 for state, message_ids in told_by(news).items():
                     await self._messages.delivered(self._lease.session_id, message_ids, state)
                 break
-            except Unavailable:
-                await asyncio.sleep(_PAUSE)
+            except Unavailable as error:
+                if error.metadata["cause"] != "LockNotAvailableError" or not await self._end_frozen_append():
+                    await asyncio.sleep(_PAUSE)
         self._handled += len(batch)
+
+    async def _end_frozen_append(self) -> bool:
+        """A node that was stopped in the middle of an append holds the log, for longer than this process may live."""
+        with suppress(Unavailable):
+            return await end_frozen_append(self._database, self._lease.session_id, _FROZEN)
+        return False
 
     def _event_of(self, frame: Numbered) -> NewEvent | None:
         try:

@@ -58,7 +58,7 @@ class Ending:
         Each millisecond can cost a message: a timer's thread takes several to start on a machine that is busy, and the
         node's confirmation of what it has heard as long as a commit. So there is neither, as long as there is a node.
         """
-        if not self._reports.is_open:
+        if not self._reports.is_heard:
             self.end_with(ended)
         elif self._once.acquire(blocking=False):
             ended.detail = redact(ended.detail)

@@ -41,7 +41,7 @@ class Reports:
         self._lock = threading.Lock()
         self._numbering = threading.Lock()
         self._number = 0
-        self._is_open = True
+        self._is_open = self._is_heard = True
         self._counting = threading.Lock()
         self._waiting = 0
         self._has_waited = False
@@ -74,7 +74,7 @@ class Reports:
                 return False
             self._stamp(frame)
             self._write(wire.frame(frame))
-            return self._is_open
+            return self._is_heard
         finally:
             self._lock.release()
 
@@ -99,13 +99,27 @@ class Reports:
         return waited
 
     @property
-    def is_open(self) -> bool:
+    def is_heard(self) -> bool:
         """Whether there is a node that hears, as far as is known."""
-        return self._is_open
+        return self._is_heard
+
+    def despair(self) -> None:
+        """The node is as good as gone: keep numbered frames, and send what finds room without waiting for any.
+
+        If the node wakes up after all it reads on where it was. A node that was stopped while it had the session's log
+        locked is the only one that can write what came out of the library by then.
+        """
+        self._is_heard = False
+        self._unconfirmed.unbound()
+        if self._lock.acquire(timeout=_OTHERS_SECONDS):
+            self._lock.release()
+        else:
+            # Somebody waits for room already, and would wait for ever.
+            self.close()
 
     def close(self) -> None:
-        """The node is gone, or as good as gone: keep numbered frames, send nothing."""
-        self._is_open = False
+        """The node is gone: keep numbered frames, send nothing."""
+        self._is_open = self._is_heard = False
         self._unconfirmed.unbound()
         with contextlib.suppress(OSError):
             # Whoever waits for room in the socket need not wait any longer. The node can read on, if it ever does.
@@ -138,8 +152,8 @@ class Reports:
         if not self._is_open:
             return
         try:
-            self._connection.sendall(data)
+            self._connection.sendall(data, 0 if self._is_heard else socket.MSG_DONTWAIT)
         except OSError:
-            # The node is gone, or never reads again. The reader of commands sees the same and ends this process; a
-            # numbered frame is kept all the same.
+            # The node is gone, or never reads again: half a frame must not be followed by another. The reader of
+            # commands sees the same and ends this process; a numbered frame is kept all the same.
             self.close()

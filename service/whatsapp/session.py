@@ -284,7 +284,7 @@ class Session:
 
     def _leave_whatsapp(self) -> None:
         """Before the lease can be anyone else's. The watchdog is the hard limit; there must be time left to write."""
-        self._reports.close()
+        self._reports.despair()
         self._disconnect(min(_ORPHAN_DRAIN_SECONDS, self._watchdog.remaining / 4))
 
     def _execute(self, command: frames_pb2.Command) -> None:
@@ -312,7 +312,7 @@ class Session:
             self._unconfirmed.wait_until_settled(_CONFIRM_SECONDS)
         # What came out of the library behind the last word the node has not heard. Whoever writes, it is there once.
         until = self._watchdog.deadline - _WATCHDOG_MARGIN
-        if self._reports.is_open:
+        if self._reports.is_heard:
             until = min(until, time.monotonic() + _LATE_SECONDS) if self._has_left else 0.0
         if until > time.monotonic() and (self._unconfirmed.all() or self._more_may_come()):
             _note(Bequest(self._start, self._unconfirmed, self._more_may_come).write(until))

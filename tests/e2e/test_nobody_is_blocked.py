@@ -17,8 +17,8 @@ from tests.e2e.three_nodes import cluster
 from tests.simulator.control import SimulatorControl
 
 COME_BACK = LEASE_TTL + 3.0
-IDLE_IN_TRANSACTION = 5.0
-"""Seconds after which Postgres ends the transaction of a node that does not go on (store/database.py)."""
+MUCH = 100.0
+"""Messages a second: something is always between WhatsApp, the library, the process and its node."""
 BUSY = 5.0
 """Seconds that a machine may need besides the bound, if it runs other tests as well."""
 
@@ -48,10 +48,10 @@ async def test_a_node_frozen_in_the_middle_of_an_append_holds_nobody_up_for_long
 ) -> None:
     async with cluster(node_environment, simulator, 2, nodes=2, on_first=True) as there:
         frozen, heir = there.nodes
-        held, free = there.sessions
+        held = there.sessions[0]
         epochs = await there.epochs(heir)
         async with AsyncExitStack() as stack:
-            traffic = {name: await stack.enter_async_context(there.traffic(name, 10.0)) for name in there.sessions}
+            traffic = {name: await stack.enter_async_context(there.traffic(name, MUCH)) for name in there.sessions}
             for each in traffic.values():
                 await each.reach(5)
             async with sql.transaction():
@@ -63,14 +63,11 @@ async def test_a_node_frozen_in_the_middle_of_an_append_holds_nobody_up_for_long
                 async with asyncio.timeout(2):
                     while await state_of(sql, backend) != "idle in transaction":
                         await asyncio.sleep(0.01)
-                back = asyncio.gather(
-                    there.came_back(heir, [free], epochs, COME_BACK + BUSY),
-                    there.came_back(heir, [held], epochs, max(LEASE_TTL, IDLE_IN_TRANSACTION) + 3.0 + BUSY),
-                )
+                back = asyncio.create_task(there.came_back(heir, there.sessions, epochs, COME_BACK + BUSY))
+                # The session's own process ends it when it leaves: it has to write what the node has not.
                 while await state_of(sql, backend) is not None:
-                    assert time.monotonic() - began < IDLE_IN_TRANSACTION + BUSY
+                    assert time.monotonic() - began < LEASE_TTL, "Postgres itself would end it after 5 s"
                     await asyncio.sleep(0.05)
-                assert time.monotonic() - began > IDLE_IN_TRANSACTION - 1.0, "it was Postgres that ended it"
                 await back
             finally:
                 os.kill(frozen.pid, signal.SIGCONT)

@@ -5,6 +5,7 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import asyncpg
@@ -180,6 +181,32 @@ async def test_a_database_that_stays_away_is_given_up_in_time(database_url: str,
         assert "2 could not be written in time" in await write(url, frames, seconds=0.5)
         assert time.monotonic() - began < 3.0
         assert len(frames.all()) == 2
+
+
+async def lock_log(connection: Sql, session_id: str) -> None:
+    """As an append does."""
+    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('zap.event:' || $1, 0))", session_id)
+
+
+@pytest.mark.parametrize("is_pooled", [False, True])
+async def test_a_node_that_was_stopped_in_the_middle_of_an_append_holds_it_up_for_a_moment(
+    database_url: str, sql: Sql, is_pooled: bool
+) -> None:
+    async with AsyncExitStack() as stack:
+        url = (await stack.enter_async_context(TransactionPooler(database_url))).url if is_pooled else database_url
+        frozen, neighbour, busy = [await asyncpg.connect(database_url) for _ in range(3)]
+        async with asyncio.TaskGroup() as group:
+            for connection, session_id in ((frozen, "anna"), (neighbour, "anna-2"), (busy, "anna-3")):
+                stack.callback(connection.terminate)
+                await connection.execute("BEGIN")
+                await lock_log(connection, session_id)
+            assert (await write(url, unconfirmed(message("one")), seconds=3.0)).startswith("1 of 1 ")
+            # Whoever does something is not frozen, and is waited for.
+            group.create_task(busy.execute("SELECT pg_sleep(2)"))
+            assert "1 could not be written in time" in await write(url, unconfirmed(message("one")), 3, 1.0)
+        assert await neighbour.fetchval("SELECT 1") == 1, "another session's log is none of its business"
+        assert frozen.is_closed()
+    assert await log_of(sql) == [(1, 1, "one")]
 
 
 async def test_what_comes_while_it_writes_is_written_too(database_url: str, sql: Sql) -> None:

@@ -141,6 +141,35 @@ def test_whoever_waits_for_room_in_the_socket_goes_on_when_the_node_is_given_up(
     assert [kept.number for kept in unconfirmed.all()] == list(range(1, 51))
 
 
+def test_a_node_that_is_as_good_as_gone_finds_what_there_was_room_for(pair: Pair) -> None:
+    unconfirmed = Unconfirmed(most_frames=1)
+    reports = Reports(pair[1], unconfirmed)
+    reports.send_numbered(message())
+    reports.despair()
+    assert not reports.is_heard
+    for _ in range(30):
+        # Sooner or later there is no room for a whole frame: nobody waits, and none follows it.
+        reports.send_numbered(message(bytes(100_000)))
+    assert [kept.number for kept in unconfirmed.all()] == list(range(1, 32))
+    received = [read(pair[0]).number for _ in range(3)]
+    while (data := wire.receive(pair[0])) is not None:
+        received.append(frames_pb2.Frame.FromString(data).number)
+    assert received == list(range(1, len(received) + 1))
+    assert len(received) < 31
+
+
+def test_whoever_waits_for_room_when_the_node_is_as_good_as_gone_goes_on(pair: Pair) -> None:
+    unconfirmed = Unconfirmed()
+    reports = Reports(pair[1], unconfirmed)
+    writer = sending(reports, 50, bytes(100_000))
+    while reports.offer(progress()):
+        pass
+    reports.despair()
+    writer.join(5)
+    assert not writer.is_alive()
+    assert [kept.number for kept in unconfirmed.all()] == list(range(1, 51))
+
+
 @pytest.mark.parametrize("settle", [lambda u: u.confirm(2), lambda u: u.unbound()])
 def test_what_is_unconfirmed_is_waited_for_until_it_is_or_nobody_will(settle: Callable[[Unconfirmed], None]) -> None:
     unconfirmed = Unconfirmed()
