@@ -445,6 +445,8 @@ class Session:
     def _leave_stuck(self, stuck: Stuck) -> None:
         faulthandler.dump_traceback(file=_STDERR, all_threads=True)
         if stuck.hears_library:
+            # It is the node that is not heard, nor its confirmations.
+            self._unconfirmed.unbound()
             self._disconnect(_ORPHAN_DRAIN_SECONDS)
         self._ending.end(Cause.PROCESS_STALLED, stuck.words)
 

@@ -102,12 +102,12 @@ def _hold_interpreter() -> None:
 
 
 def _be_deaf() -> None:
-    """The reader of commands gets stuck in the next one, without the interpreter's lock."""
+    """The reader of commands gets stuck when it comes round, within half a second, without the interpreter's lock."""
 
     def _be_deaf(*_: object) -> None:
         ctypes.CDLL(None).sleep(_FOR_EVER)
 
-    _product("session", "Session")._execute = _be_deaf
+    _product("session", "Session")._next_look = _be_deaf
 
 
 def _get_stuck_in_event() -> None:

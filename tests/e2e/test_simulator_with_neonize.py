@@ -287,7 +287,7 @@ async def test_a_client_killed_between_scan_and_login(
         assert not again.has_told("qr")
         assert result.jid is not None
         device = await control.device(result.jid)
-        assert (device.logins, device.overlaps) == (1, 0)
+        assert (device.logins, device.overlaps) == (1, 0), device
 
 
 async def test_replaced_by_a_second_client(control: SimulatorControl, start: Start, alice: str, tmp_path: Path) -> None:

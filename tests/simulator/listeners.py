@@ -6,6 +6,7 @@ import asyncio
 import base64
 import logging
 import re
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
@@ -16,6 +17,10 @@ log = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 _REQUEST_DEADLINE = 20.0
+_IN_TOUCH = 3
+"""Seconds after which a connection whose other machine does not acknowledge anything is over. A client whose machine
+was taken off the network is not connected any more, though it never said so; the kernel of one that merely hangs, or
+is stopped, still answers."""
 
 
 class Refusal(StrEnum):
@@ -44,6 +49,13 @@ class Listener:
     async def start(self, host: str, port: int) -> None:
         """Listen; `address` then says where."""
         self._server = await asyncio.start_server(self._accept, host, port, backlog=_BACKLOG)
+        for listening in self._server.sockets:
+            # What it accepts inherits them.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _IN_TOUCH - 1)
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * _IN_TOUCH)
         bound_host, bound_port = self._server.sockets[0].getsockname()[:2]
         self.address = f"{bound_host}:{bound_port}"
 
