@@ -100,6 +100,22 @@ async def _stop_and_freeze(place: Place, run: "Run", seconds: float) -> None:
     await run.start_again(place)
 
 
+async def _stop_and_freeze_heir(place: Place, run: "Run", seconds: float) -> None:
+    """In the middle of handing over: what is this one's by then it has not begun, and nobody else can before it wakes
+    up or its leases run out."""
+    other = run.next_to(place)
+    stopping = asyncio.create_task(place.node.stop(timeout=60))
+    await asyncio.sleep(seconds / 20)
+    os.kill(other.node.pid, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        os.kill(other.node.pid, signal.SIGCONT)
+    if (code := await stopping) != 0:
+        raise AssertionError(f"a node that was asked to stop ended with {code}")
+    await run.start_again(place)
+
+
 async def _stop_two(place: Place, run: "Run", seconds: float) -> None:
     """Who would be the heir stops as well."""
     other = run.next_to(place)
@@ -181,6 +197,7 @@ STRIKES: Mapping[str, Strike] = {
     "SIGTERM": _stop,
     "SIGTERM, then kill -9 of everything": _stop_and_kill,
     "SIGTERM, then SIGSTOP": _stop_and_freeze,
+    "SIGTERM, then SIGSTOP of an heir": _stop_and_freeze_heir,
     "SIGTERM of two": _stop_two,
     "SIGSTOP": _freeze,
     "cut off from Postgres": _line("database", Line.CUT),
@@ -300,10 +317,14 @@ class Run:
             device = await self.there.simulator.device(jid)
             if device.overlaps or device.replaced:
                 raise AssertionError(f"after step {words}: {name} was connected twice at once: {device}")
-            epoch = (await self._places[0].node.status(name)).owner.epoch
-            if epoch < self._epochs.get(name, 0):
-                raise AssertionError(f"after step {words}: the epoch of {name} went back to {epoch}")
-            self._epochs[name] = epoch
+            session = await self._places[0].node.status(name)
+            if not session.HasField("owner"):
+                # Just woken up, its node found out that it must not act for it any more: what all were told a moment
+                # ago was of before.
+                continue
+            if session.owner.epoch < self._epochs.get(name, 0):
+                raise AssertionError(f"after step {words}: the epoch of {name} went back to {session.owner.epoch}")
+            self._epochs[name] = session.owner.epoch
 
     async def _send(self) -> None:
         """One text after the other, by any node; what is refused is tried again under its request_id."""

@@ -109,6 +109,24 @@ async def _stopped(servers: Servers, size: Size, outcome: Outcome, *, ttl: float
         await _judge_moves(here, outcome, before, written, told)
 
 
+async def _stopped_beside_frozen(servers: Servers, size: Size, outcome: Outcome, *, ttl: float) -> None:
+    """One of two heirs does not answer: the other one gets all, and nobody waits for the first."""
+    async with stage(servers, size.sessions, ttl) as here:
+        stopping, frozen, heir = here.there.nodes
+        before = await here.books(heir)
+        async with here.traffic(RATE) as written:
+            os.kill(frozen.pid, signal.SIGSTOP)
+            try:
+                began = time.time()
+                outcome.must(await stopping.stop() == 0, "a node did not stop as it should")
+                outcome.within("stopped", time.time() - began, size.sessions * AWAY)
+                await here.there.all_connected(heir, PATIENCE)
+            finally:
+                os.kill(frozen.pid, signal.SIGCONT)
+        await _judge_moves(here, outcome, before, written, Told())
+        outcome.must(len(await here.there.owned_by(heir)) == size.sessions, "not all went to the node that answers")
+
+
 async def _rolled(servers: Servers, size: Size, outcome: Outcome, *, ttl: float) -> None:
     async with stage(servers, size.sessions, ttl) as here:
         told = Told()
@@ -208,6 +226,7 @@ TRIALS: Mapping[str, Trial] = {
     "kill -9 of a node's whole machine, ttl 10": partial(_killed, ttl=10.0, everything=True),
     "SIGSTOP for three ttl, then SIGCONT, ttl 10": partial(_frozen, ttl=10.0),
     "SIGTERM of a node, ttl 10": partial(_stopped, ttl=10.0),
+    "SIGTERM of a node while another one is frozen, ttl 10": partial(_stopped_beside_frozen, ttl=10.0),
     "rolling restart of all three, ttl 10": partial(_rolled, ttl=10.0),
     "all three killed and started together, ttl 10": partial(_claimed, ttl=10.0),
 }
