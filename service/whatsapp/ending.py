@@ -64,9 +64,9 @@ class Ending:
             ended.detail = redact(ended.detail)
             self._reports.send_last(frames_pb2.Frame(ended=ended), lambda: self._leave(SAID_WHY))
 
-    def end_soon(self, ended: frames_pb2.Ended) -> None:
+    def end_soon(self, ended: frames_pb2.Ended, within: float = _WEAK_CAUSE_WAITS) -> None:
         """End with these words, unless better ones come within a moment: some ends are told twice, vaguely first."""
-        timer = threading.Timer(_WEAK_CAUSE_WAITS, self.end_with, (ended,))
+        timer = threading.Timer(within, self.end_with, (ended,))
         timer.daemon = True
         timer.start()
 

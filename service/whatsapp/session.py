@@ -55,6 +55,8 @@ _LATE_SECONDS = 1.0
 _WATCHDOG_MARGIN = 0.1
 """How long before its permit's end a process gives up to write."""
 _DELETION_SECONDS = 0.4
+_TOLD_SECONDS = 2.0
+"""How long the event may take that says what the log has said: that this device is unlinked."""
 _COME_ROUND_SECONDS = 0.5
 """How often the reader of commands shows that it would read one."""
 
@@ -346,6 +348,8 @@ class Session:
                 self._failed_login = failed
                 if failed.is_untold:
                     self._leave(failed.cause, failed.detail)
+                if failed.is_unlinking:
+                    self._ending.end_soon(self._unlinked(failed), _TOLD_SECONDS)
                 if failed.is_fatal:
                     # Go waits until this returns, and must not go on.
                     threading.Event().wait()
@@ -353,6 +357,16 @@ class Session:
                 self._failed_reconnect = failed.words
                 if failed.is_last:
                     self._leave(*self._why_not_connected())
+
+    def _unlinked(self, failed: LoginFailed) -> frames_pb2.Ended:
+        """The last word if no event comes.
+
+        neonize hands over the first event once it has read the device's JID. If whatsmeow has deleted the device by
+        then (a login that is refused right after the scan) it waits for one for ever.
+        """
+        if not self._device_saved:
+            return frames_pb2.Ended(cause=Cause.PAIRING_REFUSED.name, detail=failed.detail)
+        return failed.ended(datetime.datetime.now(datetime.UTC))
 
     def _on_event(self, event: Any) -> None:
         match event:

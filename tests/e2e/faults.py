@@ -135,6 +135,17 @@ def _slow_events() -> None:
     client._dispatch = take_time
 
 
+def _slow_login_status() -> None:
+    """A machine that is busy between the scan and the first event."""
+    cause_of = vars(sys.modules["service.whatsapp.login_status"])["cause_of"]
+
+    def take_time(*arguments: Any) -> Any:
+        time.sleep(0.5)
+        return cause_of(*arguments)
+
+    vars(sys.modules["service.whatsapp.login_status"])["cause_of"] = take_time
+
+
 def _be_impatient() -> None:
     """A server that owes an answer is given a second, and not a quarter of a minute."""
     _session()._relay._answer_within = 1.0
@@ -174,5 +185,6 @@ FAULTS: dict[str, Callable[[], None]] = {
     "stuck-event": _get_stuck_in_event,
     "hang-in-disconnect": _hang_in_disconnect,
     "slow-events": _slow_events,
+    "slow-login-status": _slow_login_status,
     "fill-stderr": _fill_stderr,
 }

@@ -22,6 +22,7 @@ from service.domain.observations import (
 )
 from service.pool.pool import Pool, PoolSettings, StoreNotPrepared
 from service.ports import CallFailed, StartOrder
+from tests.e2e import faults
 from tests.e2e.session_processes import Watched, eventually, pair, start
 from tests.simulator.process import PRELOAD, SimulatorProcess
 from zap.v1 import event_pb2
@@ -177,6 +178,21 @@ async def test_a_login_refused_right_after_the_scan_ends_with_the_reason(
     watched, code = await _show_code(pool, simulator, "491700000015")
     await simulator.control.scan("491700000015", code.text, flaw="refused-login")
     assert (await watched.ended()).cause in {Cause.LOGGED_OUT_BY_WHATSAPP, Cause.LOGGED_OUT_ON_PHONE}
+
+
+async def test_a_login_refused_before_the_library_has_told_of_the_scan_ends_with_the_reason(
+    database_url: str, simulator: SimulatorProcess
+) -> None:
+    pool = Pool(PoolSettings(database_url, preload=faults.PRELOAD), {**os.environ, **simulator.environment()})
+    try:
+        await pool.prepare_store()
+        watched, code = await _show_code(pool, simulator, "491700000041")
+        faults.provoke(watched.process.pid, "slow-login-status")
+        await simulator.control.scan("491700000041", code.text, flaw="refused-login")
+        ended = await watched.ended()
+        assert (ended.cause, ended.detail) == (Cause.PAIRING_REFUSED, "login failure 401")
+    finally:
+        await pool.close()
 
 
 async def test_a_connection_lost_while_a_code_is_on_show_is_an_interruption(database_url: str) -> None:
