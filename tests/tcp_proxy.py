@@ -20,11 +20,11 @@ class Line(enum.Enum):
 
 
 class _Trap:
-    """What is waited for, what it does, and whether it came."""
+    """What is waited for, what becomes of the line then, and whether it came."""
 
-    def __init__(self, said: bytes, *, cuts: bool) -> None:
+    def __init__(self, said: bytes, line: Line) -> None:
         self.said = said
-        self.cuts = cuts
+        self.line = line
         self.sprung = asyncio.Event()
 
 
@@ -78,18 +78,24 @@ class TcpProxy:
 
     def cut_in_answer_to(self, said: bytes) -> asyncio.Event:
         """Cut the next connection whose client says this, in place of the answer. Set once it was said."""
-        self._trap = _Trap(said, cuts=True)
+        self._trap = _Trap(said, Line.CUT)
         return self._trap.sprung
 
     def fall_silent_at(self, said: bytes) -> asyncio.Event:
         """Be SILENT from the moment on in which the next client says this; it arrives when the line is OPEN again."""
-        self._trap = _Trap(said, cuts=False)
+        self._trap = _Trap(said, Line.SILENT)
+        return self._trap.sprung
+
+    def forget_in_answer_to(self, said: bytes) -> asyncio.Event:
+        """Be FORGOTTEN when the next client has said this, in place of the answer. Set once it was said."""
+        self._trap = _Trap(said, Line.FORGOTTEN)
         return self._trap.sprung
 
     def _forget(self) -> None:
         self._passing.clear()
         self._forgotten.append(self._passing)
         self._passing = asyncio.Event()
+        self._passing.set()
 
     def _close(self) -> None:
         if self._server is not None:
@@ -115,21 +121,27 @@ class TcpProxy:
         except OSError:
             writer.transport.abort()
             return
-        passing, caught = self._passing, asyncio.Event()
+        passing, caught = self._passing, list[Line]()
         await asyncio.gather(
             self._pass(reader, there_writer, passing, lambda data: self._catch(data, caught)),
-            self._pass(there_reader, writer, passing, lambda _: caught.is_set()),
+            self._pass(there_reader, writer, passing, lambda _: self._answered(caught)),
         )
 
-    def _catch(self, data: bytes, caught: asyncio.Event) -> bool:
+    def _catch(self, data: bytes, caught: list[Line]) -> bool:
         if self._trap is not None and self._trap.said in data:
-            if self._trap.cuts:
-                caught.set()
-            else:
+            if self._trap.line is Line.SILENT:
                 self._passing.clear()
+            else:
+                caught.append(self._trap.line)
             self._trap.sprung.set()
             self._trap = None
         return False
+
+    def _answered(self, caught: list[Line]) -> bool:
+        if Line.FORGOTTEN in caught:
+            self._forget()
+            caught.clear()
+        return Line.CUT in caught
 
     async def _pass(
         self,

@@ -6,16 +6,13 @@ dial; each call to WhatsApp has one of its own, because the library gives it no 
 back on threads of Go's, one event after another.
 """
 
-import contextlib
 import datetime
 import faulthandler
 import importlib
 import logging
 import select
 import socket
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -24,13 +21,12 @@ from neonize.proto import Neonize_pb2 as neonize
 from service.domain.disconnects import Cause
 from service.pool import wire
 from service.whatsapp import errors, loader, login_status, messages, translate
-from service.whatsapp.bequest import Bequest
 from service.whatsapp.calls import Calls
 from service.whatsapp.client import Callbacks, Client, prepare_store
-from service.whatsapp.database_probe import DatabaseProbe
 from service.whatsapp.ending import NODE_GONE, Ending
 from service.whatsapp.fleeting import Fleeting
 from service.whatsapp.happenings import table
+from service.whatsapp.leaving import DRAIN_SECONDS, ORPHAN_DRAIN_SECONDS, Leaving, note
 from service.whatsapp.lines import LogLines
 from service.whatsapp.log_signs import LoginFailed, ReconnectFailed, sign_in
 from service.whatsapp.patience import Patience, Verdict
@@ -43,17 +39,6 @@ from service.whatsapp.watchdog import Watchdog
 from zap.worker.v1 import frames_pb2, inbound_pb2
 
 _STDERR = 2
-_DISCONNECT_SECONDS = 1.0
-_QUIET_SECONDS = 0.1
-_DRAIN_SECONDS = 3.0
-_ORPHAN_DRAIN_SECONDS = 1.0
-_LAST_ANSWER_SECONDS = 1.0
-_CONFIRM_SECONDS = 1.0
-"""How long a process that has left WhatsApp waits for the node to confirm what it said."""
-_LATE_SECONDS = 1.0
-"""How long it writes what the node has not heard, or not confirmed by then, while the node lives."""
-_WATCHDOG_MARGIN = 0.1
-"""How long before its permit's end a process gives up to write."""
 _DELETION_SECONDS = 0.4
 _TOLD_SECONDS = 2.0
 """How long the event may take that says what the log has said: that this device is unlinked."""
@@ -75,14 +60,10 @@ class Session:
         self._reports = Reports(connection, self._unconfirmed)
         self._lines = LogLines(self._reports.offer)
         self._fleeting = Fleeting(self._reports.offer)
-        self._ending = Ending(self._reports, settle=self._settle)
         self._codes = login_status.CodesShown()
         self._code_shown = threading.Event()
         self._device_saved = bool(start.jid)
-        self._may_receive = bool(start.jid)
-        """Messages may have come in, once it has begun to connect: they do so before the library says "connected"."""
-        self._has_begun = self._is_leaving = self._has_left = self._has_told_of_staying = False
-        self._was_let_in = False
+        self._is_leaving = self._was_let_in = False
         """WhatsApp knows this process: a message may be in hand."""
         self._push_name = ""
         self._failed_login: LoginFailed | None = None
@@ -94,6 +75,10 @@ class Session:
         )
         callbacks = Callbacks(self._on_code, self._on_login_status, self._on_event, self._on_log_line)
         self._client = Client(start, self._relay.address, callbacks)
+        self._leaving = Leaving(
+            start, watchdog, self._unconfirmed, self._reports, self._relay, self._client, self._lines.write
+        )
+        self._ending = Ending(self._reports, settle=self._leaving.settle)
         self._vitals = Vitals(lambda: self._client.event_in_hand, self._reports.waited_for_node)
         self._calls = Calls(self._client, self._reports.send, self._code_shown)
         self._patience = Patience()
@@ -134,7 +119,8 @@ class Session:
 
     def _connect(self) -> None:
         self._patience.connecting()
-        self._has_begun = True
+        # Messages come in before the library says "connected".
+        self._leaving.may_receive = bool(self._start.jid)
         # However it ends: Go may still be connected, and acknowledges what nobody reads (fact 8).
         try:
             self._client.connect()
@@ -172,21 +158,13 @@ class Session:
         cause = errors.cause_of(self._failed_reconnect)
         return Cause.CONNECT_STALLED if cause is Cause.CLIENT_ERROR else cause, self._failed_reconnect
 
-    def _leave(self, cause: Cause, detail: str = "", outlast: Callable[[], None] = lambda: None) -> None:
-        """Disconnect, hand over what has come in, and end; on a thread of its own, since that takes a while.
-
-        `outlast`: what has to be waited for in between.
-        """
+    def _leave(self, cause: Cause, detail: str = "", disconnect: Callable[[], None] | None = None) -> None:
+        """Disconnect, hand over what has come in, and end; on a thread of its own, since that takes a while."""
         self._is_leaving = True
 
         def leave() -> None:
             try:
-                if cause is Cause.DATABASE_LOST and (self._relay.is_owed_an_answer or self._relay.is_mending):
-                    self._tell_of_staying()
-                # A server that is silent keeps the library busy for as long as it likes: that is `outlast`'s to judge.
-                is_held = self._relay.is_owed_an_answer and not self._relay.is_mending
-                self._disconnect(_LAST_ANSWER_SECONDS if is_held and cause is Cause.DATABASE_LOST else _DRAIN_SECONDS)
-                outlast()
+                (disconnect or self._disconnect)()
             finally:
                 # Whatever fails: this process is of no use any more, and nothing else ends it.
                 self._ending.end(cause, detail)
@@ -196,18 +174,8 @@ class Session:
         except RuntimeError as error:
             self._ending.end(cause, f"{detail}; {error}")
 
-    def _disconnect(self, drain_limit: float) -> None:
-        """Close the connection, and let what the library has already taken from WhatsApp come out."""
-        if not (self._may_receive and self._has_begun):
-            return
-        closing = threading.Thread(target=self._client.disconnect, name="disconnect", daemon=True)
-        closing.start()
-        closing.join(min(_DISCONNECT_SECONDS, drain_limit))
-        if not self._client.drain(_QUIET_SECONDS, drain_limit, lambda: self._relay.quiet_since):
-            self._lines.write(
-                "warning", "zap", f"the library was still busy {drain_limit:.1f} s after it left WhatsApp"
-            )
-        self._has_left = True
+    def _disconnect(self) -> None:
+        self._leaving.disconnect(DRAIN_SECONDS)
 
     # --- the database
 
@@ -218,43 +186,11 @@ class Session:
         """From here on the library waits for a database that does not answer, and must not be told anything else."""
         if self._was_let_in:
             # What came in and was not written down stays WhatsApp's: it is not acknowledged, and comes again.
-            self._leave(Cause.DATABASE_LOST, words, self._outlast_loss)
+            self._leave(Cause.DATABASE_LOST, words, self._leaving.disconnect_without_database)
         else:
             # Nothing is in hand, and there is nothing to disconnect from: the library would log in as soon as Postgres
             # is back, and acknowledge what a process that leaves does not hand over.
             self._ending.end_at_once(self._ended(Cause.DATABASE_LOST, words))
-
-    def _tell_of_staying(self) -> None:
-        """It can take long until this process ends, and nothing is heard of WhatsApp from now on."""
-        if not self._has_told_of_staying:
-            self._has_told_of_staying = True
-            self._reports.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
-
-    def _outlast_loss(self) -> None:
-        """Off WhatsApp, stay until the library has finished what it had begun, if its database lets it.
-
-        The keys of a message may be used up, and it is here and nowhere else. So this process stays while the relay
-        replaces what is lost, and while Postgres is silent to everybody: what it was asked it may carry out when it
-        wakes up. Another process could do nothing meanwhile either.
-        """
-        if not self._has_left:
-            return
-        probe = DatabaseProbe(self._start.log_url, f"zap-service/{self._start.session_id}/probe")
-        answers_others = False
-        while True:
-            if self._relay.is_owed_an_answer and not (self._relay.is_mending or answers_others):
-                probe.start()
-                answers_others = probe.has_answered(_LAST_ANSWER_SECONDS)
-            if self._client.drain(_QUIET_SECONDS, _LAST_ANSWER_SECONDS, lambda: self._relay.quiet_since):
-                return
-            # Perhaps nothing was asked yet when the database was lost.
-            self._tell_of_staying()
-            if self._relay.is_mending:
-                # What the next server is asked in the end has a moment as well.
-                answers_others = False
-            elif answers_others or not self._relay.is_owed_an_answer:
-                # What it owes us comes within a moment, or was forgotten on the way; or the library is busy otherwise.
-                return
 
     # --- what the node says
 
@@ -263,7 +199,7 @@ class Session:
             self._execute(frames_pb2.Command.FromString(data))
         if self._start.prepare_store:
             self._ending.end(Cause.DATABASE_LOST, self._relay.trouble or "making the library's tables took too long")
-        _note(f"left by its node {self._watchdog.remaining:.1f} s before its permit ends")
+        note(f"left by its node {self._watchdog.remaining:.1f} s before its permit ends")
         self._ending.leave_silently(NODE_GONE, self._leave_whatsapp)
 
     def _next_command(self) -> bytes | None:
@@ -287,7 +223,7 @@ class Session:
     def _leave_whatsapp(self) -> None:
         """Before the lease can be anyone else's. The watchdog is the hard limit; there must be time left to write."""
         self._reports.despair()
-        self._disconnect(min(_ORPHAN_DRAIN_SECONDS, self._watchdog.remaining / 4))
+        self._leaving.disconnect(min(ORPHAN_DRAIN_SECONDS, self._watchdog.remaining / 4))
 
     def _execute(self, command: frames_pb2.Command) -> None:
         match command.WhichOneof("command"):
@@ -306,26 +242,6 @@ class Session:
                 self._leave(Cause.STOPPED)
             case unknown:
                 self._lines.write("error", "zap", f"a command that this process does not know: {unknown}")
-
-    def _settle(self) -> None:
-        """See to it that what was reported is in the log: by the node, or, if that is gone, by this process itself."""
-        # Who has not left WhatsApp must not wait: Go may be confirming messages that nobody hears of.
-        if self._has_left:
-            self._unconfirmed.wait_until_settled(_CONFIRM_SECONDS)
-        # What came out of the library behind the last word the node has not heard. Whoever writes, it is there once.
-        until = self._watchdog.deadline - _WATCHDOG_MARGIN
-        if self._reports.is_heard:
-            until = min(until, time.monotonic() + _LATE_SECONDS) if self._has_left else 0.0
-        if until > time.monotonic() and (self._unconfirmed.all() or self._more_may_come()):
-            _note(Bequest(self._start, self._unconfirmed, self._more_may_come).write(until))
-
-    def _more_may_come(self) -> bool:
-        """Whether the library, off WhatsApp, is still busy with its last messages.
-
-        A database that is merely slow may carry out what it was asked after we are gone. Then the keys of a message are
-        used up, and nobody has it.
-        """
-        return self._has_left and not self._client.is_quiet(_QUIET_SECONDS, self._relay.quiet_since)
 
     # --- what the library says
 
@@ -424,7 +340,7 @@ class Session:
                 self._ending.end_with(translate.connect_failure(event))
 
     def _on_connected(self) -> None:
-        self._may_receive = self._was_let_in = True
+        self._leaving.may_receive = self._was_let_in = True
         self._device_saved = True
         self._failed_reconnect = ""
         self._patience.connected()
@@ -438,7 +354,7 @@ class Session:
             self._ending.end_soon(self._ended(Cause.SCAN_REJECTED, event.Error))
             return
         self._device_saved = True
-        self._may_receive = self._was_let_in = True
+        self._leaving.may_receive = self._was_let_in = True
         self._patience.scanned()
         self._reports.send(translate.device_saved(event, translate.lid_of(self._client.device())))
 
@@ -461,7 +377,7 @@ class Session:
         if stuck.hears_library:
             # It is the node that is not heard, nor its confirmations.
             self._unconfirmed.unbound()
-            self._disconnect(_ORPHAN_DRAIN_SECONDS)
+            self._leaving.disconnect(ORPHAN_DRAIN_SECONDS)
         self._ending.end(Cause.PROCESS_STALLED, stuck.words)
 
     def _report_all(self, frames: Iterable[frames_pb2.Frame]) -> None:
@@ -484,12 +400,6 @@ def call_preload(target: str) -> None:
 
 def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def _note(words: str) -> None:
-    """For whoever reads what this process left: its node, if that lives after all."""
-    with contextlib.suppress(OSError):  # the file is full
-        sys.stderr.write(f"{words}\n")
 
 
 def reset_logging() -> None:

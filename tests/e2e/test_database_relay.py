@@ -150,13 +150,25 @@ async def test_a_message_whose_keys_are_written_when_postgres_wakes_up_is_not_lo
 async def test_connections_that_a_network_has_forgotten_are_given_up_once_others_are_answered(
     simulator: SimulatorProcess, postgres: EmbeddedPostgres
 ) -> None:
+    """The worst moment: the message's keys are written, and only the answer was forgotten."""
+    control = simulator.control
     async with TcpProxy(postgres.url) as line, pool_of(line.url, simulator, faults.PRELOAD) as pool:
-        watched, _ = await pair(pool, simulator.control, PHONE)
-        faults.provoke(watched.process.pid, "impatient")
-        await simulator.control.create_phone(FRIEND)
-        await line.set(Line.FORGOTTEN)
-        await simulator.control.write(FRIEND, PHONE, "hello")
-        assert await watched.ended() == Ended(Cause.DATABASE_LOST, "Postgres has not answered for 1 s")
+        first, jid = await pair(pool, control, PHONE)
+        await control.create_phone(FRIEND)
+        await control.write(FRIEND, PHONE, "before")
+        await first.message()
+        faults.provoke(first.process.pid, "impatient")
+        forgotten = line.forget_in_answer_to(b"INSERT INTO whatsmeow_sessions")
+        await control.write(FRIEND, PHONE, "its keys are written")
+        await forgotten.wait()
+        await control.write(FRIEND, PHONE, "behind it")
+        assert await first.ended() == Ended(Cause.DATABASE_LOST, "Postgres has not answered for 1 s")
+        assert texts(first) == ["before", "its keys are written"]
+        second = await start(pool, jid=jid, epoch=2)
+        await second.expect(Connected)
+        async with asyncio.timeout(20):
+            while set(texts(first, second)) != {"before", "its keys are written", "behind it"}:
+                await asyncio.sleep(0.05)
 
 
 async def test_the_end_of_one_backend_is_a_loss_that_says_why(

@@ -23,6 +23,7 @@ import pytest
 from service.embedded import EmbeddedPostgres
 from service.pool import dsn
 from service.whatsapp.relay.login import log_in
+from service.whatsapp.relay.relay import Awaited
 from service.whatsapp.relay.upstream import Opened
 from tests.fakes.postgres_messages import PARSED_AND_BOUND, READY, as_lib_pq_asks, message, startup
 from tests.fakes.relayed import PATIENCE, Relayed, receive
@@ -412,7 +413,7 @@ async def test_an_answer_to_what_may_not_be_done_twice_is_not(database_url: str,
             line.cut_in_answer_to(b"INSERT INTO keys")
             assert await is_silent(connection.execute("INSERT INTO keys (id, key) VALUES (2, 'new')"))
             assert await keys.fetchval("SELECT last_value FROM writes") == 1
-            assert not relay.relay.is_mending
+            assert relay.relay.awaits is Awaited.NOTHING
 
 
 def ask_as_lib_pq(relay: Relayed, url: str, text: str) -> socket.socket:
@@ -469,12 +470,12 @@ async def test_what_is_asked_in_an_outage_is_answered_after_it(postgres: Embedde
         await postgres.stop()
         await until(lambda: relay.losses, "the loss")
         asking = asyncio.create_task(connection.execute("SELECT 2"))
-        await until(lambda: relay.relay.is_mending, "a question")
+        await until(lambda: relay.relay.awaits is Awaited.CONNECTION, "a question")
         assert await is_silent(asyncio.shield(asking))
         assert relay.relay.quiet_since > time.monotonic() - 0.01, "it is waited for"
         await postgres.start()
         assert await asking == "SELECT 1"
-        await until(lambda: not relay.relay.is_mending, "the end of it")
+        await until(lambda: relay.relay.awaits is Awaited.NOTHING, "the end of it")
         await connection.close()
 
 
@@ -485,7 +486,7 @@ async def test_a_client_that_leaves_in_an_outage_is_waited_for_by_nobody(postgre
         await until(lambda: relay.losses, "the loss")
         connection.terminate()
         await until(lambda: not relay.relay._splices, "its end")
-        assert not relay.relay.is_mending
+        assert relay.relay.awaits is Awaited.NOTHING
         await postgres.start()
 
 
@@ -496,7 +497,7 @@ async def test_whoever_is_not_let_in_any_more_is_told_nothing(database_url: str,
         await postgres_admin.fetchval("SELECT pg_terminate_backend($1)", connection.get_server_pid())
         await until(lambda: relay.losses, "the loss")
         assert await is_silent(connection.execute("SELECT 2"))
-        assert not relay.relay.is_mending
+        assert relay.relay.awaits is Awaited.NOTHING
         assert "password authentication failed" in str(relay.lines)
 
 

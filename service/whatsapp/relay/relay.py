@@ -8,6 +8,7 @@ handed over would be lost. Not everything can be asked twice (`question.py`): th
 """
 
 import collections
+import enum
 import os
 import random
 import secrets
@@ -30,6 +31,8 @@ from zap.worker.v1 import frames_pb2
 ANSWER_WITHIN = 15.0
 """Seconds for which a server may owe an answer and say nothing."""
 
+_FORGOTTEN_AFTER = 1.0
+"""The same where others are answered."""
 _BACKLOG = 4096
 """Connections that may wait to be accepted: Go is refused beyond that."""
 _PEER = struct.Struct("3i")
@@ -60,11 +63,7 @@ class Relay:
         password = unquote(urlsplit(url).password or "")
         self._replacements = Replacements(self._upstream, password, self._trouble, say, self._ring)
         self._say = say
-        # Several servers, or a wish which of them it shall be: the library goes through them in order. When it has
-        # come to the end it would report an error; so behind the last one there is a door that leads nowhere.
-        doors: list[frames_pb2.Server | None] = list(self._upstream.servers)
-        if len(doors) > 1 or database.is_choosy:
-            doors.append(None)
+        doors = _doors(database)
         # Which of several servers is the one to write to is for the library to find out.
         self._can_mend = len(doors) == 1
         self._name = f"@zap-{secrets.token_hex(8)}"
@@ -82,7 +81,8 @@ class Relay:
         self._selector.register(self._doorbell, READ)
         self._mute: list[Splice | _Caller] = []
         """Whose server is lost. Kept, since what is garbage is closed."""
-        self._is_over = self._has_lost = self._is_owed = self._is_mending = False
+        self._is_over = self._has_lost = self._distrusts = False
+        self._awaits = Awaited.NOTHING
         self._last_traffic = 0.0
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
@@ -112,22 +112,22 @@ class Relay:
         return self._trouble.last
 
     @property
-    def is_owed_an_answer(self) -> bool:
-        """Whether a server that is not known to be lost has yet to answer."""
-        return self._is_owed
-
-    @property
-    def is_mending(self) -> bool:
-        """Whether the library waits for a connection to be made, anew or for the first time."""
-        return self._is_mending
+    def awaits(self) -> "Awaited":
+        """What the library waits for. What is lost for good does not count: nobody will ever answer there."""
+        return self._awaits
 
     @property
     def quiet_since(self) -> float:
-        """When (time.monotonic()) something was passed on for the last time; now, while the library waits for any.
+        """When (time.monotonic()) something was passed on for the last time; now, while the library waits for any."""
+        return self._last_traffic if self._awaits is Awaited.NOTHING else time.monotonic()
 
-        What is lost for good does not count: nobody will ever answer there.
+    def distrust_silence(self) -> None:
+        """From now on, take a server that owes an answer for a second for lost: others are answered.
+
+        Another connection is asked the same, once. If that is silent too it is the question (a lock, say).
         """
-        return time.monotonic() if self._is_owed or self._is_mending else self._last_traffic
+        self._distrusts = True
+        self._ring()
 
     @property
     def address(self) -> str:
@@ -145,7 +145,7 @@ class Relay:
         except Exception as error:  # noqa: BLE001 - whatever it is: the library must not hear of it
             words = f"the relay failed: {type(error).__name__}: {error}"
         # Nobody brings an answer any more. Who waited for one would wait for ever.
-        self._is_owed = self._is_mending = False
+        self._awaits = Awaited.NOTHING
         if words:
             self._say("error", words)
             self._lose(words)
@@ -158,9 +158,8 @@ class Relay:
     def _pass_on(self) -> None:
         while not self._is_over:
             has_more = [splice for splice in self._splices if splice.has_more]
-            # In this order: what was waited for a connection and is owed an answer now is never neither.
+            self._reckon()
             end = self._end_of_patience()
-            self._is_mending = len(self._replacements) > 0 or any(caller.is_dialled_for for caller in self._callers)
             # For ever, if nobody owes anything.
             timeout = 0.0 if has_more else None if end is None else max(0.0, end - time.monotonic())
             for key, _ in self._selector.select(timeout):
@@ -185,23 +184,47 @@ class Relay:
             case _:
                 os.eventfd_read(self._doorbell)
 
+    def _reckon(self) -> None:
+        """What is awaited. In one step: who looks from another thread must not take a change for the end."""
+        if len(self._replacements) or any(caller.is_dialled_for for caller in self._callers):
+            self._awaits = Awaited.CONNECTION
+        elif any(splice.waiting_since is not None for splice in self._splices):
+            self._awaits = Awaited.ANSWER
+        else:
+            self._awaits = Awaited.NOTHING
+
+    @property
+    def _patience(self) -> float | None:
+        """Seconds for which a server may owe an answer; None: for ever."""
+        return _FORGOTTEN_AFTER if self._distrusts else None if self._has_lost else self._answer_within
+
     def _end_of_patience(self) -> float | None:
         """When the server that owes an answer for the longest time has owed it for too long; None: none owes any."""
         since = [splice.waiting_since for splice in self._splices if splice.waiting_since is not None]
-        self._is_owed = bool(since)
-        if not since or self._answer_within is None or self._has_lost:
-            return None
-        return min(since) + self._answer_within
+        patience = self._patience
+        return min(since) + patience if since and patience is not None else None
 
     def _look_for_silence(self) -> None:
-        """Tell of a server that owes an answer for too long; if it comes all the same, the library gets it.
+        """Deal with servers that owe an answer for too long.
 
-        What it was asked may have been carried out, or may yet be: keys of a message that nobody would have.
+        What they were asked may have been carried out, or may yet be: keys of a message that nobody would have. So at
+        first it is only told, and if an answer comes all the same the library gets it.
         """
-        now, within = time.monotonic(), self._answer_within or 0.0
+        now, patience = time.monotonic(), self._patience
         # What has come meanwhile counts.
-        if any(s.waiting_since is not None and now - s.waiting_since >= within for s in self._splices):
-            self._lose(f"Postgres has not answered for {within:g} s")
+        silent = [
+            splice
+            for splice in self._splices
+            if patience is not None and splice.waiting_since is not None and now - splice.waiting_since >= patience
+        ]
+        words = f"Postgres has not answered for {patience:g} s"
+        if silent and not self._distrusts:
+            self._lose(words)
+            return
+        for splice in silent:
+            what = "and neither did another one: it is given up" if splice.was_asked_again else "and answers others"
+            self._say("warning", f"{words} over one connection, {what}")
+            self._silence(splice, words, may_mend=not splice.was_asked_again)
 
     # --- connections that are up
 
@@ -225,17 +248,17 @@ class Relay:
         elif splice.needs_server:
             self._mend(splice)
 
-    def _silence(self, splice: Splice, words: str) -> None:
+    def _silence(self, splice: Splice, words: str, *, may_mend: bool = True) -> None:
         """Nothing comes for its client now; nor ever, if no other connection can take over."""
         self._watch(splice.client, 0, splice)
         if not splice.is_parted:
             self._watch(splice.server, 0, splice)
         self._splices[splice] = (0, 0)
-        if self._can_mend and splice.part():
-            self._is_mending |= splice.needs_server
+        if may_mend and self._can_mend and splice.part():
             self._pump(splice, client=True, server=False)
         else:
             self._give_up(splice)
+        self._reckon()
         self._lose(words)
 
     def _give_up(self, splice: Splice) -> None:
@@ -393,6 +416,26 @@ class Relay:
         with self._closing:
             if self._doorbell >= 0:
                 os.eventfd_write(self._doorbell, 1)
+
+
+def _doors(database: frames_pb2.Database) -> list[frames_pb2.Server | None]:
+    """The servers that the library can knock at.
+
+    If there are several, or it matters which of them it is, the library goes through them in order. When it has come to
+    the end it would report an error; so behind the last one there is a door that leads nowhere (None).
+    """
+    servers = list(database.servers)
+    return [*servers, None] if len(servers) > 1 or database.is_choosy else [*servers]
+
+
+class Awaited(enum.Enum):
+    """What the library waits for."""
+
+    NOTHING = enum.auto()
+    ANSWER = enum.auto()
+    """A server that is not known to be lost has yet to answer."""
+    CONNECTION = enum.auto()
+    """One is being made, anew or for the first time."""
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,11 @@ class Splice:
         return self._heard_at if self._owed and not self._to_client and not self.is_parted else None
 
     @property
+    def was_asked_again(self) -> bool:
+        """Whether the question was put to another server already."""
+        return self._asked_again_since is not None
+
+    @property
     def needs_server(self) -> bool:
         """Whether there is a question, and no server to ask."""
         return self.is_parted and self._owed > 0

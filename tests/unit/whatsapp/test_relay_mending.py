@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from service.whatsapp.relay.relay import Awaited
 from service.whatsapp.relay.replacements import Replacements
 from tests.fakes.postgres_messages import (
     IN_TRANSACTION,
@@ -57,7 +58,7 @@ def test_what_nobody_else_can_be_asked_in_an_outage_is_silence_and_no_more() -> 
             relay.lost()
             unlucky.sendall(as_lib_pq_asks("SELECT 1", name="prepared there"))
             assert is_silent(unlucky)
-            assert not relay.relay.is_mending
+            assert relay.relay.awaits is Awaited.NOTHING
             with log_in(relay), log_in(relay) as other:
                 other.sendall(QUERY)
                 assert receive(other, len(ANSWER)) == ANSWER, "everybody else is served as before"
@@ -88,7 +89,7 @@ def test_a_server_that_talks_nonsense_in_the_login_keeps_nobody_waiting(nonsense
         relay.lost()
         client.sendall(QUERY)
         eventually(lambda: len(server.connections) == 2, "a login")
-        eventually(lambda: not relay.relay.is_mending, "the end of it")
+        eventually(lambda: relay.relay.awaits is Awaited.NOTHING, "the end of it")
         assert is_silent(client)
         assert "cannot be replaced" in str(relay.lines)
 
@@ -99,11 +100,10 @@ def test_a_relay_that_fails_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch
 
     with ScriptedPostgres(welcome_and_leave) as server, Relayed(at(server.port)) as relay, log_in(relay) as client:
         monkeypatch.setattr(Replacements, "make", fail)
-        relay.relay._is_mending = True
+        relay.relay._awaits = Awaited.CONNECTION
         client.sendall(QUERY)
         eventually(lambda: not relay.relay._thread.is_alive(), "its end")
-        assert not relay.relay.is_mending
-        assert not relay.relay.is_owed_an_answer
+        assert relay.relay.awaits is Awaited.NOTHING
         assert "can't start new thread" in str(relay.lines)
 
 
@@ -135,3 +135,39 @@ def test_a_server_in_a_transaction_that_cannot_go_on_is_let_go_of() -> None:
         relay.lost()
         assert is_left.wait(PATIENCE)
         assert is_silent(client)
+
+
+def test_what_is_not_answered_while_others_are_is_asked_again() -> None:
+    """A network that has forgotten a connection says nothing of it, and never will."""
+    with (
+        ScriptedPostgres(welcome, welcome_and_answer) as server,
+        Relayed(at(server.port), 0.2) as relay,
+        log_in(relay) as client,
+    ):
+        client.sendall(QUERY)
+        assert "has not answered" in relay.lost()
+        assert is_silent(client, 1.5), "it may be answered yet, as long as nobody knows better"
+        relay.relay.distrust_silence()
+        assert receive(client, len(ANSWER)) == ANSWER
+        eventually(lambda: relay.relay.awaits is Awaited.NOTHING, "the end of it")
+
+
+def test_what_is_not_answered_twice_is_given_up() -> None:
+    """It is the question, not the connection: who holds a lock over it has not finished."""
+    with ScriptedPostgres(welcome) as server, Relayed(at(server.port), 0.2) as relay, log_in(relay) as client:
+        client.sendall(QUERY)
+        relay.lost()
+        relay.relay.distrust_silence()
+        eventually(lambda: relay.relay.awaits is Awaited.NOTHING, "the end of it")
+        assert is_silent(client)
+        assert len(server.connections) == 2
+
+
+def test_what_may_not_be_asked_twice_is_given_up_at_once() -> None:
+    with ScriptedPostgres(welcome) as server, Relayed(at(server.port), 0.2) as relay, log_in(relay) as client:
+        client.sendall(message("Q", b"SELECT nextval('numbers')\0"))
+        relay.lost()
+        relay.relay.distrust_silence()
+        eventually(lambda: relay.relay.awaits is Awaited.NOTHING, "the end of it")
+        assert is_silent(client)
+        assert len(server.connections) == 1
