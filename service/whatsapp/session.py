@@ -63,7 +63,8 @@ class Session:
         self._codes = login_status.CodesShown()
         self._code_shown = threading.Event()
         self._device_saved = bool(start.jid)
-        self._is_leaving = self._was_let_in = False
+        self._is_leaving = self._is_login_told = False
+        self._was_let_in = False
         """WhatsApp knows this process: a message may be in hand."""
         self._push_name = ""
         self._failed_login: LoginFailed | None = None
@@ -287,17 +288,18 @@ class Session:
     def _on_event(self, event: Any) -> None:
         match event:
             case inbound_pb2.InboundMessage():
-                self._patience.heard()
+                self._on_heard()
                 self._report_all(messages.frames(event))
             case neonize.UndecryptableMessage():
-                self._patience.heard()
+                self._on_heard()
                 self._report_numbered(messages.unreadable(event))
             case neonize.Receipt():
-                self._patience.heard()
+                self._on_heard()
                 self._report_all(translate.receipts(event))
             case neonize.Connected():
                 self._on_connected()
             case neonize.Disconnected():
+                self._is_login_told = True
                 self._patience.disconnected()
                 self._reports.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
             case neonize.KeepAliveTimeout():
@@ -316,7 +318,7 @@ class Session:
 
     def _on_happening(self, event: Any) -> None:
         if (lasting := table.LASTING.get(type(event))) is not None:
-            self._patience.heard()
+            self._on_heard()
             self._report_numbered(lasting(event))
         elif (momentary := table.MOMENTARY.get(type(event))) is not None:
             self._fleeting.tell(*momentary(event))
@@ -339,7 +341,18 @@ class Session:
             case neonize.ConnectFailure():
                 self._ending.end_with(translate.connect_failure(event))
 
+    def _on_heard(self) -> None:
+        """Something came in from WhatsApp, which has let this process in then.
+
+        The library's own word for that comes behind two queries, which on a busy machine come behind the whole queue of
+        what waited for this device. After a connection has ended, what comes in may still be of that one.
+        """
+        self._patience.heard()
+        if not self._is_login_told:
+            self._on_connected()
+
     def _on_connected(self) -> None:
+        self._is_login_told = True
         self._leaving.may_receive = self._was_let_in = True
         self._device_saved = True
         self._failed_reconnect = ""

@@ -72,6 +72,18 @@ def _backend(of: str, *, terminated: bool) -> Outage:
     return outage
 
 
+@asynccontextmanager
+async def _keys_locked(estate: Estate) -> AsyncIterator[None]:
+    """As by somebody's VACUUM FULL: what is asked waits, and is carried out in the end, whoever is there by then."""
+    connection = await asyncpg.connect(estate.server.url)
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE whatsmeow_sessions IN ACCESS EXCLUSIVE MODE")
+            yield
+    finally:
+        connection.terminate()
+
+
 def _line(state: Line, lines: Lines) -> Outage:
     @asynccontextmanager
     async def outage(estate: Estate) -> AsyncIterator[None]:
@@ -145,6 +157,8 @@ FAULTS = (
     Fault("kill -9 of a session's backend", Way.DIRECT, _backend(_OF_SESSIONS, terminated=False), lasts=False),
     Fault("kill -9 of a node's backend", Way.DIRECT, _backend(_OF_NODE, terminated=False), lasts=False),
     Fault("a session's backend terminated", Way.DIRECT, _backend(_OF_SESSIONS, terminated=True), lasts=False),
+    # Others are answered, and what is locked is all that a message needs: its process is replaced again and again.
+    Fault("keys locked", Way.DIRECT, _keys_locked, back_within=20.0),
     Fault("silent to all", Way.LINES, _line(Line.SILENT, _both)),
     Fault("silent to sessions", Way.LINES, _line(Line.SILENT, _sessions)),
     Fault("silent to the node", Way.LINES, _line(Line.SILENT, _node)),

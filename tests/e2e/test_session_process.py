@@ -18,6 +18,7 @@ from service.domain.observations import (
     DeviceSaved,
     Disconnected,
     Ended,
+    Happening,
     PushNameChanged,
 )
 from service.pool.pool import Pool, PoolSettings, StoreNotPrepared
@@ -299,6 +300,27 @@ async def test_a_send_that_hangs_is_given_up_without_knowing(pool: Pool, simulat
     with pytest.raises(CallFailed) as failure:
         await watched.process.send_text(f"{FRIEND}@s.whatsapp.net", "slow", 0.5)
     assert not failure.value.certain
+
+
+async def test_what_waited_for_a_session_comes_behind_the_word_that_it_is_connected(
+    pool: Pool, simulator: SimulatorProcess
+) -> None:
+    """The library says so late: when two queries are answered, on a busy machine behind hundreds of messages."""
+    phone = "491700000026"
+    await simulator.control.create_phone(FRIEND)
+    watched, jid = await pair(pool, simulator.control, phone)
+    await watched.process.stop(5)
+    await watched.ended()
+    await simulator.control.write(FRIEND, phone, "while it was away")
+    await simulator.control.hold_queries("passive", jid, times=None)
+    try:
+        again = await start(pool, jid=jid, epoch=2)
+        await again.message()
+        kinds = [type(heard.observation) for heard in again.heard]
+        assert kinds.index(Connected) < kinds.index(Happening)
+    finally:
+        await simulator.control.clear_faults()
+        await simulator.control.release_queries()
 
 
 async def test_a_session_without_permits_leaves_before_its_deadline(pool: Pool, simulator: SimulatorProcess) -> None:
