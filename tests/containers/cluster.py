@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from tests.caller import Caller, State
-from tests.containers.engine import Compose, docker, inspect
+from tests.containers.engine import CommandFailed, Compose, docker, inspect
 from tests.simulator.control import SimulatorControl
 from tests.simulator.views import DeviceView
 from tests.traffic import Traffic
@@ -168,6 +168,19 @@ class Cluster:
         psql = ("psql", "-U", "zap", "-d", "zap", "--no-align", "--tuples-only", "--command", statement)
         said = await docker("exec", container, *psql)
         return [line.split("|") for line in said.splitlines()]
+
+    async def database_answers(self, timeout: float) -> float:
+        """When Postgres answered again, in Unix seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                await self.sql("SELECT 1")
+            except CommandFailed:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.1)
+            else:
+                return time.time()
 
 
 def _replica(known: Mapping[str, Any]) -> Replica:

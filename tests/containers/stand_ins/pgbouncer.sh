@@ -18,6 +18,8 @@ pool_mode = ${POOL_MODE:-session}
 max_client_conn = ${MAX_CLIENT_CONN:-100}
 default_pool_size = ${DEFAULT_POOL_SIZE:-20}
 server_login_retry = ${SERVER_LOGIN_RETRY:-15}
+dns_nxdomain_ttl = ${DNS_NXDOMAIN_TTL:-15}
+dns_max_ttl = ${DNS_MAX_TTL:-15}
 ignore_startup_parameters = extra_float_digits
 END
 
