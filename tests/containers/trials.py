@@ -85,6 +85,14 @@ async def _taken_over(cluster: Cluster, outcome: Outcome, victim: Replica, struc
             outcome.within(f"{person.session_id} connected elsewhere after", back - struck_at, bound)
 
 
+async def _takes_part_again(cluster: Cluster, victim: Replica) -> None:
+    """It is asked itself, and has another address than before perhaps."""
+    await cluster.hang_up()
+    returned = next(one for one in await cluster.wait_healthy() if one.container == victim.container)
+    for person in cluster.people:
+        await cluster.connected(person, returned, later_than=0.0, timeout=PATIENCE)
+
+
 async def _victim(cluster: Cluster) -> tuple[Replica, Person]:
     """A replica that has a session."""
     person = cluster.people[0]
@@ -124,12 +132,7 @@ async def _cut_off(cluster: Cluster, outcome: Outcome) -> None:
     await cluster.hang_up()
     await _taken_over(cluster, outcome, victim, struck_at, TTL + COME_BACK)
     await docker("network", "connect", network, victim.container)
-    await cluster.hang_up()
-    back = await cluster.wait_healthy()
-    # It takes part again: it is asked itself, and has another address than before perhaps.
-    returned = next(one for one in back if one.container == victim.container)
-    for person in cluster.people:
-        await cluster.connected(person, returned, later_than=0.0, timeout=PATIENCE)
+    await _takes_part_again(cluster, victim)
 
 
 async def _freeze(cluster: Cluster, outcome: Outcome) -> None:
@@ -140,10 +143,7 @@ async def _freeze(cluster: Cluster, outcome: Outcome) -> None:
     await cluster.hang_up()
     await _taken_over(cluster, outcome, victim, struck_at, TTL + COME_BACK)
     await docker("unpause", victim.container)
-    await cluster.hang_up()
-    returned = next(one for one in await cluster.wait_healthy() if one.container == victim.container)
-    for person in cluster.people:
-        await cluster.connected(person, returned, later_than=0.0, timeout=PATIENCE)
+    await _takes_part_again(cluster, victim)
 
 
 async def _kill_postgres(cluster: Cluster, outcome: Outcome) -> None:
