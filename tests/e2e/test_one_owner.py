@@ -73,7 +73,8 @@ async def test_two_nodes_of_one_name_are_two_nodes(
 async def test_a_node_that_comes_back_under_its_name_waits_for_the_processes_that_it_left(
     node_environment: dict[str, str], simulator: SimulatorControl
 ) -> None:
-    ttl = 6.0
+    # A start takes 5 s on a slow machine that does other things as well: the leases are to outlast it.
+    ttl = 12.0
     environment = {**node_environment, "ZAP_LEASE_TTL": f"{ttl:g}", "ZAP_WORKER_PRELOAD": faults.PRELOAD}
     async with ServiceProcess({**environment, "ZAP_NODE_ID": "old-name"}) as node:
         names = ("anna", "berta", "clara")
