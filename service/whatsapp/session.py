@@ -63,7 +63,7 @@ class Session:
         self._codes = login_status.CodesShown()
         self._code_shown = threading.Event()
         self._device_saved = bool(start.jid)
-        self._is_leaving = self._is_login_told = False
+        self._is_leaving = self._is_first_login_over = False
         self._was_let_in = False
         """WhatsApp knows this process: a message may be in hand."""
         self._push_name = ""
@@ -299,7 +299,7 @@ class Session:
             case neonize.Connected():
                 self._on_connected()
             case neonize.Disconnected():
-                self._is_login_told = True
+                self._is_first_login_over = True
                 self._patience.disconnected()
                 self._reports.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
             case neonize.KeepAliveTimeout():
@@ -348,16 +348,20 @@ class Session:
         what waited for this device. After a connection has ended, what comes in may still be of that one.
         """
         self._patience.heard()
-        if not self._is_login_told:
+        if not self._is_first_login_over:
             self._on_connected()
 
     def _on_connected(self) -> None:
-        self._is_login_told = True
+        self._is_first_login_over = True
+        # By the first message: the library's own word for it, behind that, is no news.
+        is_told = self._patience.is_up
         self._leaving.may_receive = self._was_let_in = True
         self._device_saved = True
         self._failed_reconnect = ""
         self._patience.connected()
         self._pulse.ask()
+        if is_told:
+            return
         device = self._client.device()
         self._push_name = device.PushName
         self._reports.send(translate.connected(device))

@@ -1,6 +1,7 @@
 """What is done to the containers, one thing after the other, and what must be so after each."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from tests.chaos.trial import Outcome
 from tests.containers.cluster import REPLICAS, SERVICE, Cluster, Person, Replica
 from tests.containers.engine import docker, inspect
+from tests.simulator.views import DeviceView
 
 TTL, COME_BACK = 10.0, 3.0
 """Seconds of ZAP_LEASE_TTL, and beyond it until a lost node's sessions are connected elsewhere (design 5b)."""
@@ -93,6 +95,15 @@ async def _takes_part_again(cluster: Cluster, victim: Replica) -> None:
         await cluster.connected(person, returned, later_than=0.0, timeout=PATIENCE)
 
 
+def _absences(device: DeviceView, since: float) -> list[float]:
+    """Seconds between two connections, of each that ended after this moment and was followed by another one."""
+    return [
+        after.connected_at - before.disconnected_at
+        for before, after in itertools.pairwise(device.intervals)
+        if before.disconnected_at is not None and before.disconnected_at >= since
+    ]
+
+
 async def _victim(cluster: Cluster) -> tuple[Replica, Person]:
     """A replica that has a session."""
     person = cluster.people[0]
@@ -168,17 +179,12 @@ async def _recreate(cluster: Cluster, outcome: Outcome) -> None:
     for person in cluster.people:
         await cluster.connected(person, replicas[0], later_than=began, timeout=PATIENCE)
         device = (await cluster.devices())[person.session_id]
-        away = [
-            new.connected_at - (old.disconnected_at or 0)
-            for old, new in zip(device.intervals, device.intervals[1:], strict=False)
-            if (old.disconnected_at or 0) >= began
-        ]
-        outcome.say(f"{person.session_id} was away for {' and '.join(f'{seconds:.1f} s' for seconds in away)}")
+        away = " and ".join(f"{seconds:.1f} s" for seconds in _absences(device, began))
+        outcome.say(f"{person.session_id} was away for {away}")
 
 
 async def _stop_gracefully(cluster: Cluster, outcome: Outcome) -> None:
     victim, _ = await _victim(cluster)
-    before = await cluster.devices()
     began = time.time()
     await docker("stop", "--time", str(int(DRAIN)), victim.container)
     outcome.within("docker stop took", time.time() - began, DRAIN)
@@ -191,10 +197,9 @@ async def _stop_gracefully(cluster: Cluster, outcome: Outcome) -> None:
         session = await cluster.caller(asked).status(person.session_id)
         outcome.must(session.owner.node != victim.host, f"{person.session_id} was not handed over")
         device = (await cluster.devices())[person.session_id]
-        for old, new in zip(device.intervals, device.intervals[1:], strict=False):
-            if len(device.intervals) > len(before[person.session_id].intervals) and (old.disconnected_at or 0) >= began:
-                moved += 1
-                outcome.within(f"{person.session_id} was away for", new.connected_at - (old.disconnected_at or 0), AWAY)
+        for seconds in _absences(device, began):
+            moved += 1
+            outcome.within(f"{person.session_id} was away for", seconds, AWAY)
     outcome.must(moved > 0, "no session was handed over")
     await docker("start", victim.container)
 

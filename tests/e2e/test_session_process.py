@@ -321,6 +321,9 @@ async def test_what_waited_for_a_session_comes_behind_the_word_that_it_is_connec
     finally:
         await simulator.control.clear_faults()
         await simulator.control.release_queries()
+    # By now the library has said so too, and that is not told again.
+    await asyncio.sleep(1.0)
+    assert [type(heard.observation) for heard in again.heard].count(Connected) == 1
 
 
 async def test_a_session_without_permits_leaves_before_its_deadline(pool: Pool, simulator: SimulatorProcess) -> None:
