@@ -41,7 +41,7 @@ async def between_scan_and_event(
     os.kill(node.pid, signal.SIGSTOP)
     scan = asyncio.create_task(simulator.scan(phone, code))
     await simulator.wait_for_held("515")
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         while not await sql.fetchval("SELECT count(*) FROM whatsmeow_device"):
             await asyncio.sleep(0.01)
     assert await sql.fetchval("SELECT credentials FROM zap.session") == "NONE"
@@ -54,7 +54,7 @@ async def between_event_and_first_login(
     await simulator.hold("login")
     scan = asyncio.create_task(simulator.scan(phone, code))
     await simulator.wait_for_held("login")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         while await sql.fetchval("SELECT credentials FROM zap.session") != "UNCONFIRMED":
             await asyncio.sleep(0.01)
     return scan

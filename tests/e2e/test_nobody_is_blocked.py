@@ -62,7 +62,7 @@ async def test_a_node_frozen_in_the_middle_of_an_append_holds_nobody_up_for_long
                 os.kill(frozen.pid, signal.SIGSTOP)
                 began = time.monotonic()
             try:
-                async with asyncio.timeout(2):
+                async with asyncio.timeout(IDLE_TIMEOUT):
                     while await state_of(sql, backend) != "idle in transaction":
                         await asyncio.sleep(0.01)
                 back = asyncio.create_task(there.came_back(heir, there.sessions, epochs, COME_BACK + BUSY))

@@ -326,7 +326,7 @@ async def test_of_permits_that_wait_only_the_last_is_sent(begin: Begin) -> None:
         process.permit(until - 50)
     process.confirm(6)
     process.confirm(7)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     observed = await anext(process.observations())
     assert isinstance(observed.observation, Happening)
     told = event_pb2.Event.FromString(observed.observation.encoded)

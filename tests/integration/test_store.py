@@ -777,7 +777,7 @@ async def test_a_renewal_does_not_wait_for_a_message_that_waits(store: Store, de
         await somebody.row("lock_session", "anna")
         accepting = asyncio.create_task(store.messages.accept(lease, "r1", "x", b"f"))
         await asyncio.sleep(0.1)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(3):
             assert list((await store.leases.renew(Announcement(HERE, 5), TTL)).renewed) == [lease]
         assert not accepting.done()
     # Renewed meanwhile, and accepted all the same.
@@ -940,13 +940,13 @@ async def test_a_forgotten_transaction_blocks_nobody_for_long(store: Store, data
     async def hold() -> None:
         async with frozen.transaction() as connection:
             await connection.row("lock_session", "anna")
-            await asyncio.sleep(2)
+            await asyncio.sleep(4)
 
     holder = asyncio.create_task(hold())
     await asyncio.sleep(0.1)
     started = time.monotonic()
     await store.wish("anna", Activate())
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 3
     with pytest.raises(Exception, match="does not answer"):
         await holder
     await frozen.close()

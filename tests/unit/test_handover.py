@@ -204,11 +204,11 @@ async def test_what_cannot_be_handed_over_in_time_is_left() -> None:
 
 async def test_the_look_for_heirs_is_part_of_the_time_that_there_is() -> None:
     world = World(Candidate(ONE, 0, 5))
-    world.is_slow, world.look_takes = True, 0.6
+    world.is_slow, world.look_takes = True, 1.2
     slow = world.own("anna")
     began = asyncio.get_running_loop().time()
-    await world.giver().give([slow], 0.8)
-    assert asyncio.get_running_loop().time() - began < 1.2
+    await world.giver().give([slow], 1.4)
+    assert asyncio.get_running_loop().time() - began < 2.4
     slow.task.cancel()
 
 

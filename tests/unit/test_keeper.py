@@ -134,7 +134,7 @@ async def test_a_release_that_fails_or_hangs_does_not_keep_the_renewals_from_goi
     await keeping.renew()
     began = time.monotonic()
     await keeping.renew()
-    assert time.monotonic() - began < TIMES.renew_every + 0.1, "the next renewal is due then"
+    assert time.monotonic() - began < TIMES.renew_every + 1, "the next renewal is due then"
     leases.release_fails, leases.release_takes = False, 0.0
     await keeping.renew()
     assert leases.released == ["stray"]

@@ -56,5 +56,5 @@ async def test_a_cancellation_in_the_moment_of_a_hint_is_not_lost() -> None:
     await asyncio.sleep(0)
     listener.cancel()
     with pytest.raises(asyncio.CancelledError):
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(5):
             await listener

@@ -383,7 +383,7 @@ def test_a_server_that_refuses_is_passed_over_at_once_while_another_one_answers(
             client.sendall(STARTUP)
             began = time.monotonic()
             assert client.recv(1) == b"", "the library goes on to the next"
-            assert time.monotonic() - began < 1.0
+            assert time.monotonic() - began < 3.0
         with log_in(relay, 2):
             pass
         assert relay.losses == []
