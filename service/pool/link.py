@@ -1,7 +1,9 @@
 """The node's end of a session process's socket."""
 
 import asyncio
+import contextlib
 import logging
+import socket
 import time
 from collections.abc import Callable
 
@@ -10,14 +12,20 @@ from google.protobuf.message import DecodeError
 from service.pool import wire
 from zap.worker.v1 import frames_pb2
 
+_PIECE = 256 * 1024
+
 
 class Link(asyncio.Protocol):
     """Frames in, commands out. Neither direction ever blocks the event loop or grows without bound."""
 
     def __init__(
-        self, on_frame: Callable[[frames_pb2.Frame], None], log: logging.LoggerAdapter[logging.Logger]
+        self,
+        connection: socket.socket,
+        on_frame: Callable[[frames_pb2.Frame], None],
+        log: logging.LoggerAdapter[logging.Logger],
     ) -> None:
-        """`log`: says of each line which session it is about."""
+        """`connection`: does not block. `log`: says of each line which session it is about."""
+        self._connection = connection
         self._on_frame = on_frame
         self._log = log
         self._deframer = wire.Deframer()
@@ -31,6 +39,10 @@ class Link(asyncio.Protocol):
         """Set once nothing more comes in."""
         self.garbled = False
         """What came in could not be understood."""
+
+    async def open(self) -> None:
+        """Read and write from now on."""
+        await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=self._connection)
 
     # --- out
 
@@ -124,8 +136,16 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Nothing more comes in or goes out."""
+        if error is not None and not self.garbled:
+            self._read_what_is_left()
         if self._deframer.pending:
             self._log.warning(
                 "the session's process ended in the middle of a frame (%d bytes of it came)", self._deframer.pending
             )
         self.closed.set()
+
+    def _read_what_is_left(self) -> None:
+        """A transport that cannot write reads no more either; but what a process says last it says before it dies."""
+        with contextlib.suppress(OSError):
+            while (data := self._connection.recv(_PIECE)) and not self.garbled:
+                self.data_received(data)

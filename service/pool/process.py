@@ -50,7 +50,7 @@ class Process:
         self._child = child
         self._log = logging.LoggerAdapter(_log, {"session_id": session_id, "epoch": epoch, "pid": child.pid})
         self._death = Death(child, self._log)
-        self._link = Link(self._take, self._log)
+        self._link = Link(child.connection, self._take, self._log)
         self._waiting: deque[Observed] = deque()
         self._something = asyncio.Event()
         self._replies: dict[int, asyncio.Future[frames_pb2.Reply]] = {}
@@ -68,7 +68,7 @@ class Process:
         """Tell it what to be. Called once, before anything else."""
         loop = asyncio.get_running_loop()
         self._over = loop.create_task(self._live(), name=f"session-process-{self.session_id}-{self.epoch}")
-        await loop.create_unix_connection(lambda: self._link, sock=self._child.connection)
+        await self._link.open()
         self._permitted_until = start.permit.deadline_ns / _NANOSECONDS
         self._link.send(frames_pb2.Command(start=start))
 
@@ -184,7 +184,7 @@ class Process:
             return
         self._waiting.append(observation)
         self._something.set()
-        if len(self._waiting) >= _MOST_WAITING:
+        if len(self._waiting) >= _MOST_WAITING and not self._death.happened:
             # It waits in its own callback then, the library's channel fills up, and WhatsApp keeps what comes next.
             self._link.hold()
 
@@ -282,13 +282,17 @@ class Process:
         await self._death.kill()
 
     async def _hear_the_rest(self) -> None:
-        """What it wrote before it died is still in the socket: take it in, as fast as somebody takes it from here."""
+        """What it wrote before it died is still in the socket, and no more than that holds: take all of it in at once.
+
+        Perhaps nobody takes it from here any more.
+        """
+        self._link.resume()
         while not self._link.closed.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self._link.closed.wait()
                 return
-            if self._link.is_reading and self._link.silence > 1.0:
+            if self._link.silence > 1.0:
                 return
 
     def _verdict(self, status: int | None) -> Ended:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -242,6 +243,40 @@ async def test_what_a_dead_process_left_in_its_socket_is_heard_however_late(begi
     heard, ended = await all_of(process)
     assert [observed.number for observed in heard] == list(range(1, 1041))
     assert ended.cause is Cause.PROCESS_DIED
+
+
+@pytest.mark.parametrize("is_written", ["permit", "confirm", "stop"])
+async def test_what_it_said_last_is_heard_though_something_is_written_to_it_when_it_is_dead(
+    begin: Begin, is_written: str
+) -> None:
+    process = await begin(TELL_MESSAGES.format(count=1040) + "tell(ended=frames_pb2.Ended(cause='STREAM_REPLACED'))")
+    # The loop is busy with other sessions meanwhile, and has not read all of it when it writes.
+    while process._link.is_reading:
+        await asyncio.sleep(0)
+    wait_for_death(process)
+    match is_written:
+        case "permit":
+            process.permit(time.monotonic() + 90)
+        case "confirm":
+            process.confirm(1)
+        case "stop":
+            await process.stop(5)
+    heard, ended = await all_of(process)
+    assert [observed.number for observed in heard] == list(range(1, 1041))
+    assert ended.cause is Cause.STREAM_REPLACED
+
+
+def wait_for_death(process: Process) -> None:
+    """Without the loop."""
+    assert select.select([process._child.pidfd], [], [], 10)[0]
+
+
+async def test_a_process_of_which_nobody_takes_anything_any_more_is_over_when_it_is_dead(begin: Begin) -> None:
+    process = await begin(TELL_MESSAGES.format(count=1600) + "time.sleep(60)")
+    while process._link.is_reading:
+        await asyncio.sleep(0.01)
+    await process.kill()
+    await asyncio.wait_for(process.over(), 5)
 
 
 async def test_stopping_lets_it_say_the_rest(begin: Begin) -> None:
