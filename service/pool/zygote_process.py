@@ -58,19 +58,17 @@ class ZygoteProcess:
     """Constructed running; `ready` then tells when it can be asked."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Raises Unavailable if it cannot be executed."""
+        """Raises Unavailable if it cannot be executed, or not be watched."""
         self._loop = asyncio.get_running_loop()
         self._forks: dict[int, asyncio.Future[_Forked]] = {}
         self._exits: dict[int, asyncio.Future[int]] = {}
         self._last_request = 0
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._was_heard = False
-        self._stderr = os.memfd_create("zygote-stderr", os.MFD_CLOEXEC)
-        # Not in a thread: the zygote asks to die with its parent, and to the kernel that is the thread.
-        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = self._execute(command, environment, theirs)
-        self._connection.setblocking(False)  # noqa: FBT003
+        try:
+            self._execute(command, environment)
+        except OSError as error:
+            raise Unavailable(f"the zygote cannot be executed: {error}", reason="POOL_UNAVAILABLE") from error
         self._loop.add_reader(self._connection, self._read)
         self._grave: asyncio.Future[None] = self._loop.create_future()
         self._reaping: asyncio.Task[None] | None = None
@@ -130,7 +128,13 @@ class ZygoteProcess:
         self._reaping = self._loop.create_task(self._reap(words), name="zygote-reap")
 
     async def _reap(self, words: str) -> None:
-        status = await asyncio.to_thread(self._process.wait)
+        # By no thread: there may be none to be had, nor a zygote for that reason.
+        dead = asyncio.Event()
+        self._loop.add_reader(self._pidfd, dead.set)
+        await dead.wait()
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        status = self._process.wait()
         if not self.is_asked_to_end:
             _log.warning("zygote %d %s; %s", self.pid, describe_exit(status), words)
         os.close(self._stderr)
@@ -156,23 +160,28 @@ class ZygoteProcess:
         self._watching = None
         self.bury(f"it did not answer for {SILENT_SECONDS:g} seconds")
 
-    def _execute(
-        self, command: Sequence[str], environment: Mapping[str, str], theirs: socket.socket
-    ) -> subprocess.Popen[bytes]:
-        try:
-            return subprocess.Popen(
-                [*command, "--socket", str(theirs.fileno()), "--node", str(os.getpid())],
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._stderr,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        except OSError as error:
-            self._connection.close()
-            os.close(self._stderr)
-            raise Unavailable(f"the zygote cannot be executed: {error}", reason="POOL_UNAVAILABLE") from error
+    def _execute(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Not in a thread: the zygote asks to die with its parent, and to the kernel that is the thread."""
+        with contextlib.ExitStack() as undo:
+            self._stderr = os.memfd_create("zygote-stderr", os.MFD_CLOEXEC)
+            undo.callback(os.close, self._stderr)
+            self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(self._connection.close)
+            self._connection.setblocking(False)  # noqa: FBT003
+            with theirs:
+                self._process = subprocess.Popen(
+                    [*command, "--socket", str(theirs.fileno()), "--node", str(os.getpid())],
+                    env=dict(environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=self._stderr,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+            undo.callback(self._process.wait)
+            undo.callback(self._process.kill)
+            self._pidfd = os.pidfd_open(self._process.pid)
+            undo.pop_all()
 
     async def _ask(self, theirs: socket.socket) -> _Forked:
         if not self.is_usable:

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -201,6 +202,34 @@ async def test_a_zygote_that_cannot_be_executed_says_why() -> None:
     zygote = Zygote(command=("/nonexistent/python",))
     with pytest.raises(Unavailable, match="nonexistent"):
         await zygote.start()
+    await zygote.close()
+
+
+@pytest.mark.parametrize("room", range(9))
+async def test_a_zygote_for_which_there_are_too_few_descriptors_leaves_none_behind(room: int) -> None:
+    zygote = Zygote(command=(sys.executable, "-c", "raise RuntimeError('executed')"))
+    node = psutil.Process()
+    before = node.num_fds()
+    with no_more_descriptors_than(room), pytest.raises(Unavailable, match=r"Too many open files|executed"):
+        await zygote.fork()
+    await eventually(lambda: node.num_fds() == before, "all that was opened to be closed")
+    assert not [child for child in node.children() if child.status() == psutil.STATUS_ZOMBIE]
+    await zygote.close()
+
+
+async def test_a_zygote_that_dies_where_no_thread_is_to_be_had_is_followed_by_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its own zombie counts for the limit of processes and threads."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
+    zygote = Zygote(command=(sys.executable, "-c", "raise RuntimeError('no such thing')"))
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="no such thing"):
+            await asyncio.wait_for(zygote.fork(), 20)
     await zygote.close()
 
 
