@@ -35,8 +35,11 @@ class NextStart:
         """There is a turn to use."""
         return self._turn is not None
 
-    async def wait(self, lane: Lane, active_at: float, *, is_hurried: bool = False) -> None:
-        """Until there is a turn, or it is disturbed: then there may be none. Hurried, it does not wait at all."""
+    async def wait(self, lane: Lane, active_at: float, *, is_hurried: bool = False, tells: bool = True) -> None:
+        """Until there is a turn, or it is disturbed: then there may be none. Hurried, it does not wait at all.
+
+        `tells`: callers are let know. Only before an epoch: its beginning is what says that the wait is over.
+        """
         if self._turn is not None:
             return
         with self._gate.join(lane, active_at=active_at) as ticket:
@@ -44,7 +47,7 @@ class NextStart:
                 return
             self._ticket = ticket
             telling: asyncio.Future[None] | None = None
-            if not ticket.is_granted and (seconds := ticket.seconds_left) >= WORTH_TELLING:
+            if tells and not ticket.is_granted and (seconds := ticket.seconds_left) >= WORTH_TELLING:
                 # Beside it: a database that is silent must hold up neither the turn nor whoever disturbs.
                 telling = asyncio.ensure_future(self._tell(seconds))
             try:

@@ -222,7 +222,8 @@ class Runner:
         if resume.missing:
             return await self._end(lease, Cause.DEVICE_MISSING)
         while (turn := self._next_start.use()) is None:
-            await self._next_start.wait(self._lane(), self._active_at, is_hurried=self._look_again.is_set())
+            is_hurried = self._look_again.is_set()
+            await self._next_start.wait(self._lane(), self._active_at, is_hurried=is_hurried, tells=False)
             if not self._next_start.has_turn:
                 return Directive.REPLACE
         order = StartOrder(

@@ -78,7 +78,11 @@ SELECT is_revoked FROM zap.lease WHERE session_id = $1 AND epoch = $2 AND incarn
 SELECT epoch FROM zap.lease WHERE session_id = $1;
 
 -- name: write_condition
--- $9 says whether the caller's wishes changed: only then the etag does.
+-- $9 says whether the caller's wishes changed: only then the etag does. One that is connected waits for no turn, though
+-- Postgres was late to write down that it did.
+WITH started AS (
+    UPDATE zap.lease SET turn_at = NULL WHERE session_id = $1 AND $3 = 'CONNECTED' AND turn_at IS NOT NULL
+)
 UPDATE zap.session SET
     desired_state = $2,
     state = $3,

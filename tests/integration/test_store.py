@@ -325,6 +325,16 @@ async def test_a_session_says_that_it_waits_until_its_next_epoch_begins(store: S
     assert (await store.sessions.get("anna")).turn_in is None
 
 
+async def test_one_that_is_connected_does_not_wait_though_that_was_written_late(store: Store) -> None:
+    await paired(store, "anna", seconds_ago=1)
+    await claim_one(store, "anna", NODE)
+    lease = await store.leases.begin_epoch("anna", NODE, TTL)
+    await store.observe(lease, ProcessStarted())
+    await store.leases.await_turn("anna", NODE, 20.0)
+    await store.observe(lease, seen.Connected(JID, "", ""), Account(jid=JID))
+    assert (await store.sessions.get("anna")).turn_in is None
+
+
 async def test_a_view_that_another_node_has_just_changed_is_an_outage_of_one_try(store: Store) -> None:
     """In a transaction asyncpg cannot prepare the statement anew, and says so with an error of its own."""
     await store.create()

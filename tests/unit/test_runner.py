@@ -553,10 +553,12 @@ async def test_a_turn_that_was_held_for_too_long_is_waited_for_again(
             other.use()
 
     world.while_preparing = hang
+    monkeypatch.setattr("service.sessions.next_start.WORTH_TELLING", 0.0)
     running = asyncio.create_task(Runner("anna", NODE, ports, turn).run())
     await world.until(lambda: len(world.processes) == 1)
     assert world.orders[0].lane is Lane.FALLEN, "on another turn than the claim's"
     assert world.epoch == 1, "and without beginning anew"
+    assert world.told == [], "which alone would say that it waits no longer"
     running.cancel()
     await asyncio.wait((running,), timeout=PATIENCE)
 
