@@ -17,7 +17,7 @@ import pytest
 from service.domain.disconnects import Cause
 from service.domain.errors import Unavailable
 from service.domain.observations import Ended
-from service.pool import wire
+from service.pool import dsn, wire
 from service.pool.pool import Pool, PoolSettings
 from service.pool.process import Process
 from service.pool.zygote import Zygote
@@ -110,8 +110,11 @@ async def test_a_child_is_in_the_zygote_s_group_until_it_starts_and_then_in_a_se
 ) -> None:
     child = await zygote.fork()
     assert os.getpgid(child.pid) == zygote.pid
-    permit = frames_pb2.Permit(deadline_ns=time.monotonic_ns() + 10**10)
-    child.connection.send(wire.frame(frames_pb2.Command(start=frames_pb2.Start(session_id="one", permit=permit))))
+    # With a database that is not there: without any, the library makes a file of its own where it runs.
+    address = dsn.for_session(NO_DATABASE, "one", 1)
+    start = frames_pb2.Start(session_id="one", database_url=address.url, database=address.database)
+    start.permit.deadline_ns = time.monotonic_ns() + 10**10
+    child.connection.send(wire.frame(frames_pb2.Command(start=start)))
     await eventually(lambda: os.getsid(child.pid) == os.getpgid(child.pid) == child.pid, "a session of its own")
     child.close()
 
