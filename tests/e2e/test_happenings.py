@@ -326,4 +326,5 @@ async def test_a_word_that_neonize_does_not_know_costs_a_process_and_no_message(
     await stage.live.wait_for("anna", "stateChanged", to="STATE_RECONNECTING")
     await stage.simulator.write(stage.friend, stage.phone, "meanwhile")
     await stage.told("messageReceived", text="meanwhile")
-    assert (await stage.node.status("anna")).owner.epoch == 2
+    # whatsmeow confirms a notification beside handling it. If it is dead first, WhatsApp sends it to the next one too.
+    assert (await stage.node.status("anna")).owner.epoch > 1

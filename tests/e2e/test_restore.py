@@ -144,8 +144,9 @@ async def _kill_the_first(node: ServiceProcess, simulator: SimulatorControl) -> 
     async with asyncio.timeout(ALONE):
         while True:
             for device in await simulator.devices():
-                ended = device.intervals[-1].disconnected_at if device.jid in open_before else None
-                if ended is not None and ended >= killed_at:
+                # It may be back by now.
+                has_ended = any((interval.disconnected_at or 0.0) >= killed_at for interval in device.intervals)
+                if has_ended and device.jid in open_before:
                     return killed_at, device.jid
             await asyncio.sleep(0.01)
 
