@@ -1,7 +1,7 @@
 """Handing sessions over: who takes them, in which order things happen, and what is left when something fails."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from uuid import UUID, uuid4
 
 import pytest
@@ -17,6 +17,17 @@ from service.ports import Turn
 
 ME = uuid4()
 ONE, TWO = (Node(UUID(int=number), f"node-{number}", f"127.0.0.1:{number}") for number in (1, 2))
+
+
+@pytest.fixture(autouse=True)
+async def no_session_outlives_its_test() -> AsyncIterator[None]:
+    """asyncio complains of those that do, in whatever test runs when they are collected."""
+    before = asyncio.all_tasks()
+    yield
+    left = [task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()]
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 def test_the_one_with_the_fewest_sessions_that_has_room_takes_a_session() -> None:
@@ -199,7 +210,6 @@ async def test_what_cannot_be_handed_over_in_time_is_left() -> None:
     slow = world.own("anna")
     await asyncio.wait_for(world.giver().give([slow], 0.1), 5)
     assert world.said == []
-    slow.task.cancel()
 
 
 async def test_the_look_for_heirs_is_part_of_the_time_that_there_is() -> None:
@@ -209,7 +219,6 @@ async def test_the_look_for_heirs_is_part_of_the_time_that_there_is() -> None:
     began = asyncio.get_running_loop().time()
     await world.giver().give([slow], 1.4)
     assert asyncio.get_running_loop().time() - began < 2.4
-    slow.task.cancel()
 
 
 async def test_what_waits_for_its_next_attempt_is_not_handed_over() -> None:
@@ -218,7 +227,6 @@ async def test_what_waits_for_its_next_attempt_is_not_handed_over() -> None:
     waiting.is_running = False
     await world.giver().give([waiting], 5)
     assert world.said == []
-    waiting.task.cancel()
 
 
 class OneTurn:
@@ -277,20 +285,17 @@ async def test_who_takes_a_session_says_so_when_it_is_connected(monkeypatch: pyt
     monkeypatch.setattr(handover, "ARRIVAL", 0.1)
     world.own("clara")
     await asyncio.wait_for(taker.take("clara"), 1)
-    for session in world.sessions.values():
-        session.task.cancel()
 
 
 async def test_a_node_that_is_not_done_with_a_session_does_not_take_it_again() -> None:
     world, gate = World(), Gate()
     taker = Taker(gate, world)  # type: ignore[arg-type]
     # Lost a while ago, and its process is not seen dead yet: nothing could be started here.
-    before = world.own("anna")
+    world.own("anna")
     with pytest.raises(Unavailable) as busy:
         await taker.expect("anna")
     assert busy.value.reason == "NODE_NOT_DONE"
     assert gate.granted == []
-    before.task.cancel()
 
 
 async def test_a_node_that_is_full_or_stops_takes_nothing() -> None:
