@@ -39,6 +39,5 @@ EXPOSE 50051 50052 9464
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
   CMD ["python", "-m", "service.probe"]
-# Stays for what a node that dies leaves (service/first.py).
-ENTRYPOINT ["python", "-m", "service.first"]
+ENTRYPOINT ["python", "-m", "service"]
 CMD ["serve"]

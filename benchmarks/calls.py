@@ -108,9 +108,9 @@ async def direct_process(url: str, jid: str, environment: Mapping[str, str]) -> 
     connected = asyncio.Event()
 
     async def attend() -> None:
-        async for observed in process.observations():
-            process.confirm(observed.number)
-            if isinstance(observed.observation, seen.Connected):
+        async for batch in process.observations():
+            process.confirm(max(observed.number for observed in batch))
+            if any(isinstance(observed.observation, seen.Connected) for observed in batch):
                 connected.set()
 
     attending = asyncio.create_task(attend())

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.inside_session import FOLDER
-from service.domain.observations import CodeShown, Connected, Happening
+from service.domain.observations import CodeShown, Connected, Happening, Observation
 from service.embedded import EmbeddedPostgres
 from service.pool.pool import Pool, PoolSettings
 from service.pool.process import Process
@@ -64,16 +64,20 @@ class Listener:
             await self._texts.setdefault(text, asyncio.Event()).wait()
 
     async def _read(self) -> None:
-        async for observed in self.process.observations():
-            self.process.confirm(observed.number)
-            match observed.observation:
-                case CodeShown(text=text) if not self.code.done():
-                    self.code.set_result(text)
-                case Connected(jid=jid) if not self.jid.done():
-                    self.jid.set_result(jid)
-                case Happening(kind="MESSAGE_RECEIVED", encoded=encoded):
-                    text = event_pb2.Event.FromString(encoded).message_received.text
-                    self._texts.setdefault(text, asyncio.Event()).set()
+        async for batch in self.process.observations():
+            for observed in batch:
+                self._hear(observed.observation)
+            self.process.confirm(max(observed.number for observed in batch))
+
+    def _hear(self, observation: Observation) -> None:
+        match observation:
+            case CodeShown(text=text) if not self.code.done():
+                self.code.set_result(text)
+            case Connected(jid=jid) if not self.jid.done():
+                self.jid.set_result(jid)
+            case Happening(kind="MESSAGE_RECEIVED", encoded=encoded):
+                text = event_pb2.Event.FromString(encoded).message_received.text
+                self._texts.setdefault(text, asyncio.Event()).set()
 
 
 @asynccontextmanager

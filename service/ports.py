@@ -35,8 +35,6 @@ class StartOrder:
     """Empty: none."""
     permitted_until: float
     """Seconds on time.monotonic(); the process is dead by then unless it is permitted further."""
-    leaves_before: float = 0.5
-    """Seconds before that in which it ends by itself, gently, if nobody has stopped it."""
     lane: Lane = Lane.FALLEN
     """In which it waited for its turn, and so why it is started: for those who count."""
 
@@ -64,17 +62,18 @@ class CallFailed(Exception):
 class SessionProcess(Protocol):
     """One process that is one session for a while. Never reused, never reconnected by us: replaced."""
 
-    def observations(self) -> AsyncIterator[Observed]:
-        """Everything it reports, in order; the last one is always an `Ended`, and then the process is dead for certain.
+    def observations(self) -> AsyncIterator[Sequence[Observed]]:
+        """Yield everything it reports, in order, all that waits at a time.
 
-        `Ended` comes for every end: what the process said last, or PROCESS_DIED with its exit status in words.
+        The last one is always an `Ended`, and then the process is dead for certain. It comes for every end: what the
+        process said last, or PROCESS_DIED with its exit status in words.
         """
 
     def permit(self, until: float) -> None:
         """Let it go on until this moment of time.monotonic(). Never blocks; a moment before the last one is ignored."""
 
     def confirm(self, number: int) -> None:
-        """Every frame up to this number is committed: the process need not keep it."""
+        """Tell it that every frame up to this number is committed: it acknowledges their event to WhatsApp."""
 
     async def send_text(self, to: str, body: str, timeout: float) -> SendReply:
         """Send a text to a JID. Raises CallFailed; after `timeout` seconds with certain=False."""
@@ -86,7 +85,7 @@ class SessionProcess(Protocol):
         """Unlink the device at WhatsApp. Raises CallFailed."""
 
     async def stop(self, grace: float) -> None:
-        """Have it disconnect, hand over what is left and exit; killed after `grace` seconds.
+        """Have it disconnect, finish the event in hand and exit; kill it after `grace` seconds.
 
         Returns when it is dead.
         """

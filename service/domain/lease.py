@@ -99,19 +99,9 @@ class LeaseTimes:
         return 0.5
 
     @property
-    def gentle(self) -> float:
-        """How long a process has to leave by itself before it is killed for want of a renewal."""
-        return 0.1 * self.ttl
-
-    @property
-    def left_alone(self) -> float:
-        """How long before its permit's end a process leaves by itself: a moment after it should have been stopped."""
-        return self.kill + self.gentle - 0.2
-
-    @property
     def slack(self) -> float:
         """What is left after a renewal that failed once and succeeded late."""
-        needed = self.margin + self.renew_every + 2 * self.renew_timeout + self.gentle + self.kill
+        needed = self.margin + self.renew_every + 2 * self.renew_timeout + self.kill
         # To the microsecond, as the settings are meant: no sum of tenths is quite what it says.
         return round(self.ttl - needed, 6)
 
@@ -123,7 +113,7 @@ class LeaseTimes:
         """The sum, for people."""
         return (
             f"ttl {self.ttl:g} s = margin {self.margin:g} + renewal every {self.renew_every:g}"
-            f" + two renewals' timeouts {2 * self.renew_timeout:g} + gentle stop {self.gentle:g} + kill {self.kill:g}"
+            f" + two renewals' timeouts {2 * self.renew_timeout:g} + kill {self.kill:g}"
             f" + slack {self.slack:g}"
         )
 

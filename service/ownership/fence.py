@@ -1,8 +1,7 @@
-"""Lets go of sessions whose leases run out because no renewal comes through.
+"""Kills the processes of sessions whose leases run out because no renewal comes through.
 
-Their permits run out by themselves, in every session process, whatever becomes of this one; but a process that dies by
-its permit loses what WhatsApp considers delivered and it has not handed over (neonize-facts, 7). So it is stopped
-gently while there is time, and killed just before its permit would end it.
+Their permits run out by themselves, in every session process, whatever becomes of this node. The node kills them just
+before, so that it knows why they ended, and does not take their end for a fault.
 """
 
 import asyncio
@@ -12,8 +11,7 @@ from typing import Protocol
 
 from service.domain.lease import LeaseTimes
 
-EVERY = 0.1
-"""Seconds between two looks."""
+EXPIRY_POLL_S = 0.1
 
 
 class Expiring(Protocol):
@@ -23,11 +21,8 @@ class Expiring(Protocol):
     def safe_until(self) -> float:
         """Until when (time.monotonic()) its lease is known to last; 0 before its first epoch."""
 
-    def expire(self) -> None:
-        """Its lease is about to run out: stop its process gently."""
-
     def lose(self) -> None:
-        """Its lease is as good as lost: kill its process."""
+        """Treat its lease as lost: kill its process."""
 
 
 class Fence:
@@ -38,19 +33,14 @@ class Fence:
         self._held = held
 
     async def run(self) -> None:
-        """For ever."""
+        """Look for ever."""
         while True:
             self.look()
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(EXPIRY_POLL_S)
 
     def look(self) -> None:
-        """One look at all of them."""
+        """Look once at all of them."""
         now = time.monotonic()
         for held in list(self._held()):
-            left = held.safe_until - now
-            if held.safe_until <= 0:
-                continue
-            if left <= self._times.kill:
+            if held.safe_until > 0 and held.safe_until - now <= self._times.kill:
                 held.lose()
-            elif left <= self._times.kill + self._times.gentle:
-                held.expire()

@@ -92,20 +92,6 @@ def hosts(url: str, environment: Mapping[str, str] = os.environ) -> list[str]:
     return [server.host for server in with_application_name(url, "", environment).database.servers]
 
 
-def for_asyncpg(url: str, environment: Mapping[str, str] = os.environ) -> str:
-    """The address for asyncpg where it does not have this environment: complete by itself."""
-    parts = urlsplit(url)
-    given = {"dbname" if name == "database" else name for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
-    missing = {name: environment.get(variable, "") for variable, name in _VARIABLES.items() if name not in given}
-    query = urlencode({name: value for name, value in missing.items() if value}, quote_via=quote)
-    userinfo, at, hosts = parts.netloc.rpartition("@")
-    if hosts and (port := missing.get("port")):
-        # A port in the query counts only if the host is named there too.
-        hosts = ",".join(host if ":" in host.rpartition("]")[2] else f"{host}:{port}" for host in hosts.split(","))
-    whole = parts._replace(netloc=f"{userinfo}{at}{hosts}", query="&".join(filter(None, (parts.query, query))))
-    return whole.geturl()
-
-
 def _of_lib_pq(given: Mapping[str, str], servers: list[frames_pb2.Server], name: str) -> str:
     database = given.get("dbname") or given.get("database", "")
     user = given.get("user", "")

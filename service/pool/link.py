@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-import time
 from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
@@ -33,8 +32,6 @@ class Link(asyncio.Protocol):
         self._is_full = False
         self._permit: frames_pb2.Permit | None = None
         self._confirm: frames_pb2.Confirm | None = None
-        self._heard_at = time.monotonic()
-        self._is_reading = True
         self.closed = asyncio.Event()
         """Set once nothing more comes in."""
         self.garbled = False
@@ -77,29 +74,11 @@ class Link(asyncio.Protocol):
 
     # --- in
 
-    @property
-    def is_reading(self) -> bool:
-        """Whether what the process says is taken in at present."""
-        return self._is_reading
-
-    @property
-    def silence(self) -> float:
-        """Seconds for which nothing was heard, though somebody listened."""
-        return time.monotonic() - self._heard_at if self._is_reading else 0.0
-
-    def hold(self) -> None:
-        """Take in nothing more for now: whoever is to take it is behind."""
-        if self._is_reading and self._transport is not None and not self._transport.is_closing():
-            self._is_reading = False
-            self._transport.pause_reading()
-
-    def resume(self) -> None:
-        """Go on."""
-        if not self._is_reading and self._transport is not None:
-            self._is_reading = True
-            self._heard_at = time.monotonic()
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
+    async def read_to_end(self, timeout: float) -> None:
+        """Wait until all that a dead process wrote has been read, for as long as there is more to read."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self.closed.wait()
 
     def close(self) -> None:
         """Close it; for the process that is the sign to end."""
@@ -116,7 +95,6 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in what came; here and not in a task, so that no timer is served before it."""
-        self._heard_at = time.monotonic()
         try:
             for body in self._deframer.feed(data):
                 self._on_frame(frames_pb2.Frame.FromString(body))

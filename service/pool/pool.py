@@ -30,7 +30,7 @@ class PoolSettings:
     """What every session process gets."""
 
     database_url: str = field(repr=False)
-    """Of whatsmeow's tables, as asyncpg takes it; the event log is reached there too, by processes without a node."""
+    """Of whatsmeow's tables, as asyncpg takes it."""
     proxy_url: str = field(default="", repr=False)
     """Of sessions that name none."""
     preload: str = ""
@@ -85,8 +85,6 @@ class Pool:
                 proxy_url=order.proxy_url or self._settings.proxy_url,
                 preload=self._settings.preload,
                 permit=frames_pb2.Permit(deadline_ns=int(order.permitted_until * _NANOSECONDS)),
-                log_url=dsn.for_asyncpg(self._settings.database_url),
-                leave_before_ns=int(order.leaves_before * _NANOSECONDS),
             )
         )
 
@@ -95,7 +93,6 @@ class Pool:
 
         It does so without a lock of its own (fact 4): the caller must see to it that nobody else does at the time.
         """
-        deadline = time.monotonic() + _PREPARE_SECONDS
         address = dsn.with_application_name(self._settings.database_url, "zap/prepare-store")
         process = await self._begin(
             frames_pb2.Start(
@@ -103,14 +100,19 @@ class Pool:
                 database_url=address.url,
                 database=address.database,
                 prepare_store=True,
-                permit=frames_pb2.Permit(deadline_ns=int(deadline * _NANOSECONDS)),
-                # If it cannot be done by then, it says why, and does not just die of it.
-                leave_before_ns=_NANOSECONDS,
+                permit=frames_pb2.Permit(deadline_ns=int((time.monotonic() + 2 * _PREPARE_SECONDS) * _NANOSECONDS)),
             )
         )
-        async for observed in process.observations():
-            if isinstance(observed.observation, Ended) and observed.observation.cause is not Cause.STOPPED:
-                raise StoreNotPrepared(f"whatsmeow's tables could not be made: {observed.observation.detail}")
+        ending = asyncio.create_task(_end_of(process))
+        try:
+            await asyncio.wait((ending,), timeout=_PREPARE_SECONDS)
+            if not ending.done():
+                # It then says what it has waited for.
+                await process.stop(_OVERDUE_SECONDS)
+            if (ended := await ending).cause is not Cause.STOPPED:
+                raise StoreNotPrepared(f"whatsmeow's tables could not be made: {ended.detail}")
+        finally:
+            ending.cancel()
 
     async def _begin(self, start: frames_pb2.Start) -> Process:
         child = await self._zygote.fork()
@@ -129,3 +131,10 @@ class Pool:
     async def _forget_when_over(self, process: Process) -> None:
         await process.over()
         self._processes.discard(process)
+
+
+async def _end_of(process: Process) -> Ended:
+    async for batch in process.observations():
+        if isinstance(ended := batch[-1].observation, Ended):
+            return ended
+    raise AssertionError("a process whose last observation is no end")

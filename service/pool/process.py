@@ -5,8 +5,7 @@ import contextlib
 import datetime
 import logging
 import time
-from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from service.domain.disconnects import Cause
 from service.domain.observations import Ended, Observed
@@ -26,9 +25,11 @@ _log = logging.getLogger(__name__)
 STALLED_SECONDS = 4.0
 _EXIT_SECONDS = 2.0
 _REVIVED_SECONDS = 1.0
+_LAST_FRAME_TIMEOUT_S = 1.0
 #: Silence is counted in looks: a node that was held up itself has not listened, and knows nothing.
 _LOOK_SECONDS = 0.25
-_MOST_WAITING, _FEW_WAITING = 1000, 500
+_MOMENTARY_LIMIT = 500
+"""Observations that wait, beyond which one is dropped that is of the moment."""
 _NANOSECONDS = 1_000_000_000
 
 _SHOWN = frozenset({Cause.PROCESS_DIED, Cause.PROCESS_STALLED, Cause.CONNECT_STALLED})
@@ -51,7 +52,7 @@ class Process:
         self._log = logging.LoggerAdapter(_log, {"session_id": session_id, "epoch": epoch, "pid": child.pid})
         self._death = Death(child, self._log)
         self._link = Link(child.connection, self._take, self._log)
-        self._waiting: deque[Observed] = deque()
+        self._waiting: list[Observed] = []
         self._something = asyncio.Event()
         self._replies: dict[int, asyncio.Future[frames_pb2.Reply]] = {}
         self._last_call = 0
@@ -74,17 +75,15 @@ class Process:
 
     # --- service.ports.SessionProcess
 
-    async def observations(self) -> AsyncIterator[Observed]:
-        """Everything it reports, in order; the last one is an Ended, and then it is dead for certain."""
+    async def observations(self) -> AsyncIterator[Sequence[Observed]]:
+        """Yield what it reports, in order, all that waits at a time. The last is an Ended: the process is dead then."""
         while True:
             while not self._waiting:
                 self._something.clear()
                 await self._something.wait()
-            next_one = self._waiting.popleft()
-            if len(self._waiting) <= _FEW_WAITING:
-                self._link.resume()
-            yield next_one
-            if isinstance(next_one.observation, Ended):
+            batch, self._waiting = self._waiting, []
+            yield batch
+            if isinstance(batch[-1].observation, Ended):
                 return
 
     def permit(self, until: float) -> None:
@@ -94,7 +93,7 @@ class Process:
             self._link.permit(int(until * _NANOSECONDS))
 
     def confirm(self, number: int) -> None:
-        """Every frame up to this number is committed."""
+        """Tell it that every frame up to this number is committed."""
         self._link.confirm(number)
 
     async def send_text(self, to: str, body: str, timeout: float) -> SendReply:
@@ -115,7 +114,7 @@ class Process:
         await self._call(logout.call_id, frames_pb2.Command(logout=logout), timeout)
 
     async def stop(self, grace: float) -> None:
-        """Have it disconnect, hand over what is left and exit; kill it after `grace` seconds.
+        """Have it disconnect, finish the event in hand and exit; kill it after `grace` seconds.
 
         There is no SIGTERM between the two: service managers send it to all processes, so these ignore it.
         """
@@ -180,13 +179,11 @@ class Process:
             waiting.set_result(reply)
 
     def _observe(self, observation: Observed | None) -> None:
-        if observation is None or (observation.is_momentary and len(self._waiting) >= _FEW_WAITING):
+        if observation is None or (observation.is_momentary and len(self._waiting) >= _MOMENTARY_LIMIT):
             return
+        # Bounded by the process: it has the frames of one event of the library in hand, and waits for their commit.
         self._waiting.append(observation)
         self._something.set()
-        if len(self._waiting) >= _MOST_WAITING and not self._death.happened:
-            # It waits in its own callback then, the library's channel fills up, and WhatsApp keeps what comes next.
-            self._link.hold()
 
     # --- what it is asked
 
@@ -234,7 +231,8 @@ class Process:
         watching = asyncio.create_task(self._watch(), name=f"watch-{self.session_id}-{self.epoch}")
         await self._death.wait()
         watching.cancel()
-        await self._hear_the_rest()
+        # Its last frame, which says why it ended, may still be in the socket.
+        await self._link.read_to_end(_LAST_FRAME_TIMEOUT_S)
         status = await self._death.status()
         verdict = self._verdict(status)
         said = f", it said: {verdict.detail}" if verdict is self._said and verdict.detail else ""
@@ -257,7 +255,7 @@ class Process:
             await asyncio.sleep(_LOOK_SECONDS)
             if self._said is not None or self._link.closed.is_set():
                 leaving += _LOOK_SECONDS
-            elif self._showed_life or not self._link.is_reading:
+            elif self._showed_life:
                 silent = 0.0
             else:
                 silent += _LOOK_SECONDS
@@ -280,20 +278,6 @@ class Process:
                 async with asyncio.timeout(_REVIVED_SECONDS):
                     await self._death.wait()
         await self._death.kill()
-
-    async def _hear_the_rest(self) -> None:
-        """What it wrote before it died is still in the socket, and no more than that holds: take all of it in at once.
-
-        Perhaps nobody takes it from here any more.
-        """
-        self._link.resume()
-        while not self._link.closed.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await self._link.closed.wait()
-                return
-            if self._link.silence > 1.0:
-                return
 
     def _verdict(self, status: int | None) -> Ended:
         if self._said is not None and self._said.cause is not Cause.STOPPED:

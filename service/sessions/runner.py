@@ -15,7 +15,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -33,7 +33,7 @@ from service.domain.pace import Lane
 from service.domain.pairing import PairingCode, identity_of
 from service.domain.reasons import reason
 from service.domain.receipts import told_by
-from service.domain.records import Account, MessageState
+from service.domain.records import Account
 from service.domain.session import Condition, Directive, Input, ProcessStarted, State, Transition, reduce
 from service.ports import (
     EventLog,
@@ -47,7 +47,6 @@ from service.ports import (
     StartOrder,
     Turn,
 )
-from service.sessions.batches import batches
 from service.sessions.early_receipts import EarlyReceipts
 from service.sessions.next_start import NextStart
 from service.sessions.start_gate import StartGate
@@ -57,9 +56,7 @@ log = structlog.get_logger(__name__)
 Result = TypeVar("Result")
 
 STOP_GRACE = 7.0
-"""Seconds a process has to disconnect and hand over what is left before it is killed: it takes at most 6 itself."""
-BATCH, BATCH_BYTES = 200, 4 * 1024 * 1024
-"""Observations written in one go, unless they are larger than this before."""
+"""Seconds a process has to disconnect and finish the event in hand before it is killed: it takes at most 5 itself."""
 STORM = 5
 """Times in a row that a session may log in and fall within STEADY seconds before it waits as long as any other."""
 RETRY = 0.5
@@ -153,10 +150,6 @@ class Runner:
         if self._process is not None:
             self._spawn(self._process.kill())
 
-    def expire(self) -> None:
-        """The lease is about to run out, and no renewal comes through: stop the process while it can still hear."""
-        self._stop_process()
-
     def step_down(self, heir: Node | None = None) -> None:
         """The node stops: stop the process gently and release the lease, or make it the heir's."""
         self._heir = heir
@@ -232,7 +225,6 @@ class Runner:
             resume.jid,
             resume.proxy_url,
             self._safe_until,
-            leaves_before=self._ports.times.left_alone,
             lane=turn.lane,
         )
         try:
@@ -268,14 +260,9 @@ class Runner:
 
     async def _attend(self, lease: Lease, process: SessionProcess) -> Directive:
         directive = Directive.REPLACE
-        async with aclosing(
-            batches(process.observations(), BATCH, lambda observed: observed.size, BATCH_BYTES)
-        ) as reported:
-            async for batch in reported:
-                for transition in await self._write(lease, batch):
-                    directive = transition.directive
-                if (number := max(observed.number for observed in batch)) > 0:
-                    process.confirm(number)
+        async for batch in process.observations():
+            for transition in await self._write(lease, batch):
+                directive = transition.directive
         return directive
 
     async def _write(self, lease: Lease, batch: Sequence[seen.Observed]) -> list[Transition]:
@@ -294,25 +281,31 @@ class Runner:
         return transitions
 
     async def _append(self, lease: Lease, inbound: Sequence[seen.Observed]) -> None:
-        """Inbound observations are kept whoever owns the session by now: WhatsApp will not send them again."""
-        if not inbound:
+        """Append what came in under the lease, and tell the process: it acknowledges to WhatsApp what is confirmed.
+
+        What is not appended is not acknowledged, and comes again, to the session's next process.
+        """
+        if not inbound or self._lost:
             return
         news = [
-            NewEvent(observed.observation, observed.time, observed.number, observed.origin)
+            NewEvent(observed.observation, observed.time, origin=observed.origin)
             for observed in inbound
             if isinstance(observed.observation, seen.Happening)
         ]
-        written = await self._until_written(lambda: self._ports.events.append(lease, news), fenced=False)
-        self._ports.publisher.publish(written)
         for state, message_ids in told_by(news).items():
-            await self._deliver(state, message_ids)
-
-    async def _deliver(self, state: MessageState, message_ids: Sequence[str]) -> None:
-        self.early_receipts.remember(message_ids, state)
-        found = await self._until_written(
-            lambda: self._ports.messages.delivered(self.session_id, message_ids, state), fenced=False
-        )
-        self.early_receipts.found(found)
+            self.early_receipts.remember(message_ids, state)
+        try:
+            appended = await self._until_written(lambda: self._ports.events.append(lease, news))
+        except NotFound:
+            self._stop_process()
+            return
+        except LeaseLost:
+            self.lose()
+            return
+        self.early_receipts.found(appended.receipted)
+        if self._process is not None and (number := max(observed.number for observed in inbound)) > 0:
+            self._process.confirm(number)
+        self._ports.publisher.publish(appended.events)
 
     async def _take(self, lease: Lease, observed: seen.Observed) -> Transition | None:
         """One observation about the session itself; None once the lease is lost and nothing may be written."""
@@ -432,16 +425,16 @@ class Runner:
                 async with asyncio.timeout(self._pause):
                     await self._look_again.wait()
 
-    async def _until_written(self, write: Callable[[], Awaitable[Result]], *, fenced: bool = True) -> Result:
-        """Try until the database answers. What is fenced is given up with the lease; what came in never is."""
+    async def _until_written(self, write: Callable[[], Awaitable[Result]]) -> Result:
+        """Try until the database answers, or the lease is lost. Raises LeaseLost."""
         while True:
             try:
                 return await write()
             except LeaseLost:
                 raise
             except Unavailable as error:
-                self._log.warning("The database is away; what happened is kept and written later.", **error.metadata)
-                if fenced and self._lost:
+                self._log.warning("A write failed for want of the database; it is tried again.", **error.metadata)
+                if self._lost:
                     raise LeaseLost(f"the lease of session {self.session_id!r} ended in an outage") from error
                 await asyncio.sleep(RETRY)
 

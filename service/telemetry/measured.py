@@ -120,14 +120,15 @@ class MeasuredProcess:
         self._lane: Lane | None = lane
         self._ended = False
 
-    async def observations(self) -> AsyncIterator[Observed]:
-        """Everything it reports."""
-        async for observed in self._inner.observations():
-            if isinstance(observed.observation, Connected):
-                self._came_to("CONNECTED")
-            if isinstance(observed.observation, Ended):
-                self._end(observed.observation.cause.value)
-            yield observed
+    async def observations(self) -> AsyncIterator[Sequence[Observed]]:
+        """Yield everything it reports."""
+        async for batch in self._inner.observations():
+            for observed in batch:
+                if isinstance(observed.observation, Connected):
+                    self._came_to("CONNECTED")
+                if isinstance(observed.observation, Ended):
+                    self._end(observed.observation.cause.value)
+            yield batch
 
     def permit(self, until: float) -> None:
         """See SessionProcess, here and below."""

@@ -9,7 +9,6 @@ import datetime
 import logging
 import re
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
 
 from service.whatsapp import addresses
 from service.whatsapp.happenings import table
+from service.whatsapp.relay.ack_gate import AckGate
 from zap.worker.v1 import frames_pb2, inbound_pb2
 
 #: What is subscribed. Every kind more is one more that an enum value unknown to neonize can end us by (fact 8).
@@ -49,6 +49,8 @@ _FORMS: dict[int, type[Any]] = {
     neonize_events.EVENT_TO_INT[neonize_events.MessageEv]: inbound_pb2.InboundMessage,
 }
 _DEVICE_CODE = 0
+_MESSAGES = frozenset({neonize_events.EVENT_TO_INT[neonize_events.MessageEv]})
+"""What the library hands over before it clears a message from its buffer."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,12 @@ class Sent:
 class Client:
     """A WhatsApp client that is opened and connected once. The library has to be loaded before it is opened."""
 
-    def __init__(self, start: frames_pb2.Start, database_url: str, callbacks: Callbacks) -> None:
-        """`database_url`: by way of the relay."""
+    def __init__(self, start: frames_pb2.Start, database_url: str, gate: AckGate, callbacks: Callbacks) -> None:
+        """`database_url`: by way of the relay, which asks the gate."""
         self._start = start
+        self._gate = gate
         self._database_url = database_url
         self._callbacks = callbacks
-        self._last_event = time.monotonic()
         self._in_callback = threading.Lock()
         self._events = 0
         self._client: Any = None
@@ -117,26 +119,9 @@ class Client:
         """Close the connection. May wait for a connect that is in flight."""
         self._client.disconnect()
 
-    def drain(self, quiet: float, limit: float, database_quiet_since: Callable[[], float]) -> bool:
-        """Wait until the library has had nothing to say for `quiet` seconds, at most `limit`; whether it fell quiet.
-
-        To its database neither: a message that is decrypted there and not handed over here would be lost.
-        """
-        began = time.monotonic()
-        end = began + limit
-        while (now := time.monotonic()) < end:
-            # From now at the earliest: what came in just before is on its way through the library.
-            since = max(began, self._last_event, database_quiet_since())
-            wait = quiet if self._in_callback.locked() else since + quiet - now
-            if wait <= 0:
-                return True
-            time.sleep(min(wait, end - now))
-        return False
-
-    def is_quiet(self, quiet: float, database_quiet_since: float) -> bool:
-        """Whether the library has had nothing to say for `quiet` seconds, to its database neither."""
-        since = max(self._last_event, database_quiet_since)
-        return not self._in_callback.locked() and time.monotonic() - since >= quiet
+    def finish_callback(self, timeout: float) -> bool:
+        """Wait until the callback in hand has returned, and let no further one begin; return whether it has."""
+        return self._in_callback.acquire(timeout=timeout)
 
     @property
     def event_in_hand(self) -> int:
@@ -168,10 +153,9 @@ class Client:
     # --- callbacks; ctypes swallows what they raise, so they see to it themselves
 
     def _on_event(self, _: int, binary: int, size: int, code: int) -> None:
-        with self._in_callback:
+        with self._in_callback, self._gate.handling(is_message=code in _MESSAGES):
             self._events += 1
             self._guarded("an event", self._dispatch, binary, size, code)
-            self._last_event = time.monotonic()
 
     def _dispatch(self, binary: int, size: int, code: int) -> None:
         if code != _DEVICE_CODE:

@@ -16,8 +16,8 @@ SAID_WHY = 3
 NODE_GONE = 4
 """Exit status of a process whose node went away."""
 
-_WEAK_CAUSE_WAITS = 0.3
-_LIMIT = 30.0
+_WEAK_CAUSE_DELAY_S = 0.3
+_EXIT_TIMEOUT_S = 10.0
 
 
 class Ending:
@@ -26,63 +26,30 @@ class Ending:
     Always by `os._exit`: threads that are inside Go never come back, and an ordinary exit would wait for them.
     """
 
-    def __init__(
-        self,
-        reports: Reports,
-        leave: Callable[[int], None] = os._exit,
-        settle: Callable[[], None] = lambda: None,
-    ) -> None:
-        """`settle`: what has to be done between the last word and the end, whichever end it is."""
+    def __init__(self, reports: Reports, leave: Callable[[int], None] = os._exit) -> None:
         self._reports = reports
         self._leave = leave
-        self._settle = settle
         self._once = threading.Lock()
 
     def end(self, cause: Cause, detail: str = "") -> None:
-        """End now. Returns only if another cause was first."""
+        """End now. Return only if another cause was first."""
         self.end_with(frames_pb2.Ended(cause=cause.name, detail=detail))
 
     def end_with(self, ended: frames_pb2.Ended, linger: float = 0.0) -> None:
         """End with these words; `linger` seconds later, for what the library still has to do."""
         if not self._once.acquire(blocking=False):
             return
-        self._leave_within(_LIMIT)
+        self._leave_within(_EXIT_TIMEOUT_S)
         time.sleep(linger)
         ended.detail = redact(ended.detail)
         status = 0 if ended.cause == Cause.STOPPED.name else SAID_WHY
-        self._reports.send_last(frames_pb2.Frame(ended=ended), lambda: self._settle_and_leave(status))
+        self._reports.send_last(frames_pb2.Frame(ended=ended), lambda: self._leave(status))
 
-    def end_at_once(self, ended: frames_pb2.Ended) -> None:
-        """End with these words while the library may still be connected, and acknowledges what nobody reads any more.
-
-        Each millisecond can cost a message: a timer's thread takes several to start on a machine that is busy, and the
-        node's confirmation of what it has heard as long as a commit. So there is neither, as long as there is a node.
-        """
-        if not self._reports.is_heard:
-            self.end_with(ended)
-        elif self._once.acquire(blocking=False):
-            ended.detail = redact(ended.detail)
-            self._reports.send_last(frames_pb2.Frame(ended=ended), lambda: self._leave(SAID_WHY))
-
-    def end_soon(self, ended: frames_pb2.Ended, within: float = _WEAK_CAUSE_WAITS) -> None:
-        """End with these words, unless better ones come within a moment: some ends are told twice, vaguely first."""
+    def end_soon(self, ended: frames_pb2.Ended, within: float = _WEAK_CAUSE_DELAY_S) -> None:
+        """End with these words, unless better ones come first: some ends are announced twice, vaguely at first."""
         timer = threading.Timer(within, self.end_with, (ended,))
         timer.daemon = True
         timer.start()
-
-    def leave_silently(self, status: int, prepare: Callable[[], None]) -> None:
-        """End without a word, after `prepare`: there is nobody to hear it. Returns only if another cause was first."""
-        if self._once.acquire(blocking=False):
-            try:
-                prepare()
-            finally:
-                self._settle_and_leave(status)
-
-    def _settle_and_leave(self, status: int) -> None:
-        try:
-            self._settle()
-        finally:
-            self._leave(status)
 
     def _leave_within(self, seconds: float) -> None:
         timer = threading.Timer(seconds, self._leave, (SAID_WHY,))

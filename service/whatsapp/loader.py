@@ -21,8 +21,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from service.store.queries import read_statements
-
 _WITHOUT_LIBRARY = "SPHINX"
 _BINDER = "neonize._binder"
 _PLACE = "gocode"
@@ -43,8 +41,6 @@ def import_without_library() -> None:
     with no_threads():
         importlib.import_module("neonize.client")
         importlib.import_module("service.whatsapp.process")
-    # Read from their file now: an orphan has better things to do, and the file may be another release's by then.
-    read_statements()
     _forbid_downloads()
     _ask_once()
     _reap_shells()

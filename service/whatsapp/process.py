@@ -14,7 +14,6 @@ from service.pool import wire
 from service.whatsapp.ending import NODE_GONE, Ending
 from service.whatsapp.reports import Reports
 from service.whatsapp.session import Session, reset_logging
-from service.whatsapp.unconfirmed import Unconfirmed
 from service.whatsapp.watchdog import NotPermitted, Watchdog, limit_the_wait
 from zap.worker.v1 import frames_pb2
 
@@ -64,13 +63,13 @@ def _serve(connection: socket.socket) -> None:
     try:
         watchdog.arm(start.permit.deadline_ns)
     except NotPermitted as error:
-        Ending(Reports(connection, Unconfirmed())).end(Cause.PROCESS_DIED, str(error))
+        Ending(Reports(connection)).end(Cause.PROCESS_DIED, str(error))
     _name_process(start)
     reset_logging()
     try:
         session = Session(connection, start, watchdog)
     except Exception as error:  # the node is told, whatever it is: a certificate that cannot be read, for one
-        Ending(Reports(connection, Unconfirmed())).end(Cause.CLIENT_ERROR, f"{type(error).__name__}: {error}")
+        Ending(Reports(connection)).end(Cause.CLIENT_ERROR, f"{type(error).__name__}: {error}")
         raise
     session.run()
 

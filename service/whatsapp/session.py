@@ -10,10 +10,10 @@ import datetime
 import faulthandler
 import importlib
 import logging
+import os
 import select
 import socket
 import threading
-from collections.abc import Callable, Iterable
 from typing import Any
 
 from neonize.proto import Neonize_pb2 as neonize
@@ -26,15 +26,14 @@ from service.whatsapp.client import Callbacks, Client, prepare_store
 from service.whatsapp.ending import NODE_GONE, Ending
 from service.whatsapp.fleeting import Fleeting
 from service.whatsapp.happenings import table
-from service.whatsapp.leaving import DRAIN_SECONDS, ORPHAN_DRAIN_SECONDS, Leaving, note
 from service.whatsapp.lines import LogLines
 from service.whatsapp.log_signs import LoginFailed, ReconnectFailed, sign_in
 from service.whatsapp.patience import Patience, Verdict
 from service.whatsapp.pulse import Pulse
-from service.whatsapp.relay.relay import ANSWER_WITHIN, Relay
+from service.whatsapp.relay.ack_gate import AckGate
+from service.whatsapp.relay.relay import ANSWER_TIMEOUT_S, Relay
 from service.whatsapp.reports import Reports
-from service.whatsapp.unconfirmed import Unconfirmed
-from service.whatsapp.vitals import Stuck, Vitals
+from service.whatsapp.vitals import Vitals
 from service.whatsapp.watchdog import Watchdog
 from zap.worker.v1 import frames_pb2, inbound_pb2
 
@@ -42,8 +41,11 @@ _STDERR = 2
 _DELETION_SECONDS = 0.4
 _TOLD_SECONDS = 2.0
 """How long the event may take that says what the log has said: that this device is unlinked."""
-_COME_ROUND_SECONDS = 0.5
+_COMMAND_POLL_MS = 500
 """How often the reader of commands shows that it would read one."""
+_DISCONNECT_TIMEOUT_S = 1.0
+_CALLBACK_TIMEOUT_S = 2.0
+"""How long a stop waits for the callback in hand. What is not committed by then was not acknowledged."""
 
 
 class Session:
@@ -54,32 +56,28 @@ class Session:
         self._readable = select.poll()
         self._readable.register(connection, select.POLLIN)
         self._start = start
-        self._leave_before = start.leave_before_ns / 1_000_000_000
         self._watchdog = watchdog
-        self._unconfirmed = Unconfirmed()
-        self._reports = Reports(connection, self._unconfirmed)
+        self._reports = Reports(connection)
+        self._ending = Ending(self._reports)
         self._lines = LogLines(self._reports.offer)
         self._fleeting = Fleeting(self._reports.offer)
         self._codes = login_status.CodesShown()
         self._code_shown = threading.Event()
         self._device_saved = bool(start.jid)
         self._is_leaving = self._is_first_login_over = False
-        self._was_let_in = False
-        """WhatsApp knows this process: a message may be in hand."""
+        self._may_receive = False
+        """There may be a connection to close."""
         self._push_name = ""
         self._failed_login: LoginFailed | None = None
         self._failed_reconnect = ""
+        gate = AckGate(self._say_of_relay)
         # Tables that whatsmeow upgrades may take their time.
-        answer_within = None if start.prepare_store else ANSWER_WITHIN
+        timeout = None if start.prepare_store else ANSWER_TIMEOUT_S
         self._relay = Relay(
-            start.database, start.database_url, self._on_database_lost, self._say_of_relay, answer_within
+            start.database, start.database_url, gate, self._on_database_lost, self._say_of_relay, timeout
         )
         callbacks = Callbacks(self._on_code, self._on_login_status, self._on_event, self._on_log_line)
-        self._client = Client(start, self._relay.address, callbacks)
-        self._leaving = Leaving(
-            start, watchdog, self._unconfirmed, self._reports, self._relay, self._client, self._lines.write
-        )
-        self._ending = Ending(self._reports, settle=self._leaving.settle)
+        self._client = Client(start, self._relay.address, gate, callbacks)
         self._vitals = Vitals(lambda: self._client.event_in_hand, self._reports.waited_for_node)
         self._calls = Calls(self._client, self._reports.send, self._code_shown)
         self._patience = Patience()
@@ -121,14 +119,14 @@ class Session:
     def _connect(self) -> None:
         self._patience.connecting()
         # Messages come in before the library says "connected".
-        self._leaving.may_receive = bool(self._start.jid)
-        # However it ends: Go may still be connected, and acknowledges what nobody reads (fact 8).
+        self._may_receive = bool(self._start.jid)
+        # However it ends: Go may still be connected, and no callback takes its events (fact 8).
         try:
             self._client.connect()
         except Exception as error:  # noqa: BLE001 - whatever it is
-            self._ending.end_at_once(self._ended(errors.cause_of(str(error)), str(error)))
+            self._ending.end_with(self._ended(errors.cause_of(str(error)), str(error)))
         else:
-            self._ending.end_at_once(self._ended(Cause.CLIENT_ERROR, "the library's connect() returned"))
+            self._ending.end_with(self._ended(Cause.CLIENT_ERROR, "the library's connect() returned"))
 
     def _ended(self, cause: Cause, detail: str) -> frames_pb2.Ended:
         """The last word, or what the log said of a login if that is more than the library has a word for."""
@@ -159,13 +157,13 @@ class Session:
         cause = errors.cause_of(self._failed_reconnect)
         return Cause.CONNECT_STALLED if cause is Cause.CLIENT_ERROR else cause, self._failed_reconnect
 
-    def _leave(self, cause: Cause, detail: str = "", disconnect: Callable[[], None] | None = None) -> None:
-        """Disconnect, hand over what has come in, and end; on a thread of its own, since that takes a while."""
+    def _leave(self, cause: Cause, detail: str = "") -> None:
+        """Disconnect, let the callback in hand return, and end; on a thread of its own, since that takes a while."""
         self._is_leaving = True
 
         def leave() -> None:
             try:
-                (disconnect or self._disconnect)()
+                self._disconnect()
             finally:
                 # Whatever fails: this process is of no use any more, and nothing else ends it.
                 self._ending.end(cause, detail)
@@ -176,7 +174,13 @@ class Session:
             self._ending.end(cause, f"{detail}; {error}")
 
     def _disconnect(self) -> None:
-        self._leaving.disconnect(DRAIN_SECONDS)
+        """Close the connection to WhatsApp. A connect in flight can hold that up, so it is not waited for for long."""
+        if not self._may_receive:
+            return
+        closing = threading.Thread(target=self._client.disconnect, name="disconnect", daemon=True)
+        closing.start()
+        closing.join(_DISCONNECT_TIMEOUT_S)
+        self._client.finish_callback(_CALLBACK_TIMEOUT_S)
 
     # --- the database
 
@@ -184,54 +188,32 @@ class Session:
         self._lines.write(level, "relay", words)
 
     def _on_database_lost(self, words: str) -> None:
-        """From here on the library waits for a database that does not answer, and must not be told anything else."""
-        if self._was_let_in:
-            # What came in and was not written down stays WhatsApp's: it is not acknowledged, and comes again.
-            self._leave(Cause.DATABASE_LOST, words, self._leaving.disconnect_without_database)
-        else:
-            # Nothing is in hand, and there is nothing to disconnect from: the library would log in as soon as Postgres
-            # is back, and acknowledge what a process that leaves does not hand over.
-            self._ending.end_at_once(self._ended(Cause.DATABASE_LOST, words))
+        """End: the library waits for an answer that never comes. What it has in hand is not acknowledged."""
+        self._ending.end_with(self._ended(Cause.DATABASE_LOST, words))
 
     # --- what the node says
 
     def _obey(self) -> None:
+        """Read and execute commands until the node is gone; then exit at once: nothing here needs to be saved."""
         while (data := self._next_command()) is not None:
             self._execute(frames_pb2.Command.FromString(data))
-        if self._start.prepare_store:
-            self._ending.end(Cause.DATABASE_LOST, self._relay.trouble or "making the library's tables took too long")
-        note(f"left by its node {self._watchdog.remaining:.1f} s before its permit ends")
-        self._ending.leave_silently(NODE_GONE, self._leave_whatsapp)
+        os._exit(NODE_GONE)
 
     def _next_command(self) -> bytes | None:
-        """The next one; None if the node is gone, or as good as gone: it neither renews the permit nor stops us."""
         self._vitals.obeying()
-        while not self._readable.poll(1000 * self._next_look()):
+        while not self._readable.poll(_COMMAND_POLL_MS):
             self._vitals.obeying()
-            if self._watchdog.remaining <= self._leave_before:
-                return None
         try:
-            data = wire.receive(self._connection)
+            return wire.receive(self._connection)
         except OSError:
-            data = None
-        if data is None:
-            self._reports.close()
-        return data
-
-    def _next_look(self) -> float:
-        return max(0.0, min(_COME_ROUND_SECONDS, self._watchdog.remaining - self._leave_before))
-
-    def _leave_whatsapp(self) -> None:
-        """Before the lease can be anyone else's. The watchdog is the hard limit; there must be time left to write."""
-        self._reports.despair()
-        self._leaving.disconnect(min(ORPHAN_DRAIN_SECONDS, self._watchdog.remaining / 4))
+            return None
 
     def _execute(self, command: frames_pb2.Command) -> None:
         match command.WhichOneof("command"):
             case "permit":
                 self._watchdog.permit(command.permit.deadline_ns)
             case "confirm":
-                self._unconfirmed.confirm(command.confirm.number)
+                self._reports.committed(command.confirm.number)
             case "send":
                 self._calls.send(command.send)
             case "request_pairing_code":
@@ -239,10 +221,17 @@ class Session:
             case "logout":
                 self._calls.log_out(command.logout)
             case "stop":
-                # The node keeps confirming and permitting while the rest is handed over.
-                self._leave(Cause.STOPPED)
+                self._stop()
             case unknown:
                 self._lines.write("error", "zap", f"a command that this process does not know: {unknown}")
+
+    def _stop(self) -> None:
+        if self._start.prepare_store:
+            words = self._relay.trouble or "making the library's tables took too long"
+            self._ending.end(Cause.DATABASE_LOST, words)
+        else:
+            # The node goes on to commit, and to permit, until this process ends.
+            self._leave(Cause.STOPPED)
 
     # --- what the library says
 
@@ -289,13 +278,13 @@ class Session:
         match event:
             case inbound_pb2.InboundMessage():
                 self._on_heard()
-                self._report_all(messages.frames(event))
+                self._reports.commit(messages.frames(event))
             case neonize.UndecryptableMessage():
                 self._on_heard()
-                self._report_numbered(messages.unreadable(event))
+                self._commit_one(messages.unreadable(event))
             case neonize.Receipt():
                 self._on_heard()
-                self._report_all(translate.receipts(event))
+                self._reports.commit(translate.receipts(event))
             case neonize.Connected():
                 self._on_connected()
             case neonize.Disconnected():
@@ -319,7 +308,7 @@ class Session:
     def _on_happening(self, event: Any) -> None:
         if (lasting := table.LASTING.get(type(event))) is not None:
             self._on_heard()
-            self._report_numbered(lasting(event))
+            self._commit_one(lasting(event))
         elif (momentary := table.MOMENTARY.get(type(event))) is not None:
             self._fleeting.tell(*momentary(event))
         else:
@@ -355,8 +344,7 @@ class Session:
         self._is_first_login_over = True
         # By the first message: the library's own word for it, behind that, is no news.
         is_told = self._patience.is_up
-        self._leaving.may_receive = self._was_let_in = True
-        self._device_saved = True
+        self._device_saved = self._may_receive = True
         self._failed_reconnect = ""
         self._patience.connected()
         self._pulse.ask()
@@ -370,8 +358,7 @@ class Session:
         if event.Status != neonize.PairStatus.SUCCESS:
             self._ending.end_soon(self._ended(Cause.SCAN_REJECTED, event.Error))
             return
-        self._device_saved = True
-        self._leaving.may_receive = self._was_let_in = True
+        self._device_saved = self._may_receive = True
         self._patience.scanned()
         self._reports.send(translate.device_saved(event, translate.lid_of(self._client.device())))
 
@@ -383,29 +370,18 @@ class Session:
 
     def _tell_progress(self, frame: frames_pb2.Frame) -> bool:
         self._fleeting.begin_second()
-        if (stuck := self._vitals.look()) is None:
+        if not (stuck := self._vitals.look()):
             return self._reports.offer(frame)
         # On this thread: nothing says any more that this process goes on, so that its node ends it if this does not.
         self._leave_stuck(stuck)
         return False
 
-    def _leave_stuck(self, stuck: Stuck) -> None:
+    def _leave_stuck(self, stuck: str) -> None:
         faulthandler.dump_traceback(file=_STDERR, all_threads=True)
-        if stuck.hears_library:
-            # It is the node that is not heard, nor its confirmations.
-            self._unconfirmed.unbound()
-            self._leaving.disconnect(ORPHAN_DRAIN_SECONDS)
-        self._ending.end(Cause.PROCESS_STALLED, stuck.words)
+        self._ending.end(Cause.PROCESS_STALLED, stuck)
 
-    def _report_all(self, frames: Iterable[frames_pb2.Frame]) -> None:
-        self._was_let_in = True
-        for frame in frames:
-            self._reports.send_numbered(frame)
-
-    def _report_numbered(self, frame: frames_pb2.Frame | None) -> None:
-        self._was_let_in = True
-        if frame is not None:
-            self._reports.send_numbered(frame)
+    def _commit_one(self, frame: frames_pb2.Frame | None) -> None:
+        self._reports.commit(() if frame is None else (frame,))
 
 
 def call_preload(target: str) -> None:

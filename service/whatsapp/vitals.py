@@ -7,18 +7,8 @@ It counts looks and not seconds: a process that stood still with its whole machi
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 _MOST_LOOKS = 4
-
-
-@dataclass(frozen=True)
-class Stuck:
-    """What does not go on."""
-
-    words: str
-    hears_library: bool
-    """Events still come out of the library, so that it can be drained."""
 
 
 class Vitals:
@@ -40,14 +30,14 @@ class Vitals:
         """The reader of commands has come round, whether or not there was one."""
         self._looks_without_obeying = 0
 
-    def look(self) -> Stuck | None:
-        """What is stuck, if anything is."""
+    def look(self) -> str:
+        """Return what does not go on, in words; empty if all does."""
         event, waited = self._event_in_hand(), self._waited_for_node()
         self._looks_at_event = self._looks_at_event + 1 if event and event == self._event and not waited else 0
         self._event = event
         self._looks_without_obeying += 1
         if self._looks_at_event >= _MOST_LOOKS:
-            return Stuck("an event of the library does not come to its end", hears_library=False)
+            return "an event of the library does not come to its end"
         if self._looks_without_obeying > _MOST_LOOKS:
-            return Stuck("no command has been obeyed for some seconds", hears_library=True)
-        return None
+            return "no command has been obeyed for some seconds"
+        return ""

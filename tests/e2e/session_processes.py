@@ -23,8 +23,10 @@ _PATIENCE = 20.0
 class Watched:
     """A process whose observations are kept until somebody waits for them, whatever came in between."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, *, commits: bool = True) -> None:
+        """`commits`: confirm what is reported at once, as a node does when it has appended it."""
         self.process = process
+        self.commits = commits
         self.heard: list[Observed] = []
         self._unread: list[Observed] = []
         self._more = asyncio.Event()
@@ -67,6 +69,11 @@ class Watched:
         told = [told_by(heard.observation) for heard in self.heard if isinstance(heard.observation, Happening)]
         return [event.message_received for event in told if event.HasField("message_received")]
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is dead."""
+        return bool(self.heard) and isinstance(self.heard[-1].observation, Ended)
+
     async def ended(self, timeout: float = _PATIENCE) -> Ended:
         """How it ends."""
         ended, _ = await self.expect(Ended, timeout=timeout)
@@ -74,10 +81,12 @@ class Watched:
         return ended
 
     async def _read(self) -> None:
-        async for observed in self.process.observations():
-            self.heard.append(observed)
-            self._unread.append(observed)
+        async for batch in self.process.observations():
+            self.heard += batch
+            self._unread += batch
             self._more.set()
+            if self.commits and (number := max(observed.number for observed in batch)) > 0:
+                self.process.confirm(number)
 
 
 def told_by(happening: Happening) -> event_pb2.Event:
@@ -92,9 +101,11 @@ async def eventually(condition: Callable[[], bool], what: str, timeout: float = 
         await asyncio.sleep(0.02)
 
 
-async def start(pool: Pool, session_id: str = "one", jid: str = "", epoch: int = 1, permit: float = 0.0) -> Watched:
+async def start(
+    pool: Pool, session_id: str = "one", jid: str = "", epoch: int = 1, permit: float = 0.0, *, commits: bool = True
+) -> Watched:
     until = time.monotonic() + (permit or PERMIT_SECONDS)
-    return Watched(await pool.start(StartOrder(session_id, epoch, jid, "", until)))
+    return Watched(await pool.start(StartOrder(session_id, epoch, jid, "", until)), commits=commits)
 
 
 async def pair(pool: Pool, control: SimulatorControl, pn: str, session_id: str = "one") -> tuple[Watched, str]:

@@ -326,16 +326,6 @@ async def test_what_waited_for_a_session_comes_behind_the_word_that_it_is_connec
     assert [type(heard.observation) for heard in again.heard].count(Connected) == 1
 
 
-async def test_a_session_without_permits_leaves_before_its_deadline(pool: Pool, simulator: SimulatorProcess) -> None:
-    deadline = time.monotonic() + 3.0
-    watched = await start(pool, permit=3.0)
-    await watched.expect(CodeShown)
-    ended = await watched.ended(timeout=5)
-    assert ended.cause is Cause.PROCESS_DIED
-    assert "left by its node" in ended.detail
-    assert time.monotonic() < deadline + 1.5, "what the node needs to hear the rest"
-
-
 async def test_a_session_that_is_stopped_past_its_deadline_executes_nothing_more(
     pool: Pool, simulator: SimulatorProcess
 ) -> None:

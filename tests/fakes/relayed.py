@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from service.whatsapp.relay.ack_gate import AckGate
 from service.whatsapp.relay.relay import Relay
 from zap.worker.v1 import frames_pb2
 
@@ -19,16 +20,18 @@ class Relayed:
     """`with Relayed(database) as relay:` relays until the end of the block."""
 
     def __init__(
-        self, database: frames_pb2.Database, answer_within: float | None = 15.0, url: str = "postgres:///db?a=b"
+        self, database: frames_pb2.Database, answer_timeout: float | None = 15.0, url: str = "postgres:///db?a=b"
     ) -> None:
         self.losses: list[str] = []
         self.lines: list[tuple[str, str]] = []
+        self.gate = AckGate(lambda level, words: self.lines.append((level, words)))
         self.relay = Relay(
             database,
             url,
+            self.gate,
             self.losses.append,
             lambda level, words: self.lines.append((level, words)),
-            answer_within,
+            answer_timeout,
         )
         query = parse_qs(urlsplit(self.relay.address).query)
         self.host: str = unquote(query["host"][0]).split(",")[0]

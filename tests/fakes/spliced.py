@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+from service.whatsapp.relay.ack_gate import AckGate
 from service.whatsapp.relay.splice import Lost, Splice
 from tests.fakes.postgres_messages import PASSWORD_WANTED, READY, message
 
@@ -17,7 +18,8 @@ class Line:
         self.server, server_end = socket.socketpair()
         for end in (self.client, self.server, client_end, server_end):
             end.setblocking(False)
-        self.splice = Splice(client_end, server_end, said, lambda: self.now)
+        self.gate = AckGate(lambda *_: None)
+        self.splice = Splice(client_end, server_end, said, self.gate, lambda: self.now)
 
     def log_in(self) -> None:
         """Get the startup behind it."""

@@ -87,7 +87,7 @@ class ScriptedChild:
 async def all_of(process: Process, timeout: float = 15) -> tuple[list[Observed], Ended]:
     """Everything it reports, and how it ended."""
     async with asyncio.timeout(timeout):
-        heard = [observed async for observed in process.observations()]
+        heard = [observed async for batch in process.observations() for observed in batch]
     last = heard.pop().observation
     assert isinstance(last, Ended)
     assert not any(isinstance(observed.observation, Ended) for observed in heard)

@@ -53,8 +53,8 @@ async def main():
     for process in processes:
         os.kill(process.pid, signal.SIGSEGV)
     for process in processes:
-        async for observed in process.observations():
-            print("died", observed.observation.detail, flush=True)
+        async for batch in process.observations():
+            print("died", batch[-1].observation.detail, flush=True)
     own.terminate()
     print("own", await own.wait(), flush=True)
     await pool.close()

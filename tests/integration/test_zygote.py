@@ -390,7 +390,7 @@ async def test_the_pool_closes_over_what_still_runs(pool: Pool, tmp_path: Path) 
         await eventually(lambda: process._showed_life, "a sign of life")
         await silent.close()
         assert not alive(process.pid)
-        heard = [observed async for observed in process.observations()]
+        heard = [observed async for batch in process.observations() for observed in batch]
         assert isinstance(heard[-1].observation, Ended)
 
 

@@ -29,11 +29,10 @@ class FakeProcess:
     def __init__(self, *, connects: bool) -> None:
         self._connects = connects
 
-    async def observations(self) -> AsyncIterator[Observed]:
+    async def observations(self) -> AsyncIterator[Sequence[Observed]]:
         if self._connects:
-            yield Observed(Connected("", "", ""), NOW)
-        yield Observed(Disconnected(), NOW)
-        yield Observed(Ended(Cause.PROCESS_DIED), NOW)
+            yield [Observed(Connected("", "", ""), NOW)]
+        yield [Observed(Disconnected(), NOW), Observed(Ended(Cause.PROCESS_DIED), NOW)]
 
     async def kill(self) -> None:
         """Dead at once."""
@@ -91,7 +90,7 @@ async def test_processes_are_counted_while_they_run_and_once_when_they_end(
     first = await pool.start(StartOrder("a", 1, "", "", 0))
     second = await pool.start(StartOrder("b", 1, "", "", 0))
     assert registry.get_sample_value("zap_session_processes") == pytest.approx(2)
-    assert [type(seen.observation) async for seen in first.observations()] == [Disconnected, Ended]
+    assert [type(seen.observation) async for batch in first.observations() for seen in batch] == [Disconnected, Ended]
     await first.kill()
     await second.kill()
     assert registry.get_sample_value("zap_session_processes") == pytest.approx(0)

@@ -43,10 +43,10 @@ class Process:
         self.kills = 0
         self.permitted_until = 0.0
 
-    async def observations(self) -> AsyncIterator[seen.Observed]:
+    async def observations(self) -> AsyncIterator[Sequence[seen.Observed]]:
         while True:
             observation = await self.reports.get()
-            yield seen.Observed(observation, datetime.now(UTC))
+            yield [seen.Observed(observation, datetime.now(UTC))]
             if isinstance(observation, seen.Ended):
                 return
 

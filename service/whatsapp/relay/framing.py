@@ -90,13 +90,11 @@ class Answers:
     All of it, in pieces of any size, but an error is held back until it is there whole (or long enough to be judged).
     """
 
-    def __init__(self, *, is_idle: bool = False) -> None:
+    def __init__(self) -> None:
         self.ready = 0
         """ReadyForQuery messages since this was last set to 0."""
-        self.is_idle = is_idle
+        self.is_idle = False
         """The last of them said that no transaction is open."""
-        self.wants_input = False
-        """It waits for data that its client is to send (COPY), since the last of them."""
         self.may_be_cancelled = False
         """Its client has asked for that, since the last of them."""
         self.loss: ServerError | None = None
@@ -145,8 +143,7 @@ class Answers:
                 return position
             self.ready += 1
             self.is_idle = data[position + _HEADER] == _IDLE
-            self.wants_input = self.may_be_cancelled = False
-        self.wants_input |= kind in _WANTING
+            self.may_be_cancelled = False
         self._left = length - _LENGTH.size
         return position + _HEADER
 
@@ -164,43 +161,71 @@ class Answers:
         return body + needed
 
 
+class Statement(enum.Enum):
+    """A statement by which the library uses its decryption buffer."""
+
+    LOOK_UP = b"SELECT plaintext, server_timestamp, insert_timestamp FROM whatsmeow_event_buffer "
+    CLEAR = b"UPDATE whatsmeow_event_buffer SET plaintext = NULL "
+
+
+_LONGEST_BEGINNING = max(len(statement.value) for statement in Statement)
+
+
 class Requests:
-    """What a client says after its first message. All of it is passed on; this knows how many answers it waits for."""
+    """What a client says after its first message: how many answers it waits for, and what it asks of the buffer."""
 
     def __init__(self) -> None:
         self.asked = 0
         """Messages since this was last set to 0 that a ReadyForQuery answers."""
         self.is_over = False
         """It said goodbye."""
+        self.statement: Statement | None = None
+        """The last one of those that are known by name which began in what was fed last."""
         self._held = b""
         self._left = 0
+        self._text: bytes | None = None
+        """The beginning of a Parse message's body, until it is long enough; None of any other message."""
 
     def feed(self, data: bytes) -> None:
         """Follow what is passed on. Raises NotPostgres."""
+        self.statement = None
         data = self._held + data
         position, end = 0, len(data)
         while True:
             step = min(self._left, end - position)
+            self._read_text(data[position : position + step])
             self._left -= step
             position += step
             if end - position < _HEADER:
                 break
-            kind = data[position]
-            (length,) = _LENGTH.unpack_from(data, position + 1)
-            if length < _LENGTH.size:
-                raise NotPostgres(f"a message of {length} bytes")
-            self.asked += kind in _ANSWERED
-            self.is_over = self.is_over or kind == _TERMINATE
-            self._left = length - _LENGTH.size
-            position += _HEADER
+            position = self._begin(data, position)
         self._held = data[position:]
+
+    def _begin(self, data: bytes, position: int) -> int:
+        kind = data[position]
+        (length,) = _LENGTH.unpack_from(data, position + 1)
+        if length < _LENGTH.size:
+            raise NotPostgres(f"a message of {length} bytes")
+        self.asked += kind in _ANSWERED
+        self.is_over = self.is_over or kind == _TERMINATE
+        self._text = b"" if kind == _PARSE else None
+        self._left = length - _LENGTH.size
+        return position + _HEADER
+
+    def _read_text(self, piece: bytes) -> None:
+        if self._text is None or not piece:
+            return
+        # The statement's name, empty in what lib/pq sends with parameters, and a zero come first.
+        self._text += piece[: 1 + _LONGEST_BEGINNING - len(self._text)]
+        for statement in Statement:
+            if self._text.startswith(b"\0" + statement.value):
+                self.statement, self._text = statement, None
+                return
 
 
 _ERROR, _READY, _AUTHENTICATION = b"E"[0], b"Z"[0], b"R"[0]
-_TERMINATE = b"X"[0]
+_TERMINATE, _PARSE = b"X"[0], b"P"[0]
 _IDLE = b"I"[0]
-#: CopyInResponse, CopyBothResponse.
-_WANTING = frozenset(b"GW")
 #: Query, Sync, FunctionCall.
 _ANSWERED = frozenset(b"QSF")
 

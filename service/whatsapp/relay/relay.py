@@ -1,14 +1,13 @@
 """The relay: listens for the library in this process, and lets it reach Postgres without ever hearing that it failed.
 
 One thread passes everything on (`splice.py`); dialling blocks, so each dial has a thread of its own (`upstream.py`).
-When a connection to Postgres is lost, the library's end of it falls silent: it is not closed, and nothing comes until
-another connection has taken over, which is asked once more what was not answered. Whoever made the relay is told of the
-first loss, and ends the process when the library has finished what it can: a message that it has decrypted and not
-handed over would be lost. Not everything can be asked twice (`question.py`): then nothing ever comes.
+When a connection is lost on which a statement is under way, the library's end of it falls silent: it is not closed, and
+nothing comes. The owner of the relay is told and ends the process. What the library was doing was not acknowledged to
+WhatsApp, and comes again. A connection that is lost while it is idle is closed: the library dials another one when it
+has something to ask, and the dial waits for Postgres.
 """
 
 import collections
-import enum
 import os
 import random
 import secrets
@@ -19,20 +18,20 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
+from service.whatsapp.relay.ack_gate import LOOK_S, AckGate
 from service.whatsapp.relay.framing import First, NotPostgres, first_message
-from service.whatsapp.relay.replacements import PAUSE, Replacements
 from service.whatsapp.relay.splice import READ, Lost, Splice
 from service.whatsapp.relay.trouble import Trouble
 from service.whatsapp.relay.upstream import UNREACHABLE, Opened, Upstream
 from zap.worker.v1 import frames_pb2
 
-ANSWER_WITHIN = 15.0
-"""Seconds for which a server may owe an answer and say nothing."""
+ANSWER_TIMEOUT_S = 15.0
+"""How long a server may owe an answer and send nothing."""
 
-_FORGOTTEN_AFTER = 1.0
-"""The same where others are answered."""
+_REDIAL_PAUSE_S = (0.2, 0.3)
+"""Between two dials of a server that cannot be reached."""
 _BACKLOG = 4096
 """Connections that may wait to be accepted: Go is refused beyond that."""
 _PEER = struct.Struct("3i")
@@ -46,26 +45,25 @@ class Relay:
         self,
         database: frames_pb2.Database,
         url: str,
+        gate: AckGate,
         on_lost: Callable[[str], None],
         say: Callable[[str, str], None],
-        answer_within: float | None = ANSWER_WITHIN,
+        answer_timeout: float | None = ANSWER_TIMEOUT_S,
     ) -> None:
-        """`url`: the library's address of the database. It names no host, but whoever is to log in.
+        """`url`: the library's address of the database. It names no host, only the user and the database.
 
         `on_lost` is called once, with the reason, by the relay's thread: it must not wait. `say` takes a level and a
-        sentence for the log. `answer_within` None: a server may take its time.
+        sentence for the log. `answer_timeout` None: a server may take its time.
         """
         self._upstream = Upstream(database)
         self._on_lost = on_lost
-        self._answer_within = answer_within
+        self._answer_timeout = answer_timeout
         self._trouble = Trouble(say)
         self._url = url
-        password = unquote(urlsplit(url).password or "")
-        self._replacements = Replacements(self._upstream, password, self._trouble, say, self._ring)
         self._say = say
+        self._gate = gate
+        gate.notify(self._ring)
         doors = _doors(database)
-        # Which of several servers is the one to write to is for the library to find out.
-        self._can_mend = len(doors) == 1
         self._name = f"@zap-{secrets.token_hex(8)}"
         self._listeners = [self._listen(number) for number in range(1, len(doors) + 1)]
         self._selector = selectors.DefaultSelector()
@@ -74,16 +72,14 @@ class Relay:
         self._callers: set[_Caller] = set()
         self._splices: dict[Splice, tuple[int, int]] = {}
         """With what is waited for on their two sockets."""
-        self._origins: dict[Splice, _Caller] = {}
         self._dialled: collections.deque[tuple[_Caller, Opened | None]] = collections.deque()
         self._doorbell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._closing = threading.Lock()
         self._selector.register(self._doorbell, READ)
         self._mute: list[Splice | _Caller] = []
         """Whose server is lost. Kept, since what is garbage is closed."""
-        self._is_over = self._has_lost = self._distrusts = False
-        self._awaits = Awaited.NOTHING
-        self._last_traffic = 0.0
+        self._looked_at = 0.0
+        self._is_over = self._has_lost = False
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
     def start(self) -> None:
@@ -98,7 +94,6 @@ class Relay:
             self._thread.join()
         for connected in [*self._splices, *self._callers, *self._mute]:
             connected.close()
-        self._replacements.close()
         for listener in self._listeners:
             listener.close()
         self._selector.close()
@@ -112,24 +107,6 @@ class Relay:
         return self._trouble.last
 
     @property
-    def awaits(self) -> "Awaited":
-        """What the library waits for. What is lost for good does not count: nobody will ever answer there."""
-        return self._awaits
-
-    @property
-    def quiet_since(self) -> float:
-        """When (time.monotonic()) something was passed on for the last time; now, while the library waits for any."""
-        return self._last_traffic if self._awaits is Awaited.NOTHING else time.monotonic()
-
-    def distrust_silence(self) -> None:
-        """From now on, take a server that owes an answer for a second for lost: others are answered.
-
-        Another connection is asked the same, once. If that is silent too it is the question (a lock, say).
-        """
-        self._distrusts = True
-        self._ring()
-
-    @property
     def address(self) -> str:
         """The library's, by way of the relay."""
         hosts = ",".join([self._name] * len(self._listeners))
@@ -139,14 +116,11 @@ class Relay:
     # --- the thread
 
     def _run(self) -> None:
-        words = ""
         try:
-            self._pass_on()
+            while not self._is_over:
+                self._pass_on()
         except Exception as error:  # noqa: BLE001 - whatever it is: the library must not hear of it
             words = f"the relay failed: {type(error).__name__}: {error}"
-        # Nobody brings an answer any more. Who waited for one would wait for ever.
-        self._awaits = Awaited.NOTHING
-        if words:
             self._say("error", words)
             self._lose(words)
 
@@ -156,21 +130,15 @@ class Relay:
             self._on_lost(words)
 
     def _pass_on(self) -> None:
-        while not self._is_over:
-            has_more = [splice for splice in self._splices if splice.has_more]
-            self._reckon()
-            end = self._end_of_patience()
-            # For ever, if nobody owes anything.
-            timeout = 0.0 if has_more else None if end is None else max(0.0, end - time.monotonic())
-            for key, _ in self._selector.select(timeout):
-                self._last_traffic = time.monotonic()
-                self._attend(key)
-            for splice in has_more:
-                self._pump(splice, client=False, server=False)
-            self._welcome()
-            self._go_on()
-            if end is not None and time.monotonic() >= end:
-                self._look_for_silence()
+        """Serve each connection that has news, once."""
+        has_more = [splice for splice in self._splices if splice.has_more]
+        for key, _ in self._selector.select(0.0 if has_more else self._timeout()):
+            self._attend(key)
+        for splice in has_more:
+            self._pump(splice, client=False, server=False)
+        self._welcome()
+        self._look_at_silence()
+        self._look_at_held()
 
     def _attend(self, key: selectors.SelectorKey) -> None:
         match key.data:
@@ -184,47 +152,31 @@ class Relay:
             case _:
                 os.eventfd_read(self._doorbell)
 
-    def _reckon(self) -> None:
-        """What is awaited. In one step: who looks from another thread must not take a change for the end."""
-        if len(self._replacements) or any(caller.is_dialled_for for caller in self._callers):
-            self._awaits = Awaited.CONNECTION
-        elif any(splice.waiting_since is not None for splice in self._splices):
-            self._awaits = Awaited.ANSWER
-        else:
-            self._awaits = Awaited.NOTHING
+    def _timeout(self) -> float | None:
+        """How long to wait for news; None: for ever."""
+        ends = [end] if (end := self._answer_deadline()) is not None else []
+        if any(splice.is_held for splice in self._splices):
+            ends.append(self._looked_at + LOOK_S)
+        return max(0.0, min(ends) - time.monotonic()) if ends else None
 
-    @property
-    def _patience(self) -> float | None:
-        """Seconds for which a server may owe an answer; None: for ever."""
-        return _FORGOTTEN_AFTER if self._distrusts else None if self._has_lost else self._answer_within
-
-    def _end_of_patience(self) -> float | None:
-        """When the server that owes an answer for the longest time has owed it for too long; None: none owes any."""
+    def _answer_deadline(self) -> float | None:
+        """When a server will have owed an answer for too long; None: none owes any, or none may be late."""
         since = [splice.waiting_since for splice in self._splices if splice.waiting_since is not None]
-        patience = self._patience
-        return min(since) + patience if since and patience is not None else None
+        return min(since) + self._answer_timeout if since and self._answer_timeout is not None else None
 
-    def _look_for_silence(self) -> None:
-        """Deal with servers that owe an answer for too long.
+    def _look_at_silence(self) -> None:
+        deadline = self._answer_deadline()
+        if not self._has_lost and deadline is not None and time.monotonic() >= deadline:
+            self._lose(f"Postgres has not answered for {self._answer_timeout:g} s")
 
-        What they were asked may have been carried out, or may yet be: keys of a message that nobody would have. So at
-        first it is only told, and if an answer comes all the same the library gets it.
-        """
-        now, patience = time.monotonic(), self._patience
-        # What has come meanwhile counts.
-        silent = [
-            splice
-            for splice in self._splices
-            if patience is not None and splice.waiting_since is not None and now - splice.waiting_since >= patience
-        ]
-        words = f"Postgres has not answered for {patience:g} s"
-        if silent and not self._distrusts:
-            self._lose(words)
-            return
-        for splice in silent:
-            what = "and neither did another one: it is given up" if splice.was_asked_again else "and answers others"
-            self._say("warning", f"{words} over one connection, {what}")
-            self._silence(splice, words, may_mend=not splice.was_asked_again)
+    def _look_at_held(self) -> None:
+        """Pass on what was held, if it may pass by now."""
+        held = [splice for splice in self._splices if splice.is_held]
+        if held and time.monotonic() - self._looked_at >= LOOK_S:
+            self._looked_at = time.monotonic()
+            self._gate.look()
+        for splice in held:
+            self._pump(splice, client=False, server=False)
 
     # --- connections that are up
 
@@ -234,38 +186,26 @@ class Relay:
         try:
             splice.pump(client=client, server=server)
         except Lost as loss:
-            self._silence(splice, str(loss))
+            self._end_lost(splice, str(loss))
             return
         wanted = (0, 0) if splice.is_over else (splice.client_events, splice.server_events)
         if wanted != self._splices[splice]:
             self._splices[splice] = wanted
             self._watch(splice.client, wanted[0], splice)
-            if not splice.is_parted:
-                self._watch(splice.server, wanted[1], splice)
+            self._watch(splice.server, wanted[1], splice)
         if splice.is_over:
-            del self._splices[splice], self._origins[splice]
+            del self._splices[splice]
             splice.close()
-        elif splice.needs_server:
-            self._mend(splice)
 
-    def _silence(self, splice: Splice, words: str, *, may_mend: bool = True) -> None:
-        """Nothing comes for its client now; nor ever, if no other connection can take over."""
+    def _end_lost(self, splice: Splice, words: str) -> None:
         self._watch(splice.client, 0, splice)
-        if not splice.is_parted:
-            self._watch(splice.server, 0, splice)
-        self._splices[splice] = (0, 0)
-        if may_mend and self._can_mend and splice.part():
-            self._pump(splice, client=True, server=False)
+        self._watch(splice.server, 0, splice)
+        del self._splices[splice]
+        if splice.close_idle():
+            self._say("info", f"an idle connection to Postgres was lost: {words}")
         else:
-            self._give_up(splice)
-        self._reckon()
-        self._lose(words)
-
-    def _give_up(self, splice: Splice) -> None:
-        del self._splices[splice], self._origins[splice]
-        # Its transaction ends, and a pooler has its server back: this process may stay for others.
-        splice.server.close()
-        self._mute.append(splice)
+            self._mute.append(splice)
+            self._lose(words)
 
     def _watch(self, connection: socket.socket, events: int, data: object) -> None:
         known = self._selector.get_map().get(connection)
@@ -325,7 +265,6 @@ class Relay:
             self._lose(f"none of the servers is of use: {self.trouble or 'not one is what the address asks for'}")
             return
         caller.is_served = True
-        caller.is_dialled_for = kind is First.SESSION
         if kind is First.CANCEL:
             for splice in self._splices:
                 splice.expect_cancel()
@@ -348,29 +287,12 @@ class Relay:
             elif opened is None:
                 self._drop(caller)
             else:
-                splice = Splice(caller.connection, opened.connection, opened.said)
+                splice = Splice(caller.connection, opened.connection, opened.said, self._gate)
                 # Its client has been watched until now.
                 self._watch(caller.connection, 0, caller)
                 self._splices[splice] = (0, 0)
-                self._origins[splice] = caller
                 self._callers.discard(caller)
                 self._pump(splice, client=True, server=True)
-
-    # --- connections that take over for lost ones
-
-    def _mend(self, splice: Splice) -> None:
-        caller = self._origins[splice]
-        if caller.server is not None:
-            self._replacements.make(splice, caller.server, caller.first)
-
-    def _go_on(self) -> None:
-        """With those that have a connection again."""
-        for splice, opened in self._replacements.made():
-            if opened is None:
-                self._give_up(splice)
-            else:
-                splice.attach(opened.connection, opened.said)
-                self._pump(splice, client=False, server=True)
 
     # --- dials, each in its own thread
 
@@ -384,7 +306,7 @@ class Relay:
                 self._trouble.failed(_words(server), error)
                 if self._is_another_up(server, caller.first):
                     break
-                time.sleep(random.uniform(*PAUSE))  # noqa: S311 - so that not all come back in one moment
+                time.sleep(random.uniform(*_REDIAL_PAUSE_S))  # noqa: S311 - so that not all come back in one moment
             else:
                 self._trouble.over()
                 break
@@ -428,16 +350,6 @@ def _doors(database: frames_pb2.Database) -> list[frames_pb2.Server | None]:
     return [*servers, None] if len(servers) > 1 or database.is_choosy else [*servers]
 
 
-class Awaited(enum.Enum):
-    """What the library waits for."""
-
-    NOTHING = enum.auto()
-    ANSWER = enum.auto()
-    """A server that is not known to be lost has yet to answer."""
-    CONNECTION = enum.auto()
-    """One is being made, anew or for the first time."""
-
-
 @dataclass(frozen=True)
 class _Door:
     """Where the library knocks to reach one server; None: where it knocks when no server was of use."""
@@ -455,8 +367,6 @@ class _Caller:
         self.first = b""
         """What it said first, once it is served."""
         self.is_served = False
-        self.is_dialled_for = False
-        """It waits for a server."""
         self.is_gone = False
         self._received = b""
 

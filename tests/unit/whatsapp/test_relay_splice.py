@@ -99,6 +99,7 @@ def test_a_server_that_hangs_up_in_the_middle_of_a_message_is_lost(line: Line) -
     line.server.close()
     with pytest.raises(Lost):
         line.splice.pump()
+    assert line.heard(line.client) == ROW[:-1]
     assert line.heard(line.client) is None, "not even an end"
 
 
@@ -274,4 +275,56 @@ def test_a_server_that_wants_no_password_owes_nothing() -> None:
     line.server.send(ROW[3:] + error("FATAL", "57P01", "bye"))
     with pytest.raises(Lost, match="57P01"):
         line.splice.pump()
+    line.close()
+
+
+def test_an_idle_client_can_be_made_to_dial_again(line: Line) -> None:
+    line.server.close()
+    with pytest.raises(Lost):
+        line.splice.pump()
+    assert line.splice.close_idle()
+    with pytest.raises(BrokenPipeError):
+        line.client.send(QUERY)
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered"),
+    [
+        (QUERY, b""),
+        (QUERY[:1], b""),
+        (message("P", b"\0\0\0\0"), b""),
+        (QUERY, ROW),
+        (QUERY, IN_TRANSACTION),
+        (QUERY, READY[:-1]),
+        (QUERY + QUERY, READY),
+    ],
+)
+def test_a_client_that_is_not_idle_cannot(line: Line, asked: bytes, answered: bytes) -> None:
+    line.client.send(asked)
+    line.splice.pump()
+    line.server.send(answered)
+    line.splice.pump()
+    line.server.close()
+    with pytest.raises(Lost):
+        line.splice.pump()
+    assert not line.splice.close_idle()
+
+
+def test_what_a_client_asks_in_the_moment_of_the_loss_is_not_refused(line: Line) -> None:
+    """It has been written: lib/pq would take its failure for the statement's."""
+    line.server.close()
+    with pytest.raises(Lost):
+        line.splice.pump(client=False)
+    line.splice._client_has_news = False
+    line.client.send(QUERY)
+    assert not line.splice.close_idle()
+
+
+def test_a_client_that_logs_in_cannot() -> None:
+    line = Line()
+    line.splice.pump()
+    line.server.close()
+    with pytest.raises(Lost):
+        line.splice.pump()
+    assert not line.splice.close_idle()
     line.close()

@@ -47,7 +47,7 @@ class Command(_message.Message):
 
     @_builtins.property
     def confirm(self) -> Global___Confirm:
-        """Frames that need not be kept any longer."""
+        """The frames of the event in hand are committed."""
 
     @_builtins.property
     def send(self) -> Global___Send:
@@ -63,7 +63,7 @@ class Command(_message.Message):
 
     @_builtins.property
     def stop(self) -> Global___Stop:
-        """Disconnect, hand over what is left, exit."""
+        """Disconnect, finish the event in hand, exit."""
 
     def __init__(
         self,
@@ -101,8 +101,6 @@ class Start(_message.Message):
     PREPARE_STORE_FIELD_NUMBER: _builtins.int
     PERMIT_FIELD_NUMBER: _builtins.int
     DATABASE_FIELD_NUMBER: _builtins.int
-    LOG_URL_FIELD_NUMBER: _builtins.int
-    LEAVE_BEFORE_NS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
     epoch: _builtins.int
@@ -117,10 +115,6 @@ class Start(_message.Message):
     """"module:function" to call once the library is loaded, before the first connect (tests only)."""
     prepare_store: _builtins.bool
     """Only make and upgrade whatsmeow's tables, then exit with 0."""
-    log_url: _builtins.str
-    """Where the event log is, in asyncpg's form: written to by the process itself once its node is gone."""
-    leave_before_ns: _builtins.int
-    """How long before its permit ends it leaves by itself, in nanoseconds: a node that does not stop it then is not well."""
     @_builtins.property
     def permit(self) -> Global___Permit:
         """The first permit."""
@@ -141,12 +135,10 @@ class Start(_message.Message):
         prepare_store: _builtins.bool = ...,
         permit: Global___Permit | None = ...,
         database: Global___Database | None = ...,
-        log_url: _builtins.str = ...,
-        leave_before_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "permit", b"permit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "database_url", b"database_url", "epoch", b"epoch", "jid", b"jid", "leave_before_ns", b"leave_before_ns", "log_url", b"log_url", "permit", b"permit", "preload", b"preload", "prepare_store", b"prepare_store", "proxy_url", b"proxy_url", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "database_url", b"database_url", "epoch", b"epoch", "jid", b"jid", "permit", b"permit", "preload", b"preload", "prepare_store", b"prepare_store", "proxy_url", b"proxy_url", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -402,7 +394,7 @@ Global___Logout: _TypeAlias = Logout  # noqa: Y015
 
 @_typing.final
 class Stop(_message.Message):
-    """Disconnect, hand over what is left, exit with 0."""
+    """Disconnect, finish the event in hand, exit with 0."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -439,7 +431,7 @@ class Frame(_message.Message):
     PUSH_NAME_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
     number: _builtins.int
-    """1, 2, 3, … for what must not be lost: kept by the process until confirmed. 0 for all else."""
+    """1, 2, 3, … for what must not be lost: the process has the event in hand until it is confirmed. 0 for all else."""
     origin: _builtins.bytes
     """What it came from, 16 bytes, if WhatsApp may send that again: two frames of one origin are one event."""
     @_builtins.property

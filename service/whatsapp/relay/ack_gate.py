@@ -1,0 +1,83 @@
+"""Holds the acknowledgement of a message back until the event log has the message.
+
+whatsmeow acknowledges a message after it has cleared the message's plaintext from its decryption buffer, and it clears
+the buffer by a statement that passes the database relay. The relay asks this gate before it lets the statement pass
+(docs/neonize.md, "Acknowledge what is written").
+
+For each ciphertext the library, on one goroutine,
+
+1. looks the ciphertext up in the buffer: `expect_event`;
+2. decrypts it and hands over one message event, which ends when its frames are committed: `handling`;
+3. clears the buffer: `may_clear`.
+
+A ciphertext that was processed before has step 1 alone. A protocol message that the library cannot apply has no step 2:
+the clearing then passes after a bounded wait. Messages of bots, posts of newsletters and messages that the phone sends
+again have step 2 alone.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+MISSING_EVENT_LOOKS = 6
+"""Looks of the relay, at least `LOOK_S` apart and without any event in between, after which no event is expected."""
+LOOK_S = 0.5
+"""Looks are counted instead of seconds: a process that stood still has not looked."""
+
+
+class AckGate:
+    """Knows whether the message in hand is committed. The relay asks it, the library's callbacks feed it."""
+
+    def __init__(self, say: Callable[[str, str], None]) -> None:
+        """`say` takes a level and a sentence for the log."""
+        self._say = say
+        self._lock = threading.Lock()
+        self._on_open: Callable[[], None] = lambda: None
+        self._expects_event = self._is_handling = self._is_awaited = False
+        self._looks = 0
+
+    def notify(self, on_open: Callable[[], None]) -> None:
+        """Have `on_open` called, by any thread, when a clearing that had to wait may pass."""
+        self._on_open = on_open
+
+    def expect_event(self) -> None:
+        """Expect a message event: the library has looked a ciphertext up."""
+        with self._lock:
+            self._expects_event = True
+
+    @contextmanager
+    def handling(self, *, is_message: bool) -> Iterator[None]:
+        """Surround the handling of one event of the library, until its frames are committed."""
+        with self._lock:
+            self._is_handling = True
+            self._looks = 0
+            if is_message:
+                self._expects_event = False
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._is_handling = False
+                self._looks = 0
+                is_open = self._is_awaited and not self._expects_event
+            if is_open:
+                self._on_open()
+
+    def may_clear(self) -> bool:
+        """Return whether a clearing may pass now; if not, `on_open` is called when it may."""
+        with self._lock:
+            self._is_awaited = self._is_handling or self._expects_event
+            if not self._is_awaited:
+                self._looks = 0
+            return not self._is_awaited
+
+    def look(self) -> None:
+        """Count one look at a clearing that waits, and let it pass if its event does not come."""
+        with self._lock:
+            if self._is_handling or not self._expects_event:
+                return
+            self._looks += 1
+            if self._looks < MISSING_EVENT_LOOKS:
+                return
+            self._expects_event = False
+        self._say("warning", "a message was decrypted and brought no event; it is acknowledged")
