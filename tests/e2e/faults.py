@@ -148,7 +148,7 @@ def _slow_login_status() -> None:
 
 def _be_impatient() -> None:
     """A server that owes an answer is given a second, and not a quarter of a minute."""
-    _session()._relay._answer_within = 1.0
+    _session()._relay._answer_timeout = 1.0
 
 
 def _no_memory() -> None:

@@ -169,16 +169,17 @@ async def test_the_end_of_a_backend_at_work_is_a_loss_that_says_why(
 ) -> None:
     watched, jid = await pair(pool, simulator.control, PHONE)
     await simulator.control.create_phone(FRIEND)
-    admin = await asyncpg.connect(postgres.url)
-    async with admin.transaction():
+    admin, holder = await asyncpg.connect(postgres.url), await asyncpg.connect(postgres.url)
+    async with holder.transaction():
         # Its answer is what the library waits for.
-        await admin.execute("LOCK TABLE whatsmeow_event_buffer")
+        await holder.execute("LOCK TABLE whatsmeow_event_buffer")
         await simulator.control.write(FRIEND, PHONE, "in hand")
         blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         while not await admin.fetchval(blocked):
             await asyncio.sleep(0.02)
         await terminate(postgres.url)
         ended = await watched.ended()
+    await holder.close()
     await admin.close()
     assert ended == Ended(Cause.DATABASE_LOST, "FATAL 57P01: terminating connection due to administrator command")
     again = await start(pool, jid=jid, epoch=2)
