@@ -11,6 +11,7 @@ import structlog
 from service.app import NotMigrated
 from service.bus.redis import RedisUrlUnusable
 from service.config import Settings, unknown_settings
+from service.domain.errors import Unavailable
 from service.embedded.errors import EmbeddedServerError
 from service.pool.pool import StoreNotPrepared
 from service.rpc.server import CannotListen
@@ -35,6 +36,8 @@ _REFUSALS = (
     RedisUrlUnusable,
     StoreNotPrepared,
     NotMigrated,
+    # Nothing but the pool is unavailable this early: its zygote cannot be executed, or refuses the library.
+    Unavailable,
 )
 """What whoever starts the service can mend: said in one sentence."""
 

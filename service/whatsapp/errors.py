@@ -31,6 +31,10 @@ _NOTHING_WAS_SENT = re.compile(
 )
 
 
+class LoaderError(Exception):
+    """neonize is not put together as service.whatsapp.loader expects it."""
+
+
 def cause_of(error: str) -> Cause:
     """Why a connection ended, from what the library raised."""
     return next((cause for pattern, cause in _ENDS if pattern.search(error)), Cause.CLIENT_ERROR)

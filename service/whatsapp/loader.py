@@ -21,6 +21,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from service.whatsapp import own_code, switches
+from service.whatsapp.errors import LoaderError
+
 _WITHOUT_LIBRARY = "SPHINX"
 _BINDER = "neonize._binder"
 _PLACE = "gocode"
@@ -28,9 +31,8 @@ _PLACE = "gocode"
 #: Modules that hold a place for the library, found before the fork: a look at all modules copies the pages they are on.
 _places: list[ModuleType] = []
 
-
-class LoaderError(Exception):
-    """neonize is not put together as this file expects it."""
+#: What a session process changes in the library, found before the fork as well: each process would search 18 MB.
+_patches: list[switches.Patch] = []
 
 
 def import_without_library() -> None:
@@ -48,6 +50,7 @@ def import_without_library() -> None:
     _places.extend(_holders())
     if not _places:
         raise LoaderError(f"no module of neonize has a place for the library ({_PLACE})")
+    _patches.extend(switches.find(_library_file()))
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads != 1:
         raise LoaderError(f"importing neonize left {threads - 1} threads, which would not survive a fork")
@@ -56,8 +59,8 @@ def import_without_library() -> None:
     gc.freeze()
 
 
-def load_library() -> Any:
-    """Load the Go library into this process, a child of the zygote, and return it. Once."""
+def load_library(*, restored: bool) -> Any:
+    """Load the Go library into this process, a child of the zygote, turn its switches on, and return it. Once."""
     os.environ.pop(_WITHOUT_LIBRARY, None)
     binder = sys.modules[_BINDER]
     before = dict(vars(binder))
@@ -67,7 +70,14 @@ def load_library() -> Any:
     library = vars(binder)[_PLACE]
     if not hasattr(library, "Neonize"):
         raise LoaderError("the Go library was not loaded")
+    switches.turn_on(_patches, own_code.load_base(library.Neonize), restored=restored)
     return library
+
+
+def _library_file() -> Path:
+    """Return the file that the binder is going to load."""
+    name: str = vars(sys.modules["neonize.utils.platform"])["generated_name"]()
+    return Path(str(sys.modules[_BINDER].__file__)).parent / name
 
 
 def _hand_over(before: dict[str, Any], binder: ModuleType, module: ModuleType) -> None:

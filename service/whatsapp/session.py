@@ -103,7 +103,7 @@ class Session:
     def _work(self) -> None:
         """Load the library and be connected. Whatever ends this ends the process."""
         try:
-            library = loader.load_library()
+            library = loader.load_library(restored=bool(self._start.jid))
             if self._start.preload:
                 call_preload(self._start.preload)
             if self._start.prepare_store:

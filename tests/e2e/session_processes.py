@@ -58,9 +58,13 @@ class Watched:
         happening, observed = await self.expect(Happening, is_such)
         return told_by(happening).message_received, observed
 
-    async def receipt(self) -> event_pb2.Receipt:
-        """The next receipt."""
-        happening, _ = await self.expect(Happening, lambda told: told.kind == "RECEIPT")
+    async def receipt(self, kind: event_pb2.Receipt.Kind.ValueType | None = None) -> event_pb2.Receipt:
+        """The next receipt of a kind, or of any."""
+
+        def is_such(happening: Happening) -> bool:
+            return happening.kind == "RECEIPT" and kind in {None, told_by(happening).receipt.kind}
+
+        happening, _ = await self.expect(Happening, is_such)
         return told_by(happening).receipt
 
     @property

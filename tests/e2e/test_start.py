@@ -4,12 +4,15 @@ import asyncio
 import os
 import socket
 import sys
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
 from service.embedded import EmbeddedPostgres
+from service.whatsapp.switches import WHATSMEOW
+from tests.altered_neonize import AlteredNeonize
 from tests.caller import State
 from tests.e2e.people import new_phone, pair
 from tests.service_process import ROOT, ServiceProcess, free_port
@@ -60,6 +63,18 @@ async def test_two_addresses_of_different_databases_are_refused(
     assert code == os.EX_UNAVAILABLE
     assert "ZAP_WHATSAPP_DATABASE_URL" in log
     assert "another database" in log
+    assert "Traceback" not in log
+
+
+async def test_another_whatsapp_library_is_told_at_once(node_environment: dict[str, str], tmp_path: Path) -> None:
+    """A node that started with it would lose messages."""
+    neonize = AlteredNeonize(tmp_path)
+    neonize.write(neonize.library.read_bytes().rindex(WHATSMEOW.encode()), b"v9")
+    code, log = await refusal({**node_environment, **neonize.environment()})
+    assert code == os.EX_UNAVAILABLE
+    assert "it holds whatsmeow v0.0.0-" in log
+    assert "neonize 0.5.2 has another whatsmeow than this release was built for" in log
+    assert "Install neonize==0.5.2" in log
     assert "Traceback" not in log
 
 

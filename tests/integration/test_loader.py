@@ -47,7 +47,7 @@ from service.whatsapp import loader
 loader.import_without_library()
 reading, writing = os.pipe()
 if os.fork() == 0:
-    library = loader.load_library()
+    library = loader.load_library(restored=False)
     binder = sys.modules["neonize._binder"]
     client = sys.modules["neonize.client"]
     holders = [name for name, module in sys.modules.items() if name.startswith("neonize") and hasattr(module, "gocode")]
@@ -82,7 +82,7 @@ try:
 except loader.LoaderError as error:
     said.append(str(error))
 try:
-    loader.load_library()
+    loader.load_library(restored=False)
 except RuntimeError as error:
     said.append(str(error))
 print(json.dumps(said))
