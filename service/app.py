@@ -54,7 +54,7 @@ from service.store.messages import PostgresMessages
 from service.store.migrate import migrate
 from service.store.owned import PostgresOwnedSessions
 from service.store.prepared import refuse_prepared_transactions
-from service.store.reach import check_log_is_writable, check_same_database, reach
+from service.store.reach import check_same_database, reach
 from service.store.reading import PostgresLogReader, token_key
 from service.store.sessions import PostgresSessions
 from service.store.stragglers import Stragglers
@@ -63,7 +63,7 @@ from service.store.upkeep import PostgresUpkeep
 from service.telemetry.http import Pages
 from service.telemetry.measured import MeasuredLeases, MeasuredPool, MeasuredPublisher, MeasuredUpkeep
 from service.telemetry.metrics import NodeMetrics, RpcMetrics, UpkeepMetrics, WatchMetrics
-from service.telemetry.stale_writes import CountedMessages, CountedOwnedSessions
+from service.telemetry.stale_writes import CountedEventLog, CountedMessages, CountedOwnedSessions
 from service.telemetry.watching import MeasuredRead, MeasuredWatching
 from service.upkeep.lookout import Lookout
 from service.upkeep.retention import Retention
@@ -250,7 +250,9 @@ def _as_json(tokens: Tokens, event: Event) -> str:
 
 def _say_refused(session_id: str, event: NewEvent, error: Exception) -> None:
     cause = type(error).__name__
-    log.error("Postgres refuses an inbound event; it is lost.", session_id=session_id, frame=event.frame, cause=cause)
+    log.error(
+        "Postgres refuses an inbound event; it is lost.", session_id=session_id, cause=cause, type=event.payload.kind
+    )
 
 
 def _tasks() -> int:
@@ -286,7 +288,6 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Service:
     await refuse_prepared_transactions(urls.database, "DATABASE_URL")
     pool = await _pool(settings, urls, stack)
     await migrate(urls.database, pool.prepare_store)
-    await check_log_is_writable(urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL", PATIENCE)
 
     quick = f"{settings.lease_times.renew_timeout:.3f}s"
     name = f"zap-service/{settings.node_id}"
@@ -325,7 +326,7 @@ def _wire(
     times, incarnation = settings.lease_times, uuid4()
     gate = StartGate(settings.connects_per_second)
     owned = CountedOwnedSessions(PostgresOwnedSessions(database, encode_payload, stragglers), metrics)
-    events = PostgresEventLog(database, encode_payload, _say_refused)
+    events = CountedEventLog(PostgresEventLog(database, encode_payload, _say_refused), metrics)
     measured = MeasuredPool(pool, metrics)
     roster = Roster(incarnation, RunnerPorts(owned, leases, events, messages, measured, publisher, times, gate))
     reconciler = Reconciler(

@@ -224,14 +224,25 @@ class OwnedSessionStore(Protocol):
         """Delete the devices that the session discarded. Only while no process of it runs."""
 
 
+@dataclass(frozen=True)
+class Appended:
+    """What became of events that were given to the log."""
+
+    events: Sequence[Event] = ()
+    """Those that are new, in their order."""
+    message_ids: Sequence[str] = ()
+    """WhatsApp's ids of the session's own messages that receipts among the events brought further."""
+
+
 class EventLog(Protocol):
-    """The durable log."""
+    """The durable log of what comes in."""
 
-    async def append(self, lease: Lease, events: Sequence[NewEvent]) -> Sequence[Event]:
-        """Append what came in, under the epoch it came in under, even if the lease has since been lost.
+    async def append(self, lease: Lease, events: Sequence[NewEvent]) -> Appended:
+        """Append what came in, and bring the messages further that its receipts are about, in one transaction.
 
-        A frame that is already there (session, epoch, frame) is not appended again, nor returned. One that the log will
-        never take is left out, and told to the operator.
+        Fenced: LeaseLost if the epoch is not the current one or the session was deleted, and nothing is written then. A
+        revoked epoch may still append. An event of an origin that the log has is not appended again, nor returned. One
+        that the log will never take is left out, and told to the operator.
         """
 
 

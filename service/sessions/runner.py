@@ -33,7 +33,7 @@ from service.domain.pace import Lane
 from service.domain.pairing import PairingCode, identity_of
 from service.domain.reasons import reason
 from service.domain.receipts import told_by
-from service.domain.records import Account, MessageState
+from service.domain.records import Account
 from service.domain.session import Condition, Directive, Input, ProcessStarted, State, Transition, reduce
 from service.ports import (
     EventLog,
@@ -294,25 +294,19 @@ class Runner:
         return transitions
 
     async def _append(self, lease: Lease, inbound: Sequence[seen.Observed]) -> None:
-        """Inbound observations are kept whoever owns the session by now: WhatsApp will not send them again."""
+        """Under the lease, as all that is written: what is refused is not acknowledged, and comes to the next owner."""
         if not inbound:
             return
         news = [
-            NewEvent(observed.observation, observed.time, observed.number, observed.origin)
+            NewEvent(observed.observation, observed.time, observed.origin)
             for observed in inbound
             if isinstance(observed.observation, seen.Happening)
         ]
-        written = await self._until_written(lambda: self._ports.events.append(lease, news), fenced=False)
-        self._ports.publisher.publish(written)
         for state, message_ids in told_by(news).items():
-            await self._deliver(state, message_ids)
-
-    async def _deliver(self, state: MessageState, message_ids: Sequence[str]) -> None:
-        self.early_receipts.remember(message_ids, state)
-        found = await self._until_written(
-            lambda: self._ports.messages.delivered(self.session_id, message_ids, state), fenced=False
-        )
-        self.early_receipts.found(found)
+            self.early_receipts.remember(message_ids, state)
+        written = await self._until_written(lambda: self._ports.events.append(lease, news))
+        self.early_receipts.found(written.message_ids)
+        self._ports.publisher.publish(written.events)
 
     async def _take(self, lease: Lease, observed: seen.Observed) -> Transition | None:
         """One observation about the session itself; None once the lease is lost and nothing may be written."""
@@ -432,8 +426,8 @@ class Runner:
                 async with asyncio.timeout(self._pause):
                     await self._look_again.wait()
 
-    async def _until_written(self, write: Callable[[], Awaitable[Result]], *, fenced: bool = True) -> Result:
-        """Try until the database answers. What is fenced is given up with the lease; what came in never is."""
+    async def _until_written(self, write: Callable[[], Awaitable[Result]]) -> Result:
+        """Try until the database answers, or the lease is lost."""
         while True:
             try:
                 return await write()
@@ -441,7 +435,7 @@ class Runner:
                 raise
             except Unavailable as error:
                 self._log.warning("The database is away; what happened is kept and written later.", **error.metadata)
-                if fenced and self._lost:
+                if self._lost:
                     raise LeaseLost(f"the lease of session {self.session_id!r} ended in an outage") from error
                 await asyncio.sleep(RETRY)
 
