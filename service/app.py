@@ -51,7 +51,7 @@ from service.store.database import Database
 from service.store.events import PostgresEventLog
 from service.store.leases import PostgresLeases
 from service.store.messages import PostgresMessages
-from service.store.migrate import migrate
+from service.store.migrate import index_event_buffer, migrate
 from service.store.owned import PostgresOwnedSessions
 from service.store.prepared import refuse_prepared_transactions
 from service.store.reach import check_same_database, reach
@@ -116,7 +116,7 @@ async def _migrate(settings: Settings) -> None:
         urls = await _urls(settings, stack)
         await reach(urls.database, "DATABASE_URL", PATIENCE)
         pool = await _pool(settings, urls, stack)
-        await migrate(urls.database, pool.prepare_store)
+        await migrate(urls.database, partial(_prepare_store, pool, urls))
 
 
 @dataclass(frozen=True)
@@ -272,6 +272,12 @@ async def _pool(settings: Settings, urls: Urls, stack: AsyncExitStack) -> Pool:
     return pool
 
 
+async def _prepare_store(pool: Pool, urls: Urls) -> None:
+    """whatsmeow's tables, and our index on one of them."""
+    await pool.prepare_store()
+    await index_event_buffer(urls.whatsapp_database)
+
+
 async def _open(stack: AsyncExitStack, url: str, name: str, size: int, timeouts: dict[str, str]) -> Database:
     database = Database(url, name=name, size=size, timeouts=timeouts)
     await database.open()
@@ -287,7 +293,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Service:
     await check_same_database(urls.database, urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL")
     await refuse_prepared_transactions(urls.database, "DATABASE_URL")
     pool = await _pool(settings, urls, stack)
-    await migrate(urls.database, pool.prepare_store)
+    await migrate(urls.database, partial(_prepare_store, pool, urls))
 
     quick = f"{settings.lease_times.renew_timeout:.3f}s"
     name = f"zap-service/{settings.node_id}"

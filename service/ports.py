@@ -275,6 +275,15 @@ class LogUpkeep(Protocol):
     async def trim_messages(self, older_than: timedelta, most: int) -> int:
         """Delete at most so many messages that were accepted longer ago and are settled; how many were."""
 
+    async def trim_event_buffer(self, older_than: timedelta, most: int) -> int:
+        """Delete at most so many rows of whatsmeow's buffer of decrypted messages; how many were.
+
+        Only of messages that are in the log: what was not acknowledged stays, since WhatsApp may send it again.
+        """
+
+    async def trim_retry_buffer(self, older_than: timedelta, most: int) -> int:
+        """Delete at most so many rows of whatsmeow's buffer of sent messages; how many were."""
+
     async def oldest_event_age(self) -> float:
         """Seconds since the oldest event was appended; 0 if there is none."""
 

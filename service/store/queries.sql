@@ -586,6 +586,43 @@ WITH deleted AS (
 )
 SELECT count(*) FROM deleted;
 
+-- name: trim_event_buffer
+-- Of what whatsmeow remembers of decrypted messages (times in milliseconds): rows whose plaintext is cleared, since their
+-- event is in our log. One that is not cleared was not acknowledged: WhatsApp may send its message again for 14 days, and
+-- without the row nobody could read it.
+WITH deleted AS (
+    DELETE FROM whatsmeow_event_buffer WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM whatsmeow_event_buffer
+        WHERE
+            insert_timestamp <= (extract(epoch FROM statement_timestamp() - $1::interval) * 1000)::bigint
+            AND plaintext IS NULL
+        ORDER BY insert_timestamp LIMIT $2
+        FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING true
+)
+SELECT count(*) FROM deleted;
+
+-- name: trim_retry_buffer
+-- Of what whatsmeow keeps of sent messages, for those whose device asks for one again (times in milliseconds). By device,
+-- because whatsmeow's own index is: (our_jid, timestamp).
+WITH deleted AS (
+    DELETE FROM whatsmeow_retry_buffer WHERE ctid = ANY (ARRAY(
+        SELECT old.ctid FROM whatsmeow_device d
+        CROSS JOIN LATERAL (
+            SELECT b.ctid FROM whatsmeow_retry_buffer b
+            WHERE
+                b.our_jid = d.jid
+                AND b.timestamp <= (extract(epoch FROM statement_timestamp() - $1::interval) * 1000)::bigint
+            ORDER BY b.timestamp LIMIT $2
+            FOR UPDATE SKIP LOCKED
+        ) old
+        LIMIT $2
+    ))
+    RETURNING true
+)
+SELECT count(*) FROM deleted;
+
 -- name: oldest_event_age
 SELECT extract(epoch FROM clock_timestamp() - found.appended_at)::float8
 FROM zap.event_log
