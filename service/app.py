@@ -51,10 +51,10 @@ from service.store.database import Database
 from service.store.events import PostgresEventLog
 from service.store.leases import PostgresLeases
 from service.store.messages import PostgresMessages
-from service.store.migrate import migrate
+from service.store.migrate import index_event_buffer, migrate
 from service.store.owned import PostgresOwnedSessions
 from service.store.prepared import refuse_prepared_transactions
-from service.store.reach import check_log_is_writable, check_same_database, reach
+from service.store.reach import check_same_database, reach
 from service.store.reading import PostgresLogReader, token_key
 from service.store.sessions import PostgresSessions
 from service.store.stragglers import Stragglers
@@ -63,7 +63,7 @@ from service.store.upkeep import PostgresUpkeep
 from service.telemetry.http import Pages
 from service.telemetry.measured import MeasuredLeases, MeasuredPool, MeasuredPublisher, MeasuredUpkeep
 from service.telemetry.metrics import NodeMetrics, RpcMetrics, UpkeepMetrics, WatchMetrics
-from service.telemetry.stale_writes import CountedMessages, CountedOwnedSessions
+from service.telemetry.stale_writes import CountedEventLog, CountedMessages, CountedOwnedSessions
 from service.telemetry.watching import MeasuredRead, MeasuredWatching
 from service.upkeep.lookout import Lookout
 from service.upkeep.retention import Retention
@@ -116,7 +116,7 @@ async def _migrate(settings: Settings) -> None:
         urls = await _urls(settings, stack)
         await reach(urls.database, "DATABASE_URL", PATIENCE)
         pool = await _pool(settings, urls, stack)
-        await migrate(urls.database, pool.prepare_store)
+        await migrate(urls.database, partial(_prepare_store, pool, urls))
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,9 @@ def _as_json(tokens: Tokens, event: Event) -> str:
 
 def _say_refused(session_id: str, event: NewEvent, error: Exception) -> None:
     cause = type(error).__name__
-    log.error("Postgres refuses an inbound event; it is lost.", session_id=session_id, frame=event.frame, cause=cause)
+    log.error(
+        "Postgres refuses an inbound event; it is lost.", session_id=session_id, cause=cause, type=event.payload.kind
+    )
 
 
 def _tasks() -> int:
@@ -270,6 +272,12 @@ async def _pool(settings: Settings, urls: Urls, stack: AsyncExitStack) -> Pool:
     return pool
 
 
+async def _prepare_store(pool: Pool, urls: Urls) -> None:
+    """whatsmeow's tables, and our index on one of them."""
+    await pool.prepare_store()
+    await index_event_buffer(urls.whatsapp_database)
+
+
 async def _open(stack: AsyncExitStack, url: str, name: str, size: int, timeouts: dict[str, str]) -> Database:
     database = Database(url, name=name, size=size, timeouts=timeouts)
     await database.open()
@@ -285,8 +293,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Service:
     await check_same_database(urls.database, urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL")
     await refuse_prepared_transactions(urls.database, "DATABASE_URL")
     pool = await _pool(settings, urls, stack)
-    await migrate(urls.database, pool.prepare_store)
-    await check_log_is_writable(urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL", PATIENCE)
+    await migrate(urls.database, partial(_prepare_store, pool, urls))
 
     quick = f"{settings.lease_times.renew_timeout:.3f}s"
     name = f"zap-service/{settings.node_id}"
@@ -325,7 +332,7 @@ def _wire(
     times, incarnation = settings.lease_times, uuid4()
     gate = StartGate(settings.connects_per_second)
     owned = CountedOwnedSessions(PostgresOwnedSessions(database, encode_payload, stragglers), metrics)
-    events = PostgresEventLog(database, encode_payload, _say_refused)
+    events = CountedEventLog(PostgresEventLog(database, encode_payload, _say_refused), metrics)
     measured = MeasuredPool(pool, metrics)
     roster = Roster(incarnation, RunnerPorts(owned, leases, events, messages, measured, publisher, times, gate))
     reconciler = Reconciler(

@@ -83,9 +83,8 @@ class Settings(BaseSettings):
     whatsapp_database_url: PostgresUrl = setting(
         "ZAP_WHATSAPP_DATABASE_URL",
         None,
-        "Where session processes reach the same database: here PgBouncer goes. Its user owns whatsmeow's tables and"
-        " may write ours (SELECT, INSERT and UPDATE on the tables of the schema `zap`): when a node dies, its session"
-        " processes write what it had not. Checked at the start.",
+        "Where session processes reach the same database: here PgBouncer goes. Its user owns whatsmeow's tables, which"
+        " the user of `DATABASE_URL` must be able to read and to delete from.",
         shown="`DATABASE_URL`",
     )
     listen: Address = setting(

@@ -223,14 +223,25 @@ class OwnedSessionStore(Protocol):
         """Delete the devices that the session discarded. Only while no process of it runs."""
 
 
+@dataclass(frozen=True)
+class Appended:
+    """What became of events that were given to the log."""
+
+    events: Sequence[Event] = ()
+    """Those that are new, in their order."""
+    message_ids: Sequence[str] = ()
+    """WhatsApp's ids of the session's own messages that receipts among the events brought further."""
+
+
 class EventLog(Protocol):
-    """The durable log."""
+    """The durable log of what comes in."""
 
-    async def append(self, lease: Lease, events: Sequence[NewEvent]) -> Sequence[Event]:
-        """Append what came in, under the epoch it came in under, even if the lease has since been lost.
+    async def append(self, lease: Lease, events: Sequence[NewEvent]) -> Appended:
+        """Append what came in, and bring the messages further that its receipts are about, in one transaction.
 
-        A frame that is already there (session, epoch, frame) is not appended again, nor returned. One that the log will
-        never take is left out, and told to the operator.
+        Fenced: LeaseLost if the epoch is not the current one or the session was deleted, and nothing is written then. A
+        revoked epoch may still append. An event of an origin that the log has is not appended again, nor returned. One
+        that the log will never take is left out, and told to the operator.
         """
 
 
@@ -262,6 +273,15 @@ class LogUpkeep(Protocol):
 
     async def trim_messages(self, older_than: timedelta, most: int) -> int:
         """Delete at most so many messages that were accepted longer ago and are settled; how many were."""
+
+    async def trim_event_buffer(self, older_than: timedelta, most: int) -> int:
+        """Delete at most so many rows of whatsmeow's buffer of decrypted messages; how many were.
+
+        Only of messages that are in the log: what was not acknowledged stays, since WhatsApp may send it again.
+        """
+
+    async def trim_retry_buffer(self, older_than: timedelta, most: int) -> int:
+        """Delete at most so many rows of whatsmeow's buffer of sent messages; how many were."""
 
     async def oldest_event_age(self) -> float:
         """Seconds since the oldest event was appended; 0 if there is none."""

@@ -118,6 +118,12 @@ class EpochRevoked(LeaseLost):
     reason = "EPOCH_REVOKED"
 
 
+def epoch_over(session_id: str, epoch: int, error: type[LeaseLost] = LeaseLost) -> LeaseLost:
+    """The one way to say that an epoch may not write any more."""
+    metadata = {"session_id": session_id, "epoch": str(epoch)}
+    return error(f"epoch {epoch} of session {session_id!r} is over", metadata=metadata)
+
+
 def session_not_found(session_id: str) -> NotFound:
     """The one way to say that a session does not exist."""
     return NotFound(

@@ -40,13 +40,12 @@ know what is in it."""
 
 @dataclass(frozen=True)
 class NewEvent:
-    """An event on its way to the log. `frame` is the number of the frame that carried it, 0 if the node made it."""
+    """An event on its way to the log."""
 
     payload: Payload
     time: datetime
-    frame: int = 0
     origin: bytes = b""
-    """What it came from, 16 bytes, if WhatsApp may send that again: two of one origin are one event."""
+    """What it came from, 16 bytes: two of one origin are one event. Empty: of the moment, or made by the node."""
 
 
 @dataclass(frozen=True)

@@ -288,7 +288,7 @@ class Runner:
         if not inbound or self._lost:
             return
         news = [
-            NewEvent(observed.observation, observed.time, origin=observed.origin)
+            NewEvent(observed.observation, observed.time, observed.origin)
             for observed in inbound
             if isinstance(observed.observation, seen.Happening)
         ]
@@ -302,7 +302,7 @@ class Runner:
         except LeaseLost:
             self.lose()
             return
-        self.early_receipts.found(appended.receipted)
+        self.early_receipts.found(appended.message_ids)
         if self._process is not None and (number := max(observed.number for observed in inbound)) > 0:
             self._process.confirm(number)
         self._ports.publisher.publish(appended.events)

@@ -1,16 +1,18 @@
-"""The durable log, for what must be kept whoever owns the session by now."""
+"""The durable log of what came in: appended by the owner of the session alone, in one round trip."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import asyncpg
 
-from service.domain.events import Event, NewEvent
+from service.domain.errors import epoch_over
+from service.domain.events import NewEvent
 from service.domain.lease import Lease
-from service.domain.observations import Happening
+from service.domain.receipts import told_by
 from service.domain.records import MessageState
-from service.store.database import Connection, Database
-from service.store.log import Encode, append, lock_log
+from service.ports import Appended
+from service.store.database import Database, storable
+from service.store.log import Encode, appended, columns
 
 #: What is wrong with a row, and will be wrong with it again; not with the database, nor with those beside it.
 _REFUSALS = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
@@ -27,22 +29,39 @@ class PostgresEventLog:
         self._encode = encode
         self._on_refused = on_refused
 
-    async def append(self, lease: Lease, events: Sequence[NewEvent]) -> Sequence[Event]:
-        """Append what came in, under the epoch it came in under, even if the lease has since been lost.
+    async def append(self, lease: Lease, events: Sequence[NewEvent]) -> Appended:
+        """Append what is new, and apply the receipts. Raises LeaseLost, and has written nothing then.
 
-        WhatsApp considers it delivered: refusing it would lose it. Only what came in for a session that was deleted,
-        and whose id another one has by now, is nobody's. One that Postgres refuses must not keep back the others: it is
-        left out, alone.
+        An event that Postgres refuses must not keep back the others: it is left out, alone.
         """
         try:
-            async with self._database.transaction() as connection:
-                return await _append_inbound(connection, self._encode, lease.session_id, lease.epoch, events)
+            return await self._append(lease, events)
         except _REFUSALS as error:
             if len(events) == 1:
                 self._on_refused(lease.session_id, events[0], error)
-                return []
+                return Appended()
             middle = len(events) // 2
-            return [*await self.append(lease, events[:middle]), *await self.append(lease, events[middle:])]
+            first, rest = await self.append(lease, events[:middle]), await self.append(lease, events[middle:])
+            return Appended((*first.events, *rest.events), (*first.message_ids, *rest.message_ids))
+
+    async def _append(self, lease: Lease, events: Sequence[NewEvent]) -> Appended:
+        told = told_by(events)
+        receipts = [
+            [storable(message_id) for message_id in told.get(state, ())]
+            for state in (MessageState.DELIVERED, MessageState.READ)
+        ]
+        async with self._database.autocommit() as connection:
+            row = await connection.row(
+                "append_inbound",
+                lease.session_id,
+                lease.epoch,
+                lease.incarnation,
+                *columns(self._encode, events),
+                *receipts,
+            )
+        if row is None:
+            raise epoch_over(lease.session_id, lease.epoch)
+        return Appended(tuple(appended(lease.session_id, events, row)), tuple(row["messages"]))
 
 
 async def end_frozen_append(database: Database, session_id: str, still_for: timedelta) -> bool:
@@ -52,27 +71,3 @@ async def end_frozen_append(database: Database, session_id: str, still_for: time
     """
     async with database.autocommit() as connection:
         return bool(await connection.rows("end_frozen_append", session_id, still_for))
-
-
-async def rehearse(database: Database) -> None:
-    """Do all that keeping an inbound event takes, and roll it back. Raises Unavailable, asyncpg.PostgresError."""
-    nobody = "REHEARSAL"  # no session's id: those are in small letters
-    event = NewEvent(Happening("", b""), datetime.now(UTC), frame=1)
-    try:
-        async with database.transaction() as connection:
-            await _append_inbound(connection, lambda _: (nobody, b""), nobody, 1, [event])
-            await connection.rows("deliver_messages", nobody, [], MessageState.READ.value)
-            raise _Rehearsed  # noqa: TRY301 - by which the transaction is rolled back
-    except _Rehearsed:
-        return
-
-
-class _Rehearsed(Exception):
-    """Everything was permitted."""
-
-
-async def _append_inbound(
-    connection: Connection, encode: Encode, session_id: str, epoch: int, events: Sequence[NewEvent]
-) -> Sequence[Event]:
-    await lock_log(connection, session_id)
-    return await append(connection, encode, session_id, epoch, events, is_inbound=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from service.domain.errors import FieldViolation, InvalidArgument, LeaseLost, session_not_found
+from service.domain.errors import FieldViolation, InvalidArgument, epoch_over, session_not_found
 from service.domain.lease import Lease
 from service.domain.records import MessageState, OutboundMessage, Outcome
 from service.store import rows
@@ -26,10 +26,7 @@ class PostgresMessages:
                 return rows.message(row), True
             earlier = await connection.row("get_message", lease.session_id, request_id)
         if earlier is None:
-            raise LeaseLost(
-                f"epoch {lease.epoch} of session {lease.session_id!r} is over",
-                metadata={"session_id": lease.session_id, "epoch": str(lease.epoch)},
-            )
+            raise epoch_over(lease.session_id, lease.epoch)
         return _same(earlier, fingerprint), False
 
     async def find(self, session_id: str, request_id: str, fingerprint: bytes | None) -> OutboundMessage | None:
@@ -53,8 +50,8 @@ class PostgresMessages:
         """A receipt says how far messages came; never backwards. The ids of those that were found."""
         ids = [storable(each) for each in message_ids]
         async with self._database.autocommit() as connection:
-            found = await connection.rows("deliver_messages", session_id, ids, state.value)
-        return [row["message_id"] for row in found]
+            found: list[str] = await connection.value("deliver_messages", session_id, ids, state.value)
+        return found
 
 
 def _same(row: Record, fingerprint: bytes | None) -> OutboundMessage:

@@ -18,6 +18,8 @@ log = structlog.get_logger(__name__)
 
 #: Key of the advisory lock under which the schema, whatsmeow's included, is changed.
 SCHEMA_LOCK = 0x7A6170_0001
+#: Ours, on a table of whatsmeow's: its name must not be one that whatsmeow may choose.
+EVENT_BUFFER_INDEX = "zap_event_buffer_insert_timestamp"
 
 
 async def migrate(url: str, prepare_store: Callable[[], Awaitable[None]] | None = None) -> None:
@@ -35,6 +37,24 @@ async def migrate(url: str, prepare_store: Callable[[], Awaitable[None]] | None 
         await settle_restored_log(connection)
         if prepare_store is not None:
             await prepare_store()
+
+
+async def index_event_buffer(url: str) -> None:
+    """Have an index by which old rows of whatsmeow's event buffer are found, by our retention and by its own.
+
+    `url` is that of the table's owner, and may lead through a pooler. To be called under the lock, once whatsmeow has
+    made the table.
+    """
+    connection = await asyncpg.connect(url, timeout=5, statement_cache_size=0)
+    try:
+        async with connection.transaction():
+            # Asked first: CREATE INDEX IF NOT EXISTS locks the table against writers all the same.
+            if await connection.fetchval("SELECT to_regclass($1)", EVENT_BUFFER_INDEX) is None:
+                await connection.execute(
+                    f"CREATE INDEX IF NOT EXISTS {EVENT_BUFFER_INDEX} ON whatsmeow_event_buffer (insert_timestamp)"
+                )
+    finally:
+        await connection.close()
 
 
 @asynccontextmanager

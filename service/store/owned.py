@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from service.domain.errors import EpochRevoked, LeaseLost, NotFound
+from service.domain.errors import EpochRevoked, LeaseLost, NotFound, epoch_over
 from service.domain.events import Event, NewEvent, PairingProgress
 from service.domain.lease import Lease
 from service.domain.pairing import PairingCode
@@ -87,10 +87,7 @@ async def _lock_owned(connection: Connection, lease: Lease) -> Record:
     row = await lock_session(connection, lease.session_id)
     is_revoked = await connection.value("fence", lease.session_id, lease.epoch, lease.incarnation)
     if is_revoked is None or is_revoked:
-        raise (LeaseLost if is_revoked is None else EpochRevoked)(
-            f"epoch {lease.epoch} of session {lease.session_id!r} is over",
-            metadata={"session_id": lease.session_id, "epoch": str(lease.epoch)},
-        )
+        raise epoch_over(lease.session_id, lease.epoch, LeaseLost if is_revoked is None else EpochRevoked)
     return row
 
 

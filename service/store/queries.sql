@@ -184,46 +184,12 @@ WHERE p.session_id = $1;
 DELETE FROM zap.session WHERE session_id = $1;
 
 -- name: append_events
--- Those of $3… that are not in the log yet, in their order, behind the session's last sequence. Known is a frame of the
--- same epoch (one that is not 0), and an origin (one that is not NULL). Inbound ones ($8) are evidence for the session,
--- unless their epoch served a session of this id that was deleted: then they are nobody's. Each lookup has a LIMIT of its
--- own, so that no planner comes to read a session's whole log instead.
-WITH offered AS MATERIALIZED (
-    SELECT *
-    FROM unnest((SELECT $3::bigint[]), $4::timestamptz[], $5::text[], $6::bytea[], $7::bytea[])
-    WITH ORDINALITY AS o (frame, time, type, payload, origin, place)
-    WHERE NOT ($8 AND EXISTS (SELECT FROM zap.session s WHERE s.session_id = $1 AND s.former_epoch >= $2))
-),
-fresh AS MATERIALIZED (
-    SELECT o.*, row_number() OVER (ORDER BY o.place) AS nth, count(*) OVER () AS many
-    FROM offered o
-    LEFT JOIN LATERAL (
-        SELECT true AS is_known FROM zap.event e
-        WHERE e.session_id = $1 AND e.epoch = $2 AND e.frame = o.frame AND e.frame > 0
-        LIMIT 1
-    ) by_frame ON true
-    LEFT JOIN LATERAL (
-        SELECT true AS is_known FROM zap.event e WHERE e.session_id = $1 AND e.origin = o.origin LIMIT 1
-    ) by_origin ON true
-    WHERE by_frame.is_known IS NULL AND by_origin.is_known IS NULL
-),
-counted AS (
-    INSERT INTO zap.event_sequence AS s (session_id, last_sequence)
-    SELECT $1, count(*) FROM fresh HAVING count(*) > 0
-    ON CONFLICT (session_id) DO UPDATE SET last_sequence = s.last_sequence + excluded.last_sequence
-    RETURNING last_sequence
-),
-noted AS (
-    UPDATE zap.session SET last_inbound_at = latest.time
-    -- A time to come would be the last one for good.
-    FROM (SELECT least(max(time), clock_timestamp()) AS time FROM fresh HAVING count(*) > 0) latest
-    WHERE session_id = $1 AND $8 AND latest.time > coalesce(last_inbound_at, '-infinity')
-)
-INSERT INTO zap.event (session_id, epoch, sequence, frame, time, type, payload, origin)
-SELECT $1, $2, last_sequence - many + nth, frame, time, type, payload, origin
-FROM fresh CROSS JOIN counted
-ORDER BY nth
-RETURNING id, sequence, frame, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon;
+-- Under the session's log lock. See migrations/0008_inbound.sql, which has the functions.
+SELECT * FROM zap.append_events($1, $2, $3, $4, $5, $6);
+
+-- name: append_inbound
+-- The whole transaction: the lock, the fence, the events, and what receipts among them say of messages.
+SELECT * FROM zap.append_inbound($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: due_at
 -- What is due at these places of the queue: of pairings, or of all others, or ($2 is NULL) of either.
@@ -480,12 +446,7 @@ noted AS (
 SELECT * FROM settled;
 
 -- name: deliver_messages
--- Never backwards, and only what was sent: nothing else has a message_id.
-UPDATE zap.message SET state = $3, update_time = clock_timestamp()
-WHERE
-    session_id = $1 AND message_id = any($2::text[])
-    AND state = any(CASE WHEN $3 = 'READ' THEN array['SENT', 'DELIVERED'] ELSE array['SENT'] END)
-RETURNING message_id;
+SELECT zap.deliver_messages($1, $2, $3);
 
 -- name: abandon_messages
 -- Messages that an earlier process was sending: nobody can know any more what became of them.
@@ -620,6 +581,43 @@ WITH deleted AS (
         WHERE create_time <= statement_timestamp() - $1::interval AND state <> 'ACCEPTED'
         ORDER BY create_time LIMIT $2
         FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING true
+)
+SELECT count(*) FROM deleted;
+
+-- name: trim_event_buffer
+-- Of what whatsmeow remembers of decrypted messages (times in milliseconds): rows whose plaintext is cleared, since their
+-- event is in our log. One that is not cleared was not acknowledged: WhatsApp may send its message again for 14 days, and
+-- without the row nobody could read it.
+WITH deleted AS (
+    DELETE FROM whatsmeow_event_buffer WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM whatsmeow_event_buffer
+        WHERE
+            insert_timestamp <= (extract(epoch FROM statement_timestamp() - $1::interval) * 1000)::bigint
+            AND plaintext IS NULL
+        ORDER BY insert_timestamp LIMIT $2
+        FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING true
+)
+SELECT count(*) FROM deleted;
+
+-- name: trim_retry_buffer
+-- Of what whatsmeow keeps of sent messages, for those whose device asks for one again (times in milliseconds). By device,
+-- because whatsmeow's own index is: (our_jid, timestamp).
+WITH deleted AS (
+    DELETE FROM whatsmeow_retry_buffer WHERE ctid = ANY (ARRAY(
+        SELECT old.ctid FROM whatsmeow_device d
+        CROSS JOIN LATERAL (
+            SELECT b.ctid FROM whatsmeow_retry_buffer b
+            WHERE
+                b.our_jid = d.jid
+                AND b.timestamp <= (extract(epoch FROM statement_timestamp() - $1::interval) * 1000)::bigint
+            ORDER BY b.timestamp LIMIT $2
+            FOR UPDATE SKIP LOCKED
+        ) old
+        LIMIT $2
     ))
     RETURNING true
 )

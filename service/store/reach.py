@@ -8,10 +8,6 @@ from urllib.parse import urlsplit
 import asyncpg
 import structlog
 
-from service.domain.errors import Unavailable
-from service.store.events import rehearse
-from service.store.pooled import PooledDatabase
-
 log = structlog.get_logger(__name__)
 
 RETRY = 2.0
@@ -75,42 +71,6 @@ async def check_same_database(url: str, other_url: str, other_setting: str) -> N
     finally:
         await one.close()
         await other.close()
-
-
-async def check_log_is_writable(url: str, setting: str, patience: float) -> None:
-    """Raise DatabaseUnreachable if a session process could not write the event log by this address.
-
-    It does so when its node is gone, and then there is nobody left to tell. The schema must be there. By rehearsal:
-    rights can be missing for tables and for columns, a standby takes no writes, a pooler may refuse what we ask of it.
-    """
-    database = PooledDatabase(url, name="zap-service/rehearsal", size=1)
-    await database.open()
-    give_up = time.monotonic() + patience
-    try:
-        while True:
-            try:
-                return await rehearse(database)
-            except Unavailable as error:
-                if isinstance(error.__cause__, asyncpg.InsufficientPrivilegeError):
-                    raise _not_writable(url, setting, error.__cause__) from error
-                if time.monotonic() + RETRY > give_up:
-                    cause = error.metadata.get("cause", "")
-                    raise DatabaseUnreachable(
-                        f"{setting}: the event log cannot be written at {_address(url)} within {patience:g} s: {cause}"
-                    ) from error
-                await asyncio.sleep(RETRY)
-            except asyncpg.PostgresError as error:
-                raise _not_writable(url, setting, error) from error
-    finally:
-        await database.close()
-
-
-def _not_writable(url: str, setting: str, error: asyncpg.PostgresError) -> DatabaseUnreachable:
-    return DatabaseUnreachable(
-        f"{setting}: its user must be able to write the event log at {_address(url)}, as session processes"
-        f" do when their node dies: {error}. Grant it SELECT, INSERT and UPDATE on all tables of the schema"
-        f" zap, and USAGE on that"
-    )
 
 
 async def _connect_both(url: str, other_url: str) -> "tuple[asyncpg.Connection, asyncpg.Connection]":

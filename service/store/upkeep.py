@@ -1,4 +1,4 @@
-"""What old events and messages are deleted with, and what holds the horizon."""
+"""Deletes old events, messages and rows of whatsmeow's buffers, and tells what holds the horizon."""
 
 from datetime import timedelta
 
@@ -22,6 +22,14 @@ class PostgresUpkeep:
     async def trim_messages(self, older_than: timedelta, most: int) -> int:
         """Delete messages that are settled; how many."""
         return await self._trim("trim_messages", older_than, most)
+
+    async def trim_event_buffer(self, older_than: timedelta, most: int) -> int:
+        """Delete what whatsmeow remembers of decrypted messages that are in the log; how many."""
+        return await self._trim("trim_event_buffer", older_than, most)
+
+    async def trim_retry_buffer(self, older_than: timedelta, most: int) -> int:
+        """Delete what whatsmeow keeps of sent messages; how many."""
+        return await self._trim("trim_retry_buffer", older_than, most)
 
     async def _trim(self, name: str, older_than: timedelta, most: int) -> int:
         async with self._database.transaction() as connection:

@@ -214,6 +214,14 @@ class MeasuredUpkeep:
         """Count."""
         return await self._counted("message", self._inner.trim_messages(older_than, most))
 
+    async def trim_event_buffer(self, older_than: timedelta, most: int) -> int:
+        """Count."""
+        return await self._counted("whatsmeow_event_buffer", self._inner.trim_event_buffer(older_than, most))
+
+    async def trim_retry_buffer(self, older_than: timedelta, most: int) -> int:
+        """Count."""
+        return await self._counted("whatsmeow_retry_buffer", self._inner.trim_retry_buffer(older_than, most))
+
     async def oldest_event_age(self) -> float:
         """Pass on."""
         return await self._inner.oldest_event_age()

@@ -121,6 +121,9 @@ class NodeMetrics:
             registry=registry,
         )
         self._events = Counter("zap_events", "Events of this node's sessions, by type.", ["type"], registry=registry)
+        self._repeated = Counter(
+            "zap_events_repeated", "Inbound events that came again: the log had them already.", registry=registry
+        )
         self._registry = registry
 
     def renewal(self, seconds: float, confirmed: int | None) -> None:
@@ -155,6 +158,10 @@ class NodeMetrics:
     def event(self, kind: str) -> None:
         """An event was committed."""
         self._events.labels(kind).inc()
+
+    def repeated(self, count: int) -> None:
+        """So many inbound events were in the log already."""
+        self._repeated.inc(count)
 
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """A number that somebody else keeps, read whenever Prometheus asks: dropped live events, for one."""

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from service.domain.errors import LeaseLost
-from service.domain.events import Event
+from service.domain.events import Event, NewEvent
 from service.domain.lease import Lease
 from service.domain.pairing import PairingCode
 from service.domain.records import Account, MessageState, OutboundMessage, Outcome, Session
 from service.domain.session import Transition
-from service.ports import Decide, MessageStore, OwnedSessionStore, Resume
+from service.ports import Appended, Decide, EventLog, MessageStore, OwnedSessionStore, Resume
 from service.telemetry.metrics import NodeMetrics
 
 
@@ -54,6 +54,21 @@ class CountedOwnedSessions:
         """Delete what the session discarded."""
         with counting_refusals(self._metrics, "sweep"):
             await self._inner.sweep(lease)
+
+
+class CountedEventLog:
+    """An EventLog whose refusals are counted, and what came to it again."""
+
+    def __init__(self, inner: EventLog, metrics: NodeMetrics) -> None:
+        self._inner = inner
+        self._metrics = metrics
+
+    async def append(self, lease: Lease, events: Sequence[NewEvent]) -> Appended:
+        """Append what came in."""
+        with counting_refusals(self._metrics, "append"):
+            appended = await self._inner.append(lease, events)
+        self._metrics.repeated(len(events) - len(appended.events))
+        return appended
 
 
 class CountedMessages:

@@ -15,6 +15,12 @@ BATCH = 500
 """Rows deleted in one transaction: while it lasts, Watch shows nothing newer."""
 PAUSE = 0.05
 """Seconds between two batches, for everybody else."""
+EVENT_BUFFER_RETENTION = timedelta(days=1)
+"""How long whatsmeow remembers that it has decrypted a message which is in the log. A repetition that comes later is an
+"old counter" to whatsmeow, which acknowledges it."""
+RETRY_BUFFER_RETENTION = timedelta(days=7)
+"""How long a sent message is kept for a device that could not read it. whatsmeow's own limit, which it applies to an
+account only when that account sends."""
 LONGEST_WAIT = 60.0
 """Seconds between two rounds; a tenth of the retention if that is shorter."""
 
@@ -52,6 +58,8 @@ class Retention:
         for trim, older_than in (
             (self._upkeep.trim_events, self._events),
             (self._upkeep.trim_messages, self._messages),
+            (self._upkeep.trim_event_buffer, EVENT_BUFFER_RETENTION),
+            (self._upkeep.trim_retry_buffer, RETRY_BUFFER_RETENTION),
         ):
             deleted = BATCH
             while deleted == BATCH:

@@ -5,6 +5,8 @@ process. The library does not always notice: what was decrypted and rolled back 
 """
 
 import hashlib
+import secrets
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -39,14 +41,22 @@ def of_notification(seconds: int, event: event_pb2.Event) -> bytes:
     return _origin(seconds, "notification", str(seconds), event.SerializeToString(deterministic=True).hex())
 
 
+def of_itself() -> bytes:
+    """Of what WhatsApp gives no moment: unlike any other, so that only the node's own repetition is recognised."""
+    return _hour(int(time.time())) + secrets.token_bytes(_DIGEST_BYTES)
+
+
 def _origin(seconds: int, *words: str | bytes) -> bytes:
     """16 bytes: the hour, by which the log's index finds it near its neighbours, and a digest of the words.
 
     WhatsApp keeps a message's time when it sends it again, and so does a sender who is asked for it again.
     """
-    hour = max(0, seconds) // _HOUR % (1 << 8 * _HOUR_BYTES)
     digest = hashlib.sha256()
     for word in words:
         encoded = readable(word).encode("utf-8", "surrogatepass")
         digest.update(len(encoded).to_bytes(4) + encoded)
-    return hour.to_bytes(_HOUR_BYTES) + digest.digest()[:_DIGEST_BYTES]
+    return _hour(seconds) + digest.digest()[:_DIGEST_BYTES]
+
+
+def _hour(seconds: int) -> bytes:
+    return (max(0, seconds) // _HOUR % (1 << 8 * _HOUR_BYTES)).to_bytes(_HOUR_BYTES)

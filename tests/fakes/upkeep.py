@@ -8,9 +8,12 @@ from service.domain.upkeep import HorizonHolder
 class FakeUpkeep:
     """A log of so many old rows, and whoever is said to hold the horizon."""
 
-    def __init__(self, events: int = 0, messages: int = 0) -> None:
+    def __init__(self, events: int = 0, messages: int = 0, decrypted: int = 0, sent: int = 0) -> None:
+        """`decrypted`, `sent`: rows of whatsmeow's buffers."""
         self.events = events
         self.messages = messages
+        self.decrypted = decrypted
+        self.sent = sent
         self.holder: HorizonHolder | None = None
         self.fault: Exception | None = None
         """What every call raises, if anything."""
@@ -26,6 +29,18 @@ class FakeUpkeep:
         self._call()
         deleted = min(self.messages, most)
         self.messages -= deleted
+        return deleted
+
+    async def trim_event_buffer(self, older_than: timedelta, most: int) -> int:
+        self._call()
+        deleted = min(self.decrypted, most)
+        self.decrypted -= deleted
+        return deleted
+
+    async def trim_retry_buffer(self, older_than: timedelta, most: int) -> int:
+        self._call()
+        deleted = min(self.sent, most)
+        self.sent -= deleted
         return deleted
 
     async def oldest_event_age(self) -> float:

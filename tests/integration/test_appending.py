@@ -1,31 +1,39 @@
-"""What is appended to the log, on a real Postgres: each frame and each origin once, in one transaction and no scan."""
+"""What comes in is appended on a real Postgres: by the owner alone, each origin once, in one round trip and no scan."""
 
 import asyncio
 import hashlib
 import json
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
 
+from service.domain.errors import LeaseLost
 from service.domain.events import Event, NewEvent
-from service.domain.lease import Lease
-from service.domain.observations import Happening
+from service.domain.lease import Announcement, Lease, Node
+from service.domain.observations import Delivered, Happening
 from service.protocol.events import encode_payload
 from service.store.database import Database
 from service.store.events import PostgresEventLog
+from service.store.leases import PostgresLeases
+from service.store.log import columns
 from service.store.queries import statement
 from tests.e2e.sql import Sql
 from tests.round_trips import RoundTrips
+from tests.transaction_pooler import TransactionPooler
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+NODE = uuid.UUID(int=1)
+TTL = 30.0
 
 
 @pytest.fixture
 async def sql(database_url: str) -> AsyncIterator[Sql]:
     connection = await asyncpg.connect(database_url)
+    await create(connection)
     yield connection
     await connection.close()
 
@@ -37,151 +45,359 @@ async def line(database_url: str) -> AsyncIterator[RoundTrips]:
 
 
 @pytest.fixture
-async def log(line: RoundTrips) -> AsyncIterator[PostgresEventLog]:
+async def database(line: RoundTrips) -> AsyncIterator[Database]:
     database = Database(line.url, name="test")
     await database.open()
-    yield PostgresEventLog(database, encode_payload, fail)
+    yield database
     await database.close()
+
+
+@pytest.fixture
+def log(database: Database) -> PostgresEventLog:
+    return PostgresEventLog(database, encode_payload, fail)
 
 
 def fail(session_id: str, event: NewEvent, error: Exception) -> None:
     raise error
 
 
-def event(frame: int, origin: str = "", text: str = "") -> NewEvent:
+async def create(sql: Sql, session_id: str = "anna") -> None:
+    """A session, and NODE as its owner under epoch 1."""
+    await sql.execute(
+        "INSERT INTO zap.session (session_id, name, user_id, labels, proxy_url, create_fingerprint, former_epoch)"
+        " VALUES ($1, '', '', '{}', '', '', 0)",
+        session_id,
+    )
+    await sql.execute(
+        "INSERT INTO zap.lease (session_id, epoch, incarnation, renewed_at, expires_at)"
+        " VALUES ($1, 1, $2, now(), now() + interval '1 h')",
+        session_id,
+        NODE,
+    )
+
+
+async def begin(sql: Sql, epoch: int) -> None:
+    await sql.execute("UPDATE zap.lease SET epoch = $1 WHERE session_id = 'anna'", epoch)
+
+
+def event(number: int, origin: str = "", text: str = "") -> NewEvent:
     """`origin`: in words; none if it is empty."""
-    payload = Happening("MESSAGE_RECEIVED", (text or f"text {frame}").encode())
-    return NewEvent(payload, NOW, frame, f"{origin:16.16}".encode() if origin else b"")
+    payload = Happening("MESSAGE_RECEIVED", (text or f"text {number}").encode())
+    return NewEvent(payload, NOW, f"{origin:16.16}".encode() if origin else b"")
 
 
-def lease(epoch: int, session_id: str = "anna") -> Lease:
-    return Lease(session_id, epoch, uuid.UUID(int=0))
+def receipt(kind: str, *message_ids: str, origin: bytes = b"") -> NewEvent:
+    return NewEvent(Happening("RECEIPT", b"", Delivered(message_ids, kind)), NOW, origin)
+
+
+def lease(epoch: int = 1, session_id: str = "anna", incarnation: uuid.UUID = NODE) -> Lease:
+    return Lease(session_id, epoch, incarnation)
+
+
+async def append(log: PostgresEventLog, lease: Lease, events: Sequence[NewEvent]) -> list[tuple[int, str]]:
+    """Sequences and texts of what is new."""
+    return texts((await log.append(lease, events)).events)
 
 
 def texts(events: Sequence[Event]) -> list[tuple[int, str]]:
     return [(each.sequence, each.payload.encoded.decode()) for each in events if isinstance(each.payload, Happening)]
 
 
-async def test_what_comes_again_under_another_number_or_epoch_is_one_event(log: PostgresEventLog) -> None:
-    assert texts(await log.append(lease(1), [event(1, "a"), event(2, "b")])) == [(1, "text 1"), (2, "text 2")]
+# --- what is new ------------------------------------------------------------------------------------------------
+
+
+async def test_what_comes_again_is_one_event_under_whatever_epoch(log: PostgresEventLog, sql: Sql) -> None:
+    assert await append(log, lease(), [event(1, "a"), event(2, "b")]) == [(1, "text 1"), (2, "text 2")]
     # In one process, after the library has reconnected; and in the next one, beside what is new.
-    assert await log.append(lease(1), [event(3, "b")]) == []
+    assert await append(log, lease(), [event(3, "b")]) == []
+    await begin(sql, 2)
     again = [event(1, "a"), event(2, "c"), event(3, "b"), event(4, "d")]
-    assert texts(await log.append(lease(2), again)) == [(3, "text 2"), (4, "text 4")]
+    assert await append(log, lease(2), again) == [(3, "text 2"), (4, "text 4")]
 
 
-async def test_what_comes_twice_in_one_batch_is_one_event(log: PostgresEventLog) -> None:
+async def test_what_comes_twice_in_one_batch_is_one_event(log: PostgresEventLog, sql: Sql) -> None:
     batch = [event(1, "a"), event(2, "b"), event(3, "a", "again"), event(4, "c")]
-    assert texts(await log.append(lease(1), batch)) == [(1, "text 1"), (2, "text 2"), (3, "text 4")]
+    assert await append(log, lease(), batch) == [(1, "text 1"), (2, "text 2"), (3, "text 4")]
 
 
-async def test_what_comes_to_two_sessions_is_an_event_of_each(log: PostgresEventLog) -> None:
+async def test_what_comes_to_two_sessions_is_an_event_of_each(log: PostgresEventLog, sql: Sql) -> None:
+    await create(sql, "bern")
     for session_id in ("anna", "bern"):
-        assert texts(await log.append(lease(1, session_id), [event(1, "a")])) == [(1, "text 1")]
+        assert await append(log, lease(session_id=session_id), [event(1, "a")]) == [(1, "text 1")]
 
 
-async def test_what_has_no_origin_is_told_apart_by_its_frame_alone(log: PostgresEventLog) -> None:
-    batch = [event(1, text="same"), event(2, text="same")]
-    assert texts(await log.append(lease(1), batch)) == [(1, "same"), (2, "same")]
-    assert await log.append(lease(1), batch) == []
-    assert texts(await log.append(lease(2), batch)) == [(3, "same"), (4, "same")]
+async def test_what_has_no_origin_is_new_each_time(log: PostgresEventLog, sql: Sql) -> None:
+    batch = [event(0, text="typing"), event(1, "a"), event(0, text="typing")]
+    assert await append(log, lease(), batch) == [(1, "typing"), (2, "text 1"), (3, "typing")]
+    assert await append(log, lease(), batch) == [(4, "typing"), (5, "typing")]
 
 
-async def test_two_processes_that_write_the_same_at_once_write_it_once(log: PostgresEventLog, sql: Sql) -> None:
-    batches = [[event(frame, f"origin {frame}") for frame in range(first, first + 20)] for first in range(1, 200, 10)]
-    written = await asyncio.gather(
-        *(log.append(lease(epoch), batch) for epoch in (1, 2, 3) for batch in batches),
-    )
+async def test_writers_at_once_write_each_origin_once_and_leave_no_gap(log: PostgresEventLog, sql: Sql) -> None:
+    batches = [[event(each, f"origin {each}") for each in range(first, first + 20)] for first in range(1, 200, 10)]
+    written = await asyncio.gather(*(append(log, lease(), batch) for _ in range(3) for batch in batches))
     assert sum(map(len, written)) == 210
     rows = await sql.fetch("SELECT sequence, origin FROM zap.event ORDER BY xid, id")
     assert [row["sequence"] for row in rows] == list(range(1, 211))
     assert len({row["origin"] for row in rows}) == 210
 
 
-async def test_a_batch_is_one_transaction_of_four_round_trips(
-    log: PostgresEventLog, line: RoundTrips, sql: Sql
-) -> None:
-    # What is said once for each connection, and for each statement.
-    await log.append(lease(1), [event(1, "warm up")])
-    before = line.count
-    await log.append(lease(1), [event(frame, f"origin {frame}") for frame in range(2, 202)])
-    assert line.count - before == 4
-    assert await sql.fetchval("SELECT count(DISTINCT xid) FROM zap.event WHERE frame > 1") == 1
-
-
 async def test_nothing_is_written_of_what_is_known(log: PostgresEventLog, sql: Sql) -> None:
-    await create(sql)
     batch = [event(1, "a"), event(2, "b")]
-    await log.append(lease(1), batch)
+    await log.append(lease(), batch)
     rows = "SELECT ctid, xmin, last_sequence FROM zap.event_sequence"
     sessions = "SELECT ctid, xmin, last_inbound_at FROM zap.session"
     before = [*await sql.fetch(rows), *await sql.fetch(sessions)]
-    assert await log.append(lease(2), batch) == []
+    assert await append(log, lease(), batch) == []
     assert [*await sql.fetch(rows), *await sql.fetch(sessions)] == before
 
 
+async def test_an_event_is_returned_with_its_place(log: PostgresEventLog, sql: Sql) -> None:
+    (appended,) = (await log.append(lease(), [event(1, "a")])).events
+    row = await sql.fetchrow("SELECT id, sequence, epoch, frame, xid::text::bigint AS xid FROM zap.event")
+    assert row is not None
+    assert (appended.id, appended.sequence) == (row["id"], row["sequence"])
+    assert (row["epoch"], row["frame"]) == (1, 0)
+    # Who resumes at the horizon gets this event again.
+    assert 0 < appended.resume_from.xid <= row["xid"]
+
+
 async def test_what_comes_in_is_evidence_and_never_of_before(log: PostgresEventLog, sql: Sql) -> None:
-    await create(sql)
-    late = NewEvent(Happening("RECEIPT", b""), NOW - timedelta(hours=1), 2)
+    late = NewEvent(Happening("RECEIPT", b""), NOW - timedelta(hours=1))
     for new in (event(1), late):
-        await log.append(lease(1), [new])
+        await log.append(lease(), [new])
         assert await sql.fetchval("SELECT last_inbound_at FROM zap.session") == NOW
     assert await sql.fetchval("SELECT count(*) FROM zap.event") == 2
 
 
 async def test_a_time_to_come_is_no_evidence_of_more_than_now(log: PostgresEventLog, sql: Sql) -> None:
-    await create(sql)
-    absurd = NewEvent(Happening("RECEIPT", b""), NOW + timedelta(days=365_000), 1)
-    assert len(await log.append(lease(1), [absurd])) == 1
+    absurd = NewEvent(Happening("RECEIPT", b""), NOW + timedelta(days=365_000))
+    assert len((await log.append(lease(), [absurd])).events) == 1
     assert await sql.fetchval("SELECT last_inbound_at <= clock_timestamp() FROM zap.session")
 
 
-async def test_what_came_for_a_session_that_was_deleted_is_nobody_s(log: PostgresEventLog, sql: Sql) -> None:
-    await create(sql, former_epoch=3)
-    assert await log.append(lease(3), [event(1, "a")]) == []
-    assert texts(await log.append(lease(4), [event(1, "a")])) == [(1, "text 1")]
+# --- receipts ---------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_of_the_moment_has_no_frame_and_comes_as_often_as_it_does(
+async def send(sql: Sql, **states: str) -> None:
+    """Messages of these ids."""
+    for message_id, state in states.items():
+        await sql.execute(
+            "INSERT INTO zap.message (session_id, request_id, recipient, fingerprint, epoch, state, message_id)"
+            " VALUES ('anna', $1, '', '', 1, $2, $1)",
+            message_id,
+            state,
+        )
+
+
+async def states(sql: Sql) -> dict[str, str]:
+    return {row["message_id"]: row["state"] for row in await sql.fetch("SELECT message_id, state FROM zap.message")}
+
+
+async def test_receipts_bring_messages_further_and_never_back(log: PostgresEventLog, sql: Sql) -> None:
+    await send(sql, one="SENT", two="SENT", three="SENT", four="READ", five="FAILED")
+    batch = [
+        receipt("READ", "one", "no\0body"),
+        receipt("DELIVERED", "one", "two", "four", "five", "nobody"),
+        receipt("PLAYED", "two"),
+    ]
+    appended = await log.append(lease(), batch)
+    assert len(appended.events) == 3
+    assert set(appended.message_ids) == {"one", "two"}
+    now = {"one": "READ", "two": "READ", "three": "SENT", "four": "READ", "five": "FAILED"}
+    assert await states(sql) == now
+    assert (await log.append(lease(), batch)).message_ids == ()
+    assert await states(sql) == now
+
+
+async def test_a_receipt_that_comes_again_is_applied_to_what_was_sent_meanwhile(
     log: PostgresEventLog, sql: Sql
 ) -> None:
-    batch = [event(0, text="typing"), event(1), event(0, text="typing")]
-    assert texts(await log.append(lease(1), batch)) == [(1, "typing"), (2, "text 1"), (3, "typing")]
-    await create(sql, former_epoch=1)
-    assert await log.append(lease(1), [event(0, text="typing")]) == []
+    told = receipt("DELIVERED", "one", origin=b"x" * 16)
+    assert (await log.append(lease(), [told])).message_ids == ()
+    await send(sql, one="SENT")
+    again = await log.append(lease(), [told])
+    assert (again.events, again.message_ids) == ((), ("one",))
 
 
-async def create(sql: Sql, former_epoch: int = 0) -> None:
-    await sql.execute(
-        "INSERT INTO zap.session (session_id, name, user_id, labels, proxy_url, create_fingerprint, former_epoch)"
-        " VALUES ('anna', '', '', '{}', '', '', $1)",
-        former_epoch,
-    )
+# --- the fence --------------------------------------------------------------------------------------------------
+
+
+async def everything(sql: Sql) -> list[list[asyncpg.Record]]:
+    return [
+        await sql.fetch(f'SELECT t::text AS "all" FROM zap.{table} t ORDER BY 1')  # noqa: S608 - from here
+        for table in ("session", "lease", "message", "event", "event_sequence")
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE zap.lease SET epoch = 2",
+        "UPDATE zap.lease SET incarnation = gen_random_uuid()",
+        "UPDATE zap.lease SET incarnation = NULL, expires_at = NULL",
+        "DELETE FROM zap.session",
+        # Deleted, and made again under the same id.
+        "UPDATE zap.session SET former_epoch = 1",
+        "DELETE FROM zap.lease",
+    ],
+)
+async def test_who_is_not_the_owner_writes_nothing(log: PostgresEventLog, sql: Sql, change: str) -> None:
+    await send(sql, one="SENT")
+    await log.append(lease(), [event(1, "a")])
+    await sql.execute(change)
+    before = await everything(sql)
+    with pytest.raises(LeaseLost) as refused:
+        await log.append(lease(), [event(2, "b"), receipt("READ", "one")])
+    assert refused.value.metadata == {"session_id": "anna", "epoch": "1"}
+    assert await everything(sql) == before
+
+
+@pytest.mark.parametrize(
+    "change", ["UPDATE zap.lease SET is_revoked = true", "UPDATE zap.lease SET expires_at = now() - interval '1 s'"]
+)
+async def test_who_is_asked_to_stop_or_late_may_write_until_another_epoch_begins(
+    log: PostgresEventLog, sql: Sql, change: str
+) -> None:
+    await sql.execute(change)
+    assert await append(log, lease(), [event(1, "a")]) == [(1, "text 1")]
+
+
+async def test_an_append_that_meets_the_end_of_its_epoch_waits_and_is_refused(
+    log: PostgresEventLog, database: Database, sql: Sql
+) -> None:
+    async with database.transaction() as ending:
+        await ending.row("lock_session", "anna")
+        assert await ending.value("begin_epoch", "anna", NODE, TTL) == 2
+        appending = asyncio.create_task(log.append(lease(), [event(1, "a")]))
+        await waiting(sql, "transactionid")
+    with pytest.raises(LeaseLost):
+        await appending
+    assert await sql.fetchval("SELECT count(*) FROM zap.event") == 0
+
+
+async def test_an_epoch_does_not_end_while_an_append_is_under_way_and_is_renewed_all_the_same(
+    log: PostgresEventLog, database: Database, database_url: str, sql: Sql
+) -> None:
+    leases = PostgresLeases(database, database)
+    async with held(database_url, "LOCK TABLE zap.event_sequence"):
+        appending = asyncio.create_task(append(log, lease(), [event(1, "a")]))
+        await waiting(sql, "relation")
+        beginning = asyncio.create_task(leases.begin_epoch("anna", NODE, TTL))
+        await waiting(sql, "transactionid")
+        here = Announcement(Node(NODE, "here", "127.0.0.1:1"), 5)
+        assert list((await leases.renew(here, TTL)).renewed) == [lease()]
+        assert not beginning.done()
+    assert await appending == [(1, "text 1")]
+    assert (await beginning).epoch == 2
+
+
+async def waiting(sql: Sql, event: str) -> asyncpg.Record:
+    """The session of Postgres that waits for such a lock."""
+    async with asyncio.timeout(20):
+        while True:
+            found = await sql.fetchrow(
+                "SELECT backend_xid FROM pg_stat_activity"
+                " WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event = $1",
+                event,
+            )
+            if found is not None:
+                return found
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def held(database_url: str, lock: str) -> AsyncIterator[None]:
+    connection = await asyncpg.connect(database_url)
+    async with connection.transaction():
+        await connection.execute(lock)
+        yield
+    await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("lock", "event_name"),
+    [
+        ("SELECT pg_advisory_xact_lock(hashtextextended('zap.event:anna', 0))", "advisory"),
+        ("SELECT FROM zap.session FOR UPDATE", "transactionid"),
+    ],
+)
+async def test_an_append_that_waits_has_no_number_yet(
+    log: PostgresEventLog, database_url: str, sql: Sql, lock: str, event_name: str
+) -> None:
+    """Or a later sequence could be visible before an earlier one, and the wait would hold the horizon."""
+    async with held(database_url, lock):
+        appending = asyncio.create_task(append(log, lease(), [event(1, "a")]))
+        assert (await waiting(sql, event_name))["backend_xid"] is None
+    assert await appending == [(1, "text 1")]
+
+
+async def test_an_append_that_waited_sees_what_was_appended_meanwhile(
+    log: PostgresEventLog, database: Database, sql: Sql
+) -> None:
+    """Each statement of the function has a snapshot of its own."""
+    async with database.transaction() as somebody:
+        await somebody.run("lock_session_log", "anna")
+        appending = asyncio.create_task(append(log, lease(), [event(1, "a"), event(2, "b")]))
+        await waiting(sql, "advisory")
+        await somebody.row("append_events", "anna", 1, *columns(encode_payload, [event(1, "a")]))
+    assert await appending == [(2, "text 2")]
+
+
+# --- what it costs ----------------------------------------------------------------------------------------------
+
+
+async def test_a_batch_is_one_transaction_in_one_round_trip(log: PostgresEventLog, line: RoundTrips, sql: Sql) -> None:
+    # What is said once for each connection, and for each statement.
+    await log.append(lease(), [event(1, "warm up")])
+    before = line.count
+    batch = [event(each, f"origin {each}") for each in range(2, 201)]
+    await log.append(lease(), [*batch, receipt("DELIVERED", "one")])
+    assert line.count - before == 1
+    assert await sql.fetchval("SELECT count(DISTINCT xid) FROM zap.event WHERE sequence > 1") == 1
+
+
+async def test_a_pooler_in_transaction_mode_is_lived_with(database_url: str, sql: Sql) -> None:
+    """Inside a transaction, as whatever is said through one; nothing is left behind in its connection."""
+    row = (*columns(encode_payload, [event(1, "a")]), [], [])
+    async with TransactionPooler(database_url) as pooler:
+        connection = await asyncpg.connect(pooler.url, statement_cache_size=0)
+        for expected in ([1], []):
+            async with connection.transaction():
+                appended = await connection.fetchrow(statement("append_inbound"), "anna", 1, NODE, *row)
+                assert appended is not None
+                assert appended["sequences"] == expected
+        assert pooler.transactions == 2
+        await connection.close()
+    assert await sql.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
 
 
 @pytest.mark.parametrize("is_analyzed", [True, False])
 @pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
-async def test_a_large_log_is_not_read_to_find_what_is_known(sql: Sql, mode: str, is_analyzed: bool) -> None:
+async def test_neither_a_large_log_nor_many_messages_are_read_to_find_what_is_known(
+    sql: Sql, mode: str, is_analyzed: bool
+) -> None:
     """One session has nearly all of it: whoever looks by the session alone reads it all."""
     await sql.execute(
-        "INSERT INTO zap.event (session_id, epoch, sequence, frame, time, type, payload, origin)"
-        " SELECT CASE WHEN n % 100 = 0 THEN 'bern' ELSE 'anna' END, 1, n, n, now(), '', '',"
+        "INSERT INTO zap.event (session_id, epoch, sequence, time, type, payload, origin)"
+        " SELECT CASE WHEN n % 100 = 0 THEN 'bern' ELSE 'anna' END, 1, n, now(), '', '',"
         " substring(sha256(n::text::bytea) for 16) FROM generate_series(1, 50000) n"
     )
     await sql.execute("INSERT INTO zap.event_sequence VALUES ('anna', 50000)")
+    await sql.execute(
+        "INSERT INTO zap.message (session_id, request_id, recipient, fingerprint, epoch, state, message_id)"
+        " SELECT 'anna', n, '', '', 1, 'SENT', 'WA' || n FROM generate_series(1, 50000) n"
+    )
     if is_analyzed:
-        await sql.execute("ANALYZE zap.event")
+        await sql.execute("ANALYZE zap.event, zap.message")
     await sql.execute(f"SET plan_cache_mode = {mode}")
-    types = "text, bigint, bigint[], timestamptz[], text[], bytea[], bytea[], boolean"
-    await sql.execute(f"PREPARE append ({types}) AS {statement('append_events')}")
-    numbers = range(49_901, 50_101)
-    origins = [hashlib.sha256(str(number).encode()).hexdigest()[:32] for number in numbers]
-    offered = (numbers, ["now"] * 200, ["T"] * 200, [r"\\x00"] * 200, [rf"\\x{origin}" for origin in origins])
-    arrays = ", ".join("'{" + ",".join(map(str, column)) + "}'" for column in offered)
+    origins = [hashlib.sha256(str(number).encode()).digest()[:16] for number in range(49_901, 50_101)]
+    events = [NewEvent(Happening("T", b""), NOW, origin) for origin in origins]
     explained = await sql.fetchval(
-        f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE append ('anna', 1, {arrays}, true)"
+        f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement('append_inbound')}",
+        *("anna", 1, NODE, *columns(encode_payload, events), ["WA1", "WA2"], ["WA3"]),
     )
     plan = json.loads(explained)[0]["Plan"]
-    # Two lookups for each of 200, in indexes of three levels, and what is written of the hundred that are new.
-    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 200 * 2 * 4 + 102 * 40
-    assert await sql.fetchval("SELECT count(*) FROM zap.event WHERE frame > 50000") == 100
+    # A lookup for each of 200, in an index of three levels, and what is written of those that are new.
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 200 * 4 + 105 * 25
+    assert await sql.fetchval("SELECT count(*) FROM zap.event WHERE sequence > 50000") == 101, "the other has one"
+    assert await sql.fetchval("SELECT count(*) FROM zap.message WHERE state <> 'SENT'") == 3

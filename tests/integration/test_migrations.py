@@ -23,6 +23,9 @@ UNION ALL
 SELECT 'view', schemaname, viewname, definition, '', '', '' FROM pg_views WHERE schemaname IN ('zap', 'public')
 UNION ALL
 SELECT 'index', schemaname, indexname, indexdef, '', '', '' FROM pg_indexes WHERE schemaname IN ('zap', 'public')
+UNION ALL
+SELECT 'function', 'zap', proname, pg_get_functiondef(oid), '', '', '' FROM pg_proc
+WHERE pronamespace = 'zap'::regnamespace
 ORDER BY 1, 2, 3, 4
 """
 

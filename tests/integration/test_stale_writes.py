@@ -15,8 +15,8 @@ from service.domain.session import Activate, Deactivate, ProcessStarted
 from service.store.database import Database
 from service.telemetry.measured import MeasuredLeases
 from service.telemetry.metrics import NodeMetrics
-from service.telemetry.stale_writes import CountedMessages, CountedOwnedSessions
-from tests.integration.test_store import HERE, JID, NODE, OTHER_NODE, THERE, TTL, Store, by, code, connected
+from service.telemetry.stale_writes import CountedEventLog, CountedMessages, CountedOwnedSessions
+from tests.integration.test_store import HERE, JID, NODE, OTHER_NODE, THERE, TTL, Store, by, code, connected, message
 
 TABLES = ("session", "lease", "pairing", "message", "event", "discarded_identity")
 
@@ -29,8 +29,14 @@ class Woken:
         self._registry = CollectorRegistry()
         metrics = NodeMetrics(self._registry)
         self.owned = CountedOwnedSessions(store.owned, metrics)
+        self.events = CountedEventLog(store.events, metrics)
         self.messages = CountedMessages(store.messages, metrics)
         self.leases = MeasuredLeases(store.leases, metrics)
+
+    @property
+    def repeated(self) -> float | None:
+        """Inbound events that came again."""
+        return self._registry.get_sample_value("zap_events_repeated_total")
 
     @property
     def counted(self) -> dict[tuple[str, str], float]:
@@ -57,6 +63,7 @@ WRITES = [
     Write("show_code", lambda one: one.owned.show_code(one.lease, code(), bytes(32))),
     Write("prepare", lambda one: one.owned.prepare(one.lease)),
     Write("sweep", lambda one: one.owned.sweep(one.lease)),
+    Write("append", lambda one: one.events.append(one.lease, [message(1)])),
     Write("accept", lambda one: one.messages.accept(one.lease, "r2", "x@s.whatsapp.net", b"f")),
     Write(
         "settle",
@@ -138,6 +145,9 @@ async def test_what_an_owner_may_write_is_not_counted(store: Store) -> None:
     owner = Woken(store, lease)
     await owner.messages.accept(lease, "r1", "x@s.whatsapp.net", b"f")
     await owner.messages.settle("anna", "r1", Outcome(MessageState.OUTCOME_UNKNOWN))
+    for _ in range(2):
+        await owner.events.append(lease, [message(1), message(2)])
     await owner.owned.observe(lease, by(seen.Disconnected()), None)
     assert await owner.leases.release(lease)
     assert not owner.counted
+    assert owner.repeated == 2

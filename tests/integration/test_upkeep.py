@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from datetime import timedelta
@@ -13,13 +14,16 @@ from service.domain.errors import OutOfRange
 from service.domain.places import Place
 from service.domain.watched import Given, Start
 from service.embedded import EmbeddedPostgres
+from service.pool.pool import Pool, PoolSettings
 from service.store.database import Database
+from service.store.migrate import EVENT_BUFFER_INDEX, index_event_buffer
 from service.store.queries import statement
 from service.store.reading import token_key
 from service.store.upkeep import MANNERS, PostgresUpkeep
 from service.upkeep.retention import BATCH, Retention
 from tests.e2e.sql import Sql
 from tests.integration.test_watching import ALL, Log
+from tests.transaction_pooler import TransactionPooler
 
 HOUR = timedelta(hours=1)
 
@@ -45,6 +49,18 @@ async def upkeep(database_url: str) -> AsyncIterator[PostgresUpkeep]:
     await database.open()
     yield PostgresUpkeep(database)
     await database.close()
+
+
+@pytest.fixture
+async def whatsmeow(database_url: str) -> AsyncIterator[None]:
+    """whatsmeow's own tables, made by itself, and our index; once more, as at every start."""
+    pool = Pool(PoolSettings(database_url))
+    await pool.open()
+    for _ in range(2):
+        await pool.prepare_store()
+        await index_event_buffer(database_url)
+    yield
+    await pool.close()
 
 
 async def age(sql: Sql, *sequences: int, hours: float = 2.0) -> None:
@@ -175,7 +191,9 @@ async def test_a_consumer_who_is_overtaken_while_he_reads_is_told(log: Log, upke
     assert len(seen) < total
 
 
-async def test_appends_and_consumers_go_on_beside_it(log: Log, upkeep: PostgresUpkeep, sql: Sql) -> None:
+async def test_appends_and_consumers_go_on_beside_it(
+    log: Log, upkeep: PostgresUpkeep, sql: Sql, whatsmeow: None
+) -> None:
     await log.append("anna", *range(1, 2_001))
     await age(sql, *range(1, 2_001))
     reading = asyncio.create_task(log.collect(200, Start()))
@@ -211,6 +229,108 @@ async def test_messages_go_when_they_are_settled_and_old(upkeep: PostgresUpkeep,
     assert await upkeep.trim_messages(HOUR, 1) == 1
     assert await upkeep.trim_messages(HOUR, BATCH) == 1
     assert {row["request_id"] for row in await sql.fetch("SELECT request_id FROM zap.message")} == {"open", "new"}
+
+
+async def link(sql: Sql, *jids: str) -> None:
+    """Devices of these addresses."""
+    for jid in jids:
+        await sql.execute(
+            "INSERT INTO whatsmeow_device (jid, registration_id, noise_key, identity_key, signed_pre_key,"
+            " signed_pre_key_id, signed_pre_key_sig, adv_key, adv_details, adv_account_sig, adv_account_sig_key,"
+            " adv_device_sig) VALUES ($1, 1, $2, $2, $2, 1, $3, '', '', $3, $2, $3)",
+            jid,
+            bytes(32),
+            bytes(64),
+        )
+
+
+def milliseconds(hours: float) -> int:
+    """So many hours ago, as whatsmeow writes it."""
+    return int((time.time() - 3600 * hours) * 1000)
+
+
+async def decrypted(sql: Sql, jid: str, number: int, hours: float, plaintext: bytes | None = None) -> None:
+    """By whatsmeow, so many hours ago."""
+    await sql.execute(
+        "INSERT INTO whatsmeow_event_buffer (our_jid, ciphertext_hash, plaintext, server_timestamp, insert_timestamp)"
+        " VALUES ($1, sha256($2::text::bytea), $3, 0, $4)",
+        jid,
+        str(number),
+        plaintext,
+        milliseconds(hours),
+    )
+
+
+async def test_what_whatsmeow_remembers_of_messages_goes_when_it_is_old_and_in_the_log(
+    upkeep: PostgresUpkeep, sql: Sql, whatsmeow: None
+) -> None:
+    await link(sql, "anna", "bern")
+    await decrypted(sql, "anna", 1, hours=2)
+    await decrypted(sql, "bern", 2, hours=2)
+    await decrypted(sql, "anna", 3, hours=0.9)
+    # Nobody has acknowledged it: WhatsApp sends it again, and nobody could read it without this row.
+    await decrypted(sql, "bern", 4, hours=2, plaintext=b"hello")
+    assert await upkeep.trim_event_buffer(HOUR, 1) == 1
+    assert await upkeep.trim_event_buffer(HOUR, BATCH) == 1
+    assert await upkeep.trim_event_buffer(HOUR, BATCH) == 0
+    left = await sql.fetch("SELECT ciphertext_hash FROM whatsmeow_event_buffer ORDER BY insert_timestamp")
+    kept = await sql.fetch("SELECT sha256(n::text::bytea) AS hash FROM unnest(array[4, 3]) n")
+    assert [row["ciphertext_hash"] for row in left] == [row["hash"] for row in kept]
+
+
+async def test_messages_that_were_sent_are_not_kept_for_a_retry_when_they_are_old(
+    upkeep: PostgresUpkeep, sql: Sql, whatsmeow: None
+) -> None:
+    await link(sql, "anna", "bern", "silent")
+    for jid, message_id, hours in (("anna", "1", 2.0), ("anna", "2", 0.9), ("bern", "3", 3.0), ("bern", "4", 2.0)):
+        await sql.execute(
+            "INSERT INTO whatsmeow_retry_buffer (our_jid, chat_jid, message_id, format, plaintext, timestamp)"
+            " VALUES ($1, 'chat', $2, '', 'hello', $3)",
+            jid,
+            message_id,
+            milliseconds(hours),
+        )
+    assert await upkeep.trim_retry_buffer(HOUR, 2) == 2
+    assert await upkeep.trim_retry_buffer(HOUR, BATCH) == 1
+    assert [row["message_id"] for row in await sql.fetch("SELECT message_id FROM whatsmeow_retry_buffer")] == ["2"]
+
+
+async def test_whatsmeow_s_buffers_are_not_read_to_find_what_is_old(sql: Sql, whatsmeow: None) -> None:
+    await link(sql, *(f"device {number}" for number in range(20)))
+    await sql.execute(
+        "INSERT INTO whatsmeow_event_buffer (our_jid, ciphertext_hash, server_timestamp, insert_timestamp)"
+        " SELECT 'device ' || n % 20, sha256(n::text::bytea), 0, $1::bigint + n FROM generate_series(1, 50000) n",
+        milliseconds(2),
+    )
+    await sql.execute(
+        "INSERT INTO whatsmeow_retry_buffer (our_jid, chat_jid, message_id, format, plaintext, timestamp)"
+        " SELECT 'device ' || n % 20, 'chat', n, '', '', $1::bigint + n FROM generate_series(1, 50000) n",
+        milliseconds(2),
+    )
+    await sql.execute("ANALYZE whatsmeow_event_buffer, whatsmeow_retry_buffer, whatsmeow_device")
+    await sql.execute("SET plan_cache_mode = force_generic_plan")
+    for table in ("event", "retry"):
+        await sql.execute(f"PREPARE {table} (interval, bigint) AS {statement(f'trim_{table}_buffer')}")
+        explained = await sql.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE {table} ('1 h', 100)")
+        plan = json.loads(explained)[0]["Plan"]
+        # Found, and deleted; a table of 50,000 rows has more than 700 pages.
+        assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 600
+        assert await sql.fetchval(f"SELECT count(*) FROM whatsmeow_{table}_buffer") == 49_900  # noqa: S608 - of two
+
+
+async def test_our_index_on_whatsmeow_s_table_is_made_once_and_by_way_of_a_pooler(
+    sql: Sql, database_url: str, whatsmeow: None
+) -> None:
+    there = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)"
+    assert await sql.fetchval(there, EVENT_BUFFER_INDEX)
+    await sql.execute(f"DROP INDEX {EVENT_BUFFER_INDEX}")
+    async with TransactionPooler(database_url) as pooler:
+        await index_event_buffer(pooler.url)
+        assert await sql.fetchval(there, EVENT_BUFFER_INDEX)
+        # Whoever writes to the table is not waited for when there is nothing to do.
+        async with sql.transaction():
+            await sql.execute("LOCK TABLE whatsmeow_event_buffer IN ROW EXCLUSIVE MODE")
+            await index_event_buffer(pooler.url)
 
 
 async def test_a_large_log_is_not_read_to_delete_its_beginning(sql: Sql, database_url: str) -> None:

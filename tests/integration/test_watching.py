@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import UUID
 
 import asyncpg
 import pytest
@@ -15,7 +14,6 @@ import pytest
 from service.bus.wakeups import LOG, WakeupHub
 from service.domain.errors import Unavailable
 from service.domain.events import NewEvent
-from service.domain.lease import Lease
 from service.domain.observations import Happening
 from service.domain.places import NotAToken, Place, Tokens
 from service.domain.watched import Bookmark, EventFilter, Given, LoggedEvent, Start, Step
@@ -23,12 +21,11 @@ from service.protocol.events import encode_payload
 from service.sessions.tail import Tail
 from service.sessions.watching import Watching
 from service.store.database import Database
-from service.store.events import PostgresEventLog
 from service.store.log import append, lock_log
 from service.store.migrate import migrate
 from service.store.reading import PostgresLogReader, token_key
 from tests.chaos.postgres import Postgres
-from tests.log_writer import message
+from tests.log_writer import append_events, message
 from zap.v1 import event_pb2 as pb
 
 ALL = EventFilter()
@@ -49,11 +46,9 @@ class Log:
         self.tokens = Tokens(key)
         self.tail = Tail(self.reader.read, self.hub)
         self.watching = Watching(self.reader, self.tail, self.tokens, patience=60.0)
-        self.events = PostgresEventLog(database, encode_payload, lambda *_: None)
 
     async def append(self, session_id: str, *numbers: int) -> None:
-        lease = Lease(session_id, 1, UUID(int=0))
-        await self.events.append(lease, [message(number) for number in numbers])
+        await append_events(self.database, session_id, [message(number) for number in numbers])
 
     async def append_slowly(self, session_id: str, number: int, delay: float, *, fails: bool = False) -> None:
         """Append some time after it has its number, and commit later; or roll back, and leave an id that nobody has.
@@ -172,14 +167,12 @@ async def test_a_stream_resumes_after_the_last_response(log: Log) -> None:
 async def test_a_filter_leaves_out_what_is_there_and_what_comes(
     log: Log, wanted: EventFilter, places: list[tuple[str, int]]
 ) -> None:
-    async def append_receipt(frame: int) -> None:
-        receipt = NewEvent(
-            Happening("RECEIPT", pb.Event(type=pb.Event.TYPE_RECEIPT).SerializeToString()), datetime.now(UTC), frame
-        )
-        await log.events.append(Lease("session-0", 1, UUID(int=0)), [receipt])
+    async def append_receipt() -> None:
+        payload = Happening("RECEIPT", pb.Event(type=pb.Event.TYPE_RECEIPT).SerializeToString())
+        await append_events(log.database, "session-0", [NewEvent(payload, datetime.now(UTC))])
 
     await log.append("session-0", 1)
-    await append_receipt(2)
+    await append_receipt()
     await log.append("session-1", 1)
     found = []
     async with asyncio.timeout(20), aclosing(log.watching.watch(wanted, Start(is_oldest=True))) as steps:
@@ -187,7 +180,7 @@ async def test_a_filter_leaves_out_what_is_there_and_what_comes(
             if isinstance(step, Given):
                 found.append((step.event.session_id, step.event.sequence))
             elif step.is_caught_up and found != places:
-                await append_receipt(3)
+                await append_receipt()
                 await log.append("session-1", 2)
             if found == places and isinstance(step, Bookmark):
                 break

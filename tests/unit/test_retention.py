@@ -24,14 +24,19 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_everything_that_is_old_goes_in_batches() -> None:
-    upkeep = FakeUpkeep(events=2 * BATCH + 1, messages=BATCH)
+    upkeep = FakeUpkeep(events=2 * BATCH + 1, messages=BATCH, decrypted=BATCH + 1, sent=1)
     registry = CollectorRegistry()
     running = asyncio.create_task(
         Retention(MeasuredUpkeep(upkeep, UpkeepMetrics(registry)), events=SOON, messages=SOON).run()
     )
-    await until(lambda: not upkeep.events and not upkeep.messages)
+    await until(lambda: not (upkeep.events or upkeep.messages or upkeep.decrypted or upkeep.sent))
     running.cancel()
-    for table, rows in (("event", 2 * BATCH + 1), ("message", BATCH)):
+    for table, rows in (
+        ("event", 2 * BATCH + 1),
+        ("message", BATCH),
+        ("whatsmeow_event_buffer", BATCH + 1),
+        ("whatsmeow_retry_buffer", 1),
+    ):
         assert registry.get_sample_value("zap_rows_deleted_total", {"table": table}) == rows
     assert registry.get_sample_value("zap_retention_last_success_time_seconds")
     assert registry.get_sample_value("zap_event_oldest_age_seconds") == 0.0

@@ -264,6 +264,20 @@ async def test_a_lease_that_somebody_else_has_is_not_released(world: World, runn
     assert world.released == []
 
 
+async def test_what_comes_in_when_the_lease_is_lost_is_refused_and_ends_the_process(
+    world: World, ports: RunnerPorts, runner: Runner
+) -> None:
+    refuse: Any = ports.events.append
+    refuse.side_effect = LeaseLost("taken")
+    running = asyncio.create_task(runner.run())
+    await world.until(lambda: len(world.processes) == 1)
+    world.processes[0].reports.put_nowait(seen.Happening("MESSAGE_RECEIVED", b""))
+    await finish(running)
+    assert refuse.await_count == 1
+    assert world.processes[0].kills >= 1
+    assert world.released == []
+
+
 async def test_a_fault_while_a_process_runs_is_an_end_like_others_and_waits_longer_each_time(
     world: World, runner: Runner, waits: list[float]
 ) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from neonize.proto import Neonize_pb2 as neonize
 
-from service.whatsapp.happenings.telling import NAME, TEXT, attributes, person, told_once, words
-from service.whatsapp.translate import happened
+from service.whatsapp.happenings.telling import NAME, TEXT, attributes, person, told_each_time, told_once, words
 from zap.v1 import event_pb2, group_pb2
 from zap.worker.v1 import frames_pb2
 
@@ -63,7 +62,7 @@ def entered(event: Any) -> frames_pb2.Frame:
     )
     news = group_pb2.GroupChanged(group=person(info.JID), author=person(event.Sender), entered=group)
     _bound(news)
-    return happened(None, event_pb2.Event.TYPE_GROUP_CHANGED, group_changed=news)
+    return told_each_time(event_pb2.Event.TYPE_GROUP_CHANGED, group_changed=news)
 
 
 def _tell_settings(event: Any, news: group_pb2.GroupChanged) -> None:

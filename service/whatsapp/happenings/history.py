@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from service.whatsapp.happenings.telling import moment
-from service.whatsapp.translate import happened
+from service.whatsapp.happenings.telling import moment, told_each_time
 from zap.v1 import event_pb2, history_pb2
 from zap.worker.v1 import frames_pb2
 from zap.worker.v1 import history_pb2 as worker_pb2
@@ -35,7 +34,7 @@ def synced(piece: worker_pb2.HistoryPiece) -> frames_pb2.Frame:
     if seconds := [second for second in _seconds(history) if moment(second)]:
         sync.oldest_message_time.FromSeconds(min(seconds))
         sync.newest_message_time.FromSeconds(max(seconds))
-    return happened(None, event_pb2.Event.TYPE_HISTORY_SYNC, history_sync=sync)
+    return told_each_time(event_pb2.Event.TYPE_HISTORY_SYNC, history_sync=sync)
 
 
 def _seconds(history: worker_pb2.History) -> Iterator[int]:

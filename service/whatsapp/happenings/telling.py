@@ -23,10 +23,17 @@ _AHEAD = 86_400
 
 def told_once(seconds: int, kind: "event_pb2.Event.Type.ValueType", **payload: Any) -> frames_pb2.Frame:
     """What WhatsApp says of this moment, in seconds since 1970, and may say again until it is acknowledged."""
-    frame = happened(moment(seconds), kind, **payload)
-    # Without a time of its own, the same can happen twice.
-    if frame.HasField("time"):
-        frame.origin = origins.of_notification(seconds, frame.event)
+    if (then := moment(seconds)) is None:
+        return told_each_time(kind, **payload)
+    frame = happened(then, kind, **payload)
+    frame.origin = origins.of_notification(seconds, frame.event)
+    return frame
+
+
+def told_each_time(kind: "event_pb2.Event.Type.ValueType", **payload: Any) -> frames_pb2.Frame:
+    """What WhatsApp says without a moment of its own: the same can happen twice, and a repetition is told again."""
+    frame = happened(None, kind, **payload)
+    frame.origin = origins.of_itself()
     return frame
 
 
