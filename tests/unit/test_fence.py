@@ -18,9 +18,6 @@ class Session:
     safe_until: float
     fate: str = "goes on"
 
-    def expire(self) -> None:
-        self.fate = "is stopped"
-
     def lose(self) -> None:
         self.fate = "is killed"
 
@@ -28,13 +25,12 @@ class Session:
 @pytest.mark.parametrize(
     ("left", "fate"),
     [
-        (TIMES.kill + TIMES.gentle + 0.2, "goes on"),
-        (TIMES.kill + TIMES.gentle - 0.1, "is stopped"),
+        (TIMES.kill + 0.2, "goes on"),
         (TIMES.kill - 0.1, "is killed"),
         (-60.0, "is killed"),
     ],
 )
-def test_a_process_is_stopped_while_there_is_time_and_killed_when_there_is_none(left: float, fate: str) -> None:
+def test_a_process_is_killed_just_before_its_permit_would_end_it(left: float, fate: str) -> None:
     session = Session(time.monotonic() + left)
     Fence(TIMES, lambda: iter([session])).look()
     assert session.fate == fate
@@ -50,4 +46,4 @@ def test_one_failed_renewal_stops_nobody() -> None:
     """A renewal that fails, and one after it that succeeds as late as it may, leave the process alone."""
     times = LeaseTimes(2.5)
     late = times.renew_every + 2 * times.renew_timeout
-    assert times.safe_until(0.0) - late >= times.kill + times.gentle
+    assert times.safe_until(0.0) - late >= times.kill

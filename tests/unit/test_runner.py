@@ -1,6 +1,7 @@
 """A runner with a scripted process and a store in memory: which end leads to what, and what is left when it is over."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
@@ -18,12 +19,12 @@ from service.domain import observations as seen
 from service.domain import pace
 from service.domain.backoff import STEADY
 from service.domain.disconnects import Cause
-from service.domain.errors import LeaseLost, Unavailable
+from service.domain.errors import LeaseLost, NotFound, Unavailable
 from service.domain.lease import Lease, LeaseTimes
 from service.domain.pace import Lane
 from service.domain.records import Account
 from service.domain.session import Condition, Credentials, Desired, State, Transition
-from service.ports import Decide, EventLog, MessageStore, Publisher, Resume, StartOrder, Turn
+from service.ports import Appended, Decide, EventLog, MessageStore, Publisher, Resume, StartOrder, Turn
 from service.sessions.runner import STORM, Runner, RunnerPorts
 from service.sessions.start_gate import StartGate
 
@@ -39,14 +40,15 @@ class Process:
 
     def __init__(self) -> None:
         self.reports: asyncio.Queue[seen.Observation] = asyncio.Queue()
+        self.confirmed: list[int] = []
         self.stops = 0
         self.kills = 0
         self.permitted_until = 0.0
 
     async def observations(self) -> AsyncIterator[Sequence[seen.Observed]]:
-        while True:
+        for number in itertools.count(1):
             observation = await self.reports.get()
-            yield [seen.Observed(observation, datetime.now(UTC))]
+            yield [seen.Observed(observation, datetime.now(UTC), number)]
             if isinstance(observation, seen.Ended):
                 return
 
@@ -54,7 +56,7 @@ class Process:
         self.permitted_until = until
 
     def confirm(self, number: int) -> None:
-        pass
+        self.confirmed.append(number)
 
     async def stop(self, grace: float) -> None:
         self.stops += 1
@@ -276,6 +278,47 @@ async def test_what_comes_in_when_the_lease_is_lost_is_refused_and_ends_the_proc
     assert refuse.await_count == 1
     assert world.processes[0].kills >= 1
     assert world.released == []
+
+
+async def test_what_comes_in_is_confirmed_when_it_is_appended_and_not_before(
+    world: World, ports: RunnerPorts, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.sessions.runner.RETRY", 0.0)
+    append: Any = ports.events.append
+    tries = 0
+
+    async def fail_twice(*_: object) -> Appended:
+        nonlocal tries
+        tries += 1
+        assert world.processes[0].confirmed == []
+        if tries < 3:
+            raise Unavailable("away")
+        return Appended()
+
+    append.side_effect = fail_twice
+    running = asyncio.create_task(runner.run())
+    await world.until(lambda: len(world.processes) == 1)
+    world.processes[0].reports.put_nowait(seen.Happening("MESSAGE_RECEIVED", b""))
+    await world.until(lambda: world.processes[0].confirmed == [1])
+    assert tries == 3
+    running.cancel()
+    await asyncio.wait((running,), timeout=PATIENCE)
+
+
+async def test_what_comes_in_for_a_session_that_was_deleted_is_not_confirmed_and_its_process_is_stopped(
+    world: World, ports: RunnerPorts, runner: Runner
+) -> None:
+    refuse: Any = ports.events.append
+    refuse.side_effect = NotFound("deleted")
+    running = asyncio.create_task(runner.run())
+    await world.until(lambda: len(world.processes) == 1)
+    world.processes[0].reports.put_nowait(seen.Happening("MESSAGE_RECEIVED", b""))
+    await world.until(lambda: world.processes[0].stops == 1)
+    assert world.processes[0].confirmed == []
+    world.resume = Resume(wanted=False)
+    world.processes[0].reports.put_nowait(seen.Ended(Cause.STOPPED))
+    await finish(running)
+    assert world.released == ["anna"]
 
 
 async def test_a_fault_while_a_process_runs_is_an_end_like_others_and_waits_longer_each_time(

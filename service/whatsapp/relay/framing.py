@@ -162,13 +162,14 @@ class Answers:
 
 
 class Statement(enum.Enum):
-    """A statement by which the library uses its decryption buffer."""
+    """A statement by which the library uses its decryption buffer, by how its text begins."""
 
     LOOK_UP = b"SELECT plaintext, server_timestamp, insert_timestamp FROM whatsmeow_event_buffer "
     CLEAR = b"UPDATE whatsmeow_event_buffer SET plaintext = NULL "
 
 
-_LONGEST_BEGINNING = max(len(statement.value) for statement in Statement)
+_BEGINNING_BYTES = 16 + max(len(statement.value) for statement in Statement)
+"""Of a text that has to be read to know the statement, white space before it included."""
 
 
 class Requests:
@@ -215,10 +216,11 @@ class Requests:
     def _read_text(self, piece: bytes) -> None:
         if self._text is None or not piece:
             return
+        self._text += piece[: _BEGINNING_BYTES - len(self._text)]
         # The statement's name, empty in what lib/pq sends with parameters, and a zero come first.
-        self._text += piece[: 1 + _LONGEST_BEGINNING - len(self._text)]
+        text = self._text.lstrip(b"\0 \t\n")
         for statement in Statement:
-            if self._text.startswith(b"\0" + statement.value):
+            if text.startswith(statement.value):
                 self.statement, self._text = statement, None
                 return
 

@@ -17,12 +17,13 @@ from tests.unit.whatsapp.test_relay_dialling import log_in, welcome_only
 
 HASH = bytes(range(32))
 LOOK_UP = as_lib_pq_asks(
-    "SELECT plaintext, server_timestamp, insert_timestamp FROM whatsmeow_event_buffer"
-    " WHERE our_jid = $1 AND ciphertext_hash = $2",
+    "\n\t\tSELECT plaintext, server_timestamp, insert_timestamp FROM whatsmeow_event_buffer"
+    " WHERE our_jid = $1 AND ciphertext_hash = $2\n\t",
     value=HASH,
 )
 CLEAR = as_lib_pq_asks(
-    "UPDATE whatsmeow_event_buffer SET plaintext = NULL WHERE our_jid = $1 AND ciphertext_hash = $2", value=HASH
+    "\n\t\tUPDATE whatsmeow_event_buffer SET plaintext = NULL WHERE our_jid = $1 AND ciphertext_hash = $2\n\t",
+    value=HASH,
 )
 DELETE = as_lib_pq_asks("DELETE FROM whatsmeow_event_buffer WHERE insert_timestamp < $1")
 CLEARED = PARSED_AND_BOUND + message("C", b"UPDATE 1\0") + READY
