@@ -1,7 +1,6 @@
 """The durable log of what came in: appended by the owner of the session alone, in one round trip."""
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 
 import asyncpg
 
@@ -64,12 +63,3 @@ class PostgresEventLog:
         if row["places"] is None:
             raise session_not_found(lease.session_id)
         return Appended(tuple(appended(lease.session_id, events, row)), tuple(row["messages"]))
-
-
-async def end_frozen_append(database: Database, session_id: str, still_for: timedelta) -> bool:
-    """End a transaction that holds this session's log and has done nothing for so long; whether there was one.
-
-    Raises Unavailable.
-    """
-    async with database.autocommit() as connection:
-        return bool(await connection.rows("end_frozen_append", session_id, still_for))

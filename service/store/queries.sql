@@ -12,21 +12,6 @@ SELECT
 -- it must not have a number yet while it waits, or a later sequence could be visible before an earlier one.
 SELECT pg_advisory_xact_lock(hashtextextended('zap.event:' || $1, 0));
 
--- name: end_frozen_append
--- Who holds a session's log for longer than $2 without doing anything: a node that was stopped in the middle of an append,
--- or whose network is gone. It finds its transaction rolled back and appends again; a frame is written at most once.
--- Backends of another role are none of our business, nor do we see their state.
-SELECT pg_terminate_backend(activity.pid)
-FROM pg_locks held
-JOIN pg_stat_activity activity USING (pid)
-CROSS JOIN LATERAL (SELECT hashtextextended('zap.event:' || $1, 0) AS key) log
-WHERE
-    held.locktype = 'advisory' AND held.objsubid = 1 AND held.granted
-    AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND (held.classid::bigint << 32 | held.objid::bigint) = log.key
-    AND activity.usename = current_user AND activity.state = 'idle in transaction'
-    AND activity.state_change < clock_timestamp() - $2::interval;
-
 -- name: insert_session
 INSERT INTO zap.session (
     session_id, name, user_id, labels, proxy_url, create_request_id, create_fingerprint, former_epoch

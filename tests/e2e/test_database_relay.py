@@ -156,6 +156,7 @@ async def test_a_session_without_traffic_does_not_notice_a_restart_of_postgres(
     watched, jid = await pair(pool, simulator.control, PHONE)
     await simulator.control.create_phone(FRIEND)
     before = await simulator.control.device(jid)
+    await until_idle(postgres.url)
     await postgres.stop()
     await simulator.control.write(FRIEND, PHONE, "while it is away")
     await postgres.start()
@@ -192,6 +193,7 @@ async def test_a_loss_before_the_scan_does_not_end_a_pairing(
     await simulator.control.create_phone(PHONE)
     watched = await start(pool)
     code, _ = await watched.expect(CodeShown)
+    await until_idle(postgres.url)
     await terminate(postgres.url)
     await simulator.control.scan(PHONE, code.text)
     await watched.expect(Connected)
@@ -235,6 +237,7 @@ async def test_a_session_behind_tls(
         async with pool_of(where.geturl(), simulator) as pool:
             watched, _ = await pair(pool, simulator.control, PHONE)
             assert terminator.encrypted > 1
+            await until_idle(database_url)
             await terminate(database_url)
             await simulator.control.create_phone(FRIEND)
             await simulator.control.write(FRIEND, PHONE, "over a connection that was dialled anew")
@@ -294,6 +297,17 @@ async def test_what_kept_the_tables_from_being_made_is_told_when_the_time_is_ove
         with pytest.raises(StoreNotPrepared, match="57P03: the database system is starting up"):
             async with pool_of(url, simulator):
                 pass
+
+
+async def until_idle(url: str) -> None:
+    """Wait until no session process has asked anything for a while."""
+    asked = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'zap/one/%' AND NOT"
+    idle = "(state = 'idle' AND state_change < clock_timestamp() - interval '0.5 s')"
+    admin = await asyncpg.connect(url)
+    async with asyncio.timeout(20):
+        while await admin.fetchval(f"{asked} {idle}"):
+            await asyncio.sleep(0.05)
+    await admin.close()
 
 
 async def terminate(url: str) -> None:

@@ -34,11 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "store": {"ports", "domain", "generated"},
     "bus": {"ports", "domain", "generated"},
     "telemetry": {"ports", "domain", "generated"},
-    "whatsapp": {
-        *("pool.wire", "domain", "generated"),
-        # For whatsapp/bequest.py: what an orphan writes down, it writes as its node would have.
-        *("pool.observed", "protocol.events", "store.events", "store.messages", "store.pooled", "store.queries"),
-    },
+    "whatsapp": {"pool.wire", "domain", "generated"},
     "embedded": set(),
 }
 GENERATED = {"zap", "buf"}
