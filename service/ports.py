@@ -239,9 +239,9 @@ class EventLog(Protocol):
     async def append(self, lease: Lease, events: Sequence[NewEvent]) -> Appended:
         """Append what came in, and bring the messages further that its receipts are about, in one transaction.
 
-        Fenced: LeaseLost if the epoch is not the current one or the session was deleted, and nothing is written then. A
-        revoked epoch may still append. An event of an origin that the log has is not appended again, nor returned. One
-        that the log will never take is left out, and told to the operator.
+        Fenced: LeaseLost if the epoch is not the current one, NotFound if the session was deleted (also if another one
+        has its id since); nothing is written then. A revoked epoch may still append. An event of an origin that the log
+        has is not appended again, nor returned. One that the log will never take is left out, and told to the operator.
         """
 
 

@@ -111,12 +111,9 @@ class Database:
             command_timeout=6,
             # Nothing of ours outlives a transaction on a connection; a reset would double the cost of a read.
             reset=_leave_as_it_is,
-            **self._manners(),
+            init=_prepare,
+            server_settings={"application_name": self._name, **self._timeouts},
         )
-
-    def _manners(self) -> dict[str, Any]:
-        """What is agreed with the server when a connection is made."""
-        return {"init": _prepare, "server_settings": {"application_name": self._name, **self._timeouts}}
 
     async def close(self) -> None:
         """Let transactions in progress end, for a moment, and disconnect."""

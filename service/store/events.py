@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import asyncpg
 
-from service.domain.errors import epoch_over
+from service.domain.errors import epoch_over, session_not_found
 from service.domain.events import NewEvent
 from service.domain.lease import Lease
 from service.domain.receipts import told_by
@@ -29,7 +29,7 @@ class PostgresEventLog:
         self._on_refused = on_refused
 
     async def append(self, lease: Lease, events: Sequence[NewEvent]) -> Appended:
-        """Append what is new, and apply the receipts. Raises LeaseLost, and has written nothing then.
+        """Append what is new, and apply the receipts. Raises LeaseLost or NotFound, and has written nothing then.
 
         An event that Postgres refuses must not keep back the others: it is left out, alone.
         """
@@ -60,4 +60,6 @@ class PostgresEventLog:
             )
         if row is None:
             raise epoch_over(lease.session_id, lease.epoch)
+        if row["places"] is None:
+            raise session_not_found(lease.session_id)
         return Appended(tuple(appended(lease.session_id, events, row)), tuple(row["messages"]))

@@ -1,15 +1,8 @@
 -- Every statement that the service sends to Postgres. `-- name:` starts one; service/store/queries.py reads this file.
 
--- name: limit_transaction
--- Timeouts that end with the transaction, for whoever shares a pooler's connections. Gives it no number.
-SELECT
-    set_config('statement_timeout', $1, true),
-    set_config('lock_timeout', $2, true),
-    set_config('idle_in_transaction_session_timeout', $3, true);
-
 -- name: lock_session_log
--- Order for one session's events. A statement of its own, and the first of its transaction besides limit_transaction:
--- it must not have a number yet while it waits, or a later sequence could be visible before an earlier one.
+-- Order for one session's events. A statement of its own, and the first of its transaction: it must not have a number yet
+-- while it waits, or a later sequence could be visible before an earlier one.
 SELECT pg_advisory_xact_lock(hashtextextended('zap.event:' || $1, 0));
 
 -- name: insert_session

@@ -2,16 +2,17 @@
 
 import asyncio
 import hashlib
+import itertools
 import json
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
 
-from service.domain.errors import LeaseLost
+from service.domain.errors import LeaseLost, NotFound, ZapError
 from service.domain.events import Event, NewEvent
 from service.domain.lease import Announcement, Lease, Node
 from service.domain.observations import Delivered, Happening
@@ -230,25 +231,27 @@ async def everything(sql: Sql) -> list[list[asyncpg.Record]]:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "error"),
     [
-        "UPDATE zap.lease SET epoch = 2",
-        "UPDATE zap.lease SET incarnation = gen_random_uuid()",
-        "UPDATE zap.lease SET incarnation = NULL, expires_at = NULL",
-        "DELETE FROM zap.session",
+        ("UPDATE zap.lease SET epoch = 2", LeaseLost),
+        ("UPDATE zap.lease SET incarnation = gen_random_uuid()", LeaseLost),
+        ("UPDATE zap.lease SET incarnation = NULL, expires_at = NULL", LeaseLost),
+        ("DELETE FROM zap.lease", LeaseLost),
+        ("DELETE FROM zap.session", NotFound),
         # Deleted, and made again under the same id.
-        "UPDATE zap.session SET former_epoch = 1",
-        "DELETE FROM zap.lease",
+        ("UPDATE zap.session SET former_epoch = 1", NotFound),
     ],
 )
-async def test_who_is_not_the_owner_writes_nothing(log: PostgresEventLog, sql: Sql, change: str) -> None:
+async def test_who_is_not_the_owner_writes_nothing(
+    log: PostgresEventLog, sql: Sql, change: str, error: type[ZapError]
+) -> None:
     await send(sql, one="SENT")
     await log.append(lease(), [event(1, "a")])
     await sql.execute(change)
     before = await everything(sql)
-    with pytest.raises(LeaseLost) as refused:
+    with pytest.raises(error) as refused:
         await log.append(lease(), [event(2, "b"), receipt("READ", "one")])
-    assert refused.value.metadata == {"session_id": "anna", "epoch": "1"}
+    assert refused.value.metadata["session_id"] == "anna"
     assert await everything(sql) == before
 
 
@@ -289,6 +292,34 @@ async def test_an_epoch_does_not_end_while_an_append_is_under_way_and_is_renewed
         assert not beginning.done()
     assert await appending == [(1, "text 1")]
     assert (await beginning).epoch == 2
+
+
+async def test_of_appends_that_race_with_epochs_none_is_behind_the_next_epoch_s(
+    log: PostgresEventLog, database: Database, sql: Sql
+) -> None:
+    """Three writers for each of thirty epochs, each until it is refused."""
+    leases, numbers, written = PostgresLeases(database, database), itertools.count(), list[int]()
+
+    async def write(held: Lease) -> None:
+        with suppress(LeaseLost):
+            while True:
+                number = next(numbers)
+                ((sequence, _),) = await append(log, held, [event(number, f"origin {number}")])
+                written.append(sequence)
+
+    async with asyncio.TaskGroup() as writers:
+        for _ in range(30):
+            held = await leases.begin_epoch("anna", NODE, TTL)
+            before = len(written)
+            for _ in range(3):
+                writers.create_task(write(held))
+            while len(written) == before:
+                await asyncio.sleep(0)
+        await sql.execute("UPDATE zap.lease SET incarnation = NULL, expires_at = NULL")
+    rows = await sql.fetch("SELECT epoch, sequence FROM zap.event ORDER BY sequence")
+    assert [row["epoch"] for row in rows] == sorted(row["epoch"] for row in rows)
+    assert {row["epoch"] for row in rows} == set(range(2, 32))
+    assert [row["sequence"] for row in rows] == sorted(written)
 
 
 async def waiting(sql: Sql, event: str) -> asyncpg.Record:

@@ -59,25 +59,29 @@ BEGIN
 END
 $$;
 
--- Append what came in from WhatsApp, as the owner of the session's epoch, and apply its receipts. No row: the epoch is over,
--- or the session was deleted (another one may have its id since), and nothing was written. An epoch that is revoked may
--- still write: its process is asked to stop, and ends with the event that it has in hand.
+-- Append what came in from WhatsApp, as the owner of the session's epoch, and apply its receipts. No row: the epoch is over.
+-- A row of NULLs: the session was deleted (another one may have its id since). Nothing was written then. An epoch that is
+-- revoked may still write: its process is asked to stop, and ends with the event that it has in hand.
 CREATE FUNCTION zap.append_inbound(
     of_session text, of_epoch bigint, of_incarnation uuid,
     times timestamptz[], types text[], payloads bytea[], origins bytea[], delivered text[], read text[]
 )
 RETURNS TABLE (places integer[], ids bigint[], sequences bigint[], horizon bigint, messages text[]) LANGUAGE plpgsql AS $$
+DECLARE
+    former bigint;
 BEGIN
     -- As in lock_session_log: the transaction has no number yet while it waits here.
     PERFORM pg_advisory_xact_lock(hashtextextended('zap.event:' || of_session, 0));
     -- As in keep_epoch: until this transaction ends, no epoch of the session does.
-    PERFORM FROM zap.session s WHERE s.session_id = of_session FOR KEY SHARE;
+    SELECT s.former_epoch INTO former FROM zap.session s WHERE s.session_id = of_session FOR KEY SHARE;
     IF NOT EXISTS (
-        SELECT FROM zap.session s JOIN zap.lease l USING (session_id)
-        WHERE
-            s.session_id = of_session AND s.former_epoch < of_epoch
-            AND l.epoch = of_epoch AND l.incarnation = of_incarnation
+        SELECT FROM zap.lease l
+        WHERE l.session_id = of_session AND l.epoch = of_epoch AND l.incarnation = of_incarnation
     ) THEN
+        RETURN;
+    END IF;
+    IF coalesce(former >= of_epoch, true) THEN
+        RETURN NEXT;
         RETURN;
     END IF;
     SELECT * INTO places, ids, sequences, horizon
