@@ -1,6 +1,6 @@
 """The one place that wires everything, and the order in which it starts and stops.
 
-start:  embedded servers → database reached → zygote → schema → bus → leases and reconciler → other nodes → gRPC → ready
+start:  liveness socket → embedded servers → zygote, database reached → schema → bus → leases and reconciler → other nodes → gRPC → ready
 stop:   not ready → no new claims → sessions are handed over → the rest step down → calls end, those of other nodes too
         → leases, bus, zygote, database
 """
@@ -25,12 +25,14 @@ from service.domain.events import Event, NewEvent
 from service.domain.lease import Announcement, LeaseTimes, Node
 from service.domain.places import Tokens
 from service.embedded import EmbeddedPostgres, EmbeddedValkey
+from service.ownership.dead_nodes import DeadNodes
 from service.ownership.fence import Fence
 from service.ownership.handover import Giver, Taker
 from service.ownership.keeper import Keeper
 from service.ownership.reconciler import Reconciler
 from service.ownership.router import Router
 from service.pool.dsn import hosts
+from service.pool.liveness import LivenessSocket, is_held
 from service.pool.pool import Pool, PoolSettings
 from service.protocol.events import encode_payload, to_json
 from service.rpc.forwarding import Forwarding, OwnedHere
@@ -52,6 +54,7 @@ from service.store.events import PostgresEventLog
 from service.store.leases import PostgresLeases
 from service.store.messages import PostgresMessages
 from service.store.migrate import migrate
+from service.store.nodes import PostgresNeighbours
 from service.store.owned import PostgresOwnedSessions
 from service.store.prepared import refuse_prepared_transactions
 from service.store.reach import check_log_is_writable, check_same_database, reach
@@ -115,7 +118,8 @@ async def _migrate(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         urls = await _urls(settings, stack)
         await reach(urls.database, "DATABASE_URL", PATIENCE)
-        pool = await _pool(settings, urls, stack)
+        pool = _pool(settings, urls, stack)
+        await pool.open()
         await migrate(urls.database, pool.prepare_store)
 
 
@@ -147,6 +151,7 @@ class Service:
     keeper: Keeper
     fence: Fence
     reconciler: Reconciler
+    dead_nodes: DeadNodes
     roster: Roster
     giver: Giver
     taker: Taker
@@ -165,6 +170,7 @@ class Service:
         keeping = asyncio.create_task(self.keeper.run(), name="keeper")
         fencing = asyncio.create_task(self.fence.run(), name="fence")
         reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
+        burying = asyncio.create_task(self.dead_nodes.run(), name="dead-nodes")
         asked = asyncio.create_task(stopping.wait(), name="stop")
         upkeeping = asyncio.create_task(self.upkeep.run(), name="upkeep")
         try:
@@ -173,10 +179,11 @@ class Service:
             await self.server.start()
             await self.server.set_ready(ready=True)
             log.info("The node is ready.")
-            await asyncio.wait((asked, keeping, fencing, reconciling), return_when=asyncio.FIRST_COMPLETED)
+            endless = (keeping, fencing, reconciling, burying)
+            await asyncio.wait((asked, *endless), return_when=asyncio.FIRST_COMPLETED)
         finally:
             log.info("The node stops.", asked=stopping.is_set())
-            await _end(upkeeping)
+            await asyncio.gather(_end(upkeeping), _end(burying))
             try:
                 await self._step_down(reconciling)
             finally:
@@ -261,12 +268,14 @@ def _secret(value: SecretStr | None) -> str:
     return value.get_secret_value() if value is not None else ""
 
 
-async def _pool(settings: Settings, urls: Urls, stack: AsyncExitStack) -> Pool:
-    """Session processes, ready to be forked."""
+def _pool(settings: Settings, urls: Urls, stack: AsyncExitStack, liveness: LivenessSocket | None = None) -> Pool:
+    """Session processes, to be forked once it is open."""
     proxy = settings.whatsapp_proxy_url.get_secret_value()
-    pool = Pool(PoolSettings(urls.whatsapp_database, proxy, settings.worker_preload))
+    pool = Pool(
+        PoolSettings(urls.whatsapp_database, proxy, settings.worker_preload),
+        liveness=None if liveness is None else liveness.fileno,
+    )
     stack.push_async_callback(pool.close)
-    await pool.open()
     return pool
 
 
@@ -279,12 +288,19 @@ async def _open(stack: AsyncExitStack, url: str, name: str, size: int, timeouts:
 
 async def _build(settings: Settings, stack: AsyncExitStack) -> Service:
     """Everything in the order in which it needs each other; the stack ends it in the opposite one."""
+    # Closed last, when all processes are dead.
+    liveness = LivenessSocket(uuid4())
+    stack.callback(liveness.close)
     urls = await _urls(settings, stack)
+    pool = _pool(settings, urls, stack, liveness)
+    # Its imports take as long as all that is asked of the databases.
+    opening = asyncio.create_task(pool.open(), name="open-pool")
+    stack.push_async_callback(_end, opening)
     await reach(urls.database, "DATABASE_URL", PATIENCE)
     await reach(urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL", PATIENCE)
     await check_same_database(urls.database, urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL")
     await refuse_prepared_transactions(urls.database, "DATABASE_URL")
-    pool = await _pool(settings, urls, stack)
+    await opening
     await migrate(urls.database, pool.prepare_store)
     await check_log_is_writable(urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL", PATIENCE)
 
@@ -302,7 +318,8 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Service:
     stack.push_async_callback(bus.close)
     # A pooler has an address of its own: this node needs connections that stay what they are.
     stragglers = Stragglers(database, is_pooled=urls.whatsapp_database != urls.database)
-    return _wire(settings, Databases(database, renewals, readers, tail, upkeep), tokens, stragglers, pool, bus, hub)
+    databases = Databases(database, renewals, readers, tail, upkeep)
+    return _wire(settings, databases, tokens, stragglers, pool, bus, hub, liveness)
 
 
 def _wire(
@@ -313,6 +330,7 @@ def _wire(
     pool: Pool,
     bus: RedisBus,
     hub: WakeupHub,
+    liveness: LivenessSocket,
 ) -> Service:
     """What runs, on what is open."""
     database = databases.calls
@@ -322,7 +340,7 @@ def _wire(
     sessions = PostgresSessions(database, encode_payload)
     leases = MeasuredLeases(PostgresLeases(database, databases.renewals), metrics)
     messages = CountedMessages(PostgresMessages(database), metrics)
-    times, incarnation = settings.lease_times, uuid4()
+    times, incarnation = settings.lease_times, liveness.incarnation
     gate = StartGate(settings.connects_per_second)
     owned = CountedOwnedSessions(PostgresOwnedSessions(database, encode_payload, stragglers), metrics)
     events = PostgresEventLog(database, encode_payload, _say_refused)
@@ -345,13 +363,14 @@ def _wire(
     router = Router(leases, incarnation, lambda session_id: roster.get(session_id) is not None)
     taker = Taker(gate, reconciler)
     server, nodes, channels = _doors(settings, core, router, taker, incarnation, RpcMetrics(registry))
-    keeper = Keeper(leases, partial(_announcement, settings, incarnation, nodes), times, lambda: iter(roster))
+    keeper = Keeper(leases, partial(_announcement, settings, liveness, nodes), times, lambda: iter(roster))
     pages = Pages(settings.http_listen, lambda: _unready(keeper, pool, times), registry)
     return Service(
         bus,
         keeper,
         Fence(times, lambda: iter(roster)),
         reconciler,
+        DeadNodes(PostgresNeighbours(database), incarnation, liveness.scope, is_held, hub.reconcile),
         roster,
         Giver(incarnation, leases, NodePeers(channels), sending, reconciler),
         taker,
@@ -411,9 +430,13 @@ def _doors(
     return server, nodes, channels
 
 
-def _announcement(settings: Settings, incarnation: UUID, nodes: NodeListener) -> Announcement:
+def _announcement(settings: Settings, liveness: LivenessSocket, nodes: NodeListener) -> Announcement:
     """What this node says of itself with each renewal: its address can change."""
-    return Announcement(Node(incarnation, settings.node_id, nodes.address), settings.max_sessions)
+    return Announcement(
+        Node(liveness.incarnation, settings.node_id, nodes.address),
+        settings.max_sessions,
+        liveness_scope=liveness.scope,
+    )
 
 
 def _watch(metrics: NodeMetrics, bus: RedisBus, roster: Roster, reconciler: Reconciler) -> None:

@@ -35,7 +35,7 @@ ARROWS: dict[str, set[str]] = {
     "bus": {"ports", "domain", "generated"},
     "telemetry": {"ports", "domain", "generated"},
     "whatsapp": {
-        *("pool.wire", "domain", "generated"),
+        *("pool.wire", "pool.liveness", "domain", "generated"),
         # For whatsapp/bequest.py: what an orphan writes down, it writes as its node would have.
         *("pool.observed", "protocol.events", "store.events", "store.messages", "store.pooled", "store.queries"),
     },
