@@ -1,6 +1,6 @@
 """The one place that wires everything, and the order in which it starts and stops.
 
-start:  liveness socket → embedded servers → zygote, database reached → schema → bus → leases and reconciler → other nodes → gRPC → ready
+start:  liveness socket and zygote (service/serve.py) → embedded servers → database reached → schema → bus → leases and reconciler → other nodes → gRPC → ready
 stop:   not ready → no new claims → sessions are handed over → the rest step down → calls end, those of other nodes too
         → leases, bus, zygote, database
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -34,6 +34,7 @@ from service.ownership.router import Router
 from service.pool.dsn import hosts
 from service.pool.liveness import LivenessSocket, is_held
 from service.pool.pool import Pool, PoolSettings
+from service.pool.zygote import Zygote
 from service.protocol.events import encode_payload, to_json
 from service.rpc.forwarding import Forwarding, OwnedHere
 from service.rpc.node_certificates import NodeCertificate
@@ -92,10 +93,10 @@ class NotMigrated(Exception):
     """The schema is as it was."""
 
 
-async def serve(settings: Settings, stopping: asyncio.Event) -> None:
-    """Run a node until `stopping` is set."""
+async def serve(settings: Settings, stopping: asyncio.Event, liveness: LivenessSocket, zygote: Zygote) -> None:
+    """Run a node until `stopping` is set. The zygote may be starting already."""
     async with AsyncExitStack() as stack:
-        building = asyncio.create_task(_build(settings, stack))
+        building = asyncio.create_task(_build(settings, stack, liveness, zygote))
         # Asked to stop while it waits for a database, it need not wait any longer.
         await _first(building, stopping)
         if building.done():
@@ -118,8 +119,7 @@ async def _migrate(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         urls = await _urls(settings, stack)
         await reach(urls.database, "DATABASE_URL", PATIENCE)
-        pool = _pool(settings, urls, stack)
-        await pool.open()
+        pool = await _pool(settings, urls, stack)
         await migrate(urls.database, pool.prepare_store)
 
 
@@ -268,14 +268,12 @@ def _secret(value: SecretStr | None) -> str:
     return value.get_secret_value() if value is not None else ""
 
 
-def _pool(settings: Settings, urls: Urls, stack: AsyncExitStack, liveness: LivenessSocket | None = None) -> Pool:
-    """Session processes, to be forked once it is open."""
+async def _pool(settings: Settings, urls: Urls, stack: AsyncExitStack, zygote: Zygote | None = None) -> Pool:
+    """Session processes, ready to be forked."""
     proxy = settings.whatsapp_proxy_url.get_secret_value()
-    pool = Pool(
-        PoolSettings(urls.whatsapp_database, proxy, settings.worker_preload),
-        liveness=None if liveness is None else liveness.fileno,
-    )
+    pool = Pool(PoolSettings(urls.whatsapp_database, proxy, settings.worker_preload), zygote=zygote)
     stack.push_async_callback(pool.close)
+    await pool.open()
     return pool
 
 
@@ -286,21 +284,14 @@ async def _open(stack: AsyncExitStack, url: str, name: str, size: int, timeouts:
     return database
 
 
-async def _build(settings: Settings, stack: AsyncExitStack) -> Service:
+async def _build(settings: Settings, stack: AsyncExitStack, liveness: LivenessSocket, zygote: Zygote) -> Service:
     """Everything in the order in which it needs each other; the stack ends it in the opposite one."""
-    # Closed last, when all processes are dead.
-    liveness = LivenessSocket(uuid4())
-    stack.callback(liveness.close)
     urls = await _urls(settings, stack)
-    pool = _pool(settings, urls, stack, liveness)
-    # Its imports take as long as all that is asked of the databases.
-    opening = asyncio.create_task(pool.open(), name="open-pool")
-    stack.push_async_callback(_end, opening)
     await reach(urls.database, "DATABASE_URL", PATIENCE)
     await reach(urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL", PATIENCE)
     await check_same_database(urls.database, urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL")
     await refuse_prepared_transactions(urls.database, "DATABASE_URL")
-    await opening
+    pool = await _pool(settings, urls, stack, zygote)
     await migrate(urls.database, pool.prepare_store)
     await check_log_is_writable(urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL", PATIENCE)
 

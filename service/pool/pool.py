@@ -41,14 +41,14 @@ class Pool:
     """The session processes of this node, and the zygote that they are forked from."""
 
     def __init__(
-        self, settings: PoolSettings, environment: Mapping[str, str] | None = None, liveness: int | None = None
+        self, settings: PoolSettings, environment: Mapping[str, str] | None = None, zygote: Zygote | None = None
     ) -> None:
         """`environment`: what the zygote is executed with, this process's own by default; secrets are left out.
 
-        `liveness`: descriptor of the node's liveness socket, for all processes (pool/liveness.py).
+        `zygote`: one that was made, and perhaps started, before.
         """
         self._settings = settings
-        self._zygote = Zygote(environment, liveness=liveness)
+        self._zygote = Zygote(environment) if zygote is None else zygote
         self._processes: set[Process] = set()
         self._endings: set[asyncio.Task[None]] = set()
 
