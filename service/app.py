@@ -1,6 +1,7 @@
 """The one place that wires everything, and the order in which it starts and stops.
 
-start:  liveness socket and zygote (service/serve.py) → embedded servers → database reached → schema → bus → leases and reconciler → other nodes → gRPC → ready
+start:  liveness socket and zygote (service/serve.py) → embedded servers → database reached → schema → bus
+        → leases and reconciler → other nodes → gRPC → ready
 stop:   not ready → no new claims → sessions are handed over → the rest step down → calls end, those of other nodes too
         → leases, bus, zygote, database
 """
@@ -170,20 +171,16 @@ class Service:
         keeping = asyncio.create_task(self.keeper.run(), name="keeper")
         fencing = asyncio.create_task(self.fence.run(), name="fence")
         reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
-        burying = asyncio.create_task(self.dead_nodes.run(), name="dead-nodes")
+        detecting = asyncio.create_task(self.dead_nodes.run(), name="dead-nodes")
         asked = asyncio.create_task(stopping.wait(), name="stop")
         upkeeping = asyncio.create_task(self.upkeep.run(), name="upkeep")
         try:
-            await self.pages.start()
-            await self.nodes.start()
-            await self.server.start()
-            await self.server.set_ready(ready=True)
+            await self._open_doors()
             log.info("The node is ready.")
-            endless = (keeping, fencing, reconciling, burying)
-            await asyncio.wait((asked, *endless), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((asked, keeping, fencing, reconciling, detecting), return_when=asyncio.FIRST_COMPLETED)
         finally:
             log.info("The node stops.", asked=stopping.is_set())
-            await asyncio.gather(_end(upkeeping), _end(burying))
+            await asyncio.gather(_end(upkeeping), _end(detecting))
             try:
                 await self._step_down(reconciling)
             finally:
@@ -195,10 +192,16 @@ class Service:
                 await _end(fencing)
                 await self._close_doors()
                 await _end(asked)
-        for task in (keeping, fencing, reconciling):
+        for task in (keeping, fencing, reconciling, detecting):
             # A side task that died stops the service loudly.
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
+
+    async def _open_doors(self) -> None:
+        await self.pages.start()
+        await self.nodes.start()
+        await self.server.start()
+        await self.server.set_ready(ready=True)
 
     async def _close_doors(self) -> None:
         """Whoever asked twice has closed none yet."""

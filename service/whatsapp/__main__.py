@@ -1,7 +1,7 @@
 """The zygote: a process that has imported everything but the Go library, and forks a session process when told to.
 
-`python -m service.whatsapp --socket FD --node PID [--liveness FD]`, executed by the node (`service.pool.zygote`). It has one thread and
-no gRPC, since neither survives a fork. Packets of its socket (`service.pool.wire`):
+`python -m service.whatsapp --socket FD --node PID [--liveness FD]`, executed by the node (`service.pool.zygote`). It
+has one thread and no gRPC, since neither survives a fork. Packets of its socket (`service.pool.wire`):
 
     node → zygote   fork(id) + the session's end of its socket
                     ping()

@@ -157,9 +157,7 @@ async def test_a_dead_node_that_is_not_of_this_machine_keeps_its_leases_until_th
         "CREATE FUNCTION elsewhere() RETURNS trigger LANGUAGE plpgsql AS"
         f" $$ BEGIN NEW.liveness_scope := {scope}; RETURN NEW; END $$"
     )
-    await sql.execute(
-        "CREATE TRIGGER elsewhere BEFORE INSERT ON zap.node FOR EACH ROW EXECUTE FUNCTION elsewhere()"
-    )
+    await sql.execute("CREATE TRIGGER elsewhere BEFORE INSERT ON zap.node FOR EACH ROW EXECUTE FUNCTION elsewhere()")
     async with scene(node_environment, simulator, sql, SHORT_TTL_S) as there:
         await there.node.kill_all()
         end = await there.leases_end_at()

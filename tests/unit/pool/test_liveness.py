@@ -35,7 +35,7 @@ def test_a_name_is_that_of_one_incarnation() -> None:
 def test_programs_that_are_executed_do_not_inherit_it() -> None:
     node = LivenessSocket(uuid.uuid4())
     assert not os.get_inheritable(node.fileno)
-    os.set_inheritable(node.fileno, True)  # noqa: FBT003 - as pass_fds does
+    os.set_inheritable(node.fileno, True)
     liveness.inherit(node.fileno)
     assert not os.get_inheritable(node.fileno)
     assert is_held(node.incarnation), "checking it closed nothing"
@@ -46,13 +46,14 @@ def test_what_cannot_be_asked_counts_as_held(monkeypatch: pytest.MonkeyPatch) ->
     def refuse(*_: object) -> socket.socket:
         raise OSError("too many open files")
 
-    monkeypatch.setattr(liveness.socket, "socket", refuse)
+    monkeypatch.setattr(socket, "socket", refuse)
     assert is_held(uuid.uuid4())
 
 
 def test_a_scope_is_this_boot_and_this_network_namespace() -> None:
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    assert liveness.scope() == f"{boot_id}/{os.stat('/proc/self/ns/net').st_dev}:{os.stat('/proc/self/ns/net').st_ino}"
+    namespace = Path("/proc/self/ns/net").stat()
+    assert liveness.scope() == f"{boot_id}/{namespace.st_dev}:{namespace.st_ino}"
 
 
 @pytest.mark.parametrize("what", ["_BOOT_ID", "_NETWORK_NAMESPACE"])
