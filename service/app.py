@@ -291,8 +291,9 @@ async def _build(settings: Settings, stack: AsyncExitStack, liveness: LivenessSo
     """Everything in the order in which it needs each other; the stack ends it in the opposite one."""
     urls = await _urls(settings, stack)
     await reach(urls.database, "DATABASE_URL", PATIENCE)
-    await reach(urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL", PATIENCE)
-    await check_same_database(urls.database, urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL")
+    if urls.whatsapp_database != urls.database:
+        await reach(urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL", PATIENCE)
+        await check_same_database(urls.database, urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL")
     await refuse_prepared_transactions(urls.database, "DATABASE_URL")
     pool = await _pool(settings, urls, stack, zygote)
     await migrate(urls.database, pool.prepare_store)
