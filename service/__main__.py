@@ -1,11 +1,12 @@
 """`python -m service serve | migrate | check-config`."""
 
 import argparse
+import asyncio
 import sys
 from collections.abc import Sequence
 
-from service.app import migrate_once, serve
-from service.config import ConfigurationError, effective, load, unknown_settings
+from service.config import ConfigurationError, Settings, effective, load, unknown_settings
+from service.serve import serve
 from service.start import EX_CONFIG, run
 
 COMMANDS = {
@@ -32,7 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in unknown_settings():
             sys.stderr.write(f"{name}: there is no such setting; is it misspelt?\n")
         return 0
-    return run(settings, serve if command == "serve" else migrate_once)
+    return run(settings, serve if command == "serve" else _migrate)
+
+
+async def _migrate(settings: Settings, stopping: asyncio.Event) -> None:
+    from service.app import migrate_once  # noqa: PLC0415 - after the zygote, by those who serve
+
+    await migrate_once(settings, stopping)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The one place that wires everything, and the order in which it starts and stops.
 
-start:  embedded servers → database reached → zygote → schema → bus → leases and reconciler → other nodes → gRPC → ready
+start:  liveness socket and zygote (service/serve.py) → embedded servers → database reached → schema → bus
+        → leases and reconciler → other nodes → gRPC → ready
 stop:   not ready → no new claims → sessions are handed over → the rest step down → calls end, those of other nodes too
         → leases, bus, zygote, database
 """
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -25,13 +26,16 @@ from service.domain.events import Event, NewEvent
 from service.domain.lease import Announcement, LeaseTimes, Node
 from service.domain.places import Tokens
 from service.embedded import EmbeddedPostgres, EmbeddedValkey
+from service.ownership.dead_nodes import DeadNodes
 from service.ownership.fence import Fence
 from service.ownership.handover import Giver, Taker
 from service.ownership.keeper import Keeper
 from service.ownership.reconciler import Reconciler
 from service.ownership.router import Router
 from service.pool.dsn import hosts
+from service.pool.liveness import LivenessSocket, is_held
 from service.pool.pool import Pool, PoolSettings
+from service.pool.zygote import Zygote
 from service.protocol.events import encode_payload, to_json
 from service.rpc.forwarding import Forwarding, OwnedHere
 from service.rpc.node_certificates import NodeCertificate
@@ -52,6 +56,7 @@ from service.store.events import PostgresEventLog
 from service.store.leases import PostgresLeases
 from service.store.messages import PostgresMessages
 from service.store.migrate import index_event_buffer, migrate
+from service.store.nodes import PostgresNeighbours
 from service.store.owned import PostgresOwnedSessions
 from service.store.prepared import refuse_prepared_transactions
 from service.store.reach import check_same_database, reach
@@ -89,10 +94,10 @@ class NotMigrated(Exception):
     """The schema is as it was."""
 
 
-async def serve(settings: Settings, stopping: asyncio.Event) -> None:
-    """Run a node until `stopping` is set."""
+async def serve(settings: Settings, stopping: asyncio.Event, liveness: LivenessSocket, zygote: Zygote) -> None:
+    """Run a node until `stopping` is set. The zygote may be starting already."""
     async with AsyncExitStack() as stack:
-        building = asyncio.create_task(_build(settings, stack))
+        building = asyncio.create_task(_build(settings, stack, liveness, zygote))
         # Asked to stop while it waits for a database, it need not wait any longer.
         await _first(building, stopping)
         if building.done():
@@ -147,6 +152,7 @@ class Service:
     keeper: Keeper
     fence: Fence
     reconciler: Reconciler
+    dead_nodes: DeadNodes
     roster: Roster
     giver: Giver
     taker: Taker
@@ -165,18 +171,16 @@ class Service:
         keeping = asyncio.create_task(self.keeper.run(), name="keeper")
         fencing = asyncio.create_task(self.fence.run(), name="fence")
         reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
+        detecting = asyncio.create_task(self.dead_nodes.run(), name="dead-nodes")
         asked = asyncio.create_task(stopping.wait(), name="stop")
         upkeeping = asyncio.create_task(self.upkeep.run(), name="upkeep")
         try:
-            await self.pages.start()
-            await self.nodes.start()
-            await self.server.start()
-            await self.server.set_ready(ready=True)
+            await self._open_doors()
             log.info("The node is ready.")
-            await asyncio.wait((asked, keeping, fencing, reconciling), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((asked, keeping, fencing, reconciling, detecting), return_when=asyncio.FIRST_COMPLETED)
         finally:
             log.info("The node stops.", asked=stopping.is_set())
-            await _end(upkeeping)
+            await asyncio.gather(_end(upkeeping), _end(detecting))
             try:
                 await self._step_down(reconciling)
             finally:
@@ -188,10 +192,16 @@ class Service:
                 await _end(fencing)
                 await self._close_doors()
                 await _end(asked)
-        for task in (keeping, fencing, reconciling):
+        for task in (keeping, fencing, reconciling, detecting):
             # A side task that died stops the service loudly.
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
+
+    async def _open_doors(self) -> None:
+        await self.pages.start()
+        await self.nodes.start()
+        await self.server.start()
+        await self.server.set_ready(ready=True)
 
     async def _close_doors(self) -> None:
         """Whoever asked twice has closed none yet."""
@@ -263,10 +273,10 @@ def _secret(value: SecretStr | None) -> str:
     return value.get_secret_value() if value is not None else ""
 
 
-async def _pool(settings: Settings, urls: Urls, stack: AsyncExitStack) -> Pool:
+async def _pool(settings: Settings, urls: Urls, stack: AsyncExitStack, zygote: Zygote | None = None) -> Pool:
     """Session processes, ready to be forked."""
     proxy = settings.whatsapp_proxy_url.get_secret_value()
-    pool = Pool(PoolSettings(urls.whatsapp_database, proxy, settings.worker_preload))
+    pool = Pool(PoolSettings(urls.whatsapp_database, proxy, settings.worker_preload), zygote=zygote)
     stack.push_async_callback(pool.close)
     await pool.open()
     return pool
@@ -285,14 +295,15 @@ async def _open(stack: AsyncExitStack, url: str, name: str, size: int, timeouts:
     return database
 
 
-async def _build(settings: Settings, stack: AsyncExitStack) -> Service:
+async def _build(settings: Settings, stack: AsyncExitStack, liveness: LivenessSocket, zygote: Zygote) -> Service:
     """Everything in the order in which it needs each other; the stack ends it in the opposite one."""
     urls = await _urls(settings, stack)
     await reach(urls.database, "DATABASE_URL", PATIENCE)
-    await reach(urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL", PATIENCE)
-    await check_same_database(urls.database, urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL")
+    if urls.whatsapp_database != urls.database:
+        await reach(urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL", PATIENCE)
+        await check_same_database(urls.database, urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL")
     await refuse_prepared_transactions(urls.database, "DATABASE_URL")
-    pool = await _pool(settings, urls, stack)
+    pool = await _pool(settings, urls, stack, zygote)
     await migrate(urls.database, partial(_prepare_store, pool, urls))
 
     quick = f"{settings.lease_times.renew_timeout:.3f}s"
@@ -309,7 +320,8 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Service:
     stack.push_async_callback(bus.close)
     # A pooler has an address of its own: this node needs connections that stay what they are.
     stragglers = Stragglers(database, is_pooled=urls.whatsapp_database != urls.database)
-    return _wire(settings, Databases(database, renewals, readers, tail, upkeep), tokens, stragglers, pool, bus, hub)
+    databases = Databases(database, renewals, readers, tail, upkeep)
+    return _wire(settings, databases, tokens, stragglers, pool, bus, hub, liveness)
 
 
 def _wire(
@@ -320,6 +332,7 @@ def _wire(
     pool: Pool,
     bus: RedisBus,
     hub: WakeupHub,
+    liveness: LivenessSocket,
 ) -> Service:
     """What runs, on what is open."""
     database = databases.calls
@@ -329,7 +342,7 @@ def _wire(
     sessions = PostgresSessions(database, encode_payload)
     leases = MeasuredLeases(PostgresLeases(database, databases.renewals), metrics)
     messages = CountedMessages(PostgresMessages(database), metrics)
-    times, incarnation = settings.lease_times, uuid4()
+    times, incarnation = settings.lease_times, liveness.incarnation
     gate = StartGate(settings.connects_per_second)
     owned = CountedOwnedSessions(PostgresOwnedSessions(database, encode_payload, stragglers), metrics)
     events = CountedEventLog(PostgresEventLog(database, encode_payload, _say_refused), metrics)
@@ -352,13 +365,14 @@ def _wire(
     router = Router(leases, incarnation, lambda session_id: roster.get(session_id) is not None)
     taker = Taker(gate, reconciler)
     server, nodes, channels = _doors(settings, core, router, taker, incarnation, RpcMetrics(registry))
-    keeper = Keeper(leases, partial(_announcement, settings, incarnation, nodes), times, lambda: iter(roster))
+    keeper = Keeper(leases, partial(_announcement, settings, liveness, nodes), times, lambda: iter(roster))
     pages = Pages(settings.http_listen, lambda: _unready(keeper, pool, times), registry)
     return Service(
         bus,
         keeper,
         Fence(times, lambda: iter(roster)),
         reconciler,
+        DeadNodes(PostgresNeighbours(database), incarnation, liveness.scope, is_held, hub.reconcile),
         roster,
         Giver(incarnation, leases, NodePeers(channels), sending, reconciler),
         taker,
@@ -418,9 +432,13 @@ def _doors(
     return server, nodes, channels
 
 
-def _announcement(settings: Settings, incarnation: UUID, nodes: NodeListener) -> Announcement:
+def _announcement(settings: Settings, liveness: LivenessSocket, nodes: NodeListener) -> Announcement:
     """What this node says of itself with each renewal: its address can change."""
-    return Announcement(Node(incarnation, settings.node_id, nodes.address), settings.max_sessions)
+    return Announcement(
+        Node(liveness.incarnation, settings.node_id, nodes.address),
+        settings.max_sessions,
+        liveness_scope=liveness.scope,
+    )
 
 
 def _watch(metrics: NodeMetrics, bus: RedisBus, roster: Roster, reconciler: Reconciler) -> None:

@@ -8,15 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from service.app import NotMigrated
-from service.bus.redis import RedisUrlUnusable
 from service.config import Settings, unknown_settings
-from service.domain.errors import Unavailable
-from service.embedded.errors import EmbeddedServerError
-from service.pool.pool import StoreNotPrepared
-from service.rpc.server import CannotListen
-from service.store.reach import DatabaseUnreachable
-from service.telemetry.http import CannotServePages
 from service.telemetry.logging import configure_logging
 
 log = structlog.get_logger(__name__)
@@ -28,19 +20,6 @@ EX_CONFIG = os.EX_CONFIG
 Work = Callable[[Settings, asyncio.Event], Awaitable[None]]
 """A command: runs until it is done, or the event says to stop."""
 
-_REFUSALS = (
-    DatabaseUnreachable,
-    EmbeddedServerError,
-    CannotListen,
-    CannotServePages,
-    RedisUrlUnusable,
-    StoreNotPrepared,
-    NotMigrated,
-    # Nothing but the pool is unavailable this early: its zygote cannot be executed, or refuses the library.
-    Unavailable,
-)
-"""What whoever starts the service can mend: said in one sentence."""
-
 
 def run(settings: Settings, work: Work) -> int:
     """Run it until it is done or a signal asks for its end; the exit code."""
@@ -49,13 +28,33 @@ def run(settings: Settings, work: Work) -> int:
         log.warning("There is no such setting; is it misspelt?", setting=name)
     try:
         asyncio.run(_until_signal(settings, work))
-    except _REFUSALS as error:
+    except _refusals() as error:
         sys.stderr.write(f"{error}\n")
         return EX_UNAVAILABLE
     except Exception:
         log.exception("The service ended by a fault of its own.")
         return EX_SOFTWARE
     return 0
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """Return what the operator can mend, which is reported in one sentence."""
+    # The zygote starts before any of these is imported (service/serve.py).
+    from service.app import NotMigrated  # noqa: PLC0415
+    from service.bus.redis import RedisUrlUnusable  # noqa: PLC0415
+    from service.domain.errors import Unavailable  # noqa: PLC0415
+    from service.embedded.errors import EmbeddedServerError  # noqa: PLC0415
+    from service.pool.pool import StoreNotPrepared  # noqa: PLC0415
+    from service.rpc.server import CannotListen  # noqa: PLC0415
+    from service.store.reach import DatabaseUnreachable  # noqa: PLC0415
+    from service.telemetry.http import CannotServePages  # noqa: PLC0415
+
+    return (
+        *(DatabaseUnreachable, EmbeddedServerError, CannotListen, CannotServePages),
+        *(RedisUrlUnusable, StoreNotPrepared, NotMigrated),
+        # Nothing but the pool is unavailable this early: its zygote cannot be executed, or refuses the library.
+        Unavailable,
+    )
 
 
 async def _until_signal(settings: Settings, work: Work) -> None:

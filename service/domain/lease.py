@@ -28,6 +28,8 @@ class Announcement:
     most_sessions: int
     is_draining: bool = False
     """It stops: nothing is handed over to it."""
+    liveness_scope: str | None = None
+    """Where its liveness socket can be seen (pool/liveness.py); None: nowhere."""
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,15 @@ class PoolSettings:
 class Pool:
     """The session processes of this node, and the zygote that they are forked from."""
 
-    def __init__(self, settings: PoolSettings, environment: Mapping[str, str] | None = None) -> None:
-        """`environment`: what the zygote is executed with, this process's own by default; secrets are left out."""
+    def __init__(
+        self, settings: PoolSettings, environment: Mapping[str, str] | None = None, zygote: Zygote | None = None
+    ) -> None:
+        """`environment`: what the zygote is executed with, this process's own by default; secrets are left out.
+
+        `zygote`: one that was made, and perhaps started, before.
+        """
         self._settings = settings
-        self._zygote = Zygote(environment)
+        self._zygote = Zygote(environment) if zygote is None else zygote
         self._processes: set[Process] = set()
         self._endings: set[asyncio.Task[None]] = set()
 

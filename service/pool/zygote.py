@@ -48,9 +48,16 @@ def environment_for(base: Mapping[str, str]) -> dict[str, str]:
 class Zygote:
     """Forks session processes, whichever process does it at the time. For one event loop."""
 
-    def __init__(self, environment: Mapping[str, str] | None = None, command: Sequence[str] = COMMAND) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str] | None = None,
+        command: Sequence[str] = COMMAND,
+        liveness: int | None = None,
+    ) -> None:
+        """`liveness`: descriptor of the node's liveness socket (pool/liveness.py)."""
         self._environment = environment_for(os.environ if environment is None else environment)
         self._command = command
+        self._liveness = liveness
         self._process: ZygoteProcess | None = None
         self._starting = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
@@ -101,7 +108,7 @@ class Zygote:
 
     async def _start(self) -> ZygoteProcess:
         began = time.monotonic()
-        process = ZygoteProcess(self._command, self._environment)
+        process = ZygoteProcess(self._command, self._environment, self._liveness)
         try:
             await process.ready(_READY_SECONDS)
         except (TimeoutError, ZygoteDied) as error:

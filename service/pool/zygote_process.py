@@ -57,8 +57,11 @@ class _Forked:
 class ZygoteProcess:
     """Constructed running; `ready` then tells when it can be asked."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Raises Unavailable if it cannot be executed, or not be watched."""
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], liveness: int | None = None) -> None:
+        """Execute it. `liveness`: descriptor of the node's liveness socket, which it and its children keep open.
+
+        Raises Unavailable if it cannot be executed, or not be watched.
+        """
         self._loop = asyncio.get_running_loop()
         self._forks: dict[int, asyncio.Future[_Forked]] = {}
         self._exits: dict[int, asyncio.Future[int]] = {}
@@ -66,7 +69,7 @@ class ZygoteProcess:
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._was_heard = False
         try:
-            self._execute(command, environment)
+            self._execute(command, environment, liveness)
         except OSError as error:
             raise Unavailable(f"the zygote cannot be executed: {error}", reason="POOL_UNAVAILABLE") from error
         self._loop.add_reader(self._connection, self._read)
@@ -160,7 +163,7 @@ class ZygoteProcess:
         self._watching = None
         self.bury(f"it did not answer for {SILENT_SECONDS:g} seconds")
 
-    def _execute(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def _execute(self, command: Sequence[str], environment: Mapping[str, str], liveness: int | None) -> None:
         """Not in a thread: the zygote asks to die with its parent, and to the kernel that is the thread."""
         with contextlib.ExitStack() as undo:
             self._stderr = os.memfd_create("zygote-stderr", os.MFD_CLOEXEC)
@@ -168,14 +171,18 @@ class ZygoteProcess:
             self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(self._connection.close)
             self._connection.setblocking(False)  # noqa: FBT003
+            kept = [] if liveness is None else [liveness]
             with theirs:
                 self._process = subprocess.Popen(
-                    [*command, "--socket", str(theirs.fileno()), "--node", str(os.getpid())],
+                    [
+                        *(*command, "--socket", str(theirs.fileno()), "--node", str(os.getpid())),
+                        *(f"--liveness={descriptor}" for descriptor in kept),
+                    ],
                     env=dict(environment),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=self._stderr,
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), *kept],
                     start_new_session=True,
                 )
             undo.callback(self._process.wait)

@@ -62,6 +62,7 @@ class PostgresLeases:
                 node.address,
                 announced.most_sessions,
                 announced.is_draining,
+                announced.liveness_scope,
             )
         for row in held:
             lease = Lease(row["session_id"], row["epoch"], node.incarnation)

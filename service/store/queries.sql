@@ -260,10 +260,14 @@ UPDATE zap.lease SET is_revoked = true WHERE session_id = $1;
 -- middle of a transaction) is passed over, and returned as not renewed, or one session would cost the node all others.
 -- Such a row is seen as it was when the statement began. It may be another's by now, which the next renewal says.
 WITH announced AS (
-    INSERT INTO zap.node (incarnation, node, address, most_sessions, is_draining, expires_at)
-    VALUES ($1, $3, $4, $5, $6, clock_timestamp() + make_interval(secs => $2))
-    ON CONFLICT (incarnation) DO UPDATE
-    SET address = excluded.address, expires_at = excluded.expires_at, is_draining = excluded.is_draining
+    INSERT INTO zap.node
+        (incarnation, node, address, most_sessions, is_draining, expires_at, liveness_scope, backend_pid)
+    VALUES ($1, $3, $4, $5, $6, clock_timestamp() + make_interval(secs => $2), $7, pg_backend_pid())
+    ON CONFLICT (incarnation) DO UPDATE SET
+        address = excluded.address,
+        expires_at = excluded.expires_at,
+        is_draining = excluded.is_draining,
+        backend_pid = excluded.backend_pid
 ),
 free AS (
     SELECT session_id FROM zap.lease
@@ -329,6 +333,46 @@ WHERE session_id = $1 AND incarnation = $2 AND expires_at > clock_timestamp()
         WHERE node.incarnation = $3 AND NOT is_draining AND node.expires_at > clock_timestamp()
     )
 RETURNING session_id;
+
+-- name: neighbours
+-- The other nodes of one machine, as far as they own something or count as living.
+SELECT n.incarnation, n.node FROM zap.node n
+WHERE
+    n.liveness_scope = $2 AND n.incarnation <> $1
+    AND (
+        n.expires_at > clock_timestamp()
+        OR EXISTS (
+            SELECT FROM zap.lease l WHERE l.incarnation = n.incarnation AND l.expires_at > clock_timestamp()
+        )
+    );
+
+-- name: end_leases_of_dead_node
+-- Its leases end, and it is no candidate any more. NULL, and nothing is done, while the backend of its last renewal is
+-- there: that ends with the node. So a node that renews its leases cannot be taken for dead, even if its machine is the
+-- copy of another one and both have the same boot id. Rows that somebody holds are left for the next call.
+WITH dead AS (
+    SELECT n.incarnation FROM zap.node n
+    WHERE
+        n.incarnation = $1
+        AND NOT EXISTS (
+            SELECT FROM pg_stat_activity a WHERE a.pid = n.backend_pid AND a.datname = current_database()
+        )
+),
+forgotten AS (
+    UPDATE zap.node SET expires_at = clock_timestamp()
+    FROM dead
+    WHERE node.incarnation = dead.incarnation AND node.expires_at > clock_timestamp()
+),
+free AS (
+    SELECT l.session_id FROM zap.lease l JOIN dead USING (incarnation)
+    WHERE l.expires_at > clock_timestamp()
+    FOR NO KEY UPDATE OF l SKIP LOCKED
+),
+ended AS (
+    UPDATE zap.lease SET expires_at = clock_timestamp() FROM free WHERE lease.session_id = free.session_id
+    RETURNING lease.session_id
+)
+SELECT (SELECT count(*) FROM ended) FROM dead;
 
 -- name: forget_node
 -- It has stopped; and those that were killed a day ago or longer.

@@ -1,7 +1,7 @@
 """The zygote: a process that has imported everything but the Go library, and forks a session process when told to.
 
-`python -m service.whatsapp --socket FD --node PID`, executed by the node (`service.pool.zygote`). It has one thread and
-no gRPC, since neither survives a fork. Packets of its socket (`service.pool.wire`):
+`python -m service.whatsapp --socket FD --node PID [--liveness FD]`, executed by the node (`service.pool.zygote`). It
+has one thread and no gRPC, since neither survives a fork. Packets of its socket (`service.pool.wire`):
 
     node → zygote   fork(id) + the session's end of its socket
                     ping()
@@ -23,7 +23,7 @@ import socket
 import sys
 from dataclasses import dataclass, field
 
-from service.pool import wire
+from service.pool import liveness, wire
 from service.whatsapp import loader
 
 _PR_SET_PDEATHSIG = 1
@@ -35,6 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="service.whatsapp")
     parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--node", type=int, required=True)
+    parser.add_argument("--liveness", type=int)
     arguments = parser.parse_args()
     _die_with(arguments.node)
     # What a terminal or a service manager sends to all processes is the node's to act on.
@@ -42,9 +43,11 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=arguments.socket)
     os.set_inheritable(arguments.socket, False)  # noqa: FBT003
+    if arguments.liveness is not None:
+        liveness.inherit(arguments.liveness)
     loader.import_without_library()
     wire.send_packet(connection, wire.Packet("ready", {"pid": os.getpid()}))
-    Zygote(connection).run()
+    Zygote(connection, arguments.liveness).run()
     return 0
 
 
@@ -60,6 +63,8 @@ class Zygote:
     """Forks and reaps."""
 
     connection: socket.socket
+    liveness: int | None = None
+    """The descriptor that this process and its children keep open (pool/liveness.py)."""
     children: dict[int, int] = field(default_factory=dict)
     """Process ids by pidfd."""
 
@@ -102,7 +107,7 @@ class Zygote:
             stderr = wire.limited_file()
             pid = os.fork()
             if pid == 0:
-                _become_session_process(session_socket, stderr)
+                _become_session_process(session_socket, stderr, self.liveness)
             pidfd = os.pidfd_open(pid)
         except (OSError, MemoryError) as error:
             _undo(pid)
@@ -123,10 +128,10 @@ class Zygote:
         wire.send_packet(self.connection, wire.Packet("exited", {"pid": pid, "status": status}))
 
 
-def _become_session_process(session_socket: int, stderr: int) -> None:
+def _become_session_process(session_socket: int, stderr: int, liveness: int | None) -> None:
     from service.whatsapp.process import become_session_process  # noqa: PLC0415 - imported by the loader, before
 
-    become_session_process(session_socket, stderr)
+    become_session_process(session_socket, stderr, liveness)
 
 
 def _undo(pid: int) -> None:

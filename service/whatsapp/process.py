@@ -22,10 +22,10 @@ _PR_SET_NAME = 15
 _NAME_LENGTH = 15
 
 
-def become_session_process(connection: int, stderr: int) -> None:
-    """What a child of the zygote does, with its two descriptors, instead of returning. Does not return."""
+def become_session_process(connection: int, stderr: int, liveness: int | None) -> None:
+    """What a child of the zygote does, with its descriptors, instead of returning. Does not return."""
     try:
-        _leave_the_zygote(connection, stderr)
+        _leave_the_zygote(connection, stderr, liveness)
         _serve(socket.socket(fileno=connection))
     except BaseException:  # noqa: BLE001 - written down where the node finds it; there is nobody to raise it to
         traceback.print_exc()
@@ -34,7 +34,7 @@ def become_session_process(connection: int, stderr: int) -> None:
         os._exit(1)
 
 
-def _leave_the_zygote(connection: int, stderr: int) -> None:
+def _leave_the_zygote(connection: int, stderr: int, liveness: int | None) -> None:
     # SIGINT, SIGTERM and SIGHUP stay ignored, as in the zygote: who sends them to all processes of a service means the
     # node, which has its sessions leave gently.
     for number in (signal.SIGALRM, signal.SIGCHLD):
@@ -46,8 +46,10 @@ def _leave_the_zygote(connection: int, stderr: int) -> None:
     # unread. stderr is a file in memory, of limited size, that the node reads once this process is dead.
     for target, source in ((0, nothing), (1, nothing), (_STDERR, stderr)):
         os.dup2(source, target)
-    # Every descriptor but the own socket: with a sibling's end open, that sibling would never see its node go.
-    for descriptor in {int(entry.name) for entry in Path("/proc/self/fd").iterdir()} - {0, 1, _STDERR, connection}:
+    # Every descriptor but the own socket: with a sibling's end open, that sibling would never see its node go. The
+    # liveness socket stays open until this process is dead, or another node would take its session too early.
+    kept = {0, 1, _STDERR, connection, liveness}
+    for descriptor in {int(entry.name) for entry in Path("/proc/self/fd").iterdir()} - kept:
         with contextlib.suppress(OSError):  # the listing's own
             os.close(descriptor)
     # For the first fault signal that hits C code; alternate stack first, since SIGUSR1 may arrive on a thread of Go's.

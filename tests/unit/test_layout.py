@@ -14,8 +14,9 @@ EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "models",
 # What each room may import of service/, besides itself. A room that is absent here is refused: draw its arrows first.
 # `generated` stands for the parsers of the protos (zap, buf): the edges of the service speak them, its core does not.
 ARROWS: dict[str, set[str]] = {
-    "__main__": {"app", "cli", "config", "start"},
+    "__main__": {"app", "cli", "config", "serve", "start"},
     "app": {"*"},
+    "serve": {"app", "config", "pool.liveness", "pool.zygote"},
     "start": {"*"},
     "probe": {"domain"},
     # It costs a container next to nothing.
@@ -34,7 +35,7 @@ ARROWS: dict[str, set[str]] = {
     "store": {"ports", "domain", "generated"},
     "bus": {"ports", "domain", "generated"},
     "telemetry": {"ports", "domain", "generated"},
-    "whatsapp": {"pool.wire", "domain", "generated"},
+    "whatsapp": {"pool.wire", "pool.liveness", "domain", "generated"},
     "embedded": set(),
 }
 GENERATED = {"zap", "buf"}
