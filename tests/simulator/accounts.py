@@ -38,7 +38,7 @@ class Device(Protocol):
         """The keys for one correspondent; each call uses up a one-time key."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Account:
     """A person: a phone number, a hidden id, a name, and devices by number."""
 
@@ -100,13 +100,13 @@ class Companion:
 
     def receive(self, stanza: Node) -> None:
         """Queue a stanza until the device confirms it, and send it if the device is here."""
-        is_message = stanza.tag == "message"
         if stanza.tag in _MOMENTARY:
             self._send(stanza)
             return
-        self.record.messages.queued += is_message
-        self.record.messages.dropped += not self.queue.add(stanza)
-        self.record.messages.delivered += self._send(stanza) and is_message
+        delivery = self.record.queued(stanza) if stanza.tag == "message" else None
+        self.record.messages.dropped += not self.queue.add(stanza, delivery)
+        if self._send(stanza) and delivery is not None:
+            self.record.delivered(delivery)
 
     def _send(self, stanza: Node) -> bool:
         """Send it if the device is here; whether it is."""
@@ -128,21 +128,18 @@ class Companion:
 
     def send_queue(self, connection: Connection) -> None:
         """Deliver what waited, in order, with what announces and what concludes it."""
-        waiting = list(self.queue)
-        if waiting:
-            messages, receipts = self.queue.count("message"), self.queue.count("receipt")
-            counts = {
-                "count": len(waiting),
-                "message": messages,
-                "receipt": receipts,
-                "notification": self.queue.count("notification"),
-                "appdata": 0,
-            }
-            connection.send(node("ib", {"from": SERVER}, node("offline_preview", counts)))
-            self.record.messages.delivered += messages
-        for stanza in waiting:
+        self.queue.begin_connection()
+        queued = list(self.queue)
+        if queued:
+            counts = {tag: self.queue.count(tag) for tag in ("message", "receipt", "notification")}
+            preview = node("offline_preview", {"count": len(queued), **counts, "appdata": 0})
+            connection.send(node("ib", {"from": SERVER}, preview))
+        for waiting in queued:
+            stanza = waiting.stanza
             connection.send(Node(stanza.tag, {**stanza.attrs, "offline": "0"}, stanza.content))
-        connection.send(node("ib", {"from": SERVER}, node("offline", {"count": len(waiting)})))
+            if waiting.delivery is not None:
+                self.record.delivered(waiting.delivery)
+        connection.send(node("ib", {"from": SERVER}, node("offline", {"count": len(queued)})))
 
     def is_repeated(self, message_id: str) -> bool:
         """Whether the device has handed over this message before; remembers it."""
