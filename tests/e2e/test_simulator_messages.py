@@ -233,6 +233,17 @@ async def test_a_message_begins_a_conversation_or_goes_on_with_one(stage: Stage)
     assert (await stage.control.wait_for_inbox(bob, "in the newest session")).retries == 0
 
 
+async def test_a_client_whose_prekeys_run_low_uploads_more(stage: Stage) -> None:
+    alice, bob = await stage.people(2)
+    linked = await stage.link(alice)
+    uploaded = (await stage.control.device(linked.jid)).one_time_prekeys
+    for number in range(uploaded):
+        await stage.control.write(bob, alice, f"text {number}", begin_anew=True)
+        await linked.client.expect("message", text=f"text {number}", retries=0)
+    await stage.control.wait_for_device(linked.jid, lambda it: it.one_time_prekeys > uploaded // 2)
+    assert (await stage.control.device(linked.jid)).messages.retry_receipted == 0
+
+
 @pytest.mark.parametrize("is_group", [False, True])
 async def test_a_garbled_message_comes_whole_when_the_client_asks_again(stage: Stage, is_group: bool) -> None:
     alice, bob = await stage.people(2)

@@ -13,9 +13,12 @@ from tests.simulator.connection import Connection
 from tests.simulator.jid import LID_SERVER, PN_SERVER, SERVER, Jid
 from tests.simulator.offline_queue import OfflineQueue
 from tests.simulator.prekeys import PreKeyBundle, Shelf
+from tests.simulator.stanzas import notification
 
 _MOST_REMEMBERED_IDS = 4_096
 _MOST_DEVICES = 200
+#: One-time prekeys of which a linked device is told that so few are left; clients then upload more.
+_FEW_PREKEYS = 4
 #: What no server keeps for a device that is away.
 _MOMENTARY = frozenset({"presence", "chatstate"})
 
@@ -96,7 +99,10 @@ class Companion:
         return self.account.lid_jid(self.number)
 
     def bundle(self) -> PreKeyBundle:
-        return self.shelf.bundle()
+        bundle = self.shelf.bundle()
+        if len(self.shelf.one_time) == _FEW_PREKEYS:
+            self.receive(notification("encrypt", SERVER, node("count", {"value": _FEW_PREKEYS})))
+        return bundle
 
     def receive(self, stanza: Node) -> None:
         """Queue a stanza until the device confirms it, and send it if the device is here."""
