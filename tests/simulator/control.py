@@ -149,7 +149,7 @@ class SimulatorControl:
         return await self._list(InboxView, f"/phones/{pn}/inbox")
 
     async def unreadable(self, pn: str) -> list[UnreadableView]:
-        """What arrived at a phone and it has not been able to read."""
+        """Return the messages that a phone has not been able to read."""
         return await self._list(UnreadableView, f"/phones/{pn}/unreadable")
 
     async def mark_read(self, pn: str, message_id: str) -> None:
@@ -190,11 +190,11 @@ class SimulatorControl:
         return from_json(GroupView, await self._call("POST", "/groups", body))
 
     async def groups(self) -> list[GroupView]:
-        """All groups."""
+        """Return all groups."""
         return await self._list(GroupView, "/groups")
 
     async def group(self, jid: str) -> GroupView:
-        """One group."""
+        """Return one group."""
         return await self._get(GroupView, f"/groups/{jid}")
 
     # --- linked devices
@@ -208,7 +208,7 @@ class SimulatorControl:
         return await self._get(DeviceView, f"/devices/{jid}")
 
     async def deliveries(self, jid: str) -> list[DeliveryView]:
-        """What became of each message for a device, oldest first."""
+        """Return what became of each message for a device, oldest first."""
         return await self._list(DeliveryView, f"/devices/{jid}/messages")
 
     async def wait_for_device(

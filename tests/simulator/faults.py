@@ -116,7 +116,7 @@ class Faults:
         return any(drop.strikes(addresses) for drop in self.drops_at_confirmation)
 
     def damage(self, phone: str, sender: frozenset[str]) -> Damage | None:
-        """What happens to a phone's keys at this message of a device that goes by these names."""
+        """Return what happens to a phone's keys at a message of the device that goes by these names."""
         struck = (fault for fault in self.unreadable_messages if fault.sender.covers(sender))
         return next((fault.damage for fault in struck if fault.strikes(frozenset({phone}))), None)
 

@@ -45,7 +45,7 @@ class OfflineQueue:
         return sum(waiting.stanza.tag == tag for waiting in self._waiting.values())
 
     def add(self, stanza: Node, delivery: Delivery | None = None) -> bool:
-        """Keep a stanza; False if the oldest had to go for it."""
+        """Keep a stanza; return False if the oldest had to go for it."""
         waiting = self._waiting[self._next_place] = Waiting(stanza, delivery, self._next_place)
         self._by_key.setdefault(_key(stanza), deque()).append(waiting)
         self._next_place += 1
@@ -55,7 +55,7 @@ class OfflineQueue:
         return True
 
     def confirm_receipt(self, receipt: Node) -> int:
-        """A receipt for messages came; how many of them waited."""
+        """Remove the messages that a receipt is for; return how many of them waited."""
         how = "retry" if receipt.text("type") == "retry" else "receipt"
         keys = [_of_message(receipt, message_id) for message_id in _ids(receipt)]
         confirmed = [self._confirm(key, how) for key in keys]
@@ -64,7 +64,7 @@ class OfflineQueue:
         return sum(confirmed)
 
     def confirm_ack(self, ack: Node) -> bool:
-        """An ack came; False if nothing was waiting for it."""
+        """Remove the stanza that an ack is for; return False if there is none."""
         key = _acknowledged(ack)
         if key in self._asked_again:
             self._asked_again.discard(key)
@@ -72,13 +72,13 @@ class OfflineQueue:
         return self._confirm(key, "ack")
 
     def waits_for(self, confirmation: Node) -> bool:
-        """Whether this receipt, or this ack, is of something that waits."""
+        """Return whether this receipt, or this ack, is for something that waits."""
         is_receipt = confirmation.tag == "receipt"
         key = _of_message(confirmation, confirmation.text("id")) if is_receipt else _acknowledged(confirmation)
         return key in self._by_key
 
     def begin_connection(self) -> None:
-        """The device has logged in anew: acks that it did not send before do not come any more."""
+        """Note that the device has logged in: acks that it did not send before do not come any more."""
         self._asked_again.clear()
 
     def _confirm(self, key: Key, how: str) -> bool:

@@ -14,7 +14,7 @@ def pad(data: bytes) -> bytes:
 
 
 def unpad(data: bytes) -> bytes:
-    """The data without its padding."""
+    """Return the data without its padding."""
     if not data or not 1 <= data[-1] <= len(data):
         raise SignalError("padding is garbled")
     return data[: -data[-1]]

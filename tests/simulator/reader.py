@@ -140,6 +140,6 @@ class Reader:
 
 
 def _names(message: _Incoming) -> frozenset[str]:
-    """What the sending device goes by."""
+    """Return the names that the sending device goes by."""
     sender, device = message.sender, message.source.device
     return frozenset({sender.pn, str(sender.pn_jid(device)), str(sender.lid_jid(device))})

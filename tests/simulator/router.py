@@ -139,7 +139,7 @@ class Router:
 
 
 def _parts(participants: Node) -> dict[Jid, list[Node]]:
-    """What is for one device each, by its address."""
+    """Return the parts for single devices, by address."""
     addressed = ((part.jid("jid"), part.children) for part in participants.find_all("to"))
     return {address: children for address, children in addressed if address is not None}
 
@@ -149,6 +149,6 @@ def _devices(accounts: Iterable[Account]) -> Iterator[Device]:
 
 
 def _hash(devices: Iterable[Device]) -> str:
-    """The hash of a list of devices, as clients make it of those that they have encrypted for."""
+    """Return the hash of a list of devices, as clients make it of those that they encrypt for."""
     addresses = sorted(f"{device.account.lid}.0:{device.number}@lid" for device in devices)
     return "2:" + base64.b64encode(hashlib.sha256("".join(addresses).encode()).digest()[:6]).decode().rstrip("=")

@@ -211,7 +211,7 @@ class WhatsAppServer:
         connection.send(node("ack", {**about, **said}))
 
     def _take_message(self, device: Companion, message: Node) -> Attrs:
-        """Route a message unless it is a repetition; what its ack has to say."""
+        """Route a message unless it is a repetition; return what its ack has to say."""
         counts = device.record.messages
         if message.find("participants") is None and message.text("category") != "peer":
             counts.answered += 1

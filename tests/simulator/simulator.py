@@ -135,14 +135,14 @@ class Simulator:
         return phone
 
     def group(self, jid: str) -> Group:
-        """The group at this address."""
+        """Return the group at this address."""
         group = self._addressee(jid)
         if not isinstance(group, Group):
             raise UnknownGroup(f"no group has the address {jid}")
         return group
 
     def create_group(self, creator: str, subject: str, members: list[str]) -> Group:
-        """A person creates a group with these people in it."""
+        """Have a person create a group with these people in it."""
         phone = self.phone(creator)
         phone.require_on()
         return self.groups.create(phone.account, subject, [self.phone(pn).account for pn in members])
@@ -160,16 +160,16 @@ class Simulator:
         return await self._code_linking.type_code(phone, code, flaw)
 
     def write(self, pn: str, to: str, text: str, *, begin_anew: bool = False, is_garbled: bool = False) -> SentMessage:
-        """A person writes a text to another, or in a group (`Phone.write`, `Letter.is_garbled`)."""
+        """Have a person write a text to another, or in a group (`Phone.write`, `Letter.is_garbled`)."""
         letter = text_letter(text, is_garbled=is_garbled)
         return self.phone(pn).write(self._addressee(to), letter, text, begin_anew=begin_anew)
 
     def post(self, pn: str, to: str, letter: Letter) -> SentMessage:
-        """A person sends another, or a group, a message of any kind."""
+        """Have a person send another, or a group, a message of any kind."""
         return self.phone(pn).write(self._addressee(to), letter)
 
     def _addressee(self, name: str) -> Addressee:
-        """Whom a phone number or the address of a group names."""
+        """Return the account or the group that a phone number or an address names."""
         addressee = self._network.addressee(name)
         if addressee is not None:
             return addressee
