@@ -19,6 +19,7 @@ from neonize.events import (
     ConnectedEv,
     ConnectFailureEv,
     DisconnectedEv,
+    JoinedGroupEv,
     KeepAliveTimeoutEv,
     LoggedOutEv,
     MessageEv,
@@ -27,7 +28,9 @@ from neonize.events import (
     StreamErrorEv,
     StreamReplacedEv,
     TemporaryBanEv,
+    UndecryptableMessageEv,
 )
+from neonize.proto.Neonize_pb2 import JID
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
 from neonize.utils import build_jid
 from neonize.utils.enum import Presence
@@ -73,8 +76,10 @@ class Client:
         on(ConnectFailureEv)(lambda _client, event: tell("connect-failure", reason=int(event.Reason)))
         on(ClientOutdatedEv)(lambda *_: tell("outdated"))
         on(KeepAliveTimeoutEv)(lambda *_: tell("keepalive-timeout"))
-        on(ReceiptEv)(lambda _client, event: tell("receipt", type=int(event.Type), ids=list(event.MessageIDs)))
+        on(ReceiptEv)(self._on_receipt)
         on(MessageEv)(self._on_message)
+        on(UndecryptableMessageEv)(lambda _client, event: tell("undecryptable", id=event.Info.ID))
+        on(JoinedGroupEv)(lambda _client, event: tell("joined", group=event.GroupInfo.GroupName.Name))
 
     def run(self) -> None:
         """Connect, and obey until told to exit."""
@@ -87,9 +92,25 @@ class Client:
 
     def _on_message(self, _client: object, event: Any) -> None:
         source, message = event.Info.MessageSource, event.Message
-        text = message.conversation or message.extendedTextMessage.text
+        edited = message.protocolMessage.editedMessage
+        text = message.conversation or message.extendedTextMessage.text or edited.conversation
         if text:
-            tell("message", id=event.Info.ID, text=text, sender=source.Sender.User, is_from_me=source.IsFromMe)
+            tell(
+                "message",
+                id=event.Info.ID,
+                text=text,
+                sender=source.Sender.User,
+                is_from_me=source.IsFromMe,
+                chat=source.Chat.User,
+                is_edit=event.IsEdit,
+                retries=event.RetryCount,
+            )
+
+    def _on_receipt(self, _client: object, event: Any) -> None:
+        source = event.MessageSource
+        sender = f"{source.Sender.User}:{source.Sender.Device}"
+        ids = list(event.MessageIDs)
+        tell("receipt", type=int(event.Type), ids=ids, chat=source.Chat.User, sender=sender)
 
     def _obey(self) -> None:
         for line in sys.stdin:
@@ -101,8 +122,12 @@ class Client:
         os._exit(0)
 
     def send(self, to: str, text: str) -> None:
-        """Send a text."""
-        tell("sent", id=self.client.send_message(build_jid(to), Message(conversation=text)).ID)
+        """Send a text to a phone number, or to a group by its address."""
+        tell("sent", id=self.client.send_message(_address(to), Message(conversation=text)).ID)
+
+    def edit(self, to: str, message_id: str, text: str) -> None:
+        """Give a message of its own another text."""
+        tell("sent", id=self.client.edit_message(_address(to), message_id, Message(conversation=text)).ID)
 
     def pair_phone(self, pn: str) -> None:
         """Ask for a linking code."""
@@ -122,6 +147,11 @@ class Client:
         """Unlink this device."""
         self.client.logout()
         tell("logged-out-by-itself")
+
+
+def _address(name: str) -> JID:
+    user, _, server = name.partition("@")
+    return build_jid(user, server) if server else build_jid(user)
 
 
 def main() -> None:

@@ -17,7 +17,6 @@ from tests.service_process import ServiceProcess
 from tests.simulator.control import SimulatorControl
 from zap.v1 import event_pb2
 
-GROUP = "120363000000000001@g.us"
 KILLS = 5
 
 
@@ -150,8 +149,9 @@ async def test_the_text_behind_a_group_s_keys_is_an_event_though_it_has_their_id
     phone, friend = await new_phone(simulator, "Anna"), await new_phone(simulator, "Friend")
     async with ServiceProcess(node_environment) as node:
         jid = await pair(node, simulator, "anna", phone)
+        group = (await simulator.create_group(friend, "All", [phone])).jid
         await drop_next_confirmation(simulator, jid)
-        await simulator.write_to_group(friend, phone, GROUP, "hello all")
+        await simulator.write(friend, group, "hello all")
         await until(lambda: has(sql, "hello all"))
         await simulator.wait_for_connected(jid, logins=2)
         await simulator.write(friend, phone, "and you")

@@ -13,9 +13,12 @@ from tests.simulator.connection import Connection
 from tests.simulator.jid import LID_SERVER, PN_SERVER, SERVER, Jid
 from tests.simulator.offline_queue import OfflineQueue
 from tests.simulator.prekeys import PreKeyBundle, Shelf
+from tests.simulator.stanzas import notification
 
 _MOST_REMEMBERED_IDS = 4_096
 _MOST_DEVICES = 200
+#: One-time prekeys of which a linked device is told that so few are left; clients then upload more.
+_FEW_PREKEYS = 4
 #: What no server keeps for a device that is away.
 _MOMENTARY = frozenset({"presence", "chatstate"})
 
@@ -38,7 +41,7 @@ class Device(Protocol):
         """The keys for one correspondent; each call uses up a one-time key."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Account:
     """A person: a phone number, a hidden id, a name, and devices by number."""
 
@@ -96,17 +99,20 @@ class Companion:
         return self.account.lid_jid(self.number)
 
     def bundle(self) -> PreKeyBundle:
-        return self.shelf.bundle()
+        bundle = self.shelf.bundle()
+        if len(self.shelf.one_time) == _FEW_PREKEYS:
+            self.receive(notification("encrypt", SERVER, node("count", {"value": _FEW_PREKEYS})))
+        return bundle
 
     def receive(self, stanza: Node) -> None:
         """Queue a stanza until the device confirms it, and send it if the device is here."""
-        is_message = stanza.tag == "message"
         if stanza.tag in _MOMENTARY:
             self._send(stanza)
             return
-        self.record.messages.queued += is_message
-        self.record.messages.dropped += not self.queue.add(stanza)
-        self.record.messages.delivered += self._send(stanza) and is_message
+        delivery = self.record.queued(stanza) if stanza.tag == "message" else None
+        self.record.messages.dropped += not self.queue.add(stanza, delivery)
+        if self._send(stanza) and delivery is not None:
+            self.record.delivered(delivery)
 
     def _send(self, stanza: Node) -> bool:
         """Send it if the device is here; whether it is."""
@@ -128,21 +134,18 @@ class Companion:
 
     def send_queue(self, connection: Connection) -> None:
         """Deliver what waited, in order, with what announces and what concludes it."""
-        waiting = list(self.queue)
-        if waiting:
-            messages, receipts = self.queue.count("message"), self.queue.count("receipt")
-            counts = {
-                "count": len(waiting),
-                "message": messages,
-                "receipt": receipts,
-                "notification": self.queue.count("notification"),
-                "appdata": 0,
-            }
-            connection.send(node("ib", {"from": SERVER}, node("offline_preview", counts)))
-            self.record.messages.delivered += messages
-        for stanza in waiting:
+        self.queue.begin_connection()
+        queued = list(self.queue)
+        if queued:
+            counts = {tag: self.queue.count(tag) for tag in ("message", "receipt", "notification")}
+            preview = node("offline_preview", {"count": len(queued), **counts, "appdata": 0})
+            connection.send(node("ib", {"from": SERVER}, preview))
+        for waiting in queued:
+            stanza = waiting.stanza
             connection.send(Node(stanza.tag, {**stanza.attrs, "offline": "0"}, stanza.content))
-        connection.send(node("ib", {"from": SERVER}, node("offline", {"count": len(waiting)})))
+            if waiting.delivery is not None:
+                self.record.delivered(waiting.delivery)
+        connection.send(node("ib", {"from": SERVER}, node("offline", {"count": len(queued)})))
 
     def is_repeated(self, message_id: str) -> bool:
         """Whether the device has handed over this message before; remembers it."""

@@ -10,9 +10,6 @@ import struct
 import time
 from dataclasses import dataclass
 
-from cryptography.hazmat.primitives import padding
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
 from tests.simulator.derivation import hkdf, hmac_sha256
 from tests.simulator.schemas import (
     AppStateKey,
@@ -30,6 +27,7 @@ from tests.simulator.schemas import (
     SyncdRecord,
     SyncdVersion,
 )
+from tests.simulator.symmetric import encrypt_cbc
 
 PUSH_NAME_COLLECTION = "critical_block"
 _SET = b"\x01"
@@ -100,8 +98,7 @@ class AppState:
 
 def _encrypt(key: bytes, plain: bytes) -> bytes:
     iv = os.urandom(16)
-    padder, encryptor = padding.PKCS7(128).padder(), Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor()
-    return iv + encryptor.update(padder.update(plain) + padder.finalize()) + encryptor.finalize()
+    return iv + encrypt_cbc(key, iv, plain)
 
 
 def _add(state: bytes, value_mac: bytes) -> bytes:

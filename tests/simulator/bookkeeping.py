@@ -6,8 +6,12 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
+from tests.simulator.binary_xml import Node
+from tests.simulator.deliveries import Delivery
+
 _MOST_INTERVALS = 10_000
 _MOST_UNKNOWN = 200
+_MOST_DELIVERIES = 50_000
 
 
 @dataclass
@@ -26,6 +30,8 @@ class MessageCounts:
     sent: int = 0
     #: messages that the device handed over again (same id): acknowledged, not routed a second time
     resent: int = 0
+    #: messages that the device handed over again because another one had asked for them
+    answered: int = 0
     #: messages put into the device's queue
     queued: int = 0
     #: messages written to a connection of the device, redeliveries included
@@ -59,6 +65,8 @@ class DeviceRecord:
     removed: str | None = None
     intervals: deque[Interval] = field(default_factory=lambda: deque(maxlen=_MOST_INTERVALS))
     messages: MessageCounts = field(default_factory=MessageCounts)
+    #: the newest messages for it
+    deliveries: deque[Delivery] = field(default_factory=lambda: deque(maxlen=_MOST_DELIVERIES))
 
     def connected(self) -> Interval:
         """A connection logged in."""
@@ -73,6 +81,21 @@ class DeviceRecord:
         """That connection is over."""
         self.connections -= 1
         interval.disconnected_at = time.time()
+
+    def queued(self, message: Node) -> Delivery:
+        """Record a message for the device."""
+        self.messages.queued += 1
+        chat, parts = message.text("from"), list(message.find_all("enc"))
+        kinds = [part.text("type") for part in parts]
+        retry = max((int(part.text("count") or 0) for part in parts), default=0)
+        delivery = Delivery(message.text("id"), message.text("participant") or chat, chat, kinds, retry)
+        self.deliveries.append(delivery)
+        return delivery
+
+    def delivered(self, delivery: Delivery) -> None:
+        """Record that a message was written to a connection of the device."""
+        self.messages.delivered += 1
+        delivery.delivered += 1
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -15,12 +15,15 @@ from tests.simulator.binary_xml import Node
 from tests.simulator.letters import Letter
 from tests.simulator.views import (
     Addresses,
+    DeliveryView,
     DeviceView,
+    GroupView,
     InboxView,
     LinkView,
     PhoneView,
     SentView,
     StateView,
+    UnreadableView,
     View,
     from_json,
 )
@@ -103,21 +106,33 @@ class SimulatorControl:
         """Type a linking code that a client shows for this phone number."""
         return from_json(LinkView, await self._call("POST", f"/phones/{pn}/type-code", {"code": code, "flaw": flaw}))
 
-    async def write(self, pn: str, to: str, text: str) -> str:
-        """Write a text from one phone number to another; the message's id."""
-        return str((await self._call("POST", f"/phones/{pn}/messages", {"to": to, "text": text}))["id"])
+    async def switch_off(self, pn: str) -> None:
+        """Switch a phone off: what is for it waits at the server. Its linked devices go on."""
+        await self._call("POST", f"/phones/{pn}/off")
+
+    async def switch_on(self, pn: str) -> None:
+        """Switch a phone on, and have it take what has waited."""
+        await self._call("POST", f"/phones/{pn}/on")
+
+    async def write(self, pn: str, to: str, text: str, *, begin_anew: bool = False, is_garbled: bool = False) -> str:
+        """Write a text from one phone number to another, or to a group; the message's id.
+
+        begin_anew: as the first message of a conversation, with prekeys (pkmsg), or in a group with a new sender key.
+        is_garbled: linked devices cannot decrypt it, and get it whole when they ask again.
+        """
+        body = {"to": to, "text": text, "begin_anew": begin_anew, "is_garbled": is_garbled}
+        return str((await self._call("POST", f"/phones/{pn}/messages", body))["id"])
+
+    async def edit(self, pn: str, message_id: str, text: str) -> str:
+        """Give a message of this phone's another text; the id of the edit."""
+        return str((await self._call("POST", f"/phones/{pn}/edit", {"id": message_id, "text": text}))["id"])
 
     async def repeat(self, pn: str, message_id: str) -> None:
         """Send a message of this phone's once more, with the same id, encrypted anew."""
         await self._call("POST", f"/phones/{pn}/repeat", {"id": message_id})
 
-    async def write_to_group(self, pn: str, to: str, group: str, text: str) -> str:
-        """Write for the first time in a group with a member: keys alone and then the text, under one id."""
-        body = {"to": to, "group": group, "text": text}
-        return str((await self._call("POST", f"/phones/{pn}/group-messages", body))["id"])
-
     async def post(self, pn: str, to: str, letter: Letter) -> str:
-        """Send a message of any kind from one phone number to another; the message's id."""
+        """Send a message of any kind from one phone number to another, or to a group; the message's id."""
         body = {**vars(letter), "to": to, "content": base64.b64encode(letter.content).decode()}
         return str((await self._call("POST", f"/phones/{pn}/letters", body))["id"])
 
@@ -133,6 +148,10 @@ class SimulatorControl:
         """What arrived at a phone, messages of its own linked devices included."""
         return await self._list(InboxView, f"/phones/{pn}/inbox")
 
+    async def unreadable(self, pn: str) -> list[UnreadableView]:
+        """Return the messages that a phone has not been able to read."""
+        return await self._list(UnreadableView, f"/phones/{pn}/unreadable")
+
     async def mark_read(self, pn: str, message_id: str) -> None:
         """Send a read receipt for a message."""
         await self._call("POST", f"/phones/{pn}/read", {"id": message_id})
@@ -145,6 +164,14 @@ class SimulatorControl:
 
         return await wait_for(arrived, timeout, f"{text!r} at {pn}")
 
+    async def wait_for_given_up(self, pn: str, message_id: str, timeout: float = 10.0) -> UnreadableView:
+        """Wait until a phone does not ask for a message any more, which it has not been able to read."""
+
+        async def given_up() -> UnreadableView | None:
+            return next((it for it in await self.unreadable(pn) if it.id == message_id and it.is_given_up), None)
+
+        return await wait_for(given_up, timeout, f"the end of the retries of {message_id}")
+
     async def wait_for_receipt(self, pn: str, message_id: str, timeout: float = 10.0) -> SentView:
         """Wait until a *linked* device has confirmed a message that this phone wrote."""
 
@@ -155,6 +182,21 @@ class SimulatorControl:
 
         return await wait_for(confirmed, timeout, f"a receipt for {message_id}")
 
+    # --- groups
+
+    async def create_group(self, creator: str, subject: str, members: Sequence[str]) -> GroupView:
+        """Have a person create a group with these people."""
+        body = {"creator": creator, "subject": subject, "members": list(members)}
+        return from_json(GroupView, await self._call("POST", "/groups", body))
+
+    async def groups(self) -> list[GroupView]:
+        """Return all groups."""
+        return await self._list(GroupView, "/groups")
+
+    async def group(self, jid: str) -> GroupView:
+        """Return one group."""
+        return await self._get(GroupView, f"/groups/{jid}")
+
     # --- linked devices
 
     async def devices(self) -> list[DeviceView]:
@@ -164,6 +206,10 @@ class SimulatorControl:
     async def device(self, jid: str) -> DeviceView:
         """One device, by PN address (`number:device@s.whatsapp.net`)."""
         return await self._get(DeviceView, f"/devices/{jid}")
+
+    async def deliveries(self, jid: str) -> list[DeliveryView]:
+        """Return what became of each message for a device, oldest first."""
+        return await self._list(DeliveryView, f"/devices/{jid}/messages")
 
     async def wait_for_device(
         self, jid: str, condition: Callable[[DeviceView], bool], timeout: float = 10.0
@@ -238,6 +284,14 @@ class SimulatorControl:
     async def drop_at_confirmation(self, target: str = "", times: int | None = 1) -> None:
         """Cut the connection instead of taking the receipt of a message, or the ack of a receipt: it comes again."""
         await self._call("POST", "/faults/drop-at-confirmation", {"target": target, "times": times})
+
+    async def make_unreadable(self, pn: str, sender: str = "", *, how: str = "lost", times: int | None = 1) -> None:
+        """Have a phone lose what it shares with the sending device (or `how="damaged"`) at its next messages.
+
+        `sender` is a phone number or a device's address; empty for all. Answers to retries count as messages, too.
+        """
+        body = {"target": pn, "sender": sender, "how": how, "times": times}
+        await self._call("POST", "/faults/unreadable", body)
 
     async def mute_keepalives(self, target: str = "", *, muted: bool = True) -> None:
         """Stop answering keepalives, or answer them again."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import secrets
+import logging
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from tests.simulator.padding import pad, unpad
 from tests.simulator.prekeys import KeyRing, PreKeyBundle
 from tests.simulator.ratchet import Session, SignalError, initiate, respond
 from tests.simulator.schemas import Content, PreKeySignalMessage
 from tests.simulator.wire_format import WireError
+
+log = logging.getLogger(__name__)
 
 #: Both sides may begin at the same moment: older sessions stay readable.
 _MOST_SESSIONS = 5
@@ -32,9 +35,9 @@ class Conversations(Generic[Peer]):
             return None
         return self._sessions[peer][0].encrypt(pad(content.encode()))
 
-    def begin_anew(self, peer: Peer) -> bool:
-        """Start a fresh session: the peer could not read the one we had."""
-        bundle = self._fetch(peer)
+    def begin_anew(self, peer: Peer, bundle: PreKeyBundle | None = None) -> bool:
+        """Start a fresh session, with this bundle or with one of the server's; False if there is none."""
+        bundle = bundle or self._fetch(peer)
         if bundle is None:
             return False
         self._remember(peer, initiate(self._keys, bundle))
@@ -49,9 +52,25 @@ class Conversations(Generic[Peer]):
         except (WireError, ValueError) as error:
             raise SignalError(f"not a Signal message: {error}") from error
 
+    def knows(self, peer: Peer) -> bool:
+        """Return whether there is a session with this peer."""
+        return peer in self._sessions
+
     def forget(self, peer: Peer) -> None:
         """Drop all sessions with this peer."""
         self._sessions.pop(peer, None)
+
+    def damage(self, peer: Peer) -> None:
+        """Damage all sessions with this peer, so that they read nothing; the peer still reads what they encrypt."""
+        for session in self._sessions.get(peer, []):
+            session.damage()
+
+    def use_up(self, introduction: bytes) -> None:
+        """Forget the one-time key that a pkmsg was begun with, so that it cannot begin a session."""
+        try:
+            self._keys.use_up(PreKeySignalMessage.decode(introduction[1:]).prekey_id)
+        except WireError as error:
+            log.info("a pkmsg that is garbled anyway: %s", error)
 
     def _decrypt_introduction(self, peer: Peer, message: bytes) -> Content:
         introduction = PreKeySignalMessage.decode(message[1:])
@@ -85,16 +104,3 @@ class Conversations(Generic[Peer]):
 
 def _read(session: Session, message: bytes) -> Content:
     return Content.decode(unpad(session.decrypt(message)))
-
-
-def pad(data: bytes) -> bytes:
-    """Hide the length: 1 to 15 bytes that each say how many they are."""
-    count = secrets.randbelow(15) + 1
-    return data + bytes((count,)) * count
-
-
-def unpad(data: bytes) -> bytes:
-    """The data without its padding."""
-    if not data or not 1 <= data[-1] <= len(data):
-        raise SignalError("padding is garbled")
-    return data[: -data[-1]]

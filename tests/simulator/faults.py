@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tests.simulator.gates import Gates
 from tests.simulator.listeners import Refusal
+from tests.simulator.signal_state import Damage
 
 #: What clients that are not linked yet go by.
 UNPAIRED = frozenset({"unpaired"})
@@ -63,6 +64,14 @@ class DropAtConfirmation(Countdown):
 
 
 @dataclass
+class UnreadableMessage(Countdown):
+    """A message that a phone cannot read: what it needs for that is lost or damaged as the message arrives."""
+
+    sender: Target = field(default_factory=Target)
+    damage: Damage = Damage.LOST
+
+
+@dataclass
 class HeldQuery(Countdown):
     """Queries of a namespace that get no answer until released."""
 
@@ -89,6 +98,7 @@ class Faults:
         self.login_failures: list[LoginFailure] = []
         self.drops_before_ack: list[DropBeforeAck] = []
         self.drops_at_confirmation: list[DropAtConfirmation] = []
+        self.unreadable_messages: list[UnreadableMessage] = []
         self.held_queries: list[HeldQuery] = []
         self.muted_keepalives: list[Target] = []
         self.refusals: list[ConnectionRefusal] = []
@@ -104,6 +114,11 @@ class Faults:
     def drop_at_confirmation(self, addresses: frozenset[str]) -> bool:
         """Whether the connection is cut instead of taking this confirmation."""
         return any(drop.strikes(addresses) for drop in self.drops_at_confirmation)
+
+    def damage(self, phone: str, sender: frozenset[str]) -> Damage | None:
+        """Return what happens to a phone's keys at a message of the device that goes by these names."""
+        struck = (fault for fault in self.unreadable_messages if fault.sender.covers(sender))
+        return next((fault.damage for fault in struck if fault.strikes(frozenset({phone}))), None)
 
     def hold_query(self, addresses: frozenset[str], namespace: str, answer: Callable[[], None]) -> bool:
         """Whether this query is left unanswered; if so, `answer` is called when it is released."""
@@ -150,6 +165,7 @@ class Faults:
             self.login_failures,
             self.drops_before_ack,
             self.drops_at_confirmation,
+            self.unreadable_messages,
             self.muted_keepalives,
             self.refusals,
         ):

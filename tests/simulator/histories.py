@@ -7,16 +7,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.simulator.schemas import Content
+from tests.simulator.schemas import Content, MessageKey
 from tests.simulator.wire_format import Record, number, repeated
 
 INITIAL_BOOTSTRAP, INITIAL_STATUS, FULL, RECENT, PUSH_NAMES = range(5)
-
-
-@dataclass
-class MessageKey(Record):
-    chat: str | None = number(1)
-    id: str | None = number(3)
 
 
 @dataclass
@@ -56,7 +50,7 @@ class History(Record):
 def chat(jid: str, times: Sequence[int], text: str = "once upon a time") -> Chat:
     """A chat with a text for each of these times, in seconds since 1970."""
     messages = [
-        PastMessage(MessageKey(jid, f"3EB0{place:06}"), Content(conversation=text), seconds)
+        PastMessage(MessageKey(chat=jid, id=f"3EB0{place:06}"), Content(conversation=text), seconds)
         for place, seconds in enumerate(times)
     ]
     return Chat(jid, [Entry(message) for message in messages])

@@ -180,7 +180,7 @@ class Linking:
             secrets.randbelow(2**31), int(time.time()), number, account_type=0, device_type=0
         ).encode()
         signed = SignedDeviceIdentity(
-            details, phone.identity.public, phone.keys.identity.sign(_ACCOUNT_SIGNATURE + details + identity)
+            details, phone.identity.public, phone.identity.sign(_ACCOUNT_SIGNATURE + details + identity)
         ).encode()
         mac = hmac_sha256(bytes(32) if flaw is Flaw.BAD_HMAC else adv_secret, signed)
         await self._faults.gates.passed(Step.PAIR_SUCCESS)

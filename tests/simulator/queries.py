@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping
 from tests.simulator.accounts import Account, Companion, Directory
 from tests.simulator.binary_xml import Attrs, Node, node
 from tests.simulator.bookkeeping import Ledger
+from tests.simulator.bundles import key_stanzas, read_prekey, registration_stanza
+from tests.simulator.groups import Group, Groups
 from tests.simulator.jid import LID_SERVER, SERVER, Jid
 from tests.simulator.phone import Phone
-from tests.simulator.prekeys import PreKey, PreKeyBundle
+from tests.simulator.prekeys import PreKeyBundle
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +35,9 @@ class QueryFailed(Exception):
 class Queries:
     """Handlers by namespace and, where a namespace has several, by type and first child."""
 
-    def __init__(self, directory: Directory, ledger: Ledger, *, few_prekeys: bool) -> None:
+    def __init__(self, directory: Directory, groups: Groups, ledger: Ledger, *, few_prekeys: bool) -> None:
         self._directory = directory
+        self._groups = groups
         self._ledger = ledger
         self._few_prekeys = few_prekeys
         self._handlers: Mapping[tuple[str, str, str], Handler] = {
@@ -52,7 +55,8 @@ class Queries:
             ("w:profile:picture", "get", "picture"): _no_picture,
             ("md", "set", "remove-companion-device"): self._log_out,
             ("w:sync:app:state", "set", "sync"): self._sync_app_state,
-            ("w:g2", "get", "participating"): _no_groups,
+            ("w:g2", "get", "participating"): self._list_groups,
+            ("w:g2", "get", "query"): self._show_group,
         }
 
     def answer(self, device: Companion, query: Node) -> Node:
@@ -84,9 +88,9 @@ class Queries:
             elif part.tag == "identity":
                 shelf.identity = part.data
             elif part.tag == "skey":
-                shelf.signed = _read_prekey(part)
+                shelf.signed = read_prekey(part)
             elif part.tag == "list":
-                keys = [_read_prekey(key) for key in part.children]
+                keys = [read_prekey(key) for key in part.children]
                 shelf.one_time.update((key.id, key) for key in keys)
         return []
 
@@ -98,13 +102,13 @@ class Queries:
         device = self._directory.device(jid)
         if device is None:
             return node("user", {"jid": jid}, node("error", {"code": 404, "text": "item-not-found"}))
-        return node("user", {"jid": jid, "t": int(time.time())}, *_bundle_nodes(device.bundle()))
+        return node("user", {"jid": jid, "t": int(time.time())}, *_bundle(device.bundle()))
 
     # --- the device itself
 
     def _activate(self, device: Companion, _query: Node) -> list[Node]:
         phone = device.account.devices[Phone.number]
-        if not device.is_activated and isinstance(phone, Phone):
+        if not device.is_activated and isinstance(phone, Phone) and phone.is_on:
             device.is_activated = True
             phone.share_app_state(device)
         return []
@@ -173,6 +177,22 @@ class Queries:
             node("lid", {"val": account.lid_jid()}),
         )
 
+    # --- groups
+
+    def _list_groups(self, device: Companion, _query: Node) -> list[Node]:
+        return [node("groups", {}, *(group.stanza() for group in self._groups.of(device.account)))]
+
+    def _show_group(self, device: Companion, query: Node) -> list[Node]:
+        return [self._group_of(device, query).stanza()]
+
+    def _group_of(self, device: Companion, query: Node) -> Group:
+        group = self._groups.find(query.jid("to"))
+        if group is None:
+            raise QueryFailed(404, "item-not-found")
+        if device.account not in group.members:
+            raise QueryFailed(403, "forbidden")
+        return group
+
 
 def _reply(query: Node, kind: str, content: list[Node]) -> Node:
     attrs: Attrs = {"from": SERVER, "type": kind, "id": query.text("id")}
@@ -184,25 +204,8 @@ def _devices_of(account: Account) -> Node:
     return node("devices", {}, node("device-list", {}, *listed), node("key-index-list", {"ts": int(time.time())}))
 
 
-def _bundle_nodes(bundle: PreKeyBundle) -> list[Node]:
-    one_time = [_prekey_node("key", bundle.one_time)] if bundle.one_time else []
-    return [
-        node("registration", {}, bundle.registration_id.to_bytes(4, "big")),
-        node("type", {}, b"\x05"),
-        node("identity", {}, bundle.identity),
-        *one_time,
-        _prekey_node("skey", bundle.signed),
-    ]
-
-
-def _prekey_node(tag: str, key: PreKey) -> Node:
-    signature = [node("signature", {}, key.signature)] if key.signature else []
-    return node(tag, {}, node("id", {}, key.id.to_bytes(3, "big")), node("value", {}, key.public), *signature)
-
-
-def _read_prekey(stanza: Node) -> PreKey:
-    parts = {part.tag: part.data for part in stanza.children}
-    return PreKey(int.from_bytes(parts.get("id", b""), "big"), parts.get("value", b""), parts.get("signature", b""))
+def _bundle(bundle: PreKeyBundle) -> list[Node]:
+    return [registration_stanza(bundle.registration_id), *key_stanzas(bundle)]
 
 
 def _nothing(_device: Companion, _query: Node) -> list[Node]:
@@ -211,10 +214,6 @@ def _nothing(_device: Companion, _query: Node) -> list[Node]:
 
 def _no_blocked(_device: Companion, _query: Node) -> list[Node]:
     return [node("list")]
-
-
-def _no_groups(_device: Companion, _query: Node) -> list[Node]:
-    return [node("groups")]
 
 
 def _no_picture(_device: Companion, _query: Node) -> list[Node]:

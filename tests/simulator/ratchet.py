@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import copy
 import hmac
+import os
 from collections import OrderedDict
 from dataclasses import dataclass, field
-
-from cryptography.hazmat.primitives import padding
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from tests.simulator.derivation import hkdf, hmac_sha256
 from tests.simulator.prekeys import KeyRing, PreKeyBundle
 from tests.simulator.schemas import PreKeySignalMessage, SignalMessage
 from tests.simulator.signing import DJB_TYPE, AgreementKey, verify
+from tests.simulator.symmetric import decrypt_cbc, encrypt_cbc
 
 #: Version 3, twice: this message's and the newest its sender knows.
 VERSION = b"\x33"
@@ -96,6 +95,14 @@ class Session:
         plaintext = attempt._decrypt(message)
         self.__dict__.update(attempt.__dict__)
         return plaintext
+
+    def damage(self) -> None:
+        """Overwrite what it decrypts with: it reads nothing any more, and encrypts as before."""
+        self.root = os.urandom(32)
+        self.receiving = OrderedDict(
+            (key, Chain(os.urandom(32), chain.counter)) for key, chain in self.receiving.items()
+        )
+        self.skipped.clear()
 
     def _decrypt(self, message: bytes) -> bytes:
         framed, mac = message[:-_MAC_SIZE], message[-_MAC_SIZE:]
@@ -197,20 +204,16 @@ class _MessageKeys:
 
     def __init__(self, seed: bytes) -> None:
         material = hkdf(seed, 80, info=b"WhisperMessageKeys")
-        self._cipher = Cipher(algorithms.AES(material[:32]), modes.CBC(material[64:]))
-        self._mac_key = material[32:64]
+        self._key, self._mac_key, self._iv = material[:32], material[32:64], material[64:]
 
     def mac(self, sender: bytes, receiver: bytes, framed: bytes) -> bytes:
         return hmac_sha256(self._mac_key, DJB_TYPE + sender + DJB_TYPE + receiver + framed)[:_MAC_SIZE]
 
     def encrypt(self, plaintext: bytes) -> bytes:
-        padder, encryptor = padding.PKCS7(128).padder(), self._cipher.encryptor()
-        return encryptor.update(padder.update(plaintext) + padder.finalize()) + encryptor.finalize()
+        return encrypt_cbc(self._key, self._iv, plaintext)
 
     def decrypt(self, ciphertext: bytes) -> bytes:
-        unpadder, decryptor = padding.PKCS7(128).unpadder(), self._cipher.decryptor()
         try:
-            padded = decryptor.update(ciphertext) + decryptor.finalize()
-            return unpadder.update(padded) + unpadder.finalize()
+            return decrypt_cbc(self._key, self._iv, ciphertext)
         except ValueError as error:
             raise SignalError(f"ciphertext: {error}") from error

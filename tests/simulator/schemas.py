@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from tests.simulator.wire_format import Record, number, repeated
 
+#: Types of a protocol message.
+HISTORY_SYNC, APP_STATE_KEY_SHARE, MESSAGE_EDIT = 5, 6, 14
+
 # --- Noise handshake and its certificates
 
 
@@ -127,6 +130,21 @@ class PreKeySignalMessage(Record):
     signed_prekey_id: int | None = number(6)
 
 
+@dataclass
+class SenderKeyMessage(Record):
+    id: int | None = number(1)
+    iteration: int | None = number(2)
+    ciphertext: bytes | None = number(3)
+
+
+@dataclass
+class SenderKeyAnnouncement(Record):
+    id: int | None = number(1)
+    iteration: int | None = number(2)
+    chain_key: bytes | None = number(3)
+    signing_key: bytes | None = number(4)
+
+
 # --- What is inside an encrypted message (waE2E)
 
 
@@ -171,10 +189,23 @@ class HistorySyncNotification(Record):
 
 
 @dataclass
+class MessageKey(Record):
+    """Which message another one is about."""
+
+    chat: str | None = number(1)
+    from_me: int | None = number(2)
+    id: str | None = number(3)
+    participant: str | None = number(4)
+
+
+@dataclass
 class ProtocolMessage(Record):
+    key: MessageKey | None = number(1)
     type: int | None = number(2)
     history_sync: HistorySyncNotification | None = number(6)
     app_state_key_share: AppStateKeyShare | None = number(7)
+    edited: Content | None = number(14)
+    timestamp_ms: int | None = number(15)
 
 
 @dataclass
@@ -192,10 +223,17 @@ class Context(Record):
 
 @dataclass
 class SenderKeyDistribution(Record):
-    """What the members of a group need in order to read what somebody writes there."""
+    """A sender key, announced to a device of a group."""
 
     group_id: str | None = number(1)
-    key: bytes | None = number(2)
+    announcement: bytes | None = number(2)
+
+
+@dataclass
+class Wrapped(Record):
+    """A message inside another."""
+
+    message: Content | None = number(1)
 
 
 @dataclass
@@ -208,11 +246,18 @@ class Content(Record):
     protocol_message: ProtocolMessage | None = number(12)
     device_sent: DeviceSent | None = number(31)
     context: Context | None = number(35)
+    edited: Wrapped | None = number(58)
 
     @property
     def text(self) -> str | None:
         """The text, however it was written; None for anything else."""
         return self.extended_text.text if self.extended_text else self.conversation
+
+    @property
+    def edit(self) -> ProtocolMessage | None:
+        """The edit of another message, wrapped or not; None for anything else."""
+        protocol = (self.edited.message or Content()).protocol_message if self.edited else self.protocol_message
+        return protocol if protocol is not None and protocol.type == MESSAGE_EDIT else None
 
 
 class Composed(Content):

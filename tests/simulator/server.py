@@ -6,7 +6,7 @@ import logging
 import time
 
 from tests.simulator.accounts import Companion, Directory
-from tests.simulator.binary_xml import BinaryXmlError, Node, node
+from tests.simulator.binary_xml import Attrs, BinaryXmlError, Node, node
 from tests.simulator.bookkeeping import Ledger
 from tests.simulator.connection import Connection, accept
 from tests.simulator.faults import UNPAIRED, Faults, Target
@@ -199,52 +199,44 @@ class WhatsAppServer:
             answer()
 
     def _handle_message(self, connection: Connection, device: Companion, message: Node) -> None:
-        counts = device.record.messages
         cut = self._faults.drop_before_ack(device.addresses)
-        is_complete = True
+        said: Attrs = {}
         if cut is None or cut.is_taken:
-            is_complete = self._take_message(device, message)
+            said = self._take_message(device, message)
         if cut is not None:
             log.info("connection of %s cut before the ack of message %s", device.jid, message.text("id"))
             connection.abort()
             return
-        ack = {"class": "message", "id": message.text("id"), "from": message.attrs.get("to"), "t": int(time.time())}
-        if not is_complete:
-            # Tells the client that it does not know everybody's devices: it forgets what it thought it knew.
-            ack["phash"] = f"2:{counts.sent}"
-        connection.send(node("ack", ack))
+        about: Attrs = {"class": "message", "id": message.text("id"), "from": message.jid("to"), "t": int(time.time())}
+        connection.send(node("ack", {**about, **said}))
 
-    def _take_message(self, device: Companion, message: Node) -> bool:
-        """Route a message unless it is a repetition; False if it does not reach every device that it should."""
+    def _take_message(self, device: Companion, message: Node) -> Attrs:
+        """Route a message unless it is a repetition; return what its ack has to say."""
         counts = device.record.messages
-        is_answer_to_retry = message.find("participants") is None
-        if not is_answer_to_retry and device.is_repeated(message.text("id")):
+        if message.find("participants") is None and message.text("category") != "peer":
+            counts.answered += 1
+        elif device.is_repeated(message.text("id")):
             counts.resent += 1
-            return True
-        counts.sent += 1
+            return {}
+        else:
+            counts.sent += 1
         return self._router.message(device, message)
 
     def _handle_receipt(self, connection: Connection, device: Companion, receipt: Node) -> None:
         if self._is_cut_at(receipt, connection, device):
             return
-        kind = receipt.text("type")
-        listed = receipt.find("list")
-        ids = [receipt.text("id"), *(item.text("id") for item in (listed.children if listed else []))]
-        for message_id in ids:
-            if device.queue.confirm_message(message_id):
-                device.record.messages.receipted += kind != "retry"
-        device.record.messages.retry_receipted += kind == "retry"
-        connection.send(
-            node(
-                "ack",
-                {
-                    "class": "receipt",
-                    "id": receipt.text("id"),
-                    "from": receipt.attrs.get("to", SERVER),
-                    "type": kind or None,
-                },
-            )
-        )
+        kind, counts = receipt.text("type"), device.record.messages
+        confirmed = device.queue.confirm_receipt(receipt)
+        counts.receipted += confirmed if kind != "retry" else 0
+        counts.retry_receipted += kind == "retry"
+        about: Attrs = {
+            "class": "receipt",
+            "id": receipt.text("id"),
+            "from": receipt.attrs.get("to", SERVER),
+            "participant": receipt.jid("participant"),
+            "type": kind or None,
+        }
+        connection.send(node("ack", about))
         if kind not in _NOT_RELAYED:
             self._router.receipt(device, receipt)
 

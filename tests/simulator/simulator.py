@@ -14,13 +14,16 @@ from tests.simulator.bookkeeping import Ledger
 from tests.simulator.certificates import CertificateAuthority
 from tests.simulator.connection import Connection
 from tests.simulator.faults import Faults, LoginFailure, Target
+from tests.simulator.groups import Group, Groups
 from tests.simulator.jid import Jid
-from tests.simulator.letters import Letter
+from tests.simulator.letters import Letter, text_letter
 from tests.simulator.linking import Flaw, Linking, LinkResult, QrText
 from tests.simulator.linking_code import CodeLinking
 from tests.simulator.listeners import Listener, PlainListener, ProxyListener, Refusal
+from tests.simulator.network import Addressee, Network
 from tests.simulator.noise import ServerIdentity
-from tests.simulator.phone import Phone, SentMessage
+from tests.simulator.outbox import SentMessage
+from tests.simulator.phone import Phone
 from tests.simulator.queries import Queries
 from tests.simulator.router import Router
 from tests.simulator.server import WhatsAppServer
@@ -33,6 +36,10 @@ TEMPORARY_BAN = 402
 
 class UnknownPhone(LookupError):
     """No account has this phone number."""
+
+
+class UnknownGroup(LookupError):
+    """No group has this address."""
 
 
 class UnknownDevice(LookupError):
@@ -62,14 +69,16 @@ class Simulator:
         self.ledger = Ledger()
         self.faults = Faults()
         self.directory = Directory(self.ledger)
-        self._router = Router(self.directory, self.ledger)
+        self.groups = Groups()
+        router = Router(self.directory, self.groups)
+        self._network = Network(self.directory, self.groups, router, self.faults)
         self.linking = Linking(self.directory, self.ledger, self.faults, settings.qr_refs)
         self._code_linking = CodeLinking(self.linking, self.ledger)
-        queries = Queries(self.directory, self.ledger, few_prekeys=settings.few_prekeys)
+        queries = Queries(self.directory, self.groups, self.ledger, few_prekeys=settings.few_prekeys)
         self.server = WhatsAppServer(
             self.identity,
             self.directory,
-            self._router,
+            router,
             self.linking,
             self._code_linking,
             queries,
@@ -114,7 +123,7 @@ class Simulator:
         account = self.directory.by_pn(pn)
         if account is None:
             account = self.directory.create(pn, push_name)
-            account.devices[Phone.number] = Phone(account, self.directory, self._router)
+            account.devices[Phone.number] = Phone(account, self._network)
         return self.phone(pn)
 
     def phone(self, pn: str) -> Phone:
@@ -125,25 +134,48 @@ class Simulator:
             raise UnknownPhone(f"no phone has the number {pn}")
         return phone
 
+    def group(self, jid: str) -> Group:
+        """Return the group at this address."""
+        group = self._addressee(jid)
+        if not isinstance(group, Group):
+            raise UnknownGroup(f"no group has the address {jid}")
+        return group
+
+    def create_group(self, creator: str, subject: str, members: list[str]) -> Group:
+        """Have a person create a group with these people in it."""
+        phone = self.phone(creator)
+        phone.require_on()
+        return self.groups.create(phone.account, subject, [self.phone(pn).account for pn in members])
+
     async def scan(self, pn: str, qr_text: str, flaw: Flaw = Flaw.NONE) -> LinkResult:
         """A phone scans a QR code."""
-        return await self.linking.scan(self.phone(pn), QrText.parse(qr_text), flaw)
+        phone = self.phone(pn)
+        phone.require_on()
+        return await self.linking.scan(phone, QrText.parse(qr_text), flaw)
 
     async def type_code(self, pn: str, code: str, flaw: Flaw = Flaw.NONE) -> LinkResult:
         """A person types a linking code into their phone."""
-        return await self._code_linking.type_code(self.phone(pn), code, flaw)
+        phone = self.phone(pn)
+        phone.require_on()
+        return await self._code_linking.type_code(phone, code, flaw)
 
-    def write(self, pn: str, to: str, text: str) -> SentMessage:
-        """A person writes a text to another."""
-        return self.phone(pn).write(self.phone(to).account, text)
-
-    def write_to_group(self, pn: str, to: str, group: str, text: str) -> str:
-        """A person writes in a group that another is in; the message's id."""
-        return self.phone(pn).write_to_group(group, self.phone(to).account, text)
+    def write(self, pn: str, to: str, text: str, *, begin_anew: bool = False, is_garbled: bool = False) -> SentMessage:
+        """Have a person write a text to another, or in a group (`Phone.write`, `Letter.is_garbled`)."""
+        letter = text_letter(text, is_garbled=is_garbled)
+        return self.phone(pn).write(self._addressee(to), letter, text, begin_anew=begin_anew)
 
     def post(self, pn: str, to: str, letter: Letter) -> SentMessage:
-        """A person sends another a message of any kind."""
-        return self.phone(pn).post(self.phone(to).account, letter)
+        """Have a person send another, or a group, a message of any kind."""
+        return self.phone(pn).write(self._addressee(to), letter)
+
+    def _addressee(self, name: str) -> Addressee:
+        """Return the account or the group that a phone number or an address names."""
+        addressee = self._network.addressee(name)
+        if addressee is not None:
+            return addressee
+        if "@" in name:
+            raise UnknownGroup(f"no group has the address {name}")
+        raise UnknownPhone(f"no phone has the number {name}")
 
     # --- linked devices
 

@@ -36,6 +36,20 @@ class PhoneView:
     #: messages that arrived and could not be decrypted
     unreadable: int
     sends_read_receipts: bool
+    is_on: bool
+    #: stanzas that wait until it is switched on
+    waiting: int
+
+
+@dataclass
+class GroupView:
+    """A group; its address has the form …@g.us."""
+
+    jid: str
+    subject: str
+    creator: str  #: phone number
+    members: list[str]  #: phone numbers, the creator's first
+    created_at: int
 
 
 @dataclass
@@ -50,7 +64,7 @@ class LinkView:
 
 @dataclass
 class InboxView:
-    """A message as a phone shows it; `times` is more than 1 if somebody repeated it."""
+    """A message that a phone has read: see `inbox.InboxMessage`."""
 
     id: str
     sender: str
@@ -59,6 +73,37 @@ class InboxView:
     text: str
     timestamp: float
     times: int
+    #: 0 if it was read at first, else how often the phone had to ask for it again
+    retries: int
+    edits: int
+
+
+@dataclass
+class UnreadableView:
+    """A message that a phone has not been able to read: see `inbox.UnreadableMessage`."""
+
+    id: str
+    sender: str
+    sender_device: int
+    chat: str
+    timestamp: float
+    retries: int
+    is_given_up: bool
+
+
+@dataclass
+class DeliveryView:
+    """A message that the server had for a linked device: see `deliveries.Delivery`."""
+
+    id: str
+    sender: str
+    chat: str
+    kinds: list[str]
+    retry: int
+    queued_at: float
+    delivered: int
+    acknowledged_at: float | None
+    acknowledged_by: str
 
 
 @dataclass

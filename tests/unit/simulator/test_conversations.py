@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.simulator.conversations import Conversations, pad, unpad
+from tests.simulator.conversations import Conversations
+from tests.simulator.padding import pad, unpad
 from tests.simulator.prekeys import KeyRing, PreKeyBundle, Shelf
 from tests.simulator.ratchet import SignalError
 from tests.simulator.schemas import Content
@@ -101,6 +102,27 @@ def test_beginning_anew_after_the_other_side_forgot() -> None:
         bob.read(alice.write("lost"))
     assert alice.conversations.begin_anew("friend")
     assert bob.read(alice.write("found")) == "found"
+
+
+def test_a_damaged_session_reads_nothing_until_the_other_side_begins_anew() -> None:
+    alice, bob = friends()
+    bob.read(alice.write("introduction"))
+    alice.read(bob.write("answer"))
+    bob.conversations.damage("friend")
+    for _ in range(2):
+        with pytest.raises(SignalError, match="does not match"):
+            bob.read(alice.write("lost"))
+        assert alice.read(bob.write("you still read me?")) == "you still read me?"
+    assert alice.conversations.begin_anew("friend", bob.keys.bundle())
+    assert bob.read(alice.write("found")) == "found"
+
+
+def test_an_introduction_whose_one_time_key_is_gone_begins_nothing() -> None:
+    alice, bob = friends()
+    kind, message = alice.write("introduction")
+    bob.conversations.use_up(message)
+    with pytest.raises(SignalError, match="used before"):
+        bob.read((kind, message))
 
 
 def test_a_changed_bit_is_noticed_and_changes_nothing() -> None:

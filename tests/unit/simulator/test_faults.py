@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.simulator.faults import ConnectionRefusal, Faults, HeldQuery, LoginFailure, Target
+from tests.simulator.faults import ConnectionRefusal, Faults, HeldQuery, LoginFailure, Target, UnreadableMessage
 from tests.simulator.gates import Step
 from tests.simulator.listeners import Refusal
+from tests.simulator.signal_state import Damage
 
 ALICE = frozenset({"4911", "4911:1@s.whatsapp.net", "77:1@lid"})
 BOB = frozenset({"4922", "4922:1@s.whatsapp.net", "88:1@lid"})
@@ -55,6 +56,14 @@ def test_held_queries_are_answered_when_released() -> None:
     faults.clear()
     assert answered == ["held"]
     assert not faults.hold_query(ALICE, "usync", lambda: None)
+
+
+def test_a_phone_cannot_read_so_many_messages_of_a_sender() -> None:
+    faults = Faults()
+    faults.unreadable_messages.append(UnreadableMessage(Target("4933"), 2, Target("4911"), Damage.DAMAGED))
+    assert faults.damage("4933", BOB) is None
+    assert faults.damage("4944", ALICE) is None
+    assert [faults.damage("4933", ALICE) for _ in range(3)] == [Damage.DAMAGED, Damage.DAMAGED, None]
 
 
 def test_keepalives_are_muted_until_cleared() -> None:
