@@ -7,6 +7,7 @@ import os
 import re
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from service.whatsapp import client, reports
@@ -23,20 +24,22 @@ def note_callbacks() -> None:
     """The preload."""
     aim()
     notes = os.open(f"{os.environ[FOLDER]}/{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    dispatch, send = client.Client._dispatch, reports.Reports.send_numbered
+    dispatch, commit = client.Client._dispatch, reports.Reports.commit
 
     def note_beginning(self: client.Client, binary: int, size: int, code: int) -> None:
         _now.began = time.time()
         dispatch(self, binary, size, code)
 
-    def note_text(self: reports.Reports, frame: frames_pb2.Frame) -> None:
-        send(self, frame)
+    def note_texts(self: reports.Reports, frames: Iterable[frames_pb2.Frame]) -> None:
+        frames = tuple(frames)
+        commit(self, frames)
         # Afterwards: writing it down must not be measured.
-        if text := TIMED.search(frame.SerializeToString()):
-            os.write(notes, b"%s %.6f\n" % (text[0], _now.began))
+        for frame in frames:
+            if text := TIMED.search(frame.SerializeToString()):
+                os.write(notes, b"%s %.6f\n" % (text[0], _now.began))
 
     _replace(client.Client, "_dispatch", note_beginning)
-    _replace(reports.Reports, "send_numbered", note_text)
+    _replace(reports.Reports, "commit", note_texts)
 
 
 def _replace(kind: type, name: str, function: Any) -> None:

@@ -1,9 +1,7 @@
-import inspect
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
-from asyncpg.connect_utils import _parse_connect_dsn_and_args
 
 from service.domain.lease import backends_of
 from service.pool import dsn
@@ -231,42 +229,3 @@ def test_what_makes_no_sense_is_refused_without_repeating_it(query: str) -> None
 def test_an_address_does_not_show_its_secrets() -> None:
     shown = repr(address("postgresql://user:secret@host/db?sslpassword=secret"))
     assert "secret" not in shown
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "postgresql://",
-        "postgresql://host",
-        "postgresql://a:1,b/db",
-        "postgresql://[::1],[::2]:8/db",
-        "postgresql:///?host=/var/run&user=me",
-        "postgresql://user:p%2Fa%25s@host:6432/db?sslmode=disable",
-        "postgresql://user@host/?database=other&target_session_attrs=any",
-    ],
-)
-def test_asyncpg_understands_the_same_without_the_environment(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    variables = {
-        "PGUSER": "someone",
-        "PGPASSWORD": "a&b=c %",
-        "PGDATABASE": "theirs",
-        "PGPORT": "7777",
-        "PGSSLMODE": "prefer",
-        "PGTARGETSESSIONATTRS": "primary",
-    }
-
-    def understood(it: str) -> tuple[object, ...]:
-        addresses, parameters = _parse_connect_dsn_and_args(
-            **dict.fromkeys(inspect.signature(_parse_connect_dsn_and_args).parameters) | {"dsn": it}
-        )
-        names = ("user", "password", "database", "sslmode", "target_session_attrs", "server_settings")
-        return (addresses, *(getattr(parameters, name) for name in names))
-
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    wanted = understood(url)
-    complete = dsn.for_asyncpg(url)
-    for name in variables:
-        monkeypatch.delenv(name)
-    assert understood(complete) == wanted
-    assert dsn.for_asyncpg(complete) == complete
