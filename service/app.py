@@ -63,6 +63,7 @@ from service.store.upkeep import PostgresUpkeep
 from service.telemetry.http import Pages
 from service.telemetry.measured import MeasuredLeases, MeasuredPool, MeasuredPublisher, MeasuredUpkeep
 from service.telemetry.metrics import NodeMetrics, RpcMetrics, UpkeepMetrics, WatchMetrics
+from service.telemetry.readiness import DatabaseProbe
 from service.telemetry.stale_writes import CountedMessages, CountedOwnedSessions
 from service.telemetry.watching import MeasuredRead, MeasuredWatching
 from service.upkeep.lookout import Lookout
@@ -155,6 +156,7 @@ class Service:
     nodes: NodeListener
     channels: NodeChannels
     pages: Pages
+    probe: DatabaseProbe
     upkeep: Upkeep
     grace: float
     """Seconds that sessions have to step down."""
@@ -167,6 +169,7 @@ class Service:
         reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
         asked = asyncio.create_task(stopping.wait(), name="stop")
         upkeeping = asyncio.create_task(self.upkeep.run(), name="upkeep")
+        probing = asyncio.create_task(self.probe.run(), name="probe")
         try:
             await self.pages.start()
             await self.nodes.start()
@@ -184,10 +187,9 @@ class Service:
                 await _end(reconciling)
                 await self.reconciler.cut_short()
                 # Last: what steps down needs its permits until it has.
-                await _end(keeping)
-                await _end(fencing)
+                await _end(keeping, fencing)
                 await self._close_doors()
-                await _end(asked)
+                await _end(probing, asked)
         for task in (keeping, fencing, reconciling):
             # A side task that died stops the service loudly.
             if not task.cancelled() and (error := task.exception()) is not None:
@@ -220,9 +222,10 @@ async def _first(task: "asyncio.Task[Any]", stopping: asyncio.Event) -> None:
     await _end(asked)
 
 
-async def _end(task: "asyncio.Task[Any]") -> None:
-    task.cancel()
-    await asyncio.wait((task,))
+async def _end(*tasks: "asyncio.Task[Any]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
 
 
 async def _urls(settings: Settings, stack: AsyncExitStack) -> Urls:
@@ -346,7 +349,8 @@ def _wire(
     taker = Taker(gate, reconciler)
     server, nodes, channels = _doors(settings, core, router, taker, incarnation, RpcMetrics(registry))
     keeper = Keeper(leases, partial(_announcement, settings, incarnation, nodes), times, lambda: iter(roster))
-    pages = Pages(settings.http_listen, lambda: _unready(keeper, pool, times), registry)
+    probe = DatabaseProbe(database.ping)
+    pages = Pages(settings.http_listen, lambda: _unready(probe, keeper, pool, times), registry)
     return Service(
         bus,
         keeper,
@@ -360,6 +364,7 @@ def _wire(
         nodes,
         channels,
         pages,
+        probe,
         _upkeep(settings, databases.upkeep, UpkeepMetrics(registry)),
         settings.shutdown_grace,
     )
@@ -435,11 +440,14 @@ def _watch(metrics: NodeMetrics, bus: RedisBus, roster: Roster, reconciler: Reco
     )
 
 
-def _unready(keeper: Keeper, pool: Pool, times: LeaseTimes) -> dict[str, str]:
+def _unready(probe: DatabaseProbe, keeper: Keeper, pool: Pool, times: LeaseTimes) -> dict[str, str]:
     """What keeps the node from being ready, in words."""
     reasons = {}
     silent = time.monotonic() - keeper.renewed_at
-    if silent > times.ttl - times.margin:
+    if (fault := probe.fault) is not None:
+        reasons["database"] = fault
+    elif silent > times.ttl - times.margin:
+        # It answers calls, but not this: a lock is held over the leases.
         reasons["database"] = f"no renewal of the leases came through for {silent:.1f} s"
     if overdue := pool.overdue:
         reasons["processes"] = f"killed, but not seen dead: the processes of {', '.join(overdue)}"

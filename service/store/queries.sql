@@ -1,5 +1,8 @@
 -- Every statement that the service sends to Postgres. `-- name:` starts one; service/store/queries.py reads this file.
 
+-- name: ping
+SELECT 1;
+
 -- name: limit_transaction
 -- Timeouts that end with the transaction, for whoever shares a pooler's connections. Gives it no number.
 SELECT
