@@ -23,6 +23,7 @@ from service.bus.wakeups import WakeupHub
 from service.config import Settings
 from service.domain.events import Event, NewEvent
 from service.domain.lease import Announcement, LeaseTimes, Node
+from service.domain.outage import OutageDetector
 from service.domain.places import Tokens
 from service.embedded import EmbeddedPostgres, EmbeddedValkey
 from service.ownership.fence import Fence
@@ -327,6 +328,7 @@ def _wire(
     messages = CountedMessages(PostgresMessages(database), metrics)
     times, incarnation = settings.lease_times, uuid4()
     gate = StartGate(settings.connects_per_second)
+    outages = OutageDetector(times.ttl, time.monotonic())
     owned = CountedOwnedSessions(PostgresOwnedSessions(database, encode_payload, stragglers), metrics)
     events = PostgresEventLog(database, encode_payload, _say_refused)
     measured = MeasuredPool(pool, metrics)
@@ -336,6 +338,7 @@ def _wire(
         roster,
         hub,
         gate,
+        outages,
         incarnation=incarnation,
         node=settings.node_id,
         ttl=times.ttl,
@@ -348,9 +351,10 @@ def _wire(
     router = Router(leases, incarnation, lambda session_id: roster.get(session_id) is not None)
     taker = Taker(gate, reconciler)
     server, nodes, channels = _doors(settings, core, router, taker, incarnation, RpcMetrics(registry))
-    keeper = Keeper(leases, partial(_announcement, settings, incarnation, nodes), times, lambda: iter(roster))
+    announce = partial(_announcement, settings, incarnation, nodes)
+    keeper = Keeper(leases, announce, times, lambda: iter(roster), outages)
     probe = DatabaseProbe(database.ping)
-    pages = Pages(settings.http_listen, lambda: _unready(probe, keeper, pool, times), registry)
+    pages = Pages(settings.http_listen, lambda: _unready(probe, outages, pool, times), registry)
     return Service(
         bus,
         keeper,
@@ -440,10 +444,10 @@ def _watch(metrics: NodeMetrics, bus: RedisBus, roster: Roster, reconciler: Reco
     )
 
 
-def _unready(probe: DatabaseProbe, keeper: Keeper, pool: Pool, times: LeaseTimes) -> dict[str, str]:
+def _unready(probe: DatabaseProbe, outages: OutageDetector, pool: Pool, times: LeaseTimes) -> dict[str, str]:
     """What keeps the node from being ready, in words."""
     reasons = {}
-    silent = time.monotonic() - keeper.renewed_at
+    silent = time.monotonic() - outages.renewed_at
     if (fault := probe.fault) is not None:
         reasons["database"] = fault
     elif silent > times.ttl - times.margin:

@@ -372,6 +372,14 @@ LEFT JOIN zap.lease l ON l.incarnation = n.incarnation AND l.expires_at > clock_
 WHERE n.incarnation IS DISTINCT FROM $1 AND NOT n.is_draining AND n.expires_at > clock_timestamp() + interval '0.5 s'
 GROUP BY n.incarnation;
 
+-- name: nodes_are_awaited
+-- Some node was heard of $1 seconds ago or later, has not stopped, and is not heard of (as in `candidates`).
+SELECT EXISTS (
+    SELECT FROM zap.node
+    WHERE NOT is_draining AND expires_at <= clock_timestamp() + interval '0.5 s'
+        AND expires_at > clock_timestamp() - make_interval(secs => $1)
+);
+
 -- name: hand_over_lease
 -- From its owner, whose process is dead, to the one that is named ($3, $4): there is no moment in which it is nobody's.
 UPDATE zap.lease SET

@@ -214,3 +214,25 @@ async def test_a_survey_sees_all_that_is_wanted_whatever_the_planner_expects(sha
     )
     survey = await node.leases.survey(node.node.incarnation)
     assert (survey.wanted, survey.due) == (2, 2)
+
+
+async def test_after_an_outage_a_node_that_was_there_before_is_awaited_and_none_other(shared: Shared) -> None:
+    node, other, stops = await claimants(shared, 0, 0, 0)
+    await stops.announce(is_draining=True)
+    assert not await node.leases.others_are_awaited(60.0)
+    # The outage: their rows expire, and only one of them is back.
+    await shared.run("UPDATE zap.node SET expires_at = clock_timestamp() - interval '20 s'")
+    await node.leases.renew(Announcement(node.node, 200), TTL)
+    assert await node.leases.others_are_awaited(30.0)
+    assert not await node.leases.others_are_awaited(10.0), "it had not been heard of when the outage began"
+    await other.announce()
+    assert not await node.leases.others_are_awaited(30.0)
+
+
+async def test_what_is_another_node_s_is_left_to_it_for_as_long_as_is_said(shared: Shared) -> None:
+    node, _other = await claimants(shared, 4, 0)
+    await shared.be_due(2, since=60.0)
+    survey = await node.leases.survey(node.node.incarnation, 120.0)
+    assert (survey.due, survey.late) == (2, 0)
+    assert await node.leases.claim(node.node.incarnation, "node-1", TTL, 10, pairings=False, patience=120.0) == []
+    assert len(await node.leases.claim(node.node.incarnation, "node-1", TTL, 10, pairings=False)) == 2
