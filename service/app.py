@@ -27,7 +27,7 @@ from service.domain.outage import OutageDetector
 from service.domain.places import Tokens
 from service.embedded import EmbeddedPostgres, EmbeddedValkey
 from service.ownership.fence import Fence
-from service.ownership.handover import Giver, Taker
+from service.ownership.handover import Giver, HandOver, Taker
 from service.ownership.keeper import Keeper
 from service.ownership.reconciler import Reconciler
 from service.ownership.router import Router
@@ -361,7 +361,7 @@ def _wire(
         Fence(times, lambda: iter(roster)),
         reconciler,
         roster,
-        Giver(incarnation, leases, NodePeers(channels), sending, reconciler),
+        Giver(incarnation, leases, HandOver(NodePeers(channels), sending, reconciler)),
         taker,
         sending,
         server,
