@@ -22,13 +22,14 @@ from service.bus.redis import RedisBus
 from service.bus.wakeups import WakeupHub
 from service.config import Settings
 from service.domain.events import Event, NewEvent
-from service.domain.lease import Announcement, LeaseTimes, Node
+from service.domain.lease import Announcement, Node
 from service.domain.outage import OutageDetector
 from service.domain.places import Tokens
 from service.embedded import EmbeddedPostgres, EmbeddedValkey
 from service.ownership.fence import Fence
 from service.ownership.handover import Giver, HandOver, Taker
 from service.ownership.keeper import Keeper
+from service.ownership.rebalancer import Rebalancer
 from service.ownership.reconciler import Reconciler
 from service.ownership.router import Router
 from service.pool.dsn import hosts
@@ -64,7 +65,7 @@ from service.store.upkeep import PostgresUpkeep
 from service.telemetry.http import Pages
 from service.telemetry.measured import MeasuredLeases, MeasuredPool, MeasuredPublisher, MeasuredUpkeep
 from service.telemetry.metrics import NodeMetrics, RpcMetrics, UpkeepMetrics, WatchMetrics
-from service.telemetry.readiness import DatabaseProbe
+from service.telemetry.readiness import DatabaseProbe, reasons_not_ready
 from service.telemetry.stale_writes import CountedMessages, CountedOwnedSessions
 from service.telemetry.watching import MeasuredRead, MeasuredWatching
 from service.upkeep.lookout import Lookout
@@ -152,6 +153,7 @@ class Service:
     roster: Roster
     giver: Giver
     taker: Taker
+    rebalancer: Rebalancer
     sending: Sending
     server: Server
     nodes: NodeListener
@@ -169,7 +171,7 @@ class Service:
         fencing = asyncio.create_task(self.fence.run(), name="fence")
         reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
         asked = asyncio.create_task(stopping.wait(), name="stop")
-        upkeeping = asyncio.create_task(self.upkeep.run(), name="upkeep")
+        beside = [asyncio.create_task(work) for work in (self.upkeep.run(), self.rebalancer.run())]
         probing = asyncio.create_task(self.probe.run(), name="probe")
         try:
             await self.pages.start()
@@ -180,7 +182,7 @@ class Service:
             await asyncio.wait((asked, keeping, fencing, reconciling), return_when=asyncio.FIRST_COMPLETED)
         finally:
             log.info("The node stops.", asked=stopping.is_set())
-            await _end(upkeeping)
+            await _end(*beside)
             try:
                 await self._step_down(reconciling)
             finally:
@@ -209,7 +211,10 @@ class Service:
         await _end(reconciling)
         await self.keeper.drain()
         # Whatever that takes, those that nobody takes have time to stop by themselves.
-        await self.giver.give(self.roster.all(), max(0.0, self.grace - STEP_DOWN))
+        seconds = max(0.0, self.grace - STEP_DOWN)
+        # One may be on its way already, to share sessions out.
+        still_here = [one for one in self.roster.all() if one.session_id != self.rebalancer.moving]
+        await asyncio.gather(self.giver.give(still_here, seconds), self.rebalancer.finish(seconds))
         # What is being sent needs its sessions.
         await self.sending.finish(GRACE)
         await self.reconciler.drain(max(min(self.grace, STEP_DOWN), began + self.grace - time.monotonic()))
@@ -322,28 +327,13 @@ def _wire(
     database = databases.calls
     registry = CollectorRegistry()
     metrics = NodeMetrics(registry)
-    publisher = MeasuredPublisher(bus, metrics)
     sessions = PostgresSessions(database, encode_payload)
-    leases = MeasuredLeases(PostgresLeases(database, databases.renewals), metrics)
-    messages = CountedMessages(PostgresMessages(database), metrics)
     times, incarnation = settings.lease_times, uuid4()
-    gate = StartGate(settings.connects_per_second)
     outages = OutageDetector(times.ttl, time.monotonic())
-    owned = CountedOwnedSessions(PostgresOwnedSessions(database, encode_payload, stragglers), metrics)
-    events = PostgresEventLog(database, encode_payload, _say_refused)
-    measured = MeasuredPool(pool, metrics)
-    roster = Roster(incarnation, RunnerPorts(owned, leases, events, messages, measured, publisher, times, gate))
-    reconciler = Reconciler(
-        leases,
-        roster,
-        hub,
-        gate,
-        outages,
-        incarnation=incarnation,
-        node=settings.node_id,
-        ttl=times.ttl,
-        limit=settings.max_sessions,
-    )
+    ports = _ports(settings, databases, stragglers, pool, bus, metrics)
+    leases, messages, publisher, gate = ports.leases, ports.messages, ports.publisher, ports.gate
+    roster = Roster(incarnation, ports)
+    reconciler = _reconciler(settings, ports, roster, hub, outages, incarnation)
     _watch(metrics, bus, roster, reconciler)
     sending = Sending(sessions, messages, roster)
     watching = _watching(settings, databases, tokens, hub, WatchMetrics(registry))
@@ -353,16 +343,23 @@ def _wire(
     server, nodes, channels = _doors(settings, core, router, taker, incarnation, RpcMetrics(registry))
     announce = partial(_announcement, settings, incarnation, nodes)
     keeper = Keeper(leases, announce, times, lambda: iter(roster), outages)
+    hand_over = HandOver(NodePeers(channels), sending, reconciler)
+    rebalancer = Rebalancer(
+        incarnation, leases, reconciler, roster.get, hand_over, metrics.rebalanced, is_on=settings.rebalance
+    )
     probe = DatabaseProbe(database.ping)
-    pages = Pages(settings.http_listen, lambda: _unready(probe, outages, pool, times), registry)
+    pages = Pages(
+        settings.http_listen, partial(reasons_not_ready, probe, outages, times, lambda: pool.overdue), registry
+    )
     return Service(
         bus,
         keeper,
         Fence(times, lambda: iter(roster)),
         reconciler,
         roster,
-        Giver(incarnation, leases, HandOver(NodePeers(channels), sending, reconciler)),
+        Giver(incarnation, leases, hand_over),
         taker,
+        rebalancer,
         sending,
         server,
         nodes,
@@ -371,6 +368,50 @@ def _wire(
         probe,
         _upkeep(settings, databases.upkeep, UpkeepMetrics(registry)),
         settings.shutdown_grace,
+    )
+
+
+def _ports(
+    settings: Settings,
+    databases: Databases,
+    stragglers: Stragglers,
+    pool: Pool,
+    bus: RedisBus,
+    metrics: NodeMetrics,
+) -> RunnerPorts:
+    """What runners work with, each counted."""
+    database = databases.calls
+    return RunnerPorts(
+        CountedOwnedSessions(PostgresOwnedSessions(database, encode_payload, stragglers), metrics),
+        MeasuredLeases(PostgresLeases(database, databases.renewals), metrics),
+        PostgresEventLog(database, encode_payload, _say_refused),
+        CountedMessages(PostgresMessages(database), metrics),
+        MeasuredPool(pool, metrics),
+        MeasuredPublisher(bus, metrics),
+        settings.lease_times,
+        StartGate(settings.connects_per_second),
+    )
+
+
+def _reconciler(
+    settings: Settings,
+    ports: RunnerPorts,
+    roster: Roster,
+    hub: WakeupHub,
+    outages: OutageDetector,
+    incarnation: UUID,
+) -> Reconciler:
+    """What claims sessions, and has them run."""
+    return Reconciler(
+        ports.leases,
+        roster,
+        hub,
+        ports.gate,
+        outages,
+        incarnation=incarnation,
+        node=settings.node_id,
+        ttl=settings.lease_ttl,
+        limit=settings.max_sessions,
     )
 
 
@@ -442,17 +483,3 @@ def _watch(metrics: NodeMetrics, bus: RedisBus, roster: Roster, reconciler: Reco
         "Those of the whole database that are nobody's: not claimed yet, or of a node that is not heard of.",
         lambda: reconciler.survey.due + reconciler.survey.silent,
     )
-
-
-def _unready(probe: DatabaseProbe, outages: OutageDetector, pool: Pool, times: LeaseTimes) -> dict[str, str]:
-    """What keeps the node from being ready, in words."""
-    reasons = {}
-    silent = time.monotonic() - outages.renewed_at
-    if (fault := probe.fault) is not None:
-        reasons["database"] = fault
-    elif silent > times.ttl - times.margin:
-        # It answers calls, but not this: a lock is held over the leases.
-        reasons["database"] = f"no renewal of the leases came through for {silent:.1f} s"
-    if overdue := pool.overdue:
-        reasons["processes"] = f"killed, but not seen dead: the processes of {', '.join(overdue)}"
-    return reasons

@@ -306,6 +306,12 @@ class LeaseStore(Protocol):
     async def heirs(self, incarnation: UUID) -> Sequence[Candidate]:
         """Nodes that go on, other than this one."""
 
+    async def fleet(self) -> Sequence[Candidate]:
+        """Nodes that share sessions: all that go on; none while one of them stops."""
+
+    async def idlest(self, incarnation: UUID, limit: int) -> Sequence[str]:
+        """Sessions of this incarnation that are connected, those that have been idle for longest first."""
+
     async def hand_over(self, session_id: str, incarnation: UUID, heir: Node, ttl: float) -> bool:
         """Make the lease another node's. Only when no process of the session runs.
 

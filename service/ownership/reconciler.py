@@ -139,6 +139,7 @@ class Reconciler:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._every: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
+        self._has_seen = False
         self.survey = Survey()
         """What the last look saw."""
 
@@ -162,8 +163,10 @@ class Reconciler:
             self.survey = survey = await self._leases.survey(self._incarnation, patience)
             is_early = await self._is_too_early_to_claim()
         except Unavailable as error:
+            self._has_seen = False
             log.warning("Cannot look for sessions to run.", cause=error.message)
             return AWAY
+        self._has_seen = True
         self._due[Lane.PAIRING].know(0 if is_early else self._ours(survey, survey.pairings, survey.late_pairings))
         self._due[Lane.CLAIMED].know(0 if is_early else self._ours(survey, survey.due, survey.late) + survey.leftovers)
         if (told := self._restore.look(survey, time.monotonic(), is_full=self.room <= 0)) is not None:
@@ -277,6 +280,11 @@ class Reconciler:
         task = self._tasks[session_id] = asyncio.create_task(self._run(session_id, turn, before))
         self._every.add(task)
         task.add_done_callback(functools.partial(self._forget, session_id))
+
+    @property
+    def is_settled(self) -> bool:
+        """As far as this node knows, neither an outage nor a restore goes on."""
+        return self._has_seen and not self._restore.is_going_on and not self._outages.is_going_on(time.monotonic())
 
     @property
     def room(self) -> int:

@@ -86,6 +86,17 @@ class PostgresLeases:
         async with self._database.autocommit() as connection:
             return await _candidates(connection, incarnation)
 
+    async def fleet(self) -> Sequence[Candidate]:
+        """Nodes that share sessions: all that go on; none while one of them stops."""
+        async with self._database.autocommit() as connection:
+            return () if await connection.value("node_is_draining") else await _candidates(connection)
+
+    async def idlest(self, incarnation: UUID, limit: int) -> Sequence[str]:
+        """Sessions of this incarnation that are connected, those that have been idle for longest first."""
+        async with self._database.autocommit() as connection:
+            found = await connection.rows("idlest_sessions", incarnation, limit)
+        return [row["session_id"] for row in found]
+
     async def hand_over(self, session_id: str, incarnation: UUID, heir: Node, ttl: float) -> bool:
         """Make the lease another node's, if that goes on."""
         async with self._database.autocommit() as connection:

@@ -63,6 +63,14 @@ class MeasuredLeases:
         """Nodes that go on."""
         return await self._inner.heirs(incarnation)
 
+    async def fleet(self) -> Sequence[Candidate]:
+        """Nodes that share sessions."""
+        return await self._inner.fleet()
+
+    async def idlest(self, incarnation: UUID, limit: int) -> Sequence[str]:
+        """Connected sessions."""
+        return await self._inner.idlest(incarnation, limit)
+
     async def hand_over(self, session_id: str, incarnation: UUID, heir: Node, ttl: float) -> bool:
         """Make the lease another node's."""
         return await self._inner.hand_over(session_id, incarnation, heir, ttl)

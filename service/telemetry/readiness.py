@@ -1,11 +1,13 @@
-"""Probes the database for /readyz."""
+"""What /readyz says: the database is probed for it, leases and processes are looked at."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
+from service.domain.lease import LeaseTimes
+from service.domain.outage import OutageDetector
 from service.domain.readiness import PROBE_TIMEOUT_S, DatabaseHealth
 
 log = structlog.get_logger(__name__)
@@ -48,3 +50,19 @@ class DatabaseProbe:
             log.warning("The node is not ready: Postgres does not answer.", cause=cause)
         elif self._health.is_reachable and not was_reachable:
             log.info("Postgres answers again.")
+
+
+def reasons_not_ready(
+    probe: DatabaseProbe, outages: OutageDetector, times: LeaseTimes, overdue: Callable[[], Sequence[str]]
+) -> Mapping[str, str]:
+    """Return what keeps the node from being ready, in words. `overdue`: sessions whose processes do not die."""
+    reasons = {}
+    silent = time.monotonic() - outages.renewed_at
+    if (fault := probe.fault) is not None:
+        reasons["database"] = fault
+    elif silent > times.ttl - times.margin:
+        # It answers calls, but not this: a lock is held over the leases.
+        reasons["database"] = f"no renewal of the leases came through for {silent:.1f} s"
+    if sessions := overdue():
+        reasons["processes"] = f"killed, but not seen dead: the processes of {', '.join(sessions)}"
+    return reasons
