@@ -214,6 +214,26 @@ async def test_sessions_that_everybody_writes_to_are_shared_out_as_well_and_lose
 
 
 @pytest.mark.timeout(180)
+async def test_a_node_that_stops_while_it_shares_its_sessions_out_hands_over_all_of_them_once(
+    sharing: dict[str, str], simulator: SimulatorControl
+) -> None:
+    async with cluster(sharing, simulator, 6, 2, on_first=True) as there:
+        stopping, stays = there.nodes
+        began, epochs = time.time(), await there.epochs(stays)
+        async with asyncio.timeout(SHARED_BOUND_S):
+            while "Handed a session over." not in stopping.log():
+                await asyncio.sleep(0.01)
+        assert await stopping.stop() == 0
+        assert await shares(there, stays) == {"node-1": 6}
+        await there.all_connected(stays, timeout=10)
+        gaps = await there.gaps(began)
+        assert len(gaps) == 6
+        assert max(gaps) < AWAY_BOUND_S * BUSY
+        assert {epoch - epochs[name] for name, epoch in (await there.epochs(stays)).items()} == {1}
+        await there.assert_one_owner_at_a_time()
+
+
+@pytest.mark.timeout(180)
 async def test_a_node_that_is_frozen_when_it_would_be_given_a_session_costs_none_anything(
     sharing: dict[str, str], simulator: SimulatorControl
 ) -> None:
