@@ -23,13 +23,16 @@ from service.bus.redis import RedisBus
 from service.bus.wakeups import WakeupHub
 from service.config import Settings
 from service.domain.events import Event, NewEvent
-from service.domain.lease import Announcement, LeaseTimes, Node
+from service.domain.lease import Announcement, Node
+from service.domain.outage import OutageDetector
 from service.domain.places import Tokens
 from service.embedded import EmbeddedPostgres, EmbeddedValkey
+from service.lifecycle import Service, end
 from service.ownership.dead_nodes import DeadNodes
 from service.ownership.fence import Fence
-from service.ownership.handover import Giver, Taker
+from service.ownership.handover import Giver, HandOver, Taker
 from service.ownership.keeper import Keeper
+from service.ownership.rebalancer import Rebalancer
 from service.ownership.reconciler import Reconciler
 from service.ownership.router import Router
 from service.pool.dsn import hosts
@@ -68,6 +71,7 @@ from service.store.upkeep import PostgresUpkeep
 from service.telemetry.http import Pages
 from service.telemetry.measured import MeasuredLeases, MeasuredPool, MeasuredPublisher, MeasuredUpkeep
 from service.telemetry.metrics import NodeMetrics, RpcMetrics, UpkeepMetrics, WatchMetrics
+from service.telemetry.readiness import DatabaseProbe, reasons_not_ready
 from service.telemetry.stale_writes import CountedEventLog, CountedMessages, CountedOwnedSessions
 from service.telemetry.watching import MeasuredRead, MeasuredWatching
 from service.upkeep.lookout import Lookout
@@ -84,10 +88,6 @@ STANDSTILL = 10.0
 """Times the patience with a consumer: for who has not taken anything at all for so long it is at an end."""
 PATIENCE = 60.0
 """Seconds to wait for a database that does not answer yet."""
-STEP_DOWN = 8.0
-"""Seconds of a stop's grace that are kept for sessions that nobody takes: more than a process needs to stop."""
-GRACE = 5.0
-"""Seconds that calls have to end when the node stops."""
 
 
 class NotMigrated(Exception):
@@ -103,7 +103,7 @@ async def serve(settings: Settings, stopping: asyncio.Event, liveness: LivenessS
         if building.done():
             await building.result().run(stopping)
         else:
-            await _end(building)
+            await end(building)
 
 
 async def migrate_once(settings: Settings, stopping: asyncio.Event) -> None:
@@ -111,7 +111,7 @@ async def migrate_once(settings: Settings, stopping: asyncio.Event) -> None:
     migrating = asyncio.create_task(_migrate(settings))
     await _first(migrating, stopping)
     if not migrating.done():
-        await _end(migrating)
+        await end(migrating)
         raise NotMigrated("asked to stop before the schema was brought up to date")
     migrating.result()
 
@@ -144,95 +144,10 @@ class Databases:
     upkeep: Database
 
 
-@dataclass(frozen=True)
-class Service:
-    """What runs, and the order in which it starts and stops."""
-
-    bus: RedisBus
-    keeper: Keeper
-    fence: Fence
-    reconciler: Reconciler
-    dead_nodes: DeadNodes
-    roster: Roster
-    giver: Giver
-    taker: Taker
-    sending: Sending
-    server: Server
-    nodes: NodeListener
-    channels: NodeChannels
-    pages: Pages
-    upkeep: Upkeep
-    grace: float
-    """Seconds that sessions have to step down."""
-
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Serve until `stopping` is set or a task that must never end ends; then stop in order."""
-        self.bus.start()
-        keeping = asyncio.create_task(self.keeper.run(), name="keeper")
-        fencing = asyncio.create_task(self.fence.run(), name="fence")
-        reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
-        detecting = asyncio.create_task(self.dead_nodes.run(), name="dead-nodes")
-        asked = asyncio.create_task(stopping.wait(), name="stop")
-        upkeeping = asyncio.create_task(self.upkeep.run(), name="upkeep")
-        try:
-            await self._open_doors()
-            log.info("The node is ready.")
-            await asyncio.wait((asked, keeping, fencing, reconciling, detecting), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            log.info("The node stops.", asked=stopping.is_set())
-            await asyncio.gather(_end(upkeeping), _end(detecting))
-            try:
-                await self._step_down(reconciling)
-            finally:
-                # Asked twice, it has come here from anywhere in between: nothing of a session goes on without these.
-                await _end(reconciling)
-                await self.reconciler.cut_short()
-                # Last: what steps down needs its permits until it has.
-                await _end(keeping)
-                await _end(fencing)
-                await self._close_doors()
-                await _end(asked)
-        for task in (keeping, fencing, reconciling, detecting):
-            # A side task that died stops the service loudly.
-            if not task.cancelled() and (error := task.exception()) is not None:
-                raise error
-
-    async def _open_doors(self) -> None:
-        await self.pages.start()
-        await self.nodes.start()
-        await self.server.start()
-        await self.server.set_ready(ready=True)
-
-    async def _close_doors(self) -> None:
-        """Whoever asked twice has closed none yet."""
-        await asyncio.gather(self.server.stop(0), self.nodes.stop(0))
-        await self.pages.stop()
-
-    async def _step_down(self, reconciling: "asyncio.Task[None]") -> None:
-        """End what goes on, in order, each within its bound."""
-        began = time.monotonic()
-        self.taker.drain()
-        await self.server.drain()
-        await _end(reconciling)
-        await self.keeper.drain()
-        # Whatever that takes, those that nobody takes have time to stop by themselves.
-        await self.giver.give(self.roster.all(), max(0.0, self.grace - STEP_DOWN))
-        # What is being sent needs its sessions.
-        await self.sending.finish(GRACE)
-        await self.reconciler.drain(max(min(self.grace, STEP_DOWN), began + self.grace - time.monotonic()))
-        await asyncio.gather(self.server.stop(GRACE), self.nodes.stop(GRACE))
-        await self.channels.close()
-
-
 async def _first(task: "asyncio.Task[Any]", stopping: asyncio.Event) -> None:
     asked = asyncio.create_task(stopping.wait())
     await asyncio.wait((task, asked), return_when=asyncio.FIRST_COMPLETED)
-    await _end(asked)
-
-
-async def _end(task: "asyncio.Task[Any]") -> None:
-    task.cancel()
-    await asyncio.wait((task,))
+    await end(asked)
 
 
 async def _urls(settings: Settings, stack: AsyncExitStack) -> Urls:
@@ -338,26 +253,13 @@ def _wire(
     database = databases.calls
     registry = CollectorRegistry()
     metrics = NodeMetrics(registry)
-    publisher = MeasuredPublisher(bus, metrics)
     sessions = PostgresSessions(database, encode_payload)
-    leases = MeasuredLeases(PostgresLeases(database, databases.renewals), metrics)
-    messages = CountedMessages(PostgresMessages(database), metrics)
     times, incarnation = settings.lease_times, liveness.incarnation
-    gate = StartGate(settings.connects_per_second)
-    owned = CountedOwnedSessions(PostgresOwnedSessions(database, encode_payload, stragglers), metrics)
-    events = CountedEventLog(PostgresEventLog(database, encode_payload, _say_refused), metrics)
-    measured = MeasuredPool(pool, metrics)
-    roster = Roster(incarnation, RunnerPorts(owned, leases, events, messages, measured, publisher, times, gate))
-    reconciler = Reconciler(
-        leases,
-        roster,
-        hub,
-        gate,
-        incarnation=incarnation,
-        node=settings.node_id,
-        ttl=times.ttl,
-        limit=settings.max_sessions,
-    )
+    outages = OutageDetector(times.ttl, time.monotonic())
+    ports = _ports(settings, databases, stragglers, pool, bus, metrics)
+    leases, messages, publisher, gate = ports.leases, ports.messages, ports.publisher, ports.gate
+    roster = Roster(incarnation, ports)
+    reconciler = _reconciler(settings, ports, roster, hub, outages, incarnation)
     _watch(metrics, bus, roster, reconciler)
     sending = Sending(sessions, messages, roster)
     watching = _watching(settings, databases, tokens, hub, WatchMetrics(registry))
@@ -365,8 +267,16 @@ def _wire(
     router = Router(leases, incarnation, lambda session_id: roster.get(session_id) is not None)
     taker = Taker(gate, reconciler)
     server, nodes, channels = _doors(settings, core, router, taker, incarnation, RpcMetrics(registry))
-    keeper = Keeper(leases, partial(_announcement, settings, liveness, nodes), times, lambda: iter(roster))
-    pages = Pages(settings.http_listen, lambda: _unready(keeper, pool, times), registry)
+    announce = partial(_announcement, settings, liveness, nodes)
+    keeper = Keeper(leases, announce, times, lambda: iter(roster), outages)
+    hand_over = HandOver(NodePeers(channels), sending, reconciler)
+    rebalancer = Rebalancer(
+        incarnation, leases, reconciler, roster.get, hand_over, metrics.rebalanced, is_on=settings.rebalance
+    )
+    probe = DatabaseProbe(database.ping)
+    pages = Pages(
+        settings.http_listen, partial(reasons_not_ready, probe, outages, times, lambda: pool.overdue), registry
+    )
     return Service(
         bus,
         keeper,
@@ -374,15 +284,61 @@ def _wire(
         reconciler,
         DeadNodes(PostgresNeighbours(database), incarnation, liveness.scope, is_held, hub.reconcile),
         roster,
-        Giver(incarnation, leases, NodePeers(channels), sending, reconciler),
+        Giver(incarnation, leases, hand_over),
         taker,
+        rebalancer,
         sending,
         server,
         nodes,
         channels,
         pages,
+        probe,
         _upkeep(settings, databases.upkeep, UpkeepMetrics(registry)),
         settings.shutdown_grace,
+    )
+
+
+def _ports(
+    settings: Settings,
+    databases: Databases,
+    stragglers: Stragglers,
+    pool: Pool,
+    bus: RedisBus,
+    metrics: NodeMetrics,
+) -> RunnerPorts:
+    """What runners work with, each counted."""
+    database = databases.calls
+    return RunnerPorts(
+        CountedOwnedSessions(PostgresOwnedSessions(database, encode_payload, stragglers), metrics),
+        MeasuredLeases(PostgresLeases(database, databases.renewals), metrics),
+        CountedEventLog(PostgresEventLog(database, encode_payload, _say_refused), metrics),
+        CountedMessages(PostgresMessages(database), metrics),
+        MeasuredPool(pool, metrics),
+        MeasuredPublisher(bus, metrics),
+        settings.lease_times,
+        StartGate(settings.connects_per_second),
+    )
+
+
+def _reconciler(
+    settings: Settings,
+    ports: RunnerPorts,
+    roster: Roster,
+    hub: WakeupHub,
+    outages: OutageDetector,
+    incarnation: UUID,
+) -> Reconciler:
+    """What claims sessions, and has them run."""
+    return Reconciler(
+        ports.leases,
+        roster,
+        hub,
+        ports.gate,
+        outages,
+        incarnation=incarnation,
+        node=settings.node_id,
+        ttl=settings.lease_ttl,
+        limit=settings.max_sessions,
     )
 
 
@@ -458,14 +414,3 @@ def _watch(metrics: NodeMetrics, bus: RedisBus, roster: Roster, reconciler: Reco
         "Those of the whole database that are nobody's: not claimed yet, or of a node that is not heard of.",
         lambda: reconciler.survey.due + reconciler.survey.silent,
     )
-
-
-def _unready(keeper: Keeper, pool: Pool, times: LeaseTimes) -> dict[str, str]:
-    """What keeps the node from being ready, in words."""
-    reasons = {}
-    silent = time.monotonic() - keeper.renewed_at
-    if silent > times.ttl - times.margin:
-        reasons["database"] = f"no renewal of the leases came through for {silent:.1f} s"
-    if overdue := pool.overdue:
-        reasons["processes"] = f"killed, but not seen dead: the processes of {', '.join(overdue)}"
-    return reasons

@@ -158,6 +158,13 @@ class Settings(BaseSettings):
         le=1000,
         allow_inf_nan=False,
     )
+    rebalance: bool = setting(
+        "ZAP_REBALANCE",
+        True,  # noqa: FBT003 - the default of a setting, like the others
+        "`0`: connected sessions stay on this node until it stops, although others own fewer. Otherwise it hands over"
+        " those that have been idle for longest, each of which is away for less than a second and may be connected from"
+        " another address then.",
+    )
     shutdown_grace: float = setting(
         "ZAP_SHUTDOWN_GRACE",
         30.0,

@@ -12,7 +12,7 @@ from service.domain.lease import Announcement, Holder, Lease, Node, Renewal
 from service.domain.observations import Observed
 from service.domain.pace import Lane
 from service.domain.pairing import PairingCode
-from service.domain.placement import Candidate
+from service.domain.placement import PATIENCE, Candidate
 from service.domain.places import START, Place
 from service.domain.records import Account, MessageState, OutboundMessage, Outcome, Pairing, Session
 from service.domain.restore import Survey
@@ -294,12 +294,19 @@ class LeaseStore(Protocol):
     """Leases. Expiry is by the database's clock."""
 
     async def claim(
-        self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool | None = None
+        self,
+        incarnation: UUID,
+        node: str,
+        ttl: float,
+        limit: int,
+        *,
+        pairings: bool | None = None,
+        patience: float = PATIENCE,
     ) -> Sequence[str]:
         """Take at most `limit` sessions that are wanted, due and nobody's: pairings only, or none (None: either).
 
         Pairings and what was just asked for come first, who came first before others; then who was active last. What
-        has another node's place (domain.placement) is left to it for a moment.
+        has another node's place (domain.placement) is left to it for `patience` seconds.
         """
 
     async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
@@ -317,6 +324,12 @@ class LeaseStore(Protocol):
 
     async def heirs(self, incarnation: UUID) -> Sequence[Candidate]:
         """Nodes that go on, other than this one."""
+
+    async def fleet(self) -> Sequence[Candidate]:
+        """Nodes that share sessions: all that go on; none while one of them stops."""
+
+    async def idlest(self, incarnation: UUID, limit: int) -> Sequence[str]:
+        """Sessions of this incarnation that are connected, those that have been idle for longest first."""
 
     async def hand_over(self, session_id: str, incarnation: UUID, heir: Node, ttl: float) -> bool:
         """Make the lease another node's. Only when no process of the session runs.
@@ -343,8 +356,11 @@ class LeaseStore(Protocol):
         Those to be restarted too, until their next epoch begins.
         """
 
-    async def survey(self, incarnation: UUID) -> Survey:
-        """How things stand with all that is wanted, whoever owns it."""
+    async def survey(self, incarnation: UUID, patience: float = PATIENCE) -> Survey:
+        """How things stand with all that is wanted, whoever owns it. `patience`: see `claim`."""
+
+    async def others_are_awaited(self, seconds: float) -> bool:
+        """Some node was heard of `seconds` ago or later, has not stopped, and is not heard of now."""
 
     async def await_turn(self, session_id: str, incarnation: UUID, seconds: float) -> None:
         """The session's owner expects to start its process in so many seconds; said until its next epoch begins."""

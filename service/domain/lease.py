@@ -86,6 +86,11 @@ class LeaseTimes:
         return self.ttl / 5
 
     @property
+    def renew_retry(self) -> float:
+        """From a renewal that failed to the next one: nodes hear of each other again soon after an outage."""
+        return min(0.5, self.renew_every)
+
+    @property
     def renew_timeout(self) -> float:
         """How long one renewal may take before it is given up."""
         return self.ttl * 0.15

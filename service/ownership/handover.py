@@ -1,4 +1,6 @@
-"""A node that stops hands each of its sessions over to a node that goes on, so that it is away for a moment only.
+"""A session is handed over from one node to another one, so that it is away for a moment only.
+
+A node that stops hands over all of its sessions (`Giver`); one that owns more than others some (rebalancer.py).
 
     giver                                   taker
     ── Expect ───────────────────────────▶  takes a turn: it can start a process at once
@@ -16,6 +18,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 from uuid import UUID
 
@@ -66,8 +69,11 @@ class Peers(Protocol):
 class Calls(Protocol):
     """What callers have sent by this node's sessions (sessions.sending.Sending)."""
 
-    async def finish_for(self, session_id: str, timeout: float) -> None:
-        """Take no more for a session, and wait for what is being sent."""
+    def is_sending(self, session_id: str) -> bool:
+        """Something is being sent by a session, or waits for that."""
+
+    def paused(self, session_id: str, timeout: float) -> AbstractAsyncContextManager[bool]:
+        """Take no more for a session meanwhile, and wait for what is being sent; False: that takes longer."""
 
 
 class Given(Protocol):
@@ -101,15 +107,53 @@ class Owned(Protocol):
         """Run a session whose lease is ours."""
 
 
-class Giver:
-    """Of a node that stops."""
+class HandOver:
+    """Of one session to a node that is chosen already."""
 
-    def __init__(self, incarnation: UUID, heirs: Heirs, peers: Peers, calls: Calls, owned: Owned) -> None:
-        self._incarnation = incarnation
-        self._heirs = heirs
+    def __init__(self, peers: Peers, calls: Calls, owned: Owned) -> None:
         self._peers = peers
         self._calls = calls
         self._owned = owned
+
+    def is_harmless(self, session_id: str) -> bool:
+        """Whether nobody notices more of it than that the session is away for a moment."""
+        return self._owned.is_connected(session_id) and not self._calls.is_sending(session_id)
+
+    async def expect(self, heir: Node, session_id: str, timeout: float) -> None:
+        """Have a node be ready for a session, which goes on meanwhile. Raises Unavailable."""
+        await self._peers.expect(heir, session_id, timeout)
+
+    async def carry_out(self, session: Given, heir: Node, *, even_while_sending: bool) -> bool:
+        """Stop a session that is expected, make its lease the heir's, and wait for its arrival. False: it stays.
+
+        It takes no sends meanwhile, and takes them again if it stays. `even_while_sending`: it is stopped although
+        something is still being sent after IN_FLIGHT seconds.
+        """
+        began = time.monotonic()
+        async with self._calls.paused(session.session_id, IN_FLIGHT) as is_idle:
+            if not is_idle and not even_while_sending:
+                return False
+            session.step_down(heir)
+            if (running := self._owned.running(session.session_id)) is not None:
+                await asyncio.wait((running,))
+        if not session.is_handed_over:
+            return False
+        ms = round(1000 * (time.monotonic() - began))
+        log.info("Handed a session over.", session_id=session.session_id, heir=heir.name, ms=ms)
+        try:
+            await self._peers.take(heir, session.session_id)
+        except Unavailable as error:
+            log.warning("The heir was not told.", session_id=session.session_id, heir=heir.name, cause=error.message)
+        return True
+
+
+class Giver:
+    """Of a node that stops."""
+
+    def __init__(self, incarnation: UUID, heirs: Heirs, hand_over: HandOver) -> None:
+        self._incarnation = incarnation
+        self._heirs = heirs
+        self._hand_over = hand_over
         self._promised: Counter[UUID] = Counter()
         self._candidates: Sequence[Candidate] = ()
         self._until = 0.0
@@ -166,19 +210,7 @@ class Giver:
             return
         if (this := asyncio.current_task()) is not None:
             self._on_their_way.add(this)
-        began = time.monotonic()
-        await self._calls.finish_for(session.session_id, IN_FLIGHT)
-        session.step_down(heir)
-        if (running := self._owned.running(session.session_id)) is not None:
-            await asyncio.wait((running,))
-        if not session.is_handed_over:
-            return
-        ms = round(1000 * (time.monotonic() - began))
-        log.info("Handed a session over.", session_id=session.session_id, heir=heir.name, ms=ms)
-        try:
-            await self._peers.take(heir, session.session_id)
-        except Unavailable as error:
-            log.warning("The heir was not told.", session_id=session.session_id, heir=heir.name, cause=error.message)
+        await self._hand_over.carry_out(session, heir, even_while_sending=True)
 
     async def _find_heir(self, session_id: str) -> Node | None:
         """A node that is ready for it; None: there is none."""
@@ -191,7 +223,7 @@ class Giver:
                 return None
             self._promised[heir.incarnation] += 1
             try:
-                await self._peers.expect(heir, session_id, seconds)
+                await self._hand_over.expect(heir, session_id, seconds)
             except Unavailable as error:
                 log.info("A node does not take a session.", session_id=session_id, heir=heir.name, cause=str(error))
                 self._promised[heir.incarnation] -= 1

@@ -16,6 +16,7 @@ import structlog
 
 from service.domain.errors import Unavailable
 from service.domain.lease import Announcement, Lease, LeaseTimes
+from service.domain.outage import OutageDetector
 from service.ports import LeaseStore
 
 log = structlog.get_logger(__name__)
@@ -46,7 +47,9 @@ class Keeper:
         announce: Callable[[], Announcement],
         times: LeaseTimes,
         held: Callable[[], Iterator[Held]],
+        outages: OutageDetector,
     ) -> None:
+        """`outages`: is shown every renewal that is confirmed."""
         self._leases = leases
         self._announce = announce
         self._is_draining = False
@@ -54,23 +57,23 @@ class Keeper:
         self._held = held
         self._strays: Mapping[str, Lease] = {}
         self._held_up: Set[str] = frozenset()
-        self.renewed_at = time.monotonic()
-        """When the last confirmed renewal was sent (time.monotonic())."""
+        self._outages = outages
 
     async def run(self) -> None:
-        """For ever: a renewal, then the rest of the interval."""
+        """For ever: a renewal, then the rest of the interval, of which one that failed does not wait for all."""
         while True:
-            sent = time.monotonic()
-            await self.renew()
-            await asyncio.sleep(max(0.0, sent + self._times.renew_every - time.monotonic()))
+            due = time.monotonic() + self._times.renew_every
+            is_confirmed = await self.renew()
+            rest = due - time.monotonic()
+            await asyncio.sleep(max(0.0, rest if is_confirmed else min(rest, self._times.renew_retry)))
 
     async def drain(self) -> None:
         """Say that this node stops, now and with every renewal from now on."""
         self._is_draining = True
         await self.renew()
 
-    async def renew(self) -> None:
-        """One renewal, and what follows from it."""
+    async def renew(self) -> bool:
+        """Make one renewal, and do what follows from it; False: it failed."""
         sent = time.monotonic()
         # What began after the renewal was sent cannot be in its answer, and need not be.
         before = [held for held in self._held() if held.safe_until > 0]
@@ -80,8 +83,8 @@ class Keeper:
                 renewal = await self._leases.renew(announced, self._times.ttl)
         except (Unavailable, TimeoutError) as error:
             log.warning("The leases could not be renewed.", cause=str(error) or type(error).__name__)
-            return
-        self.renewed_at = sent
+            return False
+        self._outages.renewed(sent, time.monotonic())
         mine = {lease.session_id: lease for lease in renewal.renewed}
         held_up = {lease.session_id for lease in renewal.held_up}
         for held in before:
@@ -95,6 +98,7 @@ class Keeper:
         self._held_up = held_up
         # Not those that are held up: a release would wait for whoever holds them.
         await self._release_strays(mine, until=sent + self._times.renew_every)
+        return True
 
     async def _release_strays(self, mine: Mapping[str, Lease], until: float) -> None:
         """Leases that are ours and that nobody here works for: renewing them would block them.

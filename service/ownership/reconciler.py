@@ -16,6 +16,7 @@ import structlog
 
 from service.domain import placement
 from service.domain.errors import Unavailable
+from service.domain.outage import OutageDetector
 from service.domain.pace import Lane
 from service.domain.restore import Restore, Survey
 from service.ports import LeaseStore, Turn, Wakeups
@@ -32,6 +33,8 @@ FAULT_PAUSE = 5.0
 """Seconds before a session whose runner failed is taken up anew: it would fail again, and use up the pace of all."""
 GATHER = 0.02
 """Seconds in which hints that come together are gathered."""
+OTHERS_POLL_S = 0.1
+"""Seconds between two looks while other nodes are waited for."""
 
 
 class Runs(Protocol):
@@ -114,17 +117,19 @@ class Reconciler:
         holdings: Holdings,
         wakeups: Wakeups,
         gate: Gate,
+        outages: OutageDetector,
         *,
         incarnation: UUID,
         node: str,
         ttl: float,
         limit: int,
     ) -> None:
-        """`limit`: most sessions to own."""
+        """`outages`: what the renewals say of them. `limit`: most sessions to own."""
         self._leases = leases
         self._holdings = holdings
         self._wakeups = wakeups
         self._gate = gate
+        self._outages = outages
         self._incarnation = incarnation
         self._node = node
         self._ttl = ttl
@@ -134,6 +139,7 @@ class Reconciler:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._every: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
+        self._has_seen = False
         self.survey = Survey()
         """What the last look saw."""
 
@@ -153,15 +159,29 @@ class Reconciler:
             for session_id in await self._leases.unwanted(self._incarnation):
                 if (runner := self._holdings.get(session_id)) is not None:
                     runner.unwanted()
-            self.survey = survey = await self._leases.survey(self._incarnation)
+            patience = self._outages.patience_s(time.monotonic())
+            self.survey = survey = await self._leases.survey(self._incarnation, patience)
+            is_early = await self._is_too_early_to_claim()
         except Unavailable as error:
+            self._has_seen = False
             log.warning("Cannot look for sessions to run.", cause=error.message)
             return AWAY
-        self._due[Lane.PAIRING].know(self._ours(survey, survey.pairings, survey.late_pairings))
-        self._due[Lane.CLAIMED].know(self._ours(survey, survey.due, survey.late) + survey.leftovers)
+        self._has_seen = True
+        self._due[Lane.PAIRING].know(0 if is_early else self._ours(survey, survey.pairings, survey.late_pairings))
+        self._due[Lane.CLAIMED].know(0 if is_early else self._ours(survey, survey.due, survey.late) + survey.leftovers)
         if (told := self._restore.look(survey, time.monotonic(), is_full=self.room <= 0)) is not None:
             log.info(told.sentence, connected=told.connected, wanted=told.wanted, waiting=told.waiting)
+        if is_early:
+            return OTHERS_POLL_S
         return POLL if survey.next_due is None else max(0.0, min(POLL, survey.next_due))
+
+    async def _is_too_early_to_claim(self) -> bool:
+        """After an outage this node waits until others announce themselves again: alone it would claim their share."""
+        now = time.monotonic()
+        if self._outages.is_going_on(now):
+            return True
+        seconds = self._outages.others_awaited_for(now)
+        return seconds is not None and await self._leases.others_are_awaited(seconds)
 
     def _ours(self, survey: Survey, due: int, late: int) -> int:
         """How many of a queue are this node's to claim. What is left to others must cost no turns."""
@@ -224,7 +244,12 @@ class Reconciler:
             # The other lane may have filled the node meanwhile.
             if (most := min(len(turns), self.room)) > 0:
                 claimed = await self._leases.claim(
-                    self._incarnation, self._node, self._ttl, most, pairings=lane is Lane.PAIRING
+                    self._incarnation,
+                    self._node,
+                    self._ttl,
+                    most,
+                    pairings=lane is Lane.PAIRING,
+                    patience=self._outages.patience_s(time.monotonic()),
                 )
         finally:
             for turn in turns[len(claimed) :]:
@@ -255,6 +280,11 @@ class Reconciler:
         task = self._tasks[session_id] = asyncio.create_task(self._run(session_id, turn, before))
         self._every.add(task)
         task.add_done_callback(functools.partial(self._forget, session_id))
+
+    @property
+    def is_settled(self) -> bool:
+        """As far as this node knows, neither an outage nor a restore goes on."""
+        return self._has_seen and not self._restore.is_going_on and not self._outages.is_going_on(time.monotonic())
 
     @property
     def room(self) -> int:

@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import structlog
@@ -56,8 +58,8 @@ class Sending:
         self._doubtful: set[tuple[str, str]] = set()
         """Session and request_id of what was begun here and is not settled."""
         self._finishing = False
-        self._finished: set[str] = set()
-        """Sessions that are handed over."""
+        self._paused: set[str] = set()
+        """Sessions that are being handed over."""
 
     async def send_text(self, session_id: str, to: str, body: str, request_id: str, timeout: float) -> OutboundMessage:
         """Send a text to a JID, once per request_id; waits at most `timeout` seconds for WhatsApp's server."""
@@ -98,14 +100,27 @@ class Sending:
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=timeout)
 
-    async def finish_for(self, session_id: str, timeout: float) -> None:
-        """Take no more for one session, and wait for what is being sent; before it is handed over."""
-        self._finished.add(session_id)
-        if under_way := [task for task, by in self._under_way.items() if by == session_id]:
-            await asyncio.wait(under_way, timeout=timeout)
+    def is_sending(self, session_id: str) -> bool:
+        """Something is being sent by a session, or waits for that."""
+        return session_id in self._under_way.values()
+
+    @asynccontextmanager
+    async def paused(self, session_id: str, timeout: float) -> AsyncIterator[bool]:
+        """Take no more for one session while the context lasts, and wait for what is being sent; before a hand-over.
+
+        False: it takes longer than `timeout` seconds.
+        """
+        self._paused.add(session_id)
+        try:
+            if under_way := [task for task, by in self._under_way.items() if by == session_id]:
+                await asyncio.wait(under_way, timeout=timeout)
+            yield not self.is_sending(session_id)
+        finally:
+            # It may have stayed, or come back by now.
+            self._paused.discard(session_id)
 
     def _held(self, session_id: str) -> Held | None:
-        runner = self._roster.get(session_id) if session_id not in self._finished else None
+        runner = self._roster.get(session_id) if session_id not in self._paused else None
         connection = runner.connection if runner is not None else None
         return Held(*connection, runner.early_receipts) if runner is not None and connection is not None else None
 

@@ -126,6 +126,11 @@ class Database:
             self._pool.terminate()
         self._pool = None
 
+    async def ping(self) -> None:
+        """Ask the server for an answer, as any call does. Raises Unavailable."""
+        async with self.autocommit() as connection:
+            await connection.value("ping")
+
     @asynccontextmanager
     async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Connection]:
         """A transaction: committed at the end of the block, rolled back if it raises.

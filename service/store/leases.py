@@ -22,7 +22,14 @@ class PostgresLeases:
         self._renewals = renewals
 
     async def claim(
-        self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool | None = None
+        self,
+        incarnation: UUID,
+        node: str,
+        ttl: float,
+        limit: int,
+        *,
+        pairings: bool | None = None,
+        patience: float = PATIENCE,
     ) -> Sequence[str]:
         """Take sessions that are due, nobody's and ours to take, and ids with nothing but devices to be deleted."""
         # Nodes and queue as they were at one moment: places in a queue that has moved meanwhile can be another node's.
@@ -30,7 +37,7 @@ class PostgresLeases:
             numbers = places(await _candidates(connection), incarnation, limit)
             mine = [row["session_id"] for row in await connection.rows("due_at", numbers, pairings)]
         async with self._database.transaction() as connection:
-            found = list(await connection.rows("claim_leases", incarnation, node, ttl, limit, pairings, mine, PATIENCE))
+            found = list(await connection.rows("claim_leases", incarnation, node, ttl, limit, pairings, mine, patience))
             if not pairings:
                 found += await connection.rows("claim_leftovers", incarnation, node, ttl, limit - len(found))
         return [row["session_id"] for row in found]
@@ -80,6 +87,17 @@ class PostgresLeases:
         async with self._database.autocommit() as connection:
             return await _candidates(connection, incarnation)
 
+    async def fleet(self) -> Sequence[Candidate]:
+        """Nodes that share sessions: all that go on; none while one of them stops."""
+        async with self._database.autocommit() as connection:
+            return () if await connection.value("node_is_draining") else await _candidates(connection)
+
+    async def idlest(self, incarnation: UUID, limit: int) -> Sequence[str]:
+        """Sessions of this incarnation that are connected, those that have been idle for longest first."""
+        async with self._database.autocommit() as connection:
+            found = await connection.rows("idlest_sessions", incarnation, limit)
+        return [row["session_id"] for row in found]
+
     async def hand_over(self, session_id: str, incarnation: UUID, heir: Node, ttl: float) -> bool:
         """Make the lease another node's, if that goes on."""
         async with self._database.autocommit() as connection:
@@ -111,14 +129,19 @@ class PostgresLeases:
             found = await connection.rows("unwanted_leases", incarnation)
         return [row["session_id"] for row in found]
 
-    async def survey(self, incarnation: UUID) -> Survey:
+    async def survey(self, incarnation: UUID, patience: float = PATIENCE) -> Survey:
         """How things stand with all that is wanted."""
         async with self._database.autocommit() as connection:
-            found = await connection.row("survey_sessions", incarnation, PATIENCE)
+            found = await connection.row("survey_sessions", incarnation, patience)
             leftovers = await connection.value("leftovers_exist")
             survey = Survey(**(found or {}), leftovers=leftovers)
             # Who takes them concerns nobody while there is nothing to take.
             return replace(survey, candidates=await _candidates(connection)) if survey.is_unsettled else survey
+
+    async def others_are_awaited(self, seconds: float) -> bool:
+        """Some node was heard of `seconds` ago or later, has not stopped, and is not heard of now."""
+        async with self._database.autocommit() as connection:
+            return bool(await connection.value("nodes_are_awaited", seconds))
 
     async def await_turn(self, session_id: str, incarnation: UUID, seconds: float) -> None:
         """Say when its owner expects to start it."""

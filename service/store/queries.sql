@@ -1,5 +1,8 @@
 -- Every statement that the service sends to Postgres. `-- name:` starts one; service/store/queries.py reads this file.
 
+-- name: ping
+SELECT 1;
+
 -- name: lock_session_log
 -- Order for one session's events. A statement of its own, and the first of its transaction: it must not have a number yet
 -- while it waits, or a later sequence could be visible before an earlier one.
@@ -316,6 +319,26 @@ FROM zap.node n
 LEFT JOIN zap.lease l ON l.incarnation = n.incarnation AND l.expires_at > clock_timestamp()
 WHERE n.incarnation IS DISTINCT FROM $1 AND NOT n.is_draining AND n.expires_at > clock_timestamp() + interval '0.5 s'
 GROUP BY n.incarnation;
+
+-- name: node_is_draining
+SELECT EXISTS (SELECT FROM zap.node WHERE is_draining AND expires_at > clock_timestamp());
+
+-- name: idlest_sessions
+-- Connected under the epoch that its lease has now. Idle since what came in or went out last, as in zap.session_due.
+SELECT s.session_id FROM zap.lease l JOIN zap.session s USING (session_id)
+WHERE
+    l.incarnation = $1 AND l.expires_at > clock_timestamp() AND l.is_begun AND NOT l.is_revoked
+    AND s.desired_state = 'ACTIVE' AND s.state = 'CONNECTED' AND coalesce(s.connected_epoch, l.epoch) = l.epoch
+ORDER BY greatest(s.last_inbound_at, s.last_acknowledged_send_at, s.paired_at) NULLS FIRST, s.session_id
+LIMIT $2;
+
+-- name: nodes_are_awaited
+-- Some node was heard of $1 seconds ago or later, has not stopped, and is not heard of (as in `candidates`).
+SELECT EXISTS (
+    SELECT FROM zap.node
+    WHERE NOT is_draining AND expires_at <= clock_timestamp() + interval '0.5 s'
+        AND expires_at > clock_timestamp() - make_interval(secs => $1)
+);
 
 -- name: hand_over_lease
 -- From its owner, whose process is dead, to the one that is named ($3, $4): there is no moment in which it is nobody's.

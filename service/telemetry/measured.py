@@ -11,7 +11,7 @@ from service.domain.events import Event
 from service.domain.lease import Announcement, Holder, Lease, Node, Renewal
 from service.domain.observations import Connected, Ended, Observed
 from service.domain.pace import Lane
-from service.domain.placement import Candidate
+from service.domain.placement import PATIENCE, Candidate
 from service.domain.restore import Survey
 from service.domain.upkeep import HorizonHolder
 from service.ports import LeaseStore, LogUpkeep, ProcessPool, Publisher, SendReply, SessionProcess, StartOrder
@@ -38,10 +38,17 @@ class MeasuredLeases:
         return renewal
 
     async def claim(
-        self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool | None = None
+        self,
+        incarnation: UUID,
+        node: str,
+        ttl: float,
+        limit: int,
+        *,
+        pairings: bool | None = None,
+        patience: float = PATIENCE,
     ) -> Sequence[str]:
         """See LeaseStore, here and below."""
-        return await self._inner.claim(incarnation, node, ttl, limit, pairings=pairings)
+        return await self._inner.claim(incarnation, node, ttl, limit, pairings=pairings, patience=patience)
 
     async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
         """Raise the epoch."""
@@ -55,6 +62,14 @@ class MeasuredLeases:
     async def heirs(self, incarnation: UUID) -> Sequence[Candidate]:
         """Nodes that go on."""
         return await self._inner.heirs(incarnation)
+
+    async def fleet(self) -> Sequence[Candidate]:
+        """Nodes that share sessions."""
+        return await self._inner.fleet()
+
+    async def idlest(self, incarnation: UUID, limit: int) -> Sequence[str]:
+        """Connected sessions."""
+        return await self._inner.idlest(incarnation, limit)
 
     async def hand_over(self, session_id: str, incarnation: UUID, heir: Node, ttl: float) -> bool:
         """Make the lease another node's."""
@@ -79,9 +94,13 @@ class MeasuredLeases:
         """Sessions that nobody wants any more."""
         return await self._inner.unwanted(incarnation)
 
-    async def survey(self, incarnation: UUID) -> Survey:
+    async def survey(self, incarnation: UUID, patience: float = PATIENCE) -> Survey:
         """How things stand."""
-        return await self._inner.survey(incarnation)
+        return await self._inner.survey(incarnation, patience)
+
+    async def others_are_awaited(self, seconds: float) -> bool:
+        """Some node is not heard of again."""
+        return await self._inner.others_are_awaited(seconds)
 
     async def await_turn(self, session_id: str, incarnation: UUID, seconds: float) -> None:
         """Say when it is expected to start."""

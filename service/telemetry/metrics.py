@@ -111,6 +111,11 @@ class NodeMetrics:
             ["lane", "outcome"],
             registry=registry,
         )
+        self._moves = Counter(
+            "zap_sessions_rebalanced",
+            "Sessions that this node handed to another one because it owned more than others.",
+            registry=registry,
+        )
         self._ends = Counter(
             "zap_session_process_ends", "Session processes that ended, by cause.", ["cause"], registry=registry
         )
@@ -150,6 +155,10 @@ class NodeMetrics:
         """A session process is dead."""
         self._processes.dec()
         self._ends.labels(cause).inc()
+
+    def rebalanced(self) -> None:
+        """A session was handed over to share sessions out."""
+        self._moves.inc()
 
     def sent(self, seconds: float) -> None:
         """WhatsApp acknowledged a message."""

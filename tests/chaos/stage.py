@@ -150,7 +150,8 @@ async def sessions_of(asked: ServiceProcess) -> dict[str, session_pb2.Session]:
 async def stage(servers: Servers, sessions: int, ttl: float) -> AsyncIterator[Stage]:
     """Three nodes; the first one owns all sessions."""
     url = await servers.new_database()
-    environment = servers.environment(url, ttl)
+    # What a trial counts is what its fault moves.
+    environment = {**servers.environment(url, ttl), "ZAP_REBALANCE": "0"}
     async with cluster(environment, servers.simulator.control, sessions, on_first=True) as there:
         sql = await asyncpg.connect(url)
         try:

@@ -28,11 +28,15 @@ async def simulator(simulator_process: SimulatorProcess) -> AsyncIterator[Simula
 
 @pytest.fixture
 def node_environment(database_url: str, redis_url: str, simulator_process: SimulatorProcess) -> dict[str, str]:
-    """Settings of a node on the test's own database, whose session processes reach the simulator."""
+    """Settings of a node on the test's own database, whose session processes reach the simulator.
+
+    Sessions stay where a test has put them, unless it says otherwise.
+    """
     return {
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
         "ZAP_LEASE_TTL": f"{LEASE_TTL:g}",
+        "ZAP_REBALANCE": "0",
         "ZAP_WORKER_PRELOAD": PRELOAD,
         **simulator_process.environment(),
     }

@@ -21,6 +21,6 @@ def tell(words: str) -> None:
 async def test_whatever_strikes_nodes_by_chance_nothing_is_doubled_or_lost(
     node_environment: dict[str, str], simulator: SimulatorControl, sql: Sql
 ) -> None:
-    async with three_places(node_environment, simulator, SESSIONS) as (there, places):
+    async with three_places({**node_environment, "ZAP_REBALANCE": "1"}, simulator, SESSIONS) as (there, places):
         report = await Run(there, places, SEED, tell).steps(STEPS, sql)
     tell(str(report))

@@ -44,6 +44,7 @@ OF_THE_NODE = re.compile(
 
 OF_THE_NODE_ALONE = {
     "service.app",
+    "service.lifecycle",
     "service.rpc.server",
     "service.rpc.nodes",
     "service.pool.zygote",

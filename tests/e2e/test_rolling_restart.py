@@ -27,7 +27,7 @@ async def test_a_rolling_restart_is_a_moment_for_each_session(
     sql: Sql,
     record_property: Callable[[str, object], None],
 ) -> None:
-    async with cluster({**node_environment, "ZAP_LEASE_TTL": "10"}, simulator, SESSIONS) as there:
+    async with cluster({**node_environment, "ZAP_LEASE_TTL": "10", "ZAP_REBALANCE": "1"}, simulator, SESSIONS) as there:
         began = time.time()
         told = Told()
         async with AsyncExitStack() as stack:

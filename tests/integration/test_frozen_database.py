@@ -13,6 +13,7 @@ import pytest
 
 from service.domain.errors import Unavailable
 from service.domain.lease import Announcement, LeaseTimes, Node
+from service.domain.outage import OutageDetector
 from service.ownership.keeper import Keeper
 from service.store.database import Database
 from service.store.leases import PostgresLeases
@@ -33,8 +34,13 @@ async def renewals(database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def keeper(renewals: Database) -> Keeper:
-    return Keeper(PostgresLeases(renewals, renewals), lambda: HERE, TIMES, lambda: iter(()))
+def outages() -> OutageDetector:
+    return OutageDetector(TIMES.ttl, time.monotonic())
+
+
+@pytest.fixture
+def keeper(renewals: Database, outages: OutageDetector) -> Keeper:
+    return Keeper(PostgresLeases(renewals, renewals), lambda: HERE, TIMES, lambda: iter(()), outages)
 
 
 @contextmanager
@@ -52,17 +58,17 @@ async def backend_of(admin: "asyncpg.Connection[asyncpg.Record]") -> int:
 
 
 async def test_a_renewal_on_a_dead_connection_leaves_time_for_the_next(
-    keeper: Keeper, postgres_admin: "asyncpg.Connection[asyncpg.Record]"
+    keeper: Keeper, outages: OutageDetector, postgres_admin: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     await keeper.renew()
-    confirmed = keeper.renewed_at
+    confirmed = outages.renewed_at
     with frozen(await backend_of(postgres_admin)):
         began = time.monotonic()
         await keeper.renew()
-        assert keeper.renewed_at == confirmed
+        assert outages.renewed_at == confirmed
         assert time.monotonic() - began < 2 * TIMES.renew_timeout, "the budget of LeaseTimes.slack"
         await keeper.renew()
-        assert keeper.renewed_at > confirmed, "the next one has a connection of its own"
+        assert outages.renewed_at > confirmed, "the next one has a connection of its own"
 
 
 async def test_connections_that_a_network_has_forgotten_cost_one_wait_and_not_one_each(database_url: str) -> None:

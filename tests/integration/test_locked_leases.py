@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from service.domain.lease import Announcement, LeaseTimes, Node
+from service.domain.outage import OutageDetector
 from service.domain.session import Activate
 from service.ownership.fence import Fence
 from service.ownership.keeper import Keeper
@@ -50,7 +51,7 @@ class Owned:
         self.store = store
         self.by_id = {session.session_id: session for session in sessions}
         leases = PostgresLeases(store.database, renewals)
-        self.keeper = Keeper(leases, lambda: HERE, TIMES, self._all)
+        self.keeper = Keeper(leases, lambda: HERE, TIMES, self._all, OutageDetector(TIMES.ttl, time.monotonic()))
         self.fence = Fence(TIMES, self._all)
 
     def _all(self) -> Iterator[Session]:

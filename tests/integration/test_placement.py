@@ -214,3 +214,62 @@ async def test_a_survey_sees_all_that_is_wanted_whatever_the_planner_expects(sha
     )
     survey = await node.leases.survey(node.node.incarnation)
     assert (survey.wanted, survey.due) == (2, 2)
+
+
+async def test_after_an_outage_a_node_that_was_there_before_is_awaited_and_none_other(shared: Shared) -> None:
+    node, other, stops = await claimants(shared, 0, 0, 0)
+    await stops.announce(is_draining=True)
+    assert not await node.leases.others_are_awaited(60.0)
+    # The outage: their rows expire, and only one of them is back.
+    await shared.run("UPDATE zap.node SET expires_at = clock_timestamp() - interval '20 s'")
+    await node.leases.renew(Announcement(node.node, 200), TTL)
+    assert await node.leases.others_are_awaited(30.0)
+    assert not await node.leases.others_are_awaited(10.0), "it had not been heard of when the outage began"
+    await other.announce()
+    assert not await node.leases.others_are_awaited(30.0)
+
+
+async def test_what_is_another_node_s_is_left_to_it_for_as_long_as_is_said(shared: Shared) -> None:
+    node, _other = await claimants(shared, 4, 0)
+    await shared.be_due(2, since=60.0)
+    survey = await node.leases.survey(node.node.incarnation, 120.0)
+    assert (survey.due, survey.late) == (2, 0)
+    assert await node.leases.claim(node.node.incarnation, "node-1", TTL, 10, pairings=False, patience=120.0) == []
+    assert len(await node.leases.claim(node.node.incarnation, "node-1", TTL, 10, pairings=False)) == 2
+
+
+async def test_those_that_share_sessions_are_all_that_go_on_unless_one_stops(shared: Shared) -> None:
+    node, other, dead = await claimants(shared, 4, 1, 0)
+    await shared.run("UPDATE zap.node SET expires_at = clock_timestamp() WHERE incarnation = $1", dead.node.incarnation)
+    assert {(one.node, one.sessions) for one in await node.leases.fleet()} == {(node.node, 4), (other.node, 1)}
+    await other.announce(is_draining=True)
+    assert await node.leases.fleet() == ()
+    # It was killed before it had stopped.
+    await shared.run(
+        "UPDATE zap.node SET expires_at = clock_timestamp() WHERE incarnation = $1", other.node.incarnation
+    )
+    assert [one.node for one in await node.leases.fleet()] == [node.node]
+
+
+async def test_the_idlest_are_those_that_are_connected_and_had_nothing_to_do_for_longest(shared: Shared) -> None:
+    node, other = await claimants(shared, 0, 0)
+    await shared.be_due(7, state="CONNECTED")
+    await shared.run(
+        "INSERT INTO zap.lease (session_id, epoch, incarnation, node, renewed_at, expires_at, is_begun)"
+        " SELECT session_id, 1, $1, 'node-1', now(), now() + interval '1 h', true FROM zap.session",
+        node.node.incarnation,
+    )
+    await shared.run(
+        "UPDATE zap.session SET connected_epoch = 1, paired_at = now() - interval '1 month',"
+        " last_inbound_at = now() - make_interval(mins => right(session_id, 1)::int)"
+    )
+    await shared.run("UPDATE zap.session SET last_acknowledged_send_at = now() WHERE session_id = 'connected5'")
+    await shared.run("UPDATE zap.session SET state = 'RECONNECTING' WHERE session_id = 'connected6'")
+    await shared.run("UPDATE zap.lease SET is_revoked = true WHERE session_id = 'connected4'")
+    await shared.run("UPDATE zap.lease SET incarnation = $1 WHERE session_id = 'connected3'", other.node.incarnation)
+    idlest = await node.leases.idlest(node.node.incarnation, 10)
+    assert idlest == ["connected7", "connected2", "connected1", "connected5"]
+    assert await node.leases.idlest(node.node.incarnation, 1) == ["connected7"]
+    # Another process of it begins: it is not connected as long as nothing says so.
+    await shared.run("UPDATE zap.lease SET epoch = 2 WHERE session_id = 'connected7'")
+    assert await node.leases.idlest(node.node.incarnation, 1) == ["connected2"]

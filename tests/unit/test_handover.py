@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
 import pytest
@@ -12,7 +13,7 @@ from service.domain.lease import Node
 from service.domain.pace import Lane
 from service.domain.placement import Candidate, heir
 from service.ownership import handover
-from service.ownership.handover import Giver, Taker
+from service.ownership.handover import Giver, HandOver, Taker
 from service.ports import Turn
 
 ME = uuid4()
@@ -79,6 +80,7 @@ class World:
         self.room = 10
         self.taken: list[tuple[str, Turn | None]] = []
         self.connected: set[str] = set()
+        self.sending: set[str] = set()
 
     async def heirs(self, incarnation: UUID) -> Sequence[Candidate]:
         assert incarnation == ME
@@ -95,8 +97,14 @@ class World:
             raise Unavailable("no room")
         self.said.append(f"{heir.name} expects {session_id}")
 
-    async def finish_for(self, session_id: str, timeout: float) -> None:
-        self.said.append(f"finish {session_id}")
+    def is_sending(self, session_id: str) -> bool:
+        return session_id in self.sending
+
+    @asynccontextmanager
+    async def paused(self, session_id: str, timeout: float) -> AsyncIterator[bool]:
+        self.said.append(f"pause {session_id}")
+        yield not self.is_sending(session_id)
+        self.said.append(f"resume {session_id}")
 
     def running(self, session_id: str) -> "asyncio.Task[None] | None":
         return self.sessions[session_id].task if session_id in self.sessions else None
@@ -127,7 +135,10 @@ class World:
         return most
 
     def giver(self) -> Giver:
-        return Giver(ME, self, self, self, self)  # type: ignore[arg-type]
+        return Giver(ME, self, self.hand_over())
+
+    def hand_over(self) -> HandOver:
+        return HandOver(self, self, self)  # type: ignore[arg-type]
 
     def own(self, session_id: str, *, loses_its_lease: bool = False) -> Session:
         session = self.sessions[session_id] = Session(self, session_id, loses_its_lease=loses_its_lease)
@@ -137,7 +148,14 @@ class World:
 async def test_a_session_is_expected_before_it_is_stopped_and_told_of_after_it_is_dead() -> None:
     world = World(Candidate(ONE, 0, 5))
     await world.giver().give([world.own("anna")], 5)
-    assert world.said == ["node-1 expects anna", "finish anna", "stop anna", "handed anna", "node-1 takes anna"]
+    assert world.said == [
+        "node-1 expects anna",
+        "pause anna",
+        "stop anna",
+        "handed anna",
+        "resume anna",
+        "node-1 takes anna",
+    ]
 
 
 async def test_many_are_spread_over_those_that_go_on() -> None:
@@ -173,7 +191,7 @@ async def test_more_are_on_their_way_if_there_is_little_time() -> None:
     sessions = [world.own(f"s{number}") for number in range(30)]
     await world.giver().give(sessions, 1.0)
     assert all(session.is_handed_over for session in sessions)
-    assert world.said[:2] == ["node-1 expects s0", "finish s0"]
+    assert world.said[:2] == ["node-1 expects s0", "pause s0"]
     assert 5 <= world.most_on_their_way() < 30
 
 
@@ -194,7 +212,17 @@ async def test_who_does_not_take_it_is_passed_over_and_without_anybody_it_is_lef
 async def test_of_a_lease_that_was_lost_nobody_is_told() -> None:
     world = World(Candidate(ONE, 0, 5))
     await world.giver().give([world.own("anna", loses_its_lease=True)], 5)
-    assert world.said[-1] == "lost anna"
+    assert world.said[-2:] == ["lost anna", "resume anna"]
+
+
+@pytest.mark.parametrize("stops", [True, False])
+async def test_only_a_node_that_stops_stops_a_session_that_is_still_sending(stops: bool) -> None:
+    world = World(Candidate(ONE, 0, 5))
+    world.sending = {"anna"}
+    anna = world.own("anna")
+    assert await world.hand_over().carry_out(anna, ONE, even_while_sending=stops) is stops
+    assert ("stop anna" in world.said) is stops
+    assert "resume anna" in world.said
 
 
 async def test_an_heir_that_is_gone_by_then_holds_up_nobody() -> None:

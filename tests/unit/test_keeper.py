@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from service.domain.errors import Unavailable
 from service.domain.lease import Announcement, Lease, LeaseTimes, Node, Renewal
+from service.domain.outage import OutageDetector
 from service.ownership.keeper import Keeper
 from service.ports import LeaseStore
 
@@ -62,7 +63,13 @@ class Leases:
 
 
 def keeper(leases: Leases, *sessions: Session) -> Keeper:
-    return Keeper(cast(LeaseStore, leases), lambda: NODE, TIMES, lambda: iter(sessions))
+    return Keeper(
+        cast(LeaseStore, leases),
+        lambda: NODE,
+        TIMES,
+        lambda: iter(sessions),
+        OutageDetector(TIMES.ttl, time.monotonic()),
+    )
 
 
 async def test_what_a_renewal_returns_is_permitted_and_the_rest_is_lost() -> None:

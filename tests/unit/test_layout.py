@@ -16,6 +16,7 @@ EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "models",
 ARROWS: dict[str, set[str]] = {
     "__main__": {"app", "cli", "config", "serve", "start"},
     "app": {"*"},
+    "lifecycle": {"*"},
     "serve": {"app", "config", "pool.liveness", "pool.zygote"},
     "start": {"*"},
     "probe": {"domain"},

@@ -1,6 +1,7 @@
 """The reconciler with leases in memory: what it claims, how often, and what it waits for."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pytest
 from service.bus.wakeups import WakeupHub
 from service.domain import lease
 from service.domain.errors import Unavailable
+from service.domain.outage import OTHERS_RETURN_S, OutageDetector
 from service.domain.pace import Lane
 from service.domain.placement import Candidate
 from service.domain.restore import Survey
@@ -22,6 +24,8 @@ from service.sessions.start_gate import StartGate
 
 NODE = uuid4()
 PATIENCE = 5.0
+NO_TTL = 1e6
+"""Seconds; no outage is as long."""
 
 
 class Leases:
@@ -37,11 +41,15 @@ class Leases:
         self.fault: Exception | None = None
         self.candidates: Sequence[Candidate] = ()
         self.late = 0
+        self.others_missing = False
+        self.asked_for_others: list[float] = []
+        self.patience: list[float] = []
 
     async def claim(
-        self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool | None = None
+        self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool | None, patience: float
     ) -> Sequence[str]:
         self.asked.append(limit)
+        self.patience.append(patience)
         if self.fault is not None:
             raise self.fault
         claimed = [session_id for session_id in self.due if session_id.startswith("pairing") is pairings][:limit]
@@ -54,7 +62,7 @@ class Leases:
     async def unwanted(self, incarnation: UUID) -> Sequence[str]:
         return self.gone_wrong
 
-    async def survey(self, incarnation: UUID) -> Survey:
+    async def survey(self, incarnation: UUID, patience: float) -> Survey:
         pairings = sum(session_id.startswith("pairing") for session_id in self.due)
         return Survey(
             wanted=len(self.due),
@@ -63,6 +71,10 @@ class Leases:
             pairings=pairings,
             candidates=self.candidates,
         )
+
+    async def others_are_awaited(self, seconds: float) -> bool:
+        self.asked_for_others.append(seconds)
+        return self.others_missing
 
     async def release_all(self, incarnation: UUID) -> None:
         self.released_all = True
@@ -138,12 +150,18 @@ class Node:
 
 @asynccontextmanager
 async def reconciling(
-    leases: Leases, *, fails: bool = False, limit: int = 10, rate: float = 1000.0
+    leases: Leases,
+    *,
+    fails: bool = False,
+    limit: int = 10,
+    rate: float = 1000.0,
+    outages: OutageDetector | None = None,
 ) -> AsyncIterator[Node]:
+    outages = outages or OutageDetector(NO_TTL, time.monotonic())
     holdings = Holdings(lambda session_id: Runner(session_id, leases, fails=fails))
     gate, hub = StartGate(rate), WakeupHub()
     made = Reconciler(
-        cast(LeaseStore, leases), holdings, hub, gate, incarnation=NODE, node="node", ttl=10.0, limit=limit
+        cast(LeaseStore, leases), holdings, hub, gate, outages, incarnation=NODE, node="node", ttl=10.0, limit=limit
     )
     running = asyncio.create_task(made.run())
     try:
@@ -273,3 +291,43 @@ async def test_what_is_unwanted_is_told_and_a_drain_waits_for_all_and_releases_t
         leases.gone_wrong = []
     assert len(node.holdings) == 0
     assert leases.released_all
+
+
+def after_an_outage(*, seconds: float, ended_ago: float) -> OutageDetector:
+    """What a node with a ttl of 10 s knows, which renewed nothing for so long."""
+    now = time.monotonic()
+    outages = OutageDetector(10.0, now - ended_ago - seconds)
+    outages.renewed(now - ended_ago, now - ended_ago)
+    return outages
+
+
+async def test_while_no_renewal_comes_through_nothing_is_claimed() -> None:
+    leases = Leases("a")
+    outages = OutageDetector(10.0, time.monotonic() - 6.0)
+    async with reconciling(leases, outages=outages) as node:
+        for _ in range(3):
+            node.hub.reconcile()
+            await asyncio.sleep(0.03)
+        assert leases.asked == []
+        outages.renewed(time.monotonic(), time.monotonic())
+        await node.until(lambda: leases.claims == ["a"])
+
+
+async def test_after_an_outage_the_nodes_that_were_there_before_are_waited_for() -> None:
+    leases = Leases("a")
+    leases.others_missing = True
+    async with reconciling(leases, outages=after_an_outage(seconds=20.0, ended_ago=0.0)) as node:
+        await node.until(lambda: len(leases.asked_for_others) >= 3)
+        assert leases.asked == []
+        assert 20.0 <= leases.asked_for_others[0] < 20.0 + OTHERS_RETURN_S, "heard of since the outage began"
+        leases.others_missing = False
+        await node.until(lambda: leases.claims == ["a"])
+        assert leases.patience[0] > 1000, "what is another node's is not late because of the outage"
+
+
+async def test_who_does_not_come_back_after_an_outage_is_not_waited_for_longer() -> None:
+    leases = Leases("a")
+    leases.others_missing = True
+    async with reconciling(leases, outages=after_an_outage(seconds=20.0, ended_ago=OTHERS_RETURN_S)) as node:
+        await node.until(lambda: leases.claims == ["a"])
+        assert leases.asked_for_others == []

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ import pytest
 from service.domain.errors import NotFound, Unavailable
 from service.domain.lease import Lease
 from service.domain.records import MessageState, OutboundMessage, Outcome
+from service.domain.session import Condition, Credentials, Desired, State
 from service.ports import SendReply
 from service.sessions.early_receipts import KEEP, LIMIT, EarlyReceipts
 from service.sessions.sending import Sending
@@ -35,6 +37,7 @@ class World:
         self.receipt_while_settling: MessageState | None = None
         self.process_fault: Exception | None = None
         self.is_deleted_while_sending = False
+        self.holds_sends: asyncio.Event | None = None
 
     def get(self, session_id: str) -> "World":
         return self
@@ -56,6 +59,8 @@ class World:
 
     async def send_text(self, to: str, body: str, timeout: float) -> SendReply:
         self.sent.append(body)
+        if self.holds_sends is not None:
+            await self.holds_sends.wait()
         if self.process_fault is not None:
             raise self.process_fault
         return SendReply(f"WA{len(self.sent)}", NOW)
@@ -74,6 +79,14 @@ class World:
             if message.message_id in message_ids:
                 self.kept[request_id] = replace(message, state=state)
         return message_ids
+
+
+class Sessions:
+    """All are paired and wanted, and connected as far as the database knows."""
+
+    async def get(self, session_id: str) -> object:
+        condition = Condition(Desired.ACTIVE, State.CONNECTED, credentials=Credentials.CONFIRMED)
+        return SimpleNamespace(session_id=session_id, condition=condition)
 
 
 @pytest.fixture
@@ -140,6 +153,34 @@ async def test_many_callers_send_once_though_some_answers_are_lost(world: World,
 async def test_a_receipt_that_came_before_the_outcome_was_written_counts(world: World, sending: Sending) -> None:
     world.receipt_while_settling = MessageState.READ
     assert (await send(sending)).state is MessageState.READ
+
+
+async def test_a_session_that_stays_takes_sends_again(world: World) -> None:
+    sessions: Any = Sessions()
+    everything: Any = world
+    sending = Sending(sessions, everything, everything)
+    async with sending.paused("anna", 1) as is_idle:
+        assert is_idle
+        with pytest.raises(Unavailable) as refused:
+            await send(sending)
+        assert refused.value.reason == "SESSION_NOT_CONNECTED"
+        assert not world.kept, "nothing was begun"
+    assert (await send(sending)).state is MessageState.SENT
+
+
+async def test_a_pause_waits_for_what_is_being_sent(world: World, sending: Sending) -> None:
+    world.holds_sends = asyncio.Event()
+    under_way = asyncio.create_task(send(sending))
+    await asyncio.sleep(0)
+    assert sending.is_sending("anna")
+    assert not sending.is_sending("berta")
+    async with sending.paused("anna", 0.01) as is_idle:
+        assert not is_idle
+    asyncio.get_running_loop().call_soon(world.holds_sends.set)
+    async with sending.paused("anna", 5) as is_idle:
+        assert is_idle
+    assert (await under_way).state is MessageState.SENT
+    assert not sending.is_sending("anna")
 
 
 async def test_a_node_that_stops_takes_no_more(world: World, sending: Sending) -> None:
