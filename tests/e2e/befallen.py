@@ -120,16 +120,18 @@ class Befallen:
         self.signal(signal.SIGKILL)
 
     async def loses_its_backends(self) -> None:
-        """Postgres ends the connections of its process."""
+        """Postgres ends a connection of its process while a statement is under way."""
         ended = (
             "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity"
-            " WHERE application_name LIKE $1"
+            " WHERE application_name LIKE $1 AND wait_event_type = 'Lock'"
         )
         friend = await new_phone(self.simulator, "Friend")
-        # The library closes those that it has not used for a while: somebody has to write.
-        while not await self.postgres.fetchval(ended, f"zap/{self.name}/%"):
+        async with self.postgres.acquire() as holder, holder.transaction():
+            # What the library asks for each message.
+            await holder.execute("LOCK TABLE whatsmeow_event_buffer")
             await self.simulator.write(friend, self.phone, "hello")
-            await asyncio.sleep(0.05)
+            while not await self.postgres.fetchval(ended, f"zap/{self.name}/%"):
+                await asyncio.sleep(0.05)
 
     async def loses_its_device(self) -> None:
         """Somebody has deleted its keys."""

@@ -107,7 +107,7 @@ def _be_deaf() -> None:
     def _be_deaf(*_: object) -> None:
         ctypes.CDLL(None).sleep(_FOR_EVER)
 
-    _product("session", "Session")._next_look = _be_deaf
+    _product("vitals", "Vitals").obeying = _be_deaf
 
 
 def _get_stuck_in_event() -> None:

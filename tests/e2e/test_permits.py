@@ -85,10 +85,9 @@ async def test_processes_that_were_stopped_past_their_permits_send_nothing_when_
         assert all("SIGALRM" in words for words in ends), ends
 
 
-# A stderr that takes no more stops nobody: that process leaves by itself.
-@pytest.mark.parametrize(("fault", "end"), [("hold-interpreter", "SIGALRM"), ("fill-stderr", "exited with status 4")])
+@pytest.mark.parametrize("fault", ["hold-interpreter", "fill-stderr"])
 async def test_a_process_that_is_stuck_without_a_permit_is_dead_by_its_end(
-    pool: Pool, simulator_process: SimulatorProcess, caplog: pytest.LogCaptureFixture, fault: str, end: str
+    pool: Pool, simulator_process: SimulatorProcess, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
     session, jid = await pair(pool, simulator_process.control, f"49170000210{len(fault)}")
     await session.process.stop(10)
@@ -99,7 +98,7 @@ async def test_a_process_that_is_stuck_without_a_permit_is_dead_by_its_end(
     permitting.cancel()
     ended = await again.ended()
     assert ended.cause is Cause.PROCESS_DIED
-    assert end in ended.detail
+    assert "SIGALRM" in ended.detail
     assert time.monotonic() - again.process._permitted_until < 5
     if fault == "hold-interpreter":
         # A moment before, it wrote down where it was.

@@ -31,14 +31,10 @@ class Session:
     def __init__(self, session_id: str, safe_until: float) -> None:
         self.session_id = session_id
         self.safe_until = safe_until
-        self.stopped_at: float | None = None
         self.is_lost = False
 
     def permit(self, safe_until: float) -> None:
         self.safe_until = safe_until
-
-    def expire(self) -> None:
-        self.stopped_at = self.stopped_at or time.monotonic()
 
     def lose(self) -> None:
         self.is_lost = True
@@ -116,7 +112,7 @@ async def test_a_lease_that_somebody_holds_holds_up_no_other_and_survives_a_mome
         assert all(other.safe_until > before for other in others)
     await owned.go_on_for(TIMES.renew_every)
     assert held.safe_until > before
-    assert (held.stopped_at, held.is_lost) == (None, False)
+    assert not held.is_lost
 
 
 async def test_a_lease_that_somebody_goes_on_holding_is_fenced_alone_and_before_it_ends(
@@ -125,10 +121,8 @@ async def test_a_lease_that_somebody_goes_on_holding_is_fenced_alone_and_before_
     held, *others = owned.by_id.values()
     async with somebody_holding(database_url, held.session_id):
         await owned.go_on_for(TIMES.ttl + 0.5)
-        assert held.stopped_at is not None
-        assert held.stopped_at < held.safe_until - TIMES.kill, "gently, and in time"
         assert held.is_lost
-        assert not any(other.stopped_at or other.is_lost for other in others)
+        assert not any(other.is_lost for other in others)
     renewal = await owned.store.leases.renew(HERE, TIMES.ttl)
     assert [lease.session_id for lease in renewal.renewed] == [other.session_id for other in others], "it ran out"
     assert not renewal.held_up

@@ -368,7 +368,7 @@ async def test_a_process_without_a_permit_refuses_to_begin(pool: Pool) -> None:
 async def test_a_database_that_is_not_there_is_waited_for_until_the_permit_ends(pool: Pool) -> None:
     _, ended = await all_of(await pool.start(order(2)))
     assert ended.cause is Cause.PROCESS_DIED
-    assert "left by its node 0.5 s before its permit ends" in ended.detail
+    assert "SIGALRM" in ended.detail
 
 
 async def test_ten_at_once_all_end_and_all_are_forgotten() -> None:
