@@ -6,7 +6,6 @@ log: from the first text's append to the last one's. Beside it: processor time f
 """
 
 import asyncio
-import os
 import shutil
 import statistics
 import sys
@@ -63,7 +62,7 @@ class Scene:
         before = self._cpu()
         await self._node.sessions.Activate(session_pb2.ActivateRequest(session_id=SESSION))
         async with asyncio.timeout(120):
-            while await self._appended() < self._written:
+            while await self._appended() < self._written:  # noqa: ASYNC110 - another process appends
                 await asyncio.sleep(0.1)
         after = self._cpu()
         return Round(await self._rate(messages), {part: after[part] - before[part] for part in PARTS})
