@@ -98,7 +98,7 @@ def _seconds(process: psutil.Process) -> float:
 @asynccontextmanager
 async def scene(base: Path, simulator: SimulatorProcess, phone: str, *, durable: bool) -> AsyncIterator[Scene]:
     """A node with a session that was paired."""
-    base.mkdir(mode=0o711)
+    base.mkdir(mode=0o711)  # noqa: ASYNC240 - once, before anything runs
     async with AsyncExitStack() as stack:
         postgres = EmbeddedPostgres(base, durable=durable, die_with_starter=True)
         await stack.enter_async_context(postgres)
