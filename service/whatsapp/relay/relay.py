@@ -72,6 +72,8 @@ class Relay:
         self._callers: set[_Caller] = set()
         self._splices: dict[Splice, tuple[int, int]] = {}
         """With what is waited for on their two sockets."""
+        self._has_more: set[Splice] = set()
+        """Those that stopped to let others be served."""
         self._dialled: collections.deque[tuple[_Caller, Opened | None]] = collections.deque()
         self._doorbell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._closing = threading.Lock()
@@ -131,14 +133,14 @@ class Relay:
 
     def _pass_on(self) -> None:
         """Serve each connection that has news, once."""
-        has_more = [splice for splice in self._splices if splice.has_more]
+        has_more = list(self._has_more)
         for key, _ in self._selector.select(0.0 if has_more else self._timeout()):
             self._attend(key)
         for splice in has_more:
             self._pump(splice, client=False, server=False)
         self._welcome()
-        self._look_at_silence()
-        self._look_at_held()
+        if time.monotonic() - self._looked_at >= LOOK_S:
+            self._look()
 
     def _attend(self, key: selectors.SelectorKey) -> None:
         match key.data:
@@ -151,31 +153,25 @@ class Relay:
                 self._hear(caller)
             case _:
                 os.eventfd_read(self._doorbell)
+                self._release()
 
     def _timeout(self) -> float | None:
-        """How long to wait for news; None: for ever."""
-        ends = [end] if (end := self._answer_deadline()) is not None else []
-        if any(splice.is_held for splice in self._splices):
-            ends.append(self._looked_at + LOOK_S)
-        return max(0.0, min(ends) - time.monotonic()) if ends else None
+        """Return the seconds until the next look; None if there is nothing to look at."""
+        return LOOK_S if any(splice.is_busy for splice in self._splices) else None
 
-    def _answer_deadline(self) -> float | None:
-        """When a server will have owed an answer for too long; None: none owes any, or none may be late."""
-        since = [splice.waiting_since for splice in self._splices if splice.waiting_since is not None]
-        return min(since) + self._answer_timeout if since and self._answer_timeout is not None else None
-
-    def _look_at_silence(self) -> None:
-        deadline = self._answer_deadline()
-        if not self._has_lost and deadline is not None and time.monotonic() >= deadline:
+    def _look(self) -> None:
+        """Look at what waits: a server that owes an answer, a clearing whose event has not come."""
+        self._looked_at = now = time.monotonic()
+        since = min((splice.waiting_since or now for splice in self._splices), default=now)
+        if self._answer_timeout is not None and now - since >= self._answer_timeout:
             self._lose(f"Postgres has not answered for {self._answer_timeout:g} s")
-
-    def _look_at_held(self) -> None:
-        """Pass on what was held, if it may pass by now."""
-        held = [splice for splice in self._splices if splice.is_held]
-        if held and time.monotonic() - self._looked_at >= LOOK_S:
-            self._looked_at = time.monotonic()
+        if any(splice.is_held for splice in self._splices):
             self._gate.look()
-        for splice in held:
+            self._release()
+
+    def _release(self) -> None:
+        """Pass on what was held, if it may pass by now."""
+        for splice in [splice for splice in self._splices if splice.is_held]:
             self._pump(splice, client=False, server=False)
 
     # --- connections that are up
@@ -188,24 +184,32 @@ class Relay:
         except Lost as loss:
             self._end_lost(splice, str(loss))
             return
+        if splice.has_more:
+            self._has_more.add(splice)
+        else:
+            self._has_more.discard(splice)
         wanted = (0, 0) if splice.is_over else (splice.client_events, splice.server_events)
         if wanted != self._splices[splice]:
             self._splices[splice] = wanted
             self._watch(splice.client, wanted[0], splice)
             self._watch(splice.server, wanted[1], splice)
         if splice.is_over:
-            del self._splices[splice]
+            self._forget(splice)
             splice.close()
 
     def _end_lost(self, splice: Splice, words: str) -> None:
         self._watch(splice.client, 0, splice)
         self._watch(splice.server, 0, splice)
-        del self._splices[splice]
+        self._forget(splice)
         if splice.close_idle():
             self._say("info", f"an idle connection to Postgres was lost: {words}")
         else:
             self._mute.append(splice)
             self._lose(words)
+
+    def _forget(self, splice: Splice) -> None:
+        del self._splices[splice]
+        self._has_more.discard(splice)
 
     def _watch(self, connection: socket.socket, events: int, data: object) -> None:
         known = self._selector.get_map().get(connection)

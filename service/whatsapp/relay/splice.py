@@ -88,6 +88,11 @@ class Splice:
         return True
 
     @property
+    def is_busy(self) -> bool:
+        """Whether a statement is under way, or held."""
+        return self._owed > 0
+
+    @property
     def is_held(self) -> bool:
         """Whether the client waits for the gate."""
         return bool(self._held)
@@ -140,7 +145,7 @@ class Splice:
                 # It has said goodbye, and its server has been told.
                 raise _ClientGone
             is_moving |= self._to_client_goes_on()
-            if not is_moving:
+            if not is_moving or not (self._client_has_news or self._server_has_news):
                 self.has_more = False
                 return
         self.has_more = True
