@@ -258,7 +258,7 @@ def test_what_is_not_lost_goes_on_until_the_end() -> None:
         while connection.recv(100):
             connection.sendall(READY)
 
-    with ScriptedPostgres(answer) as server, Relayed(at(server.port)) as relay:
+    with ScriptedPostgres(welcome, answer) as server, Relayed(at(server.port)) as relay:
         lost, healthy = log_in(relay), log_in(relay)
         eventually(lambda: len(server.connections) == 2, "both")
         lost.sendall(QUERY[:1])
