@@ -70,7 +70,7 @@ class Session:
         self._push_name = ""
         self._failed_login: LoginFailed | None = None
         self._failed_reconnect = ""
-        gate = AckGate(self._say_of_relay)
+        self._gate = gate = AckGate(self._say_of_relay)
         # Tables that whatsmeow upgrades may take their time.
         timeout = None if start.prepare_store else ANSWER_TIMEOUT_S
         self._relay = Relay(
@@ -177,6 +177,7 @@ class Session:
         """Close the connection to WhatsApp. A connect in flight can hold that up, so it is not waited for for long."""
         if not self._may_receive:
             return
+        self._gate.shut()
         closing = threading.Thread(target=self._client.disconnect, name="disconnect", daemon=True)
         closing.start()
         closing.join(_DISCONNECT_TIMEOUT_S)

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-MISSING_EVENT_LOOKS = 6
+MISSING_EVENT_LOOKS = 10
 """Looks of the relay, at least `LOOK_S` apart and without any event in between, after which no event is expected."""
 LOOK_S = 0.5
 """Looks are counted instead of seconds: a process that stood still has not looked."""
@@ -33,7 +33,7 @@ class AckGate:
         self._say = say
         self._lock = threading.Lock()
         self._on_open: Callable[[], None] = lambda: None
-        self._expects_event = self._is_handling = self._is_awaited = False
+        self._expects_event = self._is_handling = self._is_awaited = self._is_shut = False
         self._looks = 0
 
     def notify(self, on_open: Callable[[], None]) -> None:
@@ -59,14 +59,22 @@ class AckGate:
             with self._lock:
                 self._is_handling = False
                 self._looks = 0
-                is_open = self._is_awaited and not self._expects_event
+                is_open = self._is_awaited and not (self._expects_event or self._is_shut)
             if is_open:
                 self._on_open()
+
+    def shut(self) -> None:
+        """Let no clearing pass any more: from now on an event may be taken by no callback.
+
+        A message that is committed and not cleared comes again, and the log recognises it.
+        """
+        with self._lock:
+            self._is_shut = True
 
     def may_clear(self) -> bool:
         """Return whether a clearing may pass now; if not, `on_open` is called when it may."""
         with self._lock:
-            self._is_awaited = self._is_handling or self._expects_event
+            self._is_awaited = self._is_handling or self._expects_event or self._is_shut
             if not self._is_awaited:
                 self._looks = 0
             return not self._is_awaited
@@ -74,7 +82,7 @@ class AckGate:
     def look(self) -> None:
         """Count one look at a clearing that waits, and let it pass if its event does not come."""
         with self._lock:
-            if self._is_handling or not self._expects_event:
+            if self._is_handling or self._is_shut or not self._expects_event:
                 return
             self._looks += 1
             if self._looks < MISSING_EVENT_LOOKS:

@@ -149,6 +149,21 @@ def test_who_waits_is_told_when_the_gate_opens_and_not_before() -> None:
     assert opened == [None]
 
 
+def test_a_gate_that_is_shut_lets_nothing_pass_any_more() -> None:
+    gate = AckGate(lambda *_: None)
+    opened: list[None] = []
+    gate.notify(lambda: opened.append(None))
+    gate.expect_event()
+    gate.shut()
+    for _ in range(2 * MISSING_EVENT_LOOKS):
+        gate.look()
+    assert not gate.may_clear()
+    with gate.handling(is_message=True):
+        pass
+    assert not gate.may_clear()
+    assert opened == []
+
+
 def test_the_relay_serves_others_while_it_holds_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ack_gate, "LOOK_S", 0.05)
     handled = threading.Event()
