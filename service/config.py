@@ -83,8 +83,9 @@ class Settings(BaseSettings):
     whatsapp_database_url: PostgresUrl = setting(
         "ZAP_WHATSAPP_DATABASE_URL",
         None,
-        "Where session processes reach the same database: here PgBouncer goes. Its user owns whatsmeow's tables, which"
-        " the user of `DATABASE_URL` must be able to read and to delete from.",
+        "Where session processes reach the same database: here PgBouncer goes. Its user owns whatsmeow's tables, on"
+        " which the user of `DATABASE_URL` needs SELECT, UPDATE (to lock rows) and DELETE. It needs no right on the schema"
+        " `zap`.",
         shown="`DATABASE_URL`",
     )
     listen: Address = setting(
@@ -169,7 +170,7 @@ class Settings(BaseSettings):
         "ZAP_SHUTDOWN_GRACE",
         30.0,
         "How long sessions have to end when the node is asked to stop; calls get 5 s more. The orchestrator must give"
-        " at least 20 s more.",
+        " at least 25 s more.",
         unit="s",
         ge=0,
         le=600,

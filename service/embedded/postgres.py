@@ -28,7 +28,7 @@ SETTINGS: Mapping[str, str] = {
     # TCP alone: the path of a Unix socket may have 107 characters, and a checkout's can have more.
     "unix_socket_directories": "",
     "max_connections": "300",
-    # The event log's order relies on there being none (docs/design, "Events").
+    # The event log's order relies on there being none (docs/events.md, "The log").
     "max_prepared_transactions": "0",
     "shared_buffers": "64MB",
     # The log is read when something is wrong; a line for every checkpoint would bury it.

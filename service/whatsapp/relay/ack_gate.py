@@ -2,7 +2,7 @@
 
 whatsmeow acknowledges a message after it has cleared the message's plaintext from its decryption buffer, and it clears
 the buffer by a statement that passes the database relay. The relay asks this gate before it lets the statement pass
-(docs/neonize.md, "Acknowledge what is written").
+(docs/supervision.md, "Acknowledge what is written").
 
 For each ciphertext the library, on one goroutine,
 
