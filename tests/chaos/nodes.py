@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import grpc
+import psutil
 
 from tests.caller import State
 from tests.chaos.events import accounts, books
@@ -63,21 +64,25 @@ Strike = Callable[[Place, "Run", float], Awaitable[None]]
 
 
 async def _kill_process(place: Place, run: "Run", seconds: float) -> None:
-    processes = await asyncio.to_thread(running, [place.node])
-    if not processes:
-        return
-    victim = run.choose(sorted(processes))
-    processes[victim].kill()
-    await place.node.wait_state(victim.session_id, State.STATE_CONNECTED, timeout=COME_BACK, after_epoch=victim.epoch)
-    await asyncio.sleep(seconds / 10)
+    await _kill_one_of(place, run, await asyncio.to_thread(running, [place.node]), seconds)
 
 
 async def _kill_zygote(place: Place, run: "Run", seconds: float) -> None:
     """And a process right after it, which needs another zygote."""
-    zygotes = place.node.processes()[1:2]
-    for zygote in zygotes:
+    processes = await asyncio.to_thread(running, [place.node])
+    for zygote in place.node.processes()[1:2]:
         zygote.kill()
-    await _kill_process(place, run, seconds)
+    await _kill_one_of(place, run, processes, seconds)
+
+
+async def _kill_one_of(place: Place, run: "Run", processes: Mapping[Start, psutil.Process], seconds: float) -> None:
+    if processes:
+        victim = run.choose(sorted(processes))
+        processes[victim].kill()
+        await place.node.wait_state(
+            victim.session_id, State.STATE_CONNECTED, timeout=COME_BACK, after_epoch=victim.epoch
+        )
+    await asyncio.sleep(seconds / 10)
 
 
 async def _kill_node(place: Place, run: "Run", seconds: float) -> None:
