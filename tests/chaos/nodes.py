@@ -72,6 +72,7 @@ async def _kill_zygote(place: Place, run: "Run", seconds: float) -> None:
     processes = await asyncio.to_thread(running, [place.node])
     for zygote in place.node.processes()[1:2]:
         zygote.kill()
+        run.report.falls += 1
     await _kill_one_of(place, run, processes, seconds)
 
 
@@ -79,6 +80,7 @@ async def _kill_one_of(place: Place, run: "Run", processes: Mapping[Start, psuti
     if processes:
         victim = run.choose(sorted(processes))
         processes[victim].kill()
+        run.report.falls += 1
         await place.node.wait_state(
             victim.session_id, State.STATE_CONNECTED, timeout=COME_BACK, after_epoch=victim.epoch
         )
@@ -86,13 +88,13 @@ async def _kill_one_of(place: Place, run: "Run", processes: Mapping[Start, psuti
 
 
 async def _kill_node(place: Place, run: "Run", seconds: float) -> None:
-    await place.node.kill_node()
+    await run.kill(place.node.kill_node())
     await asyncio.sleep(seconds)
     await run.start_again(place)
 
 
 async def _kill_all(place: Place, run: "Run", seconds: float) -> None:
-    await place.node.kill_all()
+    await run.kill(place.node.kill_all())
     await asyncio.sleep(seconds)
     await run.start_again(place)
 
@@ -108,7 +110,7 @@ async def _stop_and_kill(place: Place, run: "Run", seconds: float) -> None:
     """In the middle of handing over."""
     stopping = asyncio.create_task(place.node.stop())
     await asyncio.sleep(seconds / 10)
-    await place.node.kill_all()
+    await run.kill(place.node.kill_all())
     await asyncio.wait((stopping,))
     await run.start_again(place)
 
@@ -154,7 +156,7 @@ async def _stop_two(place: Place, run: "Run", seconds: float) -> None:
 async def _kill_two(place: Place, run: "Run", seconds: float) -> None:
     """The third one takes everything."""
     other = run.next_to(place)
-    await asyncio.gather(place.node.kill_node(), other.node.kill_node())
+    await asyncio.gather(run.kill(place.node.kill_node()), run.kill(other.node.kill_node()))
     await asyncio.sleep(seconds)
     await asyncio.gather(run.start_again(place), run.start_again(other))
 
@@ -164,7 +166,7 @@ async def _kill_beside_frozen(place: Place, run: "Run", seconds: float) -> None:
     other = run.next_to(place)
     os.kill(other.node.pid, signal.SIGSTOP)
     try:
-        await place.node.kill_node()
+        await run.kill(place.node.kill_node())
         await asyncio.sleep(seconds)
     finally:
         os.kill(other.node.pid, signal.SIGCONT)
@@ -215,11 +217,6 @@ OUTLIVED = frozenset(
 later epoch."""
 OF_TWO = frozenset({"SIGTERM of two", "kill -9 of two"})
 """Strikes after which the next node's sessions are somebody else's, too."""
-FALLS: Mapping[str, int] = {
-    "kill -9 of the zygote and a session process": 2,
-    "kill -9 of two": 2,
-}
-"""What is killed by one strike, if it is not one thing."""
 STRIKES: Mapping[str, Strike] = {
     "kill -9 of a session process": _kill_process,
     "kill -9 of the zygote and a session process": _kill_zygote,
@@ -298,6 +295,11 @@ class Run:
         asked = self._another(place)
         return [one for one in self.there.sessions if (await asked.status(one)).owner.node == name]
 
+    async def kill(self, killing: Awaitable[None]) -> None:
+        """Count a node or a machine that is killed."""
+        self.report.falls += 1
+        await killing
+
     def choose(self, starts: Sequence[Start]) -> Start:
         """Choose a session process by chance."""
         return self._chance.choice(starts)
@@ -320,7 +322,6 @@ class Run:
         owned = [session_id for each in struck for session_id in await self.owned_by(each)]
         words = f"{number}: {name}, node {self._places.index(place)} with {len(owned)} sessions, {seconds:.1f} s"
         self.report.steps.append(words)
-        self.report.falls += FALLS.get(name, int("kill -9" in name))
         moved = owned if name not in OUTLIVED else []
         await STRIKES[name](place, self, seconds)
         took = await self._all_connected(self._another(place), moved, words)
