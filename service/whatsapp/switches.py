@@ -27,6 +27,7 @@ AMD64, ARM64 = 62, 183
 
 _NOP = bytes.fromhex("1f2003d5")
 _CLIENT_GO = "https://github.com/tulir/whatsmeow/blob/33cfac5116293e4cb86f8e4099e8eaf6de7ebc08/client.go"
+_MESSAGE_GO = "https://github.com/tulir/whatsmeow/blob/33cfac5116293e4cb86f8e4099e8eaf6de7ebc08/message.go"
 _MAIN_GO = "https://github.com/krypton-byte/neonize/blob/fcd96cb3d86971ce296babd7a3bddea940b99bbd/goneonize/main.go"
 
 
@@ -63,7 +64,7 @@ class Switch:
 
 
 #: amd64: `cmp byte [register + field], 0` before a `je`. With 2 in place of 0 a bool never matches, and the jump is
-#: never taken. arm64: `ldrb` from the field and `tbz`, the jump, which becomes a `nop`.
+#: never taken. arm64: `ldrb` from the field and `tbz`, the jump, which becomes a `nop`. What is otherwise says so.
 SWITCHES = (
     Switch(
         name="RETRY_STORE",
@@ -134,7 +135,8 @@ SWITCHES = (
         code={
             AMD64: Code(
                 reader=rb"\x80[\xb8-\xbb\xbd-\xbf]\xa8\x00\x00\x00\x00",
-                # The other three would send retry receipts synchronously and ask the phone at once.
+                # One more is RETRY_BEFORE_ACK's. The other two would make receipts wait for each other, and ask the
+                # account's own phone at once.
                 readers=4,
                 sites={
                     "(*Client).maybeDeferredAck": "55 48 89 e5 48 83 ec 10 48 89 44 24 20 48 89 7c 24 38 48 89 4c 24 "
@@ -150,6 +152,35 @@ SWITCHES = (
                     "00 f9 e1 23 00 f9 04 a0 | 42 39 [?? ?? ?? 36] ?? ?? ?? ?? 00 00 1b 91",
                 },
                 on=_NOP,
+            ),
+        },
+    ),
+    Switch(
+        name="RETRY_BEFORE_ACK",
+        effect="a message that cannot be decrypted is acknowledged after its sender was asked for it again",
+        why="whatsmeow says both at the same time; a process that is killed in between has acknowledged a message that "
+        "its sender takes for read",
+        upstream=f"{_MESSAGE_GO}#L419-L426",
+        code={
+            # A `jne`, which is always taken if a bool is compared with 2.
+            AMD64: Code(
+                reader=rb"\x80[\xb8-\xbb\xbd-\xbf]\xa8\x00\x00\x00\x00",
+                readers=4,
+                sites={
+                    "(*Client).decryptMessages": "48 89 c3 48 89 c8 0f 1f 00 e8 ?? ?? ?? ?? e9 ?? ?? ?? ?? 48 8b 94 24 "
+                    "60 05 00 00 | 80 ba a8 00 00 00 [00] 0f 85 ?? ?? ?? ?? 48 8b 8c 24 68 05 00 00",
+                },
+                on=b"\x02",
+            ),
+            # A `tbnz`, which becomes a `b` to the same place.
+            ARM64: Code(
+                reader=rb"\x42\x39(?<=.[\xa0-\xa2]\x42\x39|[\x00-\xdf]\xa3\x42\x39)...[\x36\x37]",
+                readers=4,
+                sites={
+                    "(*Client).decryptMessages": "e1 03 00 aa e0 03 02 aa ?? ?? ?? ?? ?? ?? ?? ?? e6 37 42 f9 c7 a0 | "
+                    "42 39 [07 08 00 37] e1 3b 42 f9",
+                },
+                on=bytes.fromhex("40000014"),
             ),
         },
     ),

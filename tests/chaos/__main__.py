@@ -26,6 +26,7 @@ from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.nodes import STRIKES, Run
 from tests.chaos.outages import RATE, suffer
 from tests.chaos.places import TTL, three_places
+from tests.chaos.small_disk import can_mount
 from tests.chaos.stage import Servers
 from tests.chaos.trials import Size
 from tests.chaos.verdict import Verdict
@@ -94,7 +95,7 @@ class Outages:
         say(table.HEADER)
         async with EmbeddedValkey(folder, die_with_starter=True) as valkey, SimulatorProcess() as simulator:
             for tls in (choice == "yes" for choice in self._given.tls):
-                for way in Way:
+                for way in self._tools.ways:
                     if list(wanted(self._given, way)):
                         await self._on(Estate(folder, way, tls=tls, tools=self._tools), simulator, valkey.url)
 
@@ -180,7 +181,7 @@ async def strike_nodes(given: argparse.Namespace) -> int:
 
 async def have_outages(given: argparse.Namespace) -> int:
     """Outages of the database; 1 if any was not survived as it should be."""
-    tools = Tools() if given.stand_ins else Tools.of_this_machine()
+    tools = Tools(has_small_disk=can_mount()) if given.stand_ins else Tools.of_this_machine()
     logs = Path(tempfile.mkdtemp(prefix="zap-chaos-logs-"))
     say(
         f"seed {given.seed}, {given.sessions} sessions, {given.rate:g} messages a second; the nodes' logs are in {logs}"

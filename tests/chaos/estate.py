@@ -10,6 +10,7 @@ from typing import Self
 from tests.chaos.pgbouncer import PgBouncer, pgbouncer_program
 from tests.chaos.pgbouncer_stand_in import StandIn
 from tests.chaos.postgres import Postgres, debian_programs
+from tests.chaos.small_disk import can_mount
 from tests.chaos.tls import Certificate, TlsTerminator
 from tests.tcp_proxy import TcpProxy
 
@@ -19,6 +20,7 @@ class Way(enum.Enum):
 
     DIRECT = "directly"
     LINES = "by lines that can be cut, one for the node and one for the session processes"
+    SMALL_DISK = "directly, on a disk that can be full"
     PGBOUNCER = "the session processes by way of PgBouncer, the node directly"
 
 
@@ -28,11 +30,18 @@ class Tools:
 
     postgres_with_tls: Path | None = None
     pgbouncer: Path | None = None
+    has_small_disk: bool = False
+    """A disk can be mounted; nothing stands in for it."""
 
     @staticmethod
     def of_this_machine() -> "Tools":
         """All that are installed."""
-        return Tools(debian_programs(), pgbouncer_program())
+        return Tools(debian_programs(), pgbouncer_program(), can_mount())
+
+    @property
+    def ways(self) -> list[Way]:
+        """What can be had with them."""
+        return [way for way in Way if way is not Way.SMALL_DISK or self.has_small_disk]
 
     def missing(self) -> list[str]:
         """What a run with these cannot say, in sentences."""
@@ -44,6 +53,8 @@ class Tools:
             )
         if self.pgbouncer is None:
             sentences.append("PgBouncer is not installed (apt-get install pgbouncer): a stand-in takes its place.")
+        if not self.has_small_disk:
+            sentences.append("This process may not mount a file system: no disk is full.")
         return sentences
 
 
@@ -86,8 +97,9 @@ class Estate:
         programs = self._tools.postgres_with_tls if self.tls else None
         # Behind PgBouncer a server is reached without TLS: what its clients see of TLS is PgBouncer's.
         own_tls = self._certificate if programs and self.way is not Way.PGBOUNCER else None
-        self.server = await enter(Postgres(self._folder, programs, own_tls))
-        if self.way is Way.DIRECT:
+        is_small = self.way is Way.SMALL_DISK
+        self.server = await enter(Postgres(self._folder, programs, own_tls, has_small_disk=is_small))
+        if self.way in (Way.DIRECT, Way.SMALL_DISK):
             self.node_url = self.session_url = await self._with_tls(self.server.url, has_it=own_tls is not None)
         elif self.way is Way.LINES:
             inside = await self._with_tls(self.server.url, has_it=own_tls is not None)

@@ -84,6 +84,19 @@ async def _keys_locked(estate: Estate) -> AsyncIterator[None]:
         connection.terminate()
 
 
+@asynccontextmanager
+async def _disk_full(estate: Estate) -> AsyncIterator[None]:
+    """Tables cannot grow, later the write-ahead log cannot either: then Postgres ends, and is started again."""
+    if (disk := estate.server.disk) is None:
+        raise RuntimeError("the server has no small disk")
+    try:
+        async with disk.full():
+            yield
+    finally:
+        if estate.server.has_ended:
+            await estate.server.start()
+
+
 def _line(state: Line, lines: Lines) -> Outage:
     @asynccontextmanager
     async def outage(estate: Estate) -> AsyncIterator[None]:
@@ -159,6 +172,8 @@ FAULTS = (
     Fault("a session's backend terminated", Way.DIRECT, _backend(_OF_SESSIONS, terminated=True), lasts=False),
     # Others are answered, and what is locked is all that a message needs: its process is replaced again and again.
     Fault("keys locked", Way.DIRECT, _keys_locked, back_within=20.0),
+    # Others are answered, and what cannot be written is all that a message needs.
+    Fault("disk full", Way.SMALL_DISK, _disk_full, back_within=20.0),
     Fault("silent to all", Way.LINES, _line(Line.SILENT, _both)),
     Fault("silent to sessions", Way.LINES, _line(Line.SILENT, _sessions)),
     Fault("silent to the node", Way.LINES, _line(Line.SILENT, _node)),

@@ -2,9 +2,8 @@
 
 One node is struck at a time, or two, while the others go on; what strikes them lasts for up to two ttl. After every
 step: no device was ever connected twice at once or thrown out by itself, epochs have only grown, every session is
-connected again within its bound. In the end: every message is in the log once and in order, but for what kills of
-session processes cost (facts, 7), and what a cut from Postgres does (docs/supervision.md, What a kill costs); what
-callers were told to be sent has arrived once.
+connected again within its bound. In the end: every message is in the log once and in order, and a consumer of Watch
+has been given every event once and in order; what callers were told to be sent has arrived once.
 """
 
 import asyncio
@@ -12,19 +11,25 @@ import os
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import grpc
+import psutil
 
 from tests.caller import State
+from tests.chaos.events import accounts, books
+from tests.chaos.events.consumers import Follower
+from tests.chaos.events.falls import Start, running
 from tests.chaos.places import TTL, Place
 from tests.e2e.sql import Sql
 from tests.e2e.three_nodes import Cluster
+from tests.event_log import assert_gapless, judge_log
+from tests.judgement import Judgement, judge
 from tests.service_process import ServiceProcess
 from tests.tcp_proxy import Line, TcpProxy
-from tests.traffic import Traffic
+from tests.traffic import Written
 
 BUSY = 5.0
 """Seconds that a machine may need besides the bound, if it runs other things as well."""
@@ -37,36 +42,59 @@ class Report:
     """What happened."""
 
     steps: list[str] = field(default_factory=list)
-    may_cost: dict[str, int] = field(default_factory=dict)
-    """By session: how often its process was killed, or lost Postgres, in the middle of its work."""
-    written: int = 0
-    lost: dict[str, int] = field(default_factory=dict)
+    falls: int = 0
+    """Processes, zygotes, nodes and machines that were killed."""
+    log: Judgement = field(default_factory=Judgement)
+    watched: int = 0
+    """Events that the consumer was given."""
     sent: int = 0
     refused: int = 0
     longest: float = 0.0
     """Seconds from the end of a blow until every session was connected."""
 
     def __str__(self) -> str:
-        lost = sum(self.lost.values())
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.log.kinds.items()))
         return (
-            f"{len(self.steps)} steps; {self.written} messages, {lost} lost where"
-            f" {sum(self.may_cost.values())} may be; {self.sent} sent, {self.refused} refused;"
-            f" longest way back {self.longest:.1f} s"
+            f"{len(self.steps)} steps, {self.falls} falls; {self.log} ({kinds}); {self.watched} events watched;"
+            f" {self.sent} sent, {self.refused} refused; longest way back {self.longest:.1f} s"
         )
 
 
 Strike = Callable[[Place, "Run", float], Awaitable[None]]
 
 
+async def _kill_process(place: Place, run: "Run", seconds: float) -> None:
+    await _kill_one_of(place, run, await asyncio.to_thread(running, [place.node]), seconds)
+
+
+async def _kill_zygote(place: Place, run: "Run", seconds: float) -> None:
+    """And a process right after it, which needs another zygote."""
+    processes = await asyncio.to_thread(running, [place.node])
+    for zygote in place.node.processes()[1:2]:
+        zygote.kill()
+        run.report.falls += 1
+    await _kill_one_of(place, run, processes, seconds)
+
+
+async def _kill_one_of(place: Place, run: "Run", processes: Mapping[Start, psutil.Process], seconds: float) -> None:
+    if processes:
+        victim = run.choose(sorted(processes))
+        processes[victim].kill()
+        run.report.falls += 1
+        await place.node.wait_state(
+            victim.session_id, State.STATE_CONNECTED, timeout=COME_BACK, after_epoch=victim.epoch
+        )
+    await asyncio.sleep(seconds / 10)
+
+
 async def _kill_node(place: Place, run: "Run", seconds: float) -> None:
-    await place.node.kill_node()
+    await run.kill(place.node.kill_node())
     await asyncio.sleep(seconds)
     await run.start_again(place)
 
 
 async def _kill_all(place: Place, run: "Run", seconds: float) -> None:
-    await run.may_cost_a_message_each(place)
-    await place.node.kill_all()
+    await run.kill(place.node.kill_all())
     await asyncio.sleep(seconds)
     await run.start_again(place)
 
@@ -80,10 +108,9 @@ async def _stop(place: Place, run: "Run", seconds: float) -> None:
 
 async def _stop_and_kill(place: Place, run: "Run", seconds: float) -> None:
     """In the middle of handing over."""
-    await run.may_cost_a_message_each(place)
     stopping = asyncio.create_task(place.node.stop())
     await asyncio.sleep(seconds / 10)
-    await place.node.kill_all()
+    await run.kill(place.node.kill_all())
     await asyncio.wait((stopping,))
     await run.start_again(place)
 
@@ -129,7 +156,7 @@ async def _stop_two(place: Place, run: "Run", seconds: float) -> None:
 async def _kill_two(place: Place, run: "Run", seconds: float) -> None:
     """The third one takes everything."""
     other = run.next_to(place)
-    await asyncio.gather(place.node.kill_node(), other.node.kill_node())
+    await asyncio.gather(run.kill(place.node.kill_node()), run.kill(other.node.kill_node()))
     await asyncio.sleep(seconds)
     await asyncio.gather(run.start_again(place), run.start_again(other))
 
@@ -139,7 +166,7 @@ async def _kill_beside_frozen(place: Place, run: "Run", seconds: float) -> None:
     other = run.next_to(place)
     os.kill(other.node.pid, signal.SIGSTOP)
     try:
-        await place.node.kill_node()
+        await run.kill(place.node.kill_node())
         await asyncio.sleep(seconds)
     finally:
         os.kill(other.node.pid, signal.SIGCONT)
@@ -155,8 +182,6 @@ async def _freeze(place: Place, run: "Run", seconds: float) -> None:
 def _line(to: str, line: Line) -> Strike:
     async def strike(place: Place, run: "Run", seconds: float) -> None:
         proxy: TcpProxy = getattr(place, to)
-        if to == "database":
-            await run.may_cost_a_message_each(place)
         await proxy.set(line)
         await asyncio.sleep(seconds)
         await proxy.set(Line.OPEN)
@@ -182,6 +207,7 @@ async def _stop_cut_off(place: Place, run: "Run", seconds: float) -> None:
 
 OUTLIVED = frozenset(
     {
+        *("kill -9 of a session process", "kill -9 of the zygote and a session process"),
         "SIGSTOP",
         *("cut off from Postgres", "silent to Postgres", "cut off from Redis", "silent to Redis"),
         *("cut off from the other nodes", "silent to the other nodes"),
@@ -192,6 +218,8 @@ later epoch."""
 OF_TWO = frozenset({"SIGTERM of two", "kill -9 of two"})
 """Strikes after which the next node's sessions are somebody else's, too."""
 STRIKES: Mapping[str, Strike] = {
+    "kill -9 of a session process": _kill_process,
+    "kill -9 of the zygote and a session process": _kill_zygote,
     "kill -9 of the node": _kill_node,
     "kill -9 of everything": _kill_all,
     "SIGTERM": _stop,
@@ -236,25 +264,30 @@ class Run:
 
     async def steps(self, count: int, sql: Sql) -> Report:
         """So many blows, and the judgement."""
-        async with AsyncExitStack() as stack:
-            traffic: dict[str, Traffic] = {}
-            for name in self.there.sessions:
-                traffic[name] = await stack.enter_async_context(self.there.traffic(name, RATE))
-            sending = asyncio.create_task(self._send())
-            try:
+        consumer = Follower("a consumer of Watch", [place.node.address for place in self._places])
+        async with consumer.following():
+            async with self.there.traffic(RATE) as traffic, self._sending():
                 for number in range(count):
                     await self._step(number)
-                if sending.done():
-                    raise AssertionError("nobody sent any more")
-            finally:
-                sending.cancel()
-                await asyncio.wait((sending,))
-            for each in traffic.values():
-                await each.reach(2)
+                await traffic.reach(2)
+            await self._judge_log(sql, traffic.written)
+            await self._judge_consumer(sql, consumer, traffic.written)
+        await self._judge_sends()
+        return self.report
+
+    @asynccontextmanager
+    async def _sending(self) -> AsyncIterator[None]:
+        """Have a caller send all the time; raise what ended it before its time."""
+        sending = asyncio.create_task(self._send())
+        try:
+            yield
+            if sending.done():
+                raise AssertionError("no text was sent any more")
+        finally:
+            sending.cancel()
+            await asyncio.wait((sending,))
         if not sending.cancelled() and (error := sending.exception()) is not None:
             raise error
-        await self._judge(sql, {name: each.written for name, each in traffic.items()})
-        return self.report
 
     async def owned_by(self, place: Place) -> list[str]:
         """The sessions of a node, as another one says."""
@@ -262,10 +295,14 @@ class Run:
         asked = self._another(place)
         return [one for one in self.there.sessions if (await asked.status(one)).owner.node == name]
 
-    async def may_cost_a_message_each(self, place: Place) -> None:
-        """What is done to its sessions now may cost the message that each has in hand."""
-        for session_id in await self.owned_by(place):
-            self.report.may_cost[session_id] = self.report.may_cost.get(session_id, 0) + 1
+    async def kill(self, killing: Awaitable[None]) -> None:
+        """Count a node or a machine that is killed."""
+        self.report.falls += 1
+        await killing
+
+    def choose(self, starts: Sequence[Start]) -> Start:
+        """Choose a session process by chance."""
+        return self._chance.choice(starts)
 
     def next_to(self, place: Place) -> Place:
         """Not the one that is asked."""
@@ -357,13 +394,25 @@ class Run:
     def _another(self, place: Place) -> ServiceProcess:
         return next(other.node for other in self._places if other is not place)
 
-    async def _judge(self, sql: Sql, written: dict[str, list[str]]) -> None:
-        self.report.written = sum(len(texts) for texts in written.values())
-        may_be_late = any("Postgres" in words for words in self.report.steps)
-        self.report.lost = await self.there.lost(sql, written, may_be_late=may_be_late)
-        for name, count in self.report.lost.items():
-            if count > self.report.may_cost.get(name, 0):
-                raise AssertionError(f"{name} lacks {count} messages: {self.report}")
+    async def _judge_log(self, sql: Sql, written: Sequence[Written]) -> None:
+        self.report.log = await judge_log(sql, written)
+        await assert_gapless(sql)
+        if problems := self.report.log.problems:
+            raise AssertionError(f"{'; '.join(problems)}: {self.report}")
+
+    async def _judge_consumer(self, sql: Sql, consumer: Follower, written: Sequence[Written]) -> None:
+        ends = (await books.read(sql)).ends
+        async with asyncio.timeout(COME_BACK):
+            while not accounts.reached(consumer, ends):
+                await asyncio.sleep(0.1)
+        self.report.watched = len(consumer.notes)
+        problems = [*accounts.wrong_with(consumer, ends), *judge(written, consumer.by_session).problems]
+        if again := accounts.repetitions(consumer.notes):
+            problems.append(f"{again} events were watched twice")
+        if problems:
+            raise AssertionError(f"{'; '.join(problems)}: {self.report}")
+
+    async def _judge_sends(self) -> None:
         inbox = [message.id for message in await self.there.simulator.inbox(self.there.friend)]
         self.report.sent = len(self._sent)
         if missing := set(self._sent) - set(inbox):

@@ -9,10 +9,11 @@ from tests.caller import State
 from tests.chaos.faults import Fault
 from tests.chaos.postgres import answers
 from tests.chaos.reading import Reading
-from tests.chaos.traffic import Traffic, Written
-from tests.chaos.verdict import Outage, Verdict, books, judge, lost
+from tests.chaos.verdict import Outage, Verdict, books, conclude
 from tests.chaos.watching import Watch
 from tests.chaos.world import World
+from tests.judgement import judge
+from tests.traffic import Written
 from zap.v1 import session_pb2
 
 RATE = 20.0
@@ -37,12 +38,12 @@ async def suffer(world: World, fault: Fault, seconds: float, chance: random.Rand
         await world.node.wait_state(session.session_id, State.STATE_CONNECTED, timeout=_PATIENCE)
     before = await books(world)
     async with Watch(world) as watch, Reading(world) as reading:
-        async with Traffic(world, rate) as traffic:
+        async with world.traffic(rate) as traffic:
             await asyncio.sleep(_BEFORE + chance.random())
             outage = await _have(world, fault, seconds)
             await _until_settled(watch, reading, traffic.written)
         await _until_logged(reading, traffic.written)
-    return await judge(world, before, outage, traffic.written, reading.logged, watch.looks)
+    return await conclude(world, before, outage, traffic.written, reading.logged, watch.looks)
 
 
 async def _have(world: World, fault: Fault, seconds: float) -> Outage:
@@ -62,7 +63,8 @@ async def _until_settled(watch: Watch, reading: Reading, written: list[Written])
     while not missing.for_good and time.time() < began + _GIVE_UP:
         await asyncio.sleep(0.2)
         now = time.time()
-        missing.are(len(lost([message for message in written if message.at < now - _UNDER_WAY], reading.logged)))
+        due = [message for message in written if message.at < now - _UNDER_WAY]
+        missing.are(len(judge(due, reading.logged).lost))
         if not missing.count and now > began + _SETTLED and watch.are_all_connected(since=now - _SETTLED):
             return
 
@@ -70,7 +72,7 @@ async def _until_settled(watch: Watch, reading: Reading, written: list[Written])
 async def _until_logged(reading: Reading, written: list[Written]) -> None:
     missing = Missing(_LAST_PATIENCE)
     while not missing.for_good:
-        missing.are(len(lost(written, reading.logged)))
+        missing.are(len(judge(written, reading.logged).lost))
         if not missing.count:
             break
         await asyncio.sleep(0.2)

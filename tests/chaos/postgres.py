@@ -18,11 +18,14 @@ import psutil
 from service.embedded.account import without_root
 from service.embedded.postgres import program_for
 from service.embedded.process import choose_port, end_of, launch
+from tests.chaos.small_disk import SmallDisk
 from tests.chaos.tls import Certificate
 
 USER, DATABASE = "zap", "zap"
 _DEBIAN = Path("/usr/lib/postgresql")
 _START_SECONDS = 60.0
+_DISK_MEGABYTES = 320
+"""Of a small disk: a new cluster, the write-ahead log of these settings, and room for some outages."""
 
 #: Safe against the crash of the server, which is what happens here; not against that of the machine. Not the settings
 #: of the other tests: with synchronous_commit=off a crash forgets what was committed in the half second before it, and
@@ -35,6 +38,8 @@ _SETTINGS = {
     "shared_buffers": "32MB",
     "fsync": "off",
     "full_page_writes": "off",
+    "min_wal_size": "32MB",
+    "max_wal_size": "64MB",
     "log_checkpoints": "off",
 }
 
@@ -48,10 +53,21 @@ def debian_programs() -> Path | None:
 class Postgres:
     """`async with Postgres(folder) as server:`; the folder must be open to other accounts (0o711)."""
 
-    def __init__(self, folder: Path, programs: Path | None = None, certificate: Certificate | None = None) -> None:
-        """`programs`: of the Postgres to run, the wheel's if absent. `certificate`: it has TLS, and clients use it."""
+    def __init__(
+        self,
+        folder: Path,
+        programs: Path | None = None,
+        certificate: Certificate | None = None,
+        *,
+        has_small_disk: bool = False,
+    ) -> None:
+        """`programs`: of the Postgres to run, the wheel's if absent. `certificate`: it has TLS, and clients use it.
+
+        `has_small_disk`: all its files are on a disk of their own that can be full.
+        """
         self._account = without_root()
         self._folder = folder / f"postgres-{secrets.token_hex(4)}"
+        self.disk = SmallDisk(self._folder, _DISK_MEGABYTES) if has_small_disk else None
         self._programs = programs
         self._certificate = certificate
         self._password = secrets.token_urlsafe(12)
@@ -72,6 +88,8 @@ class Postgres:
         if self._child is not None and self._child.poll() is None:
             self.thaw()
             await self.stop(signal.SIGQUIT)
+        if self.disk is not None:
+            self.disk.unmount()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
@@ -101,6 +119,11 @@ class Postgres:
         self._process.send_signal(number)
         while self._process.poll() is None:
             await asyncio.sleep(0.01)
+
+    @property
+    def has_ended(self) -> bool:
+        """Return whether it has ended by itself."""
+        return self._process.poll() is not None
 
     def freeze(self) -> None:
         """Stop all its processes: connections stay, connects succeed, nothing is answered."""
@@ -142,6 +165,8 @@ class Postgres:
 
     def _initialise(self) -> None:
         self._folder.mkdir(mode=0o700)
+        if self.disk is not None:
+            self.disk.mount()
         self._account.take(self._folder)
         self._programs = self._programs or program_for(self._account, self._folder)
         password = self._folder / "password"

@@ -25,9 +25,10 @@ _AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, a
 
 @dataclass(frozen=True)
 class Logged:
-    """A message in the event log: its id, and when it was first seen there, in Unix seconds."""
+    """A message in the event log, and when it was first seen there, in Unix seconds."""
 
     message_id: str
+    text: str
     at: float
 
 
@@ -85,4 +86,4 @@ class Reading:
             return
         received = event_pb2.Event.FromString(row["payload"]).message_received
         if received.text:
-            found[row["id"]] = Logged(received.message_id, time.time())
+            found[row["id"]] = Logged(received.message_id, received.text, time.time())

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import asyncpg
@@ -14,9 +14,11 @@ from tests.chaos.trial import Outcome
 from tests.e2e.callers import Told, assert_arrived_once, send_all_the_time
 from tests.e2e.sql import Sql
 from tests.e2e.three_nodes import Cluster, cluster
+from tests.event_log import assert_gapless, judge_log
 from tests.service_process import ServiceProcess
 from tests.simulator.process import PRELOAD, SimulatorProcess
 from tests.simulator.views import DeviceView
+from tests.traffic import Written
 from zap.v1 import session_pb2
 
 LOOK = 0.1
@@ -90,15 +92,11 @@ class Stage:
         return {name: seen.get(name, float("inf")) for name in before.epochs}
 
     @asynccontextmanager
-    async def traffic(self, rate: float) -> AsyncIterator[dict[str, list[str]]]:
+    async def traffic(self, rate: float) -> AsyncIterator[list[Written]]:
         """Messages come in for every session; those that were written."""
-        written: dict[str, list[str]] = {}
-        async with AsyncExitStack() as stack:
-            for name in self.there.sessions:
-                traffic = await stack.enter_async_context(self.there.traffic(name, rate))
-                written[name] = traffic.written
+        async with self.there.traffic(rate) as traffic:
             await asyncio.sleep(1.0)
-            yield written
+            yield traffic.written
             await asyncio.sleep(1.0)
 
     @asynccontextmanager
@@ -113,24 +111,16 @@ class Stage:
         if not sending.cancelled() and (error := sending.exception()) is not None:
             raise error
 
-    async def judge(
-        self,
-        outcome: Outcome,
-        before: Books,
-        after: Books,
-        written: Mapping[str, list[str]],
-        *,
-        may_cost: int = 0,
-        may_be_late: bool = False,
-    ) -> None:
-        """What must hold after every trial. `may_cost`: messages of each session."""
+    async def judge(self, outcome: Outcome, before: Books, after: Books, written: Sequence[Written]) -> None:
+        """What must hold after every trial."""
         devices = after.devices.values()
         outcome.must(not any(device.overlaps for device in devices), "a device was connected twice at once")
         outcome.must(not any(device.replaced for device in devices), "a device was thrown out by itself")
         outcome.must(after.candidates == before.candidates, "somebody was shown a QR code")
-        missing = await self.there.lost(self.sql, written, may_be_late=may_be_late)
-        outcome.say(f"{sum(map(len, written.values()))} messages in, {sum(missing.values())} lost")
-        outcome.must(max(missing.values(), default=0) <= may_cost, "messages were lost")
+        judgement = await judge_log(self.sql, written)
+        outcome.say(str(judgement))
+        outcome.problems += judgement.problems
+        await assert_gapless(self.sql)
 
     async def judge_calls(self, outcome: Outcome, told: Told) -> None:
         """What callers were told was true, and they can live with it."""

@@ -15,8 +15,9 @@ def row(fault: str, seconds: float, tls: bool, verdict: Verdict) -> str:
     """One outage. `back`, `deaf` and `told` are seconds; with a load above 1 per core they say more of the machine."""
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
     return (
-        f"{fault:<31}{seconds:>4g} {'yes' if tls else 'no':<4}{verdict.written:>8}{len(verdict.lost):>6}"
-        f"{verdict.duplicated:>5}{verdict.disordered:>6}{verdict.undecryptable:>7}"
+        f"{fault:<31}{seconds:>4g} {'yes' if tls else 'no':<4}{verdict.messages.expected:>8}"
+        f"{len(verdict.messages.lost):>6}{len(verdict.messages.twice):>5}{len(verdict.messages.disordered):>6}"
+        f"{verdict.undecryptable:>7}"
         f"{statistics.median(verdict.back):>9.1f}{max(verdict.back):>6.1f}{verdict.starts:>7}{verdict.overlaps:>8}"
         f"{verdict.replaced:>5}{verdict.codes:>4}{verdict.deaf:>6.1f}{verdict.told:>6.1f}{load:>6.1f}"
     )

@@ -6,7 +6,7 @@ import signal
 import statistics
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +16,7 @@ from tests.chaos.stage import Books, Servers, Stage, sessions_of, stage
 from tests.chaos.trial import Outcome
 from tests.e2e.callers import Told
 from tests.service_process import ServiceProcess
+from tests.traffic import Written
 
 RATE = 2.0
 """Messages a second that come in for each session."""
@@ -53,8 +54,7 @@ async def _killed(servers: Servers, size: Size, outcome: Outcome, *, ttl: float,
         outcome.within("all connected elsewhere", max(back.values()) - killed_at, ttl + COME_BACK)
         after = await here.books(asked)
         _once_more(outcome, before, after)
-        # A killed session process can cost the one message that it has in hand (facts, 7); a killed node none.
-        await here.judge(outcome, before, after, written, may_cost=1 if everything else 0)
+        await here.judge(outcome, before, after, written)
         await here.judge_calls(outcome, told)
 
 
@@ -85,7 +85,7 @@ async def _frozen(servers: Servers, size: Size, outcome: Outcome, *, ttl: float)
             logins == {name: device.logins for name, device in followed.devices.items()}, "it connected when it woke up"
         )
         outcome.say(await _stale_writes(victim))
-        await here.judge(outcome, before, woken, written, may_be_late=True)
+        await here.judge(outcome, before, woken, written)
         await _take_part_again(here, outcome, victim)
 
 
@@ -147,9 +147,7 @@ async def _stop_one(here: Stage, outcome: Outcome, told: Told, node: ServiceProc
         await here.there.all_connected(watched, PATIENCE)
 
 
-async def _judge_moves(
-    here: Stage, outcome: Outcome, before: Books, written: Mapping[str, list[str]], told: Told
-) -> None:
+async def _judge_moves(here: Stage, outcome: Outcome, before: Books, written: Sequence[Written], told: Told) -> None:
     gaps = await here.there.gaps(before.at)
     outcome.must(len(gaps) >= len(here.there.sessions), "not every session was moved")
     if len(gaps) > 1:
@@ -180,7 +178,7 @@ async def _claimed(servers: Servers, size: Size, outcome: Outcome, *, ttl: float
         _once_more(outcome, before, after)
         owners = Counter(session.owner.node for session in (await sessions_of(nodes[0])).values())
         outcome.say(f"owned by {', '.join(f'{name} {count}' for name, count in sorted(owners.items()))}")
-        await here.judge(outcome, before, after, {})
+        await here.judge(outcome, before, after, [])
 
 
 async def _empty(servers: Servers, size: Size, outcome: Outcome) -> None:

@@ -1,7 +1,6 @@
 """What became of everything, from the event log, the simulated WhatsApp's own books, and what callers were told."""
 
 import bisect
-import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,10 +8,11 @@ from dataclasses import dataclass, field
 import asyncpg
 
 from tests.chaos.reading import Logged
-from tests.chaos.traffic import Written
 from tests.chaos.watching import Look
 from tests.chaos.world import World
+from tests.judgement import Judgement, Undelivered, judge
 from tests.simulator.views import DeviceView
+from tests.traffic import Kind, Written
 
 _EPOCHS = "SELECT session_id, epoch FROM zap.lease"
 _UNAVAILABLE = {"UNAVAILABLE DATABASE_UNAVAILABLE", "DEADLINE_EXCEEDED: Deadline Exceeded"}
@@ -47,11 +47,11 @@ class Outage:
 class Verdict:
     """The figures of one outage. `problems` are those that must not be, in sentences."""
 
-    written: int
+    messages: Judgement
     lost: list[str]
-    duplicated: int
-    disordered: int
+    """What is known of each message that is lost."""
     undecryptable: int
+    """Messages that were asked for again though nothing had garbled them."""
     overlaps: int
     replaced: int
     codes: int
@@ -67,15 +67,12 @@ class Verdict:
     def problems(self, *, back_within: float) -> list[str]:
         """What is wrong with it; nothing, when nothing is."""
         counts = {
-            "lost": len(self.lost),
-            "duplicated": self.duplicated,
-            "out of order": self.disordered,
             "undecryptable": self.undecryptable,
             "overlapping logins": self.overlaps,
             "replaced": self.replaced,
             "QR codes": self.codes,
         }
-        found = [f"{count} {what}" for what, count in counts.items() if count]
+        found = self.messages.problems + [f"{count} {what}" for what, count in counts.items() if count]
         if max(self.back) > back_within:
             found.append(f"a session came back after {max(self.back):.1f} s, more than {back_within:g} s")
         if self.deaf > MOST_DEAF:
@@ -96,7 +93,7 @@ async def books(world: World) -> Books:
     return Books(epochs, devices, (await world.control.state()).pairing.candidates)
 
 
-async def judge(
+async def conclude(
     world: World,
     before: Books,
     outage: Outage,
@@ -105,13 +102,11 @@ async def judge(
     looks: Mapping[str, Sequence[Look]],
 ) -> Verdict:
     """Compare what was written with what arrived, and what was told with what was so."""
-    after = await books(world)
+    after, messages = await books(world), judge(written, logged)
     verdict = Verdict(
-        written=len(written),
-        lost=[await _obituary(world, message, outage) for message in lost(written, logged)],
-        duplicated=sum(len(found) - len({message.message_id for message in found}) for found in logged.values()),
-        disordered=disordered(written, logged),
-        undecryptable=_grown(before, after, lambda device: device.messages.retry_receipted),
+        messages=messages,
+        lost=[await _obituary(world, one, outage) for one in messages.lost],
+        undecryptable=await _undecryptable(world, written),
         overlaps=_grown(before, after, lambda device: device.overlaps),
         replaced=_grown(before, after, lambda device: device.replaced),
         codes=after.candidates - before.candidates,
@@ -127,23 +122,6 @@ async def judge(
         look.state for seen in looks.values() for look in seen if not look.is_answer and look.state not in _UNAVAILABLE
     )
     return verdict
-
-
-def lost(written: Sequence[Written], logged: Mapping[str, Sequence[Logged]]) -> list[Written]:
-    """What is not in the log of the session that it was written to."""
-    ids = {session_id: {message.message_id for message in found} for session_id, found in logged.items()}
-    return [message for message in written if message.message_id not in ids[message.session_id]]
-
-
-def disordered(written: Sequence[Written], logged: Mapping[str, Sequence[Logged]]) -> int:
-    """Messages that stand in a session's log behind one that was written later; repetitions do not count."""
-    place = {message.message_id: number for number, message in enumerate(written)}
-    count = 0
-    for found in logged.values():
-        places = [place[message_id] for message_id in dict.fromkeys(m.message_id for m in found) if message_id in place]
-        latest = itertools.accumulate(places, max, initial=-1)
-        count += sum(here < before for here, before in zip(places, latest, strict=False))
-    return count
 
 
 def back_after(answered: float, looks: Sequence[Look], device: DeviceView) -> float:
@@ -191,15 +169,23 @@ def _grown(before: Books, after: Books, count: Callable[[DeviceView], int]) -> i
     return sum(count(device) - count(before.devices[session_id]) for session_id, device in after.devices.items())
 
 
-async def _obituary(world: World, message: Written, outage: Outage) -> str:
-    """When a lost message was written, and what its session's device had said about it to whom it came from."""
-    sent = next(sent for sent in await world.control.sent(message.sender) if sent.id == message.message_id)
+async def _undecryptable(world: World, written: Sequence[Written]) -> int:
+    """Return how many of these messages a device has asked for again, but for those that were garbled."""
+    ids = {message.message_id for message in written if message.kind is not Kind.GARBLED}
+    deliveries = [one for session in world.sessions for one in await world.control.deliveries(session.device)]
+    return sum(one.acknowledged_by == "retry" and one.id in ids for one in deliveries)
+
+
+async def _obituary(world: World, undelivered: Undelivered, outage: Outage) -> str:
+    """When a lost message was written, and what linked devices had said about it to its writer."""
+    message = undelivered.message
+    sent = next(sent for sent in await world.control.sent(message.writer) if sent.id == message.message_id)
     said = [
         f"{receipt.type} at {receipt.timestamp - outage.began:+.2f} s"
         for receipt in sent.receipts
         if ":" in receipt.device
     ]
     return (
-        f"{message.text!r} ({message.message_id}), written {message.at - outage.began:+.2f} s after the outage began:"
+        f"{undelivered}, written {message.at - outage.began:+.2f} s after the outage began:"
         f" {', '.join(said) or 'no receipt'}"
     )

@@ -12,6 +12,7 @@ from tests.e2e.people import new_phone, pair
 from tests.service_process import ServiceProcess
 from tests.simulator.control import SimulatorControl
 from tests.simulator.process import PRELOAD, SimulatorProcess
+from tests.traffic import People, Traffic, gather_people
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class World:
         self.estate = estate
         self.control: SimulatorControl = simulator.control
         self.sessions: list[Paired] = []
-        self.friends: list[str] = []
+        self.people: People
         self._count = sessions
         self._stack = AsyncExitStack()
         environment = {
@@ -53,16 +54,23 @@ class World:
         }
         self.node = ServiceProcess(environment, output=output)
 
+    def traffic(self, rate: float) -> Traffic:
+        """Have people write to the sessions, so many messages a second to all of them together."""
+        phones = {session.session_id: session.phone for session in self.sessions}
+        # The group's messages are half as many as those to one account.
+        return Traffic(self.control, self.people, phones, rate / (len(phones) + 0.5))
+
     async def __aenter__(self) -> Self:
         try:
             await self._stack.enter_async_context(self.node)
-            self.friends = [await new_phone(self.control, name) for name in ("Bob", "Carla")]
+            friend = await new_phone(self.control, "Friend")
             for number in range(self._count):
                 session_id, phone = f"session-{number}", await new_phone(self.control, f"Owner {number}")
                 device = await pair(self.node, self.control, session_id, phone)
                 self.sessions.append(Paired(session_id, phone, device))
-                # Who has been answered writes in the other of Signal's two formats from then on: Bob, not Carla.
-                await self.node.send(session_id, f"+{self.friends[0]}", "hello", f"hello-{number}")
+                # Then the friend's conversation with it is an established one.
+                await self.node.send(session_id, f"+{friend}", "hello", f"hello-{number}")
+            self.people = await gather_people(self.control, friend, [session.phone for session in self.sessions])
         except BaseException:
             await self._stack.aclose()
             raise

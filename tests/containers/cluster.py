@@ -2,8 +2,9 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,11 @@ import grpc
 
 from tests.caller import Caller, State
 from tests.containers.engine import CommandFailed, Compose, docker, inspect
+from tests.event_log import Logged
 from tests.simulator.control import SimulatorControl
 from tests.simulator.views import DeviceView
-from tests.traffic import Traffic
-from zap.v1 import event_pb2, session_pb2
+from tests.traffic import Kind, People, Traffic, Written, gather_people
+from zap.v1 import session_pb2
 
 SERVICE = "zap-service"
 REPLICAS = 3
@@ -55,8 +57,9 @@ class Cluster:
         self.compose = compose
         self.control = control
         self.people: list[Person] = []
-        self.written: dict[str, list[str]] = {}
-        """Texts to each session, in their order, from the beginning."""
+        self.written: list[Written] = []
+        """All messages to the sessions, from the beginning."""
+        self._writers: People | None = None
         self._token = token
         self._callers: dict[str, Caller] = {}
 
@@ -98,7 +101,6 @@ class Cluster:
             raise AssertionError(f"the scan ended as {link}")
         await self.caller(asked).wait_state(session_id, State.STATE_CONNECTED)
         self.people.append(Person(session_id, phone, friend, link.jid))
-        self.written[session_id] = []
 
     async def owner(self, person: Person) -> Replica:
         """The replica that has the session now."""
@@ -112,20 +114,16 @@ class Cluster:
 
     @asynccontextmanager
     async def traffic(self) -> AsyncIterator[None]:
-        """While the context lasts everybody's friend writes."""
-        async with AsyncExitStack() as stack:
-            writing = {
-                one.session_id: await stack.enter_async_context(
-                    Traffic(self.control, one.friend, one.phone, RATE, since=len(self.written[one.session_id]))
-                )
-                for one in self.people
-            }
-            try:
+        """Have people write to every session while the context lasts."""
+        phones = {one.session_id: one.phone for one in self.people}
+        if self._writers is None:
+            self._writers = await gather_people(self.control, self.people[0].friend, list(phones.values()))
+        traffic = Traffic(self.control, self._writers, phones, RATE)
+        try:
+            async with traffic:
                 yield
-            finally:
-                await stack.aclose()
-                for session_id, traffic in writing.items():
-                    self.written[session_id] += traffic.written
+        finally:
+            self.written += traffic.written
 
     async def connected(self, person: Person, replica: Replica, *, later_than: float, timeout: float) -> float:
         """When WhatsApp let the session in, after this moment, once its status says so; Unix seconds."""
@@ -149,18 +147,22 @@ class Cluster:
 
     async def greet(self, person: Person, replica: Replica, word: str) -> None:
         """A text to the session and one from it, through a replica that need not be its owner's."""
+        at, readers = time.time(), (person.session_id,)
         message_id = await self.control.write(person.friend, person.phone, word)
-        self.written[person.session_id].append(word)
+        self.written.append(Written(message_id, word, Kind.TEXT, person.friend, person.phone, readers, at))
         await self.control.wait_for_receipt(person.friend, message_id, timeout=20)
         await self.caller(replica).send(person.session_id, person.friend, f"{word} back", message_id)
         await self.control.wait_for_inbox(person.friend, f"{word} back", timeout=20)
 
-    async def logged(self, person: Person) -> list[str]:
-        """The texts in a session's event log, in its order."""
+    async def logged(self) -> Mapping[str, Sequence[Logged]]:
+        """The messages in each session's event log, in its order."""
         rows = await self.sql(
             "SELECT session_id, encode(payload, 'hex') FROM zap.event WHERE type = 'MESSAGE_RECEIVED' ORDER BY sequence"
         )
-        return [_text(payload) for session_id, payload in rows if session_id == person.session_id]
+        found: defaultdict[str, list[Logged]] = defaultdict(list)
+        for session_id, payload in rows:
+            found[session_id].append(Logged.of(bytes.fromhex(payload)))
+        return found
 
     async def sql(self, statement: str) -> list[list[str]]:
         """Rows, as psql prints them, from the compose file's own Postgres."""
@@ -192,7 +194,3 @@ def _replica(known: Mapping[str, Any]) -> Replica:
         address=f"{ports[0]['HostIp']}:{ports[0]['HostPort']}",
         health=known["State"]["Health"]["Status"],
     )
-
-
-def _text(payload: str) -> str:
-    return event_pb2.Event.FromString(bytes.fromhex(payload)).message_received.text

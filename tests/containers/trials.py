@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tests.chaos.trial import Outcome
 from tests.containers.cluster import REPLICAS, SERVICE, Cluster, Person, Replica
 from tests.containers.engine import docker, inspect
+from tests.judgement import judge
 from tests.simulator.views import DeviceView
 
 TTL, COME_BACK = 10.0, 3.0
@@ -31,8 +32,6 @@ class Trial:
 
     name: str
     deed: Deed
-    may_cost: int = 0
-    """Messages that each session may lose: the one that a killed process has in hand (docs/neonize.md)."""
     may_be_replaced: int = 0
     """Connections that WhatsApp may end by itself, because another one logs in: those of somebody who is frozen.
 
@@ -59,22 +58,17 @@ async def run(cluster: Cluster, trial: Trial) -> Outcome:
         known = before[person.session_id]
         twice = max(device.overlaps - known.overlaps, device.replaced - known.replaced)
         outcome.must(twice <= trial.may_be_replaced, f"{person.session_id} was connected twice: {device}")
-    await _judge_log(cluster, trial, outcome)
+    await _judge_log(cluster, outcome)
     return outcome
 
 
-async def _judge_log(cluster: Cluster, trial: Trial, outcome: Outcome) -> None:
-    lost = 0
-    for person in cluster.people:
-        written, logged = cluster.written[person.session_id], await cluster.logged(person)
-        missing = [text for text in written if text not in set(logged)]
-        lost += len(missing)
-        outcome.must(len(missing) <= trial.may_cost, f"{person.session_id} lost {missing}")
-        outcome.must(len(logged) == len(set(logged)), f"{person.session_id} has messages twice")
-        # What is lost is lost once, and not again after every trial.
-        cluster.written[person.session_id] = [text for text in written if text not in missing]
-    texts = sum(len(texts) for texts in cluster.written.values())
-    outcome.say(f"{texts} messages so far, {lost} lost by this; a text to and from each session")
+async def _judge_log(cluster: Cluster, outcome: Outcome) -> None:
+    judgement = judge(cluster.written, await cluster.logged())
+    outcome.problems += judgement.problems
+    # What is lost is lost once, and not again after every trial.
+    lost = {one.message.message_id for one in judgement.lost}
+    cluster.written = [message for message in cluster.written if message.message_id not in lost]
+    outcome.say(f"{judgement} so far; a text to and from each session")
 
 
 async def _taken_over(cluster: Cluster, outcome: Outcome, victim: Replica, struck_at: float, bound: float) -> None:
@@ -238,10 +232,10 @@ async def _without_redis(cluster: Cluster, outcome: Outcome) -> None:
 
 
 TRIALS = (
-    Trial("a container killed", _kill_container, may_cost=1),
+    Trial("a container killed", _kill_container),
     Trial("a node killed in its container", _kill_node),
     Trial("a container taken off the network", _cut_off),
-    Trial("a container frozen", _freeze, may_cost=1, may_be_replaced=1),
+    Trial("a container frozen", _freeze, may_be_replaced=1),
     Trial("a container stopped", _stop_gracefully),
     Trial("Postgres killed", _kill_postgres),
     Trial("all replicas made anew", _recreate),

@@ -19,6 +19,7 @@ from tests.simulator.process import SimulatorProcess
 from zap.v1 import event_pb2
 
 FRIEND = "491700000002"
+GARBLED = 30
 
 
 @pytest.fixture
@@ -129,6 +130,19 @@ async def test_a_message_that_was_decrypted_and_not_taken_comes_again(
     assert message.text == "second"
     await wait_for_queue(simulator, jid, 0)
     assert not any(await buffered(sql))
+
+
+async def test_a_message_that_cannot_be_decrypted_is_acknowledged_after_it_was_asked_for_again(
+    pool: Pool, simulator: SimulatorControl
+) -> None:
+    """RETRY_BEFORE_ACK: off, half of them are acknowledged first."""
+    pn = "491700000405"
+    watched, jid = await pair(pool, simulator, pn)
+    await restored(pool, watched, jid)
+    ids = {await simulator.write(FRIEND, pn, f"text {number}", is_garbled=True) for number in range(GARBLED)}
+    await wait_for_queue(simulator, jid, 0)
+    first = [one for one in await simulator.deliveries(jid) if one.id in ids and one.retry == 0]
+    assert [one.acknowledged_by for one in first] == ["retry"] * GARBLED
 
 
 async def test_a_receipt_that_was_not_taken_comes_again(pool: Pool, simulator: SimulatorControl, hold: Hold) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import sys
-from contextlib import AsyncExitStack
 
 import asyncpg
 import grpc
@@ -13,13 +12,13 @@ from google.rpc import error_details_pb2 as details
 from tests.consumer import Consumer
 from tests.e2e.sql import Sql
 from tests.e2e.three_nodes import cluster
+from tests.event_log import read_messages
 from tests.live_events import LiveEvents
 from tests.log_writer import LogWriter
 from tests.rpc.statuses import detail, error_info
 from tests.service_process import ServiceProcess
 from tests.simulator.control import SimulatorControl
 from tests.tcp_proxy import Line, TcpProxy
-from tests.traffic import wait_logged
 from zap.v1 import session_pb2
 
 LARGE = 100_000
@@ -42,22 +41,19 @@ async def test_a_consumer_whose_node_is_killed_goes_on_on_another_and_has_everyt
     async with cluster(node_environment, simulator, 2, on_first=True) as there:
         _, serving, other = there.nodes
         consumer = Consumer(from_start=True)
-        async with AsyncExitStack() as stack:
-            traffic = {name: await stack.enter_async_context(there.traffic(name, 20.0)) for name in there.sessions}
+        async with there.traffic(20.0) as traffic:
             async with consumer.watching(serving.address) as watching:
-                for each in traffic.values():
-                    await each.reach(10)
+                await traffic.reach(10)
                 await consumer.wait_until(lambda: all(consumer.texts(name) for name in there.sessions))
                 await serving.kill_node()
                 assert (await end_of(watching)).code() is grpc.StatusCode.UNAVAILABLE
-            for each in traffic.values():
-                await each.reach(10)
+            await traffic.reach(10)
             async with consumer.watching(other.address):
-                for each in traffic.values():
-                    await each.reach(10)
+                await traffic.reach(10)
         async with consumer.watching(other.address):
-            for name, each in traffic.items():
-                texts = await wait_logged(sql, name, each.written)
+            await there.assert_log_is_whole(sql, traffic.written)
+            for name, logged in (await read_messages(sql)).items():
+                texts = [message.text for message in logged]
                 await consumer.wait_until(lambda name=name, texts=texts: consumer.texts(name) == texts)  # type: ignore[misc]
                 numbers = consumer.sequences(name)
                 assert numbers == list(range(1, len(numbers) + 1))

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from tests.caller import State
 from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
+from tests.event_log import assert_gapless, judge_log
+from tests.judgement import Judgement
 from tests.service_process import ServiceProcess
 from tests.simulator.control import SimulatorControl
-from tests.traffic import Traffic, logged_by_epoch, sequences, wait_logged
+from tests.traffic import IN_GROUP, PERSONAL, Kind, Traffic, Written, gather_people
 
 SECRET = {"ZAP_NODE_SECRET": "of-all-nodes-of-this-test"}
 
@@ -31,9 +33,17 @@ class Cluster:
         """Their ids."""
         return list(self.jids)
 
-    def traffic(self, session_id: str, rate: float) -> Traffic:
-        """The friend writes to it."""
-        return Traffic(self.simulator, self.friend, self.phones[session_id], rate)
+    @asynccontextmanager
+    async def traffic(
+        self, rate: float, *, personal: Sequence[Kind] = PERSONAL, in_group: Sequence[Kind] = IN_GROUP
+    ) -> AsyncIterator[Traffic]:
+        """Have people write to every session, so many messages a second, until the block ends."""
+        people = await gather_people(self.simulator, self.friend, list(self.phones.values()))
+        for name in self.sessions:
+            # Then the friend's conversation with it is an established one.
+            await self.nodes[-1].send(name, f"+{self.friend}", "hello", f"hello-{name}")
+        async with Traffic(self.simulator, people, self.phones, rate, personal=personal, in_group=in_group) as traffic:
+            yield traffic
 
     async def all_connected(self, asked: ServiceProcess, timeout: float) -> None:
         """Every session is, as this node says."""
@@ -82,22 +92,12 @@ class Cluster:
             device = await self.simulator.device(jid)
             assert (device.overlaps, device.replaced, device.most_connections) == (0, 0, 1), device
 
-    async def lost(self, sql: Sql, written: Mapping[str, list[str]], *, may_be_late: bool = False) -> dict[str, int]:
-        """How many messages each session's log lacks; none may be there twice, or out of order.
-
-        `may_be_late`: a node was cut off from Postgres. What only it had heard it wrote when it was back, behind what
-        the next owner had heard meanwhile; then the order is that of each epoch.
-        """
-        missing = {}
-        for name, texts in written.items():
-            found = await wait_logged(sql, name, texts)
-            assert len(found) == len(set(found)), name
-            for some in await logged_by_epoch(sql, name) if may_be_late else [found]:
-                assert some == [text for text in texts if text in set(some)], name
-            numbers = await sequences(sql, name)
-            assert numbers == list(range(1, len(numbers) + 1)), name
-            missing[name] = len(texts) - len(found)
-        return missing
+    async def assert_log_is_whole(self, sql: Sql, written: Sequence[Written]) -> Judgement:
+        """Every message is in the log once and in order, and the sequences have no gap."""
+        judgement = await judge_log(sql, written)
+        assert not judgement.problems, judgement.problems
+        await assert_gapless(sql)
+        return judgement
 
 
 @asynccontextmanager

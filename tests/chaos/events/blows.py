@@ -52,7 +52,6 @@ class Blows:
     say: Callable[[str], None]
     enough: asyncio.Event = field(default_factory=asyncio.Event)
     falls: Falls = field(default_factory=Falls)
-    frozen: set[ServiceProcess] = field(default_factory=set)
     struck: dict[str, int] = field(default_factory=dict)
     absences: list[Absence] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
@@ -76,12 +75,9 @@ class Blows:
             if not processes:
                 continue
             start = chance.choice(sorted(processes))
-            is_unheard = start in await asyncio.to_thread(running, self.frozen)
             with suppress(psutil.NoSuchProcess):
                 processes[start].send_signal(signal.SIGKILL)
-                self.falls.add([start], "kill -9 while its node was frozen" if is_unheard else "kill -9")
-                if is_unheard:
-                    self.falls.late.add(start)
+                self.falls.add([start], "kill -9")
                 self._note(f"kill -9 of {start.session_id}, epoch {start.epoch}", "kill -9 of a session process")
 
     async def _redis(self, chance: random.Random) -> None:
@@ -139,13 +135,11 @@ async def _freeze(blows: Blows, node: ServiceProcess, seconds: float) -> None:
     """Its session processes get no permits meanwhile: their watchdogs kill them if that lasts."""
     processes = await asyncio.to_thread(running, [node])
     os.kill(node.pid, signal.SIGSTOP)
-    blows.frozen.add(node)
     try:
         await asyncio.sleep(seconds)
         blows.falls.add_dead(processes, "watchdogs")
     finally:
         os.kill(node.pid, signal.SIGCONT)
-        blows.frozen.discard(node)
 
 
 async def _back(node: ServiceProcess, seconds: float) -> None:

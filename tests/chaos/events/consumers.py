@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,14 @@ class Follower:
     ends: Counter[str] = field(default_factory=Counter)
     """Why its streams ended."""
     caught_up: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def by_session(self) -> Mapping[str, Sequence[Note]]:
+        """What it was given of each session."""
+        found: defaultdict[str, list[Note]] = defaultdict(list)
+        for each in self.notes:
+            found[each.session_id].append(each)
+        return found
 
     @contextlib.asynccontextmanager
     async def following(self) -> AsyncIterator[Self]:
@@ -66,7 +74,7 @@ class Mortal:
 
     def __init__(self, file: Path, nodes: Sequence[str]) -> None:
         self._file = file
-        self._nodes = nodes
+        self.nodes = nodes
         self._process: asyncio.subprocess.Process | None = None
         self.starts: list[float] = []
         """Of its lives, in Unix seconds."""
@@ -98,7 +106,7 @@ class Mortal:
         """Another life."""
         self.starts.append(time.time())
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.chaos.events.scribe", str(self._file), str(len(self.starts)), *self._nodes),
+            *(sys.executable, "-m", "tests.chaos.events.scribe", str(self._file), str(len(self.starts)), *self.nodes),
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'generated'}"},
             stdin=asyncio.subprocess.DEVNULL,

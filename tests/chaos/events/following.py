@@ -29,13 +29,18 @@ PAUSE = 0.05
 
 @dataclass(frozen=True)
 class Note:
-    """What a consumer writes down of one event. `stream`: which of its streams it came by; `at` in Unix seconds."""
+    """What a consumer writes down of one event. `stream`: which of its streams it came by; `at` in Unix seconds.
+
+    Message id and text are empty for what is no message.
+    """
 
     stream: int
     session_id: str
     sequence: int
     fingerprint: str
     at: float
+    message_id: str = ""
+    text: str = ""
 
 
 def note(stream: int, event: Event) -> Note:
@@ -45,7 +50,8 @@ def note(stream: int, event: Event) -> Note:
     # The same event may be told of with another token.
     bare.ClearField("resume_token")
     digest = hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()[:16]
-    return Note(stream, event.session_id, event.sequence, digest, time.time())
+    message = event.message_received
+    return Note(stream, event.session_id, event.sequence, digest, time.time(), message.message_id, message.text)
 
 
 class Following:

@@ -12,19 +12,19 @@ from tests.chaos.events import accounts, books, figures
 from tests.chaos.events.blows import Blows, Tempo
 from tests.chaos.events.books import Books
 from tests.chaos.events.consumers import Follower, Mortal
-from tests.chaos.events.falls import Falls
 from tests.chaos.stage import Servers
 from tests.chaos.trial import Outcome
 from tests.e2e.sql import Sql
 from tests.e2e.three_nodes import Cluster, cluster
+from tests.event_log import judge_log
+from tests.judgement import judge
+from tests.traffic import Written
 
 TTL = 3.0
 COME_BACK = TTL + 3.0 + 5.0
 """Seconds in which all sessions must be connected after the last blow: the design's bound, and a busy machine's."""
 ARRIVE = 20.0
 """Seconds in which what is on its way must be in the log, and the log with every consumer."""
-QUIET = 3.0
-"""Seconds without an event after which a message that may be lost is not waited for any more."""
 LOOK = 0.2
 
 
@@ -76,66 +76,49 @@ class Trial:
             await stack.enter_async_context(mortal)
             written = await self._strike(there, blows)
             await there.all_connected(there.nodes[0], COME_BACK)
-            found = await _settled(sql, written, blows.falls)
+            log = await judge_log(sql, written, ARRIVE)
+            found = await books.read(sql)
             consumers: list[Follower | Mortal] = [*followers, mortal]
             await _until_or(ARRIVE, lambda: _all_reached(consumers, found))
-        outcome.say(f"{sum(map(len, written.values()))} messages to {len(written)} sessions")
         outcome.say(", ".join(f"{count} times {name}" for name, count in sorted(blows.struck.items())))
-        self._judge_log(outcome, found, written, blows)
-        await self._judge_consumers(outcome, found, consumers, nodes)
+        outcome.say(f"{log} in {blows.falls}")
+        outcome.problems += [*log.problems, *found.problems]
+        await self._judge_consumers(outcome, found, consumers, written)
         for figure in figures.all_of(found, followers[0], mortal, blows.absences):
             outcome.say(figure)
         await there.assert_one_owner_at_a_time()
 
-    async def _strike(self, there: Cluster, blows: Blows) -> dict[str, list[str]]:
-        """Until enough was written; the texts, by session."""
-        async with AsyncExitStack() as stack:
+    async def _strike(self, there: Cluster, blows: Blows) -> Sequence[Written]:
+        """Strike until enough was written; return what was."""
+        async with there.traffic(self.size.rate / self.size.sessions) as traffic:
             striking = asyncio.create_task(blows.all())
-            stack.callback(striking.cancel)
-            traffic = {
-                name: await stack.enter_async_context(there.traffic(name, self.size.rate / self.size.sessions))
-                for name in there.sessions
-            }
-            while sum(len(each.written) for each in traffic.values()) < self.size.messages:
-                if striking.done():
-                    break
-                await asyncio.sleep(LOOK)
-            blows.enough.set()
-            await striking
-        return {name: each.written for name, each in traffic.items()}
-
-    def _judge_log(self, outcome: Outcome, found: Books, written: dict[str, list[str]], blows: Blows) -> None:
-        outcome.say(f"{found.missing(written)} lost in {blows.falls}")
-        for sentence in found.judge(written, blows.falls):
-            outcome.must(holds=False, problem=sentence)
+            try:
+                while len(traffic.written) < self.size.messages and not striking.done():
+                    await asyncio.sleep(LOOK)
+                blows.enough.set()
+                await striking
+            finally:
+                striking.cancel()
+        return traffic.written
 
     async def _judge_consumers(
-        self, outcome: Outcome, found: Books, consumers: Sequence[Follower | Mortal], nodes: Sequence[str]
+        self,
+        outcome: Outcome,
+        found: Books,
+        consumers: Sequence[Follower | Mortal],
+        written: Sequence[Written],
     ) -> None:
-        fresh = Follower("one who begins at the end, from the start", nodes)
+        fresh = Follower("one who begins at the end, from the start", consumers[0].nodes)
         async with fresh.following(), asyncio.timeout(ARRIVE):
             await fresh.caught_up.wait()
         for consumer in (*consumers, fresh):
             again = accounts.repetitions(consumer.notes)
             outcome.say(f"{consumer.name}: {len(consumer.notes) - again} events, {again} again")
-            for sentence in (*accounts.wrong_with(consumer, found.ends), *accounts.differences(fresh, consumer)):
-                outcome.must(holds=False, problem=sentence)
+            outcome.problems += accounts.wrong_with(consumer, found.ends)
+            outcome.problems += accounts.differences(fresh, consumer)
+        outcome.problems += judge(written, fresh.by_session).problems
         ends = sum((consumer.ends for consumer in consumers if isinstance(consumer, Follower)), start=fresh.ends)
         outcome.say(f"streams ended by {dict(ends)}")
-
-
-async def _settled(sql: Sql, written: dict[str, list[str]], falls: Falls) -> Books:
-    """The log, once everything is in it; or all but what may be lost, and nothing more comes for a while."""
-    clock = asyncio.get_running_loop().time
-    deadline, grown = clock() + ARRIVE, clock()
-    ends: dict[str, int] = {}
-    while (found := await books.read(sql)).missing(written) and clock() < deadline:
-        if found.ends != ends:
-            grown, ends = clock(), dict(found.ends)
-        elif clock() - grown > QUIET and not found.judge(written, falls):
-            break
-        await asyncio.sleep(LOOK)
-    return found
 
 
 async def _all_reached(consumers: Sequence[Follower | Mortal], found: Books) -> bool:

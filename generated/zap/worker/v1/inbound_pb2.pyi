@@ -4,7 +4,7 @@ isort:skip_file
 The library's event of an inbound message, read a second way: what strangers wrote stays bytes. Internal.
 
 The fields are those of neonize.Message under its numbers. The library's own class refuses the whole event if a
-message in it is nested more than 50 deep, and the library has acknowledged it by then: anybody could have messages
+message in it is nested more than 50 deep, and what is refused is not reported: anybody could have messages
 vanish. tests/unit/whatsapp/test_messages.py holds the two against each other.
 """
 
