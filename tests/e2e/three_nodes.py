@@ -35,14 +35,20 @@ class Cluster:
 
     @asynccontextmanager
     async def traffic(
-        self, rate: float, *, personal: Sequence[Kind] = PERSONAL, in_group: Sequence[Kind] = IN_GROUP
+        self,
+        rate: float,
+        *,
+        sessions: Sequence[str] = (),
+        personal: Sequence[Kind] = PERSONAL,
+        in_group: Sequence[Kind] = IN_GROUP,
     ) -> AsyncIterator[Traffic]:
-        """Have people write to every session, so many messages a second, until the block ends."""
-        people = await gather_people(self.simulator, self.friend, list(self.phones.values()))
-        for name in self.sessions:
+        """Have people write to these sessions, or to all, so many messages a second, until the block ends."""
+        phones = {name: self.phones[name] for name in sessions or self.sessions}
+        people = await gather_people(self.simulator, self.friend, list(phones.values()))
+        for name in phones:
             # Then the friend's conversation with it is an established one.
             await self.nodes[-1].send(name, f"+{self.friend}", "hello", f"hello-{name}")
-        async with Traffic(self.simulator, people, self.phones, rate, personal=personal, in_group=in_group) as traffic:
+        async with Traffic(self.simulator, people, phones, rate, personal=personal, in_group=in_group) as traffic:
             yield traffic
 
     async def all_connected(self, asked: ServiceProcess, timeout: float) -> None:
