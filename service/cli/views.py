@@ -66,6 +66,10 @@ def print_message(message: message_pb2.Message) -> None:
     state = message_pb2.Message.State.Name(message.state).removeprefix("STATE_")
     line = f"{state} {message.message_id}".rstrip()
     _console().print(Text(f"{line}{_because(message.reason)}"))
+    if message.HasField("unreadable_since_time"):
+        line = f"A device of a recipient could not read it at {_moment(message.unreadable_since_time)}"
+        hope = "it could not be sent again" if message.is_resend_failed else "it is sent again when the device asks"
+        _console().print(Text(f"{line}, and has not confirmed it since; {hope}."))
 
 
 def outcome_text(response: session_pb2.StreamQRResponse) -> str:

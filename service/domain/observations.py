@@ -68,10 +68,13 @@ class Ended:
 
 @dataclass(frozen=True)
 class Delivered:
-    """What a receipt says of messages that this session sent. `kind`: a key of `records.TOLD_BY_RECEIPTS`."""
+    """What a receipt says of messages that this session sent."""
 
     message_ids: tuple[str, ...]
     kind: str
+    """A key of `records.TOLD_BY_RECEIPTS`; RETRY, a device asks for them again; RESEND_FAILED, it is not sent them."""
+    device: tuple[str, ...] = ()
+    """The addresses of the device that says so: one, or two of the same device, the first one first."""
 
 
 @dataclass(frozen=True)

@@ -143,3 +143,7 @@ class OutboundMessage:
     create_time: datetime
     sent_time: datetime | None
     update_time: datetime
+    unreadable_since: datetime | None = None
+    """Since when a device of a recipient asks for it again, without having confirmed it."""
+    is_resend_failed: bool = False
+    """It could not be sent again to such a device."""

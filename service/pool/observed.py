@@ -9,11 +9,12 @@ from service.domain.disconnects import Cause
 from zap.v1 import event_pb2
 from zap.worker.v1 import frames_pb2
 
-#: What tells how far messages came that this session sent.
+#: What a receipt says of messages that this session sent.
 _TOLD = {
     event_pb2.Receipt.KIND_DELIVERED: "DELIVERED",
     event_pb2.Receipt.KIND_READ: "READ",
     event_pb2.Receipt.KIND_PLAYED: "PLAYED",
+    event_pb2.Receipt.KIND_RETRY: "RETRY",
 }
 
 
@@ -38,12 +39,17 @@ def ended(body: frames_pb2.Ended) -> domain.Ended:
 
 def _happening(body: event_pb2.Event) -> domain.Happening:
     kind = event_pb2.Event.Type.Name(body.type).removeprefix("TYPE_")
-    return domain.Happening(kind, body.SerializeToString(), _delivered(body.receipt))
+    return domain.Happening(kind, body.SerializeToString(), _delivered(body))
 
 
-def _delivered(receipt: event_pb2.Receipt) -> domain.Delivered | None:
+def _delivered(body: event_pb2.Event) -> domain.Delivered | None:
+    if body.HasField("resend_failed"):
+        failed = body.resend_failed
+        return domain.Delivered((failed.message_id,), "RESEND_FAILED", (failed.device,))
+    receipt = body.receipt
     kind = _TOLD.get(receipt.kind)
-    return domain.Delivered(tuple(receipt.message_ids), kind) if kind else None
+    device = tuple(filter(None, (receipt.sender, receipt.sender_alternative)))
+    return domain.Delivered(tuple(receipt.message_ids), kind, device) if kind else None
 
 
 _TRANSLATIONS: dict[str, Callable[[Any], domain.Observation]] = {

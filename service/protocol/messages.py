@@ -29,6 +29,8 @@ def outbound_message(message: OutboundMessage) -> pb.Message:
         create_time=timestamp(message.create_time),
         sent_time=timestamp(message.sent_time),
         update_time=timestamp(message.update_time),
+        unreadable_since_time=timestamp(message.unreadable_since),
+        is_resend_failed=message.is_resend_failed,
     )
 
 

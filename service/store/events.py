@@ -7,7 +7,7 @@ import asyncpg
 from service.domain.errors import epoch_over, session_not_found
 from service.domain.events import NewEvent
 from service.domain.lease import Lease
-from service.domain.receipts import told_by
+from service.domain.receipts import device_receipts, told_by
 from service.domain.records import MessageState
 from service.ports import Appended
 from service.store.database import Database, storable
@@ -57,9 +57,21 @@ class PostgresEventLog:
                 lease.incarnation,
                 *columns(self._encode, events),
                 *receipts,
+                *_by_device(events),
             )
         if row is None:
             raise epoch_over(lease.session_id, lease.epoch)
         if row["places"] is None:
             raise session_not_found(lease.session_id)
         return Appended(tuple(appended(lease.session_id, events, row)), tuple(row["messages"]))
+
+
+def _by_device(events: Sequence[NewEvent]) -> tuple[list[object], ...]:
+    """Receipts as zap.note_retry_requests takes them: message ids, kinds, devices, times."""
+    receipts = device_receipts(events)
+    return (
+        [storable(receipt.message_id) for receipt in receipts],
+        [receipt.kind for receipt in receipts],
+        [storable(receipt.device) for receipt in receipts],
+        [receipt.time for receipt in receipts],
+    )

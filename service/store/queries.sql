@@ -170,7 +170,14 @@ SELECT * FROM zap.append_events($1, $2, $3, $4, $5, $6);
 
 -- name: append_inbound
 -- The whole transaction: the lock, the fence, the events, and what receipts among them say of messages.
-SELECT * FROM zap.append_inbound($1, $2, $3, $4, $5, $6, $7, $8, $9);
+-- $10 to $13: what devices say of them, see migrations/0010_retry_requests.sql. Nothing is noted where nothing is appended.
+SELECT
+    appended.*,
+    CASE
+        WHEN places IS NOT NULL AND cardinality($10::text[]) > 0
+        THEN zap.note_retry_requests($1, $10, $11, $12, $13)
+    END
+FROM zap.append_inbound($1, $2, $3, $4, $5, $6, $7, $8, $9) AS appended;
 
 -- name: due_at
 -- What is due at these places of the queue: of pairings, or of all others, or ($2 is NULL) of either.
@@ -474,7 +481,13 @@ ON CONFLICT DO NOTHING
 RETURNING *;
 
 -- name: get_message
-SELECT * FROM zap.message WHERE session_id = $1 AND request_id = $2;
+SELECT m.*, unreadable_since, is_resend_failed
+FROM zap.message m
+CROSS JOIN LATERAL (
+    SELECT min(asked_at) AS unreadable_since, bool_or(has_failed) AS is_resend_failed
+    FROM zap.retry_request r WHERE r.session_id = m.session_id AND r.request_id = m.request_id
+) asked
+WHERE m.session_id = $1 AND m.request_id = $2;
 
 -- name: settle_message
 -- Once: what is settled stays. That WhatsApp acknowledged it is evidence for the session.

@@ -79,4 +79,7 @@ def message(row: Record) -> OutboundMessage:
         create_time=row["create_time"],
         sent_time=row["sent_time"],
         update_time=row["update_time"],
+        # Only a lookup has these columns: a message that is being written has not been asked for.
+        unreadable_since=row.get("unreadable_since"),
+        is_resend_failed=bool(row.get("is_resend_failed")),
     )

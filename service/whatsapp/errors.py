@@ -27,6 +27,8 @@ _NOTHING_WAS_SENT = re.compile(
     r"|no LID found|unknown user server|invalid (JID|jid)|can't send message to unknown server"
     r"|failed to (get (device list|user devices|group members)|get group|fetch device list|marshal|encrypt|prepare)"
     r"|no signal session established"
+    # Before anything is encrypted: what could not be sent again is not sent.
+    r"|failed to (add message to|clear old messages from) retry store"
     r"|recipient (jid|JID) must be a user"
 )
 

@@ -1,4 +1,4 @@
-"""What whatsmeow tells nobody but its log: logins that failed, and reconnections of its own that did.
+"""What whatsmeow tells nobody but its log: logins that failed, reconnections of its own, and resends that did.
 
 neonize has no event for a login that whatsmeow would try again (500, 503), raises without the number for one that it
 does not map (418, say, or a ban of an unknown kind), and for two of them whatsmeow itself calls what is not there
@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from service.domain.disconnects import Cause
 from service.whatsapp.reports import timestamp
+from zap.v1 import event_pb2
 from zap.worker.v1 import frames_pb2
 
 _LOGGER = "Client"
@@ -21,6 +22,18 @@ _STANZA = re.compile(r"(?:Unknown|Temporary ban) connect failure: <failure ([^<>
 _NUMBER = re.compile(r"Got (\d+)[/:].{0,200} connect failure, ")
 _RECONNECT = re.compile(r"Error reconnecting after autoreconnect sleep: (.*)", re.DOTALL)
 _RESTART = re.compile(r"Failed to reconnect after 515 code: (.*)", re.DOTALL)
+_RESEND = re.compile(
+    r"Failed to handle retry receipt for (?P<chat>[^/\s]+)/(?P<id>[^/\s]+) from (?P<device>\S+@\S+): "
+    # The sender of a receipt chooses its id, which may look like the rest of such a line.
+    r"(?P<words>(?!.* from \S+@\S+: ).*)",
+    re.DOTALL,
+)
+_RESEND_DROPPED = re.compile(
+    r"Dropping retry request from (?P<id>[^/\s]+) for (?P<device>\S+@\S+): internal retry counter"
+)
+_NOT_KEPT = re.compile(r"failed to get message from retry store: sql: no rows|couldn't find message ")
+_COMES_AGAIN = re.compile(r"context canceled|websocket (not connected|disconnected)")
+"""The request is not acknowledged then, and WhatsApp hands it over at the next login."""
 _ATTRIBUTE = re.compile(r"(\w+)=\"(\d+)\"")
 
 _CAUSES = {
@@ -87,7 +100,17 @@ class ReconnectFailed:
     """It will not try again, and says so to nobody."""
 
 
-Sign = LoginFailed | ReconnectFailed
+@dataclass(frozen=True)
+class ResendFailed:
+    """A device asked for a message again, and was not sent it."""
+
+    chat: str
+    message_id: str
+    device: str
+    reason: "event_pb2.ResendFailed.Reason.ValueType"
+
+
+Sign = LoginFailed | ReconnectFailed | ResendFailed
 
 
 def ban_end(seconds: int, now: datetime.datetime) -> Timestamp | None:
@@ -109,4 +132,15 @@ def sign_in(logger: str, line: str) -> Sign | None:
         return ReconnectFailed(found[1], is_last=False)
     if found := _RESTART.match(line):
         return ReconnectFailed(found[1], is_last=True)
-    return None
+    return _resend_failed(line)
+
+
+def _resend_failed(line: str) -> ResendFailed | None:
+    if found := _RESEND_DROPPED.match(line):
+        return ResendFailed("", found["id"], found["device"], event_pb2.ResendFailed.REASON_ASKED_TOO_OFTEN)
+    found = _RESEND.fullmatch(line)
+    if found is None or _COMES_AGAIN.search(found["words"]):
+        return None
+    is_kept = _NOT_KEPT.match(found["words"]) is None
+    reason = event_pb2.ResendFailed.REASON_NOT_SENT if is_kept else event_pb2.ResendFailed.REASON_NOT_KEPT
+    return ResendFailed(found["chat"], found["id"], found["device"], reason)

@@ -41,6 +41,11 @@ def of_notification(seconds: int, event: event_pb2.Event) -> bytes:
     return _origin(seconds, "notification", str(seconds), event.SerializeToString(deterministic=True).hex())
 
 
+def of_resend_failed(failed: event_pb2.ResendFailed) -> bytes:
+    """Return the origin of a resend that failed: all that consumers are told of it, whenever it fails."""
+    return _origin(0, "resend failed", failed.SerializeToString(deterministic=True).hex())
+
+
 def of_itself() -> bytes:
     """Of what WhatsApp gives no moment: unlike any other, so that only the node's own repetition is recognised."""
     return _hour(int(time.time())) + secrets.token_bytes(_DIGEST_BYTES)

@@ -27,7 +27,7 @@ from service.whatsapp.ending import NODE_GONE, Ending
 from service.whatsapp.fleeting import Fleeting
 from service.whatsapp.happenings import table
 from service.whatsapp.lines import LogLines
-from service.whatsapp.log_signs import LoginFailed, ReconnectFailed, sign_in
+from service.whatsapp.log_signs import LoginFailed, ReconnectFailed, ResendFailed, sign_in
 from service.whatsapp.patience import Patience, Verdict
 from service.whatsapp.pulse import Pulse
 from service.whatsapp.relay.ack_gate import AckGate
@@ -264,6 +264,8 @@ class Session:
                 self._failed_reconnect = failed.words
                 if failed.is_last:
                     self._leave(*self._why_not_connected())
+            case ResendFailed() as failed:
+                self._reports.offer(translate.resend_failed(failed))
 
     def _unlinked(self, failed: LoginFailed) -> frames_pb2.Ended:
         """The last word if no event comes.

@@ -10,7 +10,7 @@ from service.domain.disconnects import Cause
 from service.whatsapp import origins
 from service.whatsapp.addresses import person_to_text, to_text
 from service.whatsapp.contents.bounds import moment, readable
-from service.whatsapp.log_signs import ban_end
+from service.whatsapp.log_signs import ResendFailed, ban_end
 from zap.v1 import event_pb2
 from zap.worker.v1 import frames_pb2
 
@@ -38,8 +38,8 @@ _REFUSALS = {
 }
 
 
-_AT_ONCE, _LONGEST_ID = 1_000, 128
-"""Messages that one event tells of, and characters of a message's id; WhatsApp's own have 32 at most."""
+_AT_ONCE, _LONGEST_ID, _LONGEST_ADDRESS = 1_000, 128, 1_024
+"""Messages that one event tells of, characters of a message's id (WhatsApp's own have 32 at most) and of an address."""
 
 
 def happened(time: Any, kind: "event_pb2.Event.Type.ValueType", **payload: Any) -> frames_pb2.Frame:
@@ -75,6 +75,19 @@ def _receipt(event: Any, kind: "event_pb2.Receipt.Kind.ValueType", message_ids: 
         ),
     )
     frame.origin = origins.of_receipt(event, message_ids)
+    return frame
+
+
+def resend_failed(sign: ResendFailed) -> frames_pb2.Frame:
+    """Translate a line of the library's log. The frame has no number: the log's callback must not wait for a commit."""
+    failed = event_pb2.ResendFailed(
+        message_id=sign.message_id[:_LONGEST_ID],
+        chat=sign.chat[:_LONGEST_ADDRESS],
+        device=sign.device[:_LONGEST_ADDRESS],
+        reason=sign.reason,
+    )
+    frame = happened(None, event_pb2.Event.TYPE_RESEND_FAILED, resend_failed=failed)
+    frame.origin = origins.of_resend_failed(failed)
     return frame
 
 

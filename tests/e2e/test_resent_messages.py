@@ -3,8 +3,6 @@
 The recipient's phone is switched off while the message is sent. When it is on again it has lost its session, cannot
 read the message, and asks for it with a retry receipt. whatsmeow answers for the process's last 256 messages from
 memory, and for all others from its retry store.
-
-NEEDS THE RETRY STORE: until the switch that turns it on is merged, every test here fails but the first.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 import asyncio
 
 import grpc
+import pytest
 
 from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
@@ -48,6 +49,30 @@ async def test_a_caller_who_hangs_up_leaves_no_message_open(
         sent = await sql.fetchval("SELECT count(*) FROM zap.message")
         arrived = await simulator.inbox(friend)
         assert len(arrived) == len({message.text for message in arrived}) == sent
+
+
+@pytest.mark.parametrize("step", ["INSERT", "DELETE"], ids=["add", "sweep"])
+async def test_a_message_that_the_retry_store_does_not_take_is_certainly_not_sent(
+    node_environment: dict[str, str], simulator: SimulatorControl, sql: Sql, step: str
+) -> None:
+    friend = await new_phone(simulator, "Bob")
+    async with ServiceProcess(node_environment) as node:
+        jid = await pair(node, simulator, "anna", await new_phone(simulator, "Anna"))
+        await sql.execute(
+            f"""
+            CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE 'refused'; END $$;
+            CREATE TRIGGER refuse BEFORE {step} ON whatsmeow_retry_buffer EXECUTE FUNCTION refuse();
+            """
+        )
+        refused = await node.send("anna", f"+{friend}", "refused", "r1")
+        assert (refused.state, refused.reason.code) == (message_pb2.Message.STATE_FAILED, "NOT_SENT")
+        assert "retry store: pq: refused" in refused.reason.message
+        assert (await simulator.device(jid)).messages.sent == 0
+        await sql.execute("DROP TRIGGER refuse ON whatsmeow_retry_buffer")
+        assert not (await node.send("anna", f"+{friend}", "taken", "r2")).HasField("reason")
+        await simulator.wait_for_inbox(friend, "taken")
+        assert [message.text for message in await simulator.inbox(friend)] == ["taken"]
 
 
 async def test_a_session_deleted_while_it_sends_is_not_found(

@@ -21,6 +21,7 @@ from service.store.database import Database
 from service.store.events import PostgresEventLog
 from service.store.leases import PostgresLeases
 from service.store.log import columns
+from service.store.messages import PostgresMessages
 from service.store.queries import statement
 from tests.e2e.sql import Sql
 from tests.round_trips import RoundTrips
@@ -87,8 +88,8 @@ def event(number: int, origin: str = "", text: str = "") -> NewEvent:
     return NewEvent(payload, NOW, f"{origin:16.16}".encode() if origin else b"")
 
 
-def receipt(kind: str, *message_ids: str, origin: bytes = b"") -> NewEvent:
-    return NewEvent(Happening("RECEIPT", b"", Delivered(message_ids, kind)), NOW, origin)
+def receipt(kind: str, *message_ids: str, origin: bytes = b"", device: tuple[str, ...] = ()) -> NewEvent:
+    return NewEvent(Happening("RECEIPT", b"", Delivered(message_ids, kind, device)), NOW, origin)
 
 
 def lease(epoch: int = 1, session_id: str = "anna", incarnation: uuid.UUID = NODE) -> Lease:
@@ -220,13 +221,75 @@ async def test_a_receipt_that_comes_again_is_applied_to_what_was_sent_meanwhile(
     assert (again.events, again.message_ids) == ((), ("one",))
 
 
+PHONE, WEB = ("111@lid", "49111@s.whatsapp.net"), ("111:2@lid", "49111:2@s.whatsapp.net")
+"""Two devices of one person, each by its two addresses."""
+
+
+async def unreadable(log: PostgresEventLog, database: Database, *receipts: NewEvent) -> list[tuple[str, bool]]:
+    """Append receipts, and return the messages that a device cannot read, and whether it could not be sent them."""
+    await log.append(lease(), receipts)
+    messages = [await PostgresMessages(database).find("anna", name, None) for name in ("one", "two")]
+    found = [message for message in messages if message is not None and message.unreadable_since is not None]
+    assert all(message.unreadable_since == NOW for message in found)
+    return [(message.message_id, message.is_resend_failed) for message in found]
+
+
+async def test_a_message_is_unreadable_from_the_first_request_on_until_each_device_that_asked_has_confirmed(
+    log: PostgresEventLog, database: Database, sql: Sql
+) -> None:
+    await send(sql, one="SENT", two="SENT")
+    assert await unreadable(log, database, receipt("DELIVERED", "one", "two", device=PHONE)) == []
+    assert await unreadable(log, database, receipt("RETRY", "one", "nobody", device=WEB)) == [("one", False)]
+    later = NewEvent(receipt("RETRY", "one", device=("222@lid",)).payload, NOW + timedelta(seconds=1))
+    assert await unreadable(log, database, later, receipt("RETRY", "one", device=WEB)) == [("one", False)]
+    assert await unreadable(log, database, receipt("READ", "one", device=PHONE)) == [("one", False)]
+    assert await unreadable(log, database, receipt("DELIVERED", "two", device=WEB)) == [("one", False)]
+    assert await unreadable(log, database, receipt("DELIVERED", "one", device=("222@lid",))) == [("one", False)]
+    # Under its other address.
+    assert await unreadable(log, database, receipt("READ", "one", device=WEB[::-1])) == []
+
+
+@pytest.mark.parametrize("is_told_first", [True, False])
+async def test_a_resend_that_failed_is_remembered_whenever_it_is_told(
+    log: PostgresEventLog, database: Database, sql: Sql, is_told_first: bool
+) -> None:
+    await send(sql, one="SENT", two="SENT")
+    told = [receipt("RETRY", "one", device=WEB), receipt("RESEND_FAILED", "one", device=WEB[:1])]
+    for each in reversed(told) if is_told_first else told:
+        await log.append(lease(), [each])
+    # Asked for once more, it may be answered: until the device has it, nothing says so.
+    assert await unreadable(log, database, told[0]) == [("one", True)]
+    assert await unreadable(log, database, *told[::-1], receipt("RETRY", "two", device=PHONE)) == [
+        ("one", True),
+        ("two", False),
+    ]
+    assert await unreadable(log, database, *told, receipt("DELIVERED", "one", device=WEB)) == [("two", False)]
+
+
+async def test_the_account_s_own_devices_do_not_count(log: PostgresEventLog, database: Database, sql: Sql) -> None:
+    await send(sql, one="SENT")
+    await sql.execute("UPDATE zap.session SET account_jid = '49999:7@s.whatsapp.net', account_lid = '999:7@lid'")
+    for own in ("49999@s.whatsapp.net", "999@lid", "999:3@lid"):
+        asked, failed = (receipt(kind, "one", device=(own,)) for kind in ("RETRY", "RESEND_FAILED"))
+        assert await unreadable(log, database, asked, failed) == []
+    assert await unreadable(log, database, receipt("RETRY", "one", device=("9990@lid",))) == [("one", False)]
+
+
+async def test_a_message_that_is_deleted_takes_its_requests_along(log: PostgresEventLog, sql: Sql) -> None:
+    await send(sql, one="SENT")
+    await log.append(lease(), [receipt("RETRY", "one", device=WEB)])
+    assert await sql.fetchval("SELECT count(*) FROM zap.retry_request") == 1
+    await sql.execute("DELETE FROM zap.message")
+    assert await sql.fetchval("SELECT count(*) FROM zap.retry_request") == 0
+
+
 # --- the fence --------------------------------------------------------------------------------------------------
 
 
 async def everything(sql: Sql) -> list[list[asyncpg.Record]]:
     return [
         await sql.fetch(f'SELECT t::text AS "all" FROM zap.{table} t ORDER BY 1')  # noqa: S608 - from here
-        for table in ("session", "lease", "message", "event", "event_sequence")
+        for table in ("session", "lease", "message", "retry_request", "event", "event_sequence")
     ]
 
 
@@ -250,7 +313,7 @@ async def test_who_is_not_the_owner_writes_nothing(
     await sql.execute(change)
     before = await everything(sql)
     with pytest.raises(error) as refused:
-        await log.append(lease(), [event(2, "b"), receipt("READ", "one")])
+        await log.append(lease(), [event(2, "b"), receipt("READ", "one"), receipt("RETRY", "one", device=WEB)])
     assert refused.value.metadata["session_id"] == "anna"
     assert await everything(sql) == before
 
@@ -389,7 +452,7 @@ async def test_a_batch_is_one_transaction_in_one_round_trip(log: PostgresEventLo
 
 async def test_a_pooler_in_transaction_mode_is_lived_with(database_url: str, sql: Sql) -> None:
     """Inside a transaction, as whatever is said through one; nothing is left behind in its connection."""
-    row = (*columns(encode_payload, [event(1, "a")]), [], [])
+    row = (*columns(encode_payload, [event(1, "a")]), *[[]] * 6)
     async with TransactionPooler(database_url) as pooler:
         connection = await asyncpg.connect(pooler.url, statement_cache_size=0)
         for expected in ([1], []):
@@ -425,10 +488,40 @@ async def test_neither_a_large_log_nor_many_messages_are_read_to_find_what_is_kn
     events = [NewEvent(Happening("T", b""), NOW, origin) for origin in origins]
     explained = await sql.fetchval(
         f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement('append_inbound')}",
-        *("anna", 1, NODE, *columns(encode_payload, events), ["WA1", "WA2"], ["WA3"]),
+        *("anna", 1, NODE, *columns(encode_payload, events), ["WA1", "WA2"], ["WA3"], *[[]] * 4),
     )
     plan = json.loads(explained)[0]["Plan"]
     # A lookup for each of 200, in an index of three levels, and what is written of those that are new.
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 200 * 4 + 105 * 25
     assert await sql.fetchval("SELECT count(*) FROM zap.event WHERE sequence > 50000") == 101, "the other has one"
     assert await sql.fetchval("SELECT count(*) FROM zap.message WHERE state <> 'SENT'") == 3
+
+
+@pytest.mark.parametrize("is_analyzed", [True, False])
+@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+async def test_neither_many_messages_nor_many_requests_are_read_to_find_those_of_a_receipt(
+    sql: Sql, mode: str, is_analyzed: bool
+) -> None:
+    await sql.execute(
+        "WITH message AS ("
+        " INSERT INTO zap.message (session_id, request_id, recipient, fingerprint, epoch, state, message_id)"
+        " SELECT 'anna', n, '', '', 1, 'SENT', 'WA' || n FROM generate_series(1, 50000) n RETURNING *)"
+        " INSERT INTO zap.retry_request SELECT session_id, request_id, message_id, '111@lid', now(), false FROM message"
+    )
+    if is_analyzed:
+        await sql.execute("ANALYZE zap.message, zap.retry_request")
+    await sql.execute(f"SET plan_cache_mode = {mode}")
+    told = (
+        ["WA1", "WA2", "WA3", "WA4"],
+        ["DELIVERED", "READ", "RETRY", "RETRY"],
+        ["111@lid"] * 3 + ["2@lid"],
+        [NOW] * 4,
+    )
+    arguments = ("anna", 1, NODE, *columns(encode_payload, []), ["WA1"], ["WA2"], *told)
+    # What the functions read of the catalog when they are first called does not count.
+    await sql.execute(statement("append_inbound"), *arguments)
+    explained = await sql.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement('append_inbound')}", *arguments)
+    plan = json.loads(explained)[0]["Plan"]
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 150
+    assert await sql.fetchval("SELECT count(*) FROM zap.retry_request WHERE device = '111@lid'") == 50_000 - 2
+    assert await sql.fetchval("SELECT message_id FROM zap.retry_request WHERE device = '2@lid'") == "WA4"

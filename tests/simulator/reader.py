@@ -121,8 +121,11 @@ class Reader:
             self._inbox.keep(shown)
 
     def _confirm(self, message: _Incoming) -> None:
+        if message.sender is self._account:
+            self._send(message.answer("sender"))
+            return
         self._send(message.answer(None))
-        if self.sends_read_receipts and message.sender is not self._account:
+        if self.sends_read_receipts:
             self._send(message.answer("read"))
 
     def _ask_again(self, message: _Incoming) -> None:

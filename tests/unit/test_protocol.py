@@ -158,3 +158,13 @@ def test_every_message_state_has_its_number_and_a_reason_if_it_is_bad(state: Mes
     bad = state in {MessageState.FAILED, MessageState.OUTCOME_UNKNOWN}
     assert message.HasField("reason") == bad
     assert not bad or message.reason.message == "the phone is off"
+    assert not (message.HasField("unreadable_since_time") or message.is_resend_failed)
+
+
+def test_a_message_says_since_when_a_device_cannot_read_it() -> None:
+    sent = OutboundMessage(
+        "a", "r", "1@lid", 1, MessageState.SENT, "3EB0", "", NOW, NOW, NOW, NOW, is_resend_failed=True
+    )
+    message = outbound_message(sent)
+    assert message.unreadable_since_time.ToDatetime(tzinfo=UTC) == NOW
+    assert message.is_resend_failed

@@ -38,6 +38,7 @@ def texts_of(of: Descriptor, seen: frozenset[str] = frozenset()) -> Iterator[Fie
         event_pb2.MessageRawPart.DESCRIPTOR,
         event_pb2.MessageUnreadable.DESCRIPTOR,
         event_pb2.Receipt.DESCRIPTOR,
+        event_pb2.ResendFailed.DESCRIPTOR,
         call_pb2.Call.DESCRIPTOR,
         group_pb2.GroupChanged.DESCRIPTOR,
         history_pb2.HistorySync.DESCRIPTOR,

@@ -215,6 +215,25 @@ def test_send_says_what_became_of_it(service: FakeService) -> None:
         assert result.stdout.startswith(state.value)
 
 
+@pytest.mark.parametrize(
+    ("is_resend_failed", "words"), [(False, "it is sent again when the device asks"), (True, "could not be sent again")]
+)
+def test_send_says_that_a_device_cannot_read_what_was_sent(
+    service: FakeService, is_resend_failed: bool, words: str
+) -> None:
+    zapctl(service, "create", "a")
+    service.do(service.sessions.pair, "a")
+    arguments = ("send", "a", "4917612345678", "hello", "--request-id", "r")
+    zapctl(service, *arguments)
+    message, body = service.sending.sent["a", "r"]
+    unreadable = replace(message, unreadable_since=NOW, is_resend_failed=is_resend_failed)
+    service.sending.sent["a", "r"] = (unreadable, body)
+    shown = zapctl(service, *arguments)
+    assert (shown.exit_code, shown.stdout.splitlines()[0]) == (0, "SENT 3EB0")
+    assert "could not read it" in shown.stdout
+    assert words in shown.stdout
+
+
 def logged(number: int, session_id: str = "shop", kind: str = "RECEIPT") -> LoggedEvent:
     payloads = {
         "RECEIPT": event_pb2.Event(receipt=event_pb2.Receipt(message_ids=["M1"])),

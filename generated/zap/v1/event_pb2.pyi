@@ -130,6 +130,8 @@ class Event(_message.Message):
         """history_sync."""
         TYPE_IDENTITY_CHANGED: Event._Type.ValueType  # 12
         """identity_changed."""
+        TYPE_RESEND_FAILED: Event._Type.ValueType  # 13
+        """resend_failed."""
         TYPE_MESSAGE_RAW_PART: Event._Type.ValueType  # 50
         """message_raw_part."""
 
@@ -162,6 +164,8 @@ class Event(_message.Message):
     """history_sync."""
     TYPE_IDENTITY_CHANGED: Event.Type.ValueType  # 12
     """identity_changed."""
+    TYPE_RESEND_FAILED: Event.Type.ValueType  # 13
+    """resend_failed."""
     TYPE_MESSAGE_RAW_PART: Event.Type.ValueType  # 50
     """message_raw_part."""
 
@@ -183,6 +187,7 @@ class Event(_message.Message):
     PICTURE_CHANGED_FIELD_NUMBER: _builtins.int
     HISTORY_SYNC_FIELD_NUMBER: _builtins.int
     IDENTITY_CHANGED_FIELD_NUMBER: _builtins.int
+    RESEND_FAILED_FIELD_NUMBER: _builtins.int
     MESSAGE_RAW_PART_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique among all events."""
@@ -247,6 +252,10 @@ class Event(_message.Message):
         """Somebody's security code is another one."""
 
     @_builtins.property
+    def resend_failed(self) -> Global___ResendFailed:
+        """A device cannot read a message that was sent, and cannot be sent it again."""
+
+    @_builtins.property
     def message_raw_part(self) -> Global___MessageRawPart:
         """More of the raw bytes of a message that is too large for one event."""
 
@@ -271,13 +280,14 @@ class Event(_message.Message):
         picture_changed: _picture_pb2.PictureChanged | None = ...,
         history_sync: _history_pb2.HistorySync | None = ...,
         identity_changed: _identity_pb2.IdentityChanged | None = ...,
+        resend_failed: Global___ResendFailed | None = ...,
         message_raw_part: Global___MessageRawPart | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "chat_presence", b"chat_presence", "group_changed", b"group_changed", "history_sync", b"history_sync", "identity_changed", b"identity_changed", "message_raw_part", b"message_raw_part", "message_received", b"message_received", "message_unreadable", b"message_unreadable", "pairing", b"pairing", "payload", b"payload", "picture_changed", b"picture_changed", "presence", b"presence", "receipt", b"receipt", "state_changed", b"state_changed", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "chat_presence", b"chat_presence", "group_changed", b"group_changed", "history_sync", b"history_sync", "identity_changed", b"identity_changed", "message_raw_part", b"message_raw_part", "message_received", b"message_received", "message_unreadable", b"message_unreadable", "pairing", b"pairing", "payload", b"payload", "picture_changed", b"picture_changed", "presence", b"presence", "receipt", b"receipt", "resend_failed", b"resend_failed", "state_changed", b"state_changed", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "chat_presence", b"chat_presence", "group_changed", b"group_changed", "history_sync", b"history_sync", "id", b"id", "identity_changed", b"identity_changed", "message_raw_part", b"message_raw_part", "message_received", b"message_received", "message_unreadable", b"message_unreadable", "pairing", b"pairing", "payload", b"payload", "picture_changed", b"picture_changed", "presence", b"presence", "receipt", b"receipt", "resume_token", b"resume_token", "sequence", b"sequence", "session_id", b"session_id", "state_changed", b"state_changed", "time", b"time", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "chat_presence", b"chat_presence", "group_changed", b"group_changed", "history_sync", b"history_sync", "id", b"id", "identity_changed", b"identity_changed", "message_raw_part", b"message_raw_part", "message_received", b"message_received", "message_unreadable", b"message_unreadable", "pairing", b"pairing", "payload", b"payload", "picture_changed", b"picture_changed", "presence", b"presence", "receipt", b"receipt", "resend_failed", b"resend_failed", "resume_token", b"resume_token", "sequence", b"sequence", "session_id", b"session_id", "state_changed", b"state_changed", "time", b"time", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state_changed", "pairing", "message_received", "receipt", "message_unreadable", "presence", "chat_presence", "call", "group_changed", "picture_changed", "history_sync", "identity_changed", "message_raw_part"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state_changed", "pairing", "message_received", "receipt", "message_unreadable", "presence", "chat_presence", "call", "group_changed", "picture_changed", "history_sync", "identity_changed", "resend_failed", "message_raw_part"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -702,7 +712,9 @@ class Receipt(_message.Message):
         KIND_PLAYED: Receipt._Kind.ValueType  # 3
         """They were played."""
         KIND_RETRY: Receipt._Kind.ValueType  # 4
-        """A device cannot read them, and asks for them again: they are sent to it once more by themselves."""
+        """A device cannot read them, and asks for them again: they are sent to it once more by themselves. Of one that cannot
+        be, a ResendFailed tells, before this or after it. Until the device confirms, Message.unreadable_since_time is set.
+        """
         KIND_READ_BY_OWNER: Receipt._Kind.ValueType  # 5
         """The account's owner read them on another of his devices: messages that came, not ones that this session sent."""
         KIND_PLAYED_BY_OWNER: Receipt._Kind.ValueType  # 6
@@ -720,7 +732,9 @@ class Receipt(_message.Message):
     KIND_PLAYED: Receipt.Kind.ValueType  # 3
     """They were played."""
     KIND_RETRY: Receipt.Kind.ValueType  # 4
-    """A device cannot read them, and asks for them again: they are sent to it once more by themselves."""
+    """A device cannot read them, and asks for them again: they are sent to it once more by themselves. Of one that cannot
+    be, a ResendFailed tells, before this or after it. Until the device confirms, Message.unreadable_since_time is set.
+    """
     KIND_READ_BY_OWNER: Receipt.Kind.ValueType  # 5
     """The account's owner read them on another of his devices: messages that came, not ones that this session sent."""
     KIND_PLAYED_BY_OWNER: Receipt.Kind.ValueType  # 6
@@ -763,3 +777,70 @@ class Receipt(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
+class ResendFailed(_message.Message):
+    """A device could not read a message that was sent, asked for it again (a receipt KIND_RETRY), and could not be sent it: it
+    goes on showing "Waiting for this message". Told once for each device, message and reason.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Reason:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ResendFailed._Reason.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        REASON_UNSPECIFIED: ResendFailed._Reason.ValueType  # 0
+        """A reason that has no value here."""
+        REASON_NOT_KEPT: ResendFailed._Reason.ValueType  # 1
+        """The message is not kept: it was sent more than 7 days ago, or by a release that kept none."""
+        REASON_ASKED_TOO_OFTEN: ResendFailed._Reason.ValueType  # 2
+        """The device has asked for it ten times, and was sent it nine times."""
+        REASON_NOT_SENT: ResendFailed._Reason.ValueType  # 3
+        """It is kept, and could not be sent: the device's keys were not to be had, for instance. The log has the library's
+        words. If the device asks once more it is tried again.
+        """
+
+    class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
+        """Why. New values may be added."""
+
+    REASON_UNSPECIFIED: ResendFailed.Reason.ValueType  # 0
+    """A reason that has no value here."""
+    REASON_NOT_KEPT: ResendFailed.Reason.ValueType  # 1
+    """The message is not kept: it was sent more than 7 days ago, or by a release that kept none."""
+    REASON_ASKED_TOO_OFTEN: ResendFailed.Reason.ValueType  # 2
+    """The device has asked for it ten times, and was sent it nine times."""
+    REASON_NOT_SENT: ResendFailed.Reason.ValueType  # 3
+    """It is kept, and could not be sent: the device's keys were not to be had, for instance. The log has the library's
+    words. If the device asks once more it is tried again.
+    """
+
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    CHAT_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    message_id: _builtins.str
+    """WhatsApp's id of the message."""
+    chat: _builtins.str
+    """Its chat. Empty with REASON_ASKED_TOO_OFTEN: the library does not say."""
+    device: _builtins.str
+    """The device that cannot read it: of a recipient, or of the account's owner."""
+    reason: Global___ResendFailed.Reason.ValueType
+    """Why."""
+    def __init__(
+        self,
+        *,
+        message_id: _builtins.str = ...,
+        chat: _builtins.str = ...,
+        device: _builtins.str = ...,
+        reason: Global___ResendFailed.Reason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "device", b"device", "message_id", b"message_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResendFailed: _TypeAlias = ResendFailed  # noqa: Y015

@@ -28,7 +28,7 @@ from zap.v1 import options_pb2 as zap_dot_v1_dot_options__pb2
 from zap.v1 import session_pb2 as zap_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14zap/v1/message.proto\x12\x06zap.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14zap/v1/options.proto\x1a\x14zap/v1/session.proto\"\xc5\x03\n\x07Message\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x12\n\nmessage_id\x18\x03 \x01(\t\x12\x10\n\x02to\x18\x04 \x01(\tB\x04\xa8\x9f\x19\x01\x12$\n\x05state\x18\x05 \x01(\x0e\x32\x15.zap.v1.Message.State\x12\x1e\n\x06reason\x18\x06 \x01(\x0b\x32\x0e.zap.v1.Reason\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tsent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x94\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_ACCEPTED\x10\x01\x12\x0e\n\nSTATE_SENT\x10\x02\x12\x13\n\x0fSTATE_DELIVERED\x10\x03\x12\x0e\n\nSTATE_READ\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x19\n\x15STATE_OUTCOME_UNKNOWN\x10\x06\"\x8b\x02\n\x0bSendRequest\x12,\n\nsession_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,63}$\x12s\n\x02to\x18\x02 \x01(\tBg\xbaH`r^2\\^(\\+?[1-9][0-9]{6,14}|[1-9][0-9]{6,14}@s\\.whatsapp\\.net|[0-9]{5,20}@lid|[0-9-]{5,40}@g\\.us)$\xa8\x9f\x19\x01\x12)\n\nrequest_id\x18\x03 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$\x12\x1c\n\x04text\x18\x04 \x01(\x0b\x32\x0c.zap.v1.TextH\x00\x42\x10\n\x07\x63ontent\x12\x05\xbaH\x02\x08\x01\"%\n\x04Text\x12\x1d\n\x04\x62ody\x18\x01 \x01(\tB\x0f\xbaH\x08r\x06\x10\x01\x18\x80\x80\x04\xa8\x9f\x19\x01\"e\n\nGetRequest\x12,\n\nsession_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,63}$\x12)\n\nrequest_id\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$2j\n\x0eMessageService\x12,\n\x04Send\x12\x13.zap.v1.SendRequest\x1a\x0f.zap.v1.Message\x12*\n\x03Get\x12\x12.zap.v1.GetRequest\x1a\x0f.zap.v1.Messageb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14zap/v1/message.proto\x12\x06zap.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14zap/v1/options.proto\x1a\x14zap/v1/session.proto\"\x9a\x04\n\x07Message\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x12\n\nmessage_id\x18\x03 \x01(\t\x12\x10\n\x02to\x18\x04 \x01(\tB\x04\xa8\x9f\x19\x01\x12$\n\x05state\x18\x05 \x01(\x0e\x32\x15.zap.v1.Message.State\x12\x1e\n\x06reason\x18\x06 \x01(\x0b\x32\x0e.zap.v1.Reason\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tsent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x15unreadable_since_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10is_resend_failed\x18\x0b \x01(\x08\"\x94\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_ACCEPTED\x10\x01\x12\x0e\n\nSTATE_SENT\x10\x02\x12\x13\n\x0fSTATE_DELIVERED\x10\x03\x12\x0e\n\nSTATE_READ\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x19\n\x15STATE_OUTCOME_UNKNOWN\x10\x06\"\x8b\x02\n\x0bSendRequest\x12,\n\nsession_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,63}$\x12s\n\x02to\x18\x02 \x01(\tBg\xbaH`r^2\\^(\\+?[1-9][0-9]{6,14}|[1-9][0-9]{6,14}@s\\.whatsapp\\.net|[0-9]{5,20}@lid|[0-9-]{5,40}@g\\.us)$\xa8\x9f\x19\x01\x12)\n\nrequest_id\x18\x03 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$\x12\x1c\n\x04text\x18\x04 \x01(\x0b\x32\x0c.zap.v1.TextH\x00\x42\x10\n\x07\x63ontent\x12\x05\xbaH\x02\x08\x01\"%\n\x04Text\x12\x1d\n\x04\x62ody\x18\x01 \x01(\tB\x0f\xbaH\x08r\x06\x10\x01\x18\x80\x80\x04\xa8\x9f\x19\x01\"e\n\nGetRequest\x12,\n\nsession_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,63}$\x12)\n\nrequest_id\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$2j\n\x0eMessageService\x12,\n\x04Send\x12\x13.zap.v1.SendRequest\x1a\x0f.zap.v1.Message\x12*\n\x03Get\x12\x12.zap.v1.GetRequest\x1a\x0f.zap.v1.Messageb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,15 +52,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_GETREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\022r\0202\016^[!-~]{1,128}$'
   _globals['_MESSAGE']._serialized_start=139
-  _globals['_MESSAGE']._serialized_end=592
-  _globals['_MESSAGE_STATE']._serialized_start=444
-  _globals['_MESSAGE_STATE']._serialized_end=592
-  _globals['_SENDREQUEST']._serialized_start=595
-  _globals['_SENDREQUEST']._serialized_end=862
-  _globals['_TEXT']._serialized_start=864
-  _globals['_TEXT']._serialized_end=901
-  _globals['_GETREQUEST']._serialized_start=903
-  _globals['_GETREQUEST']._serialized_end=1004
-  _globals['_MESSAGESERVICE']._serialized_start=1006
-  _globals['_MESSAGESERVICE']._serialized_end=1112
+  _globals['_MESSAGE']._serialized_end=677
+  _globals['_MESSAGE_STATE']._serialized_start=529
+  _globals['_MESSAGE_STATE']._serialized_end=677
+  _globals['_SENDREQUEST']._serialized_start=680
+  _globals['_SENDREQUEST']._serialized_end=947
+  _globals['_TEXT']._serialized_start=949
+  _globals['_TEXT']._serialized_end=986
+  _globals['_GETREQUEST']._serialized_start=988
+  _globals['_GETREQUEST']._serialized_end=1089
+  _globals['_MESSAGESERVICE']._serialized_start=1091
+  _globals['_MESSAGESERVICE']._serialized_end=1197
 # @@protoc_insertion_point(module_scope)

@@ -73,6 +73,8 @@ class Message(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     SENT_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    UNREADABLE_SINCE_TIME_FIELD_NUMBER: _builtins.int
+    IS_RESEND_FAILED_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Which session sent it."""
     request_id: _builtins.str
@@ -83,6 +85,8 @@ class Message(_message.Message):
     """To whom, as a JID."""
     state: Global___Message.State.ValueType
     """How far it came."""
+    is_resend_failed: _builtins.bool
+    """It could not be sent again to one of these devices at least, which cannot be mended (ResendFailed says which, and why)."""
     @_builtins.property
     def reason(self) -> _session_pb2.Reason:
         """With FAILED and OUTCOME_UNKNOWN: why."""
@@ -99,6 +103,14 @@ class Message(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When its state last changed."""
 
+    @_builtins.property
+    def unreadable_since_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when a device of a recipient could not read it: the device has asked for it again, and has not confirmed it since.
+        It shows "Waiting for this message" until it is sent the message again, which happens by itself, mostly within seconds.
+        Of several such devices the first one counts. Not set while there is none. The state says nothing of it: in a group, or
+        on another device of the recipient's, the message may have been read.
+        """
+
     def __init__(
         self,
         *,
@@ -111,10 +123,12 @@ class Message(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         sent_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        unreadable_since_time: _timestamp_pb2.Timestamp | None = ...,
+        is_resend_failed: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "reason", b"reason", "sent_time", b"sent_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "reason", b"reason", "sent_time", b"sent_time", "unreadable_since_time", b"unreadable_since_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "message_id", b"message_id", "reason", b"reason", "request_id", b"request_id", "sent_time", b"sent_time", "session_id", b"session_id", "state", b"state", "to", b"to", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "is_resend_failed", b"is_resend_failed", "message_id", b"message_id", "reason", b"reason", "request_id", b"request_id", "sent_time", b"sent_time", "session_id", b"session_id", "state", b"state", "to", b"to", "unreadable_since_time", b"unreadable_since_time", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

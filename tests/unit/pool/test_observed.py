@@ -59,18 +59,28 @@ def test_what_consumers_are_told_goes_through_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("kind", "delivered"),
     [
-        (event_pb2.Receipt.KIND_READ, domain.Delivered(("A", "B"), "READ")),
+        (event_pb2.Receipt.KIND_READ, domain.Delivered(("A", "B"), "READ", ("1:2@lid", "49:2@s"))),
+        (event_pb2.Receipt.KIND_RETRY, domain.Delivered(("A", "B"), "RETRY", ("1:2@lid", "49:2@s"))),
         (event_pb2.Receipt.KIND_UNSPECIFIED, None),
     ],
 )
-def test_the_core_knows_of_a_receipt_how_far_messages_came(
+def test_the_core_knows_of_a_receipt_what_it_says_of_which_messages(
     kind: "event_pb2.Receipt.Kind.ValueType", delivered: domain.Delivered | None
 ) -> None:
-    receipt = event_pb2.Receipt(message_ids=["A", "B"], kind=kind)
+    receipt = event_pb2.Receipt(message_ids=["A", "B"], kind=kind, sender="1:2@lid", sender_alternative="49:2@s")
     seen = observed(frames_pb2.Frame(event=event_pb2.Event(type=event_pb2.Event.TYPE_RECEIPT, receipt=receipt)))
     assert seen is not None
     assert isinstance(seen.observation, domain.Happening)
     assert (seen.observation.kind, seen.observation.delivered) == ("RECEIPT", delivered)
+
+
+def test_the_core_knows_of_a_resend_that_failed() -> None:
+    failed = event_pb2.ResendFailed(message_id="A", chat="1@lid", device="1:2@lid")
+    event = event_pb2.Event(type=event_pb2.Event.TYPE_RESEND_FAILED, resend_failed=failed)
+    seen = observed(frames_pb2.Frame(event=event))
+    assert seen is not None
+    told = domain.Delivered(("A",), "RESEND_FAILED", ("1:2@lid",))
+    assert seen.observation == domain.Happening("RESEND_FAILED", event.SerializeToString(), told)
 
 
 @pytest.mark.parametrize(

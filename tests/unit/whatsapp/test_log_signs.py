@@ -5,9 +5,13 @@ import datetime
 import pytest
 
 from service.domain.disconnects import Cause
-from service.whatsapp.log_signs import LoginFailed, ReconnectFailed, sign_in
+from service.whatsapp.log_signs import LoginFailed, ReconnectFailed, ResendFailed, sign_in
+from zap.v1 import event_pb2
 
 NOW = datetime.datetime(2026, 11, 23, 12, tzinfo=datetime.UTC)
+RETRY = "Failed to handle retry receipt for 120363@g.us/3EB0 from 111:2@lid: "
+NOT_KEPT, NOT_SENT = event_pb2.ResendFailed.REASON_NOT_KEPT, event_pb2.ResendFailed.REASON_NOT_SENT
+ASKED_TOO_OFTEN = event_pb2.ResendFailed.REASON_ASKED_TOO_OFTEN
 DIAL = "failed to dial whatsapp web websocket: dial tcp 127.0.0.1:9: connect: connection refused"
 
 
@@ -30,6 +34,43 @@ DIAL = "failed to dial whatsapp web websocket: dial tcp 127.0.0.1:9: connect: co
 )
 def test_what_only_the_log_tells(line: str, sign: LoginFailed | ReconnectFailed) -> None:
     assert sign_in("Client", line) == sign
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("failed to get message from retry store: sql: no rows in result set", NOT_KEPT),
+        ("couldn't find message 3EB0", NOT_KEPT),
+        ("failed to get message from retry store: pq: permission denied for table whatsmeow_retry_buffer", NOT_SENT),
+        ("failed to fetch prekeys: server returned error 406", NOT_SENT),
+        ("didn't get prekey bundle for 111:2@lid (response size: 0)", NOT_SENT),
+        ("info query timed out", NOT_SENT),
+    ],
+)
+def test_a_resend_that_failed(words: str, reason: "event_pb2.ResendFailed.Reason.ValueType") -> None:
+    assert sign_in("Client", RETRY + words) == ResendFailed("120363@g.us", "3EB0", "111:2@lid", reason)
+
+
+def test_a_resend_that_is_refused() -> None:
+    line = "Dropping retry request from 3EB0 for 111:2@lid: internal retry counter is 10"
+    assert sign_in("Client", line) == ResendFailed("", "3EB0", "111:2@lid", ASKED_TOO_OFTEN)
+
+
+@pytest.mark.parametrize(
+    ("logger", "line"),
+    [
+        # Not acknowledged: it is asked for again at the next login.
+        ("Client", f"{RETRY}failed to send retry message: websocket not connected"),
+        ("Client", f"{RETRY}failed to get message from retry store: context canceled"),
+        ("Client", f"{RETRY}websocket disconnected before info query returned response"),
+        # Whose id looks like the rest of the line.
+        ("Client", RETRY.replace("3EB0", "A from 222@lid: x") + "couldn't find message A from 222@lid: x"),
+        ("Client/Socket", f"{RETRY}couldn't find message 3EB0"),
+        ("Client", f"hello {RETRY}couldn't find message 3EB0"),
+    ],
+)
+def test_what_is_no_failed_resend(logger: str, line: str) -> None:
+    assert sign_in(logger, line) is None
 
 
 @pytest.mark.parametrize(

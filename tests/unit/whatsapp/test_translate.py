@@ -1,5 +1,6 @@
 import datetime
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from neonize.proto import Neonize_pb2 as neonize
 
 from service.domain.disconnects import Cause
 from service.whatsapp import translate
+from service.whatsapp.log_signs import ResendFailed
 from tests.unit.whatsapp.inbound import CHAT, OTHER, SENDER, SENT, source
 from zap.v1 import event_pb2
 
@@ -59,6 +61,18 @@ def test_a_receipt_for_more_messages_than_an_event_holds_is_told_in_parts() -> N
 )
 def test_what_devices_of_one_account_tell_each_other_is_not_told(kind: int) -> None:
     assert not list(translate.receipts(receipt(kind)))
+
+
+def test_a_resend_that_failed_is_told_once_and_waits_for_nobody() -> None:
+    sign = ResendFailed("1@lid", "A" * 129, "1:2@lid", event_pb2.ResendFailed.REASON_NOT_KEPT)
+    frame = translate.resend_failed(sign)
+    assert frame.number == 0
+    assert frame.event.resend_failed == event_pb2.ResendFailed(
+        message_id="A" * 128, chat="1@lid", device="1:2@lid", reason=event_pb2.ResendFailed.REASON_NOT_KEPT
+    )
+    assert len(frame.origin) == 16
+    assert translate.resend_failed(sign).origin == frame.origin
+    assert translate.resend_failed(replace(sign, device="1:3@lid")).origin != frame.origin
 
 
 @pytest.mark.parametrize(

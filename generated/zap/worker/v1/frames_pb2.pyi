@@ -433,7 +433,7 @@ class Frame(_message.Message):
     number: _builtins.int
     """1, 2, 3, … for what must not be lost: the process has the event in hand until it is confirmed. 0 for all else."""
     origin: _builtins.bytes
-    """What it came from, 16 bytes, of every frame with a number: two frames of one origin are one event."""
+    """What it came from, 16 bytes, of every frame with a number and some without: two frames of one origin are one event."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When the process saw it; of messages and receipts, when WhatsApp says that they were sent."""
