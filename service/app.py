@@ -47,7 +47,6 @@ from service.rpc.nodes import NodeChannels, NodeListener
 from service.rpc.server import Core, Server
 from service.sessions.crowd import Crowd
 from service.sessions.manager import Sessions
-from service.sessions.queueing import Queueing
 from service.sessions.roster import Roster
 from service.sessions.runner import RunnerPorts
 from service.sessions.sending import Sending
@@ -263,7 +262,7 @@ def _wire(
     _watch(metrics, bus, roster, reconciler)
     sending = Sending(sessions, messages, roster)
     watching = _watching(settings, databases, tokens, hub, WatchMetrics(registry))
-    core = Core(Sessions(sessions, publisher, hub, roster, Queueing(sessions, gate)), sending, watching)
+    core = Core(Sessions(sessions, publisher, hub, roster), sending, watching)
     router = Router(leases, incarnation, lambda session_id: roster.get(session_id) is not None)
     taker = Taker(gate, reconciler)
     server, nodes, channels = _doors(settings, core, router, taker, incarnation, RpcMetrics(registry))

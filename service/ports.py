@@ -168,9 +168,6 @@ class SessionStore(Protocol):
     async def list(self, chosen: SessionFilter, after: str, limit: int) -> Sequence[Session]:
         """Sessions with an id behind `after`, in order."""
 
-    async def queue(self) -> Sequence[str]:
-        """Sessions that are wanted, due and nobody's, in the order in which they are claimed."""
-
     async def update(self, session_id: str, changes: Changes, etag: str) -> Session:
         """Raises NotFound, or Conflict if `etag` is given and not the current one."""
 
@@ -361,9 +358,6 @@ class LeaseStore(Protocol):
 
     async def others_are_awaited(self, seconds: float) -> bool:
         """Some node was heard of `seconds` ago or later, has not stopped, and is not heard of now."""
-
-    async def await_turn(self, session_id: str, incarnation: UUID, seconds: float) -> None:
-        """The session's owner expects to start its process in so many seconds; said until its next epoch begins."""
 
 
 class MessageStore(Protocol):

@@ -143,11 +143,6 @@ class PostgresLeases:
         async with self._database.autocommit() as connection:
             return bool(await connection.value("nodes_are_awaited", seconds))
 
-    async def await_turn(self, session_id: str, incarnation: UUID, seconds: float) -> None:
-        """Say when its owner expects to start it."""
-        async with self._database.autocommit() as connection:
-            await connection.run("await_turn", session_id, incarnation, seconds)
-
 
 async def _candidates(connection: Connection, but: UUID | None = None) -> Sequence[Candidate]:
     """Nodes that go on, perhaps but one."""

@@ -102,10 +102,6 @@ class MeasuredLeases:
         """Some node is not heard of again."""
         return await self._inner.others_are_awaited(seconds)
 
-    async def await_turn(self, session_id: str, incarnation: UUID, seconds: float) -> None:
-        """Say when it is expected to start."""
-        await self._inner.await_turn(session_id, incarnation, seconds)
-
 
 class MeasuredPool:
     """A ProcessPool whose processes are counted: those that run, and by what they ended."""
