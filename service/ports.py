@@ -15,8 +15,8 @@ from service.domain.pairing import PairingCode
 from service.domain.placement import PATIENCE, Candidate
 from service.domain.places import START, Place
 from service.domain.records import Account, MessageState, OutboundMessage, Outcome, Pairing, Session
-from service.domain.restore import Survey
 from service.domain.session import Condition, State, Transition
+from service.domain.survey import Survey
 from service.domain.upkeep import HorizonHolder
 from service.domain.watched import EventFilter, LogBounds, Page
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from service.domain.errors import LeaseLost, NotFound
 from service.domain.lease import Announcement, Holder, Lease, Node, Renewal
 from service.domain.placement import PATIENCE, Candidate, places
-from service.domain.restore import Survey
+from service.domain.survey import Survey
 from service.store.database import Connection, Database
 from service.store.transitions import lock_session
 

@@ -415,8 +415,6 @@ SELECT
     count(*) FILTER (WHERE paired AND heard AND next_attempt_at <= now) AS waiting,
     count(*) FILTER (WHERE state = 'PAIRING' AND NOT live AND ready) AS pairings,
     count(*) FILTER (WHERE state = 'PAIRING' AND NOT live AND ready AND anybodys_at <= now) AS late_pairings,
-    coalesce(extract(epoch FROM max(expires_at) FILTER (WHERE paired AND live AND NOT heard) - min(now)), 0)::float8
-        AS silent_for,
     extract(epoch FROM least(
         min(greatest(CASE WHEN live THEN expires_at END, next_attempt_at))
             FILTER (WHERE incarnation IS DISTINCT FROM $1 AND (live OR NOT ready)),

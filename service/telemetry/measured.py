@@ -12,7 +12,7 @@ from service.domain.lease import Announcement, Holder, Lease, Node, Renewal
 from service.domain.observations import Connected, Ended, Observed
 from service.domain.pace import Lane
 from service.domain.placement import PATIENCE, Candidate
-from service.domain.restore import Survey
+from service.domain.survey import Survey
 from service.domain.upkeep import HorizonHolder
 from service.ports import LeaseStore, LogUpkeep, ProcessPool, Publisher, SendReply, SessionProcess, StartOrder
 from service.telemetry.metrics import NodeMetrics, UpkeepMetrics

@@ -9,6 +9,7 @@ from typing import cast
 from uuid import UUID, uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.bus.wakeups import WakeupHub
 from service.domain import lease
@@ -16,7 +17,7 @@ from service.domain.errors import Unavailable
 from service.domain.outage import OTHERS_RETURN_S, OutageDetector
 from service.domain.pace import Lane
 from service.domain.placement import Candidate
-from service.domain.restore import Survey
+from service.domain.survey import Survey
 from service.ownership import reconciler
 from service.ownership.reconciler import Reconciler, Runs
 from service.ports import LeaseStore, Turn
@@ -173,19 +174,21 @@ async def reconciling(
             await made.drain(PATIENCE)
 
 
-async def test_no_more_are_claimed_than_there_is_room_for() -> None:
+async def test_no_more_are_claimed_than_there_is_room_for_and_a_full_node_says_so_once() -> None:
     leases = Leases("a", "b", "c", "d")
-    async with reconciling(leases, limit=2) as node:
-        await node.until(lambda: len(node.holdings) == 2)
-        for _ in range(5):
-            await node.reconciler.look()
-            await asyncio.sleep(0.01)
-        assert (len(node.holdings), leases.claims) == (2, ["a", "b"])
-        # The next one comes when one of these ends.
-        leases.gone_wrong = ["a"]
-        node.hub.reconcile()
-        await node.until(lambda: leases.claims[2:] == ["c"])
-        leases.due = []
+    with capture_logs() as lines:
+        async with reconciling(leases, limit=2) as node:
+            await node.until(lambda: len(node.holdings) == 2)
+            for _ in range(5):
+                await node.reconciler.look()
+                await asyncio.sleep(0.01)
+            assert [line["sessions"] for line in lines if "ZAP_MAX_SESSIONS" in line["event"]] == [2]
+            assert (len(node.holdings), leases.claims) == (2, ["a", "b"])
+            # The next one comes when one of these ends.
+            leases.gone_wrong = ["a"]
+            node.hub.reconcile()
+            await node.until(lambda: leases.claims[2:] == ["c"])
+            leases.due = []
 
 
 async def test_no_more_are_claimed_than_can_be_started_and_what_is_not_needed_is_given_back() -> None:
