@@ -18,8 +18,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dev import EmbeddedPostgres
 from service.domain.observations import Connected
-from service.embedded import EmbeddedPostgres
 from service.pool.pool import Pool, PoolSettings
 from service.store.migrate import migrate
 from tests.e2e.session_processes import Watched, pair, start

@@ -26,7 +26,6 @@ from service.domain.events import Event, NewEvent
 from service.domain.lease import Announcement, Node
 from service.domain.outage import OutageDetector
 from service.domain.places import Tokens
-from service.embedded import EmbeddedPostgres, EmbeddedValkey
 from service.lifecycle import Service, end
 from service.ownership.dead_nodes import DeadNodes
 from service.ownership.fence import Fence
@@ -93,6 +92,10 @@ class NotMigrated(Exception):
     """The schema is as it was."""
 
 
+class NoServer(Exception):
+    """A setting names no server, and none can be started in its place; the message says why, and what to do."""
+
+
 async def serve(settings: Settings, stopping: asyncio.Event, liveness: LivenessSocket, zygote: Zygote) -> None:
     """Run a node until `stopping` is set. The zygote may be starting already."""
     async with AsyncExitStack() as stack:
@@ -151,18 +154,24 @@ async def _first(task: "asyncio.Task[Any]", stopping: asyncio.Event) -> None:
 
 async def _urls(settings: Settings, stack: AsyncExitStack) -> Urls:
     """Where the servers are; those that no setting names are started here."""
-    data_dir = Path(settings.data_dir)
-    database, redis = _secret(settings.database_url), _secret(settings.redis_url)
-    if not database:
-        database = await _embedded(EmbeddedPostgres(data_dir), "DATABASE_URL", stack)
-    if not redis:
-        redis = await _embedded(EmbeddedValkey(data_dir), "REDIS_URL", stack)
+    database = _secret(settings.database_url) or await _embedded("DATABASE_URL", settings, stack)
+    redis = _secret(settings.redis_url) or await _embedded("REDIS_URL", settings, stack)
     return Urls(database, _secret(settings.whatsapp_database_url) or database, redis)
 
 
-async def _embedded(server: EmbeddedPostgres | EmbeddedValkey, setting: str, stack: AsyncExitStack) -> str:
-    """The URL of a server of our own, started or joined."""
-    await stack.enter_async_context(server)
+async def _embedded(setting: str, settings: Settings, stack: AsyncExitStack) -> str:
+    """Start or join an embedded server, and return its URL. Raises NoServer."""
+    try:
+        import dev  # noqa: PLC0415 - for laptops and tests: an image has no such package, and need not have it
+    except ModuleNotFoundError as error:
+        raise NoServer(
+            f"{setting} is not set, and this installation has no embedded server (package dev): set {setting}"
+        ) from error
+    server = (dev.EmbeddedPostgres if setting == "DATABASE_URL" else dev.EmbeddedValkey)(Path(settings.data_dir))
+    try:
+        await stack.enter_async_context(server)
+    except dev.EmbeddedServerError as error:
+        raise NoServer(str(error)) from error
     what = "Joined" if server.was_joined else "Started"
     log.info(f"{what} an embedded {server.name}, since {setting} is not set.", port=server.port)  # noqa: G004
     return server.url

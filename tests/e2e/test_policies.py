@@ -17,9 +17,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from dev import EmbeddedPostgres, EmbeddedValkey
 from service.domain.disconnects import Cause, every_policy
 from service.domain.reasons import reason
-from service.embedded import EmbeddedPostgres, EmbeddedValkey
 from tests.caller import State
 from tests.e2e.befallen import Befallen, befallen
 from tests.e2e.proxies import Manner

