@@ -38,6 +38,7 @@ from service.pool.dsn import hosts
 from service.pool.liveness import LivenessSocket, is_held
 from service.pool.pool import Pool, PoolSettings
 from service.pool.zygote import Zygote
+from service.ports import Watch
 from service.protocol.events import encode_payload, to_json
 from service.rpc.forwarding import Forwarding, OwnedHere
 from service.rpc.node_certificates import NodeCertificate
@@ -265,13 +266,13 @@ def _wire(
     times, incarnation = settings.lease_times, liveness.incarnation
     outages = OutageDetector(times.ttl, time.monotonic())
     ports = _ports(settings, databases, stragglers, pool, bus, metrics)
-    leases, messages, publisher, gate = ports.leases, ports.messages, ports.publisher, ports.gate
+    leases, publisher, gate = ports.leases, ports.publisher, ports.gate
     roster = Roster(incarnation, ports)
     reconciler = _reconciler(settings, ports, roster, hub, outages, incarnation)
     _watch(metrics, bus, roster, reconciler)
-    sending = Sending(sessions, messages, roster)
-    watching = _watching(settings, databases, tokens, hub, WatchMetrics(registry))
-    core = Core(Sessions(sessions, publisher, hub, roster), sending, watching)
+    sending = Sending(sessions, CountedMessages(PostgresMessages(database), metrics), roster)
+    watch = _watching(settings, databases, tokens, hub, WatchMetrics(registry))
+    core = Core(Sessions(sessions, publisher, hub, roster), sending, watch)
     router = Router(leases, incarnation, lambda session_id: roster.get(session_id) is not None)
     taker = Taker(gate, reconciler)
     server, nodes, channels = _doors(settings, core, router, taker, incarnation, RpcMetrics(registry))
@@ -320,7 +321,6 @@ def _ports(
         CountedOwnedSessions(PostgresOwnedSessions(database, encode_payload, stragglers), metrics),
         MeasuredLeases(PostgresLeases(database, databases.renewals), metrics),
         CountedEventLog(PostgresEventLog(database, encode_payload, _say_refused), metrics),
-        CountedMessages(PostgresMessages(database), metrics),
         MeasuredPool(pool, metrics),
         MeasuredPublisher(bus, metrics),
         settings.lease_times,
@@ -350,14 +350,12 @@ def _reconciler(
     )
 
 
-def _watching(
-    settings: Settings, databases: Databases, tokens: Tokens, hub: WakeupHub, metrics: WatchMetrics
-) -> MeasuredWatching:
+def _watching(settings: Settings, databases: Databases, tokens: Tokens, hub: WakeupHub, metrics: WatchMetrics) -> Watch:
     """Those who read the event log."""
     tail = Tail(MeasuredRead(PostgresLogReader(databases.tail).read, metrics), hub)
     watching = Watching(PostgresLogReader(databases.readers), tail, tokens, settings.watch_patience)
     crowd = Crowd(watching.watch, settings.watch_streams)
-    return MeasuredWatching(crowd.watch, metrics)
+    return MeasuredWatching(crowd.watch, metrics).watch
 
 
 def _upkeep(settings: Settings, database: Database, metrics: UpkeepMetrics) -> Upkeep:

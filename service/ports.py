@@ -1,6 +1,6 @@
 """What the core needs from the world, and what it may assume of it."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -18,7 +18,7 @@ from service.domain.records import Account, MessageState, OutboundMessage, Outco
 from service.domain.session import Condition, State, Transition
 from service.domain.survey import Survey
 from service.domain.upkeep import HorizonHolder
-from service.domain.watched import EventFilter, LogBounds, Page
+from service.domain.watched import EventFilter, LogBounds, Page, Start, Step
 
 # --- session processes ------------------------------------------------------------------------------------------
 
@@ -256,6 +256,10 @@ class LogReader(Protocol):
 
         Nothing above the horizon: what is not given, and lies before the page's end, will never be there.
         """
+
+
+Watch = Callable[[EventFilter, Start], AsyncGenerator[Step, None]]
+"""Follows the log (service.sessions.watching.Watching.watch): a bookmark, then what there is and what comes."""
 
 
 class LogUpkeep(Protocol):

@@ -38,7 +38,6 @@ from service.domain.session import Condition, Directive, Input, ProcessStarted, 
 from service.ports import (
     EventLog,
     LeaseStore,
-    MessageStore,
     OwnedSessionStore,
     ProcessPool,
     Publisher,
@@ -70,7 +69,6 @@ class RunnerPorts:
     owned: OwnedSessionStore
     leases: LeaseStore
     events: EventLog
-    messages: MessageStore
     pool: ProcessPool
     publisher: Publisher
     times: LeaseTimes

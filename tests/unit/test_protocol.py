@@ -30,7 +30,7 @@ def told(kind: str, **payload: Any) -> Happening:
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
 moments = st.datetimes(datetime(1970, 1, 2), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - bounds are naive
-codes = st.sampled_from(["", *(reason.code for reason in reasons.all_reasons()), "FROM_A_LATER_RELEASE"])
+codes = st.sampled_from(["", *(reason.code for reason in reasons.REASONS.values()), "FROM_A_LATER_RELEASE"])
 payloads: st.SearchStrategy[Payload] = st.one_of(
     st.builds(StateChanged, st.sampled_from(State), st.sampled_from(State), codes),
     st.builds(
@@ -123,7 +123,7 @@ def test_the_enums_of_both_sides_have_the_same_values() -> None:
         assert {name.removeprefix(prefix) for name in numbers.keys()[1:]} == {value.name for value in values}
 
 
-@pytest.mark.parametrize("reason", reasons.all_reasons(), ids=lambda reason: reason.code)
+@pytest.mark.parametrize("reason", reasons.REASONS.values(), ids=lambda reason: reason.code)
 def test_every_reason_comes_with_its_sentence(reason: reasons.Reason) -> None:
     message = session_message(session(Condition(reason=reason.code))).reason
     assert (message.code, message.message, message.user_action) == (reason.code, reason.message, reason.user_action)

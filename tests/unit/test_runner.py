@@ -24,7 +24,7 @@ from service.domain.lease import Lease, LeaseTimes
 from service.domain.pace import Lane
 from service.domain.records import Account
 from service.domain.session import Condition, Credentials, Desired, State, Transition
-from service.ports import Appended, Decide, EventLog, MessageStore, Publisher, Resume, StartOrder, Turn
+from service.ports import Appended, Decide, EventLog, Publisher, Resume, StartOrder, Turn
 from service.sessions.runner import STORM, Runner, RunnerPorts
 from service.sessions.start_gate import StartGate
 
@@ -177,7 +177,6 @@ def ports(world: World, gate: StartGate) -> RunnerPorts:
         owned=anything,
         leases=anything,
         events=create_autospec(EventLog),
-        messages=create_autospec(MessageStore),
         pool=anything,
         publisher=create_autospec(Publisher),
         times=TIMES,

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from service.domain import observations as seen
-from service.domain.disconnects import Cause, every_policy
+from service.domain.disconnects import POLICIES, Cause
 from service.domain.pairing import PairingOutcome
-from service.domain.reasons import all_reasons
+from service.domain.reasons import REASONS
 from service.domain.session import (
     PAIRING_STARTS,
     Activate,
@@ -149,9 +149,9 @@ def test_what_each_end_means(cause: Cause, state: State, outcome: PairingOutcome
 
 
 def test_the_table_of_causes_is_complete_and_its_reasons_are_known() -> None:
-    known = {reason.code for reason in all_reasons()}
-    assert every_policy().keys() == set(Cause)
-    assert {policy.reason for policy in every_policy().values()} <= known
+    known = {reason.code for reason in REASONS.values()}
+    assert POLICIES.keys() == set(Cause)
+    assert {policy.reason for policy in POLICIES.values()} <= known
 
 
 def test_credentials_are_erased_only_by_what_makes_them_worthless() -> None:
