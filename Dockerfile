@@ -11,6 +11,7 @@ COPY deploy/requirements.lock ./
 RUN python3 -m venv --without-pip /opt/zap \
  && python3 -m pip --python /opt/zap/bin/python install --no-cache-dir --no-deps --require-hashes --requirement requirements.lock
 COPY pyproject.toml README.md ./
+# Not dev: a node in a container has the URLs of its servers.
 COPY service service
 COPY generated generated
 # What builds the package, and what its libraries bring as tests, is left out of the image; that the library is there,

@@ -6,7 +6,7 @@ PYTHON ?=
 export PYTHON
 
 VENV_PYTHON := .venv/bin/python
-PYTHON_SOURCES := service tests scripts benchmarks
+PYTHON_SOURCES := service dev tests scripts benchmarks
 
 .PHONY: help setup run test chaos endurance container-test demo lint types generate generate-check format lock clean
 

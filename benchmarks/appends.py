@@ -23,10 +23,10 @@ from typing import Any
 
 import asyncpg
 
+from dev import EmbeddedPostgres
 from service.domain.events import NewEvent
 from service.domain.lease import Lease
 from service.domain.observations import Happening
-from service.embedded import EmbeddedPostgres
 from service.protocol.events import encode_payload
 from service.store.database import Database
 from service.store.events import PostgresEventLog

@@ -18,7 +18,7 @@ from pathlib import Path
 import asyncpg
 import psutil
 
-from service.embedded import EmbeddedPostgres, EmbeddedValkey
+from dev import EmbeddedPostgres, EmbeddedValkey
 from tests.caller import State
 from tests.e2e.people import pair
 from tests.service_process import ServiceProcess

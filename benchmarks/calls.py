@@ -17,8 +17,8 @@ from typing import Any
 
 import grpc
 
+from dev import EmbeddedPostgres, EmbeddedValkey
 from service.domain import observations as seen
-from service.embedded import EmbeddedPostgres, EmbeddedValkey
 from service.pool.pool import Pool, PoolSettings
 from service.ports import SessionProcess, StartOrder
 from tests.caller import State

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.embedded import EmbeddedPostgres, EmbeddedValkey
+from dev import EmbeddedPostgres, EmbeddedValkey
 from tests.e2e import faults
 from tests.e2e.people import new_phone, pair
 from tests.e2e.recovery import away, forget_failures

@@ -23,8 +23,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dev import EmbeddedPostgres
 from service.domain.observations import Connected, Happening
-from service.embedded import EmbeddedPostgres
 from service.pool.pool import Pool, PoolSettings
 from service.store.migrate import migrate
 from tests.e2e.people import new_phone

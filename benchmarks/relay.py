@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.inside_session import FOLDER
+from dev import EmbeddedPostgres
 from service.domain.observations import CodeShown, Connected, Happening, Observation
-from service.embedded import EmbeddedPostgres
 from service.pool.pool import Pool, PoolSettings
 from service.pool.process import Process
 from service.ports import StartOrder

@@ -24,7 +24,7 @@ import grpc
 import psutil
 
 from benchmarks.inside_callback import FOLDER
-from service.embedded import EmbeddedPostgres, EmbeddedValkey
+from dev import EmbeddedPostgres, EmbeddedValkey
 from tests.e2e.people import pair
 from tests.service_process import ServiceProcess
 from tests.simulator.control import SimulatorControl

@@ -26,7 +26,6 @@ from service.domain.events import Event, NewEvent
 from service.domain.lease import Announcement, Node
 from service.domain.outage import OutageDetector
 from service.domain.places import Tokens
-from service.embedded import EmbeddedPostgres, EmbeddedValkey
 from service.lifecycle import Service, end
 from service.ownership.dead_nodes import DeadNodes
 from service.ownership.fence import Fence
@@ -39,6 +38,7 @@ from service.pool.dsn import hosts
 from service.pool.liveness import LivenessSocket, is_held
 from service.pool.pool import Pool, PoolSettings
 from service.pool.zygote import Zygote
+from service.ports import Watch
 from service.protocol.events import encode_payload, to_json
 from service.rpc.forwarding import Forwarding, OwnedHere
 from service.rpc.node_certificates import NodeCertificate
@@ -47,7 +47,6 @@ from service.rpc.nodes import NodeChannels, NodeListener
 from service.rpc.server import Core, Server
 from service.sessions.crowd import Crowd
 from service.sessions.manager import Sessions
-from service.sessions.queueing import Queueing
 from service.sessions.roster import Roster
 from service.sessions.runner import RunnerPorts
 from service.sessions.sending import Sending
@@ -92,6 +91,10 @@ PATIENCE = 60.0
 
 class NotMigrated(Exception):
     """The schema is as it was."""
+
+
+class NoServer(Exception):
+    """A setting names no server, and none can be started in its place; the message says why, and what to do."""
 
 
 async def serve(settings: Settings, stopping: asyncio.Event, liveness: LivenessSocket, zygote: Zygote) -> None:
@@ -152,18 +155,24 @@ async def _first(task: "asyncio.Task[Any]", stopping: asyncio.Event) -> None:
 
 async def _urls(settings: Settings, stack: AsyncExitStack) -> Urls:
     """Where the servers are; those that no setting names are started here."""
-    data_dir = Path(settings.data_dir)
-    database, redis = _secret(settings.database_url), _secret(settings.redis_url)
-    if not database:
-        database = await _embedded(EmbeddedPostgres(data_dir), "DATABASE_URL", stack)
-    if not redis:
-        redis = await _embedded(EmbeddedValkey(data_dir), "REDIS_URL", stack)
+    database = _secret(settings.database_url) or await _embedded("DATABASE_URL", settings, stack)
+    redis = _secret(settings.redis_url) or await _embedded("REDIS_URL", settings, stack)
     return Urls(database, _secret(settings.whatsapp_database_url) or database, redis)
 
 
-async def _embedded(server: EmbeddedPostgres | EmbeddedValkey, setting: str, stack: AsyncExitStack) -> str:
-    """The URL of a server of our own, started or joined."""
-    await stack.enter_async_context(server)
+async def _embedded(setting: str, settings: Settings, stack: AsyncExitStack) -> str:
+    """Start or join an embedded server, and return its URL. Raises NoServer."""
+    try:
+        import dev  # noqa: PLC0415 - for laptops and tests: an image has no such package, and need not have it
+    except ModuleNotFoundError as error:
+        raise NoServer(
+            f"{setting} is not set, and this installation has no embedded server (package dev): set {setting}"
+        ) from error
+    server = (dev.EmbeddedPostgres if setting == "DATABASE_URL" else dev.EmbeddedValkey)(Path(settings.data_dir))
+    try:
+        await stack.enter_async_context(server)
+    except dev.EmbeddedServerError as error:
+        raise NoServer(str(error)) from error
     what = "Joined" if server.was_joined else "Started"
     log.info(f"{what} an embedded {server.name}, since {setting} is not set.", port=server.port)  # noqa: G004
     return server.url
@@ -257,13 +266,13 @@ def _wire(
     times, incarnation = settings.lease_times, liveness.incarnation
     outages = OutageDetector(times.ttl, time.monotonic())
     ports = _ports(settings, databases, stragglers, pool, bus, metrics)
-    leases, messages, publisher, gate = ports.leases, ports.messages, ports.publisher, ports.gate
+    leases, publisher, gate = ports.leases, ports.publisher, ports.gate
     roster = Roster(incarnation, ports)
     reconciler = _reconciler(settings, ports, roster, hub, outages, incarnation)
     _watch(metrics, bus, roster, reconciler)
-    sending = Sending(sessions, messages, roster)
-    watching = _watching(settings, databases, tokens, hub, WatchMetrics(registry))
-    core = Core(Sessions(sessions, publisher, hub, roster, Queueing(sessions, gate)), sending, watching)
+    sending = Sending(sessions, CountedMessages(PostgresMessages(database), metrics), roster)
+    watch = _watching(settings, databases, tokens, hub, WatchMetrics(registry))
+    core = Core(Sessions(sessions, publisher, hub, roster), sending, watch)
     router = Router(leases, incarnation, lambda session_id: roster.get(session_id) is not None)
     taker = Taker(gate, reconciler)
     server, nodes, channels = _doors(settings, core, router, taker, incarnation, RpcMetrics(registry))
@@ -312,7 +321,6 @@ def _ports(
         CountedOwnedSessions(PostgresOwnedSessions(database, encode_payload, stragglers), metrics),
         MeasuredLeases(PostgresLeases(database, databases.renewals), metrics),
         CountedEventLog(PostgresEventLog(database, encode_payload, _say_refused), metrics),
-        CountedMessages(PostgresMessages(database), metrics),
         MeasuredPool(pool, metrics),
         MeasuredPublisher(bus, metrics),
         settings.lease_times,
@@ -342,14 +350,12 @@ def _reconciler(
     )
 
 
-def _watching(
-    settings: Settings, databases: Databases, tokens: Tokens, hub: WakeupHub, metrics: WatchMetrics
-) -> MeasuredWatching:
+def _watching(settings: Settings, databases: Databases, tokens: Tokens, hub: WakeupHub, metrics: WatchMetrics) -> Watch:
     """Those who read the event log."""
     tail = Tail(MeasuredRead(PostgresLogReader(databases.tail).read, metrics), hub)
     watching = Watching(PostgresLogReader(databases.readers), tail, tokens, settings.watch_patience)
     crowd = Crowd(watching.watch, settings.watch_streams)
-    return MeasuredWatching(crowd.watch, metrics)
+    return MeasuredWatching(crowd.watch, metrics).watch
 
 
 def _upkeep(settings: Settings, database: Database, metrics: UpkeepMetrics) -> Upkeep:

@@ -1,6 +1,6 @@
 """What the core needs from the world, and what it may assume of it."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -15,10 +15,10 @@ from service.domain.pairing import PairingCode
 from service.domain.placement import PATIENCE, Candidate
 from service.domain.places import START, Place
 from service.domain.records import Account, MessageState, OutboundMessage, Outcome, Pairing, Session
-from service.domain.restore import Survey
 from service.domain.session import Condition, State, Transition
+from service.domain.survey import Survey
 from service.domain.upkeep import HorizonHolder
-from service.domain.watched import EventFilter, LogBounds, Page
+from service.domain.watched import EventFilter, LogBounds, Page, Start, Step
 
 # --- session processes ------------------------------------------------------------------------------------------
 
@@ -168,9 +168,6 @@ class SessionStore(Protocol):
     async def list(self, chosen: SessionFilter, after: str, limit: int) -> Sequence[Session]:
         """Sessions with an id behind `after`, in order."""
 
-    async def queue(self) -> Sequence[str]:
-        """Sessions that are wanted, due and nobody's, in the order in which they are claimed."""
-
     async def update(self, session_id: str, changes: Changes, etag: str) -> Session:
         """Raises NotFound, or Conflict if `etag` is given and not the current one."""
 
@@ -259,6 +256,10 @@ class LogReader(Protocol):
 
         Nothing above the horizon: what is not given, and lies before the page's end, will never be there.
         """
+
+
+Watch = Callable[[EventFilter, Start], AsyncGenerator[Step, None]]
+"""Follows the log (service.sessions.watching.Watching.watch): a bookmark, then what there is and what comes."""
 
 
 class LogUpkeep(Protocol):
@@ -361,9 +362,6 @@ class LeaseStore(Protocol):
 
     async def others_are_awaited(self, seconds: float) -> bool:
         """Some node was heard of `seconds` ago or later, has not stopped, and is not heard of now."""
-
-    async def await_turn(self, session_id: str, incarnation: UUID, seconds: float) -> None:
-        """The session's owner expects to start its process in so many seconds; said until its next epoch begins."""
 
 
 class MessageStore(Protocol):

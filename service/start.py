@@ -40,17 +40,16 @@ def run(settings: Settings, work: Work) -> int:
 def _refusals() -> tuple[type[Exception], ...]:
     """Return what the operator can mend, which is reported in one sentence."""
     # The zygote starts before any of these is imported (service/serve.py).
-    from service.app import NotMigrated  # noqa: PLC0415
+    from service.app import NoServer, NotMigrated  # noqa: PLC0415
     from service.bus.redis import RedisUrlUnusable  # noqa: PLC0415
     from service.domain.errors import Unavailable  # noqa: PLC0415
-    from service.embedded.errors import EmbeddedServerError  # noqa: PLC0415
     from service.pool.pool import StoreNotPrepared  # noqa: PLC0415
     from service.rpc.server import CannotListen  # noqa: PLC0415
     from service.store.reach import DatabaseUnreachable  # noqa: PLC0415
     from service.telemetry.http import CannotServePages  # noqa: PLC0415
 
     return (
-        *(DatabaseUnreachable, EmbeddedServerError, CannotListen, CannotServePages),
+        *(DatabaseUnreachable, NoServer, CannotListen, CannotServePages),
         *(RedisUrlUnusable, StoreNotPrepared, NotMigrated),
         # Nothing but the pool is unavailable this early: its zygote cannot be executed, or refuses the library.
         Unavailable,

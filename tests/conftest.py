@@ -18,7 +18,7 @@ import hypothesis
 import pytest
 from redis.asyncio import Redis
 
-from service.embedded import EmbeddedPostgres, EmbeddedValkey
+from dev import EmbeddedPostgres, EmbeddedValkey
 
 # Under nohup, or as a shell's background job, these are ignored, and so they would be by every process that is started
 # here; what the tests say of signals is said of a process that has them.

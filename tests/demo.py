@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 from rich.console import Console
 
-from service.embedded import EmbeddedPostgres, EmbeddedValkey
+from dev import EmbeddedPostgres, EmbeddedValkey
 from tests.caller import State
 from tests.live_events import LiveEvents
 from tests.service_process import ServiceProcess

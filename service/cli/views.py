@@ -53,12 +53,9 @@ def print_sessions(sessions: Sequence[session_pb2.Session]) -> None:
 
 
 def _print_queue(sessions: Sequence[session_pb2.Session]) -> None:
-    """How many wait for their turn, and until when: beside the table, which programs may read."""
-    waiting = [s.evidence.next_attempt_time for s in sessions if s.reason.code == "WAITING_FOR_TURN"]
-    if waiting:
-        last = max(waiting, key=Timestamp.ToNanoseconds)
-        line = f"{len(waiting)} of {len(sessions)} sessions wait for their turn to be started, the last one until about"
-        print(line, _moment(last), file=sys.stderr)
+    """How many wait for their turn: beside the table, which programs may read."""
+    if waiting := sum(session.reason.code == "WAITING_FOR_TURN" for session in sessions):
+        print(f"{waiting} of {len(sessions)} sessions wait for their turn to be started", file=sys.stderr)
 
 
 def print_message(message: message_pb2.Message) -> None:

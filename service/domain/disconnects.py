@@ -100,17 +100,12 @@ class Policy:
     longest_wait: float = CAP
     """Seconds that the waits between attempts grow to."""
 
-    @property
-    def erases(self) -> bool:
-        """The credentials are worth nothing any more."""
-        return self.fate is Fate.LOGGED_OUT
-
 
 _AGAIN = (Fate.RECONNECTING, Retry.BACKOFF, None)
 _GONE = (Fate.LOGGED_OUT, Retry.NEVER, PairingOutcome.REJECTED)
 _STUCK = (Fate.FAILED, Retry.NEVER, PairingOutcome.REJECTED)
 
-_TABLE = {
+POLICIES = {
     Cause.STOPPED: Policy("PROCESS_REPLACED", *_AGAIN),
     Cause.PROCESS_DIED: Policy("PROCESS_DIED", *_AGAIN),
     Cause.PROCESS_STALLED: Policy("PROCESS_STALLED", *_AGAIN),
@@ -141,11 +136,6 @@ _TABLE = {
 }
 
 
-def every_policy() -> dict[Cause, Policy]:
-    """The table, for documentation and tests."""
-    return dict(_TABLE)
-
-
 def policy_for(cause: Cause) -> Policy:
     """What becomes of a session whose process ended for this cause."""
-    return _TABLE[cause]
+    return POLICIES[cause]

@@ -110,32 +110,6 @@ class Pace:
             return max(0.0, min(self._held.values()) + HOLD - now)
         return max(0.0, (1 - self._ready) / self.rate)
 
-    def ahead_of(self, waiting: Waiting) -> int:
-        """About how many turns are granted before the next one of this place."""
-        lane = self._lanes[waiting.lane]
-        before = lane[: lane.index(waiting)] if waiting in lane else []
-        return self._crossing(waiting.lane, sum(map(_missing, before)))
-
-    def expected(self, ahead: int, now: float) -> float:
-        """About how many seconds it takes until so many turns and one more have been granted."""
-        self._fill(now)
-        return max(0.0, (ahead + 1 - self._ready) / self.rate)
-
-    def ahead_of_claim(self, before: int) -> int:
-        """About how many turns are granted before that of a session that is to be claimed after `before` others."""
-        return self._crossing(Lane.CLAIMED, before)
-
-    def waiting(self, lane: Lane) -> int:
-        """Turns that are waited for in a lane."""
-        return sum(map(_missing, self._lanes[lane]))
-
-    def _crossing(self, lane: Lane, before: int) -> int:
-        """Those before in the same lane, and those of other lanes that come in between."""
-        if lane is Lane.FAILING:
-            return before + sum(self.waiting(other) for other in Lane if other is not lane)
-        others = (other for other in Lane if other not in (lane, Lane.FAILING))
-        return before + sum(min(self.waiting(other), before + 1) for other in others)
-
     def _next_place(self) -> int | None:
         """Where in ROUND the next turn is granted; None: nobody waits."""
         places = ((self._place + step) % len(ROUND) for step in range(len(ROUND)))
@@ -146,7 +120,3 @@ class Pace:
         room = self._most - len(self._held)
         self._ready = min(room, self._ready + max(0.0, now - self._filled_at) * self.rate)
         self._filled_at = now
-
-
-def _missing(waiting: Waiting) -> int:
-    return waiting.wants - len(waiting.turns)

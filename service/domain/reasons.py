@@ -18,7 +18,7 @@ class Reason:
 _ACTIVATE = "Call Activate and scan the QR code again."
 _AGAIN = "While the session is ACTIVE it is tried again by itself; otherwise call Activate."
 
-_TABLE = {
+REASONS = {
     reason.code: reason
     for reason in (
         Reason("CONNECTION_LOST", "The connection to WhatsApp was lost; it is being restored."),
@@ -123,9 +123,4 @@ _TABLE = {
 
 def reason(code: str) -> Reason:
     """The reason of this code; one that an older release does not know keeps its code and says so."""
-    return _TABLE.get(code) or Reason(code, "A reason that this release does not know.")
-
-
-def all_reasons() -> tuple[Reason, ...]:
-    """Every reason there is, for documentation and tests."""
-    return tuple(_TABLE.values())
+    return REASONS.get(code) or Reason(code, "A reason that this release does not know.")

@@ -17,7 +17,8 @@ TOLERATED_PART = 0.1
 """Of the average number of sessions: a difference that is smaller is not worth a move. Once begun, moves go on until
 nodes are level."""
 CALM_S = 10.0
-"""Seconds in which nothing must have happened: no outage, no restore, no node that comes, goes or stops."""
+"""Seconds in which nothing must have happened: no outage, no crowd of sessions on its way back, no node that comes,
+goes or stops."""
 
 
 class Rebalance:

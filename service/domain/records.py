@@ -74,10 +74,8 @@ class Session:
     create_time: datetime
     update_time: datetime
     etag: str
-    turn_in: float | None = None
-    """Seconds until its owner expects to start its process, as it said last; None: it does not wait for a turn."""
-    detail: str = ""
-    """What is to be said besides the reason's own sentence."""
+    waits_for_turn: bool = False
+    """See service.domain.session.waits_for_turn; Status gives it as the reason."""
 
     @property
     def active_at(self) -> float:

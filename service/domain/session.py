@@ -126,6 +126,17 @@ class ProcessStarted:
     """The owner started a process for it."""
 
 
+def waits_for_turn(condition: Condition, now: datetime, *, is_owned: bool) -> bool:
+    """Return whether a session is due and has no process yet: no node owns it, or its owner has no permit to start it.
+
+    The owner plans each attempt but its first, and the start of a process removes the plan.
+    """
+    is_due = condition.next_attempt is None or condition.next_attempt <= now
+    is_started = is_owned and condition.next_attempt is None
+    is_on_its_way = condition.state in (State.PAIRING, State.CONNECTING, State.RECONNECTING)
+    return condition.desired is Desired.ACTIVE and is_on_its_way and is_due and not is_started
+
+
 Input = Activate | Deactivate | LoggedOutByCaller | Restart | ProcessStarted | seen.Observation
 
 

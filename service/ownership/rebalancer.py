@@ -46,7 +46,7 @@ class Settled(Protocol):
 
     @property
     def is_settled(self) -> bool:
-        """Neither an outage nor a restore goes on."""
+        """No outage goes on, and no crowd of sessions is on its way back."""
 
 
 class Rebalancer:

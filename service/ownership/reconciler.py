@@ -18,7 +18,7 @@ from service.domain import placement
 from service.domain.errors import Unavailable
 from service.domain.outage import OutageDetector
 from service.domain.pace import Lane
-from service.domain.restore import Restore, Survey
+from service.domain.survey import Survey
 from service.ports import LeaseStore, Turn, Wakeups
 
 log = structlog.get_logger(__name__)
@@ -60,10 +60,6 @@ class Runs(Protocol):
 
 class Gate(Protocol):
     """Where starts of session processes wait for their turn (sessions.start_gate.StartGate)."""
-
-    @property
-    def rate(self) -> float:
-        """Starts a second."""
 
     async def turns(self, lane: Lane, wants: int) -> Sequence[Turn]:
         """At least one turn, and at most so many."""
@@ -135,11 +131,11 @@ class Reconciler:
         self._ttl = ttl
         self._limit = limit
         self._due = {Lane.PAIRING: Due(), Lane.CLAIMED: Due()}
-        self._restore = Restore(gate.rate)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._every: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
         self._has_seen = False
+        self._was_full = False
         self.survey = Survey()
         """What the last look saw."""
 
@@ -169,8 +165,7 @@ class Reconciler:
         self._has_seen = True
         self._due[Lane.PAIRING].know(0 if is_early else self._ours(survey, survey.pairings, survey.late_pairings))
         self._due[Lane.CLAIMED].know(0 if is_early else self._ours(survey, survey.due, survey.late) + survey.leftovers)
-        if (told := self._restore.look(survey, time.monotonic(), is_full=self.room <= 0)) is not None:
-            log.info(told.sentence, connected=told.connected, wanted=told.wanted, waiting=told.waiting)
+        self._say_if_full(survey.due)
         if is_early:
             return OTHERS_POLL_S
         return POLL if survey.next_due is None else max(0.0, min(POLL, survey.next_due))
@@ -188,6 +183,13 @@ class Reconciler:
         mine = sum(place <= due for place in placement.places(survey.candidates, self._incarnation, due))
         # Some that are late may have places of ours, too; turns that find nothing are given back.
         return min(due, mine + late)
+
+    def _say_if_full(self, due: int) -> None:
+        """Once, until there is room again: sessions are due, and this node takes none of them."""
+        is_full = self.room <= 0 and due > 0
+        if is_full and not self._was_full:
+            log.info("Sessions wait, and this node takes no more (ZAP_MAX_SESSIONS).", sessions=due)
+        self._was_full = is_full
 
     async def drain(self, grace: float) -> None:
         """Every session steps down; returns when all have been released or lost. `run` must have ended.
@@ -283,8 +285,8 @@ class Reconciler:
 
     @property
     def is_settled(self) -> bool:
-        """As far as this node knows, neither an outage nor a restore goes on."""
-        return self._has_seen and not self._restore.is_going_on and not self._outages.is_going_on(time.monotonic())
+        """As far as this node knows, no outage goes on, and no crowd of sessions is on its way back."""
+        return self._has_seen and self.survey.away <= 1 and not self._outages.is_going_on(time.monotonic())
 
     @property
     def room(self) -> int:

@@ -63,11 +63,6 @@ class Pool:
         await self._zygote.close()
 
     @property
-    def zygote_pid(self) -> int | None:
-        """Of the process that forks at present."""
-        return self._zygote.pid
-
-    @property
     def processes(self) -> frozenset[Process]:
         """Those that are not known to be dead."""
         return frozenset(self._processes)

@@ -20,7 +20,7 @@ def session_message(session: Session) -> pb.Session:
         proxy_url=hide_password(session.proxy_url),
         desired_state=to_number(condition.desired, pb.Session.DesiredState.Value, "DESIRED_STATE_"),
         state=state_number(condition.state),
-        reason=reason_message(condition.reason, session.detail),
+        reason=reason_message("WAITING_FOR_TURN" if session.waits_for_turn else condition.reason),
         account=_account(session.account),
         owner=_owner(session.owner),
         evidence=_evidence(session.evidence, condition),
@@ -31,13 +31,12 @@ def session_message(session: Session) -> pb.Session:
     )
 
 
-def reason_message(code: str, detail: str = "") -> pb.Reason | None:
-    """The sentence and advice of a reason code, with what else is known; None for the empty one."""
+def reason_message(code: str) -> pb.Reason | None:
+    """The sentence and advice of a reason code; None for the empty one."""
     if not code:
         return None
     reason = reasons.reason(code)
-    message = " ".join(filter(None, (reason.message, detail)))
-    return pb.Reason(code=reason.code, message=message, user_action=reason.user_action)
+    return pb.Reason(code=reason.code, message=reason.message, user_action=reason.user_action)
 
 
 def state_number(state: State) -> pb.Session.State.ValueType:
@@ -53,11 +52,6 @@ def state_of(number: int) -> State:
 def outcome_number(outcome: PairingOutcome) -> pb.PairingOutcome.ValueType:
     """How a pairing ended, as protobuf has it."""
     return to_number(outcome, pb.PairingOutcome.Value, "PAIRING_OUTCOME_")
-
-
-def outcome_of(number: int) -> PairingOutcome:
-    """How a pairing ended, as the domain has it."""
-    return from_number(number, pb.PairingOutcome.Name, "PAIRING_OUTCOME_", PairingOutcome)
 
 
 def _account(account: Account) -> pb.Account | None:

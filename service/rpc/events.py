@@ -6,9 +6,9 @@ from contextlib import aclosing
 import grpc
 
 from service.domain.errors import ConsumerTooSlow
+from service.ports import Watch
 from service.protocol.watching import start_of, step_message, wanted_of
 from service.rpc.context import Context
-from service.rpc.usecases import Watching
 from zap.v1 import watch_pb2 as pb
 from zap.v1.watch_pb2_grpc import EventServiceServicer
 
@@ -21,13 +21,13 @@ STANDSTILL = 600.0
 class EventServicer(EventServiceServicer):
     """Translates; the core decides."""
 
-    def __init__(self, watching: Watching, standstill: float = STANDSTILL) -> None:
-        self._watching = watching
+    def __init__(self, watch: Watch, standstill: float = STANDSTILL) -> None:
+        self._watch = watch
         self._standstill = standstill
 
     async def Watch(self, request: pb.WatchRequest, context: Context) -> None:  # type: ignore[override]
         """Writes its responses by itself: a generator that waits for its caller hears of nothing else."""
-        async with aclosing(self._watching.watch(wanted_of(request), start_of(request))) as steps:
+        async with aclosing(self._watch(wanted_of(request), start_of(request))) as steps:
             token = ""
             async for step in steps:
                 try:

@@ -4,7 +4,7 @@ from service.protocol import parsing
 from service.protocol.messages import outbound_message
 from service.rpc.context import Context
 from service.rpc.deadlines import time_for
-from service.rpc.usecases import Sending
+from service.sessions.sending import Sending
 from zap.v1 import message_pb2 as pb
 from zap.v1.message_pb2_grpc import MessageServiceServicer
 

@@ -9,12 +9,14 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from service.ports import Watch
 from service.rpc import events, messages, sessions
 from service.rpc.authentication import Authentication
 from service.rpc.interceptors import CallInterceptor, Elsewhere
 from service.rpc.pictures import Pictures
 from service.rpc.streams import OpenStreams
-from service.rpc.usecases import Sending, Sessions, Watching
+from service.sessions.manager import Sessions
+from service.sessions.sending import Sending
 from service.telemetry.metrics import RpcMetrics
 from zap.v1 import message_pb2_grpc, session_pb2_grpc, watch_pb2_grpc
 
@@ -50,7 +52,7 @@ class Core:
 
     sessions: Sessions
     sending: Sending
-    watching: Watching
+    watch: Watch
 
 
 class Server:
@@ -116,7 +118,7 @@ class Server:
             sessions.SessionServicer(core.sessions, self._pictures), self._server
         )
         message_pb2_grpc.add_MessageServiceServicer_to_server(messages.MessageServicer(core.sending), self._server)
-        watch_pb2_grpc.add_EventServiceServicer_to_server(events.EventServicer(core.watching, standstill), self._server)
+        watch_pb2_grpc.add_EventServiceServicer_to_server(events.EventServicer(core.watch, standstill), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (sessions.NAME, messages.NAME, events.NAME)
         reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)

@@ -14,7 +14,7 @@ from service.protocol.sessions import outcome_number, reason_message, session_me
 from service.rpc.context import Context
 from service.rpc.deadlines import time_for
 from service.rpc.pictures import Pictures
-from service.rpc.usecases import Sessions
+from service.sessions.manager import Sessions
 from zap.v1 import session_pb2 as pb
 from zap.v1.session_pb2_grpc import SessionServiceServicer
 

@@ -1,13 +1,11 @@
 """How many watch one node at once: what it keeps in memory for them has a bound."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from service.domain.errors import Unavailable
 from service.domain.watched import EventFilter, Start, Step
-
-Watch = Callable[[EventFilter, Start], AsyncGenerator[Step, None]]
-"""Watching.watch."""
+from service.ports import Watch
 
 RETRY_AFTER = 1.0
 """Seconds after which one who found no place may ask again."""

@@ -25,7 +25,6 @@ from service.domain.session import (
 )
 from service.ports import CallFailed, Changes, Decide, NewSession, Publisher, SessionFilter, SessionStore, Wakeups
 from service.sessions.pairing import pairing_steps
-from service.sessions.queueing import Queueing
 from service.sessions.roster import Roster
 from service.sessions.runner import Runner
 
@@ -33,11 +32,8 @@ from service.sessions.runner import Runner
 class Sessions:
     """The use-cases of SessionService. They write wishes; the owner of a session carries them out."""
 
-    def __init__(
-        self, store: SessionStore, publisher: Publisher, wakeups: Wakeups, roster: Roster, queueing: Queueing
-    ) -> None:
+    def __init__(self, store: SessionStore, publisher: Publisher, wakeups: Wakeups, roster: Roster) -> None:
         self._store = store
-        self._queueing = queueing
         self._publisher = publisher
         self._wakeups = wakeups
         self._roster = roster
@@ -48,12 +44,11 @@ class Sessions:
 
     async def status(self, session_id: str) -> Session:
         """The session as it is now."""
-        (session,) = await self._queueing.tell([await self._store.get(session_id)])
-        return session
+        return await self._store.get(session_id)
 
     async def list(self, chosen: SessionFilter, after: str, limit: int) -> Sequence[Session]:
         """At most `limit` sessions with an id behind `after`, in order."""
-        return await self._queueing.tell(await self._store.list(chosen, after, limit))
+        return await self._store.list(chosen, after, limit)
 
     async def update(self, session_id: str, changes: Changes, etag: str) -> Session:
         """Change the caller's own fields."""

@@ -38,7 +38,6 @@ from service.domain.session import Condition, Directive, Input, ProcessStarted, 
 from service.ports import (
     EventLog,
     LeaseStore,
-    MessageStore,
     OwnedSessionStore,
     ProcessPool,
     Publisher,
@@ -70,7 +69,6 @@ class RunnerPorts:
     owned: OwnedSessionStore
     leases: LeaseStore
     events: EventLog
-    messages: MessageStore
     pool: ProcessPool
     publisher: Publisher
     times: LeaseTimes
@@ -99,7 +97,7 @@ class Runner:
         self._leaving = False
         self._heir: Node | None = None
         self._lost = False
-        self._next_start = NextStart(ports.gate, self._tell_when, turn)
+        self._next_start = NextStart(ports.gate, turn)
         self._active_at = 0.0
         self._stopping: SessionProcess | None = None
         self._look_again = asyncio.Event()
@@ -216,7 +214,7 @@ class Runner:
             return await self._end(lease, Cause.DEVICE_MISSING)
         while (turn := self._next_start.use()) is None:
             is_hurried = self._look_again.is_set()
-            await self._next_start.wait(self._lane(), self._active_at, is_hurried=is_hurried, tells=False)
+            await self._next_start.wait(self._lane(), self._active_at, is_hurried=is_hurried)
             if not self._next_start.has_turn:
                 return Directive.REPLACE
         order = StartOrder(
@@ -409,12 +407,6 @@ class Runner:
             return Lane.FAILING
         is_pairing = self._condition is not None and self._condition.state is State.PAIRING
         return Lane.PAIRING if is_pairing else Lane.FALLEN
-
-    async def _tell_when(self, seconds: float) -> None:
-        """Callers on every node see that the session waits."""
-        # A database that is away is no reason to wait any differently.
-        with suppress(Unavailable):
-            await self._ports.leases.await_turn(self.session_id, self._incarnation, seconds)
 
     async def _wait_until_due(self) -> None:
         # Somebody else can start meanwhile.

@@ -46,11 +46,6 @@ class Ticket:
         """There is a turn to take."""
         return bool(self.waiting.turns)
 
-    @property
-    def seconds_left(self) -> float:
-        """About how long until the turn comes."""
-        return self._gate.seconds_until(self)
-
     async def turns(self) -> list[GrantedTurn]:
         """Wait for the first turn, and take all that are granted by then; none if the place was left meanwhile."""
         await self.decided.wait()
@@ -97,14 +92,6 @@ class StartGate:
         """At least one turn, and at most so many."""
         with self.join(lane, wants) as ticket:
             return await ticket.turns()
-
-    def seconds_until_claim(self, before: int) -> float:
-        """About how long until a session is claimed here, if `before` others are claimed first."""
-        return self._pace.expected(self._pace.ahead_of_claim(before), time.monotonic())
-
-    def seconds_until(self, ticket: Ticket) -> float:
-        """About how long until the ticket's next turn comes."""
-        return self._pace.expected(self._pace.ahead_of(ticket.waiting), time.monotonic())
 
     def leave(self, ticket: Ticket) -> None:
         """See Ticket."""

@@ -8,7 +8,7 @@ from uuid import UUID
 from service.domain.errors import LeaseLost, NotFound
 from service.domain.lease import Announcement, Holder, Lease, Node, Renewal
 from service.domain.placement import PATIENCE, Candidate, places
-from service.domain.restore import Survey
+from service.domain.survey import Survey
 from service.store.database import Connection, Database
 from service.store.transitions import lock_session
 
@@ -142,11 +142,6 @@ class PostgresLeases:
         """Some node was heard of `seconds` ago or later, has not stopped, and is not heard of now."""
         async with self._database.autocommit() as connection:
             return bool(await connection.value("nodes_are_awaited", seconds))
-
-    async def await_turn(self, session_id: str, incarnation: UUID, seconds: float) -> None:
-        """Say when its owner expects to start it."""
-        async with self._database.autocommit() as connection:
-            await connection.run("await_turn", session_id, incarnation, seconds)
 
 
 async def _candidates(connection: Connection, but: UUID | None = None) -> Sequence[Candidate]:

@@ -20,10 +20,10 @@ RETURNING session_id;
 SELECT session_id, create_fingerprint FROM zap.session WHERE create_request_id = $1;
 
 -- name: get_session
-SELECT * FROM zap.session_now WHERE session_id = $1;
+SELECT *, clock_timestamp() AS now FROM zap.session_now WHERE session_id = $1;
 
 -- name: list_sessions
-SELECT * FROM zap.session_now
+SELECT *, clock_timestamp() AS now FROM zap.session_now
 WHERE
     session_id > $1
     AND ($2 = '' OR user_id = $2)
@@ -59,11 +59,7 @@ SELECT is_revoked FROM zap.lease WHERE session_id = $1 AND epoch = $2 AND incarn
 SELECT epoch FROM zap.lease WHERE session_id = $1;
 
 -- name: write_condition
--- $9 says whether the caller's wishes changed: only then the etag does. One that is connected waits for no turn, though
--- Postgres was late to write down that it did.
-WITH started AS (
-    UPDATE zap.lease SET turn_at = NULL WHERE session_id = $1 AND $3 = 'CONNECTED' AND turn_at IS NOT NULL
-)
+-- $9 says whether the caller's wishes changed: only then the etag does.
 UPDATE zap.session SET
     desired_state = $2,
     state = $3,
@@ -208,8 +204,7 @@ claimed AS (
         node = excluded.node,
         renewed_at = excluded.renewed_at,
         expires_at = excluded.expires_at,
-        is_begun = false,
-        turn_at = NULL
+        is_begun = false
     WHERE l.incarnation IS NULL OR l.expires_at <= clock_timestamp()
     RETURNING l.session_id
 )
@@ -231,13 +226,13 @@ ON CONFLICT (session_id) DO UPDATE SET
     node = excluded.node,
     renewed_at = excluded.renewed_at,
     expires_at = excluded.expires_at,
-    is_begun = false,
-    turn_at = NULL
+    is_begun = false
 WHERE l.incarnation IS NULL OR l.expires_at <= clock_timestamp()
 RETURNING l.session_id;
 
 -- name: begin_epoch
--- Under the session's row lock: a writer of the epoch before has committed, or will find itself fenced.
+-- Under the session's row lock: a writer of the epoch before has committed, or will find itself fenced. Only nodes of an
+-- earlier release write and read turn_at (when the owner expects to start the session): it is cleared for them.
 UPDATE zap.lease SET
     epoch = epoch + 1,
     is_revoked = false,
@@ -353,7 +348,6 @@ UPDATE zap.lease SET
     incarnation = $3,
     node = $4,
     is_begun = false,
-    turn_at = NULL,
     renewed_at = clock_timestamp(),
     expires_at = clock_timestamp() + make_interval(secs => $5)
 WHERE session_id = $1 AND incarnation = $2 AND expires_at > clock_timestamp()
@@ -413,10 +407,6 @@ SELECT l.session_id FROM zap.lease l
 LEFT JOIN zap.session s ON s.session_id = l.session_id
 WHERE l.incarnation = $1 AND (l.is_revoked OR s.desired_state IS DISTINCT FROM 'ACTIVE');
 
--- name: await_turn
-UPDATE zap.lease SET turn_at = clock_timestamp() + make_interval(secs => $3)
-WHERE session_id = $1 AND incarnation = $2;
-
 -- name: survey_sessions
 -- All that the reconciler wants to know, with one look at each session that is wanted. A temporary ban that goes on is
 -- nothing to be mended. The last column: seconds until the next session becomes due by itself, because its lease
@@ -429,11 +419,9 @@ SELECT
     count(*) FILTER (WHERE paired AND NOT live AND ready) AS due,
     count(*) FILTER (WHERE paired AND NOT live AND ready AND anybodys_at <= now) AS late,
     count(*) FILTER (WHERE paired AND live AND NOT heard) AS silent,
-    count(*) FILTER (WHERE paired AND heard AND turn_at IS NOT NULL) AS waiting,
+    count(*) FILTER (WHERE paired AND heard AND next_attempt_at <= now) AS waiting,
     count(*) FILTER (WHERE state = 'PAIRING' AND NOT live AND ready) AS pairings,
     count(*) FILTER (WHERE state = 'PAIRING' AND NOT live AND ready AND anybodys_at <= now) AS late_pairings,
-    coalesce(extract(epoch FROM max(expires_at) FILTER (WHERE paired AND live AND NOT heard) - min(now)), 0)::float8
-        AS silent_for,
     extract(epoch FROM least(
         min(greatest(CASE WHEN live THEN expires_at END, next_attempt_at))
             FILTER (WHERE incarnation IS DISTINCT FROM $1 AND (live OR NOT ready)),
@@ -441,7 +429,7 @@ SELECT
     ) - min(now))::float8 AS next_due
 FROM (
     SELECT
-        n.now, s.state, s.next_attempt_at, l.incarnation, l.expires_at, l.turn_at,
+        n.now, s.state, s.next_attempt_at, l.incarnation, l.expires_at,
         s.state <> 'PAIRING' AND (s.state <> 'SUSPENDED' OR s.next_attempt_at <= n.now) AS paired,
         s.next_attempt_at IS NULL OR s.next_attempt_at <= n.now AS ready,
         coalesce(l.expires_at > n.now, false) AS live,
@@ -461,9 +449,6 @@ SELECT EXISTS (
     LEFT JOIN zap.lease held ON held.session_id = d.session_id
     WHERE held.incarnation IS NULL OR held.expires_at <= clock_timestamp()
 );
-
--- name: queue_of_due
-SELECT session_id FROM zap.session_due ORDER BY is_pairing DESC, turn;
 
 -- name: keep_epoch
 -- Until this transaction ends, no epoch of the session does: begin_epoch, a wish and a deletion lock this row. Whether one

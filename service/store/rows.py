@@ -11,7 +11,7 @@ from service.domain.records import (
     Session,
     StoredCredentials,
 )
-from service.domain.session import Condition, Credentials, Desired, State
+from service.domain.session import Condition, Credentials, Desired, State, waits_for_turn
 from service.store.database import Record
 
 
@@ -29,7 +29,8 @@ def condition(row: Record) -> Condition:
 
 
 def session(row: Record) -> Session:
-    """A row of zap.session_now."""
+    """A row of zap.session_now, with the database's time."""
+    is_owned = row["lease_expires_at"] is not None
     return Session(
         session_id=row["session_id"],
         name=row["name"],
@@ -38,7 +39,7 @@ def session(row: Record) -> Session:
         proxy_url=row["proxy_url"],
         condition=condition(row),
         account=Account(row["account_jid"], row["account_lid"], row["push_name"], row["platform"]),
-        owner=Owner(row["owner"], row["epoch"], row["lease_expires_at"]) if row["lease_expires_at"] else None,
+        owner=Owner(row["owner"], row["epoch"], row["lease_expires_at"]) if is_owned else None,
         evidence=Evidence(
             last_connected=row["last_connected_at"],
             last_disconnected=row["last_disconnected_at"],
@@ -49,7 +50,7 @@ def session(row: Record) -> Session:
         create_time=row["create_time"],
         update_time=row["update_time"],
         etag=str(row["version"]),
-        turn_in=row["turn_in"],
+        waits_for_turn=waits_for_turn(condition(row), row["now"], is_owned=is_owned),
     )
 
 

@@ -50,11 +50,6 @@ class PostgresSessions:
             found = await connection.rows("list_sessions", after, chosen.user_id, states, dict(chosen.labels), limit)
         return [rows.session(row) for row in found]
 
-    async def queue(self) -> Sequence[str]:
-        """Sessions that wait to be claimed, in the order in which they are."""
-        async with self._database.autocommit() as connection:
-            return [row["session_id"] for row in await connection.rows("queue_of_due")]
-
     async def update(self, session_id: str, changes: Changes, etag: str) -> Session:
         """Change the caller's own fields."""
         labels = None if changes.labels is None else dict(changes.labels)

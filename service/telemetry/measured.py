@@ -12,7 +12,7 @@ from service.domain.lease import Announcement, Holder, Lease, Node, Renewal
 from service.domain.observations import Connected, Ended, Observed
 from service.domain.pace import Lane
 from service.domain.placement import PATIENCE, Candidate
-from service.domain.restore import Survey
+from service.domain.survey import Survey
 from service.domain.upkeep import HorizonHolder
 from service.ports import LeaseStore, LogUpkeep, ProcessPool, Publisher, SendReply, SessionProcess, StartOrder
 from service.telemetry.metrics import NodeMetrics, UpkeepMetrics
@@ -101,10 +101,6 @@ class MeasuredLeases:
     async def others_are_awaited(self, seconds: float) -> bool:
         """Some node is not heard of again."""
         return await self._inner.others_are_awaited(seconds)
-
-    async def await_turn(self, session_id: str, incarnation: UUID, seconds: float) -> None:
-        """Say when it is expected to start."""
-        await self._inner.await_turn(session_id, incarnation, seconds)
 
 
 class MeasuredPool:

@@ -5,10 +5,9 @@ from contextlib import aclosing
 
 from service.domain.places import Place
 from service.domain.watched import EventFilter, Given, Page, Start, Step
+from service.ports import Watch
 from service.telemetry.metrics import WatchMetrics
 
-Watch = Callable[[EventFilter, Start], AsyncGenerator[Step, None]]
-"""service.sessions.watching.Watching.watch."""
 Read = Callable[[Place, EventFilter, int], Awaitable[Page | None]]
 """ports.LogReader.read."""
 
@@ -37,7 +36,7 @@ class MeasuredWatching:
         self._metrics = metrics
 
     async def watch(self, wanted: EventFilter, start: Start) -> AsyncGenerator[Step, None]:
-        """See service.rpc.usecases.Watching."""
+        """See service.sessions.watching.Watching."""
         async with aclosing(self._watch(wanted, start)) as steps:
             # Up to here it may be refused.
             yield await anext(steps)

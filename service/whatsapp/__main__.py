@@ -27,7 +27,6 @@ from service.pool import liveness, wire
 from service.whatsapp import loader
 
 _PR_SET_PDEATHSIG = 1
-_PIDFD_EXITS = select.POLLIN
 
 
 def main() -> int:

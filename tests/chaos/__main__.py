@@ -18,7 +18,7 @@ from pathlib import Path
 
 import asyncpg
 
-from service.embedded import EmbeddedPostgres, EmbeddedValkey
+from dev import EmbeddedPostgres, EmbeddedValkey
 from tests.chaos import table, trials
 from tests.chaos.estate import Estate, Tools, Way
 from tests.chaos.events import trial as events

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from service.embedded.account import without_root
-from service.embedded.process import choose_port, end_of, launch
+from dev.account import without_root
+from dev.process import choose_port, end_of, launch
 from tests.chaos.tls import Certificate
 
 _START_SECONDS = 10.0

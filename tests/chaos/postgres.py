@@ -15,9 +15,9 @@ from typing import Self
 import asyncpg
 import psutil
 
-from service.embedded.account import without_root
-from service.embedded.postgres import program_for
-from service.embedded.process import choose_port, end_of, launch
+from dev.account import without_root
+from dev.postgres import program_for
+from dev.process import choose_port, end_of, launch
 from tests.chaos.small_disk import SmallDisk
 from tests.chaos.tls import Certificate
 

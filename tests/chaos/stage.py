@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from service.embedded import EmbeddedPostgres, EmbeddedValkey
+from dev import EmbeddedPostgres, EmbeddedValkey
 from tests.caller import State
 from tests.chaos.trial import Outcome
 from tests.e2e.callers import Told, assert_arrived_once, send_all_the_time

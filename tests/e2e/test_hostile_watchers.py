@@ -13,7 +13,7 @@ import psutil
 import pytest
 from google.rpc import error_details_pb2 as details
 
-from service.embedded import EmbeddedPostgres
+from dev import EmbeddedPostgres
 from tests.caller import State
 from tests.consumer import Consumer
 from tests.e2e.test_watching import end_of

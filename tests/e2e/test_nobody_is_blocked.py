@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from service.embedded import EmbeddedPostgres
+from dev import EmbeddedPostgres
 from tests.e2e.conftest import LEASE_TTL
 from tests.e2e.sql import Sql
 from tests.e2e.three_nodes import cluster

@@ -17,9 +17,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from service.domain.disconnects import Cause, every_policy
+from dev import EmbeddedPostgres, EmbeddedValkey
+from service.domain.disconnects import POLICIES, Cause
 from service.domain.reasons import reason
-from service.embedded import EmbeddedPostgres, EmbeddedValkey
 from tests.caller import State
 from tests.e2e.befallen import Befallen, befallen
 from tests.e2e.proxies import Manner
@@ -244,7 +244,7 @@ AT_ONCE = 8
 def test_every_cause_has_a_row() -> None:
     assert {row.cause for row in ROWS} | {row.cause for row in PAIRINGS} >= set(Cause)
     for row in ROWS:
-        assert row.cause is None or every_policy()[row.cause].reason == row.code
+        assert row.cause is None or POLICIES[row.cause].reason == row.code
 
 
 @pytest.fixture(scope="module")

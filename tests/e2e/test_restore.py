@@ -10,7 +10,7 @@ import re
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 import aiohttp
 import psutil
@@ -43,34 +43,23 @@ async def test_everything_killed_comes_back_in_turns(
 
     async with ServiceProcess({**node_environment, "ZAP_CONNECTS_PER_SECOND": str(RATE)}) as node:
         can_begin = time.time()
-        await _look_at_the_middle(node, simulator, by_activity)
+        await _look_at_the_middle(node, simulator)
         await _all_connected(node, {"new"}, can_begin + SESSIONS / RATE + BACK)
-        began = _told_at(node, "Restoring sessions: 0 of 30 connected")
+        began = _told_at(node, "is ready after")
         _check_pace(await _logins(simulator, jids, began), began)
         _check_order(node, by_activity)
-        assert re.search(r"Restored sessions: 30 of 30 connected after \d+\.\d s", await _log_with(node, "Restored"))
         assert await _starts(node) == {("CLAIMED", "CONNECTED"): SESSIONS, ("FALLEN", "CONNECTED"): 1}
         assert (await _numbers(node))["zap_sessions_unclaimed"] == 0
 
         await _fall_all_at_once(node, simulator, jids)
 
 
-async def _look_at_the_middle(node: ServiceProcess, simulator: SimulatorControl, by_activity: Sequence[str]) -> None:
+async def _look_at_the_middle(node: ServiceProcess, simulator: SimulatorControl) -> None:
     """Some are connected and most are not: what is shown of them, and who need not wait for them."""
     sessions = await _until_connected(node, 5)
-    waiting = {s.session_id: s for s in sessions.values() if s.reason.code == "WAITING_FOR_TURN"}
-    assert len(waiting) >= SESSIONS / 3
-    assert all(s.state == State.STATE_RECONNECTING and not s.HasField("owner") for s in waiting.values())
-    before = [
-        int(re.findall(r"at 4 a second; (\d+) are before", waiting[name].reason.message)[0])
-        for name in by_activity
-        if name in waiting
-    ]
-    # Those before all of these may have been claimed since the order was read.
-    assert before == list(range(before[0], before[0] + len(before)))
-    due = [waiting[name].evidence.next_attempt_time.ToDatetime(UTC) for name in by_activity if name in waiting]
-    assert due == sorted(due)
-    assert 0 < (due[-1] - datetime.now(UTC)).total_seconds() - len(due) / RATE + 1 < 3
+    unclaimed = [s for s in sessions.values() if not s.HasField("owner")]
+    assert len(unclaimed) >= SESSIONS / 3
+    assert {(s.state, s.reason.code) for s in unclaimed} == {(State.STATE_RECONNECTING, "WAITING_FOR_TURN")}
     numbers = await _numbers(node)
     assert numbers["zap_sessions_wanted"] == SESSIONS
     # As the last look saw it, before a claim or two.
@@ -94,9 +83,12 @@ async def _fall_all_at_once(node: ServiceProcess, simulator: SimulatorControl, j
     async with asyncio.timeout(BACK):
         while len(waiting := [s for s in (await _list(node)).values() if s.reason.code == "WAITING_FOR_TURN"]) < 15:
             await asyncio.sleep(0.05)
-    assert all(s.HasField("owner") and s.evidence.next_attempt_time.seconds for s in waiting)
-    assert (await _numbers(node))["zap_sessions_waiting"] >= 10
-    last = max(waiting, key=lambda session: session.evidence.next_attempt_time.ToNanoseconds()).session_id
+    assert all(s.HasField("owner") for s in waiting)
+    async with asyncio.timeout(BACK):
+        # A runner comes to the queue a moment after its session is due.
+        while (await _numbers(node))["zap_sessions_waiting"] < 10:
+            await asyncio.sleep(0.05)
+    last = min(waiting, key=lambda session: session.evidence.last_inbound_time.ToNanoseconds()).session_id
     await node.sessions.Deactivate(session_pb2.DeactivateRequest(session_id=last))
     async with asyncio.timeout(ALONE):
         while (await node.status(last)).HasField("owner"):
@@ -202,13 +194,6 @@ def _check_order(node: ServiceProcess, by_activity: Sequence[str]) -> None:
 def _told_at(node: ServiceProcess, words: str) -> float:
     line = next(line for line in node.log().splitlines() if words in line)
     return datetime.fromisoformat(line.split()[0]).timestamp()
-
-
-async def _log_with(node: ServiceProcess, word: str) -> str:
-    async with asyncio.timeout(BACK):
-        while word not in (text := node.log()):
-            await asyncio.sleep(0.05)
-    return text
 
 
 async def _numbers(node: ServiceProcess) -> dict[str, float]:

@@ -107,8 +107,8 @@ async def test_a_message_carries_the_time_that_whatsapp_gave_it(pool: Pool, simu
 async def test_sessions_go_on_when_the_zygote_is_killed(pool: Pool, simulator: SimulatorProcess) -> None:
     await simulator.control.create_phone(FRIEND, "Friend")
     watched, jid = await pair(pool, simulator.control, "491700000030")
-    assert pool.zygote_pid is not None
-    os.kill(pool.zygote_pid, signal.SIGKILL)
+    assert pool._zygote.pid is not None
+    os.kill(pool._zygote.pid, signal.SIGKILL)
     await watched.process.send_text(f"{FRIEND}@s.whatsapp.net", "still here", 10)
     await simulator.control.wait_for_inbox(FRIEND, "still here")
     os.kill(watched.process.pid, signal.SIGKILL)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from service.embedded import EmbeddedPostgres
+from dev import EmbeddedPostgres
 from service.whatsapp.switches import WHATSMEOW
 from tests.altered_neonize import AlteredNeonize
 from tests.caller import State
@@ -53,6 +53,22 @@ async def test_a_database_that_does_not_exist_is_told_at_once(
     assert "DATABASE_URL" in log
     assert '"nowhere" does not exist' in log
     assert "Traceback" not in log
+
+
+async def test_without_a_url_and_without_the_embedded_servers_the_setting_is_named(tmp_path: Path) -> None:
+    """As in the image, which has no package dev."""
+    start = "import sys; sys.modules['dev'] = None; from service.__main__ import main; sys.exit(main(['migrate']))"
+    for given, missing in (({}, "DATABASE_URL"), ({"DATABASE_URL": "postgresql://127.0.0.1:1/x"}, "REDIS_URL")):
+        environment = {"ZAP_ENVIRONMENT": "development", "ZAP_DATA_DIR": str(tmp_path / "data"), **given}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", start), cwd=ROOT, env=environment, stderr=asyncio.subprocess.PIPE
+        )
+        _, said = await process.communicate()
+        assert process.returncode == os.EX_UNAVAILABLE
+        assert said.decode().strip() == (
+            f"{missing} is not set, and this installation has no embedded server (package dev): set {missing}"
+        )
+    assert not (tmp_path / "data").exists()
 
 
 async def test_two_addresses_of_different_databases_are_refused(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import asyncpg
 
-from service.embedded import EmbeddedPostgres, EmbeddedValkey
+from dev import EmbeddedPostgres, EmbeddedValkey
 from tests.e2e.sql import Sql
 from tests.live_events import LiveEvents
 from tests.service_process import ServiceProcess

@@ -38,6 +38,8 @@ from service.domain.session import (
 )
 from service.domain.watched import Bookmark, EventFilter, Given, LoggedEvent, Start, Step
 from service.ports import Changes, NewSession, SessionFilter
+from service.sessions.manager import Sessions
+from service.sessions.sending import Sending
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -52,8 +54,8 @@ class Kept:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class FakeSessions:
-    """service.rpc.usecases.Sessions over a dictionary. Everything happens on the loop of the server."""
+class FakeSessions(Sessions):
+    """Sessions over a dictionary. Everything happens on the loop of the server."""
 
     def __init__(self) -> None:
         self.kept: dict[str, Kept] = {}
@@ -77,10 +79,10 @@ class FakeSessions:
         return self.kept[session_id].session
 
     async def activate(self, session_id: str) -> Session:
-        return self._wish(session_id, Activate())
+        return self._change(session_id, Activate())
 
     async def deactivate(self, session_id: str) -> Session:
-        session = self._wish(session_id, Deactivate())
+        session = self._change(session_id, Deactivate())
         if isinstance(self.kept[session_id].step, ShownCode):
             self.tell(session_id, PairingEnded(PairingOutcome.CANCELLED, "PAIRING_CANCELLED"))
         return session
@@ -96,7 +98,7 @@ class FakeSessions:
     async def log_out(self, session_id: str, timeout: float) -> Session:
         session = self._get(session_id).session
         self._need(session, session.condition.credentials is Credentials.CONFIRMED, "SESSION_NOT_PAIRED")
-        return self._wish(session_id, LoggedOutByCaller())
+        return self._change(session_id, LoggedOutByCaller())
 
     async def list(self, chosen: SessionFilter, after: str, limit: int) -> Sequence[Session]:
         self._maybe_break()
@@ -162,7 +164,7 @@ class FakeSessions:
         )
         self.tell(session_id, PairingEnded(PairingOutcome.PAIRED))
 
-    def _wish(self, session_id: str, wish: Input) -> Session:
+    def _change(self, session_id: str, wish: Input) -> Session:
         kept = self._get(session_id)
         kept.session = replace(kept.session, condition=reduce(kept.session.condition, wish, NOW).condition)
         return kept.session
@@ -195,18 +197,18 @@ class FakeSessions:
         )
 
 
-class FakeSending:
-    """service.rpc.usecases.Sending: WhatsApp takes everything at once, except what a test says it does not."""
+class FakeSending(Sending):
+    """Sending: WhatsApp takes everything at once, except what a test says it does not."""
 
     def __init__(self, sessions: FakeSessions) -> None:
-        self._sessions = sessions
+        self._known = sessions
         self.sent: dict[tuple[str, str], tuple[OutboundMessage, str]] = {}
         self.next_state = MessageState.SENT
         self.last_timeout = 0.0
 
     async def send_text(self, session_id: str, to: str, body: str, request_id: str, timeout: float) -> OutboundMessage:
         self.last_timeout = timeout
-        session = await self._sessions.status(session_id)
+        session = await self._known.status(session_id)
         if (session_id, request_id) in self.sent:
             message, earlier = self.sent[session_id, request_id]
             if (message.to, earlier) != (to, body):
@@ -225,7 +227,7 @@ class FakeSending:
         return message
 
     async def get(self, session_id: str, request_id: str) -> OutboundMessage:
-        await self._sessions.status(session_id)
+        await self._known.status(session_id)
         if (session_id, request_id) not in self.sent:
             raise NotFound(
                 f"no message {request_id!r}",
@@ -260,7 +262,7 @@ def _new_session(session_id: str, new: NewSession) -> Session:
 
 
 class FakeWatching:
-    """service.rpc.usecases.Watching over a list: what is in it, and then nothing, for ever."""
+    """A Watch over a list: what is in it, and then nothing, for ever."""
 
     def __init__(self) -> None:
         self.logged: list[LoggedEvent] = []

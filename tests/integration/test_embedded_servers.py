@@ -21,7 +21,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
 
-from service.embedded import (
+from dev import (
     DataDirectoryUnusableError,
     EmbeddedPostgres,
     EmbeddedValkey,
@@ -30,9 +30,9 @@ from service.embedded import (
     folder,
     postgres,
 )
-from service.embedded.account import Account, ours, without_root
-from service.embedded.claim import Claim
-from service.embedded.process import choose_port
+from dev.account import Account, ours, without_root
+from dev.claim import Claim
+from dev.process import choose_port
 
 ROOT = Path(__file__).resolve().parents[2]
 AS_ROOT = os.geteuid() == 0
@@ -43,9 +43,9 @@ both = pytest.mark.parametrize("kind", [EmbeddedPostgres, EmbeddedValkey], ids=[
 STARTER = """
 import asyncio, sys
 from pathlib import Path
-import service.embedded
+import dev
 async def main():
-    server = getattr(service.embedded, sys.argv[1])(Path(sys.argv[2]), die_with_starter=sys.argv[3] == "die")
+    server = getattr(dev, sys.argv[1])(Path(sys.argv[2]), die_with_starter=sys.argv[3] == "die")
     await server.start()
     print(server.pid, flush=True)
     await asyncio.sleep(600)
@@ -57,7 +57,7 @@ ORDINARY = """
 import asyncio, os, sys
 from pathlib import Path
 import asyncpg
-from service.embedded import EmbeddedPostgres, EmbeddedValkey
+from dev import EmbeddedPostgres, EmbeddedValkey
 async def use(folder):
     async with EmbeddedPostgres(folder, durable=False) as postgres, EmbeddedValkey(folder):
         connection = await asyncpg.connect(postgres.url)
@@ -305,9 +305,7 @@ async def test_a_port_lost_to_another_at_the_last_moment_is_exchanged(
         occupant.listen()
         taken = occupant.getsockname()[1]
         choices = iter([taken])
-        monkeypatch.setattr(
-            "service.embedded.server.choose_port", lambda wanted: next(choices, None) or choose_port(wanted)
-        )
+        monkeypatch.setattr("dev.server.choose_port", lambda wanted: next(choices, None) or choose_port(wanted))
         async with kind(data_dir) as server:
             assert server.port != taken
 

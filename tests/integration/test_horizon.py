@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
+from dev import EmbeddedPostgres
 from service.domain.upkeep import HorizonHolder
-from service.embedded import EmbeddedPostgres
 from service.store.database import Database
 from service.store.prepared import refuse_prepared_transactions
 from service.store.reach import DatabaseUnreachable

@@ -42,7 +42,7 @@ async def main():
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
     own = await asyncio.create_subprocess_exec("sleep", "600", stdin=asyncio.subprocess.PIPE)
     pool, processes = await processes_that_load()
-    zygote = pool.zygote_pid
+    zygote = pool._zygote.pid
     # Killed in the middle: it has forked what this node never gets to know of.
     forks = [asyncio.create_task(pool._zygote.fork()) for _ in range(100)]
     await asyncio.wait(forks, return_when=asyncio.FIRST_COMPLETED)
@@ -89,7 +89,7 @@ async def main():
     before = held()
     processes = [await start(pool, number) for number in range(3)]
     # It cannot reap any more, and cannot say how they ended.
-    os.kill(pool.zygote_pid, signal.SIGSTOP)
+    os.kill(pool._zygote.pid, signal.SIGSTOP)
     for process in processes:
         os.kill(process.pid, signal.SIGKILL)
     for process in processes:

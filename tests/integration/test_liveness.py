@@ -41,9 +41,9 @@ REPLACED = """
 async def main():
     pool = pool_of_this_node()
     await pool.open()
-    first = pool.zygote_pid
+    first = pool._zygote.pid
     os.kill(first, signal.SIGKILL)
-    while pool.zygote_pid in (None, first):
+    while pool._zygote.pid in (None, first):
         await asyncio.sleep(0.01)
     print((await start(pool, 1)).pid, flush=True)
     await hold()

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from service.embedded import EmbeddedPostgres
+from dev import EmbeddedPostgres
 from service.store.migrate import migrate
 
 SCRIPTS = sorted(

@@ -19,7 +19,7 @@ import asyncpg
 import psutil
 import pytest
 
-from service.embedded import EmbeddedPostgres
+from dev import EmbeddedPostgres
 from service.pool import dsn
 from tests.fakes.relayed import Relayed
 from tests.tls_terminator import Authority, TlsTerminator

@@ -29,8 +29,8 @@ from service.domain.lease import Announcement, Holder, Lease, Node, Renewal
 from service.domain.pairing import PairingCode, PairingOutcome
 from service.domain.placement import Candidate
 from service.domain.records import Account, MessageState, Outcome
-from service.domain.restore import Survey
 from service.domain.session import Activate, Deactivate, Desired, Input, ProcessStarted, Restart, State, reduce
+from service.domain.survey import Survey
 from service.ports import Changes, Decide, NewSession, SessionFilter
 from service.protocol.events import encode_payload
 from service.store.database import Database
@@ -90,6 +90,11 @@ class Store:
             seconds,
             session_id,
         )
+
+    async def queue(self) -> list[str]:
+        """Sessions that are to be claimed, in their order."""
+        rows = await self.fetch("SELECT session_id FROM zap.session_due ORDER BY is_pairing DESC, turn")
+        return [row["session_id"] for row in rows]
 
     async def execute(self, sql: str, *arguments: object) -> None:
         async with self.database.transaction() as connection:
@@ -243,13 +248,13 @@ async def test_pairings_are_claimed_first_then_what_was_asked_for_then_who_was_a
     await store.wish("asked", Deactivate())
     await store.wish("asked", Activate())
     order = ["z-first", "a-second", "asked", "old", "busy", "quiet", "fails"]
-    assert list(await store.sessions.queue()) == order
+    assert await store.queue() == order
     assert await store.leases.claim(NODE, "n", TTL, 2, pairings=False) == order[2:4]
     assert await store.leases.claim(NODE, "n", TTL, 1, pairings=True) == order[:1]
     assert await store.leases.claim(NODE, "n", TTL, 2) == [order[1], order[4]]
     assert await store.leases.claim(NODE, "n", TTL, 9, pairings=True) == []
     assert await store.leases.claim(NODE, "n", TTL, 9, pairings=False) == order[5:]
-    assert list(await store.sessions.queue()) == []
+    assert await store.queue() == []
 
 
 async def test_a_survey_counts_everything_that_is_wanted_once(store: Store) -> None:
@@ -272,14 +277,14 @@ async def test_a_survey_counts_everything_that_is_wanted_once(store: Store) -> N
         "UPDATE zap.lease SET renewed_at = now() - interval '8 s', expires_at = now() + interval '2 s'"
         " WHERE session_id = 'silent'"
     )
-    await store.leases.await_turn("waiting", OTHER_NODE, 7.0)
+    await store.execute("UPDATE zap.session SET next_attempt_at = now() WHERE session_id = 'waiting'")
     await store.be_due_for(1.0)
     survey = await store.leases.survey(NODE)
     assert (survey.wanted, survey.connected, survey.due, survey.silent) == (5, 1, 1, 1)
     assert (survey.waiting, survey.pairings, survey.leftovers) == (1, 1, False)
     assert survey.away == 3
-    assert 1 < survey.silent_for <= 2
-    assert survey.next_due == pytest.approx(survey.silent_for), "the silent one's lease ends first"
+    assert survey.next_due is not None
+    assert 1 < survey.next_due <= 2, "the silent one's lease ends first"
     # Our own lease is kept by ourselves: it becomes due by nothing that we would have to wait for.
     await store.execute("DELETE FROM zap.session WHERE session_id <> 'mine'")
     assert await store.leases.survey(NODE) == Survey(wanted=1)
@@ -309,31 +314,29 @@ async def test_who_claims_a_session_vouches_for_nothing_before_its_own_process_c
     assert new.epoch == old.epoch + 1
 
 
-async def test_a_session_says_that_it_waits_until_its_next_epoch_begins(store: Store) -> None:
-    await paired(store, "anna", seconds_ago=1)
-    await claim_one(store, "anna", NODE)
-    assert (await store.sessions.get("anna")).turn_in is None
-    await store.leases.await_turn("anna", OTHER_NODE, 20.0)
-    assert (await store.sessions.get("anna")).turn_in is None, "only its owner can know"
-    await store.leases.await_turn("anna", NODE, 20.0)
-    assert (await store.sessions.get("anna")).turn_in == pytest.approx(20, abs=5)
-    await store.leases.begin_epoch("anna", NODE, TTL)
-    assert (await store.sessions.get("anna")).turn_in is None
-    await store.leases.await_turn("anna", NODE, 20.0)
-    await store.expire("anna")
-    assert (await store.sessions.get("anna")).turn_in is None, "whoever said it is not heard of any more"
-    assert list(await store.leases.claim(OTHER_NODE, "n", TTL, 1)) == ["anna"]
-    assert (await store.sessions.get("anna")).turn_in is None
+async def test_a_session_waits_for_its_turn_until_a_process_of_it_is_started(store: Store) -> None:
+    async def waits() -> bool:
+        return (await store.sessions.get("anna")).waits_for_turn
 
-
-async def test_one_that_is_connected_does_not_wait_though_that_was_written_late(store: Store) -> None:
     await paired(store, "anna", seconds_ago=1)
+    assert await waits(), "no node owns it"
+    (listed,) = await store.sessions.list(SessionFilter(), "", 9)
+    assert listed.waits_for_turn
     await claim_one(store, "anna", NODE)
     lease = await store.leases.begin_epoch("anna", NODE, TTL)
+    assert not await waits(), "it was claimed on a turn"
     await store.observe(lease, ProcessStarted())
-    await store.leases.await_turn("anna", NODE, 20.0)
-    await store.observe(lease, seen.Connected(JID, "", ""), Account(jid=JID))
-    assert (await store.sessions.get("anna")).turn_in is None
+    await store.observe(lease, seen.Ended(Cause.PROCESS_DIED))
+    assert await waits(), "the next attempt is due"
+    await store.execute("UPDATE zap.session SET next_attempt_at = now() + interval '1 min'")
+    assert not await waits(), "the next attempt is planned, and not due"
+    await store.execute("UPDATE zap.session SET next_attempt_at = now()")
+    await store.observe(await store.leases.begin_epoch("anna", NODE, TTL), ProcessStarted())
+    assert not await waits()
+    await store.expire("anna")
+    assert await waits()
+    await store.wish("anna", Deactivate())
+    assert not await waits()
 
 
 async def test_a_view_that_another_node_has_just_changed_is_an_outage_of_one_try(store: Store) -> None:

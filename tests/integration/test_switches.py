@@ -222,7 +222,7 @@ async def test_a_pool_with_another_library_does_not_open_and_says_why(
 async def test_a_pool_with_an_exact_copy_opens(altered: AlteredNeonize) -> None:
     pool = Pool(ORDER, {**os.environ, **altered.environment()})
     await pool.open()
-    assert pool.zygote_pid is not None
+    assert pool._zygote.pid is not None
     await pool.close()
 
 

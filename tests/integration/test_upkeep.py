@@ -10,10 +10,10 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
+from dev import EmbeddedPostgres
 from service.domain.errors import OutOfRange
 from service.domain.places import Place
 from service.domain.watched import Given, Start
-from service.embedded import EmbeddedPostgres
 from service.pool.pool import Pool, PoolSettings
 from service.store.database import Database
 from service.store.migrate import EVENT_BUFFER_INDEX, index_event_buffer

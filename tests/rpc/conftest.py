@@ -7,7 +7,7 @@ import asyncpg
 import grpc
 import pytest
 
-from service.embedded import EmbeddedPostgres, EmbeddedValkey
+from dev import EmbeddedPostgres, EmbeddedValkey
 from tests.fakes.serving import FakeService
 from tests.service_process import ServiceProcess
 

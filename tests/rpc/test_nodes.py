@@ -53,7 +53,7 @@ class Place:
         self.expects: set[str] = set()
         self.taken: list[str] = []
         self.heard: list[dict[str, str | bytes]] = []
-        core, self.registry = Core(self.sessions, FakeSending(self.sessions), FakeWatching()), CollectorRegistry()
+        core, self.registry = Core(self.sessions, FakeSending(self.sessions), FakeWatching().watch), CollectorRegistry()
         metrics, certificate = RpcMetrics(self.registry), NodeCertificate.signed_by(secret)
         router = Router(self, self.incarnation, self.owned.__contains__)
         self.channels = NodeChannels(certificate)
@@ -413,7 +413,7 @@ async def test_port_0_is_advertised_as_the_one_that_was_chosen() -> None:
 
 async def test_a_port_that_somebody_else_has_is_named() -> None:
     async with place() as owner:
-        core = Core(owner.sessions, FakeSending(owner.sessions), FakeWatching())
+        core = Core(owner.sessions, FakeSending(owner.sessions), FakeWatching().watch)
         router = Router(owner, owner.incarnation, owner.owned.__contains__)
         with pytest.raises(CannotListen, match="ZAP_NODE_LISTEN"):
             NodeListener(

@@ -133,7 +133,7 @@ def test_a_port_that_is_taken_names_the_setting(guarded: FakeService) -> None:
 
     async def second() -> None:
         server = Server(
-            Core(sessions, FakeSending(sessions), FakeWatching()),
+            Core(sessions, FakeSending(sessions), FakeWatching().watch),
             listen=guarded.address,
             token="",
             metrics=RpcMetrics(CollectorRegistry()),

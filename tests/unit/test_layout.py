@@ -1,4 +1,7 @@
-"""The rooms of service/ know each other only in the directions that the design draws, and stay small."""
+"""The rooms of service/ know each other only in the directions that the design draws, and stay small.
+
+dev/ stands beside service/: only app.py may import it, where no URL is set, and it knows nothing of service/.
+"""
 
 import ast
 import sys
@@ -37,7 +40,6 @@ ARROWS: dict[str, set[str]] = {
     "bus": {"ports", "domain", "generated"},
     "telemetry": {"ports", "domain", "generated"},
     "whatsapp": {"pool.wire", "pool.liveness", "domain", "generated"},
-    "embedded": set(),
 }
 GENERATED = {"zap", "buf"}
 
@@ -57,6 +59,8 @@ def may_import(room: str, target: str) -> bool:
     """Whether a module of a room may import a name."""
     if target.partition(".")[0] in GENERATED:
         return not ARROWS[room].isdisjoint({"generated", "*"})
+    if target.partition(".")[0] == "dev":
+        return room == "app"
     if not target.startswith("service."):
         return True
     inner = target.removeprefix("service.")
@@ -78,6 +82,9 @@ def faults(name: str, source: str) -> Iterator[str]:
     if (lines := source.count("\n")) > LONGEST_FILE:
         yield f"{name}: {lines} lines, more than {LONGEST_FILE}"
     yield from (f"{name}: the name {part!r} says nothing" for part in parts if part in EMPTY_NAMES)
+    top = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+    if any(target.partition(".")[0] == "dev" for target in imports_of(top, "service")):
+        yield f"{name}: dev may be imported in a function only: an image has none"
     for target in imports_of(tree, ".".join(["service", *parts[:-1]])):
         if not may_import(room, target):
             yield f"{name}: {room} may not import {target}"
@@ -105,6 +112,12 @@ def test_the_rooms_of_the_service_keep_to_their_arrows() -> None:
     assert found == []
 
 
+def test_the_embedded_servers_know_nothing_of_the_service() -> None:
+    for path in (ROOT / "dev").rglob("*.py"):
+        imported = imports_of(ast.parse(path.read_text(encoding="utf-8")), "dev")
+        assert not [target for target in imported if target.partition(".")[0] in {"service", "tests", *GENERATED}]
+
+
 @pytest.mark.parametrize(
     ("name", "source", "complaint"),
     [
@@ -124,6 +137,8 @@ def test_the_rooms_of_the_service_keep_to_their_arrows() -> None:
         ("pool/process.py", "import neonize", "only whatsapp may import neonize"),
         ("app.py", "from neonize.aioze import client", "only whatsapp may import neonize"),
         ("__main__.py", "from service.store import database", "__main__ may not import"),
+        ("store/reach.py", "def f():\n    import dev", "store may not import dev"),
+        ("app.py", "import dev", "in a function only"),
         ("store/utils.py", "", "says nothing"),
         ("common/names.py", "", "no arrows"),
         ("store/events.py", "\n" * 501, "501 lines"),
@@ -137,6 +152,7 @@ def test_a_breach_is_found(name: str, source: str, complaint: str) -> None:
     ("name", "source"),
     [
         ("app.py", "from service.store import database\nfrom service.rpc import server"),
+        ("app.py", "def f():\n    import dev"),
         ("rpc/sessions.py", "from service.ownership.router import Router\nfrom zap.v1 import session_pb2"),
         ("rpc/sessions.py", "from service.ownership import router"),
         (

@@ -30,7 +30,7 @@ def told(kind: str, **payload: Any) -> Happening:
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
 moments = st.datetimes(datetime(1970, 1, 2), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - bounds are naive
-codes = st.sampled_from(["", *(reason.code for reason in reasons.all_reasons()), "FROM_A_LATER_RELEASE"])
+codes = st.sampled_from(["", *(reason.code for reason in reasons.REASONS.values()), "FROM_A_LATER_RELEASE"])
 payloads: st.SearchStrategy[Payload] = st.one_of(
     st.builds(StateChanged, st.sampled_from(State), st.sampled_from(State), codes),
     st.builds(
@@ -123,7 +123,7 @@ def test_the_enums_of_both_sides_have_the_same_values() -> None:
         assert {name.removeprefix(prefix) for name in numbers.keys()[1:]} == {value.name for value in values}
 
 
-@pytest.mark.parametrize("reason", reasons.all_reasons(), ids=lambda reason: reason.code)
+@pytest.mark.parametrize("reason", reasons.REASONS.values(), ids=lambda reason: reason.code)
 def test_every_reason_comes_with_its_sentence(reason: reasons.Reason) -> None:
     message = session_message(session(Condition(reason=reason.code))).reason
     assert (message.code, message.message, message.user_action) == (reason.code, reason.message, reason.user_action)
@@ -140,6 +140,13 @@ def test_a_session_is_shown_whole_and_without_its_password() -> None:
     assert not shown.evidence.HasField("last_disconnected_time")
     assert (shown.credentials.present, shown.credentials.size) == (True, 1234)
     assert not shown.HasField("reason")
+
+
+def test_a_session_that_waits_for_its_turn_says_so_instead_of_why_it_fell() -> None:
+    fallen = Condition(Desired.ACTIVE, State.RECONNECTING, "NODE_STOPPED")
+    shown = session_message(replace(session(fallen), waits_for_turn=True))
+    assert (shown.reason.code, shown.state) == ("WAITING_FOR_TURN", session_pb2.Session.STATE_RECONNECTING)
+    assert session_message(session(fallen)).reason.code == "NODE_STOPPED"
 
 
 def test_what_is_not_known_is_not_set() -> None:

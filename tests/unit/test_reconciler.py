@@ -9,6 +9,7 @@ from typing import cast
 from uuid import UUID, uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.bus.wakeups import WakeupHub
 from service.domain import lease
@@ -16,7 +17,7 @@ from service.domain.errors import Unavailable
 from service.domain.outage import OTHERS_RETURN_S, OutageDetector
 from service.domain.pace import Lane
 from service.domain.placement import Candidate
-from service.domain.restore import Survey
+from service.domain.survey import Survey
 from service.ownership import reconciler
 from service.ownership.reconciler import Reconciler, Runs
 from service.ports import LeaseStore, Turn
@@ -173,19 +174,21 @@ async def reconciling(
             await made.drain(PATIENCE)
 
 
-async def test_no_more_are_claimed_than_there_is_room_for() -> None:
+async def test_no_more_are_claimed_than_there_is_room_for_and_a_full_node_says_so_once() -> None:
     leases = Leases("a", "b", "c", "d")
-    async with reconciling(leases, limit=2) as node:
-        await node.until(lambda: len(node.holdings) == 2)
-        for _ in range(5):
-            await node.reconciler.look()
-            await asyncio.sleep(0.01)
-        assert (len(node.holdings), leases.claims) == (2, ["a", "b"])
-        # The next one comes when one of these ends.
-        leases.gone_wrong = ["a"]
-        node.hub.reconcile()
-        await node.until(lambda: leases.claims[2:] == ["c"])
-        leases.due = []
+    with capture_logs() as lines:
+        async with reconciling(leases, limit=2) as node:
+            await node.until(lambda: len(node.holdings) == 2)
+            for _ in range(5):
+                await node.reconciler.look()
+                await asyncio.sleep(0.01)
+            assert [line["sessions"] for line in lines if "ZAP_MAX_SESSIONS" in line["event"]] == [2]
+            assert (len(node.holdings), leases.claims) == (2, ["a", "b"])
+            # The next one comes when one of these ends.
+            leases.gone_wrong = ["a"]
+            node.hub.reconcile()
+            await node.until(lambda: leases.claims[2:] == ["c"])
+            leases.due = []
 
 
 async def test_no_more_are_claimed_than_can_be_started_and_what_is_not_needed_is_given_back() -> None:
@@ -195,7 +198,7 @@ async def test_no_more_are_claimed_than_can_be_started_and_what_is_not_needed_is
         assert len(node.holdings) == 5, "a second's worth at once"
         await node.until(lambda: len(leases.claims) == 8)
         assert sum(leases.asked) <= 8 + len(leases.asked), "as many as there were turns for"
-        await node.until(lambda: all(not node.gate._pace.waiting(lane) for lane in Lane))
+        await node.until(lambda: not any(node.gate._pace._lanes.values()))
         leases.due = []
     assert not node.gate._pace._held
 
@@ -226,7 +229,7 @@ async def test_what_is_left_to_another_node_costs_no_turn() -> None:
             node.hub.reconcile()
             await asyncio.sleep(0.03)
         assert leases.asked == []
-        assert not any(node.gate._pace.waiting(lane) for lane in Lane)
+        assert not any(node.gate._pace._lanes.values())
         leases.late = 1
         node.hub.reconcile()
         await node.until(lambda: leases.claims == ["a"])

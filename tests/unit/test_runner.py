@@ -24,7 +24,7 @@ from service.domain.lease import Lease, LeaseTimes
 from service.domain.pace import Lane
 from service.domain.records import Account
 from service.domain.session import Condition, Credentials, Desired, State, Transition
-from service.ports import Appended, Decide, EventLog, MessageStore, Publisher, Resume, StartOrder, Turn
+from service.ports import Appended, Decide, EventLog, Publisher, Resume, StartOrder, Turn
 from service.sessions.runner import STORM, Runner, RunnerPorts
 from service.sessions.start_gate import StartGate
 
@@ -94,7 +94,6 @@ class World:
     while_preparing: Callable[[], Awaitable[None]] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     active_at: float = 0.0
-    told: list[float] = field(default_factory=list)
     orders: list[StartOrder] = field(default_factory=list)
 
     async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
@@ -102,10 +101,6 @@ class World:
             raise self.begin_fault
         self.epoch += 1
         return Lease(session_id, self.epoch, incarnation)
-
-    async def await_turn(self, session_id: str, incarnation: UUID, seconds: float) -> None:
-        self.told.append(seconds)
-        self.changed.set()
 
     async def release(self, lease: Lease) -> None:
         assert lease.epoch == self.epoch
@@ -182,7 +177,6 @@ def ports(world: World, gate: StartGate) -> RunnerPorts:
         owned=anything,
         leases=anything,
         events=create_autospec(EventLog),
-        messages=create_autospec(MessageStore),
         pool=anything,
         publisher=create_autospec(Publisher),
         times=TIMES,
@@ -497,7 +491,7 @@ def slow_ports(ports: RunnerPorts, slow_gate: StartGate) -> RunnerPorts:
 
 def assert_nothing_is_left_at(gate: StartGate) -> None:
     """The next who comes has the turn at once, and nobody else waits."""
-    assert [gate._pace.waiting(lane) for lane in Lane] == [0, 0, 0, 0]
+    assert not any(gate._pace._lanes.values())
     ticket = gate.join(Lane.FAILING)
     assert ticket.is_granted
     with ticket:
@@ -513,14 +507,13 @@ async def test_a_claim_that_has_a_turn_does_not_pay_twice_and_a_restart_pays(
     await world.until(lambda: len(world.processes) == 1)
     assert world.orders[0].lane is Lane.CLAIMED
     world.processes[0].reports.put_nowait(seen.Ended(Cause.PROCESS_DIED))
-    await world.until(lambda: runner.is_waiting and bool(world.told))
-    assert world.told[0] == pytest.approx(50, abs=1)
+    await world.until(lambda: runner.is_waiting)
     assert len(world.processes) == 1
     assert world.epoch == 1, "it waits before it begins anything"
     running.cancel()
     await asyncio.wait((running,), timeout=PATIENCE)
     assert not runner.is_waiting
-    assert [slow_gate._pace.waiting(lane) for lane in Lane] == [0, 0, 0, 0]
+    assert not any(slow_gate._pace._lanes.values())
 
 
 @pytest.mark.parametrize("ask", [Runner.step_down, Runner.lose, Runner.unwanted])
@@ -610,12 +603,10 @@ async def test_a_turn_that_was_held_for_too_long_is_waited_for_again(
             other.use()
 
     world.while_preparing = hang
-    monkeypatch.setattr("service.sessions.next_start.WORTH_TELLING", 0.0)
     running = asyncio.create_task(Runner("anna", NODE, ports, turn).run())
     await world.until(lambda: len(world.processes) == 1)
     assert world.orders[0].lane is Lane.FALLEN, "on another turn than the claim's"
     assert world.epoch == 1, "and without beginning anew"
-    assert world.told == [], "which alone would say that it waits no longer"
     running.cancel()
     await asyncio.wait((running,), timeout=PATIENCE)
 

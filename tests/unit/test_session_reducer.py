@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from service.domain import observations as seen
-from service.domain.disconnects import Cause, every_policy
+from service.domain.disconnects import POLICIES, Cause
 from service.domain.pairing import PairingOutcome
-from service.domain.reasons import all_reasons
+from service.domain.reasons import REASONS
 from service.domain.session import (
     PAIRING_STARTS,
     Activate,
@@ -25,6 +25,7 @@ from service.domain.session import (
     State,
     Transition,
     reduce,
+    waits_for_turn,
 )
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -148,9 +149,9 @@ def test_what_each_end_means(cause: Cause, state: State, outcome: PairingOutcome
 
 
 def test_the_table_of_causes_is_complete_and_its_reasons_are_known() -> None:
-    known = {reason.code for reason in all_reasons()}
-    assert every_policy().keys() == set(Cause)
-    assert {policy.reason for policy in every_policy().values()} <= known
+    known = {reason.code for reason in REASONS.values()}
+    assert POLICIES.keys() == set(Cause)
+    assert {policy.reason for policy in POLICIES.values()} <= known
 
 
 def test_credentials_are_erased_only_by_what_makes_them_worthless() -> None:
@@ -264,3 +265,18 @@ def test_what_holds_after_every_transition(before: Condition, cause: Input) -> N
 def test_wishes_are_idempotent(before: Condition, wish: Activate | Deactivate) -> None:
     once = reduce(before, wish, NOW).condition
     assert reduce(once, wish, NOW).condition == once
+
+
+@pytest.mark.parametrize("waiting", [PAIRING, SCANNED, CONNECTING, RECONNECTING])
+def test_a_wanted_session_waits_for_its_turn_while_it_is_due_and_has_no_process(waiting: Condition) -> None:
+    assert waits_for_turn(waiting, NOW, is_owned=False)
+    assert not waits_for_turn(waiting, NOW, is_owned=True), "its process is started"
+    for is_owned in (True, False):
+        assert waits_for_turn(replace(waiting, next_attempt=NOW), NOW, is_owned=is_owned)
+        assert not waits_for_turn(replace(waiting, next_attempt=LATER), NOW, is_owned=is_owned), "it is not due"
+    assert not waits_for_turn(replace(waiting, desired=Desired.INACTIVE), NOW, is_owned=False)
+
+
+@pytest.mark.parametrize("other", [NEW, CONNECTED, RESTING, FAILED, SUSPENDED, LOGGED_OUT])
+def test_a_session_that_is_not_on_its_way_waits_for_no_turn(other: Condition) -> None:
+    assert not waits_for_turn(replace(other, next_attempt=None), NOW, is_owned=False)

@@ -13,7 +13,7 @@ PATIENCE = 5.0
 
 
 def assert_idle(gate: StartGate) -> None:
-    assert [gate._pace.waiting(lane) for lane in Lane] == [0, 0, 0, 0]
+    assert not any(gate._pace._lanes.values())
     assert not gate._pace._held
     assert not gate._tickets
 
@@ -80,21 +80,9 @@ async def test_a_place_that_is_left_ends_the_wait_without_a_turn() -> None:
     with gate.join(Lane.FALLEN) as ticket:
         waiting = asyncio.create_task(ticket.turns())
         await asyncio.sleep(0.01)
-        assert ticket.seconds_left == pytest.approx(10, abs=1)
         ticket.leave()
         assert await waiting == []
     only.give_back()
     only.give_back()
     assert not only.use()
     assert_idle(gate)
-
-
-async def test_how_long_a_claim_takes_counts_who_else_waits() -> None:
-    gate = StartGate(1.0)
-    assert gate.seconds_until_claim(0) == 0
-    (only,) = await gate.turns(Lane.FALLEN, 1)
-    only.use()
-    assert gate.seconds_until_claim(0) == pytest.approx(1, abs=0.1)
-    with gate.join(Lane.FALLEN), gate.join(Lane.PAIRING):
-        assert gate.seconds_until_claim(0) == pytest.approx(3, abs=0.1)
-        assert gate.seconds_until_claim(9) == pytest.approx(12, abs=0.1)

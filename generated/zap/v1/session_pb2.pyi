@@ -377,7 +377,9 @@ class Evidence(_message.Message):
 
     @_builtins.property
     def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
-        """When the next attempt is due; unset when none is planned or one is under way."""
+        """When the next attempt is due; unset when none is planned or one is under way. A session that waits for its turn
+        (reason WAITING_FOR_TURN) has none, or a time that has passed: how long it waits is not known.
+        """
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from service.embedded import EmbeddedValkey
+from dev import EmbeddedValkey
 from tests.chaos.events.consumers import Mortal
 from tests.chaos.events.falls import Falls, running
 from tests.service_process import ServiceProcess

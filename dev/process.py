@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from service.embedded.account import Account, environment
+from dev.account import Account, environment
 
 PR_SET_PDEATHSIG = 1
 POLL = 0.01

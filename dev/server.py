@@ -9,11 +9,11 @@ from signal import Signals
 from types import TracebackType
 from typing import ClassVar, Self
 
-from service.embedded.account import Account
-from service.embedded.claim import Claim
-from service.embedded.errors import ServerHeldElsewhereError, ServerStartError
-from service.embedded.folder import open_data_dir, open_folder
-from service.embedded.process import Marks, choose_port, end, end_of, launch, until
+from dev.account import Account
+from dev.claim import Claim
+from dev.errors import ServerHeldElsewhereError, ServerStartError
+from dev.folder import open_data_dir, open_folder
+from dev.process import Marks, choose_port, end, end_of, launch, until
 
 # A port can be taken between our look and the server's own; nobody is that unlucky three times.
 PORT_ATTEMPTS = 3
