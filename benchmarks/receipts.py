@@ -23,7 +23,7 @@ from pathlib import Path
 import asyncpg
 import grpc
 
-from service.embedded import EmbeddedPostgres, EmbeddedValkey
+from dev import EmbeddedPostgres, EmbeddedValkey
 from tests.caller import State
 from tests.e2e.people import new_phone, pair
 from tests.e2e.recovery import forget_failures, process_of

@@ -84,8 +84,8 @@ class Settings(BaseSettings):
         "ZAP_WHATSAPP_DATABASE_URL",
         None,
         "Where session processes reach the same database: here PgBouncer goes. Its user owns whatsmeow's tables, on"
-        " which the user of `DATABASE_URL` needs SELECT, UPDATE (to lock rows) and DELETE. It needs no right on the schema"
-        " `zap`.",
+        " which the user of `DATABASE_URL` needs SELECT, UPDATE (to lock rows) and DELETE. It needs no right on the"
+        " schema `zap`.",
         shown="`DATABASE_URL`",
     )
     listen: Address = setting(
