@@ -119,8 +119,3 @@ class Observed:
     def is_momentary(self) -> bool:
         """It is told, and no harm is done if it is not: whoever is behind leaves it out."""
         return isinstance(self.observation, Happening) and self.number == 0
-
-    @property
-    def size(self) -> int:
-        """Bytes that it adds to the log."""
-        return len(self.observation.encoded) if isinstance(self.observation, Happening) else 0

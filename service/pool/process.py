@@ -1,7 +1,6 @@
 """A session process as the core knows it (service.ports.SessionProcess)."""
 
 import asyncio
-import contextlib
 import datetime
 import logging
 import time
@@ -24,7 +23,6 @@ _log = logging.getLogger(__name__)
 #: A healthy process tells its progress each second, from its start on.
 STALLED_SECONDS = 4.0
 _EXIT_SECONDS = 2.0
-_REVIVED_SECONDS = 1.0
 _LAST_FRAME_TIMEOUT_S = 1.0
 #: Silence is counted in looks: a node that was held up itself has not listened, and knows nothing.
 _LOOK_SECONDS = 0.25
@@ -266,17 +264,10 @@ class Process:
             await self._end_stalled()
 
     async def _end_stalled(self) -> None:
-        """Have it say where it is stuck, and kill it; but one that comes to again can hear, and leaves gently."""
+        """Have it write down where it is stuck, and kill it."""
         self._stalled = True
-        state = describe_state(self.pid)
-        self._log.warning("the session's process has stalled; it is %s", state)
-        self._showed_life = False
-        self._link.send(frames_pb2.Command(stop=frames_pb2.Stop()))
+        self._log.warning("the session's process has stalled; it is %s", describe_state(self.pid))
         await self._death.ask_for_stacks()
-        if self._showed_life or self._said is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_REVIVED_SECONDS):
-                    await self._death.wait()
         await self._death.kill()
 
     def _verdict(self, status: int | None) -> Ended:

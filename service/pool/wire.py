@@ -44,11 +44,6 @@ def frame(message: Message) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-def body(framed: bytes) -> bytes:
-    """The message's own bytes, of what `frame` made."""
-    return framed[_LENGTH.size :]
-
-
 class Deframer:
     """Cuts what comes in, in pieces of any size, into the bodies of messages."""
 

@@ -15,11 +15,6 @@ def _statements() -> dict[str, str]:
     return {name: body.strip() for name, body in zip(names, bodies, strict=True)}
 
 
-def read_statements() -> None:
-    """Read the file, once for this process and those that are forked from it."""
-    _statements()
-
-
 def statement(name: str) -> str:
     """The statement of this name; KeyError if queries.sql has none."""
     return _statements()[name]
