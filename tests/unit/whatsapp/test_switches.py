@@ -121,7 +121,8 @@ def test_any_byte_of_a_signature_that_is_altered_refuses_the_library(
     at = data.draw(st.sampled_from([index for index, sign in enumerate(signs) if sign != "??"]))
     code = written(text)
     altered = code[:at] + bytes([code[at] ^ data.draw(st.integers(1, 255))]) + code[at + 1 :]
-    with pytest.raises(SwitchError, match=rf"(?:{names(switch, machine)}): .*; neonize 0\.5\.2 has another whatsmeow"):
+    # An altered reader can be one of another switch.
+    with pytest.raises(SwitchError, match=r"^[A-Z_]+: .*; neonize 0\.5\.2 has another whatsmeow"):
         find(folder, Library(machine, replaced={code: altered}))
 
 
