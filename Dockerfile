@@ -18,7 +18,7 @@ COPY generated generated
 # and is the one that the service leans on, is found out here and not by the first session.
 RUN python3 -m pip --python /opt/zap/bin/python install --no-cache-dir --no-deps --no-build-isolation . \
  && python3 -m pip --python /opt/zap/bin/python uninstall --quiet --yes setuptools \
- && SPHINX=1 /opt/zap/bin/python -c 'from service.whatsapp import loader as it; it.import_without_library(); it.load_library()' \
+ && SPHINX=1 /opt/zap/bin/python -c 'from service.whatsapp import loader as it; it.import_without_library(); it.load_library(restored=True)' \
  && find /opt/zap/lib -type d -name tests -prune -exec rm -r {} + \
  && /opt/zap/bin/python -m compileall -q /opt/zap/lib
 
