@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import os
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -114,11 +116,13 @@ async def _kill_container(cluster: Cluster, outcome: Outcome) -> None:
 
 
 async def _kill_node(cluster: Cluster, outcome: Outcome) -> None:
-    """The node's process alone: what the kernel does when memory is short."""
+    """Kill the node's process, as the kernel does when memory is short: it is the container's first one."""
     victim, _ = await _victim(cluster)
-    began = (await inspect(victim.container))[0]["State"]["StartedAt"]
+    state = (await inspect(victim.container))[0]["State"]
+    began = state["StartedAt"]
     struck_at = time.time()
-    await docker("exec", victim.container, "sh", "-c", "kill -9 $(cat /proc/1/task/1/children)")
+    # From outside: no process of the container itself can kill its first one.
+    os.kill(state["Pid"], signal.SIGKILL)
     await _taken_over(cluster, outcome, victim, struck_at, TTL + COME_BACK)
     while (await inspect(victim.container))[0]["State"]["StartedAt"] == began:
         outcome.must(time.time() < struck_at + PATIENCE, "the container was not started again by the engine")
