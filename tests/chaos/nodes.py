@@ -34,7 +34,8 @@ from tests.traffic import Written
 BUSY = 5.0
 """Seconds that a machine may need besides the bound, if it runs other things as well."""
 COME_BACK = TTL + 3.0 + BUSY
-RATE = 4.0
+RATE = 2.0
+"""Messages a second to each session."""
 
 
 @dataclass
