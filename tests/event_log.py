@@ -1,6 +1,7 @@
 """What the event log has of the messages that were written, read straight from the database."""
 
 import asyncio
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,10 +42,13 @@ async def read_messages(sql: Sql) -> Mapping[str, Sequence[Logged]]:
     return found
 
 
-async def judge_log(sql: Sql, written: Sequence[Written], timeout: float = 20.0) -> Judgement:
-    """Judge the log once it has every message, or as soon as the time is over."""
-    deadline = asyncio.get_running_loop().time() + timeout
-    while judge(written, await read_messages(sql)).lost and asyncio.get_running_loop().time() < deadline:
+async def judge_log(sql: Sql, written: Sequence[Written], patience: float = 20.0) -> Judgement:
+    """Judge the log once it has every message, or when none has come for so many seconds."""
+    clock, fewest = asyncio.get_running_loop().time, sys.maxsize
+    came_at = clock()
+    while (lost := len(judge(written, await read_messages(sql)).lost)) and clock() < came_at + patience:
+        if lost < fewest:
+            fewest, came_at = lost, clock()
         await asyncio.sleep(_POLL_S)
     await asyncio.sleep(_REPETITION_S)
     return judge(written, await read_messages(sql))

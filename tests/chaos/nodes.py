@@ -34,7 +34,8 @@ from tests.traffic import Written
 BUSY = 5.0
 """Seconds that a machine may need besides the bound, if it runs other things as well."""
 COME_BACK = TTL + 3.0 + BUSY
-RATE = 4.0
+RATE = 2.0
+"""Messages a second to each session."""
 
 
 @dataclass
@@ -261,6 +262,7 @@ class Run:
         self._say = say
         self._epochs: dict[str, int] = {}
         self._sent: list[str] = []
+        self._sender_failed: BaseException | None = None
 
     async def steps(self, count: int, sql: Sql) -> Report:
         """So many blows, and the judgement."""
@@ -277,17 +279,14 @@ class Run:
 
     @asynccontextmanager
     async def _sending(self) -> AsyncIterator[None]:
-        """Have a caller send all the time; raise what ended it before its time."""
+        """Have a caller send all the time, and keep what ended it before its time."""
         sending = asyncio.create_task(self._send())
         try:
             yield
-            if sending.done():
-                raise AssertionError("no text was sent any more")
         finally:
             sending.cancel()
             await asyncio.wait((sending,))
-        if not sending.cancelled() and (error := sending.exception()) is not None:
-            raise error
+            self._sender_failed = None if sending.cancelled() else sending.exception()
 
     async def owned_by(self, place: Place) -> list[str]:
         """The sessions of a node, as another one says."""
@@ -413,6 +412,8 @@ class Run:
             raise AssertionError(f"{'; '.join(problems)}: {self.report}")
 
     async def _judge_sends(self) -> None:
+        if self._sender_failed is not None:
+            raise AssertionError(f"no text was sent any more: {self.report}") from self._sender_failed
         inbox = [message.id for message in await self.there.simulator.inbox(self.there.friend)]
         self.report.sent = len(self._sent)
         if missing := set(self._sent) - set(inbox):

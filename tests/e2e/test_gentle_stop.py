@@ -43,11 +43,11 @@ async def test_a_stop_under_load_is_gentle_and_costs_no_message(
         async with Traffic(simulator, people, phones, MUCH) as traffic:
             await traffic.reach(MESSAGES)
         written = traffic.written
-        assert len((await judge_log(sql, written, timeout=0.0)).lost) > MESSAGES // 2, "most have yet to come"
+        assert len((await judge_log(sql, written, patience=0.0)).lost) > MESSAGES // 2, "most have yet to come"
         began = time.monotonic()
         await forget_failures(node, "anna")
         assert time.monotonic() - began < 4 * STOP_GRACE
-        judgement = await judge_log(sql, written, timeout=60.0)
+        judgement = await judge_log(sql, written, patience=30.0)
         assert not judgement.problems, judgement.problems
         assert "exited with status 0 (STOPPED)" in log_of(node, pid)
 
