@@ -19,6 +19,7 @@ from tests.traffic import Kind, People, Traffic, Written, gather_people
 from zap.v1 import session_pb2
 
 SERVICE = "zap-service"
+WRITER = "4915120000000"
 REPLICAS = 3
 GRPC_PORT = "50051/tcp"
 READY = 90.0
@@ -108,16 +109,25 @@ class Cluster:
         owner = (await self.caller(replicas[0]).status(person.session_id)).owner.node
         return next(one for one in replicas if one.host == owner)
 
+    async def wait_shared(self, timeout: float) -> None:
+        """Wait until each session has a replica of its own, so that none is moved for the balance any more."""
+        deadline = time.monotonic() + timeout
+        while len({(await self.owner(person)).name for person in self.people}) < len(self.people):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"one replica has two sessions after {timeout} s")
+            await asyncio.sleep(0.5)
+
     async def devices(self) -> Mapping[str, DeviceView]:
         """What WhatsApp knows of each session."""
         return {one.session_id: await self.control.device(one.jid) for one in self.people}
 
     @asynccontextmanager
     async def traffic(self) -> AsyncIterator[None]:
-        """Have people write to every session while the context lasts."""
+        """Have people write to every session while the context lasts, others than those whom `greet` has write."""
         phones = {one.session_id: one.phone for one in self.people}
         if self._writers is None:
-            self._writers = await gather_people(self.control, self.people[0].friend, list(phones.values()))
+            await self.control.create_phone(WRITER, "Writer")
+            self._writers = await gather_people(self.control, WRITER, list(phones.values()))
         traffic = Traffic(self.control, self._writers, phones, RATE)
         try:
             async with traffic:

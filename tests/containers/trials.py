@@ -219,6 +219,11 @@ async def _down_and_up(cluster: Cluster, outcome: Outcome) -> None:
 
 
 async def _without_redis(cluster: Cluster, outcome: Outcome) -> None:
+    # The replicas may just have been started, and then a session moves to the one that has none.
+    await cluster.wait_shared(PATIENCE)
+    for number, person in enumerate(cluster.people):
+        # The one that moved has another owner before it has logged in there.
+        await cluster.greet(person, (await cluster.replicas())[0], f"before Redis goes {number}")
     logins = {name: device.logins for name, device in (await cluster.devices()).items()}
     await cluster.compose("stop", "redis")
     replicas = await cluster.replicas()
