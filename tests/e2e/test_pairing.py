@@ -25,17 +25,18 @@ async def node(node_environment: dict[str, str]) -> AsyncIterator[ServiceProcess
         yield running
 
 
-async def assert_nothing_runs(node: ServiceProcess, sql: Sql, session_id: str) -> None:
-    """No process, no lease, no code, no device of this session is left."""
+async def assert_nothing_runs(node: ServiceProcess, sql: Sql, *session_ids: str) -> None:
+    """Assert that no process is left, and no lease, code or device of these sessions."""
     async with asyncio.timeout(10):
         while await sql.fetchval(
-            "SELECT EXISTS (SELECT FROM zap.lease WHERE session_id = $1 AND incarnation IS NOT NULL)"
-            " OR EXISTS (SELECT FROM zap.discarded_identity WHERE session_id = $1)",
-            session_id,
+            "SELECT EXISTS (SELECT FROM zap.lease WHERE session_id = ANY($1) AND incarnation IS NOT NULL)"
+            " OR EXISTS (SELECT FROM zap.discarded_identity WHERE session_id = ANY($1))",
+            session_ids,
         ):
             await asyncio.sleep(0.02)
     assert not node.session_processes()
-    assert await sql.fetchval("SELECT code_text FROM zap.pairing WHERE session_id = $1", session_id) is None
+    codes = await sql.fetch("SELECT code_text FROM zap.pairing WHERE session_id = ANY($1)", session_ids)
+    assert {row["code_text"] for row in codes} <= {None}
     assert await sql.fetchval("SELECT count(*) FROM whatsmeow_device") == 0
 
 
@@ -153,8 +154,7 @@ async def test_deactivate_and_delete_cancel_a_pairing(node: ServiceProcess, sql:
     await node.sessions.Delete(session_pb2.DeleteRequest(session_id="berta"))
     for viewer in viewers:
         assert (await viewer).outcome == session_pb2.PAIRING_OUTCOME_CANCELLED
-    for session_id in ("anna", "berta"):
-        await assert_nothing_runs(node, sql, session_id)
+    await assert_nothing_runs(node, sql, "anna", "berta")
     assert (await node.status("anna")).state == State.STATE_UNPAIRED
 
 
