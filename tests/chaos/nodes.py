@@ -371,9 +371,11 @@ class Run:
             while True:
                 node = self._chance_of_sender.choice(self._places).node
                 try:
-                    message = await asyncio.wait_for(
-                        node.send(session_id, f"+{self.there.friend}", f"answer {number}", f"request-{number}"), 30
-                    )
+                    # wait_for may swallow a cancellation that comes with the answer (Python before 3.12).
+                    async with asyncio.timeout(30):
+                        message = await node.send(
+                            session_id, f"+{self.there.friend}", f"answer {number}", f"request-{number}"
+                        )
                 except grpc.aio.AioRpcError as error:
                     if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                         raise
