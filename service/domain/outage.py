@@ -13,7 +13,7 @@ OTHERS_RETURN_S = 1.0
 UNTIL_LATE_S = OTHERS_RETURN_S + PATIENCE
 """From the end of an outage until what is another node's to claim can be late."""
 NEVER_LATE_S = 1e9
-"""A patience that nothing outlasts."""
+"""A timeout in seconds that no wait reaches."""
 
 
 class OutageDetector:
