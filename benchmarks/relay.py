@@ -45,7 +45,7 @@ class Figures:
     query: float
     query_cpu: float
     memory: float
-    """MiB that it shares with nobody, connected and idle."""
+    """MiB that it has written and shares with no other process, connected and idle."""
 
 
 class Listener:
@@ -105,7 +105,7 @@ def processor_seconds(pid: int) -> float:
 def private_memory(pid: int) -> float:
     """MiB."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty"))) / 1024
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty")) / 1024
 
 
 async def inbound(control: SimulatorControl, listener: Listener, name: str) -> tuple[float, float]:

@@ -50,15 +50,18 @@ class Reports:
         with self._wait_for_node(), self._lock:
             self._write(wire.frame(frame))
 
-    def commit(self, frames: Iterable[frames_pb2.Frame]) -> None:
+    def commit(self, frames: Iterable[frames_pb2.Frame]) -> bool:
         """Send the frames of one event, and return when the node has committed all of them to the event log.
+
+        Return whether there were any.
 
         Called by one thread at a time. If the node is gone it never returns: the event must not count as handled, and
         the process is about to end.
         """
         # All of them are made before the first one is sent.
+        made = tuple(frames)
         with self._wait_for_node():
-            for frame in tuple(frames):
+            for frame in made:
                 self._stamp(frame)
                 self._number += 1
                 frame.number = self._number
@@ -66,6 +69,7 @@ class Reports:
                     self._write(wire.frame(frame))
             with self._commits:
                 self._commits.wait_for(lambda: self._committed >= self._number)
+        return bool(made)
 
     def committed(self, number: int) -> None:
         """Take note that the node has committed every frame up to this number."""

@@ -280,8 +280,7 @@ class Session:
     def _on_event(self, event: Any) -> None:
         match event:
             case inbound_pb2.InboundMessage():
-                self._on_heard()
-                self._reports.commit(messages.frames(event))
+                self._on_message(event)
             case neonize.UndecryptableMessage():
                 self._on_heard()
                 self._commit_one(messages.unreadable(event))
@@ -307,6 +306,11 @@ class Session:
                 self._lines.write("warning", "whatsmeow", f"stream error {event.Code}; the library reconnects")
             case _:
                 self._on_happening(event)
+
+    def _on_message(self, event: inbound_pb2.InboundMessage) -> None:
+        self._on_heard()
+        if self._reports.commit(messages.frames(event)):
+            self._gate.log()
 
     def _on_happening(self, event: Any) -> None:
         if (lasting := table.LASTING.get(type(event))) is not None:

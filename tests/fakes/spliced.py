@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 
 from service.whatsapp.relay.ack_gate import AckGate
+from service.whatsapp.relay.interceptor import Interceptor
+from service.whatsapp.relay.signal_lock import SignalLock
 from service.whatsapp.relay.splice import Lost, Splice
 from tests.fakes.postgres_messages import PASSWORD_WANTED, READY, message
 
@@ -12,14 +14,15 @@ from tests.fakes.postgres_messages import PASSWORD_WANTED, READY, message
 class Line:
     """A splice with somebody at either end, on a clock that stands still."""
 
-    def __init__(self, said: bytes = PASSWORD_WANTED) -> None:
+    def __init__(self, said: bytes = PASSWORD_WANTED, lock: SignalLock[Interceptor] | None = None) -> None:
         self.now = 100.0
         self.client, client_end = socket.socketpair()
         self.server, server_end = socket.socketpair()
         for end in (self.client, self.server, client_end, server_end):
             end.setblocking(False)
         self.gate = AckGate(lambda *_: None)
-        self.splice = Splice(client_end, server_end, said, self.gate, lambda: self.now)
+        lock = lock or SignalLock(lambda *_: None)
+        self.splice = Splice(client_end, server_end, said, Interceptor(self.gate, lock), lambda: self.now)
 
     def log_in(self) -> None:
         """Get the startup behind it."""

@@ -34,6 +34,7 @@ class AckGate:
         self._lock = threading.Lock()
         self._on_open: Callable[[], None] = lambda: None
         self._expects_event = self._is_handling = self._is_awaited = self._is_shut = False
+        self._is_logged = False
         self._looks = 0
 
     def notify(self, on_open: Callable[[], None]) -> None:
@@ -43,7 +44,17 @@ class AckGate:
     def expect_event(self) -> None:
         """Expect a message event: the library has looked a ciphertext up."""
         with self._lock:
-            self._expects_event = True
+            self._expects_event, self._is_logged = True, False
+
+    def log(self) -> None:
+        """Take note that the event in hand is in the event log, on the disk."""
+        with self._lock:
+            self._is_logged = True
+
+    @property
+    def is_logged(self) -> bool:
+        """Whether the event of the ciphertext in hand is in the event log; False if it had none to be logged."""
+        return self._is_logged
 
     @contextmanager
     def handling(self, *, is_message: bool) -> Iterator[None]:

@@ -99,6 +99,8 @@ class Answers:
         """Its client has asked for that, since the last of them."""
         self.loss: ServerError | None = None
         """The error that ended it: neither it nor what comes behind it is to be passed on."""
+        self.to_skip = 0
+        """Answers that are not to be passed on, each up to its ReadyForQuery."""
         self._held = b""
         self._left = 0
 
@@ -113,20 +115,25 @@ class Answers:
             return b""
         if self._held:
             data, self._held = self._held + data, b""
-        position, end = 0, len(data)
+        start, position, end = 0, 0, len(data)
         while position < end and self.loss is None:
             if self._left:
                 step = min(self._left, end - position)
                 self._left -= step
                 position += step
                 continue
+            left_to_skip = self.to_skip
             if (next_position := self._message(data, position)) == position:
                 break
             position = next_position
-        if position == end:
+            if self.to_skip < left_to_skip:
+                start = position
+        if self.to_skip:
+            start = position
+        if (start, position) == (0, end):
             return data
         self._held = data[position:]
-        return memoryview(data)[:position]
+        return memoryview(data)[start:position]
 
     def _message(self, data: bytes, position: int) -> int:
         """Begin the message at this position; where to go on, or the same position if more of it is needed."""
@@ -142,8 +149,11 @@ class Answers:
             if len(data) - position == _HEADER:
                 return position
             self.ready += 1
+            self.to_skip = max(0, self.to_skip - 1)
             self.is_idle = data[position + _HEADER] == _IDLE
             self.may_be_cancelled = False
+            self._left = length - _LENGTH.size - 1
+            return position + _HEADER + 1
         self._left = length - _LENGTH.size
         return position + _HEADER
 
@@ -162,10 +172,20 @@ class Answers:
 
 
 class Statement(enum.Enum):
-    """A statement by which the library uses its decryption buffer, by how its text begins."""
+    """A statement of the library that the relay does not just pass on, by how its text begins."""
 
     LOOK_UP = b"SELECT plaintext, server_timestamp, insert_timestamp FROM whatsmeow_event_buffer "
+    STORE_EVENT = b"INSERT INTO whatsmeow_event_buffer "
     CLEAR = b"UPDATE whatsmeow_event_buffer SET plaintext = NULL "
+    LOAD_SESSION = b"SELECT session FROM whatsmeow_sessions "
+    LOAD_SESSIONS = b"SELECT their_id, session FROM whatsmeow_sessions "
+    LOAD_SENDER_KEY = b"SELECT sender_key FROM whatsmeow_sender_keys "
+    # There are others that begin alike, copy rows, and whose number of rows matters.
+    STORE_SESSION = b"INSERT INTO whatsmeow_sessions (our_jid, their_id, session) VALUES "
+    STORE_IDENTITY = b"INSERT INTO whatsmeow_identity_keys (our_jid, their_id, identity) VALUES "
+    STORE_SENDER_KEY = b"INSERT INTO whatsmeow_sender_keys (our_jid, chat_id, sender_id, sender_key) VALUES "
+    BEGIN = b"BEGIN"
+    COMMIT = b"COMMIT"
 
 
 _BEGINNING_BYTES = 16 + max(len(statement.value) for statement in Statement)
@@ -182,14 +202,17 @@ class Requests:
         """It said goodbye."""
         self.statement: Statement | None = None
         """The last one of those that are known by name which began in what was fed last."""
+        self.is_single = False
+        """What was fed last is all of one request: one ReadyForQuery answers it."""
         self._held = b""
         self._left = 0
         self._text: bytes | None = None
-        """The beginning of a Parse message's body, until it is long enough; None of any other message."""
+        """The beginning of a statement, until it is long enough; None if the message has none."""
 
     def feed(self, data: bytes) -> None:
         """Follow what is passed on. Raises NotPostgres."""
         self.statement = None
+        begins, asked = not (self._held or self._left), self.asked
         data = self._held + data
         position, end = 0, len(data)
         while True:
@@ -201,6 +224,7 @@ class Requests:
                 break
             position = self._begin(data, position)
         self._held = data[position:]
+        self.is_single = begins and not (self._held or self._left) and self.asked == asked + 1
 
     def _begin(self, data: bytes, position: int) -> int:
         kind = data[position]
@@ -209,7 +233,7 @@ class Requests:
             raise NotPostgres(f"a message of {length} bytes")
         self.asked += kind in _ANSWERED
         self.is_over = self.is_over or kind == _TERMINATE
-        self._text = b"" if kind == _PARSE else None
+        self._text = b"" if kind in _WITH_TEXT else None
         self._left = length - _LENGTH.size
         return position + _HEADER
 
@@ -226,7 +250,9 @@ class Requests:
 
 
 _ERROR, _READY, _AUTHENTICATION = b"E"[0], b"Z"[0], b"R"[0]
-_TERMINATE, _PARSE = b"X"[0], b"P"[0]
+_TERMINATE = b"X"[0]
+#: Parse, Query.
+_WITH_TEXT = frozenset(b"PQ")
 _IDLE = b"I"[0]
 #: Query, Sync, FunctionCall.
 _ANSWERED = frozenset(b"QSF")

@@ -22,6 +22,8 @@ from urllib.parse import quote
 
 from service.whatsapp.relay.ack_gate import LOOK_S, AckGate
 from service.whatsapp.relay.framing import First, NotPostgres, first_message
+from service.whatsapp.relay.interceptor import Interceptor
+from service.whatsapp.relay.signal_lock import SignalLock
 from service.whatsapp.relay.splice import READ, Lost, Splice
 from service.whatsapp.relay.trouble import Trouble
 from service.whatsapp.relay.upstream import UNREACHABLE, Opened, Upstream
@@ -62,6 +64,7 @@ class Relay:
         self._url = url
         self._say = say
         self._gate = gate
+        self._lock: SignalLock[Interceptor] = SignalLock(say)
         gate.notify(self._ring)
         doors = _doors(database)
         self._name = f"@zap-{secrets.token_hex(8)}"
@@ -139,6 +142,8 @@ class Relay:
         for splice in has_more:
             self._pump(splice, client=False, server=False)
         self._welcome()
+        if self._lock.has_next:
+            self._release()
         if time.monotonic() - self._looked_at >= LOOK_S:
             self._look()
 
@@ -160,18 +165,21 @@ class Relay:
         return LOOK_S if any(splice.is_busy for splice in self._splices) else None
 
     def _look(self) -> None:
-        """Look at what waits: a server that owes an answer, a clearing whose event has not come."""
+        """Look at what waits: for a server, for an event that does not come, for the Signal lock, to be cleared."""
         self._looked_at = now = time.monotonic()
         since = min((splice.waiting_since or now for splice in self._splices), default=now)
         if self._answer_timeout is not None and now - since >= self._answer_timeout:
             self._lose(f"Postgres has not answered for {self._answer_timeout:g} s")
-        if any(splice.is_held for splice in self._splices):
+        if any(splice.interceptor.waits_for_event for splice in self._splices):
             self._gate.look()
-            self._release()
+        self._lock.look()
+        self._release()
+        for splice in self._splices:
+            splice.flush()
 
     def _release(self) -> None:
         """Pass on what was held, if it may pass by now."""
-        for splice in [splice for splice in self._splices if splice.is_held]:
+        for splice in [splice for splice in self._splices if splice.interceptor.is_held]:
             self._pump(splice, client=False, server=False)
 
     # --- connections that are up
@@ -209,6 +217,7 @@ class Relay:
 
     def _forget(self, splice: Splice) -> None:
         del self._splices[splice]
+        self._lock.forget(splice.interceptor)
         self._has_more.discard(splice)
 
     def _watch(self, connection: socket.socket, events: int, data: object) -> None:
@@ -291,7 +300,8 @@ class Relay:
             elif opened is None:
                 self._drop(caller)
             else:
-                splice = Splice(caller.connection, opened.connection, opened.said, self._gate)
+                interceptor = Interceptor(self._gate, self._lock)
+                splice = Splice(caller.connection, opened.connection, opened.said, interceptor)
                 # Its client has been watched until now.
                 self._watch(caller.connection, 0, caller)
                 self._splices[splice] = (0, 0)

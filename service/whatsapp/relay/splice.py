@@ -11,8 +11,8 @@ import ssl
 import time
 from collections.abc import Callable
 
-from service.whatsapp.relay.ack_gate import AckGate
-from service.whatsapp.relay.framing import Answers, NotPostgres, Requests, Statement
+from service.whatsapp.relay.framing import Answers, NotPostgres
+from service.whatsapp.relay.interceptor import Forward, Interceptor, Reply
 
 _PIECE_BYTES = 64 * 1024
 _PIECES_AT_ONCE = 16
@@ -36,7 +36,7 @@ class Splice:
         client: socket.socket,
         server: socket.socket,
         said: bytes,
-        gate: AckGate,
+        interceptor: Interceptor,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`said`: what the server has sent already. Neither socket may block."""
@@ -46,9 +46,8 @@ class Splice:
         """The client has left, which is no loss."""
         self.has_more = False
         """It stopped to let other connections be served."""
-        self._gate = gate
+        self.interceptor = interceptor
         self._clock = clock
-        self._requests = Requests()
         self._answers = Answers()
         # The end of the startup is announced by a ReadyForQuery as well.
         self._owed = 1
@@ -56,8 +55,6 @@ class Splice:
         """The client has sent something since it last had all its answers."""
         self._heard_at = clock()
         self._said = said
-        self._held = b""
-        """A piece that clears a message from the library's buffer, until the gate lets it pass."""
         self._to_client = self._to_server = memoryview(b"")
         self._cut: OSError | None = None
         """Why nothing can be sent to the server any more; what it sent before is yet to be read."""
@@ -89,18 +86,13 @@ class Splice:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a statement is under way, or held."""
-        return self._owed > 0
-
-    @property
-    def is_held(self) -> bool:
-        """Whether the client waits for the gate."""
-        return bool(self._held)
+        """Whether a statement is under way, held or deferred."""
+        return self._owed > 0 or self.interceptor.has_deferred
 
     @property
     def client_events(self) -> int:
         """What to wait for on the client's socket."""
-        return (0 if self._to_server or self._held else READ) | (WRITE if self._to_client else 0)
+        return (0 if self._to_server or self.interceptor.is_held else READ) | (WRITE if self._to_client else 0)
 
     @property
     def server_events(self) -> int:
@@ -111,11 +103,17 @@ class Splice:
     def waiting_since(self) -> float | None:
         """Since when (on the clock) the server owes an answer and sends nothing; None if it does not."""
         # What waits for the client to take it is the client's delay, and what is held has not been asked.
-        return self._heard_at if self._owed and not (self._to_client or self._held) else None
+        return self._heard_at if self._owed and not (self._to_client or self.interceptor.is_held) else None
 
     def expect_cancel(self) -> None:
         """Expect that the client's present statement, if there is one, ends as cancelled."""
         self._answers.may_be_cancelled = self._owed > 0
+
+    def flush(self) -> None:
+        """Have the server clear what is to be cleared, if nothing else is under way. Nothing waits for its answer."""
+        if not self._owed and not self._to_server and (forward := self.interceptor.clear()) is not None:
+            self._heard_at = self._clock()
+            self._send(forward)
 
     def pump(self, *, client: bool = True, server: bool = True) -> None:
         """Pass on what can be passed on without waiting; the flags say whose socket has news. Raises Lost."""
@@ -141,7 +139,7 @@ class Splice:
             self._take(said)
         for _ in range(_PIECES_AT_ONCE):
             is_moving = self._to_server_goes_on()
-            if self._requests.is_over and not self._to_server:
+            if self.interceptor.requests.is_over and not self._to_server:
                 # It has said goodbye, and its server has been told.
                 raise _ClientGone
             is_moving |= self._to_client_goes_on()
@@ -154,34 +152,32 @@ class Splice:
 
     def _to_server_goes_on(self) -> bool:
         is_moving = bool(self._to_server) and self._flush_to_server()
-        if self._held:
-            return self._release() or is_moving
-        if self._cut or self._to_server or not self._client_has_news or (data := self._hear_client()) is None:
+        if self._cut or self._to_server:
             return is_moving
-        if not data:
+        if self.interceptor.is_held:
+            step = self.interceptor.release(can_reply=self._can_reply)
+            # A server owes no answer to what is held.
+            self._heard_at = self._clock()
+        elif not self._client_has_news or (data := self._hear_client()) is None:
+            return is_moving
+        elif not data:
             raise _ClientGone
-        self._client_has_news = len(data) == _PIECE_BYTES
-        self._follow(data)
-        match self._requests.statement:
-            case Statement.LOOK_UP:
-                self._gate.expect_event()
-            case Statement.CLEAR:
-                self._held = data
-                return self._release()
-        self._ask(data)
-        return True
+        else:
+            self._client_has_news = len(data) == _PIECE_BYTES
+            step = self._receive(data)
+        match step:
+            case Forward() as forward:
+                self._send(forward)
+            case Reply(answer):
+                self._owed = 0
+                self._to_client = memoryview(answer)
+                self._flush_to_client()
+        return is_moving or step is not None
 
-    def _release(self) -> bool:
-        """Pass the held piece on if the gate allows it. lib/pq sends nothing more before this is answered."""
-        if self._to_server or not self._gate.may_clear():
-            return False
-        data, self._held = self._held, b""
-        self._heard_at = self._clock()
-        self._ask(data)
-        return True
-
-    def _ask(self, data: bytes) -> None:
-        self._to_server = memoryview(data)
+    def _send(self, forward: Forward) -> None:
+        self._owed += forward.answers_to_skip
+        self._answers.to_skip += forward.answers_to_skip
+        self._to_server = memoryview(forward.data)
         self._flush_to_server()
 
     def _hear_client(self) -> bytes | None:
@@ -193,22 +189,30 @@ class Splice:
         except OSError as error:
             raise _ClientGone from error
 
-    def _follow(self, data: bytes) -> None:
+    def _receive(self, data: bytes) -> Forward | Reply | None:
+        """Have the interceptor decide about what the client sent."""
         self._is_asking = True
-        self._requests.feed(data)
-        if self._requests.asked:
+        step = self.interceptor.receive(data, can_reply=not (self._owed or self._to_client))
+        requests = self.interceptor.requests
+        if requests.asked:
             if not self._owed:
                 self._heard_at = self._clock()
-            self._owed += self._requests.asked
-            self._requests.asked = 0
+            self._owed += requests.asked
+            requests.asked = 0
+        return step
+
+    @property
+    def _can_reply(self) -> bool:
+        """Whether the client waits for nothing but the answer to what is held."""
+        return self._owed == 1 and not self._to_client
 
     def _client_is_leaving(self) -> bool:
         """Return whether the client had left before the server did. What it said last may be unread yet."""
-        while not self._requests.is_over:
+        while not self.interceptor.requests.is_over:
             try:
                 if not (data := self._hear_client()):
                     return data is not None
-                self._follow(data)
+                self.interceptor.requests.feed(data)
             except (_ClientGone, NotPostgres):
                 return True
         return True
@@ -253,6 +257,7 @@ class Splice:
         self._owed = max(0, self._owed - self._answers.ready)
         if self._answers.ready and not self._owed:
             self._is_asking = False
+            self.interceptor.answered(is_idle=self._answers.is_idle)
         self._answers.ready = 0
         if self._to_client:
             self._flush_to_client()

@@ -64,11 +64,11 @@ def test_a_message_is_not_cleared_before_its_event_has_been_handled(line: Line) 
     assert ask(line, LOOK_UP) == LOOK_UP
     with line.gate.handling(is_message=True):
         assert ask(line, CLEAR) is None
-        assert line.splice.is_held
+        assert line.splice.interceptor.is_held
         assert line.splice.client_events == 0, "lib/pq waits, and the kernel keeps what it says"
     line.splice.pump(client=False, server=False)
     assert line.heard(line.server) == CLEAR
-    assert not line.splice.is_held
+    assert not line.splice.interceptor.is_held
 
 
 def test_nor_before_its_event_has_come(line: Line) -> None:
@@ -149,6 +149,17 @@ def test_who_waits_is_told_when_the_gate_opens_and_not_before() -> None:
     assert opened == [None]
 
 
+def test_an_event_is_logged_until_the_next_ciphertext_is_looked_up() -> None:
+    gate = AckGate(lambda *_: None)
+    gate.expect_event()
+    assert not gate.is_logged
+    with gate.handling(is_message=True):
+        gate.log()
+    logged = gate.is_logged
+    gate.expect_event()
+    assert (logged, gate.is_logged) == (True, False)
+
+
 def test_a_gate_that_is_shut_lets_nothing_pass_any_more() -> None:
     gate = AckGate(lambda *_: None)
     opened: list[None] = []
@@ -199,7 +210,7 @@ def test_a_server_that_is_lost_while_its_client_is_held_is_silence() -> None:
     with ScriptedPostgres(welcome_only) as server, Relayed(at(server.port)) as relay, log_in(relay) as client:
         relay.gate.expect_event()
         client.sendall(CLEAR)
-        eventually(lambda: any(splice.is_held for splice in relay.relay._splices), "it to be held")
+        eventually(lambda: any(splice.interceptor.is_held for splice in relay.relay._splices), "it to be held")
         server.connections[0].close()
         assert relay.lost()
         assert is_silent(client)
