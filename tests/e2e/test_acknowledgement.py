@@ -97,7 +97,7 @@ async def test_a_message_is_acknowledged_when_it_is_committed(
     assert [message.text for message in watched.messages] == ["one", "two"]
     # No other message comes, whose decryption would clear it.
     async with asyncio.timeout(5):
-        while await in_buffer(store):  # noqa: ASYNC110 - another process clears it
+        while await in_buffer(store):
             await asyncio.sleep(0.05)
 
 

@@ -44,15 +44,13 @@ class Cluster:
     ) -> AsyncIterator[Traffic]:
         """Have people write to these sessions, or to all, so many messages a second, until the block ends.
 
-        Callers write to others than these: whatsmeow locks no conversation, and one in which both sides write at once
-        is broken now and then, and begun anew (docs/measurements.md). Its messages come late then.
+        The friend is one of them, to whom callers write as well: both sides of a conversation write at once.
         """
         phones = {name: self.phones[name] for name in sessions or self.sessions}
-        writer = await new_phone(self.simulator, "Writer")
-        people = await gather_people(self.simulator, writer, list(phones.values()))
+        people = await gather_people(self.simulator, self.friend, list(phones.values()))
         for name in phones:
-            # Then the writer's conversation with it is an established one.
-            await self.nodes[-1].send(name, f"+{writer}", "hello", f"hello-{writer}-{name}")
+            # Then the friend's conversation with it is an established one.
+            await self.nodes[-1].send(name, f"+{self.friend}", "hello", f"hello-{name}")
         async with Traffic(self.simulator, people, phones, rate, personal=personal, in_group=in_group) as traffic:
             yield traffic
 
