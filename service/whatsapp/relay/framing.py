@@ -5,6 +5,7 @@ type not), its body. What a client says first has no type.
 """
 
 import enum
+import re
 import struct
 from dataclasses import dataclass
 
@@ -190,6 +191,9 @@ class Statement(enum.Enum):
 
 _BEGINNING_BYTES = 16 + max(len(statement.value) for statement in Statement)
 """Of a text that has to be read to know the statement, white space before it included."""
+_STATEMENTS = tuple(Statement)
+#: The statement's name, empty in what lib/pq sends with parameters, and a zero come first.
+_KNOWN = re.compile(rb"[\0 \t\n]*(?:" + b"|".join(b"(%b)" % re.escape(one.value) for one in _STATEMENTS) + b")")
 
 
 class Requests:
@@ -217,7 +221,8 @@ class Requests:
         position, end = 0, len(data)
         while True:
             step = min(self._left, end - position)
-            self._read_text(data[position : position + step])
+            if step and self._text is not None:
+                self._read_text(data[position : position + min(step, _BEGINNING_BYTES)])
             self._left -= step
             position += step
             if end - position < _HEADER:
@@ -238,15 +243,11 @@ class Requests:
         return position + _HEADER
 
     def _read_text(self, piece: bytes) -> None:
-        if self._text is None or not piece:
-            return
-        self._text += piece[: _BEGINNING_BYTES - len(self._text)]
-        # The statement's name, empty in what lib/pq sends with parameters, and a zero come first.
-        text = self._text.lstrip(b"\0 \t\n")
-        for statement in Statement:
-            if text.startswith(statement.value):
-                self.statement, self._text = statement, None
-                return
+        self._text = ((self._text or b"") + piece)[:_BEGINNING_BYTES]
+        if (known := _KNOWN.match(self._text)) is not None and known.lastindex is not None:
+            self.statement, self._text = _STATEMENTS[known.lastindex - 1], None
+        elif len(self._text) == _BEGINNING_BYTES:
+            self._text = None
 
 
 _ERROR, _READY, _AUTHENTICATION = b"E"[0], b"Z"[0], b"R"[0]
