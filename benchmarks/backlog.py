@@ -6,27 +6,17 @@ log: from the first text's append to the last one's. Beside it: processor time f
 """
 
 import asyncio
-import shutil
 import statistics
 import sys
-import tempfile
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-import asyncpg
 import psutil
 
-from dev import EmbeddedPostgres, EmbeddedValkey
+from benchmarks.stage import Deployment, deployment
 from tests.caller import State
-from tests.e2e.people import pair
-from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
-from tests.simulator.process import PRELOAD, SimulatorProcess
 from zap.v1 import session_pb2
 
-PHONE, FRIEND, SESSION = "491700000001", "491700000002", "s"
+SESSION = "shop-0"
 PARTS = ("node", "session", "Postgres")
 
 
@@ -43,24 +33,19 @@ class Round:
 class Scene:
     """One node, its session and its database."""
 
-    def __init__(
-        self, node: ServiceProcess, whatsapp: SimulatorControl, postgres: EmbeddedPostgres, database: asyncpg.Connection
-    ) -> None:
-        self._node = node
-        self._whatsapp = whatsapp
-        self._postgres = postgres
-        self._database = database
+    def __init__(self, there: Deployment) -> None:
+        self._there = there
         self._written = 0
 
     async def take_in(self, messages: int) -> Round:
         """Let so many messages wait, and have the session take them in."""
-        await self._node.sessions.Deactivate(session_pb2.DeactivateRequest(session_id=SESSION))
-        await self._node.wait_state(SESSION, State.STATE_DISCONNECTED)
+        await self._there.node.sessions.Deactivate(session_pb2.DeactivateRequest(session_id=SESSION))
+        await self._there.node.wait_state(SESSION, State.STATE_DISCONNECTED)
         for _ in range(messages):
             self._written += 1
-            await self._whatsapp.write(FRIEND, PHONE, f"text {self._written}")
+            await self._there.simulator.write(self._there.friend, self._there.phones[SESSION], f"text {self._written}")
         before = self._cpu()
-        await self._node.sessions.Activate(session_pb2.ActivateRequest(session_id=SESSION))
+        await self._there.node.sessions.Activate(session_pb2.ActivateRequest(session_id=SESSION))
         async with asyncio.timeout(120):
             while await self._appended() < self._written:  # noqa: ASYNC110 - another process appends
                 await asyncio.sleep(0.1)
@@ -68,11 +53,11 @@ class Scene:
         return Round(await self._rate(messages), {part: after[part] - before[part] for part in PARTS})
 
     async def _appended(self) -> int:
-        count: int = await self._database.fetchval("SELECT count(*) FROM zap.event WHERE type = 'MESSAGE_RECEIVED'")
+        count: int = await self._there.sql.fetchval("SELECT count(*) FROM zap.event WHERE type = 'MESSAGE_RECEIVED'")
         return count
 
     async def _rate(self, messages: int) -> float:
-        seconds = await self._database.fetchval(
+        seconds = await self._there.sql.fetchval(
             "SELECT extract(epoch FROM max(appended_at) - min(appended_at))::float8 FROM"
             " (SELECT appended_at FROM zap.event WHERE type = 'MESSAGE_RECEIVED' ORDER BY id DESC LIMIT $1) last",
             messages,
@@ -80,8 +65,8 @@ class Scene:
         return (messages - 1) / float(seconds)
 
     def _cpu(self) -> dict[str, float]:
-        node, *rest = self._node.processes()
-        server = psutil.Process(self._postgres.pid)
+        node, *rest = self._there.node.processes()
+        server = psutil.Process(self._there.postgres.pid)
         parts = {"node": [node], "session": rest, "Postgres": [server, *server.children()]}
         return {part: sum(map(_seconds, processes)) for part, processes in parts.items()}
 
@@ -93,28 +78,6 @@ def _seconds(process: psutil.Process) -> float:
         return 0.0
     # Children that have ended count for their parent.
     return float(times.user + times.system + times.children_user + times.children_system)
-
-
-@asynccontextmanager
-async def scene(base: Path, simulator: SimulatorProcess, phone: str, *, durable: bool) -> AsyncIterator[Scene]:
-    """A node with a session that was paired."""
-    base.mkdir(mode=0o711)  # noqa: ASYNC240 - once, before anything runs
-    async with AsyncExitStack() as stack:
-        postgres = EmbeddedPostgres(base, durable=durable, die_with_starter=True)
-        await stack.enter_async_context(postgres)
-        valkey = await stack.enter_async_context(EmbeddedValkey(base, die_with_starter=True))
-        environment = {
-            **simulator.environment(),
-            "DATABASE_URL": postgres.url,
-            "REDIS_URL": valkey.url,
-            "ZAP_LOG_LEVEL": "warning",
-            "ZAP_WORKER_PRELOAD": PRELOAD,
-        }
-        node = await stack.enter_async_context(ServiceProcess(environment))
-        await pair(node, simulator.control, SESSION, phone)
-        database = await asyncpg.connect(postgres.url)
-        stack.push_async_callback(database.close)
-        yield Scene(node, simulator.control, postgres, database)
 
 
 def tell(what: str, messages: int, rounds: list[Round]) -> None:
@@ -129,27 +92,14 @@ def tell(what: str, messages: int, rounds: list[Round]) -> None:
     )
 
 
-async def measure(base: Path, messages: int, rounds: int) -> None:
-    """Both kinds of Postgres, one after the other."""
+async def measure(messages: int, rounds: int) -> None:
+    """Measure with both kinds of Postgres, one after the other."""
     for what, durable in (("fsync on", True), ("fsync off", False)):
-        async with SimulatorProcess() as simulator:
-            for number in (PHONE, FRIEND):
-                await simulator.control.create_phone(number)
-            async with scene(base / what.replace(" ", "-"), simulator, PHONE, durable=durable) as one:
-                await one.take_in(50)  # the first ones find nothing warm
-                tell(what, messages, [await one.take_in(messages) for _ in range(rounds)])
-
-
-def main() -> None:
-    """Measure in a folder of its own."""
-    messages, rounds = (int(number) for number in (sys.argv[1:] + ["300", "5"][len(sys.argv) - 1 :])[:2])
-    folder = Path(tempfile.mkdtemp(prefix="zap-benchmark-"))
-    folder.chmod(0o711)
-    try:
-        asyncio.run(measure(folder, messages, rounds))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        async with deployment(durable=durable, environment={"ZAP_LOG_LEVEL": "warning"}) as there:
+            one = Scene(there)
+            await one.take_in(50)  # the first ones find nothing warm
+            tell(what, messages, [await one.take_in(messages) for _ in range(rounds)])
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(measure(*(int(number) for number in (sys.argv[1:] + ["300", "5"][len(sys.argv) - 1 :])[:2])))

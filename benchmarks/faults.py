@@ -6,58 +6,35 @@ back-off is concerned. The machine should do nothing else: what is said of its l
 
 import argparse
 import asyncio
-import contextlib
 import functools
 import os
-import shutil
 import signal
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
-from dev import EmbeddedPostgres, EmbeddedValkey
+from benchmarks.stage import Deployment, deployment
 from tests.e2e import faults
-from tests.e2e.people import new_phone, pair
 from tests.e2e.recovery import away, forget_failures
-from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
-from tests.simulator.process import SimulatorProcess
 
+SESSION = "shop-0"
 ONLOOKERS = 3
 
-
-@dataclass(frozen=True)
-class House:
-    """A node with the session that things happen to, and some more."""
-
-    node: ServiceProcess
-    simulator: SimulatorControl
-    phone: str
-    friend: str
-
-    def zygote(self) -> int:
-        """The zygote's process id."""
-        return int(self.node.processes()[1].pid)
+Fault = Callable[[Deployment, int], Awaitable[None] | None]
 
 
-Fault = Callable[[House, int], Awaitable[None] | None]
-
-
-async def event_that_sticks(house: House, pid: int) -> None:
+async def event_that_sticks(there: Deployment, pid: int) -> None:
     """The library's next event never comes back from its callback."""
     faults.provoke(pid, "stuck-event")
-    await house.simulator.write(house.friend, house.phone, "never seen")
+    await there.simulator.write(there.friend, there.phones[SESSION], "never seen")
 
 
 def with_the_zygote(number: signal.Signals) -> Fault:
     """The session's process dies, and so does, or is frozen, what forks the next one."""
 
-    def happen(house: House, pid: int) -> None:
-        os.kill(house.zygote(), number)
+    def happen(there: Deployment, pid: int) -> None:
+        os.kill(there.node.processes()[1].pid, number)
         os.kill(pid, signal.SIGKILL)
 
     return happen
@@ -78,46 +55,17 @@ FAULTS: dict[str, tuple[float, Fault]] = {
 """What can happen, and the bound in seconds."""
 
 
-@contextlib.asynccontextmanager
-async def house() -> AsyncIterator[tuple[House, str]]:
-    """A node with paired sessions, and the address of the first one's device."""
-    folder = Path(tempfile.mkdtemp(prefix="zap-benchmark-"))
-    # Root's Postgres runs as nobody, who must be able to pass.
-    os.chmod(folder, 0o711)  # noqa: PTH101, S103
-    try:
-        async with (
-            EmbeddedPostgres(folder, durable=False, die_with_starter=True) as postgres,
-            EmbeddedValkey(folder, die_with_starter=True) as valkey,
-            SimulatorProcess() as simulator,
-        ):
-            environment = {
-                "DATABASE_URL": postgres.url,
-                "REDIS_URL": valkey.url,
-                "ZAP_WORKER_PRELOAD": faults.PRELOAD,
-                **simulator.environment(),
-            }
-            async with ServiceProcess(environment) as node:
-                phones = [await new_phone(simulator.control, f"shop-{number}") for number in range(1 + ONLOOKERS)]
-                jids = [
-                    await pair(node, simulator.control, f"shop-{number}", phone) for number, phone in enumerate(phones)
-                ]
-                friend = await new_phone(simulator.control, "Friend")
-                yield House(node, simulator.control, phones[0], friend), jids[0]
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 async def measure(runs: int, names: list[str]) -> bool:
     """Print a line for each fault; whether all bounds were met."""
     met = True
-    async with house() as (subject, jid):
+    async with deployment(1 + ONLOOKERS, preload=faults.PRELOAD) as there:
         for name in names:
             bound, fault = FAULTS[name]
             taken = []
             for _ in range(runs):
-                await forget_failures(subject.node, "shop-0")
-                happen = functools.partial(fault, subject)
-                taken.append(await away(subject.node, subject.simulator, "shop-0", jid, happen))
+                await forget_failures(there.node, SESSION)
+                happen = functools.partial(fault, there)
+                taken.append(await away(there.node, there.simulator, SESSION, there.jids[SESSION], happen))
             status = [each.until_status for each in taken]
             login = [each.until_login for each in taken]
             met = met and max(status) <= bound
