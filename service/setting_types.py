@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from service.domain.addresses import check_address
+from service.domain.addresses import split_address
 from service.domain.proxies import check_proxy
 
 
 def _address(value: str) -> str:
-    check_address(value)
+    split_address(value)
     return value
 
 

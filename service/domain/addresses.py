@@ -14,11 +14,6 @@ def split_address(address: str) -> tuple[str, int]:
     return found["host"].strip("[]"), int(found["port"])
 
 
-def check_address(address: str) -> None:
-    """Raise ValueError if this is no address to listen on."""
-    split_address(address)
-
-
 def is_loopback(address: str) -> bool:
     """Only this machine can reach it. A name other than localhost is taken for one that others reach."""
     host, _ = split_address(address)

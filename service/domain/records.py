@@ -89,9 +89,8 @@ class Session:
 
 @dataclass(frozen=True)
 class Pairing:
-    """The pairing that a session is in, or its last one. `attempt` grows by one with every Activate that begins one."""
+    """The pairing that a session is in, or its last one."""
 
-    attempt: int
     code: PairingCode | None
     outcome: PairingOutcome | None
     reason: str = ""

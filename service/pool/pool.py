@@ -1,7 +1,6 @@
 """Makes session processes (service.ports.ProcessPool)."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,8 +12,6 @@ from service.pool.process import Process
 from service.pool.zygote import Zygote
 from service.ports import StartOrder
 from zap.worker.v1 import frames_pb2
-
-_log = logging.getLogger(__name__)
 
 _PREPARE_SECONDS = 60.0
 _OVERDUE_SECONDS = 2.0

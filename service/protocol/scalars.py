@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -18,11 +18,6 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
     message = Timestamp()
     message.FromDatetime(moment)
     return message
-
-
-def moment(message: Timestamp) -> datetime:
-    """The moment of a timestamp, in UTC."""
-    return message.ToDatetime(tzinfo=UTC)
 
 
 def to_number(value: enum.Enum, number_of: Callable[[str], N], prefix: str) -> N:

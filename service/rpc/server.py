@@ -65,13 +65,11 @@ class Server:
         listen: str,
         token: str,
         metrics: RpcMetrics,
-        setting: str = "ZAP_LISTEN",
         elsewhere: Elsewhere | None = None,
         standstill: float = events.STANDSTILL,
     ) -> None:
         """`elsewhere`: who else may carry out what comes in; None: nobody. `standstill`: see EventServicer."""
         self._listen = listen
-        self._setting = setting
         self._streams = OpenStreams()
         self._pictures = Pictures()
         interceptor = CallInterceptor(Authentication(token), self._streams, metrics, elsewhere)
@@ -79,18 +77,13 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._names = self._add_services(core, standstill)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The full names of the services of zap.v1 that are served."""
-        return self._names
-
     async def start(self) -> int:
         """Listen, as not ready; the port, which the system chose if the address ends in :0."""
         await self.set_ready(False)
         try:
             port = self._server.add_insecure_port(self._listen)
         except RuntimeError as error:
-            raise CannotListen(f"{self._setting}: cannot listen on {self._listen}: is the port taken?") from error
+            raise CannotListen(f"ZAP_LISTEN: cannot listen on {self._listen}: is the port taken?") from error
         await self._server.start()
         log.info("the gRPC server listens", address=self._listen, port=port)
         return port

@@ -76,11 +76,6 @@ class StartGate:
         self._tickets: dict[Waiting, Ticket] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    @property
-    def rate(self) -> float:
-        """Starts a second."""
-        return self._pace.rate
-
     def join(self, lane: Lane, wants: int = 1, active_at: float = 0.0) -> Ticket:
         """A place in a lane for so many turns; a context manager. `active_at`: see domain.pace.Waiting."""
         waiting = self._pace.join(lane, wants, active_at)
@@ -122,5 +117,5 @@ class StartGate:
             self._timer = None
         wait = self._pace.wait(time.monotonic())
         if wait is not None:
-            late = self._chance() * JITTER / self.rate
+            late = self._chance() * JITTER / self._pace.rate
             self._timer = asyncio.get_running_loop().call_later(max(SHORTEST, wait + late), self._grant)

@@ -150,8 +150,8 @@ WHERE session_id = $1;
 -- name: get_pairing
 -- A code is on show while the process that shows it may live: its epoch is the current one, under a live lease.
 SELECT
-    p.attempt, CASE WHEN l.session_id IS NOT NULL THEN p.code_text END AS code_text, p.code_position,
-    p.code_expires_at, p.outcome, p.reason
+    CASE WHEN l.session_id IS NOT NULL THEN p.code_text END AS code_text, p.code_position, p.code_expires_at,
+    p.outcome, p.reason
 FROM zap.pairing p
 LEFT JOIN zap.lease l
     ON l.session_id = p.session_id AND l.epoch = p.code_epoch AND l.expires_at > clock_timestamp()

@@ -57,10 +57,9 @@ def session(row: Record) -> Session:
 def pairing(row: Record | None) -> Pairing:
     """A row of zap.pairing; a session that never paired has none."""
     if row is None:
-        return Pairing(attempt=0, code=None, outcome=None)
+        return Pairing(code=None, outcome=None)
     shown = row["code_text"] is not None
     return Pairing(
-        attempt=row["attempt"],
         code=PairingCode(row["code_text"], row["code_position"], row["code_expires_at"]) if shown else None,
         outcome=PairingOutcome(row["outcome"]) if row["outcome"] else None,
         reason=row["reason"],

@@ -47,16 +47,6 @@ class Watchdog:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
         self.permit(deadline_ns)
 
-    @property
-    def deadline(self) -> float:
-        """Until when (time.monotonic()) this process may go on."""
-        return self._deadline_ns / _NANOSECONDS
-
-    @property
-    def remaining(self) -> float:
-        """Seconds until then."""
-        return self.deadline - time.monotonic()
-
     def permit(self, deadline_ns: int) -> None:
         """Go on until this moment; one that is not later than the last is ignored."""
         if deadline_ns <= self._deadline_ns:
