@@ -1,9 +1,9 @@
 """What the core needs from the world, and what it may assume of it."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from types import TracebackType
 from typing import Protocol
 from uuid import UUID
 
@@ -408,13 +408,13 @@ class Publisher(Protocol):
 class Wakeups(Protocol):
     """Hints that something about a session changed. They may be lost: whoever waits looks again by itself too."""
 
-    def listen(self, session_id: str) -> "Listening":
+    def listen(self, session_id: str) -> AbstractContextManager["Listening"]:
         """Hints about one session from now on."""
 
-    def listen_to_work(self) -> "Listening":
+    def listen_to_work(self) -> AbstractContextManager["Listening"]:
         """Hints that a wish changed or a lease is free, from now on."""
 
-    def listen_to_log(self) -> "Listening":
+    def listen_to_log(self) -> AbstractContextManager["Listening"]:
         """Hints that something was appended to the log, of whatever session, from now on."""
 
     def wake(self, session_id: str) -> None:
@@ -425,13 +425,7 @@ class Wakeups(Protocol):
 
 
 class Listening(Protocol):
-    """One listener; a context manager that leaves nothing behind."""
-
-    def __enter__(self) -> "Listening": ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    """One listener, for as long as its context lasts."""
 
     async def wait(self, timeout: float) -> None:
         """Until a hint came since the last wait, or `timeout` seconds have passed."""

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import defaultdict
-from contextlib import suppress
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 WORK = ""
 """The key of those who claim and stop sessions; no session has an empty id."""
@@ -14,19 +14,8 @@ LOG = "*"
 class Listener:
     """ports.Listening: remembers that a hint came until somebody waits for it."""
 
-    def __init__(self, hub: "WakeupHub", key: str) -> None:
-        self._hub = hub
-        self._key = key
+    def __init__(self) -> None:
         self._hint = asyncio.Event()
-
-    def __enter__(self) -> "Listener":
-        self._hub.add(self._key, self)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._hub.remove(self._key, self)
 
     def hint(self) -> None:
         """Something changed."""
@@ -46,17 +35,25 @@ class WakeupHub:
     def __init__(self) -> None:
         self._listeners: defaultdict[str, set[Listener]] = defaultdict(set)
 
-    def listen(self, session_id: str) -> Listener:
-        """Hints about one session from now on."""
-        return Listener(self, session_id)
+    @contextmanager
+    def listen(self, session_id: str) -> Iterator[Listener]:
+        """Hints about one session from now on; nothing is left of a key that nobody listens to."""
+        listener = Listener()
+        self._listeners[session_id].add(listener)
+        try:
+            yield listener
+        finally:
+            self._listeners[session_id].discard(listener)
+            if not self._listeners[session_id]:
+                del self._listeners[session_id]
 
-    def listen_to_work(self) -> Listener:
+    def listen_to_work(self) -> AbstractContextManager[Listener]:
         """Hints that a wish changed or a lease is free, from now on."""
-        return Listener(self, WORK)
+        return self.listen(WORK)
 
-    def listen_to_log(self) -> Listener:
+    def listen_to_log(self) -> AbstractContextManager[Listener]:
         """Hints that something was appended to the log, of whatever session, from now on."""
-        return Listener(self, LOG)
+        return self.listen(LOG)
 
     def wake(self, session_id: str) -> None:
         """Have whoever listens here for this session look again."""
@@ -66,16 +63,6 @@ class WakeupHub:
     def reconcile(self) -> None:
         """Have whoever listens here for work look again."""
         self.wake(WORK)
-
-    def add(self, key: str, listener: Listener) -> None:
-        """Listen."""
-        self._listeners[key].add(listener)
-
-    def remove(self, key: str, listener: Listener) -> None:
-        """Listen no more; nothing is left of a key that nobody listens to."""
-        self._listeners[key].discard(listener)
-        if not self._listeners[key]:
-            del self._listeners[key]
 
     def __len__(self) -> int:
         """Listeners."""

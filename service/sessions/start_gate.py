@@ -3,9 +3,8 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from service.domain.pace import Lane, Pace, Waiting
 
@@ -33,7 +32,7 @@ class GrantedTurn:
 
 
 class Ticket:
-    """A place in the queue, for as long as the context lasts; what is not taken by then is given back."""
+    """A place in the queue."""
 
     def __init__(self, gate: "StartGate", waiting: Waiting) -> None:
         self.waiting = waiting
@@ -55,16 +54,6 @@ class Ticket:
         """Wait no longer: `turns` returns at once, with what was granted already."""
         self._gate.leave(self)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.leave()
-        for turn in self._gate.take(self):
-            turn.give_back()
-
 
 class StartGate:
     """The one gate of a node that every start of a session process goes through."""
@@ -76,12 +65,20 @@ class StartGate:
         self._tickets: dict[Waiting, Ticket] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def join(self, lane: Lane, wants: int = 1, active_at: float = 0.0) -> Ticket:
-        """A place in a lane for so many turns; a context manager. `active_at`: see domain.pace.Waiting."""
+    @contextmanager
+    def join(self, lane: Lane, wants: int = 1, active_at: float = 0.0) -> Iterator[Ticket]:
+        """A place in a lane for so many turns, while the context lasts; what is not taken by then is given back.
+
+        `active_at`: see domain.pace.Waiting.
+        """
         waiting = self._pace.join(lane, wants, active_at)
         ticket = self._tickets[waiting] = Ticket(self, waiting)
         self._grant()
-        return ticket
+        try:
+            yield ticket
+        finally:
+            for turn in self.take(ticket):
+                turn.give_back()
 
     async def turns(self, lane: Lane, wants: int) -> list[GrantedTurn]:
         """At least one turn, and at most so many."""

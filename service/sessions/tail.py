@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
-from types import TracebackType
 
 import structlog
 
@@ -35,10 +35,9 @@ _ALL = EventFilter()
 
 
 class Seat:
-    """A stream's place at the tail: what has come since it sat down, until that is too much. A context manager."""
+    """A stream's place at the tail: what has come since it sat down, until that is too much."""
 
-    def __init__(self, tail: "Tail", wanted: EventFilter, since: Place) -> None:
-        self._tail = tail
+    def __init__(self, wanted: EventFilter, since: Place) -> None:
         self._wanted = wanted
         self._events: deque[LoggedEvent] = deque()
         self._bytes = 0
@@ -53,15 +52,6 @@ class Seat:
         """The highest id in the log when the tail last looked."""
         self.is_lost = False
         """Too much came: what is left here is to be forgotten, and read."""
-
-    def __enter__(self) -> "Seat":
-        self._tail.add(self)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._tail.remove(self)
 
     @property
     def has_news(self) -> bool:
@@ -118,23 +108,24 @@ class Tail:
         """Streams that are up to date."""
         return len(self._seats)
 
-    def seat(self, wanted: EventFilter, place: Place) -> Seat:
-        """For a stream that has read up to `place`: what comes later, perhaps from a later place (its `since`) on."""
-        return Seat(self, wanted, self._place if self._seats else place)
+    @contextmanager
+    def seat(self, wanted: EventFilter, place: Place) -> Iterator[Seat]:
+        """For a stream that has read up to `place`: what comes later, perhaps from a later place (its `since`) on.
 
-    def add(self, seat: Seat) -> None:
-        """It sits down; the first one sets the tail to reading."""
+        The first one who sits down sets the tail to reading, the last one who leaves ends that.
+        """
         if not self._seats:
-            self._place = seat.since
+            self._place = place
             self._task = asyncio.create_task(self._run(), name="tail")
+        seat = Seat(wanted, self._place)
         self._seats.add(seat)
-
-    def remove(self, seat: Seat) -> None:
-        """It leaves; the last one ends the reading."""
-        self._seats.discard(seat)
-        if not self._seats and self._task is not None:
-            self._task.cancel()
-            self._task = None
+        try:
+            yield seat
+        finally:
+            self._seats.discard(seat)
+            if not self._seats and self._task is not None:
+                self._task.cancel()
+                self._task = None
 
     async def _run(self) -> None:
         try:

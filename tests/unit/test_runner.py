@@ -492,10 +492,8 @@ def slow_ports(ports: RunnerPorts, slow_gate: StartGate) -> RunnerPorts:
 def assert_nothing_is_left_at(gate: StartGate) -> None:
     """The next who comes has the turn at once, and nobody else waits."""
     assert not any(gate._pace._lanes.values())
-    ticket = gate.join(Lane.FAILING)
-    assert ticket.is_granted
-    with ticket:
-        pass
+    with gate.join(Lane.FAILING) as ticket:
+        assert ticket.is_granted
 
 
 async def test_a_claim_that_has_a_turn_does_not_pay_twice_and_a_restart_pays(
