@@ -1,6 +1,6 @@
 """What the core needs from the world, and what it may assume of it."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -113,6 +113,13 @@ class Turn(Protocol):
 
     def give_back(self) -> None:
         """No process is started."""
+
+
+class Gate(Protocol):
+    """Where starts of session processes wait for their turn (sessions.start_gate.StartGate)."""
+
+    async def turns(self, lane: Lane, wants: int) -> Sequence[Turn]:
+        """At least one turn, and at most so many."""
 
 
 # --- storage ----------------------------------------------------------------------------------------------------
@@ -257,6 +264,9 @@ class LogReader(Protocol):
         Nothing above the horizon: what is not given, and lies before the page's end, will never be there.
         """
 
+
+Read = Callable[[Place, EventFilter, int], Awaitable[Page | None]]
+"""LogReader.read."""
 
 Watch = Callable[[EventFilter, Start], AsyncGenerator[Step, None]]
 """Follows the log (service.sessions.watching.Watching.watch): a bookmark, then what there is and what comes."""

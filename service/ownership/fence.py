@@ -7,28 +7,17 @@ before, so that it knows why they ended, and does not take their end for a fault
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 from service.domain.lease import LeaseTimes
+from service.ownership.keeper import Held
 
 EXPIRY_POLL_S = 0.1
-
-
-class Expiring(Protocol):
-    """A session that is owned here, as far as the end of its lease is concerned (sessions.runner.Runner)."""
-
-    @property
-    def safe_until(self) -> float:
-        """Until when (time.monotonic()) its lease is known to last; 0 before its first epoch."""
-
-    def lose(self) -> None:
-        """Treat its lease as lost: kill its process."""
 
 
 class Fence:
     """Looks at what is left of each lease, apart from the renewals: one of those that hangs must not hold it up."""
 
-    def __init__(self, times: LeaseTimes, held: Callable[[], Iterator[Expiring]]) -> None:
+    def __init__(self, times: LeaseTimes, held: Callable[[], Iterator[Held]]) -> None:
         self._times = times
         self._held = held
 

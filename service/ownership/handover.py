@@ -30,7 +30,7 @@ from service.domain.handover import ARRIVAL, Concurrency
 from service.domain.lease import Node
 from service.domain.pace import HOLD, Lane
 from service.domain.placement import Candidate
-from service.ports import Turn
+from service.ports import Gate, Turn
 
 log = structlog.get_logger(__name__)
 
@@ -231,13 +231,6 @@ class Giver:
             else:
                 return heir
         return None
-
-
-class Gate(Protocol):
-    """Where starts of session processes wait for their turn (sessions.start_gate.StartGate)."""
-
-    async def turns(self, lane: Lane, wants: int) -> Sequence[Turn]:
-        """At least one turn, and at most so many."""
 
 
 class Taker:

@@ -35,7 +35,7 @@ class Held(Protocol):
         """Its lease was renewed."""
 
     def lose(self) -> None:
-        """Its lease is lost."""
+        """Treat its lease as lost: kill its process."""
 
 
 class Keeper:

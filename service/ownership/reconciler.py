@@ -19,7 +19,7 @@ from service.domain.errors import Unavailable
 from service.domain.outage import OutageDetector
 from service.domain.pace import Lane
 from service.domain.survey import Survey
-from service.ports import LeaseStore, Turn, Wakeups
+from service.ports import Gate, LeaseStore, Turn, Wakeups
 
 log = structlog.get_logger(__name__)
 
@@ -56,13 +56,6 @@ class Runs(Protocol):
 
     def step_down(self) -> None:
         """The node stops."""
-
-
-class Gate(Protocol):
-    """Where starts of session processes wait for their turn (sessions.start_gate.StartGate)."""
-
-    async def turns(self, lane: Lane, wants: int) -> Sequence[Turn]:
-        """At least one turn, and at most so many."""
 
 
 class Holdings(Protocol):

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -11,7 +11,7 @@ import structlog
 from service.domain.errors import Unavailable
 from service.domain.places import START, Place
 from service.domain.watched import EventFilter, LoggedEvent, Page
-from service.ports import Listening, Wakeups
+from service.ports import Listening, Read, Wakeups
 
 log = structlog.get_logger(__name__)
 
@@ -27,9 +27,6 @@ SOON = 0.001
 LATER = 0.1
 """Seconds after which the tail looks again while events are committed that a transaction in flight holds back: first,
 then twice as long each time, and at last."""
-
-Read = Callable[[Place, EventFilter, int], Awaitable[Page | None]]
-"""ports.LogReader.read."""
 
 _ALL = EventFilter()
 

@@ -1,15 +1,12 @@
 """Reading and watching the event log, counted. What is inside does not know, and is not changed by it."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from service.domain.places import Place
 from service.domain.watched import EventFilter, Given, Page, Start, Step
-from service.ports import Watch
+from service.ports import Read, Watch
 from service.telemetry.metrics import WatchMetrics
-
-Read = Callable[[Place, EventFilter, int], Awaitable[Page | None]]
-"""ports.LogReader.read."""
 
 
 class MeasuredRead:

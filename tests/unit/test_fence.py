@@ -13,10 +13,14 @@ TIMES = LeaseTimes(10.0)
 
 @dataclass
 class Session:
-    """A runner, as far as the end of its lease is concerned."""
+    """A runner, as far as its lease is concerned."""
 
     safe_until: float
     fate: str = "goes on"
+    session_id: str = "anna"
+
+    def permit(self, safe_until: float) -> None:
+        self.safe_until = safe_until
 
     def lose(self) -> None:
         self.fate = "is killed"
