@@ -58,7 +58,6 @@ from service.store.events import PostgresEventLog
 from service.store.leases import PostgresLeases
 from service.store.messages import PostgresMessages
 from service.store.migrate import index_event_buffer, migrate
-from service.store.nodes import PostgresNeighbours
 from service.store.owned import PostgresOwnedSessions
 from service.store.prepared import refuse_prepared_transactions
 from service.store.reach import check_same_database, reach
@@ -265,19 +264,29 @@ def _wire(
     sessions = PostgresSessions(database, encode_payload)
     times, incarnation = settings.lease_times, liveness.incarnation
     outages = OutageDetector(times.ttl, time.monotonic())
-    ports = _ports(settings, databases, stragglers, pool, bus, metrics)
-    leases, publisher, gate = ports.leases, ports.publisher, ports.gate
+    leases = PostgresLeases(database, databases.renewals)
+    ports = _ports(settings, database, leases, stragglers, pool, bus, metrics)
     roster = Roster(incarnation, ports)
-    reconciler = _reconciler(settings, ports, roster, hub, outages, incarnation)
+    reconciler = Reconciler(
+        leases,
+        roster,
+        hub,
+        ports.gate,
+        outages,
+        incarnation=incarnation,
+        node=settings.node_id,
+        ttl=settings.lease_ttl,
+        limit=settings.max_sessions,
+    )
     _watch(metrics, bus, roster, reconciler)
     sending = Sending(sessions, CountedMessages(PostgresMessages(database), metrics), roster)
     watch = _watching(settings, databases, tokens, hub, WatchMetrics(registry))
-    core = Core(Sessions(sessions, publisher, hub, roster), sending, watch)
+    core = Core(Sessions(sessions, ports.publisher, hub, roster), sending, watch)
     router = Router(leases, incarnation, lambda session_id: roster.get(session_id) is not None)
-    taker = Taker(gate, reconciler)
+    taker = Taker(ports.gate, reconciler)
     server, nodes, channels = _doors(settings, core, router, taker, incarnation, RpcMetrics(registry))
     announce = partial(_announcement, settings, liveness, nodes)
-    keeper = Keeper(leases, announce, times, lambda: iter(roster), outages)
+    keeper = Keeper(ports.leases, announce, times, lambda: iter(roster), outages)
     hand_over = HandOver(NodePeers(channels), sending, reconciler)
     rebalancer = Rebalancer(
         incarnation, leases, reconciler, roster.get, hand_over, metrics.rebalanced, is_on=settings.rebalance
@@ -291,7 +300,7 @@ def _wire(
         keeper,
         Fence(times, lambda: iter(roster)),
         reconciler,
-        DeadNodes(PostgresNeighbours(database), incarnation, liveness.scope, is_held, hub.reconcile),
+        DeadNodes(leases, incarnation, liveness.scope, is_held, hub.reconcile),
         roster,
         Giver(incarnation, leases, hand_over),
         taker,
@@ -309,44 +318,22 @@ def _wire(
 
 def _ports(
     settings: Settings,
-    databases: Databases,
+    database: Database,
+    leases: PostgresLeases,
     stragglers: Stragglers,
     pool: Pool,
     bus: RedisBus,
     metrics: NodeMetrics,
 ) -> RunnerPorts:
     """What runners work with, each counted."""
-    database = databases.calls
     return RunnerPorts(
         CountedOwnedSessions(PostgresOwnedSessions(database, encode_payload, stragglers), metrics),
-        MeasuredLeases(PostgresLeases(database, databases.renewals), metrics),
+        MeasuredLeases(leases, metrics),
         CountedEventLog(PostgresEventLog(database, encode_payload, _say_refused), metrics),
         MeasuredPool(pool, metrics),
         MeasuredPublisher(bus, metrics),
         settings.lease_times,
         StartGate(settings.connects_per_second),
-    )
-
-
-def _reconciler(
-    settings: Settings,
-    ports: RunnerPorts,
-    roster: Roster,
-    hub: WakeupHub,
-    outages: OutageDetector,
-    incarnation: UUID,
-) -> Reconciler:
-    """What claims sessions, and has them run."""
-    return Reconciler(
-        ports.leases,
-        roster,
-        hub,
-        ports.gate,
-        outages,
-        incarnation=incarnation,
-        node=settings.node_id,
-        ttl=settings.lease_ttl,
-        limit=settings.max_sessions,
     )
 
 

@@ -302,23 +302,7 @@ class LogUpkeep(Protocol):
 
 
 class LeaseStore(Protocol):
-    """Leases. Expiry is by the database's clock."""
-
-    async def claim(
-        self,
-        incarnation: UUID,
-        node: str,
-        ttl: float,
-        limit: int,
-        *,
-        pairings: bool | None = None,
-        patience: float = PATIENCE,
-    ) -> Sequence[str]:
-        """Take at most `limit` sessions that are wanted, due and nobody's: pairings only, or none (None: either).
-
-        Pairings and what was just asked for come first, who came first before others; then who was active last. What
-        has another node's place (domain.placement) is left to it for `patience` seconds.
-        """
+    """What an owner does with its leases. Expiry is by the database's clock."""
 
     async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
         """Raise the epoch of a session this incarnation holds, for a new process. Raises LeaseLost."""
@@ -329,18 +313,6 @@ class LeaseStore(Protocol):
         Waits for nobody: a lease whose row somebody holds is left for the next renewal. The same statement tells other
         nodes where this one is called, and what it takes.
         """
-
-    async def holder(self, session_id: str) -> Holder | None:
-        """Who owns a session now; None if nobody does, or a node that was never heard of."""
-
-    async def heirs(self, incarnation: UUID) -> Sequence[Candidate]:
-        """Nodes that go on, other than this one."""
-
-    async def fleet(self) -> Sequence[Candidate]:
-        """Nodes that share sessions: all that go on; none while one of them stops."""
-
-    async def idlest(self, incarnation: UUID, limit: int) -> Sequence[str]:
-        """Sessions of this incarnation that are connected, those that have been idle for longest first."""
 
     async def hand_over(self, session_id: str, incarnation: UUID, heir: Node, ttl: float) -> bool:
         """Make the lease another node's. Only when no process of the session runs.
@@ -358,6 +330,19 @@ class LeaseStore(Protocol):
     async def release_stray(self, lease: Lease) -> None:
         """Give up a lease that nobody here works for; nothing happens if another epoch of it has begun meanwhile."""
 
+
+class Directory(Protocol):
+    """Which nodes there are, who owns what, and what is to be claimed. Expiry is by the database's clock."""
+
+    async def claim(
+        self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool, patience: float = PATIENCE
+    ) -> Sequence[str]:
+        """Take at most `limit` sessions that are wanted, due and nobody's: pairings only, or all others only.
+
+        What was just asked for comes first, who came first before others; then who was active last. What has another
+        node's place (domain.placement) is left to it for `patience` seconds.
+        """
+
     async def release_all(self, incarnation: UUID) -> None:
         """Give up what this incarnation has claimed, or been given, and not begun; and be called no more."""
 
@@ -372,6 +357,24 @@ class LeaseStore(Protocol):
 
     async def others_are_awaited(self, seconds: float) -> bool:
         """Some node was heard of `seconds` ago or later, has not stopped, and is not heard of now."""
+
+    async def holder(self, session_id: str) -> Holder | None:
+        """Who owns a session now; None if nobody does, or a node that was never heard of."""
+
+    async def heirs(self, incarnation: UUID) -> Sequence[Candidate]:
+        """Nodes that go on, other than this one."""
+
+    async def fleet(self) -> Sequence[Candidate]:
+        """Nodes that share sessions: all that go on; none while one of them stops."""
+
+    async def idlest(self, incarnation: UUID, limit: int) -> Sequence[str]:
+        """Sessions of this incarnation that are connected, those that have been idle for longest first."""
+
+    async def neighbours(self, incarnation: UUID, scope: str) -> Mapping[UUID, str]:
+        """Return the names of the other nodes of this scope that own something or count as living."""
+
+    async def end_leases(self, dead: UUID) -> int | None:
+        """End the leases of a node that is dead and return how many; None if Postgres still serves it."""
 
 
 class MessageStore(Protocol):

@@ -9,12 +9,12 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Protocol
 from uuid import UUID
 
 import structlog
 
 from service.domain.errors import Unavailable
+from service.ports import Directory
 
 log = structlog.get_logger(__name__)
 
@@ -24,29 +24,19 @@ PROBE_EVERY_S = 0.1
 """From one question to the kernel to the next, about each of them. It takes some 10 µs."""
 
 
-class Neighbours(Protocol):
-    """The other nodes of this machine (store.nodes.PostgresNeighbours)."""
-
-    async def neighbours(self, incarnation: UUID, scope: str) -> Mapping[UUID, str]:
-        """Return the names of the other nodes of this scope that own something or count as living."""
-
-    async def end_leases(self, dead: UUID) -> int | None:
-        """End the leases of a node that is dead and return how many; None if Postgres still serves it."""
-
-
 class DeadNodes:
     """Watches the other nodes of this machine."""
 
     def __init__(
         self,
-        store: Neighbours,
+        directory: Directory,
         incarnation: UUID,
         scope: str | None,
         is_held: Callable[[UUID], bool],
         on_ended: Callable[[], None],
     ) -> None:
         """`scope`, `is_held`: of pool.liveness. `on_ended`: called when there is something to claim."""
-        self._store = store
+        self._directory = directory
         self._incarnation = incarnation
         self._scope = scope
         self._is_held = is_held
@@ -67,14 +57,14 @@ class DeadNodes:
         if self._scope is None:
             return
         if time.monotonic() >= self._listed_at + LIST_EVERY_S:
-            self._known = await self._store.neighbours(self._incarnation, self._scope)
+            self._known = await self._directory.neighbours(self._incarnation, self._scope)
             self._listed_at = time.monotonic()
         for incarnation, name in list(self._known.items()):
             if not self._is_held(incarnation):
                 await self._end(incarnation, name)
 
     async def _end(self, incarnation: UUID, name: str) -> None:
-        ended = await self._store.end_leases(incarnation)
+        ended = await self._directory.end_leases(incarnation)
         if ended is None:
             # Its last connection is being closed.
             return

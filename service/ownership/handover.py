@@ -30,7 +30,7 @@ from service.domain.handover import ARRIVAL, Concurrency
 from service.domain.lease import Node
 from service.domain.pace import HOLD, Lane
 from service.domain.placement import Candidate
-from service.ports import Gate, Turn
+from service.ports import Directory, Gate, Turn
 
 log = structlog.get_logger(__name__)
 
@@ -47,13 +47,6 @@ AT_ONCE = 1
 there would not be time for so many."""
 ARRIVAL_LOOK = 0.02
 """Seconds between two looks whether it is."""
-
-
-class Heirs(Protocol):
-    """Who goes on (ports.LeaseStore)."""
-
-    async def heirs(self, incarnation: UUID) -> Sequence[Candidate]:
-        """Nodes that go on, other than this one."""
 
 
 class Peers(Protocol):
@@ -150,9 +143,9 @@ class HandOver:
 class Giver:
     """Of a node that stops."""
 
-    def __init__(self, incarnation: UUID, heirs: Heirs, hand_over: HandOver) -> None:
+    def __init__(self, incarnation: UUID, directory: Directory, hand_over: HandOver) -> None:
         self._incarnation = incarnation
-        self._heirs = heirs
+        self._directory = directory
         self._hand_over = hand_over
         self._promised: Counter[UUID] = Counter()
         self._candidates: Sequence[Candidate] = ()
@@ -167,7 +160,7 @@ class Giver:
         self._until = time.monotonic() + grace
         try:
             async with asyncio.timeout(min(grace, LOOK)):
-                self._candidates = await self._heirs.heirs(self._incarnation)
+                self._candidates = await self._directory.heirs(self._incarnation)
         except (Unavailable, TimeoutError) as error:
             log.warning("Sessions cannot be handed over.", cause=str(error) or "the database is silent")
             return

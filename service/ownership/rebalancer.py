@@ -7,7 +7,7 @@ hand-over as in a planned stop. Who gives to whom is service.domain.rebalance.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 from uuid import UUID
 
@@ -15,9 +15,9 @@ import structlog
 
 from service.domain.errors import Unavailable
 from service.domain.lease import Node
-from service.domain.placement import Candidate
 from service.domain.rebalance import Rebalance
 from service.ownership.handover import Given, HandOver
+from service.ports import Directory
 
 log = structlog.get_logger(__name__)
 
@@ -29,16 +29,6 @@ EXPECT_TIMEOUT_S = 2.0
 """How long a node may take to be ready for a session, which goes on meanwhile."""
 IDLEST_SESSIONS = 20
 """So many are looked at for each move; those that cannot be moved now are passed over."""
-
-
-class Fleet(Protocol):
-    """The nodes and this one's sessions, as the database has them (ports.LeaseStore)."""
-
-    async def fleet(self) -> Sequence[Candidate]:
-        """Nodes that share sessions; none while one of them stops."""
-
-    async def idlest(self, incarnation: UUID, limit: int) -> Sequence[str]:
-        """This node's connected sessions, those that have been idle for longest first."""
 
 
 class Settled(Protocol):
@@ -55,7 +45,7 @@ class Rebalancer:
     def __init__(
         self,
         incarnation: UUID,
-        fleet: Fleet,
+        directory: Directory,
         settled: Settled,
         session: Callable[[str], Given | None],
         hand_over: HandOver,
@@ -65,7 +55,7 @@ class Rebalancer:
     ) -> None:
         """`session`: by its id, if it is owned here. `moved` counts one. `is_on`: otherwise nothing is moved."""
         self._incarnation = incarnation
-        self._fleet = fleet
+        self._directory = directory
         self._settled = settled
         self._session = session
         self._hand_over = hand_over
@@ -114,11 +104,11 @@ class Rebalancer:
         if not self._settled.is_settled:
             self._rebalance.disturb()
             return None
-        return self._rebalance.target(await self._fleet.fleet(), time.monotonic())
+        return self._rebalance.target(await self._directory.fleet(), time.monotonic())
 
     async def _move_one(self, target: Node) -> bool:
         """Hand over the session that has been idle for longest and can be moved; False: none was."""
-        for session_id in await self._fleet.idlest(self._incarnation, IDLEST_SESSIONS):
+        for session_id in await self._directory.idlest(self._incarnation, IDLEST_SESSIONS):
             session = self._session(session_id)
             if session is None or not self._hand_over.is_harmless(session_id):
                 continue

@@ -19,7 +19,7 @@ from service.domain.errors import Unavailable
 from service.domain.outage import OutageDetector
 from service.domain.pace import Lane
 from service.domain.survey import Survey
-from service.ports import Gate, LeaseStore, Turn, Wakeups
+from service.ports import Directory, Gate, Turn, Wakeups
 
 log = structlog.get_logger(__name__)
 
@@ -102,7 +102,7 @@ class Reconciler:
 
     def __init__(
         self,
-        leases: LeaseStore,
+        directory: Directory,
         holdings: Holdings,
         wakeups: Wakeups,
         gate: Gate,
@@ -114,7 +114,7 @@ class Reconciler:
         limit: int,
     ) -> None:
         """`outages`: what the renewals say of them. `limit`: most sessions to own."""
-        self._leases = leases
+        self._directory = directory
         self._holdings = holdings
         self._wakeups = wakeups
         self._gate = gate
@@ -145,11 +145,11 @@ class Reconciler:
     async def look(self) -> float:
         """One round. Returns the seconds until the next one makes sense without a hint."""
         try:
-            for session_id in await self._leases.unwanted(self._incarnation):
+            for session_id in await self._directory.unwanted(self._incarnation):
                 if (runner := self._holdings.get(session_id)) is not None:
                     runner.unwanted()
             patience = self._outages.patience_s(time.monotonic())
-            self.survey = survey = await self._leases.survey(self._incarnation, patience)
+            self.survey = survey = await self._directory.survey(self._incarnation, patience)
             is_early = await self._is_too_early_to_claim()
         except Unavailable as error:
             self._has_seen = False
@@ -169,7 +169,7 @@ class Reconciler:
         if self._outages.is_going_on(now):
             return True
         seconds = self._outages.others_awaited_for(now)
-        return seconds is not None and await self._leases.others_are_awaited(seconds)
+        return seconds is not None and await self._directory.others_are_awaited(seconds)
 
     def _ours(self, survey: Survey, due: int, late: int) -> int:
         """How many of a queue are this node's to claim. What is left to others must cost no turns."""
@@ -201,7 +201,7 @@ class Reconciler:
         try:
             # A claim whose answer never reached us is ours as well, and nobody runs it.
             async with asyncio.timeout(RELEASE):
-                await self._leases.release_all(self._incarnation)
+                await self._directory.release_all(self._incarnation)
         except (Unavailable, TimeoutError) as error:
             log.warning("Leases are left to run out.", cause=str(error) or "the database is silent")
 
@@ -238,7 +238,7 @@ class Reconciler:
         try:
             # The other lane may have filled the node meanwhile.
             if (most := min(len(turns), self.room)) > 0:
-                claimed = await self._leases.claim(
+                claimed = await self._directory.claim(
                     self._incarnation,
                     self._node,
                     self._ttl,

@@ -1,17 +1,10 @@
 """Who carries out a call that needs a session's owner: this node, another one, or nobody."""
 
 from collections.abc import Callable
-from typing import Protocol
 from uuid import UUID
 
 from service.domain.lease import Holder
-
-
-class Directory(Protocol):
-    """Who owns what (ports.LeaseStore)."""
-
-    async def holder(self, session_id: str) -> Holder | None:
-        """Who owns a session now, as far as the database knows. Unavailable when that is away."""
+from service.ports import Directory
 
 
 class Router:

@@ -1,6 +1,6 @@
 """Leases: who may act for a session, by the database's clock."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from uuid import UUID
@@ -14,7 +14,7 @@ from service.store.transitions import lock_session
 
 
 class PostgresLeases:
-    """ports.LeaseStore on Postgres."""
+    """ports.LeaseStore and ports.Directory on Postgres."""
 
     def __init__(self, database: Database, renewals: Database) -> None:
         """`renewals` is a connection of its own: nothing can queue in front of a renewal."""
@@ -22,14 +22,7 @@ class PostgresLeases:
         self._renewals = renewals
 
     async def claim(
-        self,
-        incarnation: UUID,
-        node: str,
-        ttl: float,
-        limit: int,
-        *,
-        pairings: bool | None = None,
-        patience: float = PATIENCE,
+        self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool, patience: float = PATIENCE
     ) -> Sequence[str]:
         """Take sessions that are due, nobody's and ours to take, and ids with nothing but devices to be deleted."""
         # Nodes and queue as they were at one moment: places in a queue that has moved meanwhile can be another node's.
@@ -142,6 +135,18 @@ class PostgresLeases:
         """Some node was heard of `seconds` ago or later, has not stopped, and is not heard of now."""
         async with self._database.autocommit() as connection:
             return bool(await connection.value("nodes_are_awaited", seconds))
+
+    async def neighbours(self, incarnation: UUID, scope: str) -> Mapping[UUID, str]:
+        """Return the names of the other nodes of this scope that own something or count as living."""
+        async with self._database.autocommit() as connection:
+            found = await connection.rows("neighbours", incarnation, scope)
+        return {row["incarnation"]: row["node"] for row in found}
+
+    async def end_leases(self, dead: UUID) -> int | None:
+        """End the leases of a node that is dead and return how many; None if Postgres still serves it."""
+        async with self._database.autocommit() as connection:
+            ended: int | None = await connection.value("end_leases_of_dead_node", dead)
+        return ended
 
 
 async def _candidates(connection: Connection, but: UUID | None = None) -> Sequence[Candidate]:

@@ -176,21 +176,17 @@ SELECT
 FROM zap.append_inbound($1, $2, $3, $4, $5, $6, $7, $8, $9) AS appended;
 
 -- name: due_at
--- What is due at these places of the queue: of pairings, or of all others, or ($2 is NULL) of either.
-SELECT session_id FROM zap.session_due WHERE turn = any($1::bigint[]) AND is_pairing = coalesce($2, is_pairing);
+-- What is due at these places of the queue: of pairings, or of all others.
+SELECT session_id FROM zap.session_due WHERE turn = any($1::bigint[]) AND is_pairing = $2;
 
 -- name: claim_leases
--- Sessions that are wanted, due and nobody's: pairings, or all others, or ($5 is NULL) either. First those whose places
--- were this node's ($6; service/domain/placement.py), then those that were left to others for too long ($7 seconds). Two
--- nodes that ask at once have different places; if they meet all the same they lock the rows in one order, and the
--- second finds the WHERE no longer true.
+-- Sessions that are wanted, due and nobody's: pairings, or all others. First those whose places were this node's ($6;
+-- service/domain/placement.py), then those that were left to others for too long ($7 seconds). Two nodes that ask at once
+-- have different places; if they meet all the same they lock the rows in one order, and the second finds the WHERE no
+-- longer true.
 WITH due AS (
-    SELECT session_id, row_number() OVER (ORDER BY is_mine DESC, is_pairing DESC, turn) AS place
-    FROM (
-        SELECT *, session_id = any($6::text[]) AS is_mine
-        FROM zap.session_due
-        WHERE is_pairing = coalesce($5, is_pairing)
-    ) d
+    SELECT session_id, row_number() OVER (ORDER BY is_mine DESC, turn) AS place
+    FROM (SELECT *, session_id = any($6::text[]) AS is_mine FROM zap.session_due WHERE is_pairing = $5) d
     WHERE is_mine OR due_since <= clock_timestamp() - make_interval(secs => $7)
     ORDER BY place
     LIMIT $4

@@ -8,11 +8,9 @@ from uuid import UUID
 from service.domain.disconnects import Cause
 from service.domain.errors import LeaseLost, Unavailable
 from service.domain.events import Event
-from service.domain.lease import Announcement, Holder, Lease, Node, Renewal
+from service.domain.lease import Announcement, Lease, Node, Renewal
 from service.domain.observations import Connected, Ended, Observed
 from service.domain.pace import Lane
-from service.domain.placement import PATIENCE, Candidate
-from service.domain.survey import Survey
 from service.domain.upkeep import HorizonHolder
 from service.ports import LeaseStore, LogUpkeep, ProcessPool, Publisher, SendReply, SessionProcess, StartOrder
 from service.telemetry.metrics import NodeMetrics, UpkeepMetrics
@@ -37,39 +35,10 @@ class MeasuredLeases:
         self._metrics.renewal(time.perf_counter() - started, len(renewal.renewed))
         return renewal
 
-    async def claim(
-        self,
-        incarnation: UUID,
-        node: str,
-        ttl: float,
-        limit: int,
-        *,
-        pairings: bool | None = None,
-        patience: float = PATIENCE,
-    ) -> Sequence[str]:
-        """See LeaseStore, here and below."""
-        return await self._inner.claim(incarnation, node, ttl, limit, pairings=pairings, patience=patience)
-
     async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
         """Raise the epoch."""
         with counting_refusals(self._metrics, "begin_epoch"):
             return await self._inner.begin_epoch(session_id, incarnation, ttl)
-
-    async def holder(self, session_id: str) -> Holder | None:
-        """Who owns a session now."""
-        return await self._inner.holder(session_id)
-
-    async def heirs(self, incarnation: UUID) -> Sequence[Candidate]:
-        """Nodes that go on."""
-        return await self._inner.heirs(incarnation)
-
-    async def fleet(self) -> Sequence[Candidate]:
-        """Nodes that share sessions."""
-        return await self._inner.fleet()
-
-    async def idlest(self, incarnation: UUID, limit: int) -> Sequence[str]:
-        """Connected sessions."""
-        return await self._inner.idlest(incarnation, limit)
 
     async def hand_over(self, session_id: str, incarnation: UUID, heir: Node, ttl: float) -> bool:
         """Make the lease another node's."""
@@ -85,22 +54,6 @@ class MeasuredLeases:
     async def release_stray(self, lease: Lease) -> None:
         """Give up what nobody here works for."""
         await self._inner.release_stray(lease)
-
-    async def release_all(self, incarnation: UUID) -> None:
-        """Give up what was not begun."""
-        await self._inner.release_all(incarnation)
-
-    async def unwanted(self, incarnation: UUID) -> Sequence[str]:
-        """Sessions that nobody wants any more."""
-        return await self._inner.unwanted(incarnation)
-
-    async def survey(self, incarnation: UUID, patience: float = PATIENCE) -> Survey:
-        """How things stand."""
-        return await self._inner.survey(incarnation, patience)
-
-    async def others_are_awaited(self, seconds: float) -> bool:
-        """Some node is not heard of again."""
-        return await self._inner.others_are_awaited(seconds)
 
 
 class MeasuredPool:

@@ -10,7 +10,6 @@ import pytest
 from service.domain.lease import Announcement, Node
 from service.store.database import Database
 from service.store.leases import PostgresLeases
-from service.store.nodes import PostgresNeighbours
 
 TTL = 60.0
 SCOPE = "boot-1/4:1001"
@@ -21,7 +20,6 @@ class Member:
     """A node with a connection of its own, which it loses when it dies."""
 
     leases: PostgresLeases
-    nodes: PostgresNeighbours
     database: Database
     scope: str | None = SCOPE
     node: Node = field(default_factory=lambda: Node(uuid.uuid4(), "node", "127.0.0.1:1"))
@@ -32,7 +30,7 @@ class Member:
 
     async def neighbours(self) -> set[uuid.UUID]:
         assert self.scope is not None
-        return set(await self.nodes.neighbours(self.node.incarnation, self.scope))
+        return set(await self.leases.neighbours(self.node.incarnation, self.scope))
 
     async def die(self) -> None:
         await self.database.close()
@@ -48,7 +46,7 @@ class Cluster:
         """A node that is heard of and owns so many sessions."""
         database = Database(self.url, name="test", size=1)
         await database.open()
-        member = Member(PostgresLeases(database, database), PostgresNeighbours(database), database, scope)
+        member = Member(PostgresLeases(database, database), database, scope)
         self.members.append(member)
         await member.renew()
         await self.lease_to(member, *(f"{member.node.incarnation}-{number}" for number in range(sessions)))
@@ -116,26 +114,26 @@ async def test_a_dead_node_s_leases_end_and_nobody_else_s(cluster: Cluster) -> N
     here, dead, other = await cluster.join(), await cluster.join(), await cluster.join()
     await dead.die()
     await cluster.wait_until_gone(dead)
-    assert await here.nodes.end_leases(dead.node.incarnation) == 2
+    assert await here.leases.end_leases(dead.node.incarnation) == 2
     assert [await cluster.live(one) for one in (here, dead, other)] == [2, 0, 2]
     assert await here.neighbours() == {other.node.incarnation}
     candidates = await here.leases.heirs(here.node.incarnation)
     assert [one.node.incarnation for one in candidates] == [other.node.incarnation], "it takes nothing any more"
-    assert await here.nodes.end_leases(dead.node.incarnation) == 0
+    assert await here.leases.end_leases(dead.node.incarnation) == 0
     assert len(await other.renew()) == 2
 
 
 async def test_a_node_that_postgres_still_serves_loses_nothing(cluster: Cluster) -> None:
     """As on a machine that is the copy of this one: its boot id is the same, and its socket is not here."""
     here, there = await cluster.join(), await cluster.join()
-    assert await here.nodes.end_leases(there.node.incarnation) is None
+    assert await here.leases.end_leases(there.node.incarnation) is None
     assert await cluster.live(there) == 2
     assert there.node.incarnation in {one.node.incarnation for one in await here.leases.heirs(here.node.incarnation)}
     # Its connection was made anew: the next renewal says so.
     await there.database.close()
     await there.database.open()
     assert len(await there.renew()) == 2
-    assert await here.nodes.end_leases(there.node.incarnation) is None
+    assert await here.leases.end_leases(there.node.incarnation) is None
 
 
 async def test_a_lease_whose_row_is_locked_ends_with_the_next_call(cluster: Cluster) -> None:
@@ -145,9 +143,9 @@ async def test_a_lease_whose_row_is_locked_ends_with_the_next_call(cluster: Clus
     locked = f"{dead.node.incarnation}-0"
     async with cluster.sql.transaction():
         await cluster.sql.execute("SELECT FROM zap.lease WHERE session_id = $1 FOR UPDATE", locked)
-        assert await here.nodes.end_leases(dead.node.incarnation) == 1
+        assert await here.leases.end_leases(dead.node.incarnation) == 1
         assert await here.neighbours() == {dead.node.incarnation}
-    assert await here.nodes.end_leases(dead.node.incarnation) == 1
+    assert await here.leases.end_leases(dead.node.incarnation) == 1
     assert await here.neighbours() == set()
 
 
@@ -155,8 +153,8 @@ async def test_a_renewal_that_arrives_after_its_node_s_death_revives_no_lease(cl
     here, dead = await cluster.join(), await cluster.join()
     await dead.die()
     await cluster.wait_until_gone(dead)
-    assert await here.nodes.end_leases(dead.node.incarnation) == 2
+    assert await here.leases.end_leases(dead.node.incarnation) == 2
     # What the network kept, and Postgres carries out now.
-    late = Member(here.leases, here.nodes, here.database, node=dead.node)
+    late = Member(here.leases, here.database, node=dead.node)
     assert await late.renew() == []
     assert await here.neighbours() == {dead.node.incarnation}, "its row is live once more"

@@ -75,7 +75,7 @@ async def owned(database_url: str) -> AsyncIterator[Owned]:
         await store.create(session_id)
         await store.wish(session_id, Activate())
     sent = time.monotonic()
-    await store.leases.claim(NODE, "here", TIMES.ttl, len(IDS))
+    await store.leases.claim(NODE, "here", TIMES.ttl, len(IDS), pairings=True)
     for session_id in IDS:
         await store.leases.begin_epoch(session_id, NODE, TIMES.ttl)
     yield Owned(store, renewals, [Session(session_id, TIMES.safe_until(sent)) for session_id in IDS])
@@ -129,7 +129,8 @@ async def test_a_lease_that_somebody_goes_on_holding_is_fenced_alone_and_before_
     # Free again, for whoever is there.
     there = Node(uuid.uuid4(), "there", "127.0.0.1:2")
     await owned.store.leases.renew(Announcement(there, 10), TIMES.ttl)
-    assert await owned.store.leases.claim(there.incarnation, there.name, TIMES.ttl, 5) == [held.session_id]
+    claimed = await owned.store.leases.claim(there.incarnation, there.name, TIMES.ttl, 5, pairings=True)
+    assert claimed == [held.session_id]
 
 
 async def test_a_lease_that_was_given_away_while_the_renewal_looked_is_not_renewed(

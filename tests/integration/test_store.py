@@ -71,8 +71,13 @@ class Store:
     async def wish(self, session_id: str, wish: Input) -> None:
         await self.sessions.decide(session_id, by(wish))
 
+    async def claim(self, node: uuid.UUID, limit: int) -> list[str]:
+        """Of both queues, pairings first."""
+        pairings = await self.leases.claim(node, "n", TTL, limit, pairings=True)
+        return [*pairings, *await self.leases.claim(node, "n", TTL, limit - len(pairings), pairings=False)]
+
     async def own(self, session_id: str = "anna", node: uuid.UUID = NODE) -> Lease:
-        assert session_id in await self.leases.claim(node, "node", TTL, 100)
+        assert session_id in await self.claim(node, 100)
         return await self.leases.begin_epoch(session_id, node, TTL)
 
     async def observe(self, lease: Lease, cause: Input, account: Account | None = None) -> None:
@@ -216,17 +221,17 @@ async def test_a_session_is_claimed_once_however_many_ask(store: Store) -> None:
     for number in range(30):
         await store.create(f"s{number}")
         await store.wish(f"s{number}", Activate())
-    claims = await asyncio.gather(*(store.leases.claim(uuid.uuid4(), "n", TTL, 100) for _ in range(8)))
+    claims = await asyncio.gather(*(store.claim(uuid.uuid4(), 100) for _ in range(8)))
     claimed = [session_id for claim in claims for session_id in claim]
     assert sorted(claimed) == sorted(f"s{number}" for number in range(30))
 
 
 async def test_nobody_claims_what_is_not_wanted_or_not_due(store: Store) -> None:
     await store.create()
-    assert not await store.leases.claim(NODE, "n", TTL, 10)
+    assert not await store.claim(NODE, 10)
     await store.wish("anna", Activate())
     await store.execute("UPDATE zap.session SET next_attempt_at = now() + interval '1 h'")
-    assert not await store.leases.claim(NODE, "n", TTL, 10)
+    assert not await store.claim(NODE, 10)
     due = (await store.leases.survey(NODE)).next_due
     assert due is not None
     assert 3590 < due <= 3600
@@ -251,7 +256,7 @@ async def test_pairings_are_claimed_first_then_what_was_asked_for_then_who_was_a
     assert await store.queue() == order
     assert await store.leases.claim(NODE, "n", TTL, 2, pairings=False) == order[2:4]
     assert await store.leases.claim(NODE, "n", TTL, 1, pairings=True) == order[:1]
-    assert await store.leases.claim(NODE, "n", TTL, 2) == [order[1], order[4]]
+    assert await store.claim(NODE, 2) == [order[1], order[4]]
     assert await store.leases.claim(NODE, "n", TTL, 9, pairings=True) == []
     assert await store.leases.claim(NODE, "n", TTL, 9, pairings=False) == order[5:]
     assert await store.queue() == []
@@ -302,7 +307,7 @@ async def test_who_claims_a_session_vouches_for_nothing_before_its_own_process_c
     last = (await store.sessions.get("anna")).evidence.last_connected
     await store.expire()
     assert await shown() == (State.RECONNECTING, "NODE_STOPPED", 0)
-    assert list(await store.leases.claim(OTHER_NODE, "n", TTL, 1)) == ["anna"]
+    assert await store.claim(OTHER_NODE, 1) == ["anna"]
     assert await shown() == (State.RECONNECTING, "NODE_STOPPED", 0), "claimed, and not even begun"
     assert (await store.leases.renew(Announcement(THERE, 5), TTL)).renewed
     new = await store.leases.begin_epoch("anna", OTHER_NODE, TTL)
@@ -466,7 +471,7 @@ async def test_a_session_s_owner_is_known_while_its_lease_lasts(store: Store, de
     assert await store.leases.holder("anna") == Holder(HERE, lease.epoch)
     await store.expire()
     assert await store.leases.holder("anna") is None
-    assert list(await store.leases.claim(OTHER_NODE, "n", TTL, 1)) == ["anna"]
+    assert await store.claim(OTHER_NODE, 1) == ["anna"]
     await store.leases.renew(Announcement(THERE, 5), TTL)
     assert await store.leases.holder("anna") == Holder(THERE, lease.epoch)
     await store.leases.release_all(OTHER_NODE)
@@ -583,12 +588,12 @@ async def test_leftovers_of_a_deleted_session_are_claimed_by_somebody(store: Sto
     await connected(store)
     await store.expire()
     await store.sessions.delete("anna", force=True)
-    assert list(await store.leases.claim(OTHER_NODE, "n", TTL, 10)) == ["anna"]
+    assert await store.claim(OTHER_NODE, 10) == ["anna"]
     lease = await store.leases.begin_epoch("anna", OTHER_NODE, TTL)
     assert not (await store.owned.prepare(lease)).wanted
     assert not await store.fetch("SELECT FROM whatsmeow_device")
     await store.leases.release(lease)
-    assert not await store.leases.claim(OTHER_NODE, "n", TTL, 10)
+    assert not await store.claim(OTHER_NODE, 10)
 
 
 async def test_cancelling_a_pairing_discards_what_it_may_have_made(store: Store, device_table: None) -> None:
@@ -677,7 +682,7 @@ async def test_no_more_is_claimed_than_asked_for_leftovers_included(store: Store
         await store.create(f"wanted-{number}")
         await store.wish(f"wanted-{number}", Activate())
         await discard(store, f"left-{number}", bytes([number] * 32))
-    assert sorted(await store.leases.claim(NODE, "node", TTL, 4)) == ["left-0", "wanted-0", "wanted-1", "wanted-2"]
+    assert sorted(await store.claim(NODE, 4)) == ["left-0", "wanted-0", "wanted-1", "wanted-2"]
 
 
 async def test_a_name_that_postgres_cannot_hold_is_written_without_what_it_cannot(
@@ -872,7 +877,7 @@ async def test_a_node_that_stops_gives_up_what_nobody_began(store: Store, device
     lease = await connected(store)
     await store.create("berta")
     await store.wish("berta", Activate())
-    assert list(await store.leases.claim(NODE, "node", TTL, 1)) == ["berta"]
+    assert await store.claim(NODE, 1) == ["berta"]
     await store.leases.release_all(NODE)
     assert list((await store.leases.renew(Announcement(HERE, 5), TTL)).renewed) == [lease]
 
@@ -881,7 +886,7 @@ async def test_what_was_claimed_and_not_begun_is_released_under_whatever_epoch(
     store: Store, device_table: None
 ) -> None:
     await store.leases.release(await connected(store))
-    assert list(await store.leases.claim(NODE, "node", TTL, 1)) == ["anna"]
+    assert await store.claim(NODE, 1) == ["anna"]
     await store.leases.release(Lease("anna", 0, NODE))
     assert list((await store.leases.renew(Announcement(HERE, 5), TTL)).renewed) == []
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import cast
 from uuid import UUID, uuid4
 
 import grpc
@@ -13,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from service.domain.errors import FailedPrecondition, Unavailable
 from service.domain.lease import Holder, Node
 from service.ownership.router import Router
+from service.ports import Directory
 from service.rpc.context import Context
 from service.rpc.forwarding import Forwarding, OwnedHere
 from service.rpc.node_certificates import NodeCertificate
@@ -55,7 +57,7 @@ class Place:
         self.heard: list[dict[str, str | bytes]] = []
         core, self.registry = Core(self.sessions, FakeSending(self.sessions), FakeWatching().watch), CollectorRegistry()
         metrics, certificate = RpcMetrics(self.registry), NodeCertificate.signed_by(secret)
-        router = Router(self, self.incarnation, self.owned.__contains__)
+        router = Router(cast(Directory, self), self.incarnation, self.owned.__contains__)
         self.channels = NodeChannels(certificate)
         self.listener = NodeListener(
             core,
@@ -414,7 +416,7 @@ async def test_port_0_is_advertised_as_the_one_that_was_chosen() -> None:
 async def test_a_port_that_somebody_else_has_is_named() -> None:
     async with place() as owner:
         core = Core(owner.sessions, FakeSending(owner.sessions), FakeWatching().watch)
-        router = Router(owner, owner.incarnation, owner.owned.__contains__)
+        router = Router(cast(Directory, owner), owner.incarnation, owner.owned.__contains__)
         with pytest.raises(CannotListen, match="ZAP_NODE_LISTEN"):
             NodeListener(
                 core,

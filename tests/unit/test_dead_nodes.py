@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from service.domain.errors import Unavailable
 from service.ownership import dead_nodes
 from service.ownership.dead_nodes import DeadNodes
+from service.ports import Directory
 
 HERE, SCOPE = uuid4(), "boot/1:2"
 OTHER, THIRD = uuid4(), uuid4()
@@ -45,7 +47,7 @@ class Machine:
         self.hints += 1
 
     def watch(self, scope: str | None = SCOPE) -> DeadNodes:
-        return DeadNodes(self, HERE, scope, self.held.__contains__, self.hint)
+        return DeadNodes(cast(Directory, self), HERE, scope, self.held.__contains__, self.hint)
 
 
 async def test_a_node_of_which_nothing_is_left_loses_its_leases_at_once() -> None:

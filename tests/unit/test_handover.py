@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -14,7 +15,7 @@ from service.domain.pace import Lane
 from service.domain.placement import Candidate, heir
 from service.ownership import handover
 from service.ownership.handover import Giver, HandOver, Taker
-from service.ports import Turn
+from service.ports import Directory, Turn
 
 ME = uuid4()
 ONE, TWO = (Node(UUID(int=number), f"node-{number}", f"127.0.0.1:{number}") for number in (1, 2))
@@ -135,7 +136,7 @@ class World:
         return most
 
     def giver(self) -> Giver:
-        return Giver(ME, self, self.hand_over())
+        return Giver(ME, cast(Directory, self), self.hand_over())
 
     def hand_over(self) -> HandOver:
         return HandOver(self, self, self)  # type: ignore[arg-type]

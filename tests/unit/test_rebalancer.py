@@ -106,7 +106,7 @@ class World:
     def rebalancer(self, *, is_on: bool = True) -> Rebalancer:
         everything: Any = self
         hand_over = HandOver(everything, everything, everything)
-        return Rebalancer(HERE.incarnation, self, self, self.session, hand_over, self.count, is_on=is_on)
+        return Rebalancer(HERE.incarnation, everything, self, self.session, hand_over, self.count, is_on=is_on)
 
     async def until(self, what: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE):

@@ -20,7 +20,7 @@ from service.domain.placement import Candidate
 from service.domain.survey import Survey
 from service.ownership import reconciler
 from service.ownership.reconciler import Reconciler, Runs
-from service.ports import LeaseStore, Turn
+from service.ports import Directory, Turn
 from service.sessions.start_gate import StartGate
 
 NODE = uuid4()
@@ -162,7 +162,7 @@ async def reconciling(
     holdings = Holdings(lambda session_id: Runner(session_id, leases, fails=fails))
     gate, hub = StartGate(rate), WakeupHub()
     made = Reconciler(
-        cast(LeaseStore, leases), holdings, hub, gate, outages, incarnation=NODE, node="node", ttl=10.0, limit=limit
+        cast(Directory, leases), holdings, hub, gate, outages, incarnation=NODE, node="node", ttl=10.0, limit=limit
     )
     running = asyncio.create_task(made.run())
     try:

@@ -1,5 +1,6 @@
 """Where a call that needs a session's owner is carried out."""
 
+from typing import cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -7,12 +8,13 @@ import pytest
 from service.domain.errors import Unavailable
 from service.domain.lease import Holder, Node
 from service.ownership.router import Router
+from service.ports import Directory
 
 ME = uuid4()
 OTHER = Holder(Node(uuid4(), "other", "127.0.0.1:2"), 7)
 
 
-class Directory:
+class Database:
     """What the database says."""
 
     def __init__(self, holder: Holder | None = None, *, is_away: bool = False) -> None:
@@ -25,26 +27,26 @@ class Directory:
         return self._holder
 
 
-def router(directory: Directory, *here: str, me: UUID = ME) -> Router:
-    return Router(directory, me, lambda session_id: session_id in here)
+def router(database: Database, *here: str, me: UUID = ME) -> Router:
+    return Router(cast(Directory, database), me, lambda session_id: session_id in here)
 
 
 async def test_what_runs_here_is_found_without_asking() -> None:
-    assert await router(Directory(is_away=True), "anna").elsewhere("anna") is None
+    assert await router(Database(is_away=True), "anna").elsewhere("anna") is None
 
 
 async def test_what_another_node_owns_is_there() -> None:
-    assert await router(Directory(OTHER), "anna").elsewhere("berta") == OTHER
+    assert await router(Database(OTHER), "anna").elsewhere("berta") == OTHER
 
 
 async def test_what_nobody_owns_is_nowhere() -> None:
-    assert await router(Directory()).elsewhere("anna") is None
+    assert await router(Database()).elsewhere("anna") is None
 
 
 async def test_what_is_ours_and_does_not_run_yet_is_not_passed_on_to_ourselves() -> None:
-    assert await router(Directory(Holder(Node(ME, "me", "127.0.0.1:1"), 3))).elsewhere("anna") is None
+    assert await router(Database(Holder(Node(ME, "me", "127.0.0.1:1"), 3))).elsewhere("anna") is None
 
 
 async def test_without_the_database_nobody_knows() -> None:
     with pytest.raises(Unavailable):
-        await router(Directory(is_away=True)).elsewhere("anna")
+        await router(Database(is_away=True)).elsewhere("anna")
