@@ -67,14 +67,13 @@ from service.store.stragglers import Stragglers
 from service.store.upkeep import MANNERS as UPKEEP
 from service.store.upkeep import PostgresUpkeep
 from service.telemetry.http import Pages
-from service.telemetry.measured import MeasuredLeases, MeasuredPool, MeasuredPublisher, MeasuredUpkeep
+from service.telemetry.measured import MeasuredLeases, MeasuredPool, MeasuredPublisher
 from service.telemetry.metrics import NodeMetrics, RpcMetrics, UpkeepMetrics, WatchMetrics
 from service.telemetry.readiness import DatabaseProbe, reasons_not_ready
 from service.telemetry.stale_writes import CountedEventLog, CountedMessages, CountedOwnedSessions
 from service.telemetry.watching import MeasuredRead, MeasuredWatching
 from service.upkeep.lookout import Lookout
 from service.upkeep.retention import Retention
-from service.upkeep.upkeep import Upkeep
 
 log = structlog.get_logger(__name__)
 
@@ -291,6 +290,7 @@ def _wire(
     rebalancer = Rebalancer(
         incarnation, leases, reconciler, roster.get, hand_over, metrics.rebalanced, is_on=settings.rebalance
     )
+    upkeep, upkeep_metrics = PostgresUpkeep(databases.upkeep), UpkeepMetrics(registry)
     probe = DatabaseProbe(database.ping)
     pages = Pages(
         settings.http_listen, partial(reasons_not_ready, probe, outages, times, lambda: pool.overdue), registry
@@ -311,7 +311,8 @@ def _wire(
         channels,
         pages,
         probe,
-        _upkeep(settings, databases.upkeep, UpkeepMetrics(registry)),
+        Retention(upkeep, upkeep_metrics, events=settings.event_retention, messages=settings.message_retention),
+        Lookout(upkeep, upkeep_metrics.horizon),
         settings.shutdown_grace,
     )
 
@@ -343,13 +344,6 @@ def _watching(settings: Settings, databases: Databases, tokens: Tokens, hub: Wak
     watching = Watching(PostgresLogReader(databases.readers), tail, tokens, settings.watch_patience)
     crowd = Crowd(watching.watch, settings.watch_streams)
     return MeasuredWatching(crowd.watch, metrics).watch
-
-
-def _upkeep(settings: Settings, database: Database, metrics: UpkeepMetrics) -> Upkeep:
-    """What this node does for the whole database."""
-    upkeep = MeasuredUpkeep(PostgresUpkeep(database), metrics)
-    retention = Retention(upkeep, events=settings.event_retention, messages=settings.message_retention)
-    return Upkeep(retention, Lookout(upkeep, metrics.horizon))
 
 
 def _doors(

@@ -23,7 +23,8 @@ from service.sessions.roster import Roster
 from service.sessions.sending import Sending
 from service.telemetry.http import Pages
 from service.telemetry.readiness import DatabaseProbe
-from service.upkeep.upkeep import Upkeep
+from service.upkeep.lookout import Lookout
+from service.upkeep.retention import Retention
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +53,8 @@ class Service:
     channels: NodeChannels
     pages: Pages
     probe: DatabaseProbe
-    upkeep: Upkeep
+    retention: Retention
+    lookout: Lookout
     grace: float
     """Seconds that sessions have to step down."""
 
@@ -64,7 +66,7 @@ class Service:
         reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
         detecting = asyncio.create_task(self.dead_nodes.run(), name="dead-nodes")
         asked = asyncio.create_task(stopping.wait(), name="stop")
-        beside = [asyncio.create_task(work) for work in (self.upkeep.run(), self.rebalancer.run())]
+        beside = [asyncio.create_task(each.run()) for each in (self.retention, self.lookout, self.rebalancer)]
         probing = asyncio.create_task(self.probe.run(), name="probe")
         try:
             await self._open_doors()

@@ -1,8 +1,7 @@
 """Ports that count what goes through them. What is inside does not know, and is not changed by it."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from datetime import timedelta
+from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
 from service.domain.disconnects import Cause
@@ -11,9 +10,8 @@ from service.domain.events import Event
 from service.domain.lease import Announcement, Lease, Node, Renewal
 from service.domain.observations import Connected, Ended, Observed
 from service.domain.pace import Lane
-from service.domain.upkeep import HorizonHolder
-from service.ports import LeaseStore, LogUpkeep, ProcessPool, Publisher, SendReply, SessionProcess, StartOrder
-from service.telemetry.metrics import NodeMetrics, UpkeepMetrics
+from service.ports import LeaseStore, ProcessPool, Publisher, SendReply, SessionProcess, StartOrder
+from service.telemetry.metrics import NodeMetrics
 from service.telemetry.stale_writes import counting_refusals
 
 
@@ -163,46 +161,3 @@ class MeasuredPublisher:
     def reconcile(self) -> None:
         """Pass on."""
         self._inner.reconcile()
-
-
-class MeasuredUpkeep:
-    """A LogUpkeep that is counted, and whose log's age is known."""
-
-    def __init__(self, inner: LogUpkeep, metrics: UpkeepMetrics) -> None:
-        self._inner = inner
-        self._metrics = metrics
-
-    async def trim_events(self, older_than: timedelta, most: int) -> int:
-        """Count, and see how old the log is then."""
-        deleted = await self._counted("event", self._inner.trim_events(older_than, most))
-        self._metrics.oldest_event(await self._inner.oldest_event_age())
-        return deleted
-
-    async def trim_messages(self, older_than: timedelta, most: int) -> int:
-        """Count."""
-        return await self._counted("message", self._inner.trim_messages(older_than, most))
-
-    async def trim_event_buffer(self, older_than: timedelta, most: int) -> int:
-        """Count."""
-        return await self._counted("whatsmeow_event_buffer", self._inner.trim_event_buffer(older_than, most))
-
-    async def trim_retry_buffer(self, older_than: timedelta, most: int) -> int:
-        """Count."""
-        return await self._counted("whatsmeow_retry_buffer", self._inner.trim_retry_buffer(older_than, most))
-
-    async def oldest_event_age(self) -> float:
-        """Pass on."""
-        return await self._inner.oldest_event_age()
-
-    async def horizon_holder(self) -> HorizonHolder | None:
-        """Pass on."""
-        return await self._inner.horizon_holder()
-
-    async def _counted(self, table: str, trimming: Awaitable[int]) -> int:
-        try:
-            rows = await trimming
-        except Exception:
-            self._metrics.retention_failed()
-            raise
-        self._metrics.deleted(table, rows)
-        return rows

@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Protocol
 
 import structlog
 
@@ -25,12 +27,26 @@ LONGEST_WAIT = 60.0
 """Seconds between two rounds; a tenth of the retention if that is shorter."""
 
 
+class Numbers(Protocol):
+    """What is counted of it (telemetry.metrics.UpkeepMetrics)."""
+
+    def deleted(self, table: str, rows: int) -> None:
+        """So many rows were old."""
+
+    def retention_failed(self) -> None:
+        """Old rows could not be deleted."""
+
+    def oldest_event(self, age: float) -> None:
+        """The oldest event in the log was appended so many seconds ago."""
+
+
 class Retention:
     """The job. What fails is logged, and tried again by the next round."""
 
-    def __init__(self, upkeep: LogUpkeep, *, events: timedelta, messages: timedelta) -> None:
+    def __init__(self, upkeep: LogUpkeep, numbers: Numbers, *, events: timedelta, messages: timedelta) -> None:
         """How long events are kept after they were appended, and callers' messages after they were accepted."""
         self._upkeep = upkeep
+        self._numbers = numbers
         self._events = events
         self._messages = messages
         self._wait = min(LONGEST_WAIT, events.total_seconds() / 10)
@@ -55,16 +71,25 @@ class Retention:
             self._is_failing = False
 
     async def _trim(self) -> None:
-        for trim, older_than in (
-            (self._upkeep.trim_events, self._events),
-            (self._upkeep.trim_messages, self._messages),
-            (self._upkeep.trim_event_buffer, EVENT_BUFFER_RETENTION),
-            (self._upkeep.trim_retry_buffer, RETRY_BUFFER_RETENTION),
-        ):
-            deleted = BATCH
-            while deleted == BATCH:
+        await self._delete("event", self._upkeep.trim_events, self._events)
+        self._numbers.oldest_event(await self._upkeep.oldest_event_age())
+        await self._delete("message", self._upkeep.trim_messages, self._messages)
+        await self._delete("whatsmeow_event_buffer", self._upkeep.trim_event_buffer, EVENT_BUFFER_RETENTION)
+        await self._delete("whatsmeow_retry_buffer", self._upkeep.trim_retry_buffer, RETRY_BUFFER_RETENTION)
+
+    async def _delete(
+        self, table: str, trim: Callable[[timedelta, int], Awaitable[int]], older_than: timedelta
+    ) -> None:
+        """All that is old in a table, batch by batch."""
+        deleted = BATCH
+        while deleted == BATCH:
+            try:
                 deleted = await trim(older_than, BATCH)
-                await asyncio.sleep(PAUSE)
+            except Exception:
+                self._numbers.retention_failed()
+                raise
+            self._numbers.deleted(table, deleted)
+            await asyncio.sleep(PAUSE)
 
     def _say(self, words: str, **fields: str) -> None:
         """Once for each outage."""

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import asyncpg
 import pytest
+from prometheus_client import CollectorRegistry
 
 from dev import EmbeddedPostgres
 from service.domain.errors import OutOfRange
@@ -20,6 +21,7 @@ from service.store.migrate import EVENT_BUFFER_INDEX, index_event_buffer
 from service.store.queries import statement
 from service.store.reading import token_key
 from service.store.upkeep import MANNERS, PostgresUpkeep
+from service.telemetry.metrics import UpkeepMetrics
 from service.upkeep.retention import BATCH, Retention
 from tests.e2e.sql import Sql
 from tests.integration.test_watching import ALL, Log
@@ -199,7 +201,9 @@ async def test_appends_and_consumers_go_on_beside_it(
     reading = asyncio.create_task(log.collect(200, Start()))
     await asyncio.sleep(0)
     retention = asyncio.create_task(
-        Retention(upkeep, events=timedelta(hours=1, microseconds=-1), messages=HOUR)._trim()
+        Retention(
+            upkeep, UpkeepMetrics(CollectorRegistry()), events=timedelta(hours=1, microseconds=-1), messages=HOUR
+        )._trim()
     )
     for number in range(2_001, 2_401):
         await log.append("anna", number)

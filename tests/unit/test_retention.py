@@ -9,7 +9,6 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from service.domain.errors import Unavailable
-from service.telemetry.measured import MeasuredUpkeep
 from service.telemetry.metrics import UpkeepMetrics
 from service.upkeep.retention import BATCH, Retention
 from tests.fakes.upkeep import FakeUpkeep
@@ -26,9 +25,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_everything_that_is_old_goes_in_batches() -> None:
     upkeep = FakeUpkeep(events=2 * BATCH + 1, messages=BATCH, decrypted=BATCH + 1, sent=1)
     registry = CollectorRegistry()
-    running = asyncio.create_task(
-        Retention(MeasuredUpkeep(upkeep, UpkeepMetrics(registry)), events=SOON, messages=SOON).run()
-    )
+    running = asyncio.create_task(Retention(upkeep, UpkeepMetrics(registry), events=SOON, messages=SOON).run())
     await until(lambda: not (upkeep.events or upkeep.messages or upkeep.decrypted or upkeep.sent))
     running.cancel()
     for table, rows in (
@@ -50,9 +47,7 @@ async def test_whatever_fails_is_said_and_tried_again(fault: Exception, lines: i
     upkeep.fault = fault
     registry = CollectorRegistry()
     with capture_logs() as logs:
-        running = asyncio.create_task(
-            Retention(MeasuredUpkeep(upkeep, UpkeepMetrics(registry)), events=SOON, messages=SOON).run()
-        )
+        running = asyncio.create_task(Retention(upkeep, UpkeepMetrics(registry), events=SOON, messages=SOON).run())
         await until(lambda: upkeep.calls >= 3)
         # An outage is said once, a fault of ours each time.
         await until(lambda: len(logs) >= lines)
