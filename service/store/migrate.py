@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 import structlog
 
+from service.store.reach import connected
 from service.store.restored import settle_restored_log
 
 log = structlog.get_logger(__name__)
@@ -45,16 +46,12 @@ async def index_event_buffer(url: str) -> None:
     `url` is that of the table's owner, and may lead through a pooler. To be called under the lock, once whatsmeow has
     made the table.
     """
-    connection = await asyncpg.connect(url, timeout=5, statement_cache_size=0)
-    try:
-        async with connection.transaction():
-            # Asked first: CREATE INDEX IF NOT EXISTS locks the table against writers all the same.
-            if await connection.fetchval("SELECT to_regclass($1)", EVENT_BUFFER_INDEX) is None:
-                await connection.execute(
-                    f"CREATE INDEX IF NOT EXISTS {EVENT_BUFFER_INDEX} ON whatsmeow_event_buffer (insert_timestamp)"
-                )
-    finally:
-        await connection.close()
+    async with connected(url) as connection, connection.transaction():
+        # Asked first: CREATE INDEX IF NOT EXISTS locks the table against writers all the same.
+        if await connection.fetchval("SELECT to_regclass($1)", EVENT_BUFFER_INDEX) is None:
+            await connection.execute(
+                f"CREATE INDEX IF NOT EXISTS {EVENT_BUFFER_INDEX} ON whatsmeow_event_buffer (insert_timestamp)"
+            )
 
 
 @asynccontextmanager

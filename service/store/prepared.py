@@ -9,11 +9,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import asyncpg
 import structlog
 
 from service.store.queries import statement
-from service.store.reach import DatabaseUnreachable
+from service.store.reach import DatabaseUnreachable, connected
 
 log = structlog.get_logger(__name__)
 
@@ -27,8 +26,7 @@ async def refuse_prepared_transactions(url: str, setting: str, patience: float =
 
     Raises DatabaseUnreachable if that takes longer than `patience` seconds.
     """
-    connection = await asyncpg.connect(url, timeout=5, statement_cache_size=0)
-    try:
+    async with connected(url) as connection:
         give_up = time.monotonic() + patience
         first = left = await _prepared(connection)
         while left and time.monotonic() < give_up:
@@ -42,8 +40,6 @@ async def refuse_prepared_transactions(url: str, setting: str, patience: float =
                 " Set max_prepared_transactions to 0 if nobody needs them.",
                 setting=setting,
             )
-    finally:
-        await connection.close()
 
 
 async def _prepared(connection: Any) -> Mapping[str, Any]:

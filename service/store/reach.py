@@ -3,6 +3,9 @@
 import asyncio
 import secrets
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -35,7 +38,8 @@ async def reach(url: str, setting: str, patience: float) -> None:
     where, server = _address(url), _server(url)
     while True:
         try:
-            connection = await asyncpg.connect(url, timeout=5, statement_cache_size=0)
+            async with connected(url):
+                return
         except _WRONG as error:
             raise DatabaseUnreachable(f"{setting}: {where} does not let us in: {error}") from error
         except _NOT_YET as error:
@@ -47,9 +51,6 @@ async def reach(url: str, setting: str, patience: float) -> None:
                 ) from error
             log.warning("No database answers yet; trying again.", setting=setting, address=server, cause=cause)
             await asyncio.sleep(RETRY)
-        else:
-            await connection.close()
-            return
 
 
 async def check_same_database(url: str, other_url: str, other_setting: str) -> None:
@@ -59,27 +60,23 @@ async def check_same_database(url: str, other_url: str, other_setting: str) -> N
     get.
     """
     key = secrets.randbits(62)
-    one, other = await _connect_both(url, other_url)
+    async with connected(url) as one, connected(other_url) as other, one.transaction(), other.transaction():
+        await one.fetchval("SELECT pg_advisory_xact_lock($1)", key)
+        if await other.fetchval("SELECT pg_try_advisory_xact_lock($1)", key):
+            raise DatabaseUnreachable(
+                f"{other_setting}: {_address(other_url)} is another database than DATABASE_URL's {_address(url)};"
+                f" credentials would be written where nobody looks for them"
+            )
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Any]:
+    """A connection for a moment, perhaps through a pooler, which has no place for prepared statements."""
+    connection = await asyncpg.connect(url, timeout=5, statement_cache_size=0)
     try:
-        async with one.transaction(), other.transaction():
-            await one.fetchval("SELECT pg_advisory_xact_lock($1)", key)
-            if await other.fetchval("SELECT pg_try_advisory_xact_lock($1)", key):
-                raise DatabaseUnreachable(
-                    f"{other_setting}: {_address(other_url)} is another database than DATABASE_URL's {_address(url)};"
-                    f" credentials would be written where nobody looks for them"
-                )
+        yield connection
     finally:
-        await one.close()
-        await other.close()
-
-
-async def _connect_both(url: str, other_url: str) -> "tuple[asyncpg.Connection, asyncpg.Connection]":
-    one = await asyncpg.connect(url, timeout=5, statement_cache_size=0)
-    try:
-        return one, await asyncpg.connect(other_url, timeout=5, statement_cache_size=0)
-    except BaseException:
-        await one.close()
-        raise
+        await connection.close()
 
 
 def _address(url: str) -> str:
