@@ -10,12 +10,11 @@ from service.domain.placement import Candidate
 class Survey:
     """How things stand with sessions that are wanted, whichever node has them; a pairing is counted as `pairings` only.
 
-    A session is in at most one of `connected`, `due`, `silent` and `waiting`.
+    A session is in at most one of `due`, `silent` and `waiting`.
     """
 
     wanted: int = 0
     """Paired, wanted and not given up: they are to be connected."""
-    connected: int = 0
     due: int = 0
     """Nobody's: to be claimed."""
     late: int = 0

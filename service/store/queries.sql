@@ -411,7 +411,6 @@ WHERE l.incarnation = $1 AND (l.is_revoked OR s.desired_state IS DISTINCT FROM '
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
 SELECT
     count(*) FILTER (WHERE paired) AS wanted,
-    count(*) FILTER (WHERE paired AND heard AND state = 'CONNECTED' AND is_same) AS connected,
     count(*) FILTER (WHERE paired AND NOT live AND ready) AS due,
     count(*) FILTER (WHERE paired AND NOT live AND ready AND anybodys_at <= now) AS late,
     count(*) FILTER (WHERE paired AND live AND NOT heard) AS silent,
@@ -430,8 +429,6 @@ FROM (
         s.next_attempt_at IS NULL OR s.next_attempt_at <= n.now AS ready,
         coalesce(l.expires_at > n.now, false) AS live,
         coalesce(l.renewed_at + (l.expires_at - l.renewed_at) / 2 > n.now, false) AS heard,
-        -- As in zap.session_now.
-        l.is_begun AND coalesce(s.connected_epoch, l.epoch) = l.epoch AS is_same,
         -- As in zap.session_due.
         greatest(s.update_time, s.next_attempt_at, l.expires_at) + make_interval(secs => $2) AS anybodys_at
     FROM clock n
