@@ -82,14 +82,6 @@ class Death:
         words = (last_words.describe_exit(status), last_words.last_words(self._child.stderr))
         return "; ".join(filter(None, words))
 
-    def stderr(self) -> str:
-        """What it wrote there, as far as it tells something."""
-        return last_words.excerpt(self._child.stderr)
-
-    def empty_stderr(self) -> str:
-        """Make room there if it is running out of it, or its last words would find none; what was there, or nothing."""
-        return last_words.empty_if_half_full(self._child.stderr)
-
     def close(self) -> None:
         """Let go of the descriptors, once it is dead."""
         self._loop.remove_reader(self._child.pidfd)

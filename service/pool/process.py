@@ -10,7 +10,7 @@ from service.domain.disconnects import Cause
 from service.domain.observations import Ended, Observed
 from service.pool import wire
 from service.pool.death import Death
-from service.pool.last_words import describe_state
+from service.pool.last_words import describe_state, empty_if_half_full, excerpt
 from service.pool.link import Link
 from service.pool.observed import ended, observed
 from service.pool.zygote_process import Child
@@ -150,7 +150,7 @@ class Process:
             case "progress":
                 self._showed_life = True
                 self.is_connected = frame.progress.connected
-                self._empty_stderr()
+                self._make_room_on_stderr()
             case "log_line":
                 self._pass_on(frame.log_line)
             case "reply":
@@ -167,8 +167,9 @@ class Process:
         fields = {"session_id": self.session_id, "epoch": self.epoch, "logger_name": line.logger}
         _session_log.log(level, "%s: %s", line.logger, line.message, extra=fields)
 
-    def _empty_stderr(self) -> None:
-        if words := self._death.empty_stderr():
+    def _make_room_on_stderr(self) -> None:
+        """If it is running out of it, or its last words would find none."""
+        if words := empty_if_half_full(self._child.stderr):
             self._log.warning("the session's process wrote on stderr:\n%s", words)
 
     def _answer(self, reply: frames_pb2.Reply) -> None:
@@ -235,7 +236,7 @@ class Process:
         verdict = self._verdict(status)
         said = f", it said: {verdict.detail}" if verdict is self._said and verdict.detail else ""
         self._log.info("the session's process %s (%s)%s", self._death.words(status), verdict.cause.value, said)
-        if verdict.cause in _SHOWN and (stderr := self._death.stderr()):
+        if verdict.cause in _SHOWN and (stderr := excerpt(self._child.stderr)):
             self._log.warning("the session's process left on stderr:\n%s", stderr)
         self._link.close()
         self._death.close()
