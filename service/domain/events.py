@@ -34,8 +34,7 @@ class PairingProgress:
 
 
 Payload = StateChanged | PairingProgress | Happening
-"""`kind` is the bare word of its zap.v1.Event.Type. What comes out of the log is always a `Happening`: nothing needs to
-know what is in it."""
+"""`kind` is the bare word of its zap.v1.Event.Type."""
 
 
 @dataclass(frozen=True)

@@ -43,15 +43,7 @@ def _with_payload(payload: Payload) -> pb.Event:
         case PairingProgress():
             return pb.Event(type=pb.Event.TYPE_PAIRING, pairing=_pairing(payload))
         case Happening():
-            return _decoded(payload)
-
-
-def _decoded(payload: Happening) -> pb.Event:
-    message = pb.Event.FromString(payload.encoded)
-    if not message.type and f"TYPE_{payload.kind}" in pb.Event.Type.keys():  # noqa: SIM118 - no mapping has this name
-        # Written before types were part of what is written.
-        message.type = pb.Event.Type.Value(f"TYPE_{payload.kind}")
-    return message
+            return pb.Event.FromString(payload.encoded)
 
 
 def _state_changed(payload: StateChanged) -> pb.StateChanged:

@@ -93,11 +93,6 @@ def test_a_payload_of_a_later_release_goes_through_whole() -> None:
     assert a_later_field in message.SerializeToString()
 
 
-def test_a_payload_that_was_written_without_its_type_has_it_from_the_log() -> None:
-    data = event_pb2.Event(receipt=event_pb2.Receipt(message_ids=["A"])).SerializeToString()
-    assert event_message(Event(1, "a", 2, NOW, Happening("RECEIPT", data))).type == event_pb2.Event.TYPE_RECEIPT
-
-
 @given(events)
 def test_an_event_on_redis_is_one_line_of_protobuf_json(event: Event) -> None:
     line = to_json(event, "t")
