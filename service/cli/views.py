@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
@@ -78,20 +79,22 @@ def outcome_text(response: session_pb2.StreamQRResponse) -> str:
     return f"{outcome}{_because(response.reason)}"
 
 
-def state_word(number: int) -> str:
-    """The bare word for a state; its number if this zapctl does not know it."""
+def word_of(enum: Any, number: int, prefix: str) -> str:
+    """The bare word for a number of a protobuf enum; the number if this zapctl does not know it."""
     try:
-        return session_pb2.Session.State.Name(number).removeprefix("STATE_")  # type: ignore[arg-type]
+        return str(enum.Name(number)).removeprefix(prefix)
     except ValueError:
         return str(number)
+
+
+def state_word(number: int) -> str:
+    """The bare word for a state."""
+    return word_of(session_pb2.Session.State, number, "STATE_")
 
 
 def wanted_word(number: int) -> str:
     """The bare word for a desired state."""
-    try:
-        return session_pb2.Session.DesiredState.Name(number).removeprefix("DESIRED_STATE_")  # type: ignore[arg-type]
-    except ValueError:
-        return str(number)
+    return word_of(session_pb2.Session.DesiredState, number, "DESIRED_STATE_")
 
 
 def _rows(session: session_pb2.Session) -> Iterable[tuple[str, str]]:

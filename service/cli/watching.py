@@ -11,7 +11,7 @@ from google.protobuf.json_format import MessageToJson
 
 from service.cli.connection import Server
 from service.cli.failures import explained, explanation, retry_delay
-from service.cli.views import print_json, state_word
+from service.cli.views import print_json, state_word, word_of
 from zap.v1 import event_pb2, watch_pb2
 
 _BULK = "raw"
@@ -71,7 +71,8 @@ class _Following:
 def event_line(event: event_pb2.Event) -> str:
     """An event in one line: when, of which session, its sequence there, of what type, and what it says."""
     when = event.time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S UTC")
-    line = f"{when}  {event.session_id}  {event.sequence}  {_type_word(event.type)}  {_payload_words(event)}"
+    kind = word_of(event_pb2.Event.Type, event.type, "TYPE_")
+    line = f"{when}  {event.session_id}  {event.sequence}  {kind}  {_payload_words(event)}"
     # Strangers write what is in it: it must not move a terminal's cursor.
     return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in line).rstrip()
 
@@ -88,13 +89,6 @@ def _payload_words(event: event_pb2.Event) -> str:
     if _BULK in payload.DESCRIPTOR.fields_by_name:
         payload.ClearField(_BULK)
     return MessageToJson(payload, indent=None, ensure_ascii=False)
-
-
-def _type_word(number: int) -> str:
-    try:
-        return event_pb2.Event.Type.Name(number).removeprefix("TYPE_")  # type: ignore[arg-type]
-    except ValueError:
-        return str(number)
 
 
 @contextmanager

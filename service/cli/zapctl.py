@@ -89,9 +89,8 @@ def list_sessions(
 ) -> None:
     """List sessions, all pages of them."""
     server: Server = context.obj
-    request = session_pb2.ListRequest(
-        page_size=1000, user_id=user_id, states=[_state(word) for word in state or ()], labels=_labels(label)
-    )
+    states = [_number(session_pb2.Session.State, "STATE_", word, "--state") for word in state or ()]
+    request = session_pb2.ListRequest(page_size=1000, user_id=user_id, states=states, labels=_labels(label))
     found: list[session_pb2.Session] = []
     with server.sessions() as sessions:
         while True:
@@ -147,7 +146,7 @@ def watch(
         session_ids=session_id,
         user_id=user_id,
         labels=_labels(label),
-        types=[_event_type(word) for word in type_ or ()],
+        types=[_number(event_pb2.Event.Type, "TYPE_", word, "--type") for word in type_ or ()],
     )
     if resume:
         request.resume_token = resume
@@ -240,17 +239,10 @@ def _labels(pairs: list[str] | None) -> dict[str, str]:
     return labels
 
 
-def _state(word: str) -> session_pb2.Session.State.ValueType:
+def _number(enum: Any, prefix: str, word: str, option: str) -> Any:
+    """The number of a protobuf enum for a word of an option, with its prefix or without."""
     try:
-        return session_pb2.Session.State.Value(f"STATE_{word.upper().removeprefix('STATE_')}")
+        return enum.Value(f"{prefix}{word.upper().removeprefix(prefix)}")
     except ValueError:
-        known = ", ".join(name.removeprefix("STATE_") for name in session_pb2.Session.State.keys()[1:])
-        raise typer.BadParameter(f"{word!r} is none of {known}", param_hint="--state") from None
-
-
-def _event_type(word: str) -> event_pb2.Event.Type.ValueType:
-    try:
-        return event_pb2.Event.Type.Value(f"TYPE_{word.upper().removeprefix('TYPE_')}")
-    except ValueError:
-        known = ", ".join(name.removeprefix("TYPE_") for name in event_pb2.Event.Type.keys()[1:])
-        raise typer.BadParameter(f"{word!r} is none of {known}", param_hint="--type") from None
+        known = ", ".join(name.removeprefix(prefix) for name in enum.keys()[1:])
+        raise typer.BadParameter(f"{word!r} is none of {known}", param_hint=option) from None
