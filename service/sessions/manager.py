@@ -26,7 +26,6 @@ from service.domain.session import (
 from service.ports import CallFailed, Changes, Decide, NewSession, Publisher, SessionFilter, SessionStore, Wakeups
 from service.sessions.pairing import pairing_steps
 from service.sessions.roster import Roster
-from service.sessions.runner import Runner
 
 
 class Sessions:
@@ -91,7 +90,8 @@ class Sessions:
                 reason="SESSION_NOT_PAIRED",
                 metadata={"session_id": session_id, "state": session.condition.state.value},
             )
-        held = self._runner(session).connection
+        runner = self._roster.get(session_id)
+        held = runner.connection if runner is not None else None
         if held is None:
             raise _not_connected(session)
         _, process = held
@@ -139,12 +139,6 @@ class Sessions:
         self._publisher.wake(session_id)
         self._publisher.reconcile()
         return session
-
-    def _runner(self, session: Session) -> Runner:
-        runner = self._roster.get(session.session_id)
-        if runner is None:
-            raise _not_connected(session)
-        return runner
 
 
 def _generated(request_id: str) -> str:
