@@ -44,8 +44,6 @@ class Process:
         self.session_id = session_id
         self.epoch = epoch
         self.pid = child.pid
-        self.is_connected = False
-        """Whether the library said so, at the last progress."""
         self._child = child
         self._log = logging.LoggerAdapter(_log, {"session_id": session_id, "epoch": epoch, "pid": child.pid})
         self._death = Death(child, self._log)
@@ -149,7 +147,6 @@ class Process:
         match frame.WhichOneof("body"):
             case "progress":
                 self._showed_life = True
-                self.is_connected = frame.progress.connected
                 self._make_room_on_stderr()
             case "log_line":
                 self._pass_on(frame.log_line)

@@ -1,4 +1,4 @@
-"""Tells the node each second that this process is not stuck, and whether its connection is up.
+"""Tells the node each second that this process is not stuck, and watches over its connection.
 
 Two threads, because the library's answer can take as long as a connect in flight (whatsmeow holds the lock of its
 socket while it dials): one asks, the other one tells what follows from the answers there have been (`patience.py`).
@@ -45,7 +45,7 @@ class Pulse:
 
     def _tell(self) -> None:
         while True:
-            self._offer(frames_pb2.Frame(progress=frames_pb2.Progress(connected=self._patience.is_up)))
+            self._offer(frames_pb2.Frame(progress=frames_pb2.Progress()))
             if (verdict := self._patience.verdict()) is not Verdict.NOTHING:
                 self._act(verdict)
             time.sleep(_EVERY)

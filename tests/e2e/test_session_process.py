@@ -24,7 +24,7 @@ from service.domain.observations import (
 from service.pool.pool import Pool, PoolSettings, StoreNotPrepared
 from service.ports import CallFailed, StartOrder
 from tests.e2e import faults
-from tests.e2e.session_processes import Watched, eventually, pair, start
+from tests.e2e.session_processes import Watched, pair, start
 from tests.simulator.process import PRELOAD, SimulatorProcess
 from zap.v1 import event_pb2
 
@@ -117,18 +117,6 @@ async def test_sessions_go_on_when_the_zygote_is_killed(pool: Pool, simulator: S
     assert "not known" in ended.detail
     again = await start(pool, jid=jid, epoch=2)
     await again.expect(Connected)
-
-
-async def test_the_library_s_word_on_its_connection_comes_with_the_progress(
-    pool: Pool, simulator: SimulatorProcess
-) -> None:
-    watched, _ = await pair(pool, simulator.control, "491700000031")
-    await eventually(lambda: watched.process.is_connected, "progress that says so")
-    await simulator.control.refuse_connections()
-    await simulator.control.drop("491700000031")
-    await watched.expect(Disconnected)
-    await eventually(lambda: not watched.process.is_connected, "progress that takes it back")
-    await simulator.control.clear_faults()
 
 
 async def test_the_account_s_own_name_becomes_known(pool: Pool, simulator: SimulatorProcess) -> None:

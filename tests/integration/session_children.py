@@ -41,7 +41,7 @@ def command():
     return None if data is None else frames_pb2.Command.FromString(data)
 
 start = command().start
-tell(progress=frames_pb2.Progress(connected=True))
+tell(progress=frames_pb2.Progress())
 """
 
 

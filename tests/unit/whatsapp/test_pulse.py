@@ -42,18 +42,12 @@ def test_progress_is_told_while_the_library_does_not_answer() -> None:
     never.set()
 
 
-def test_progress_says_what_the_events_and_the_answers_say() -> None:
-    heard, looked, patience = Heard(), threading.Event(), Patience()
-    pulse = Pulse(heard.offer, lambda: True, looked.set, patience, ignore)
+def test_patience_hears_the_answers_of_the_library() -> None:
+    looked, patience = threading.Event(), Patience()
     patience.connected()
-    pulse.ask()
-    pulse.start()
-    heard.wait_for(1)
-    assert heard.frames[-1].progress.connected
+    Pulse(Heard().offer, lambda: True, looked.set, patience, ignore).ask()
     assert looked.wait(10)
-    patience.disconnected()
-    heard.wait_for(len(heard.frames) + 2)
-    assert not heard.frames[-1].progress.connected
+    assert patience.is_up
 
 
 def test_what_follows_is_acted_upon() -> None:

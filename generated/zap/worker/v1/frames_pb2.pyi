@@ -521,17 +521,12 @@ class Progress(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CONNECTED_FIELD_NUMBER: _builtins.int
-    connected: _builtins.bool
-    """The library says that its connection is up and logged in."""
     def __init__(
         self,
-        *,
-        connected: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
