@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from service.bus.redis import RedisBus
 from service.bus.wakeups import WakeupHub
 from service.config import Settings
-from service.domain.events import Event, NewEvent
+from service.domain.events import NewEvent
 from service.domain.lease import Announcement, Node
 from service.domain.outage import OutageDetector
 from service.domain.places import Tokens
@@ -176,19 +176,11 @@ async def _embedded(setting: str, settings: Settings, stack: AsyncExitStack) -> 
     return server.url
 
 
-def _as_json(tokens: Tokens, event: Event) -> str:
-    return to_json(event, tokens.write(event.resume_from))
-
-
 def _say_refused(session_id: str, event: NewEvent, error: Exception) -> None:
     cause = type(error).__name__
     log.error(
         "Postgres refuses an inbound event; it is lost.", session_id=session_id, cause=cause, type=event.payload.kind
     )
-
-
-def _tasks() -> int:
-    return len(asyncio.all_tasks())
 
 
 def _secret(value: SecretStr | None) -> str:
@@ -238,7 +230,7 @@ async def _build(settings: Settings, stack: AsyncExitStack, liveness: LivenessSo
     upkeep = await _open(stack, urls.database, f"{name}/upkeep", 1, UPKEEP)
     tokens = Tokens(await token_key(readers))
     hub = WakeupHub()
-    bus = RedisBus(urls.redis, hub, partial(_as_json, tokens))
+    bus = RedisBus(urls.redis, hub, lambda event: to_json(event, tokens.write(event.resume_from)))
     stack.push_async_callback(bus.close)
     # A pooler has an address of its own: this node needs connections that stay what they are.
     stragglers = Stragglers(database, is_pooled=urls.whatsapp_database != urls.database)
@@ -387,7 +379,9 @@ def _announcement(settings: Settings, liveness: LivenessSocket, nodes: NodeListe
 def _watch(metrics: NodeMetrics, bus: RedisBus, roster: Roster, reconciler: Reconciler) -> None:
     """Numbers that others keep."""
     metrics.watch("zap_events_dropped", "Live events dropped while Redis was away.", lambda: bus.dropped)
-    metrics.watch("zap_tasks", "Tasks of the event loop: more and more of them is a leak.", _tasks)
+    metrics.watch(
+        "zap_tasks", "Tasks of the event loop: more and more of them is a leak.", lambda: len(asyncio.all_tasks())
+    )
     metrics.watch("zap_sessions_owned", "Sessions that this node owns.", lambda: len(roster))
     metrics.watch("zap_sessions_connected", "Those of them that are connected.", lambda: roster.connected)
     metrics.watch("zap_sessions_waiting", "Those of them that wait for their turn.", lambda: roster.waiting)
