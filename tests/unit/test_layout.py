@@ -23,8 +23,6 @@ ARROWS: dict[str, set[str]] = {
     "serve": {"app", "config", "pool.liveness", "pool.zygote"},
     "start": {"*"},
     "probe": {"domain"},
-    # It costs a container next to nothing.
-    "first": set(),
     "cli": {"app", "config", "generated"},
     "config": {"domain", "setting_types"},
     "setting_types": {"domain"},
