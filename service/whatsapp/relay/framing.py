@@ -185,6 +185,7 @@ class Statement(enum.Enum):
     STORE_SESSION = b"INSERT INTO whatsmeow_sessions (our_jid, their_id, session) VALUES "
     STORE_IDENTITY = b"INSERT INTO whatsmeow_identity_keys (our_jid, their_id, identity) VALUES "
     STORE_SENDER_KEY = b"INSERT INTO whatsmeow_sender_keys (our_jid, chat_id, sender_id, sender_key) VALUES "
+    DELETE_DEVICE = b"DELETE FROM whatsmeow_device "
     BEGIN = b"BEGIN"
     COMMIT = b"COMMIT"
 

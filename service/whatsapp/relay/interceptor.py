@@ -1,7 +1,8 @@
 """What the relay does with each request of the library on one connection: forward it, hold it, or answer it.
 
 - The clearing of a message from the decryption buffer is held until the event log has the message (`ack_gate.py`).
-- The loading of a Signal session is held while another use of the Signal sessions goes on (`signal_lock.py`).
+- The loading of a Signal session is held while another use of the Signal sessions goes on (`signal_lock.py`). So is the
+  deletion of the device, which deletes all of them: Postgres would find it in a deadlock with a decryption.
 - A write inside a transaction is answered here, and forwarded with the next request that needs an answer: it has no
   effect before its COMMIT. If the server refuses one, it refuses what follows in that transaction, COMMIT included.
   That is where the library sees the error.
@@ -40,7 +41,7 @@ _BEGUN = _done(b"BEGIN", b"T")
 _STORED = _PREPARED + _done(b"INSERT 0 1", b"T")
 _CLEARED = _PREPARED + _done(b"UPDATE 1", b"I")
 
-_LOADS = frozenset({Statement.LOAD_SESSION, Statement.LOAD_SESSIONS})
+_USES = frozenset({Statement.LOAD_SESSION, Statement.LOAD_SESSIONS, Statement.DELETE_DEVICE})
 _STORES = frozenset(
     {Statement.STORE_EVENT, Statement.STORE_SESSION, Statement.STORE_IDENTITY, Statement.STORE_SENDER_KEY}
 )
@@ -79,7 +80,7 @@ class Interceptor:
         self._in_transaction = self._is_decryption = False
         """As the client sees it: the server may not have heard of the transaction yet."""
         self._has_stored_session = False
-        """Since there was no open transaction."""
+        """Or has deleted all; since there was no open transaction."""
 
     @property
     def is_held(self) -> bool:
@@ -104,7 +105,7 @@ class Interceptor:
         self.requests.feed(data)
         statement = self.requests.statement
         can_reply = can_reply and self.requests.is_single
-        if statement is Statement.CLEAR or statement in _LOADS:
+        if statement is Statement.CLEAR or statement in _USES:
             self._held, self._held_statement = data, statement
             return self.release(can_reply=can_reply)
         if statement is Statement.LOOK_UP:
@@ -127,6 +128,7 @@ class Interceptor:
         elif not self._lock.acquire(self, in_transaction=self._in_transaction):
             return None
         data, self._held = self._held, b""
+        self._has_stored_session |= self._held_statement is Statement.DELETE_DEVICE
         if self._held_statement is Statement.CLEAR and can_reply and self._gate.is_logged:
             self._clearings.append(data)
             return Reply(_CLEARED)

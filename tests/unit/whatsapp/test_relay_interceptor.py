@@ -21,6 +21,7 @@ STORE_IDENTITY = asks("\n\t\tINSERT INTO whatsmeow_identity_keys (our_jid, their
 STORE_SENDER_KEY = asks("INSERT INTO whatsmeow_sender_keys (our_jid, chat_id, sender_id, sender_key) VALUES ($1)")
 STORE_EVENT = asks("\n\t\tINSERT INTO whatsmeow_event_buffer (our_jid, ciphertext_hash, plaintext) VALUES ($1, $2)")
 COPY_SESSIONS = asks("\n\t\tINSERT INTO whatsmeow_sessions (our_jid, their_id, session)\n\t\tSELECT our_jid")
+DELETE_DEVICE = asks("DELETE FROM whatsmeow_device WHERE jid=$1")
 LOOK_UP = asks("SELECT plaintext, server_timestamp, insert_timestamp FROM whatsmeow_event_buffer WHERE our_jid = $1")
 CLEAR = asks("\n\t\tUPDATE whatsmeow_event_buffer SET plaintext = NULL WHERE our_jid = $1 AND ciphertext_hash = $2")
 
@@ -252,3 +253,19 @@ def test_a_decryption_waits_while_a_send_is_under_way(line: Line, other: Line) -
     answer(line, BEGUN + STORED + COMMITTED)
     other.splice.pump(client=False, server=False)
     assert other.heard(other.server) == ASYNCHRONOUS + LOAD_SESSION
+
+
+def test_the_device_is_deleted_between_two_decryptions(line: Line, other: Line) -> None:
+    ask(line, BEGIN)
+    ask(line, LOAD_SESSION)
+    answer(line, IN_TRANSACTION + IN_TRANSACTION)
+    assert ask(other, DELETE_DEVICE) == (None, None)
+    ask(line, ROLLBACK)
+    answer(line, message("C", b"ROLLBACK\0") + READY)
+    other.splice.pump(client=False, server=False)
+    assert other.heard(other.server) == DELETE_DEVICE
+    ask(line, BEGIN)
+    assert ask(line, LOAD_SESSION) == (None, None)
+    answer(other, PARSED_AND_BOUND + message("C", b"DELETE 1\0") + READY)
+    line.splice.pump(client=False, server=False)
+    assert line.heard(line.server) == ASYNCHRONOUS + LOAD_SESSION
