@@ -42,8 +42,6 @@ class Disconnected:
 class KeepAliveTimeout:
     """WhatsApp does not answer keepalives."""
 
-    errors: int
-
 
 @dataclass(frozen=True)
 class KeepAliveRestored:

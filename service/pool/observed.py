@@ -57,7 +57,7 @@ _TRANSLATIONS: dict[str, Callable[[Any], domain.Observation]] = {
     "device_saved": lambda body: domain.DeviceSaved(body.jid, body.lid, body.platform),
     "connected": lambda body: domain.Connected(body.jid, body.lid, body.push_name),
     "disconnected": lambda _: domain.Disconnected(),
-    "keep_alive_timeout": lambda body: domain.KeepAliveTimeout(body.errors),
+    "keep_alive_timeout": lambda _: domain.KeepAliveTimeout(),
     "keep_alive_restored": lambda _: domain.KeepAliveRestored(),
     "push_name": lambda body: domain.PushNameChanged(body.name),
     "event": _happening,

@@ -295,8 +295,7 @@ class Session:
                 self._reports.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
             case neonize.KeepAliveTimeout():
                 self._patience.disconnected()
-                timeout = frames_pb2.KeepAliveTimeout(errors=event.ErrorCount)
-                self._reports.send(frames_pb2.Frame(keep_alive_timeout=timeout))
+                self._reports.send(frames_pb2.Frame(keep_alive_timeout=frames_pb2.KeepAliveTimeout()))
             case neonize.KeepAliveRestored():
                 self._patience.connected()
                 self._reports.send(frames_pb2.Frame(keep_alive_restored=frames_pb2.KeepAliveRestored()))

@@ -56,7 +56,7 @@ EVERY_INPUT: tuple[Input, ...] = (
     seen.CodeShown("text", 1, timedelta(seconds=60)),
     seen.DeviceSaved("49:1@s.whatsapp.net", "", "android"),
     seen.Disconnected(),
-    seen.KeepAliveTimeout(1),
+    seen.KeepAliveTimeout(),
     seen.KeepAliveRestored(),
     seen.PushNameChanged("Anna"),
     *(seen.Ended(cause) for cause in Cause),
@@ -91,7 +91,7 @@ EVERY_INPUT: tuple[Input, ...] = (
         (SCANNED, LOGIN, State.CONNECTED, Desired.ACTIVE, Directive.CONTINUE),
         (RECONNECTING, LOGIN, State.CONNECTED, Desired.ACTIVE, Directive.CONTINUE),
         (CONNECTED, seen.Disconnected(), State.RECONNECTING, Desired.ACTIVE, Directive.CONTINUE),
-        (CONNECTED, seen.KeepAliveTimeout(1), State.RECONNECTING, Desired.ACTIVE, Directive.CONTINUE),
+        (CONNECTED, seen.KeepAliveTimeout(), State.RECONNECTING, Desired.ACTIVE, Directive.CONTINUE),
         (PAIRING, seen.Disconnected(), State.PAIRING, Desired.ACTIVE, Directive.CONTINUE),
     ],
 )
@@ -200,7 +200,7 @@ def test_a_scan_alone_is_not_a_pairing_but_voids_the_code() -> None:
 
 
 def test_a_connection_that_is_trusted_again_is_connected_again() -> None:
-    distrusted = reduce(CONNECTED, seen.KeepAliveTimeout(3), NOW).condition
+    distrusted = reduce(CONNECTED, seen.KeepAliveTimeout(), NOW).condition
     assert distrusted.reason == "KEEPALIVE_TIMEOUT"
     assert reduce(distrusted, seen.KeepAliveRestored(), NOW).condition == CONNECTED
     assert reduce(RECONNECTING, seen.KeepAliveRestored(), NOW).condition == RECONNECTING

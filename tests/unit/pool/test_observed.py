@@ -35,7 +35,7 @@ def stamp(moment: datetime.datetime = MOMENT) -> Timestamp:
             domain.Connected("1:2@s", "3@lid", "Me"),
         ),
         (frames_pb2.Frame(disconnected=frames_pb2.Disconnected()), domain.Disconnected()),
-        (frames_pb2.Frame(keep_alive_timeout=frames_pb2.KeepAliveTimeout(errors=2)), domain.KeepAliveTimeout(2)),
+        (frames_pb2.Frame(keep_alive_timeout=frames_pb2.KeepAliveTimeout()), domain.KeepAliveTimeout()),
         (frames_pb2.Frame(keep_alive_restored=frames_pb2.KeepAliveRestored()), domain.KeepAliveRestored()),
         (frames_pb2.Frame(push_name=frames_pb2.PushName(name="Me")), domain.PushNameChanged("Me")),
     ],

@@ -677,17 +677,12 @@ class KeepAliveTimeout(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ERRORS_FIELD_NUMBER: _builtins.int
-    errors: _builtins.int
-    """How many in a row."""
     def __init__(
         self,
-        *,
-        errors: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
