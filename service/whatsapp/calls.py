@@ -1,9 +1,8 @@
 """What the node asks WhatsApp for through this process: each call on a thread of its own, each with one reply."""
 
-import datetime
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from service.pool.wire import MOST_CALLS
 from service.whatsapp import errors
@@ -12,6 +11,9 @@ from service.whatsapp.redaction import redact
 from service.whatsapp.reports import timestamp
 from zap.worker.v1 import frames_pb2
 
+if TYPE_CHECKING:
+    from service.whatsapp.client import Client
+
 _FIRST_CODE_SECONDS = 15.0
 
 
@@ -19,35 +21,10 @@ class CertainlyNotDone(Exception):
     """Nothing was done, and the words say why."""
 
 
-class Sent(Protocol):
-    """What is known of a message that WhatsApp's server has."""
-
-    @property
-    def message_id(self) -> str:
-        """WhatsApp's id of it."""
-
-    @property
-    def time(self) -> datetime.datetime:
-        """When the server had it."""
-
-
-class Caller(Protocol):
-    """The client, as far as it is called here."""
-
-    def send_text(self, to: str, body: str) -> Sent:
-        """Send a text."""
-
-    def request_pairing_code(self, phone: str) -> str:
-        """Ask for a code to type."""
-
-    def log_out(self) -> None:
-        """Unlink."""
-
-
 class Calls:
     """Calls in flight. The library gives them no deadline: the node has one, and a hung call hangs only its thread."""
 
-    def __init__(self, client: Caller, send: Callable[[frames_pb2.Frame], None], code_shown: threading.Event) -> None:
+    def __init__(self, client: "Client", send: Callable[[frames_pb2.Frame], None], code_shown: threading.Event) -> None:
         self._client = client
         self._send = send
         self._code_shown = code_shown

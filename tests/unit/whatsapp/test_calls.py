@@ -1,23 +1,17 @@
 import datetime
 import queue
 import threading
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import pytest
 
 from service.whatsapp.addresses import NoAddress
 from service.whatsapp.calls import Calls
+from service.whatsapp.client import Client, Sent
 from zap.v1 import message_pb2
 from zap.worker.v1 import frames_pb2
 
 SENT = datetime.datetime(2026, 11, 23, 12, 0, tzinfo=datetime.UTC)
-
-
-@dataclass
-class Sent:
-    message_id: str
-    time: datetime.datetime
 
 
 class Library:
@@ -59,7 +53,7 @@ def code_shown() -> threading.Event:
 
 @pytest.fixture
 def calls(library: Library, replies: "queue.Queue[frames_pb2.Frame]", code_shown: threading.Event) -> Calls:
-    return Calls(library, replies.put, code_shown)
+    return Calls(cast("Client", library), replies.put, code_shown)
 
 
 def text(call_id: int) -> frames_pb2.Send:
