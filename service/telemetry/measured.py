@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import AsyncIterator, Sequence
-from uuid import UUID
 
 from service.domain.disconnects import Cause
 from service.domain.errors import LeaseLost, Unavailable
 from service.domain.events import Event
-from service.domain.lease import Announcement, Lease, Node, Renewal
+from service.domain.lease import Announcement, Lease, Renewal
 from service.domain.observations import Connected, Ended, Observed
 from service.domain.pace import Lane
 from service.ports import LeaseStore, ProcessPool, Publisher, SendReply, SessionProcess, StartOrder
@@ -21,6 +20,10 @@ class MeasuredLeases:
     def __init__(self, inner: LeaseStore, metrics: NodeMetrics) -> None:
         self._inner = inner
         self._metrics = metrics
+        self.begin_epoch = counting_refusals(metrics, "begin_epoch", inner.begin_epoch)
+        # A lease that could not be handed over because it was lost comes to `release` as well.
+        self.hand_over = inner.hand_over
+        self.release_stray = inner.release_stray
 
     async def renew(self, announced: Announcement, ttl: float) -> Renewal:
         """Renew, and count it as failed whatever keeps it from succeeding, being given up included."""
@@ -33,25 +36,12 @@ class MeasuredLeases:
         self._metrics.renewal(time.perf_counter() - started, len(renewal.renewed))
         return renewal
 
-    async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
-        """Raise the epoch."""
-        with counting_refusals(self._metrics, "begin_epoch"):
-            return await self._inner.begin_epoch(session_id, incarnation, ttl)
-
-    async def hand_over(self, session_id: str, incarnation: UUID, heir: Node, ttl: float) -> bool:
-        """Make the lease another node's."""
-        return await self._inner.hand_over(session_id, incarnation, heir, ttl)
-
     async def release(self, lease: Lease) -> bool:
-        """Give a session up. A lease that could not be handed over because it was lost comes here as well."""
+        """Give a session up."""
         released = await self._inner.release(lease)
         if not released:
             self._metrics.stale_write("release", LeaseLost.reason)
         return released
-
-    async def release_stray(self, lease: Lease) -> None:
-        """Give up what nobody here works for."""
-        await self._inner.release_stray(lease)
 
 
 class MeasuredPool:
@@ -85,6 +75,11 @@ class MeasuredProcess:
         self._metrics = metrics
         self._lane: Lane | None = lane
         self._ended = False
+        # Not measured.
+        self.permit = inner.permit
+        self.confirm = inner.confirm
+        self.request_pairing_code = inner.request_pairing_code
+        self.log_out = inner.log_out
 
     async def observations(self) -> AsyncIterator[Sequence[Observed]]:
         """Yield everything it reports."""
@@ -96,28 +91,12 @@ class MeasuredProcess:
                     self._end(observed.observation.cause.value)
             yield batch
 
-    def permit(self, until: float) -> None:
-        """See SessionProcess, here and below."""
-        self._inner.permit(until)
-
-    def confirm(self, number: int) -> None:
-        """Frames up to this one are committed."""
-        self._inner.confirm(number)
-
     async def send_text(self, to: str, body: str, timeout: float) -> SendReply:
         """Send a text, timed."""
         started = time.perf_counter()
         reply = await self._inner.send_text(to, body, timeout)
         self._metrics.sent(time.perf_counter() - started)
         return reply
-
-    async def request_pairing_code(self, phone: str, timeout: float) -> str:
-        """Ask for a code."""
-        return await self._inner.request_pairing_code(phone, timeout)
-
-    async def log_out(self, timeout: float) -> None:
-        """Unlink the device."""
-        await self._inner.log_out(timeout)
 
     async def stop(self, grace: float) -> None:
         """End it gently."""
@@ -147,17 +126,12 @@ class MeasuredPublisher:
     def __init__(self, inner: Publisher, metrics: NodeMetrics) -> None:
         self._inner = inner
         self._metrics = metrics
+        # Hints are not counted.
+        self.wake = inner.wake
+        self.reconcile = inner.reconcile
 
     def publish(self, events: Sequence[Event]) -> None:
         """Count, and pass on."""
         for event in events:
             self._metrics.event(event.payload.kind)
         self._inner.publish(events)
-
-    def wake(self, session_id: str) -> None:
-        """Pass on."""
-        self._inner.wake(session_id)
-
-    def reconcile(self) -> None:
-        """Pass on."""
-        self._inner.reconcile()

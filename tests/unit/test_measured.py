@@ -26,6 +26,9 @@ HERE = Announcement(Node(uuid4(), "one", "127.0.0.1:1"), 10)
 class FakeProcess:
     """It connects or does not, disconnects, and dies."""
 
+    # Passed on as they are; nobody calls them here.
+    permit = confirm = request_pairing_code = log_out = None
+
     def __init__(self, *, connects: bool) -> None:
         self._connects = connects
 
@@ -40,6 +43,8 @@ class FakeProcess:
 
 class FakeNode:
     """Leases, processes and a publisher, as far as they are measured."""
+
+    begin_epoch = hand_over = release_stray = wake = reconcile = None
 
     def __init__(self) -> None:
         self.away = False
