@@ -12,11 +12,10 @@ from service.domain.pairing import PairingCode
 from service.domain.records import Account, Session
 from service.domain.session import Credentials, Desired, State, Transition
 from service.ports import Decide, Resume
-from service.store import rows
 from service.store.database import Connection, Database, Record, storable
 from service.store.log import Encode, append, lock_log
 from service.store.stragglers import Stragglers
-from service.store.transitions import lock_session, write_transition
+from service.store.transitions import lock_session, read_session, write_transition
 
 
 class PostgresOwnedSessions:
@@ -34,15 +33,11 @@ class PostgresOwnedSessions:
         async with self._database.transaction() as connection:
             await lock_log(connection, lease.session_id)
             row = await _lock_owned(connection, lease)
-            before = rows.condition(row)
-            transition = decide(before, row["now"])
-            news = await write_transition(connection, lease.session_id, before, transition, row["now"])
+            transition, news = await write_transition(connection, lease.session_id, row, decide)
             if account is not None:
                 await _write_account(connection, lease.session_id, account)
             events = await append(connection, self._encode, lease.session_id, lease.epoch, news)
-            after = await connection.row("get_session", lease.session_id)
-            assert after is not None  # noqa: S101 - its row is locked
-            return rows.session(after), transition, events
+            return await read_session(connection, lease.session_id), transition, events
 
     async def show_code(self, lease: Lease, code: PairingCode, identity: bytes) -> Sequence[Event]:
         """Bind the session to the identity key and make the code the current one, in one transaction."""

@@ -10,7 +10,6 @@ from service.domain.errors import (
     FailedPrecondition,
     FieldViolation,
     InvalidArgument,
-    session_not_found,
 )
 from service.domain.events import Event
 from service.domain.records import Pairing, Session
@@ -19,7 +18,7 @@ from service.ports import Changes, Decide, NewSession, SessionFilter
 from service.store import rows
 from service.store.database import Connection, Database
 from service.store.log import Encode, append, lock_log
-from service.store.transitions import lock_session, write_transition
+from service.store.transitions import lock_session, read_session, write_transition
 
 
 class PostgresSessions:
@@ -36,12 +35,12 @@ class PostgresSessions:
             key = (new.request_id or None, _fingerprint(new))
             if await connection.value("insert_session", *asked, *key) is None:
                 return await _made_earlier(connection, new)
-            return await _get(connection, new.session_id)
+            return await read_session(connection, new.session_id)
 
     async def get(self, session_id: str) -> Session:
         """Raises NotFound."""
         async with self._database.autocommit() as connection:
-            return await _get(connection, session_id)
+            return await read_session(connection, session_id)
 
     async def list(self, chosen: SessionFilter, after: str, limit: int) -> Sequence[Session]:
         """Sessions with an id behind `after`, in order."""
@@ -61,7 +60,7 @@ class PostgresSessions:
                     metadata={"session_id": session_id, "etag": etag},
                 )
             await connection.run("update_session", session_id, changes.name, changes.user_id, labels, changes.proxy_url)
-            return await _get(connection, session_id)
+            return await read_session(connection, session_id)
 
     async def delete(self, session_id: str, *, force: bool) -> None:
         """Remove it; its device's rows follow when no process can write them any more."""
@@ -83,27 +82,18 @@ class PostgresSessions:
         async with self._database.transaction() as connection:
             await lock_log(connection, session_id)
             row = await lock_session(connection, session_id)
-            before = rows.condition(row)
-            transition = decide(before, row["now"])
-            news = await write_transition(connection, session_id, before, transition, row["now"])
+            transition, news = await write_transition(connection, session_id, row, decide)
             if transition.directive is not Directive.CONTINUE:
                 await connection.run("revoke_epoch", session_id)
             epoch = await connection.value("current_epoch", session_id) or 0
             events = await append(connection, self._encode, session_id, epoch, news)
-            return await _get(connection, session_id), transition, events
+            return await read_session(connection, session_id), transition, events
 
     async def pairing(self, session_id: str) -> tuple[Session, Pairing]:
         """The session with its pairing in progress or last one."""
         async with self._database.autocommit() as connection:
-            found = await _get(connection, session_id)
+            found = await read_session(connection, session_id)
             return found, rows.pairing(await connection.row("get_pairing", session_id))
-
-
-async def _get(connection: Connection, session_id: str) -> Session:
-    row = await connection.row("get_session", session_id)
-    if row is None:
-        raise session_not_found(session_id)
-    return rows.session(row)
 
 
 async def _made_earlier(connection: Connection, new: NewSession) -> Session:
@@ -118,7 +108,7 @@ async def _made_earlier(connection: Connection, new: NewSession) -> Session:
     if bytes(earlier["create_fingerprint"]) != _fingerprint(new):
         wrong = f"was used for session {earlier['session_id']!r} with another content"
         raise InvalidArgument([FieldViolation("request_id", wrong)], reason="REQUEST_ID_REUSED")
-    return await _get(connection, earlier["session_id"])
+    return await read_session(connection, earlier["session_id"])
 
 
 def _fingerprint(new: NewSession) -> bytes:

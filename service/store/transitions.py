@@ -4,7 +4,10 @@ from datetime import datetime
 
 from service.domain.errors import session_not_found
 from service.domain.events import NewEvent, PairingProgress, StateChanged
+from service.domain.records import Session
 from service.domain.session import Condition, Transition
+from service.ports import Decide
+from service.store import rows
 from service.store.database import Connection, Record
 
 
@@ -16,10 +19,20 @@ async def lock_session(connection: Connection, session_id: str) -> Record:
     return row
 
 
+async def read_session(connection: Connection, session_id: str) -> Session:
+    """The session as it is now. Raises NotFound."""
+    row = await connection.row("get_session", session_id)
+    if row is None:
+        raise session_not_found(session_id)
+    return rows.session(row)
+
+
 async def write_transition(
-    connection: Connection, session_id: str, before: Condition, transition: Transition, now: datetime
-) -> list[NewEvent]:
-    """Write it; returns the events that say so, to be appended in the same transaction."""
+    connection: Connection, session_id: str, row: Record, decide: Decide
+) -> tuple[Transition, list[NewEvent]]:
+    """Write what `decide` makes of a locked session; with the events that say so, to be appended in its transaction."""
+    before = rows.condition(row)
+    transition = decide(before, row["now"])
     after = transition.condition
     if after != before:
         await _write_condition(connection, session_id, before, after)
@@ -32,7 +45,7 @@ async def write_transition(
         await connection.run("end_pairing", session_id, transition.outcome.value, after.reason)
     elif transition.voids_code:
         await connection.run("hide_code", session_id)
-    return events_of(before, transition, now)
+    return transition, events_of(before, transition, row["now"])
 
 
 async def _write_condition(connection: Connection, session_id: str, before: Condition, after: Condition) -> None:
