@@ -46,14 +46,6 @@ class Child:
         os.close(self.stderr)
 
 
-@dataclass(frozen=True)
-class _Forked:
-    pid: int
-    pidfd: int
-    stderr: int
-    exit_status: asyncio.Future[int]
-
-
 class ZygoteProcess:
     """Constructed running; `ready` then tells when it can be asked."""
 
@@ -63,7 +55,8 @@ class ZygoteProcess:
         Raises Unavailable if it cannot be executed, or not be watched.
         """
         self._loop = asyncio.get_running_loop()
-        self._forks: dict[int, asyncio.Future[_Forked]] = {}
+        self._forks: dict[int, tuple[asyncio.Future[Child], socket.socket]] = {}
+        """What was asked for: the answer, and the node's end of the child's socket."""
         self._exits: dict[int, asyncio.Future[int]] = {}
         self._last_request = 0
         self._ready: asyncio.Future[None] = self._loop.create_future()
@@ -107,11 +100,10 @@ class ZygoteProcess:
             raise Unavailable(words, reason="POOL_UNAVAILABLE") from error
         try:
             with theirs:
-                forked = await self._ask(theirs)
+                return await self._ask(ours, theirs)
         except BaseException:
             ours.close()
             raise
-        return Child(forked.pid, forked.pidfd, forked.stderr, ours, forked.exit_status)
 
     def bury(self, why: str = "") -> None:
         """Make sure that it is dead and let go of it. Its children's sockets are not touched: they go on."""
@@ -126,7 +118,7 @@ class ZygoteProcess:
         words = why or last_words(self._stderr) or "it left no words"
         died = ZygoteDied(words)
         _fail(self._ready, died)
-        for answer in self._forks.values():
+        for answer, _ in self._forks.values():
             _fail(answer, died)
         self._reaping = self._loop.create_task(self._reap(words), name="zygote-reap")
 
@@ -190,13 +182,13 @@ class ZygoteProcess:
             self._pidfd = os.pidfd_open(self._process.pid)
             undo.pop_all()
 
-    async def _ask(self, theirs: socket.socket) -> _Forked:
+    async def _ask(self, ours: socket.socket, theirs: socket.socket) -> Child:
         if not self.is_usable:
             raise ZygoteDied("it is gone")
         self._last_request += 1
         request = self._last_request
-        answer: asyncio.Future[_Forked] = self._loop.create_future()
-        self._forks[request] = answer
+        answer: asyncio.Future[Child] = self._loop.create_future()
+        self._forks[request] = answer, ours
         try:
             await self._send(wire.Packet("fork", {"id": request}, (theirs.fileno(),)))
             # Our copy of the child's end: with it open, the child's death would not close the connection.
@@ -255,20 +247,20 @@ class ZygoteProcess:
                 self._refuse(packet.values["id"], packet.values["words"])
 
     def _refuse(self, request: int, words: str) -> None:
-        answer = self._forks.get(request)
+        answer, _ = self._forks.get(request, (None, None))
         if answer is not None and not answer.done():
             words = f"no session process can be made now: {words}"
             answer.set_exception(Unavailable(words, reason="POOL_UNAVAILABLE"))
 
     def _take_forked(self, packet: wire.Packet) -> None:
-        pidfd, stderr = packet.descriptors
-        forked = _Forked(packet.values["pid"], pidfd, stderr, self._loop.create_future())
-        self._exits[forked.pid] = forked.exit_status
-        answer = self._forks.get(packet.values["id"])
-        if answer is None or answer.done():
-            _close(forked)
+        pid, (pidfd, stderr) = packet.values["pid"], packet.descriptors
+        exit_status = self._exits[pid] = self._loop.create_future()
+        answer, ours = self._forks.get(packet.values["id"], (None, None))
+        if answer is None or ours is None or answer.done():
+            os.close(pidfd)
+            os.close(stderr)
         else:
-            answer.set_result(forked)
+            answer.set_result(Child(pid, pidfd, stderr, ours, exit_status))
 
 
 def _fail(waiting: asyncio.Future[Any], error: Exception) -> None:
@@ -277,12 +269,7 @@ def _fail(waiting: asyncio.Future[Any], error: Exception) -> None:
         waiting.exception()  # seen: whoever has stopped waiting must not turn it into a complaint
 
 
-def _discard(answer: "asyncio.Future[_Forked]") -> None:
+def _discard(answer: "asyncio.Future[Child]") -> None:
     """Close what came in the very moment in which whoever waited for it gave up."""
     if answer.done() and not answer.cancelled() and answer.exception() is None:
-        _close(answer.result())
-
-
-def _close(forked: _Forked) -> None:
-    os.close(forked.pidfd)
-    os.close(forked.stderr)
+        answer.result().close()
