@@ -60,11 +60,6 @@ class Pool:
         await self._zygote.close()
 
     @property
-    def processes(self) -> frozenset[Process]:
-        """Those that are not known to be dead."""
-        return frozenset(self._processes)
-
-    @property
     def overdue(self) -> tuple[str, ...]:
         """Sessions whose process was killed and does not die: this node is not well, and keeps them."""
         return tuple(sorted(p.session_id for p in self._processes if p.overdue > _OVERDUE_SECONDS))

@@ -100,11 +100,6 @@ class Tail:
         self._place = START
         self._task: asyncio.Task[None] | None = None
 
-    @property
-    def streams(self) -> int:
-        """Streams that are up to date."""
-        return len(self._seats)
-
     @contextmanager
     def seat(self, wanted: EventFilter, place: Place) -> Iterator[Seat]:
         """For a stream that has read up to `place`: what comes later, perhaps from a later place (its `since`) on.

@@ -44,8 +44,7 @@ class Log:
         self.hub = WakeupHub()
         self.reader = PostgresLogReader(database)
         self.tokens = Tokens(key)
-        self.tail = Tail(self.reader.read, self.hub)
-        self.watching = Watching(self.reader, self.tail, self.tokens, patience=60.0)
+        self.watching = Watching(self.reader, Tail(self.reader.read, self.hub), self.tokens, patience=60.0)
 
     async def append(self, session_id: str, *numbers: int) -> None:
         await append_events(self.database, session_id, [message(number) for number in numbers])

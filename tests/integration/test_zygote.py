@@ -377,7 +377,7 @@ async def test_ten_at_once_all_end_and_all_are_forgotten() -> None:
     processes = await asyncio.gather(*(failing.start(order(30, f"s{n}")) for n in range(10)))
     ends = await asyncio.gather(*(all_of(process, 60) for process in processes))
     assert {ended.cause for _, ended in ends} == {Cause.CLIENT_ERROR}
-    await eventually(lambda: not failing.processes, "all to be forgotten")
+    await eventually(lambda: not failing._processes, "all to be forgotten")
     assert failing.overdue == ()
     await failing.close()
 
