@@ -63,7 +63,10 @@ class Retention:
         try:
             await self._trim()
         except Unavailable as error:
-            self._say("The database is away; what is old is deleted later.", **error.metadata)
+            # Said once for each outage.
+            if not self._is_failing:
+                log.warning("The database is away; what is old is deleted later.", **error.metadata)
+            self._is_failing = True
         except Exception:
             # No session depends on it, and the next round tries again.
             log.exception("What is old could not be deleted.")
@@ -90,9 +93,3 @@ class Retention:
                 raise
             self._numbers.deleted(table, deleted)
             await asyncio.sleep(PAUSE)
-
-    def _say(self, words: str, **fields: str) -> None:
-        """Once for each outage."""
-        if not self._is_failing:
-            log.warning(words, **fields)
-        self._is_failing = True
