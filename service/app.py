@@ -277,7 +277,7 @@ def _wire(
     taker = Taker(ports.gate, reconciler)
     server, nodes, channels = _doors(settings, core, router, taker, incarnation, RpcMetrics(registry))
     announce = partial(_announcement, settings, liveness, nodes)
-    keeper = Keeper(ports.leases, announce, times, lambda: iter(roster), outages)
+    keeper = Keeper(ports.leases, announce, times, roster.all, outages)
     hand_over = HandOver(NodePeers(channels), sending, reconciler)
     rebalancer = Rebalancer(
         incarnation, leases, reconciler, roster.get, hand_over, metrics.rebalanced, is_on=settings.rebalance
@@ -290,7 +290,7 @@ def _wire(
     return Service(
         bus,
         keeper,
-        Fence(times, lambda: iter(roster)),
+        Fence(times, roster.all),
         reconciler,
         DeadNodes(leases, incarnation, liveness.scope, is_held, hub.reconcile),
         roster,

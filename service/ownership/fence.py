@@ -6,7 +6,7 @@ before, so that it knows why they ended, and does not take their end for a fault
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 
 from service.domain.lease import LeaseTimes
 from service.ownership.keeper import Held
@@ -17,7 +17,7 @@ EXPIRY_POLL_S = 0.1
 class Fence:
     """Looks at what is left of each lease, apart from the renewals: one of those that hangs must not hold it up."""
 
-    def __init__(self, times: LeaseTimes, held: Callable[[], Iterator[Held]]) -> None:
+    def __init__(self, times: LeaseTimes, held: Callable[[], Sequence[Held]]) -> None:
         self._times = times
         self._held = held
 
@@ -30,6 +30,6 @@ class Fence:
     def look(self) -> None:
         """Look once at all of them."""
         now = time.monotonic()
-        for held in list(self._held()):
+        for held in self._held():
             if held.safe_until > 0 and held.safe_until - now <= self._times.kill:
                 held.lose()

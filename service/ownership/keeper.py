@@ -8,7 +8,7 @@ the next one. What becomes of those whose permits come to their end is `service.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Protocol
 
@@ -46,7 +46,7 @@ class Keeper:
         leases: LeaseStore,
         announce: Callable[[], Announcement],
         times: LeaseTimes,
-        held: Callable[[], Iterator[Held]],
+        held: Callable[[], Sequence[Held]],
         outages: OutageDetector,
     ) -> None:
         """`outages`: is shown every renewal that is confirmed."""

@@ -1,6 +1,6 @@
 """The sessions that this node owns now, each with its runner."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from uuid import UUID
 
 from service.ports import Turn
@@ -17,9 +17,6 @@ class Roster:
 
     def __len__(self) -> int:
         return len(self._runners)
-
-    def __iter__(self) -> Iterator[Runner]:
-        return iter(self.all())
 
     @property
     def connected(self) -> int:

@@ -40,7 +40,7 @@ def outages() -> OutageDetector:
 
 @pytest.fixture
 def keeper(renewals: Database, outages: OutageDetector) -> Keeper:
-    return Keeper(PostgresLeases(renewals, renewals), lambda: HERE, TIMES, lambda: iter(()), outages)
+    return Keeper(PostgresLeases(renewals, renewals), lambda: HERE, TIMES, lambda: (), outages)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -50,8 +50,8 @@ class Owned:
         self.keeper = Keeper(leases, lambda: HERE, TIMES, self._all, OutageDetector(TIMES.ttl, time.monotonic()))
         self.fence = Fence(TIMES, self._all)
 
-    def _all(self) -> Iterator[Session]:
-        return iter(self.by_id.values())
+    def _all(self) -> Sequence[Session]:
+        return list(self.by_id.values())
 
     async def go_on_for(self, seconds: float) -> None:
         """Renew and fence."""

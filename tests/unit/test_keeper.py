@@ -67,7 +67,7 @@ def keeper(leases: Leases, *sessions: Session) -> Keeper:
         cast(LeaseStore, leases),
         lambda: NODE,
         TIMES,
-        lambda: iter(sessions),
+        lambda: sessions,
         OutageDetector(TIMES.ttl, time.monotonic()),
     )
 
