@@ -44,6 +44,8 @@ _TOLD_SECONDS = 2.0
 _COMMAND_POLL_MS = 500
 """How often the reader of commands shows that it would read one."""
 _DISCONNECT_TIMEOUT_S = 1.0
+_CLEARING_TIMEOUT_S = 0.5
+"""How long a stop waits until no plaintext of what is acknowledged is left in the library's buffer."""
 _CALLBACK_TIMEOUT_S = 2.0
 """How long a stop waits for the callback in hand. What is not committed by then was not acknowledged."""
 
@@ -182,6 +184,7 @@ class Session:
         closing.start()
         closing.join(_DISCONNECT_TIMEOUT_S)
         self._client.finish_callback(_CALLBACK_TIMEOUT_S)
+        self._relay.finish(_CLEARING_TIMEOUT_S)
 
     # --- the database
 

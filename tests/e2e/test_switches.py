@@ -62,6 +62,15 @@ async def wait_for_queue(simulator: SimulatorControl, jid: str, length: int) -> 
     await wait_for(has_length, 10, f"{length} stanzas that are not confirmed")
 
 
+async def wait_until_cleared(sql: Sql) -> None:
+    """Wait until no plaintext is left: the relay clears the last one when no other message comes."""
+
+    async def is_cleared() -> bool | None:
+        return not any(await buffered(sql)) or None
+
+    await wait_for(is_cleared, 5, "the buffer to be cleared")
+
+
 async def buffered(sql: Sql) -> list[bool]:
     """Return for each received message whether its plaintext is still there."""
     rows = await sql.fetch("SELECT plaintext IS NOT NULL AS is_kept FROM whatsmeow_event_buffer")
@@ -86,11 +95,24 @@ async def test_what_comes_in_is_buffered_until_it_is_acknowledged(
     watched, jid = await pair(pool, simulator, pn)
     before = len(await buffered(sql))
     await receive(simulator, watched, pn, "to the one that paired")
+    await wait_until_cleared(sql)
     again = await restored(pool, watched, jid)
     await receive(simulator, again, pn, "to the one that was restored")
-    kept = await buffered(sql)
-    assert len(kept) >= before + 2
-    assert not any(kept)
+    await wait_until_cleared(sql)
+    assert len(await buffered(sql)) >= before + 2
+
+
+async def test_a_stop_leaves_no_plaintext(pool: Pool, simulator: SimulatorControl, sql: Sql) -> None:
+    pn = "491700000404"
+    watched, jid = await pair(pool, simulator, pn)
+    await wait_until_cleared(sql)
+    for _ in range(5):
+        await receive(simulator, watched, pn, "the last one")
+        await wait_for_queue(simulator, jid, 0)
+        await watched.process.stop(5)
+        assert not any(await buffered(sql))
+        watched = await start(pool, jid=jid, epoch=2)
+        await watched.expect(Connected)
 
 
 async def test_what_is_sent_is_kept_for_those_who_ask_again(pool: Pool, simulator: SimulatorControl, sql: Sql) -> None:
@@ -129,7 +151,7 @@ async def test_a_message_that_was_decrypted_and_not_taken_comes_again(
     message, _ = await third.message(lambda message: message.text == "second")
     assert message.text == "second"
     await wait_for_queue(simulator, jid, 0)
-    assert not any(await buffered(sql))
+    await wait_until_cleared(sql)
 
 
 async def test_a_message_that_cannot_be_decrypted_is_acknowledged_after_it_was_asked_for_again(

@@ -14,7 +14,12 @@ from tests.fakes.postgres_messages import PASSWORD_WANTED, READY, message
 class Line:
     """A splice with somebody at either end, on a clock that stands still."""
 
-    def __init__(self, said: bytes = PASSWORD_WANTED, lock: SignalLock[Interceptor] | None = None) -> None:
+    def __init__(
+        self,
+        said: bytes = PASSWORD_WANTED,
+        lock: SignalLock[Interceptor] | None = None,
+        clearings: list[bytes] | None = None,
+    ) -> None:
         self.now = 100.0
         self.client, client_end = socket.socketpair()
         self.server, server_end = socket.socketpair()
@@ -22,7 +27,13 @@ class Line:
             end.setblocking(False)
         self.gate = AckGate(lambda *_: None)
         lock = lock or SignalLock(lambda *_: None)
-        self.splice = Splice(client_end, server_end, said, Interceptor(self.gate, lock), lambda: self.now)
+        self.splice = Splice(
+            client_end,
+            server_end,
+            said,
+            Interceptor(self.gate, lock, clearings if clearings is not None else []),
+            lambda: self.now,
+        )
 
     def log_in(self) -> None:
         """Get the startup behind it."""

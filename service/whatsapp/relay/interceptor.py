@@ -65,7 +65,8 @@ class Reply:
 class Interceptor:
     """The requests of one connection. The client waits for the answer to one before it sends the next."""
 
-    def __init__(self, gate: AckGate, lock: "SignalLock[Interceptor]") -> None:
+    def __init__(self, gate: AckGate, lock: "SignalLock[Interceptor]", clearings: list[bytes]) -> None:
+        """`clearings`: of all connections: answered, and to be forwarded by the next decryption on any of them."""
         self.requests = Requests()
         self._gate = gate
         self._lock = lock
@@ -75,8 +76,7 @@ class Interceptor:
         """The BEGIN of the open transaction, until it is forwarded."""
         self._stores: list[bytes] = []
         """Answered, and to be forwarded with the next request."""
-        self._clearings: list[bytes] = []
-        """Answered, and to be forwarded with the next decryption."""
+        self._clearings = clearings
         self._in_transaction = self._is_decryption = False
         """As the client sees it: the server may not have heard of the transaction yet."""
         self._has_stored_session = False
@@ -138,7 +138,7 @@ class Interceptor:
         """Return what clears the messages that are to be cleared, if there are any and no transaction is open."""
         if not self._clearings or self._in_transaction:
             return None
-        self._begin, self._stores, self._clearings = _BEGIN_ASYNCHRONOUS, self._clearings, []
+        self._begin, self._stores = _BEGIN_ASYNCHRONOUS, self._take_clearings()
         deferred = self._take()
         return Forward(deferred.data + _COMMIT, deferred.answers_to_skip + 1)
 
@@ -154,10 +154,14 @@ class Interceptor:
             # Only a decryption loads one inside a transaction.
             self._begin, self._is_decryption = _BEGIN_ASYNCHRONOUS, True
         if self._is_decryption and statement is Statement.COMMIT:
-            self._stores += self._clearings
-            self._clearings = []
+            self._stores += self._take_clearings()
         deferred = self._take()
         return Forward(deferred.data + data, deferred.answers_to_skip)
+
+    def _take_clearings(self) -> list[bytes]:
+        clearings = self._clearings.copy()
+        self._clearings.clear()
+        return clearings
 
     def _take(self) -> Forward:
         """Take what is deferred. What is stored gets one Sync for all: the server answers it in one piece."""

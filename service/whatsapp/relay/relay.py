@@ -61,10 +61,10 @@ class Relay:
         self._on_lost = on_lost
         self._answer_timeout = answer_timeout
         self._trouble = Trouble(say)
-        self._url = url
-        self._say = say
+        self._url, self._say = url, say
         self._gate = gate
         self._lock: SignalLock[Interceptor] = SignalLock(say)
+        self._clearings: list[bytes] = []
         gate.notify(self._ring)
         doors = _doors(database)
         self._name = f"@zap-{secrets.token_hex(8)}"
@@ -84,12 +84,19 @@ class Relay:
         self._mute: list[Splice | _Caller] = []
         """Whose server is lost. Kept, since what is garbage is closed."""
         self._looked_at = 0.0
-        self._is_over = self._has_lost = False
+        self._is_over = self._has_lost = self._is_finishing = False
+        self._has_finished = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
     def start(self) -> None:
         """Pass on from now on."""
         self._thread.start()
+
+    def finish(self, timeout: float) -> None:
+        """Have the messages cleared that are to be cleared, before the process ends; wait `timeout` seconds at most."""
+        self._is_finishing = True
+        self._ring()
+        self._has_finished.wait(timeout)
 
     def close(self) -> None:
         """Stop, and close everything. The library would take that for a failure."""
@@ -146,6 +153,10 @@ class Relay:
             self._release()
         if time.monotonic() - self._looked_at >= LOOK_S:
             self._look()
+        if self._is_finishing:
+            self._flush()
+            if not any(splice.is_flushing for splice in self._splices):
+                self._has_finished.set()
 
     def _attend(self, key: selectors.SelectorKey) -> None:
         match key.data:
@@ -174,8 +185,12 @@ class Relay:
             self._gate.look()
         self._lock.look()
         self._release()
-        for splice in self._splices:
+        self._flush()
+
+    def _flush(self) -> None:
+        for splice in list(self._splices):
             splice.flush()
+            self._pump(splice, client=False, server=False)
 
     def _release(self) -> None:
         """Pass on what was held, if it may pass by now."""
@@ -300,7 +315,7 @@ class Relay:
             elif opened is None:
                 self._drop(caller)
             else:
-                interceptor = Interceptor(self._gate, self._lock)
+                interceptor = Interceptor(self._gate, self._lock, self._clearings)
                 splice = Splice(caller.connection, opened.connection, opened.said, interceptor)
                 # Its client has been watched until now.
                 self._watch(caller.connection, 0, caller)

@@ -49,7 +49,8 @@ class SignalLock(Generic[Connection]):
     def forget(self, connection: Connection) -> None:
         """Take note that a connection is closed."""
         self._waiting.pop(connection, None)
-        if self._owner is connection:
+        # A send may store by another connection what it has loaded by this one.
+        if self._owner is connection and self._is_transaction:
             self._owner = None
 
     @property

@@ -55,7 +55,7 @@ class Splice:
         """The client has sent something since it last had all its answers."""
         self._heard_at = clock()
         self._said = said
-        self._is_flushing = False
+        self.is_flushing = False
         """The server has answers to give for which the client does not wait."""
         self._to_client = self._to_server = memoryview(b"")
         self._cut: OSError | None = None
@@ -94,7 +94,7 @@ class Splice:
     @property
     def client_events(self) -> int:
         """What to wait for on the client's socket."""
-        is_deaf = self._to_server or self._is_flushing or self.interceptor.is_held
+        is_deaf = self._to_server or self.is_flushing or self.interceptor.is_held
         return (0 if is_deaf else READ) | (WRITE if self._to_client else 0)
 
     @property
@@ -120,7 +120,7 @@ class Splice:
         """
         if not self._owed and not self._to_server and (forward := self.interceptor.clear()) is not None:
             self._heard_at = self._clock()
-            self._is_flushing = True
+            self.is_flushing = True
             self._send(forward)
 
     def pump(self, *, client: bool = True, server: bool = True) -> None:
@@ -160,7 +160,7 @@ class Splice:
 
     def _to_server_goes_on(self) -> bool:
         is_moving = bool(self._to_server) and self._flush_to_server()
-        if self._cut or self._to_server or self._is_flushing:
+        if self._cut or self._to_server or self.is_flushing:
             return is_moving
         if self.interceptor.is_held:
             step = self.interceptor.release(can_reply=self._can_reply)
@@ -264,7 +264,7 @@ class Splice:
         self._to_client = memoryview(self._answers.feed(data))
         self._owed = max(0, self._owed - self._answers.ready)
         if self._answers.ready and not self._owed:
-            self._is_asking = self._is_flushing = False
+            self._is_asking = self.is_flushing = False
             self.interceptor.answered(is_idle=self._answers.is_idle)
         self._answers.ready = 0
         if self._to_client:

@@ -6,7 +6,17 @@ import pytest
 
 from service.whatsapp.relay.interceptor import Interceptor
 from service.whatsapp.relay.signal_lock import SignalLock
-from tests.fakes.postgres_messages import IN_TRANSACTION, PARSED_AND_BOUND, QUERY, READY, ROW, SYNC, error, message
+from tests.fakes.postgres_messages import (
+    IN_TRANSACTION,
+    PARSED_AND_BOUND,
+    QUERY,
+    READY,
+    ROW,
+    SYNC,
+    TERMINATE,
+    error,
+    message,
+)
 from tests.fakes.postgres_messages import as_lib_pq_asks as asks
 from tests.fakes.spliced import Line
 
@@ -43,16 +53,21 @@ def lock() -> SignalLock[Interceptor]:
 
 
 @pytest.fixture
-def line(lock: SignalLock[Interceptor]) -> Iterator[Line]:
-    line = Line(lock=lock)
+def clearings() -> list[bytes]:
+    return []
+
+
+@pytest.fixture
+def line(lock: SignalLock[Interceptor], clearings: list[bytes]) -> Iterator[Line]:
+    line = Line(lock=lock, clearings=clearings)
     line.log_in()
     yield line
     line.close()
 
 
 @pytest.fixture
-def other(lock: SignalLock[Interceptor]) -> Iterator[Line]:
-    other = Line(lock=lock)
+def other(lock: SignalLock[Interceptor], clearings: list[bytes]) -> Iterator[Line]:
+    other = Line(lock=lock, clearings=clearings)
     other.log_in()
     yield other
     other.close()
@@ -176,6 +191,17 @@ def test_a_message_in_the_log_is_cleared_by_the_next_decryption(line: Line) -> N
     assert line.splice.is_busy
     assert decrypt(line) == joined(STORE_SESSION, STORE_EVENT, CLEAR) + COMMIT
     assert not line.splice.is_busy
+
+
+def test_any_connection_clears_it(line: Line, other: Line) -> None:
+    """The library closes connections that it does not need."""
+    decrypt(line)
+    with line.gate.handling(is_message=True):
+        line.gate.log()
+    ask(line, CLEAR)
+    line.client.send(TERMINATE)
+    line.splice.pump()
+    assert decrypt(other) == joined(STORE_SESSION, STORE_EVENT, CLEAR) + COMMIT
 
 
 def test_it_is_cleared_for_itself_if_none_comes(line: Line) -> None:

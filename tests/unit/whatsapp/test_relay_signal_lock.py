@@ -42,14 +42,23 @@ def test_those_who_wait_get_it_in_their_order() -> None:
     assert lock.acquire("third", in_transaction=True)
 
 
-def test_a_connection_that_is_closed_neither_has_it_nor_waits_for_it() -> None:
+def test_a_connection_that_is_closed_neither_decrypts_nor_waits() -> None:
     lock = new_lock()
-    lock.acquire("first", in_transaction=False)
+    lock.acquire("first", in_transaction=True)
     lock.acquire("second", in_transaction=True)
     lock.forget("second")
     lock.forget("first")
     assert not lock.has_next
     assert lock.acquire("third", in_transaction=True)
+
+
+def test_a_send_goes_on_without_the_connection_by_which_it_has_loaded() -> None:
+    lock = new_lock()
+    lock.acquire("loads", in_transaction=False)
+    lock.forget("loads")
+    assert not lock.acquire("decryption", in_transaction=True)
+    lock.release("stores", has_stored=True)
+    assert lock.acquire("decryption", in_transaction=True)
 
 
 def test_a_send_that_stores_nothing_loses_it_after_a_bounded_wait() -> None:
