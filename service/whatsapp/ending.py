@@ -45,9 +45,22 @@ class Ending:
         status = 0 if ended.cause == Cause.STOPPED.name else SAID_WHY
         self._reports.send_last(frames_pb2.Frame(ended=ended), lambda: self._leave(status))
 
-    def end_soon(self, ended: frames_pb2.Ended, within: float = _WEAK_CAUSE_DELAY_S) -> None:
-        """End with these words, unless better ones come first: some ends are announced twice, vaguely at first."""
-        timer = threading.Timer(within, self.end_with, (ended,))
+    def end_soon(
+        self,
+        ended: frames_pb2.Ended,
+        within: float = _WEAK_CAUSE_DELAY_S,
+        unless: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """End with these words, unless better ones come first: some ends are announced twice, vaguely at first.
+
+        `unless`: whether it was no end after all.
+        """
+
+        def end() -> None:
+            if not unless():
+                self.end_with(ended)
+
+        timer = threading.Timer(within, end)
         timer.daemon = True
         timer.start()
 

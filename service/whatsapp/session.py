@@ -249,7 +249,8 @@ class Session:
 
     def _on_login_status(self, status: str) -> None:
         if (cause := login_status.cause_of(status, self._codes)) is not None:
-            self._ending.end_soon(self._ended(cause, f"pairing: {status}"))
+            # On a busy machine the library logs in before it has told itself of the scan, and calls that unexpected.
+            self._ending.end_soon(self._ended(cause, f"pairing: {status}"), unless=lambda: self._patience.is_up)
 
     def _on_log_line(self, level: str, logger: str, line: str) -> None:
         self._lines.write(level, f"whatsmeow.{logger}", line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -20,7 +21,7 @@ from service.domain.observations import CodeShown, Connected, Ended
 from service.pool.pool import Pool, PoolSettings, StoreNotPrepared
 from tests.conftest import migrate
 from tests.e2e import faults
-from tests.e2e.session_processes import Watched, pair, start
+from tests.e2e.session_processes import Watched, eventually, pair, start
 from tests.fakes.postgres_messages import AUTHENTICATED, READY, error, message
 from tests.fakes.scripted_postgres import ScriptedPostgres, refuse, say
 from tests.simulator.control import SimulatorControl
@@ -188,13 +189,16 @@ async def test_the_end_of_a_backend_at_work_is_a_loss_that_says_why(
 
 
 async def test_a_loss_before_the_scan_does_not_end_a_pairing(
-    pool: Pool, simulator: SimulatorProcess, postgres: EmbeddedPostgres
+    pool: Pool, simulator: SimulatorProcess, postgres: EmbeddedPostgres, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, logger="service.session")
     await simulator.control.create_phone(PHONE)
     watched = await start(pool)
     code, _ = await watched.expect(CodeShown)
     await until_idle(postgres.url)
     await terminate(postgres.url)
+    # A scan that came before the relay has noticed would have a statement under way.
+    await eventually(lambda: "an idle connection to Postgres was lost" in caplog.text, "the loss to be noticed")
     await simulator.control.scan(PHONE, code.text)
     await watched.expect(Connected)
 

@@ -23,7 +23,7 @@ from service.domain.observations import (
 )
 from service.pool.pool import Pool, PoolSettings, StoreNotPrepared
 from service.ports import CallFailed, StartOrder
-from tests.e2e import faults
+from tests.e2e import faults, late_scan
 from tests.e2e.session_processes import Watched, pair, start
 from tests.simulator.process import PRELOAD, SimulatorProcess
 from zap.v1 import event_pb2
@@ -180,6 +180,22 @@ async def test_a_login_refused_before_the_library_has_told_of_the_scan_ends_with
         await simulator.control.scan("491700000041", code.text, flaw="refused-login")
         ended = await watched.ended()
         assert (ended.cause, ended.detail) == (Cause.PAIRING_REFUSED, "login failure 401")
+    finally:
+        await pool.close()
+
+
+async def test_a_login_before_the_library_has_told_itself_of_the_scan_is_no_failure(
+    simulator: SimulatorProcess, database_url: str
+) -> None:
+    """Its QR channel takes the login for an unexpected event then."""
+    pool = Pool(PoolSettings(database_url, preload=late_scan.PRELOAD), {**os.environ, **simulator.environment()})
+    try:
+        await pool.open()
+        await pool.prepare_store()
+        watched, _ = await pair(pool, simulator.control, "491700000033")
+        await asyncio.sleep(3 * late_scan.LATE_S)
+        assert not watched.has_ended
+        assert (await simulator.control.phone("491700000033")).devices
     finally:
         await pool.close()
 
