@@ -1,4 +1,4 @@
-"""What the relay does with each request of the library on one connection: forward it, hold it, or answer it.
+"""Decides what the relay does with each request on a connection of the library: forward it, hold it, or answer it.
 
 - The clearing of a message from the decryption buffer is held until the event log has the message (`ack_gate.py`).
 - The loading of a Signal session is held while another use of the Signal sessions goes on (`signal_lock.py`). So is the
@@ -84,17 +84,17 @@ class Interceptor:
 
     @property
     def is_held(self) -> bool:
-        """Whether a request waits for the gate, or for the lock."""
+        """Return whether a request waits for the gate, or for the lock."""
         return bool(self._held)
 
     @property
     def waits_for_event(self) -> bool:
-        """Whether a request waits for the gate."""
+        """Return whether a request waits for the gate."""
         return self.is_held and self._held_statement is Statement.CLEAR
 
     @property
     def has_deferred(self) -> bool:
-        """Whether there is anything that was answered and not forwarded."""
+        """Return whether there is anything that was answered and not forwarded."""
         return bool(self._begin or self._stores or self._clearings)
 
     def receive(self, data: bytes, *, can_reply: bool) -> Forward | Reply | None:

@@ -55,7 +55,7 @@ class SignalLock(Generic[Connection]):
 
     @property
     def has_next(self) -> bool:
-        """Whether a connection that waits may load now."""
+        """Return whether a connection that waits may load now."""
         return self._owner is None and bool(self._waiting)
 
     def look(self) -> None:
