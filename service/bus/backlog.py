@@ -24,6 +24,11 @@ class Backlog:
         """Whether there is any."""
         return bool(self._events)
 
+    @property
+    def has_batch(self) -> bool:
+        """Whether as many wait as go in one round trip."""
+        return len(self._events) >= AT_ONCE or self._bytes >= BYTES_AT_ONCE
+
     def extend(self, events: Iterable[Event]) -> None:
         """Have these wait as well."""
         for event in events:

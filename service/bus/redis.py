@@ -27,6 +27,8 @@ WAKEUPS = "zap:wakeups"
 """Between nodes: who says it, and the id of a session about which something changed, or WORK, or LOG."""
 RETRY = 1.0
 """Seconds between two tries to reach Redis."""
+GATHER_S = 0.02
+"""Seconds between two batches of events, so that under load several share a round trip."""
 
 CANCEL_AGAIN = 0.1
 """Seconds between two cancellations of a task that did not hear the first."""
@@ -56,6 +58,7 @@ class RedisBus:
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
         self._emptied.set()
+        self._next_batch_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -83,9 +86,12 @@ class RedisBus:
         """Have consumers told."""
         if not events:
             return
+        is_first = not self._events
         self._events.extend(events)
-        # Those who read the log, here and on other nodes.
-        self.wake(LOG)
+        # Wakes those who read the log here. Other nodes hear of it when the batch is published.
+        self._hub.wake(LOG)
+        if is_first or self._events.has_batch:
+            self._fill()
 
     def wake(self, session_id: str) -> None:
         """Have whoever waits for something about this session look again, here and on other nodes."""
@@ -104,10 +110,7 @@ class RedisBus:
     async def _publish(self) -> None:
         away = False
         while True:
-            if not self._events and not self._hints:
-                self._emptied.set()
-                self._filled.clear()
-                await self._filled.wait()
+            await self._wait()
             try:
                 await self._publish_next()
             except AWAY as error:
@@ -120,18 +123,40 @@ class RedisBus:
                 log.info("Redis is back.", dropped=self.dropped)
             away = False
 
-    async def _publish_next(self) -> None:
-        """What waits, in two round trips: one for each event is more than a busy node can do.
+    async def _wait(self) -> None:
+        """Wait until there is a hint, or a batch of events is due."""
+        while not self._hints and (pause := self._seconds_until_batch) != 0:
+            if pause is None:
+                self._emptied.set()
+            self._filled.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._filled.wait()
 
-        Hints go first, before events are so much as encoded (a large one takes 14 ms): what they are about is
-        committed, and somebody waits.
+    @property
+    def _seconds_until_batch(self) -> float | None:
+        """Return the seconds until events are to be published; None if there are none."""
+        if not self._events:
+            return None
+        now = asyncio.get_running_loop().time()
+        return 0 if self._events.has_batch else max(0, self._next_batch_at - now)
+
+    async def _publish_next(self) -> None:
+        """Publish what waits, in two round trips: one for each event is more than a busy node can do.
+
+        Hints go first, before events are encoded (a large one takes 14 ms): what they are about is committed, and
+        others wait for it.
         """
+        events = self._events.first() if self._seconds_until_batch == 0 else ()
+        if events:
+            self._next_batch_at = asyncio.get_running_loop().time() + GATHER_S
+            self._hints[LOG] = None
         if hints := list(itertools.islice(self._hints, AT_ONCE)):
             # Before they are on their way: a hint that comes meanwhile is about something else.
             for session_id in hints:
                 del self._hints[session_id]
             await self._send((WAKEUPS, f"{self._name} {session_id}") for session_id in hints)
-        if events := self._events.first():
+        if events:
             await self._send((CHANNEL.format(session_id=event.session_id), self._to_json(event)) for event in events)
             self._events.done(events)
 

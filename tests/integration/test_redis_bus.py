@@ -129,8 +129,31 @@ async def test_many_events_at_once_need_few_round_trips(
         bus.publish([event(number)])
     sequences = [json.loads(await heard(channel))["sequence"] for _ in range(3 * AT_ONCE)]
     assert sequences == [str(number) for number in range(1, 3 * AT_ONCE + 1)]
-    # One before them, for the hint that there is something.
-    assert trips == 1 + 3
+    # One before each batch, for the hint that there is something.
+    assert trips == 3 + 3
+
+
+async def test_events_that_come_one_after_the_other_share_round_trips(
+    channel: PubSub, bus: RedisBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = []
+    send = bus._send
+
+    async def count(messages: Iterable[tuple[str, str]]) -> None:
+        batches.append(list(messages))
+        await send(batches[-1])
+
+    monkeypatch.setattr(bus_module, "GATHER_S", PATIENCE)
+    monkeypatch.setattr(bus, "_send", count)
+    bus.publish([event(1)])
+    assert b'"sequence": "1"' in await heard(channel)
+    for number in range(2, AT_ONCE + 2):
+        bus.publish([event(number)])
+        await asyncio.sleep(0)
+    assert [json.loads(await heard(channel))["sequence"] for _ in range(AT_ONCE)] == [
+        str(number) for number in range(2, AT_ONCE + 2)
+    ]
+    assert [len(batch) for batch in batches] == [1, 1, 1, AT_ONCE]
 
 
 async def test_a_hint_is_on_its_way_before_events_are_encoded(
