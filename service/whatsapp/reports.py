@@ -50,10 +50,10 @@ class Reports:
         with self._wait_for_node(), self._lock:
             self._write(wire.frame(frame))
 
-    def commit(self, frames: Iterable[frames_pb2.Frame]) -> bool:
+    def commit(self, frames: Iterable[frames_pb2.Frame], wait: Callable[[], None] = lambda: None) -> bool:
         """Send the frames of one event, and return when the node has committed all of them to the event log.
 
-        Return whether there were any.
+        Return whether there were any. `wait` is called once they are made, and returns when they may be sent.
 
         Called by one thread at a time. If the node is gone it never returns: the event must not count as handled, and
         the process is about to end.
@@ -61,6 +61,7 @@ class Reports:
         # All of them are made before the first one is sent.
         made = tuple(frames)
         with self._wait_for_node():
+            wait()
             for frame in made:
                 self._stamp(frame)
                 self._number += 1

@@ -312,7 +312,7 @@ class Session:
 
     def _on_message(self, event: inbound_pb2.InboundMessage) -> None:
         self._on_heard()
-        if self._reports.commit(messages.frames(event)):
+        if self._reports.commit(messages.frames(event), self._gate.wait_for_commit):
             self._gate.log()
 
     def _on_happening(self, event: Any) -> None:

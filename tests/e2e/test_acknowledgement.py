@@ -101,6 +101,24 @@ async def test_a_message_is_acknowledged_when_it_is_committed(
             await asyncio.sleep(0.05)
 
 
+async def test_a_message_is_handed_over_when_its_decryption_is_committed(
+    pool: Pool, control: SimulatorControl, jid: str, store: Any
+) -> None:
+    """The relay answers the library's COMMIT before the server does."""
+    watched = await start(pool, jid=jid, epoch=2)
+    await watched.expect(Connected)
+    await control.write(FRIEND, PHONE, "begins the conversation")
+    await watched.message()
+    async with store.transaction():
+        await store.execute("LOCK TABLE whatsmeow_message_secrets IN EXCLUSIVE MODE")
+        await control.write(FRIEND, PHONE, "waits for its secret")
+        await asyncio.sleep(HELD_S)
+        assert len(watched.messages) == 1
+        assert (await control.device(jid)).queue
+    await control.wait_for_device(jid, lambda device: not device.queue)
+    assert [message.text for message in watched.messages] == ["begins the conversation", "waits for its secret"]
+
+
 async def kill(watched: Watched) -> None:
     os.kill(watched.process.pid, signal.SIGKILL)
 

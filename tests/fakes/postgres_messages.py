@@ -36,11 +36,13 @@ PARSED_AND_BOUND = message("1") + message("2") + message("n")
 """How an answer to that begins if no rows come of it."""
 
 
-def as_lib_pq_asks(text: str, name: str = "", value: bytes = b"x") -> bytes:
-    """Parse, Bind, Describe, Execute, Sync (binary_parameters=yes)."""
+def as_lib_pq_asks(text: str, *values: bytes, name: str = "") -> bytes:
+    """Parse, Bind, Describe, Execute, Sync (binary_parameters=yes); of the values, one if none is given."""
+    bound = [struct.pack("!I", len(value)) + value for value in values or (b"x",)]
+    counts = struct.pack("!HH", 0, len(bound))
     return (
         message("P", f"{name}\0{text}\0".encode() + struct.pack("!H", 0))
-        + message("B", f"\0{name}\0".encode() + struct.pack("!HHI", 0, 1, len(value)) + value + struct.pack("!H", 0))
+        + message("B", f"\0{name}\0".encode() + counts + b"".join(bound) + struct.pack("!H", 0))
         + message("D", b"P\0")
         + message("E", b"\0" + struct.pack("!I", 0))
         + SYNC

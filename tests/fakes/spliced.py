@@ -19,19 +19,20 @@ class Line:
         said: bytes = PASSWORD_WANTED,
         lock: SignalLock[Interceptor] | None = None,
         clearings: list[bytes] | None = None,
+        gate: AckGate | None = None,
     ) -> None:
         self.now = 100.0
         self.client, client_end = socket.socketpair()
         self.server, server_end = socket.socketpair()
         for end in (self.client, self.server, client_end, server_end):
             end.setblocking(False)
-        self.gate = AckGate(lambda *_: None)
-        lock = lock or SignalLock(lambda *_: None)
+        self.gate = gate or AckGate(lambda *_: None)
+        self.lock = lock or SignalLock(lambda *_: None)
         self.splice = Splice(
             client_end,
             server_end,
             said,
-            Interceptor(self.gate, lock, clearings if clearings is not None else []),
+            Interceptor(self.gate, self.lock, clearings if clearings is not None else []),
             lambda: self.now,
         )
 

@@ -31,15 +31,46 @@ class AckGate:
     def __init__(self, say: Callable[[str, str], None]) -> None:
         """`say` takes a level and a sentence for the log."""
         self._say = say
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._on_open: Callable[[], None] = lambda: None
         self._expects_event = self._is_handling = self._is_awaited = self._is_shut = False
         self._is_logged = False
+        self._deferred_commits = self._open_commits = 0
         self._looks = 0
 
     def notify(self, on_open: Callable[[], None]) -> None:
-        """Have `on_open` called, by any thread, when a clearing that had to wait may pass."""
+        """Have `on_open` called, by any thread, when a clearing that had to wait may pass, or a COMMIT is wanted."""
         self._on_open = on_open
+
+    def defer_commit(self) -> None:
+        """Take note that the library takes a decryption for committed that the server has not heard of."""
+        with self._lock:
+            self._deferred_commits += 1
+            self._open_commits += 1
+
+    def forward_commit(self) -> None:
+        """Take note that the server is asked to commit it."""
+        with self._lock:
+            self._deferred_commits -= 1
+
+    def end_commit(self) -> None:
+        """Take note that the server has committed it."""
+        with self._lock:
+            self._open_commits -= 1
+            self._lock.notify_all()
+            is_open = self._is_awaited and not self._has_to_wait
+        if is_open:
+            self._on_open()
+
+    @property
+    def wants_commit(self) -> bool:
+        """Whether an event is in hand: it is not handed to the node before its decryption is committed."""
+        return self._is_handling
+
+    def wait_for_commit(self) -> None:
+        """Wait until the decryption of the message in hand is committed."""
+        with self._lock:
+            self._lock.wait_for(lambda: not self._open_commits)
 
     def expect_event(self) -> None:
         """Expect a message event: the library has looked a ciphertext up."""
@@ -64,13 +95,16 @@ class AckGate:
             self._looks = 0
             if is_message:
                 self._expects_event = False
+            is_commit_wanted = self._deferred_commits > 0
+        if is_commit_wanted:
+            self._on_open()
         try:
             yield
         finally:
             with self._lock:
                 self._is_handling = False
                 self._looks = 0
-                is_open = self._is_awaited and not (self._expects_event or self._is_shut)
+                is_open = self._is_awaited and not self._has_to_wait
             if is_open:
                 self._on_open()
 
@@ -82,10 +116,14 @@ class AckGate:
         with self._lock:
             self._is_shut = True
 
+    @property
+    def _has_to_wait(self) -> bool:
+        return self._is_handling or self._expects_event or self._is_shut or self._open_commits > 0
+
     def may_clear(self) -> bool:
         """Return whether a clearing may pass now; if not, `on_open` is called when it may."""
         with self._lock:
-            self._is_awaited = self._is_handling or self._expects_event or self._is_shut
+            self._is_awaited = self._has_to_wait
             if not self._is_awaited:
                 self._looks = 0
             return not self._is_awaited

@@ -23,6 +23,8 @@ ENCRYPTION = frozenset({80877103, 80877104})
 _HEADER = 5
 _LENGTH = struct.Struct("!I")
 _STARTUP = struct.Struct("!II")
+_COUNT = struct.Struct("!H")
+_VALUE = struct.Struct("!i")
 
 _FATAL = frozenset({"FATAL", "PANIC"})
 #: Shut down, crashed, starting, dropped; connection failures, PgBouncer's among them; no disk, no memory, too many; a
@@ -102,6 +104,8 @@ class Answers:
         """The error that ended it: neither it nor what comes behind it is to be passed on."""
         self.to_skip = 0
         """Answers that are not to be passed on, each up to its ReadyForQuery."""
+        self.must_succeed = False
+        """The client has been answered already: an error among the skipped answers is a loss."""
         self._held = b""
         self._left = 0
 
@@ -151,6 +155,7 @@ class Answers:
                 return position
             self.ready += 1
             self.to_skip = max(0, self.to_skip - 1)
+            self.must_succeed = self.must_succeed and self.to_skip > 0
             self.is_idle = data[position + _HEADER] == _IDLE
             self.may_be_cancelled = False
             self._left = length - _LENGTH.size - 1
@@ -165,7 +170,7 @@ class Answers:
             return position
         error = read_error(data[body : body + needed])
         is_timeout = error.code == _CANCELLED and not self.may_be_cancelled
-        if error.is_loss or is_timeout or length < _LENGTH.size:
+        if error.is_loss or is_timeout or self.must_succeed or length < _LENGTH.size:
             self.loss = error
             return position
         self._left = length - _LENGTH.size - needed
@@ -185,6 +190,7 @@ class Statement(enum.Enum):
     STORE_SESSION = b"INSERT INTO whatsmeow_sessions (our_jid, their_id, session) VALUES "
     STORE_IDENTITY = b"INSERT INTO whatsmeow_identity_keys (our_jid, their_id, identity) VALUES "
     STORE_SENDER_KEY = b"INSERT INTO whatsmeow_sender_keys (our_jid, chat_id, sender_id, sender_key) VALUES "
+    STORE_SECRET = b"INSERT INTO whatsmeow_message_secrets (our_jid, chat_jid, sender_jid, message_id, key)"
     DELETE_DEVICE = b"DELETE FROM whatsmeow_device "
     BEGIN = b"BEGIN"
     COMMIT = b"COMMIT"
@@ -195,6 +201,26 @@ _BEGINNING_BYTES = 16 + max(len(statement.value) for statement in Statement)
 _STATEMENTS = tuple(Statement)
 #: The statement's name, empty in what lib/pq sends with parameters, and a zero come first.
 _KNOWN = re.compile(rb"[\0 \t\n]*(?:" + b"|".join(b"(%b)" % re.escape(one.value) for one in _STATEMENTS) + b")")
+
+
+def first_values(request: bytes, count: int) -> list[bytes]:
+    """Return the first values of a request that begins with Parse and Bind; NULL is an empty one.
+
+    Raises struct.error or ValueError if it does not begin so, or has fewer values.
+    """
+    position = 1 + _LENGTH.unpack_from(request, 1)[0]
+    # The names of the portal and of the statement.
+    position = request.index(b"\0", request.index(b"\0", position + _HEADER) + 1) + 1
+    position += _COUNT.size * (1 + _COUNT.unpack_from(request, position)[0])
+    if _COUNT.unpack_from(request, position)[0] < count:
+        raise ValueError("too few values")
+    position += _COUNT.size
+    values = []
+    for _ in range(count):
+        end = position + _VALUE.size + max(0, _VALUE.unpack_from(request, position)[0])
+        values.append(request[position + _VALUE.size : end])
+        position = end
+    return values
 
 
 class Requests:

@@ -84,7 +84,7 @@ class Relay:
         self._mute: list[Splice | _Caller] = []
         """Whose server is lost. Kept, since what is garbage is closed."""
         self._looked_at = 0.0
-        self._is_over = self._has_lost = self._is_finishing = False
+        self._is_over = self._has_lost = self._is_finishing = self._is_quiet = False
         self._has_finished = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
@@ -144,7 +144,8 @@ class Relay:
     def _pass_on(self) -> None:
         """Serve each connection that has news, once."""
         has_more = list(self._has_more)
-        for key, _ in self._selector.select(0.0 if has_more else self._timeout()):
+        ready = self._selector.select(0.0 if has_more else None if self._is_quiet else LOOK_S)
+        for key, _ in ready:
             self._attend(key)
         for splice in has_more:
             self._pump(splice, client=False, server=False)
@@ -153,6 +154,8 @@ class Relay:
             self._release()
         if time.monotonic() - self._looked_at >= LOOK_S:
             self._look()
+        # If no statement is under way there is nothing to look at before the next one comes.
+        self._is_quiet = not (ready or any(splice.is_busy for splice in self._splices))
         if self._is_finishing:
             self._flush()
             if not any(splice.is_flushing for splice in self._splices):
@@ -170,10 +173,6 @@ class Relay:
             case _:
                 os.eventfd_read(self._doorbell)
                 self._release()
-
-    def _timeout(self) -> float | None:
-        """Return the seconds until the next look; None if there is nothing to look at."""
-        return LOOK_S if any(splice.is_busy for splice in self._splices) else None
 
     def _look(self) -> None:
         """Look at what waits: for a server, for an event that does not come, for the Signal lock, to be cleared."""
@@ -194,8 +193,9 @@ class Relay:
 
     def _release(self) -> None:
         """Pass on what was held, if it may pass by now."""
-        for splice in [splice for splice in self._splices if splice.interceptor.is_held]:
-            self._pump(splice, client=False, server=False)
+        for splice in list(self._splices):
+            if splice.interceptor.is_held or splice.interceptor.is_commit_due:
+                self._pump(splice, client=False, server=False)
 
     # --- connections that are up
 

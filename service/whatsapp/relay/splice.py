@@ -89,7 +89,7 @@ class Splice:
     @property
     def is_busy(self) -> bool:
         """Whether a statement is under way, held or deferred."""
-        return self._owed > 0 or self.interceptor.has_deferred
+        return self._owed > 0 or self.interceptor.is_held or self.interceptor.has_deferred
 
     @property
     def client_events(self) -> int:
@@ -105,21 +105,20 @@ class Splice:
     @property
     def waiting_since(self) -> float | None:
         """Since when (on the clock) the server owes an answer and sends nothing; None if it does not."""
-        # What waits for the client to take it is the client's delay, and what is held has not been asked.
-        return self._heard_at if self._owed and not (self._to_client or self.interceptor.is_held) else None
+        # What waits for the client to take it is the client's delay.
+        return self._heard_at if self._owed and not self._to_client else None
 
     def expect_cancel(self) -> None:
         """Expect that the client's present statement, if there is one, ends as cancelled."""
         self._answers.may_be_cancelled = self._owed > 0
 
     def flush(self) -> None:
-        """Have the server clear what is to be cleared, if nothing else is under way.
+        """Forward what was answered and can be forwarded by itself, if nothing else is under way.
 
         The client's next request waits until that is done: not every connection pooler takes a request while another
         transaction is under way.
         """
-        if not self._owed and not self._to_server and (forward := self.interceptor.clear()) is not None:
-            self._heard_at = self._clock()
+        if not self._owed and not self._to_server and (forward := self.interceptor.flush()) is not None:
             self.is_flushing = True
             self._send(forward)
 
@@ -147,7 +146,7 @@ class Splice:
             self._take(said)
         for _ in range(_PIECES_AT_ONCE):
             is_moving = self._to_server_goes_on()
-            if self.interceptor.requests.is_over and not self._to_server:
+            if self.interceptor.requests.is_over and not (self._to_server or self.interceptor.is_held):
                 # It has said goodbye, and its server has been told.
                 raise _ClientGone
             is_moving |= self._to_client_goes_on()
@@ -162,29 +161,37 @@ class Splice:
         is_moving = bool(self._to_server) and self._flush_to_server()
         if self._cut or self._to_server or self.is_flushing:
             return is_moving
-        if self.interceptor.is_held:
-            step = self.interceptor.release(can_reply=self._can_reply)
-            # A server owes no answer to what is held.
-            self._heard_at = self._clock()
-        elif not self._client_has_news or (data := self._hear_client()) is None:
-            return is_moving
-        elif not data:
-            raise _ClientGone
-        else:
-            self._client_has_news = len(data) == _PIECE_BYTES
-            step = self._receive(data)
-        match step:
+        match step := self._next_step():
             case Forward() as forward:
-                self._send(forward)
+                self._send(forward, self.interceptor.requests.asked)
             case Reply(answer):
-                self._owed = 0
                 self._to_client = memoryview(answer)
                 self._flush_to_client()
+        if step is not None:
+            # A server owes no answer to what is held.
+            self.interceptor.requests.asked = 0
+        if self.interceptor.is_commit_due:
+            self.flush()
         return is_moving or step is not None
 
-    def _send(self, forward: Forward) -> None:
-        self._owed += forward.answers_to_skip
+    def _next_step(self) -> Forward | Reply | None:
+        can_reply = not (self._owed or self._to_client)
+        if self.interceptor.is_held:
+            return self.interceptor.release(can_reply=can_reply)
+        if not self._client_has_news or (data := self._hear_client()) is None:
+            return None
+        if not data:
+            raise _ClientGone
+        self._client_has_news = len(data) == _PIECE_BYTES
+        self._is_asking = True
+        return self.interceptor.receive(data, can_reply=can_reply)
+
+    def _send(self, forward: Forward, asked: int = 0) -> None:
+        if not self._owed:
+            self._heard_at = self._clock()
+        self._owed += forward.answers_to_skip + asked
         self._answers.to_skip += forward.answers_to_skip
+        self._answers.must_succeed |= forward.must_succeed
         self._to_server = memoryview(forward.data)
         self._flush_to_server()
 
@@ -196,23 +203,6 @@ class Splice:
             return None
         except OSError as error:
             raise _ClientGone from error
-
-    def _receive(self, data: bytes) -> Forward | Reply | None:
-        """Have the interceptor decide about what the client sent."""
-        self._is_asking = True
-        step = self.interceptor.receive(data, can_reply=not (self._owed or self._to_client))
-        requests = self.interceptor.requests
-        if requests.asked:
-            if not self._owed:
-                self._heard_at = self._clock()
-            self._owed += requests.asked
-            requests.asked = 0
-        return step
-
-    @property
-    def _can_reply(self) -> bool:
-        """Whether the client waits for nothing but the answer to what is held."""
-        return self._owed == 1 and not self._to_client
 
     def _client_is_leaving(self) -> bool:
         """Return whether the client had left before the server did. What it said last may be unread yet."""
@@ -264,7 +254,7 @@ class Splice:
         self._to_client = memoryview(self._answers.feed(data))
         self._owed = max(0, self._owed - self._answers.ready)
         if self._answers.ready and not self._owed:
-            self._is_asking = self.is_flushing = False
+            self._is_asking, self.is_flushing = self.interceptor.is_held, False
             self.interceptor.answered(is_idle=self._answers.is_idle)
         self._answers.ready = 0
         if self._to_client:

@@ -19,11 +19,11 @@ HASH = bytes(range(32))
 LOOK_UP = as_lib_pq_asks(
     "\n\t\tSELECT plaintext, server_timestamp, insert_timestamp FROM whatsmeow_event_buffer"
     " WHERE our_jid = $1 AND ciphertext_hash = $2\n\t",
-    value=HASH,
+    HASH,
 )
 CLEAR = as_lib_pq_asks(
     "\n\t\tUPDATE whatsmeow_event_buffer SET plaintext = NULL WHERE our_jid = $1 AND ciphertext_hash = $2\n\t",
-    value=HASH,
+    HASH,
 )
 DELETE = as_lib_pq_asks("DELETE FROM whatsmeow_event_buffer WHERE insert_timestamp < $1")
 CLEARED = PARSED_AND_BOUND + message("C", b"UPDATE 1\0") + READY
