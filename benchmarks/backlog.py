@@ -6,6 +6,7 @@ log: from the first text's append to the last one's. Beside it: processor time f
 """
 
 import asyncio
+import datetime
 import statistics
 import sys
 from dataclasses import dataclass
@@ -44,25 +45,27 @@ class Scene:
         for _ in range(messages):
             self._written += 1
             await self._there.simulator.write(self._there.friend, self._there.phones[SESSION], f"text {self._written}")
+        # A session that is being stopped may still take in the first of them.
+        began = await self._there.sql.fetchval("SELECT clock_timestamp()")
         before = self._cpu()
         await self._there.node.sessions.Activate(session_pb2.ActivateRequest(session_id=SESSION))
         async with asyncio.timeout(120):
             while await self._appended() < self._written:  # noqa: ASYNC110 - another process appends
                 await asyncio.sleep(0.1)
         after = self._cpu()
-        return Round(await self._rate(messages), {part: after[part] - before[part] for part in PARTS})
+        return Round(await self._rate(began), {part: after[part] - before[part] for part in PARTS})
 
     async def _appended(self) -> int:
         count: int = await self._there.sql.fetchval("SELECT count(*) FROM zap.event WHERE type = 'MESSAGE_RECEIVED'")
         return count
 
-    async def _rate(self, messages: int) -> float:
-        seconds = await self._there.sql.fetchval(
-            "SELECT extract(epoch FROM max(appended_at) - min(appended_at))::float8 FROM"
-            " (SELECT appended_at FROM zap.event WHERE type = 'MESSAGE_RECEIVED' ORDER BY id DESC LIMIT $1) last",
-            messages,
+    async def _rate(self, began: datetime.datetime) -> float:
+        rate: float = await self._there.sql.fetchval(
+            "SELECT (count(*) - 1) / extract(epoch FROM max(appended_at) - min(appended_at))::float8 FROM zap.event"
+            " WHERE type = 'MESSAGE_RECEIVED' AND appended_at > $1",
+            began,
         )
-        return (messages - 1) / float(seconds)
+        return rate
 
     def _cpu(self) -> dict[str, float]:
         node, *rest = self._there.node.processes()
