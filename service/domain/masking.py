@@ -93,8 +93,14 @@ def masked(text: str, but_for: str = "") -> str:
     """
     if not _PERHAPS.search(text):
         return text
-    shapes, anything = _shapes(but_for)
+    shapes, anything = _shapes(but_for if _is_masked(but_for) else "")
     return anything.sub(lambda match: shapes[(match.lastindex or 1) - 1].replace(match[0]), text)
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_masked(own_id: str) -> bool:
+    """Return whether an id is masked by itself. Most are not, and need no shapes of their own (1 to 2 ms)."""
+    return bool(own_id) and masked(own_id) != own_id
 
 
 @functools.lru_cache(maxsize=1024)
