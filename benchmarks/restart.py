@@ -14,7 +14,8 @@ from benchmarks.stage import Deployment, deployment
 from tests.simulator.views import DeviceView
 
 PATIENCE_S = 60.0
-POLL_S = 0.1
+POLL_S = 0.5
+"""The times come from the simulator; looking costs the processor that the sessions need."""
 
 
 async def devices_of(there: Deployment) -> list[DeviceView]:

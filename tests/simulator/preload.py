@@ -18,7 +18,6 @@ import os
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 NOISE_ROOT_VARIABLE = "SIMULATOR_NOISE_ROOT"
@@ -171,6 +170,9 @@ def _protect(address: int, length: int, protection: int) -> None:
 
 
 def _installed() -> str:
+    # Only for an error: it has 30 modules that no session process has.
+    from importlib import metadata
+
     try:
         return f"neonize {metadata.version('neonize')}"
     except metadata.PackageNotFoundError:
