@@ -40,6 +40,23 @@ print(json.dumps([len(os.listdir("/proc/self/task")), "neonize-linux" in maps, "
     assert seen == [1, False, False]
 
 
+def test_the_zygote_has_stand_ins_for_modules_that_nothing_uses() -> None:
+    seen = run("""
+import json, sys
+from service.whatsapp import loader
+loader.import_without_library()
+refused = []
+for call in (sys.modules["neonize.client"].link_preview, sys.modules["requests"].get, sys.modules["httpx"].AsyncClient):
+    try:
+        call("http://example.org")
+    except loader.LoaderError as error:
+        refused.append(str(error).split()[4])
+loaded = [name for name in ("bs4", "click", "urllib3") if name in sys.modules]
+print(json.dumps([refused, loaded, "encodings.idna" in sys.modules]))
+""")
+    assert seen == [["linkpreview.link_preview", "requests.get", "httpx.AsyncClient"], [], True]
+
+
 def test_a_child_has_the_library_in_every_module_that_holds_a_place_for_it() -> None:
     seen = run("""
 import json, os, sys
