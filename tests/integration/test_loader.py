@@ -50,7 +50,7 @@ for call in (sys.modules["neonize.client"].link_preview, sys.modules["requests"]
     try:
         call("http://example.org")
     except loader.LoaderError as error:
-        refused.append(str(error).split()[4])
+        refused.append(str(error).split()[5])
 loaded = [name for name in ("bs4", "click", "urllib3") if name in sys.modules]
 print(json.dumps([refused, loaded, "encodings.idna" in sys.modules]))
 """)
