@@ -38,7 +38,7 @@ from service.pool.dsn import hosts
 from service.pool.liveness import LivenessSocket, is_held
 from service.pool.pool import Pool, PoolSettings
 from service.pool.zygote import Zygote
-from service.ports import Watch
+from service.ports import Metrics, Watch
 from service.protocol.events import encode_payload, to_json
 from service.rpc.forwarding import Forwarding, OwnedHere
 from service.rpc.node_certificates import NodeCertificate
@@ -67,11 +67,8 @@ from service.store.stragglers import Stragglers
 from service.store.upkeep import MANNERS as UPKEEP
 from service.store.upkeep import PostgresUpkeep
 from service.telemetry.http import Pages
-from service.telemetry.measured import MeasuredLeases, MeasuredPool, MeasuredPublisher
 from service.telemetry.metrics import NodeMetrics, RpcMetrics, UpkeepMetrics, WatchMetrics
 from service.telemetry.readiness import DatabaseProbe, reasons_not_ready
-from service.telemetry.stale_writes import CountedEventLog, CountedMessages, CountedOwnedSessions
-from service.telemetry.watching import MeasuredRead, MeasuredWatching
 from service.upkeep.lookout import Lookout
 from service.upkeep.retention import Retention
 
@@ -187,10 +184,16 @@ def _secret(value: SecretStr | None) -> str:
     return value.get_secret_value() if value is not None else ""
 
 
-async def _pool(settings: Settings, urls: Urls, stack: AsyncExitStack, zygote: Zygote | None = None) -> Pool:
+async def _pool(
+    settings: Settings,
+    urls: Urls,
+    stack: AsyncExitStack,
+    zygote: Zygote | None = None,
+    metrics: Metrics | None = None,
+) -> Pool:
     """Session processes, ready to be forked."""
     proxy = settings.whatsapp_proxy_url.get_secret_value()
-    pool = Pool(PoolSettings(urls.whatsapp_database, proxy, settings.worker_preload), zygote=zygote)
+    pool = Pool(PoolSettings(urls.whatsapp_database, proxy, settings.worker_preload), zygote=zygote, metrics=metrics)
     stack.push_async_callback(pool.close)
     await pool.open()
     return pool
@@ -217,7 +220,9 @@ async def _build(settings: Settings, stack: AsyncExitStack, liveness: LivenessSo
         await reach(urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL", PATIENCE)
         await check_same_database(urls.database, urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL")
     await refuse_prepared_transactions(urls.database, "DATABASE_URL")
-    pool = await _pool(settings, urls, stack, zygote)
+    registry = CollectorRegistry()
+    metrics = NodeMetrics(registry)
+    pool = await _pool(settings, urls, stack, zygote, metrics)
     await migrate(urls.database, partial(_prepare_store, pool, urls))
 
     quick = f"{settings.lease_times.renew_timeout:.3f}s"
@@ -230,12 +235,12 @@ async def _build(settings: Settings, stack: AsyncExitStack, liveness: LivenessSo
     upkeep = await _open(stack, urls.database, f"{name}/upkeep", 1, UPKEEP)
     tokens = Tokens(await token_key(readers))
     hub = WakeupHub()
-    bus = RedisBus(urls.redis, hub, lambda event: to_json(event, tokens.write(event.resume_from)))
+    bus = RedisBus(urls.redis, hub, lambda event: to_json(event, tokens.write(event.resume_from)), metrics)
     stack.push_async_callback(bus.close)
     # A pooler has an address of its own: this node needs connections that stay what they are.
     stragglers = Stragglers(database, is_pooled=urls.whatsapp_database != urls.database)
     databases = Databases(database, renewals, readers, tail, upkeep)
-    return _wire(settings, databases, tokens, stragglers, pool, bus, hub, liveness)
+    return _wire(settings, databases, tokens, stragglers, pool, bus, hub, liveness, registry=registry, metrics=metrics)
 
 
 def _wire(
@@ -247,16 +252,25 @@ def _wire(
     bus: RedisBus,
     hub: WakeupHub,
     liveness: LivenessSocket,
+    *,
+    registry: CollectorRegistry,
+    metrics: NodeMetrics,
 ) -> Service:
     """What runs, on what is open."""
     database = databases.calls
-    registry = CollectorRegistry()
-    metrics = NodeMetrics(registry)
     sessions = PostgresSessions(database, encode_payload)
     times, incarnation = settings.lease_times, liveness.incarnation
     outages = OutageDetector(times.ttl, time.monotonic())
-    leases = PostgresLeases(database, databases.renewals)
-    ports = _ports(settings, database, leases, stragglers, pool, bus, metrics)
+    leases = PostgresLeases(database, databases.renewals, metrics)
+    ports = RunnerPorts(
+        PostgresOwnedSessions(database, encode_payload, stragglers, metrics),
+        leases,
+        PostgresEventLog(database, encode_payload, _say_refused, metrics),
+        pool,
+        bus,
+        times,
+        StartGate(settings.connects_per_second),
+    )
     roster = Roster(incarnation, ports)
     reconciler = Reconciler(
         leases,
@@ -270,14 +284,14 @@ def _wire(
         limit=settings.max_sessions,
     )
     _watch(metrics, bus, roster, reconciler)
-    sending = Sending(sessions, CountedMessages(PostgresMessages(database), metrics), roster)
+    sending = Sending(sessions, PostgresMessages(database, metrics), roster, metrics)
     watch = _watching(settings, databases, tokens, hub, WatchMetrics(registry))
     core = Core(Sessions(sessions, ports.publisher, hub, roster), sending, watch)
     router = Router(leases, incarnation, lambda session_id: roster.get(session_id) is not None)
     taker = Taker(ports.gate, reconciler)
     server, nodes, channels = _doors(settings, core, router, taker, incarnation, RpcMetrics(registry))
     announce = partial(_announcement, settings, liveness, nodes)
-    keeper = Keeper(ports.leases, announce, times, roster.all, outages)
+    keeper = Keeper(leases, announce, times, roster.all, outages, metrics)
     hand_over = HandOver(NodePeers(channels), sending, reconciler)
     rebalancer = Rebalancer(
         incarnation, leases, reconciler, roster.get, hand_over, metrics.rebalanced, is_on=settings.rebalance
@@ -309,33 +323,11 @@ def _wire(
     )
 
 
-def _ports(
-    settings: Settings,
-    database: Database,
-    leases: PostgresLeases,
-    stragglers: Stragglers,
-    pool: Pool,
-    bus: RedisBus,
-    metrics: NodeMetrics,
-) -> RunnerPorts:
-    """What runners work with, each counted."""
-    return RunnerPorts(
-        CountedOwnedSessions(PostgresOwnedSessions(database, encode_payload, stragglers), metrics),
-        MeasuredLeases(leases, metrics),
-        CountedEventLog(PostgresEventLog(database, encode_payload, _say_refused), metrics),
-        MeasuredPool(pool, metrics),
-        MeasuredPublisher(bus, metrics),
-        settings.lease_times,
-        StartGate(settings.connects_per_second),
-    )
-
-
 def _watching(settings: Settings, databases: Databases, tokens: Tokens, hub: WakeupHub, metrics: WatchMetrics) -> Watch:
     """Those who read the event log."""
-    tail = Tail(MeasuredRead(PostgresLogReader(databases.tail).read, metrics), hub)
+    tail = Tail(PostgresLogReader(databases.tail).read, hub, metrics)
     watching = Watching(PostgresLogReader(databases.readers), tail, tokens, settings.watch_patience)
-    crowd = Crowd(watching.watch, settings.watch_streams)
-    return MeasuredWatching(crowd.watch, metrics).watch
+    return Crowd(watching.watch, settings.watch_streams, metrics).watch
 
 
 def _doors(

@@ -1,7 +1,7 @@
 """What the core needs from the world, and what it may assume of it."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -400,6 +400,44 @@ class MessageStore(Protocol):
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------
+
+
+class Metrics:
+    """What the core counts. Nothing is done with it here; service.telemetry.metrics counts."""
+
+    def renewal(self, seconds: float, confirmed: int | None) -> None:
+        """Count a renewal, with so many leases confirmed; None: it failed."""
+
+    def stale_write(self, operation: str, reason: str) -> None:
+        """Count a write that the fence refused."""
+
+    def process_started(self, seconds: float) -> None:
+        """Count a session process that runs, and how long its start took."""
+
+    def start_came_to(self, lane: str, outcome: str) -> None:
+        """Count what a start led to: a connection, or an end before there was one."""
+
+    def process_ended(self, cause: str) -> None:
+        """Count a session process that is dead."""
+
+    def sent(self, seconds: float) -> None:
+        """Count a message that WhatsApp acknowledged, and how long that took."""
+
+    def event(self, kind: str) -> None:
+        """Count an event that was committed."""
+
+    def repeated(self, count: int) -> None:
+        """Count inbound events that the log had already."""
+
+    def open_stream(self) -> AbstractContextManager[object]:
+        """Count a stream of Watch, for as long as the context lasts."""
+        return nullcontext()
+
+    def given(self) -> None:
+        """Count an event that a stream was given."""
+
+    def read_by_tail(self, lag: float) -> None:
+        """Observe how many seconds after its append the tail came to an event."""
 
 
 class Publisher(Protocol):

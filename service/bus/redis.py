@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from service.bus.backlog import AT_ONCE, Backlog
 from service.bus.wakeups import LOG, WORK, WakeupHub
 from service.domain.events import Event
+from service.ports import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -43,12 +44,15 @@ class RedisUrlUnusable(Exception):
 class RedisBus:
     """ports.Publisher on Redis; feeds the hub of this process."""
 
-    def __init__(self, url: str, hub: WakeupHub, to_json: Callable[[Event], str]) -> None:
+    def __init__(
+        self, url: str, hub: WakeupHub, to_json: Callable[[Event], str], metrics: Metrics | None = None
+    ) -> None:
         try:
             self._redis = Redis.from_url(url, socket_connect_timeout=3, socket_timeout=5, health_check_interval=15)
         except ValueError as error:
             raise RedisUrlUnusable(f"REDIS_URL: cannot be used: {error}") from error
         self._hub = hub
+        self._metrics = metrics or Metrics()
         #: Its own hints come back to it: the hub has heard them long before.
         self._name = uuid4().hex
         self._to_json = to_json
@@ -86,6 +90,8 @@ class RedisBus:
         """Have consumers told."""
         if not events:
             return
+        for event in events:
+            self._metrics.event(event.payload.kind)
         is_first = not self._events
         self._events.extend(events)
         # Wakes those who read the log here. Other nodes hear of it when the batch is published.

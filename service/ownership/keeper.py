@@ -17,7 +17,7 @@ import structlog
 from service.domain.errors import Unavailable
 from service.domain.lease import Announcement, Lease, LeaseTimes
 from service.domain.outage import OutageDetector
-from service.ports import LeaseStore
+from service.ports import LeaseStore, Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -48,8 +48,10 @@ class Keeper:
         times: LeaseTimes,
         held: Callable[[], Sequence[Held]],
         outages: OutageDetector,
+        metrics: Metrics | None = None,
     ) -> None:
         """`outages`: is shown every renewal that is confirmed."""
+        self._metrics = metrics or Metrics()
         self._leases = leases
         self._announce = announce
         self._is_draining = False
@@ -78,12 +80,17 @@ class Keeper:
         # What began after the renewal was sent cannot be in its answer, and need not be.
         before = [held for held in self._held() if held.safe_until > 0]
         announced = replace(self._announce(), is_draining=self._is_draining)
+        confirmed: int | None = None
         try:
             async with asyncio.timeout(self._times.renew_timeout):
                 renewal = await self._leases.renew(announced, self._times.ttl)
+            confirmed = len(renewal.renewed)
         except (Unavailable, TimeoutError) as error:
             log.warning("The leases could not be renewed.", cause=str(error) or type(error).__name__)
             return False
+        finally:
+            # Failed, whatever kept it from succeeding.
+            self._metrics.renewal(time.monotonic() - sent, confirmed)
         self._outages.renewed(sent, time.monotonic())
         mine = {lease.session_id: lease for lease in renewal.renewed}
         held_up = {lease.session_id for lease in renewal.held_up}

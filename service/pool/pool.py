@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from service.domain.disconnects import Cause
+from service.domain.errors import Unavailable
 from service.domain.observations import Ended
+from service.domain.pace import Lane
 from service.pool import dsn
 from service.pool.process import Process
 from service.pool.zygote import Zygote
-from service.ports import StartOrder
+from service.ports import Metrics, StartOrder
 from zap.worker.v1 import frames_pb2
 
 _PREPARE_SECONDS = 60.0
@@ -38,13 +40,18 @@ class Pool:
     """The session processes of this node, and the zygote that they are forked from."""
 
     def __init__(
-        self, settings: PoolSettings, environment: Mapping[str, str] | None = None, zygote: Zygote | None = None
+        self,
+        settings: PoolSettings,
+        environment: Mapping[str, str] | None = None,
+        zygote: Zygote | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """`environment`: what the zygote is executed with, this process's own by default; secrets are left out.
 
         `zygote`: one that was made, and perhaps started, before.
         """
         self._settings = settings
+        self._metrics = metrics or Metrics()
         self._zygote = Zygote(environment) if zygote is None else zygote
         self._processes: set[Process] = set()
         self._endings: set[asyncio.Task[None]] = set()
@@ -66,18 +73,26 @@ class Pool:
 
     async def start(self, order: StartOrder) -> Process:
         """A running process for this order. Raises Unavailable if none can be made now."""
+        began = time.monotonic()
+        try:
+            process = await self._begin(self._start_of(order), order.lane)
+        except Unavailable:
+            self._metrics.start_came_to(order.lane.value, "NO_PROCESS")
+            raise
+        self._metrics.process_started(time.monotonic() - began)
+        return process
+
+    def _start_of(self, order: StartOrder) -> frames_pb2.Start:
         address = dsn.for_session(self._settings.database_url, order.session_id, order.epoch)
-        return await self._begin(
-            frames_pb2.Start(
-                session_id=order.session_id,
-                epoch=order.epoch,
-                database_url=address.url,
-                database=address.database,
-                jid=order.jid,
-                proxy_url=order.proxy_url or self._settings.proxy_url,
-                preload=self._settings.preload,
-                permit=frames_pb2.Permit(deadline_ns=int(order.permitted_until * _NANOSECONDS)),
-            )
+        return frames_pb2.Start(
+            session_id=order.session_id,
+            epoch=order.epoch,
+            database_url=address.url,
+            database=address.database,
+            jid=order.jid,
+            proxy_url=order.proxy_url or self._settings.proxy_url,
+            preload=self._settings.preload,
+            permit=frames_pb2.Permit(deadline_ns=int(order.permitted_until * _NANOSECONDS)),
         )
 
     async def prepare_store(self) -> None:
@@ -106,9 +121,9 @@ class Pool:
         finally:
             ending.cancel()
 
-    async def _begin(self, start: frames_pb2.Start) -> Process:
+    async def _begin(self, start: frames_pb2.Start, lane: Lane | None = None) -> Process:
         child = await self._zygote.fork()
-        process = Process(child, start.session_id, start.epoch)
+        process = Process(child, start.session_id, start.epoch, lane, self._metrics)
         self._processes.add(process)
         ending = asyncio.create_task(self._forget_when_over(process), name=f"forget-{start.session_id}")
         self._endings.add(ending)

@@ -7,14 +7,15 @@ import time
 from collections.abc import AsyncIterator, Sequence
 
 from service.domain.disconnects import Cause
-from service.domain.observations import Ended, Observed
+from service.domain.observations import Connected, Ended, Observed
+from service.domain.pace import Lane
 from service.pool import wire
 from service.pool.death import Death
 from service.pool.last_words import describe_state, empty_if_half_full, excerpt
 from service.pool.link import Link
 from service.pool.observed import ended, observed
 from service.pool.zygote_process import Child
-from service.ports import CallFailed, SendReply
+from service.ports import CallFailed, Metrics, SendReply
 from zap.v1 import message_pb2
 from zap.worker.v1 import frames_pb2
 
@@ -29,6 +30,7 @@ _LOOK_SECONDS = 0.25
 _MOMENTARY_LIMIT = 500
 """Observations that wait, beyond which one is dropped that is of the moment."""
 _NANOSECONDS = 1_000_000_000
+_KILLED = "killed"
 
 _SHOWN = frozenset({Cause.PROCESS_DIED, Cause.PROCESS_STALLED, Cause.CONNECT_STALLED})
 """Ends of which what is on stderr says more: last words, or where every thread was stuck."""
@@ -40,8 +42,18 @@ _session_log = logging.getLogger("service.session")
 class Process:
     """One session for a while: its socket, its pidfd, and what it has said that nobody has taken yet."""
 
-    def __init__(self, child: Child, session_id: str, epoch: int) -> None:
+    def __init__(
+        self,
+        child: Child,
+        session_id: str,
+        epoch: int,
+        lane: Lane | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        """`lane`: in which its start waited; it and its end are counted under that. None: they are not counted."""
         self.session_id = session_id
+        self._is_counted, self._lane = lane is not None, lane
+        self._metrics = metrics or Metrics()
         self.epoch = epoch
         self.pid = child.pid
         self._child = child
@@ -126,7 +138,7 @@ class Process:
 
     async def kill(self) -> None:
         """Kill it and return when it is dead."""
-        self._asked = self._asked or "killed"
+        self._asked = self._asked or _KILLED
         await self._death.kill()
 
     # --- for the pool
@@ -177,6 +189,8 @@ class Process:
     def _observe(self, observation: Observed | None) -> None:
         if observation is None or (observation.is_momentary and len(self._waiting) >= _MOMENTARY_LIMIT):
             return
+        if isinstance(observation.observation, Connected):
+            self._count_start("CONNECTED")
         # Bounded by the process: it has the frames of one event of the library in hand, and waits for their commit.
         self._waiting.append(observation)
         self._something.set()
@@ -240,8 +254,18 @@ class Process:
         for answer in self._replies.values():
             if not answer.done():
                 answer.set_exception(CallFailed("the session's process ended before it answered", certain=False))
+        if self._is_counted:
+            cause = "KILLED" if verdict.cause is Cause.STOPPED and self._asked == _KILLED else verdict.cause.value
+            self._count_start(cause)
+            self._metrics.process_ended(cause)
         self._waiting.append(Observed(verdict, datetime.datetime.now(datetime.UTC)))
         self._something.set()
+
+    def _count_start(self, outcome: str) -> None:
+        """Count what the start came to, once: CONNECTED, or what ended it before."""
+        if self._lane is not None:
+            self._metrics.start_came_to(self._lane.value, outcome)
+            self._lane = None
 
     async def _watch(self) -> None:
         """Replace it if it is stuck, or is not gone soon after it said or showed that it would be."""

@@ -4,8 +4,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from service.domain.errors import Unavailable
-from service.domain.watched import EventFilter, Start, Step
-from service.ports import Watch
+from service.domain.watched import EventFilter, Given, Start, Step
+from service.ports import Metrics, Watch
 
 RETRY_AFTER = 1.0
 """Seconds after which one who found no place may ask again."""
@@ -14,7 +14,8 @@ RETRY_AFTER = 1.0
 class Crowd:
     """Watching, for so many at once."""
 
-    def __init__(self, watch: Watch, most: int) -> None:
+    def __init__(self, watch: Watch, most: int, metrics: Metrics | None = None) -> None:
+        self._metrics = metrics or Metrics()
         self._watch = watch
         self._most = most
         self._streams = 0
@@ -31,7 +32,12 @@ class Crowd:
         self._streams += 1
         try:
             async with aclosing(self._watch(wanted, start)) as steps:
-                async for step in steps:
-                    yield step
+                # Up to here it may be refused.
+                yield await anext(steps)
+                with self._metrics.open_stream():
+                    async for step in steps:
+                        if isinstance(step, Given):
+                            self._metrics.given()
+                        yield step
         finally:
             self._streams -= 1

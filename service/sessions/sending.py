@@ -13,7 +13,7 @@ from service.domain.errors import FailedPrecondition, NotFound, Unavailable
 from service.domain.lease import Lease
 from service.domain.records import MessageState, OutboundMessage, Outcome, Session
 from service.domain.session import Credentials, Desired
-from service.ports import CallFailed, MessageStore, SessionProcess, SessionStore
+from service.ports import CallFailed, MessageStore, Metrics, SessionProcess, SessionStore
 from service.sessions.early_receipts import EarlyReceipts
 from service.sessions.roster import Roster
 from service.sessions.turns import Turns
@@ -48,8 +48,11 @@ class Intent:
 class Sending:
     """The use-cases of MessageService."""
 
-    def __init__(self, sessions: SessionStore, messages: MessageStore, roster: Roster) -> None:
+    def __init__(
+        self, sessions: SessionStore, messages: MessageStore, roster: Roster, metrics: Metrics | None = None
+    ) -> None:
         self._sessions = sessions
+        self._metrics = metrics or Metrics()
         self._messages = messages
         self._roster = roster
         self._under_way: dict[asyncio.Task[OutboundMessage], str] = {}
@@ -151,7 +154,9 @@ class Sending:
 
     async def _send(self, held: Held, message: OutboundMessage, body: str, deadline: float) -> OutboundMessage:
         try:
-            reply = await held.process.send_text(message.to, body, max(0.1, deadline - time.monotonic()))
+            began = time.monotonic()
+            reply = await held.process.send_text(message.to, body, max(0.1, deadline - began))
+            self._metrics.sent(time.monotonic() - began)
         except CallFailed as error:
             state = MessageState.FAILED if error.certain else MessageState.OUTCOME_UNKNOWN
             outcome = Outcome(state, detail=str(error))

@@ -11,7 +11,7 @@ import structlog
 from service.domain.errors import Unavailable
 from service.domain.places import START, Place
 from service.domain.watched import EventFilter, LoggedEvent, Page
-from service.ports import Listening, Read, Wakeups
+from service.ports import Listening, Metrics, Read, Wakeups
 
 log = structlog.get_logger(__name__)
 
@@ -93,8 +93,9 @@ class Seat:
 class Tail:
     """The end of the log."""
 
-    def __init__(self, read: Read, wakeups: Wakeups) -> None:
+    def __init__(self, read: Read, wakeups: Wakeups, metrics: Metrics | None = None) -> None:
         self._read = read
+        self._metrics = metrics or Metrics()
         self._wakeups = wakeups
         self._seats: set[Seat] = set()
         self._place = START
@@ -147,6 +148,8 @@ class Tail:
             if page is None:
                 return
             self._place = page.upto
+            for event in page.events:
+                self._metrics.read_by_tail((page.read_time - event.appended_at).total_seconds())
             for seat in tuple(self._seats):
                 seat.take(page)
             if not page.is_last:

@@ -9,9 +9,10 @@ from service.domain.events import NewEvent
 from service.domain.lease import Lease
 from service.domain.receipts import device_receipts, told_by
 from service.domain.records import MessageState
-from service.ports import Appended
+from service.ports import Appended, Metrics
 from service.store.database import Database, storable
 from service.store.log import Encode, appended, columns
+from service.store.refusals import counts_refusals
 
 #: What is wrong with a row, and will be wrong with it again; not with the database, nor with those beside it.
 _REFUSALS = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
@@ -23,16 +24,25 @@ OnRefused = Callable[[str, NewEvent, Exception], None]
 class PostgresEventLog:
     """ports.EventLog on Postgres."""
 
-    def __init__(self, database: Database, encode: Encode, on_refused: OnRefused) -> None:
+    def __init__(
+        self, database: Database, encode: Encode, on_refused: OnRefused, metrics: Metrics | None = None
+    ) -> None:
         self._database = database
+        self.metrics = metrics or Metrics()
         self._encode = encode
         self._on_refused = on_refused
 
+    @counts_refusals
     async def append(self, lease: Lease, events: Sequence[NewEvent]) -> Appended:
         """Append what is new, and apply the receipts. Raises LeaseLost or NotFound, and has written nothing then.
 
         An event that Postgres refuses must not keep back the others: it is left out, alone.
         """
+        appended = await self._append_what_can_be(lease, events)
+        self.metrics.repeated(len(events) - len(appended.events))
+        return appended
+
+    async def _append_what_can_be(self, lease: Lease, events: Sequence[NewEvent]) -> Appended:
         try:
             return await self._append(lease, events)
         except _REFUSALS as error:
@@ -40,7 +50,8 @@ class PostgresEventLog:
                 self._on_refused(lease.session_id, events[0], error)
                 return Appended()
             middle = len(events) // 2
-            first, rest = await self.append(lease, events[:middle]), await self.append(lease, events[middle:])
+            first = await self._append_what_can_be(lease, events[:middle])
+            rest = await self._append_what_can_be(lease, events[middle:])
             return Appended((*first.events, *rest.events), (*first.message_ids, *rest.message_ids))
 
     async def _append(self, lease: Lease, events: Sequence[NewEvent]) -> Appended:

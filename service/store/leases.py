@@ -9,16 +9,19 @@ from service.domain.errors import LeaseLost, NotFound
 from service.domain.lease import Announcement, Holder, Lease, Node, Renewal
 from service.domain.placement import PATIENCE, Candidate, places
 from service.domain.survey import Survey
+from service.ports import Metrics
 from service.store.database import Connection, Database
+from service.store.refusals import counts_refusals
 from service.store.transitions import lock_session
 
 
 class PostgresLeases:
     """ports.LeaseStore and ports.Directory on Postgres."""
 
-    def __init__(self, database: Database, renewals: Database) -> None:
+    def __init__(self, database: Database, renewals: Database, metrics: Metrics | None = None) -> None:
         """`renewals` is a connection of its own: nothing can queue in front of a renewal."""
         self._database = database
+        self.metrics = metrics or Metrics()
         self._renewals = renewals
 
     async def claim(
@@ -35,6 +38,7 @@ class PostgresLeases:
                 found += await connection.rows("claim_leftovers", incarnation, node, ttl, limit - len(found))
         return [row["session_id"] for row in found]
 
+    @counts_refusals
     async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
         """Raise the epoch of a session this incarnation holds, for a new process."""
         async with self._database.transaction() as connection:
@@ -103,6 +107,8 @@ class PostgresLeases:
         """Give a session up, if it is this incarnation's, and no other epoch of it has begun."""
         async with self._database.autocommit() as connection:
             released = await connection.value("release_lease", lease.session_id, lease.incarnation, lease.epoch)
+        if released is None:
+            self.metrics.stale_write("release", LeaseLost.reason)
         return released is not None
 
     async def release_stray(self, lease: Lease) -> None:

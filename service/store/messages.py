@@ -2,19 +2,23 @@
 
 from collections.abc import Sequence
 
-from service.domain.errors import FieldViolation, InvalidArgument, epoch_over, session_not_found
+from service.domain.errors import FieldViolation, InvalidArgument, LeaseLost, epoch_over, session_not_found
 from service.domain.lease import Lease
 from service.domain.records import MessageState, OutboundMessage, Outcome
+from service.ports import Metrics
 from service.store import rows
 from service.store.database import Database, Record, storable
+from service.store.refusals import counts_refusals
 
 
 class PostgresMessages:
     """ports.MessageStore on Postgres."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, metrics: Metrics | None = None) -> None:
         self._database = database
+        self.metrics = metrics or Metrics()
 
+    @counts_refusals
     async def accept(self, lease: Lease, request_id: str, to: str, fingerprint: bytes) -> tuple[OutboundMessage, bool]:
         """Write the intent down; True if it is new, False with the earlier one."""
         async with self._database.transaction() as connection:
@@ -44,7 +48,11 @@ class PostgresMessages:
         if row is None:
             # Deleted with its session, while WhatsApp was asked.
             raise session_not_found(session_id)
-        return rows.message(row)
+        settled = rows.message(row)
+        if settled.state is MessageState.OUTCOME_UNKNOWN and outcome.state is not MessageState.OUTCOME_UNKNOWN:
+            # A later epoch has given it up as unknown.
+            self.metrics.stale_write("settle", LeaseLost.reason)
+        return settled
 
     async def delivered(self, session_id: str, message_ids: Sequence[str], state: MessageState) -> Sequence[str]:
         """A receipt says how far messages came; never backwards. The ids of those that were found."""

@@ -11,9 +11,10 @@ from service.domain.lease import Lease
 from service.domain.pairing import PairingCode
 from service.domain.records import Account, Session
 from service.domain.session import Credentials, Desired, State, Transition
-from service.ports import Decide, Resume
+from service.ports import Decide, Metrics, Resume
 from service.store.database import Connection, Database, Record, storable
 from service.store.log import Encode, append, lock_log
+from service.store.refusals import counts_refusals
 from service.store.stragglers import Stragglers
 from service.store.transitions import lock_session, read_session, write_transition
 
@@ -21,11 +22,15 @@ from service.store.transitions import lock_session, read_session, write_transiti
 class PostgresOwnedSessions:
     """ports.OwnedSessionStore on Postgres."""
 
-    def __init__(self, database: Database, encode: Encode, stragglers: Stragglers) -> None:
+    def __init__(
+        self, database: Database, encode: Encode, stragglers: Stragglers, metrics: Metrics | None = None
+    ) -> None:
         self._database = database
+        self.metrics = metrics or Metrics()
         self._encode = encode
         self._stragglers = stragglers
 
+    @counts_refusals
     async def observe(
         self, lease: Lease, decide: Decide, account: Account | None
     ) -> tuple[Session, Transition, Sequence[Event]]:
@@ -39,6 +44,7 @@ class PostgresOwnedSessions:
             events = await append(connection, self._encode, lease.session_id, lease.epoch, news)
             return await read_session(connection, lease.session_id), transition, events
 
+    @counts_refusals
     async def show_code(self, lease: Lease, code: PairingCode, identity: bytes) -> Sequence[Event]:
         """Bind the session to the identity key and make the code the current one, in one transaction."""
         async with self._database.transaction() as connection:
@@ -52,6 +58,7 @@ class PostgresOwnedSessions:
             progress = NewEvent(PairingProgress(code.expire_time, code.position), row["now"])
             return await append(connection, self._encode, lease.session_id, lease.epoch, [progress])
 
+    @counts_refusals
     async def prepare(self, lease: Lease) -> Resume:
         """What a new process of this session is to be, before it starts and while none runs."""
         # Before anything is read that they could still change.
@@ -69,6 +76,7 @@ class PostgresOwnedSessions:
                 return Resume(wanted=False)
             return await _resume(connection, lease, row)
 
+    @counts_refusals
     async def sweep(self, lease: Lease) -> None:
         """Delete the devices that the session discarded. Only while no process of it runs."""
         async with self._database.transaction() as connection:

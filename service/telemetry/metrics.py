@@ -1,4 +1,4 @@
-"""Every metric of the service, in one place. What is measured does not know: the wrappers are in `measured`."""
+"""Every metric of the service, in one place."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from service.domain.upkeep import HorizonHolder
+from service.ports import Metrics
 
 _CALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0)
@@ -49,7 +50,7 @@ class RpcMetrics:
         return self._streams.labels(method.removeprefix("/")).track_inprogress()
 
 
-class WatchMetrics:
+class WatchMetrics(Metrics):
     """What is read of the event log, and who is given it."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -76,7 +77,7 @@ class WatchMetrics:
         self._lag.observe(lag)
 
 
-class NodeMetrics:
+class NodeMetrics(Metrics):
     """What a node does with its sessions."""
 
     def __init__(self, registry: CollectorRegistry) -> None:

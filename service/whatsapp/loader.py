@@ -124,8 +124,8 @@ def _forbid_downloads() -> None:
 def stand_in_for_unused() -> None:
     """Let neonize import modules that nothing here uses, without loading them. What is called of them refuses.
 
-    With them the zygote's import takes 0.5 s in place of 0.27, and 16 MB more, which each fork maps. `magic` needs a C library
-    that no dependency of neonize brings.
+    With them the zygote imports for 0.5 s in place of 0.27, and has 16 MB more, which each fork maps. `magic` needs a C
+    library that no dependency of neonize brings.
     """
     for name in _UNUSED:
         sys.modules[name] = _StandIn(name, "A stand-in; see service.whatsapp.loader.")
@@ -157,7 +157,7 @@ def _share_openssl() -> None:
 
 
 def _ask_once() -> None:
-    """Have done here what each child would do: ask for the library's name, with a shell, and load the codec of host names.
+    """Do what each child would do: ask for the library's name, with a shell, and load the codec of host names.
 
     neonize also looks for an ffmpeg, which nothing here needs, and warns.
     """

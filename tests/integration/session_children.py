@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 
 from service.domain.observations import Ended, Observed
+from service.domain.pace import Lane
 from service.pool import wire
 from service.pool.process import Process
 from service.pool.zygote_process import Child
+from service.ports import Metrics
 from zap.worker.v1 import frames_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,9 +66,9 @@ class ScriptedChild:
         self.child = Child(self.process.pid, os.pidfd_open(self.process.pid), stderr, self._ours, self.exit_status)
         self._reaping = asyncio.create_task(self._reap())
 
-    async def begin(self, permit: float = 60.0) -> Process:
+    async def begin(self, permit: float = 60.0, metrics: Metrics | None = None) -> Process:
         """The node's side of it, started."""
-        process = Process(self.child, "one", 1)
+        process = Process(self.child, "one", 1, Lane.CLAIMED, metrics)
         deadline = int((time.monotonic() + permit) * 1e9)
         await process.begin(frames_pb2.Start(session_id="one", permit=frames_pb2.Permit(deadline_ns=deadline)))
         return process

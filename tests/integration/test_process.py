@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from service.domain.disconnects import Cause
 from service.domain.observations import Disconnected, Happening
@@ -17,6 +18,7 @@ from service.pool import wire
 from service.pool.pool import Pool
 from service.pool.process import STALLED_SECONDS, Process
 from service.ports import CallFailed, ProcessPool
+from service.telemetry.metrics import NodeMetrics
 from tests.integration.session_children import ScriptedChild, all_of
 from zap.v1 import event_pb2
 
@@ -46,12 +48,18 @@ while (received := command()) is not None:
 
 
 @pytest.fixture
-async def begin() -> AsyncIterator[Begin]:
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+async def begin(registry: CollectorRegistry) -> AsyncIterator[Begin]:
     children: list[ScriptedChild] = []
+    metrics = NodeMetrics(registry)
 
     async def start(script: str) -> Process:
         children.append(ScriptedChild(script))
-        return await children[-1].begin()
+        return await children[-1].begin(metrics=metrics)
 
     yield start
     for child in children:
@@ -369,3 +377,28 @@ async def test_a_call_that_never_gets_a_place_certainly_failed(begin: Begin) -> 
     for failure in await asyncio.gather(*hung, return_exceptions=True):
         assert isinstance(failure, CallFailed)
         assert not failure.certain
+
+
+@pytest.mark.parametrize("end", ["kill", "stop", "by itself"])
+@pytest.mark.parametrize("connects", [True, False])
+async def test_a_start_and_an_end_are_counted_once(
+    begin: Begin, registry: CollectorRegistry, connects: bool, end: str
+) -> None:
+    connected = "tell(connected=frames_pb2.Connected(jid='1@s.whatsapp.net'))" if connects else ""
+    leave = "os._exit(7)" if end == "by itself" else ""
+    process = await begin(f"for _ in range(2): {connected or 'pass'}\n{leave}\n{OBEY}")
+    if end == "kill":
+        await until_it_lives(process)
+        await process.kill()
+    elif end == "stop":
+        await process.stop(10)
+    _, ended = await all_of(process)
+    cause = "KILLED" if end == "kill" else ended.cause.value
+    outcomes = {
+        (sample.labels["lane"], sample.labels["outcome"]): sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "zap_session_starts_total"
+    }
+    assert outcomes == {("CLAIMED", "CONNECTED" if connects else cause): 1}
+    assert registry.get_sample_value("zap_session_process_ends_total", {"cause": cause}) == 1

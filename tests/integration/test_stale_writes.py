@@ -13,9 +13,7 @@ from service.domain.lease import Announcement, Lease
 from service.domain.records import Account, MessageState, Outcome
 from service.domain.session import Activate, Deactivate, ProcessStarted
 from service.store.database import Database
-from service.telemetry.measured import MeasuredLeases
 from service.telemetry.metrics import NodeMetrics
-from service.telemetry.stale_writes import CountedEventLog, CountedMessages, CountedOwnedSessions
 from tests.integration.test_store import HERE, JID, NODE, OTHER_NODE, THERE, TTL, Store, by, code, connected, message
 
 TABLES = ("session", "lease", "pairing", "message", "event", "discarded_identity")
@@ -27,11 +25,10 @@ class Woken:
     def __init__(self, store: Store, lease: Lease) -> None:
         self.lease = lease
         self._registry = CollectorRegistry()
-        metrics = NodeMetrics(self._registry)
-        self.owned = CountedOwnedSessions(store.owned, metrics)
-        self.events = CountedEventLog(store.events, metrics)
-        self.messages = CountedMessages(store.messages, metrics)
-        self.leases = MeasuredLeases(store.leases, metrics)
+        woken, metrics = Store(store.database), NodeMetrics(self._registry)
+        self.owned, self.events, self.messages, self.leases = woken.owned, woken.events, woken.messages, woken.leases
+        for each in (self.owned, self.events, self.messages, self.leases):
+            each.metrics = metrics
 
     @property
     def repeated(self) -> float | None:

@@ -171,7 +171,7 @@ def _protect(address: int, length: int, protection: int) -> None:
 
 def _installed() -> str:
     # Only for an error: it has 30 modules that no session process has.
-    from importlib import metadata
+    from importlib import metadata  # noqa: PLC0415
 
     try:
         return f"neonize {metadata.version('neonize')}"

@@ -13,7 +13,7 @@ from service.domain.errors import Unavailable
 from service.domain.lease import Announcement, Lease, LeaseTimes, Node, Renewal
 from service.domain.outage import OutageDetector
 from service.ownership.keeper import Keeper
-from service.ports import LeaseStore
+from service.ports import LeaseStore, Metrics
 
 NODE = Announcement(Node(uuid4(), "one", "127.0.0.1:1"), 10)
 TIMES = LeaseTimes(2.0)
@@ -62,13 +62,14 @@ class Leases:
         self.released.append(lease.session_id)
 
 
-def keeper(leases: Leases, *sessions: Session) -> Keeper:
+def keeper(leases: Leases, *sessions: Session, metrics: Metrics | None = None) -> Keeper:
     return Keeper(
         cast(LeaseStore, leases),
         lambda: NODE,
         TIMES,
         lambda: sessions,
         OutageDetector(TIMES.ttl, time.monotonic()),
+        metrics,
     )
 
 
