@@ -281,6 +281,17 @@ class SimulatorControl:
         """Cut the connection at a message instead of acknowledging it, whether or not the server has taken it."""
         await self._call("POST", "/faults/drop-before-ack", {"target": target, "times": times, "is_taken": is_taken})
 
+    async def refuse_messages(self, code: int, target: str = "", times: int | None = 1) -> None:
+        """Acknowledge messages with an error instead of taking them."""
+        await self._call("POST", "/faults/refuse-messages", {"target": target, "code": code, "times": times})
+
+    async def fail_queries(
+        self, namespace: str, code: int, text: str = "", *, target: str = "", times: int | None = 1
+    ) -> None:
+        """Answer queries of a namespace with an error."""
+        body = {"namespace": namespace, "code": code, "text": text, "target": target, "times": times}
+        await self._call("POST", "/faults/fail-queries", body)
+
     async def drop_at_confirmation(self, target: str = "", times: int | None = 1) -> None:
         """Cut the connection instead of taking the receipt of a message, or the ack of a receipt: it comes again."""
         await self._call("POST", "/faults/drop-at-confirmation", {"target": target, "times": times})

@@ -59,6 +59,13 @@ class DropBeforeAck(Countdown):
 
 
 @dataclass
+class MessageRefusal(Countdown):
+    """A message that is not taken, and acknowledged with an error."""
+
+    code: int = 500
+
+
+@dataclass
 class DropAtConfirmation(Countdown):
     """The receipt of a message, or the ack of a receipt, that is not taken: its connection is cut instead."""
 
@@ -69,6 +76,15 @@ class UnreadableMessage(Countdown):
 
     sender: Target = field(default_factory=Target)
     damage: Damage = Damage.LOST
+
+
+@dataclass
+class QueryFailure(Countdown):
+    """Queries of a namespace that are answered with an error."""
+
+    namespace: str = ""
+    code: int = 500
+    text: str = ""
 
 
 @dataclass
@@ -97,6 +113,8 @@ class Faults:
         self.latency = 0.0
         self.login_failures: list[LoginFailure] = []
         self.drops_before_ack: list[DropBeforeAck] = []
+        self.message_refusals: list[MessageRefusal] = []
+        self.query_failures: list[QueryFailure] = []
         self.drops_at_confirmation: list[DropAtConfirmation] = []
         self.unreadable_messages: list[UnreadableMessage] = []
         self.held_queries: list[HeldQuery] = []
@@ -110,6 +128,15 @@ class Faults:
     def drop_before_ack(self, addresses: frozenset[str]) -> DropBeforeAck | None:
         """Whether this message's connection is cut before the acknowledgement."""
         return next((drop for drop in self.drops_before_ack if drop.strikes(addresses)), None)
+
+    def message_refusal(self, addresses: frozenset[str]) -> MessageRefusal | None:
+        """Return how this message is refused, if it is."""
+        return next((refusal for refusal in self.message_refusals if refusal.strikes(addresses)), None)
+
+    def query_failure(self, addresses: frozenset[str], namespace: str) -> QueryFailure | None:
+        """Return how this query fails, if it does."""
+        meant = (failure for failure in self.query_failures if failure.namespace in ("", namespace))
+        return next((failure for failure in meant if failure.strikes(addresses)), None)
 
     def drop_at_confirmation(self, addresses: frozenset[str]) -> bool:
         """Whether the connection is cut instead of taking this confirmation."""
@@ -164,6 +191,8 @@ class Faults:
         for plan in (
             self.login_failures,
             self.drops_before_ack,
+            self.message_refusals,
+            self.query_failures,
             self.drops_at_confirmation,
             self.unreadable_messages,
             self.muted_keepalives,

@@ -10,6 +10,8 @@ from tests.simulator.faults import (
     DropBeforeAck,
     HeldQuery,
     LoginFailure,
+    MessageRefusal,
+    QueryFailure,
     Target,
     UnreadableMessage,
 )
@@ -36,6 +38,8 @@ class FaultRoutes:
             web.post("/faults/drop-before-ack", self._drop_before_ack),
             web.post("/faults/drop-at-confirmation", self._drop_at_confirmation),
             web.post("/faults/unreadable", self._make_unreadable),
+            web.post("/faults/refuse-messages", self._refuse_messages),
+            web.post("/faults/fail-queries", self._fail_queries),
             web.post("/faults/mute-keepalives", self._mute_keepalives),
             web.post("/faults/hold-queries", self._hold_queries),
             web.post("/faults/release-queries", self._release_queries),
@@ -81,6 +85,26 @@ class FaultRoutes:
         body = await Body.read(request)
         drop = DropBeforeAck(body.target(), body.times(), body.flag("is_taken", default=True))
         self._faults.drops_before_ack.append(drop)
+        return web.json_response({})
+
+    async def _refuse_messages(self, request: web.Request) -> web.Response:
+        body = await Body.read(request)
+        self._faults.message_refusals.append(
+            MessageRefusal(body.target(), body.times(), body.integer("code", 500, least=1))
+        )
+        return web.json_response({})
+
+    async def _fail_queries(self, request: web.Request) -> web.Response:
+        body = await Body.read(request)
+        self._faults.query_failures.append(
+            QueryFailure(
+                body.target(),
+                body.times(),
+                body.text("namespace", ""),
+                body.integer("code", 500, least=1),
+                body.text("text", ""),
+            )
+        )
         return web.json_response({})
 
     async def _mute_keepalives(self, request: web.Request) -> web.Response:

@@ -71,7 +71,7 @@ class Queries:
         try:
             return _reply(query, "result", handler(device, query))
         except QueryFailed as failure:
-            return _reply(query, "error", [failure.answer])
+            return refused(query, failure)
 
     # --- prekeys
 
@@ -192,6 +192,11 @@ class Queries:
         if device.account not in group.members:
             raise QueryFailed(403, "forbidden")
         return group
+
+
+def refused(query: Node, failure: QueryFailed) -> Node:
+    """Return the answer to a query that failed."""
+    return _reply(query, "error", [failure.answer])
 
 
 def _reply(query: Node, kind: str, content: list[Node]) -> Node:

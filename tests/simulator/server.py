@@ -15,7 +15,7 @@ from tests.simulator.jid import SERVER
 from tests.simulator.linking import Candidate, Linking
 from tests.simulator.linking_code import CodeLinking
 from tests.simulator.noise import HandshakeError, ServerIdentity
-from tests.simulator.queries import Queries
+from tests.simulator.queries import Queries, QueryFailed, refused
 from tests.simulator.router import Router
 from tests.simulator.schemas import DevicePairingData
 from tests.simulator.transport import ConnectionEnded, FrameStream
@@ -192,16 +192,24 @@ class WhatsAppServer:
         if namespace == "w:p" and self._faults.is_keepalive_muted(device.addresses):
             return
 
+        failure = self._faults.query_failure(device.addresses, namespace)
+
         def answer() -> None:
-            connection.send(self._queries.answer(device, query))
+            if failure is not None:
+                connection.send(refused(query, QueryFailed(failure.code, failure.text)))
+            else:
+                connection.send(self._queries.answer(device, query))
 
         if not self._faults.hold_query(device.addresses, namespace, answer):
             answer()
 
     def _handle_message(self, connection: Connection, device: Companion, message: Node) -> None:
         cut = self._faults.drop_before_ack(device.addresses)
+        refusal = self._faults.message_refusal(device.addresses)
         said: Attrs = {}
-        if cut is None or cut.is_taken:
+        if refusal is not None:
+            said = {"error": refusal.code}
+        elif cut is None or cut.is_taken:
             said = self._take_message(device, message)
         if cut is not None:
             log.info("connection of %s cut before the ack of message %s", device.jid, message.text("id"))

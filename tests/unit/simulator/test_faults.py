@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.simulator.faults import ConnectionRefusal, Faults, HeldQuery, LoginFailure, Target, UnreadableMessage
+from tests.simulator.faults import (
+    ConnectionRefusal,
+    Faults,
+    HeldQuery,
+    LoginFailure,
+    MessageRefusal,
+    QueryFailure,
+    Target,
+    UnreadableMessage,
+)
 from tests.simulator.gates import Step
 from tests.simulator.listeners import Refusal
 from tests.simulator.signal_state import Damage
@@ -56,6 +65,19 @@ def test_held_queries_are_answered_when_released() -> None:
     faults.clear()
     assert answered == ["held"]
     assert not faults.hold_query(ALICE, "usync", lambda: None)
+
+
+def test_messages_and_queries_are_refused_to_whom_it_is_meant_for() -> None:
+    faults = Faults()
+    faults.message_refusals.append(MessageRefusal(Target("4911"), 1, 463))
+    faults.query_failures.append(QueryFailure(Target("4911"), None, "usync", 429, "rate-overlimit"))
+    assert faults.message_refusal(BOB) is None
+    assert [getattr(faults.message_refusal(ALICE), "code", None) for _ in range(2)] == [463, None]
+    assert faults.query_failure(ALICE, "w:g2") is None
+    assert faults.query_failure(BOB, "usync") is None
+    assert [getattr(faults.query_failure(ALICE, "usync"), "code", None) for _ in range(2)] == [429, 429]
+    faults.clear()
+    assert faults.query_failure(ALICE, "usync") is None
 
 
 def test_a_phone_cannot_read_so_many_messages_of_a_sender() -> None:
