@@ -15,6 +15,7 @@ from service.domain.pairing import PairingCode
 from service.domain.placement import PATIENCE, Candidate
 from service.domain.places import START, Place
 from service.domain.records import Account, MessageState, OutboundMessage, Outcome, Pairing, Session
+from service.domain.send_failures import SendFailure
 from service.domain.session import Condition, State, Transition
 from service.domain.survey import Survey
 from service.domain.upkeep import HorizonHolder
@@ -51,12 +52,13 @@ class CallFailed(Exception):
     """A call to a session process did not succeed.
 
     `certain`: nothing was done, and the words say why. Otherwise it may have been: the process ended, or did not
-    answer in time.
+    answer in time. `failure`: of a message, what kind of failure it is if it is certain.
     """
 
-    def __init__(self, message: str, *, certain: bool) -> None:
+    def __init__(self, message: str, *, certain: bool, failure: SendFailure = SendFailure.NOT_SENT) -> None:
         super().__init__(message)
         self.certain = certain
+        self.failure = failure
 
 
 class SessionProcess(Protocol):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from service.domain.pairing import PairingCode, PairingOutcome
+from service.domain.send_failures import SendFailure
 from service.domain.session import Condition
 
 
@@ -123,6 +124,8 @@ class Outcome:
     message_id: str = ""
     detail: str = ""
     sent: datetime | None = None
+    failure: SendFailure | None = None
+    """Of what is FAILED: the kind; None: NOT_SENT."""
 
 
 @dataclass(frozen=True)
@@ -144,3 +147,5 @@ class OutboundMessage:
     """Since when a device of a recipient asks for it again, without having confirmed it."""
     is_resend_failed: bool = False
     """It could not be sent again to such a device."""
+    failure: SendFailure | None = None
+    """Of what is FAILED: the kind; None, as an earlier release stored it: NOT_SENT."""

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from service.domain.disconnects import Cause
 from service.domain.observations import Connected, Ended, Observed
 from service.domain.pace import Lane
+from service.domain.send_failures import SendFailure
 from service.pool import wire
 from service.pool.death import Death
 from service.pool.last_words import describe_state, empty_if_half_full, excerpt
@@ -231,7 +232,8 @@ class Process:
         finally:
             self._replies.pop(call_id, None)
         if reply.error:
-            raise CallFailed(reply.error, certain=reply.certain)
+            failure = SendFailure.__members__.get(reply.failure, SendFailure.NOT_SENT)
+            raise CallFailed(reply.error, certain=reply.certain, failure=failure)
         return reply
 
     # --- its life

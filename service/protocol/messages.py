@@ -1,19 +1,16 @@
 """Messages that callers send, as zap.v1 messages."""
 
+from service.domain.reasons import Reason
 from service.domain.records import MessageState, OutboundMessage
+from service.domain.send_failures import SEND_FAILURES, SendFailure
 from service.protocol.scalars import timestamp, to_number
 from zap.v1 import message_pb2 as pb
 from zap.v1 import session_pb2
 
-_NOT_SENT = session_pb2.Reason(
-    code="NOT_SENT",
-    message="The message was not sent, for certain.",
-    user_action="Send it again with another request_id.",
-)
-_OUTCOME_UNKNOWN = session_pb2.Reason(
-    code="OUTCOME_UNKNOWN",
-    message="It could not be known whether the message was sent.",
-    user_action="Look at the chat on the phone; another request_id sends it again.",
+_OUTCOME_UNKNOWN = Reason(
+    "OUTCOME_UNKNOWN",
+    "It could not be known whether the message was sent.",
+    "Look at the chat on the phone; another request_id sends it again.",
 )
 
 
@@ -35,8 +32,11 @@ def outbound_message(message: OutboundMessage) -> pb.Message:
 
 
 def _reason(message: OutboundMessage) -> session_pb2.Reason | None:
-    kinds = {MessageState.FAILED: _NOT_SENT, MessageState.OUTCOME_UNKNOWN: _OUTCOME_UNKNOWN}
-    kind = kinds.get(message.state)
-    if kind is None:
+    if message.state is MessageState.FAILED:
+        reason = SEND_FAILURES[message.failure or SendFailure.NOT_SENT]
+    elif message.state is MessageState.OUTCOME_UNKNOWN:
+        reason = _OUTCOME_UNKNOWN
+    else:
         return None
-    return session_pb2.Reason(code=kind.code, message=message.detail or kind.message, user_action=kind.user_action)
+    words = f"{reason.message[:-1]} ({message.detail})." if message.detail else reason.message
+    return session_pb2.Reason(code=reason.code, message=words, user_action=reason.user_action)

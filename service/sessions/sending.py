@@ -158,8 +158,10 @@ class Sending:
             reply = await held.process.send_text(message.to, body, max(0.1, deadline - began))
             self._metrics.sent(time.monotonic() - began)
         except CallFailed as error:
-            state = MessageState.FAILED if error.certain else MessageState.OUTCOME_UNKNOWN
-            outcome = Outcome(state, detail=str(error))
+            if error.certain:
+                outcome = Outcome(MessageState.FAILED, detail=str(error), failure=error.failure)
+            else:
+                outcome = Outcome(MessageState.OUTCOME_UNKNOWN, detail=str(error))
         else:
             outcome = Outcome(MessageState.SENT, reply.message_id, sent=reply.sent_time)
         message = await self._settle(message, outcome)

@@ -41,7 +41,8 @@ class PostgresMessages:
 
     async def settle(self, session_id: str, request_id: str, outcome: Outcome) -> OutboundMessage:
         """Write down what became of it, once. Raises NotFound if the session was deleted meanwhile, and all with it."""
-        arguments = (outcome.state.value, outcome.message_id, storable(outcome.detail), outcome.sent)
+        detail = rows.detail(outcome.failure, storable(outcome.detail))
+        arguments = (outcome.state.value, outcome.message_id, detail, outcome.sent)
         async with self._database.autocommit() as connection:
             row = await connection.row("settle_message", session_id, request_id, *arguments)
             row = row or await connection.row("get_message", session_id, request_id)

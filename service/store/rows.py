@@ -11,6 +11,7 @@ from service.domain.records import (
     Session,
     StoredCredentials,
 )
+from service.domain.send_failures import SendFailure
 from service.domain.session import Condition, Credentials, Desired, State, waits_for_turn
 from service.store.database import Record
 
@@ -66,8 +67,21 @@ def pairing(row: Record | None) -> Pairing:
     )
 
 
+def detail(failure: SendFailure | None, words: str) -> str:
+    """What zap.message.detail holds: the library's words, behind the kind of failure if there is one."""
+    return f"{failure.value}: {words}" if failure is not None else words
+
+
+def _failure(detail: str) -> tuple[SendFailure | None, str]:
+    """Kind and words of a detail. What an earlier release wrote has no kind."""
+    code, _, words = detail.partition(": ")
+    failure = SendFailure.__members__.get(code)
+    return failure, words if failure is not None else detail
+
+
 def message(row: Record) -> OutboundMessage:
     """A row of zap.message."""
+    failure, words = _failure(row["detail"])
     return OutboundMessage(
         session_id=row["session_id"],
         request_id=row["request_id"],
@@ -75,11 +89,12 @@ def message(row: Record) -> OutboundMessage:
         epoch=row["epoch"],
         state=MessageState(row["state"]),
         message_id=row["message_id"],
-        detail=row["detail"],
+        detail=words,
         create_time=row["create_time"],
         sent_time=row["sent_time"],
         update_time=row["update_time"],
         # Only a lookup has these columns: a message that is being written has not been asked for.
         unreadable_since=row.get("unreadable_since"),
         is_resend_failed=bool(row.get("is_resend_failed")),
+        failure=failure,
     )

@@ -36,7 +36,11 @@ class Calls:
         def call(reply: frames_pb2.Reply) -> None:
             if command.WhichOneof("content") != "text":
                 raise CertainlyNotDone("a kind of message that this process cannot send")
-            sent = self._client.send_text(command.to, command.text.body)
+            try:
+                sent = self._client.send_text(command.to, command.text.body)
+            except Exception as error:
+                reply.failure = errors.send_failure(str(error), command.to).name
+                raise
             reply.message_id = sent.message_id
             reply.sent_time.CopyFrom(timestamp(sent.time))
 

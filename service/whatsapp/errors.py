@@ -3,6 +3,7 @@
 import re
 
 from service.domain.disconnects import Cause
+from service.domain.send_failures import SendFailure
 
 _PROXY, _TLS = Cause.PROXY_REFUSED, Cause.TLS_REFUSED
 
@@ -25,11 +26,26 @@ _NOTHING_WAS_SENT = re.compile(
     r"|not logged in|store doesn't contain a device JID|don't have JID"
     r"|server returned error \d+"
     r"|no LID found|unknown user server|invalid (JID|jid)|can't send message to unknown server"
-    r"|failed to (get (device list|user devices|group members)|get group|fetch device list|marshal|encrypt|prepare)"
+    r"|failed to (get (device list|user devices|user info|LID|group)|fetch device list|marshal|encrypt|prepare)"
     r"|no signal session established"
     # Before anything is encrypted: what could not be sent again is not sent.
     r"|failed to (add message to|clear old messages from) retry store"
     r"|recipient (jid|JID) must be a user"
+)
+
+_NUMBER = r"(server returned error|info query returned status)"
+_SEND_FAILURES: tuple[tuple[re.Pattern[str], SendFailure], ...] = (
+    (re.compile(r"no LID found for .* from server"), SendFailure.RECIPIENT_NOT_ON_WHATSAPP),
+    (re.compile(r"that group does not exist"), SendFailure.GROUP_NOT_FOUND),
+    (re.compile(r"you're not participating in that group"), SendFailure.NOT_IN_GROUP),
+    (re.compile(rf"{_NUMBER} (463|475)\b"), SendFailure.ACCOUNT_RESTRICTED),
+    (re.compile(rf"{_NUMBER} (420|429)\b"), SendFailure.RATE_LIMITED),
+    (re.compile(rf"{_NUMBER} \d"), SendFailure.REFUSED_BY_WHATSAPP),
+)
+# The library remembers the members of a group, and may learn only from the refused message that the group is gone.
+_GROUP_FAILURES = (
+    (re.compile(r"server returned error 404\b"), SendFailure.GROUP_NOT_FOUND),
+    (re.compile(r"server returned error 403\b"), SendFailure.NOT_IN_GROUP),
 )
 
 
@@ -45,3 +61,9 @@ def cause_of(error: str) -> Cause:
 def is_certain(error: str) -> bool:
     """Whether a failed send did not reach anybody for sure. In doubt it may have: sending again could say it twice."""
     return _NOTHING_WAS_SENT.search(error) is not None
+
+
+def send_failure(error: str, to: str) -> SendFailure:
+    """Why a message to this JID was certainly not sent."""
+    table = (*_GROUP_FAILURES, *_SEND_FAILURES) if to.endswith("@g.us") else _SEND_FAILURES
+    return next((failure for pattern, failure in table if pattern.search(error)), SendFailure.NOT_SENT)

@@ -25,6 +25,7 @@ from service.domain.records import (
     Session,
     StoredCredentials,
 )
+from service.domain.send_failures import SendFailure
 from service.domain.session import (
     Activate,
     Condition,
@@ -204,6 +205,7 @@ class FakeSending(Sending):
         self._known = sessions
         self.sent: dict[tuple[str, str], tuple[OutboundMessage, str]] = {}
         self.next_state = MessageState.SENT
+        self.next_failure: SendFailure | None = None
         self.last_timeout = 0.0
 
     async def send_text(self, session_id: str, to: str, body: str, request_id: str, timeout: float) -> OutboundMessage:
@@ -223,6 +225,7 @@ class FakeSending(Sending):
         message = OutboundMessage(
             session_id, request_id, to, 1, self.next_state, "3EB0" if sent else "", "", NOW, NOW if sent else None, NOW
         )
+        message = replace(message, failure=self.next_failure)
         self.sent[session_id, request_id] = (message, body)
         return message
 

@@ -29,6 +29,7 @@ from service.domain.lease import Announcement, Holder, Lease, Node, Renewal
 from service.domain.pairing import PairingCode, PairingOutcome
 from service.domain.placement import Candidate
 from service.domain.records import Account, MessageState, Outcome
+from service.domain.send_failures import SendFailure
 from service.domain.session import Activate, Deactivate, Desired, Input, ProcessStarted, Restart, State, reduce
 from service.domain.survey import Survey
 from service.ports import Changes, Decide, NewSession, SessionFilter
@@ -716,6 +717,17 @@ async def test_a_message_is_settled_once_and_never_goes_back(store: Store, devic
     found = await store.messages.find("anna", "r1", None)
     assert found is not None
     assert found.state is MessageState.READ
+
+
+async def test_why_a_message_was_not_sent_is_kept(store: Store, device_table: None) -> None:
+    lease = await connected(store)
+    words = "failed to send usync query: status 429: rate-overlimit"
+    for request_id, failure in (("r1", SendFailure.RATE_LIMITED), ("r2", None)):
+        await store.messages.accept(lease, request_id, "x", b"f")
+        outcome = Outcome(MessageState.FAILED, detail=words, failure=failure)
+        settled = await store.messages.settle("anna", request_id, outcome)
+        assert (settled.failure, settled.detail) == (failure, words)
+        assert await store.messages.find("anna", request_id, None) == replace(settled, is_resend_failed=False)
 
 
 async def test_texts_of_strangers_may_hold_what_postgres_cannot(store: Store, device_table: None) -> None:

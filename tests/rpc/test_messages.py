@@ -7,6 +7,7 @@ import pytest
 from google.rpc import error_details_pb2 as details
 
 from service.domain.records import MessageState
+from service.domain.send_failures import SendFailure
 from tests.fakes.serving import FakeService
 from tests.rpc.statuses import detail, error_info
 from zap.v1 import message_pb2 as pb
@@ -73,6 +74,12 @@ def test_a_message_that_was_not_sent_says_why_and_what_to_do(
     assert message.reason.message
     assert message.reason.user_action
     assert not message.HasField("sent_time")
+
+
+def test_a_message_that_was_refused_says_how(service: FakeService, stub: MessageServiceStub) -> None:
+    service.sending.next_state, service.sending.next_failure = MessageState.FAILED, SendFailure.ACCOUNT_RESTRICTED
+    assert stub.Send(request()).reason.code == "ACCOUNT_RESTRICTED"
+    assert stub.Get(pb.GetRequest(session_id="a", request_id="r")).reason.code == "ACCOUNT_RESTRICTED"
 
 
 def test_the_work_ends_before_the_callers_deadline(service: FakeService, stub: MessageServiceStub) -> None:

@@ -14,6 +14,7 @@ from service.domain.events import Event, PairingProgress, Payload, StateChanged
 from service.domain.observations import Happening
 from service.domain.pairing import PairingOutcome
 from service.domain.records import Account, Evidence, MessageState, OutboundMessage, Owner, Session, StoredCredentials
+from service.domain.send_failures import SEND_FAILURES, SendFailure
 from service.domain.session import Condition, Desired, State
 from service.protocol.events import encode_payload, event_message, to_json
 from service.protocol.messages import outbound_message
@@ -159,8 +160,22 @@ def test_every_message_state_has_its_number_and_a_reason_if_it_is_bad(state: Mes
     assert message_pb2.Message.State.Name(message.state) == f"STATE_{state.value}"
     bad = state in {MessageState.FAILED, MessageState.OUTCOME_UNKNOWN}
     assert message.HasField("reason") == bad
-    assert not bad or message.reason.message == "the phone is off"
+    assert not bad or message.reason.message.endswith(" (the phone is off).")
     assert not (message.HasField("unreadable_since_time") or message.is_resend_failed)
+
+
+@pytest.mark.parametrize("failure", SendFailure)
+def test_every_kind_of_failure_has_a_reason_of_its_own(failure: SendFailure) -> None:
+    failed = OutboundMessage("a", "r", "1@lid", 1, MessageState.FAILED, "", "", NOW, None, NOW, failure=failure)
+    reason = outbound_message(failed).reason
+    assert (reason.code, reason.message[-1], reason.user_action[-1]) == (failure.value, ".", ".")
+
+
+def test_nothing_is_to_be_sent_again_where_that_is_harmful() -> None:
+    advice = {failure: reason.user_action for failure, reason in SEND_FAILURES.items()}
+    assert "request_id" not in advice[SendFailure.ACCOUNT_RESTRICTED]
+    assert {failure for failure, words in advice.items() if "again" in words} == {SendFailure.NOT_SENT}
+    assert advice[SendFailure.RATE_LIMITED].startswith("Wait")
 
 
 def test_a_message_says_since_when_a_device_cannot_read_it() -> None:

@@ -89,7 +89,17 @@ class Message(_message.Message):
     """It could not be sent again to one of these devices at least, which cannot be mended (ResendFailed says which, and why)."""
     @_builtins.property
     def reason(self) -> _session_pb2.Reason:
-        """With FAILED and OUTCOME_UNKNOWN: why."""
+        """With FAILED and OUTCOME_UNKNOWN: why, with the library's words in parentheses. OUTCOME_UNKNOWN has the code of this name.
+        FAILED has one of these; new ones may be added:
+        RECIPIENT_NOT_ON_WHATSAPP: no account has this number.
+        GROUP_NOT_FOUND: there is no such group.
+        NOT_IN_GROUP: the account is not in the group, or may not write in it.
+        ACCOUNT_RESTRICTED: WhatsApp does not let the account begin conversations for now (463, 475). Do not repeat it: that
+        makes it worse.
+        RATE_LIMITED: the account sends too much in too short a time (420, 429). Wait for some minutes before the next message.
+        REFUSED_BY_WHATSAPP: another number, which the message names. Only one from 500 on is worth another try, later.
+        NOT_SENT: anything else. It may be sent again, with another request_id.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:

@@ -89,6 +89,16 @@ def test_a_failure_says_whether_it_is_certain(
     assert reply.certain is certain
 
 
+def test_a_message_that_was_not_sent_says_what_kind_of_failure_it_is(
+    calls: Calls, library: Library, replies: Replies
+) -> None:
+    library.error = RuntimeError("server returned error 404")
+    calls.send(frames_pb2.Send(call_id=1, to="12036@g.us", text=message_pb2.Text(body="hi")))
+    assert replies.get(timeout=5).reply.failure == "GROUP_NOT_FOUND"
+    calls.send(text(2))
+    assert replies.get(timeout=5).reply.failure == "REFUSED_BY_WHATSAPP"
+
+
 def test_an_error_is_free_of_personal_data(calls: Calls, library: Library, replies: Replies) -> None:
     library.error = RuntimeError("no LID found for 491700000001@s.whatsapp.net from server")
     calls.send(text(1))

@@ -1,7 +1,8 @@
 import pytest
 
 from service.domain.disconnects import Cause
-from service.whatsapp.errors import cause_of, is_certain
+from service.domain.send_failures import SendFailure
+from service.whatsapp.errors import cause_of, is_certain, send_failure
 
 DIALLING = "failed to dial whatsapp web websocket: failed to WebSocket dial: "
 SENDING = f'{DIALLING}failed to send handshake request: Get "https://web.whatsapp.com/ws/chat": '
@@ -53,6 +54,8 @@ def test_the_library_s_words_have_a_cause(words: str, cause: Cause) -> None:
         ("the store doesn't contain a device JID", True),
         ("server returned error 463", True),
         ("failed to get device list: failed to send usync query: info query timed out", True),
+        ("failed to get LID for PN 49170@s.whatsapp.net: pq: canceling statement", True),
+        ("failed to get user info for 49170@s.whatsapp.net to fill LID cache: info query timed out", True),
         ("no LID found for 49170@s.whatsapp.net from server", True),
         ("unknown user server ''", True),
         ("failed to marshal message for retry store: proto: cannot marshal", True),
@@ -67,3 +70,40 @@ def test_the_library_s_words_have_a_cause(words: str, cause: Cause) -> None:
 )
 def test_only_words_that_rule_it_out_say_that_nothing_was_sent(words: str, certain: bool) -> None:
     assert is_certain(words) is certain
+
+
+USER, GROUP = "49170@s.whatsapp.net", "120363000000000001@g.us"
+GROUP_MEMBERS = "failed to get group members: "
+USYNC = "failed to get device list: failed to send usync query: "
+
+
+@pytest.mark.parametrize(
+    ("words", "to", "failure"),
+    [
+        (f"no LID found for {USER} from server", USER, SendFailure.RECIPIENT_NOT_ON_WHATSAPP),
+        (f"{GROUP_MEMBERS}that group does not exist", GROUP, SendFailure.GROUP_NOT_FOUND),
+        (f"{GROUP_MEMBERS}you're not participating in that group", GROUP, SendFailure.NOT_IN_GROUP),
+        ("server returned error 404", GROUP, SendFailure.GROUP_NOT_FOUND),
+        ("server returned error 403", GROUP, SendFailure.NOT_IN_GROUP),
+        (f"{USYNC}info query returned status 403: forbidden", GROUP, SendFailure.REFUSED_BY_WHATSAPP),
+        ("server returned error 404", USER, SendFailure.REFUSED_BY_WHATSAPP),
+        ("server returned error 403", USER, SendFailure.REFUSED_BY_WHATSAPP),
+        ("server returned error 463", USER, SendFailure.ACCOUNT_RESTRICTED),
+        ("server returned error 475", USER, SendFailure.ACCOUNT_RESTRICTED),
+        ("server returned error 463", GROUP, SendFailure.ACCOUNT_RESTRICTED),
+        ("server returned error 420", GROUP, SendFailure.RATE_LIMITED),
+        ("server returned error 429", USER, SendFailure.RATE_LIMITED),
+        (f"{USYNC}info query returned status 429: rate-overlimit", USER, SendFailure.RATE_LIMITED),
+        (f"{GROUP_MEMBERS}info query returned status 429: rate-overlimit", GROUP, SendFailure.RATE_LIMITED),
+        (f"{USYNC}info query returned status 500: internal-server-error", USER, SendFailure.REFUSED_BY_WHATSAPP),
+        ("server returned error 479", USER, SendFailure.REFUSED_BY_WHATSAPP),
+        ("server returned error 500", GROUP, SendFailure.REFUSED_BY_WHATSAPP),
+        ("server returned error 4630", USER, SendFailure.REFUSED_BY_WHATSAPP),
+        (f"{USYNC}info query timed out", USER, SendFailure.NOT_SENT),
+        ("websocket not connected", USER, SendFailure.NOT_SENT),
+        ("something that nobody has seen before", USER, SendFailure.NOT_SENT),
+        ("", USER, SendFailure.NOT_SENT),
+    ],
+)
+def test_a_message_that_was_not_sent_has_a_kind_of_failure(words: str, to: str, failure: SendFailure) -> None:
+    assert send_failure(words, to) is failure

@@ -771,6 +771,7 @@ class Reply(_message.Message):
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
     SENT_TIME_FIELD_NUMBER: _builtins.int
     PAIRING_CODE_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     call_id: _builtins.int
     """Of the command."""
     error: _builtins.str
@@ -781,6 +782,8 @@ class Reply(_message.Message):
     """For Send: WhatsApp's id of the message."""
     pairing_code: _builtins.str
     """For RequestPairingCode: the code."""
+    failure: _builtins.str
+    """For Send, if it is certain that nothing was done: a domain.send_failures.SendFailure, by its name."""
     @_builtins.property
     def sent_time(self) -> _timestamp_pb2.Timestamp:
         """For Send: when WhatsApp's server had it."""
@@ -794,10 +797,11 @@ class Reply(_message.Message):
         message_id: _builtins.str = ...,
         sent_time: _timestamp_pb2.Timestamp | None = ...,
         pairing_code: _builtins.str = ...,
+        failure: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sent_time", b"sent_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "certain", b"certain", "error", b"error", "message_id", b"message_id", "pairing_code", b"pairing_code", "sent_time", b"sent_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "certain", b"certain", "error", b"error", "failure", b"failure", "message_id", b"message_id", "pairing_code", b"pairing_code", "sent_time", b"sent_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

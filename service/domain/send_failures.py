@@ -1,0 +1,73 @@
+"""Why a message was certainly not sent: one table of kinds, each with a sentence and what a human should do.
+
+`service.whatsapp.errors` tells the kind from what the library raised; what the node itself refuses is NOT_SENT.
+"""
+
+import enum
+
+from service.domain.reasons import Reason
+
+
+class SendFailure(enum.Enum):
+    """A kind of failure. Its name is the code that callers see, and that is stored: fixed for ever."""
+
+    #: WhatsApp knows no account of this number.
+    RECIPIENT_NOT_ON_WHATSAPP = "RECIPIENT_NOT_ON_WHATSAPP"
+    #: WhatsApp knows no such group (404).
+    GROUP_NOT_FOUND = "GROUP_NOT_FOUND"
+    #: The account may not write in the group (403).
+    NOT_IN_GROUP = "NOT_IN_GROUP"
+    #: The account may not begin conversations: for a time (463), or no more of them this month (475).
+    ACCOUNT_RESTRICTED = "ACCOUNT_RESTRICTED"
+    #: Too much in too short a time (420, 429).
+    RATE_LIMITED = "RATE_LIMITED"
+    #: Any other number.
+    REFUSED_BY_WHATSAPP = "REFUSED_BY_WHATSAPP"
+    #: It did not get as far as WhatsApp, or WhatsApp gave no number.
+    NOT_SENT = "NOT_SENT"
+
+
+SEND_FAILURES = {
+    SendFailure[reason.code]: reason
+    for reason in (
+        Reason(
+            "RECIPIENT_NOT_ON_WHATSAPP",
+            "The recipient is not on WhatsApp.",
+            "Check the number and its country code. Nothing can be sent to it before it has an account.",
+        ),
+        Reason(
+            "GROUP_NOT_FOUND",
+            "There is no such group.",
+            "Check the group's JID; the group may have been deleted.",
+        ),
+        Reason(
+            "NOT_IN_GROUP",
+            "The session's account is not in the group, or may not write in it.",
+            "Have an admin of the group add the account, or let it write. Then another request_id sends the message.",
+        ),
+        Reason(
+            "ACCOUNT_RESTRICTED",
+            "WhatsApp does not let this account begin conversations for now.",
+            "Do not repeat it: each attempt can make the restriction longer. Write only to people who wrote first, and"
+            " open WhatsApp on the phone to see until when the restriction lasts.",
+        ),
+        Reason(
+            "RATE_LIMITED",
+            "The account sends more than WhatsApp allows in this time.",
+            "Wait for some minutes before the session sends anything, and send more slowly from then on. Then another"
+            " request_id sends the message.",
+        ),
+        Reason(
+            "REFUSED_BY_WHATSAPP",
+            "WhatsApp refused the message.",
+            "A number from 500 on is a fault of WhatsApp's: wait for some minutes, then another request_id sends the"
+            " message. After any other number, check the recipient and the account on the phone first: the same message"
+            " is probably refused every time.",
+        ),
+        Reason(
+            "NOT_SENT",
+            "The message was not sent, for certain.",
+            "Send it again with another request_id.",
+        ),
+    )
+}
