@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tests.simulator.binary_xml import Node, node
+from tests.simulator.binary_xml import Attrs, Node, node
 from tests.simulator.bookkeeping import DeviceRecord, Interval, Ledger
 from tests.simulator.connection import Connection
 from tests.simulator.jid import LID_SERVER, PN_SERVER, SERVER, Jid
@@ -41,6 +42,16 @@ class Device(Protocol):
         """The keys for one correspondent; each call uses up a one-time key."""
 
 
+class Addressing(enum.StrEnum):
+    """By what others are given the messages of an account."""
+
+    LID = "lid"
+    """The hidden id, and the phone number beside it."""
+    NUMBER = "number"
+    """The phone number, and the hidden id beside it."""
+    NUMBER_ALONE = "number-alone"
+
+
 @dataclass(eq=False)
 class Account:
     """A person: a phone number, a hidden id, a name, and devices by number."""
@@ -50,6 +61,9 @@ class Account:
     push_name: str
     devices: dict[int, Device] = field(default_factory=dict)
     last_number: int = 0
+    addressing: Addressing = Addressing.LID
+    seconds_ahead: int = 0
+    """How far ahead of now the times of its messages are."""
 
     def pn_jid(self, number: int = 0) -> Jid:
         """A device's address by phone number."""
@@ -58,6 +72,20 @@ class Account:
     def lid_jid(self, number: int = 0) -> Jid:
         """A device's address by hidden id."""
         return Jid(self.lid, LID_SERVER, number)
+
+    def author(self, number: int, of_address: str, of_other: str) -> Attrs:
+        """Attributes of a message by one of its devices; that of the other address begins with `of_other`."""
+        is_by_lid = self.addressing is Addressing.LID
+        others: dict[Addressing, Attrs] = {
+            Addressing.LID: {f"{of_other}_pn": self.pn_jid()},
+            Addressing.NUMBER: {f"{of_other}_lid": self.lid_jid()},
+            Addressing.NUMBER_ALONE: {},
+        }
+        return {
+            of_address: self.lid_jid(number) if is_by_lid else self.pn_jid(number),
+            **others[self.addressing],
+            "addressing_mode": "lid" if is_by_lid else "pn",
+        }
 
     @property
     def companions(self) -> list[Companion]:

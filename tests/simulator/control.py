@@ -98,6 +98,14 @@ class SimulatorControl:
         """Make a phone confirm the reading of each message as it arrives."""
         await self._call("PATCH", f"/phones/{pn}", {"sends_read_receipts": enabled})
 
+    async def address_by(self, pn: str, addressing: str) -> None:
+        """Have a phone's messages come by "lid", by "number", or by "number-alone", without the hidden id beside it."""
+        await self._call("PATCH", f"/phones/{pn}", {"addressing": addressing})
+
+    async def set_clock_ahead(self, pn: str, seconds: int) -> None:
+        """Have a phone's messages bear times that are to come."""
+        await self._call("PATCH", f"/phones/{pn}", {"seconds_ahead": seconds})
+
     async def scan(self, pn: str, qr_text: str, flaw: str = "none") -> LinkView:
         """Scan a QR code. Flaws: bad-hmac, passkey, refresh, refused-login. Returns when the client has answered."""
         return from_json(LinkView, await self._call("POST", f"/phones/{pn}/scan", {"qr": qr_text, "flaw": flaw}))

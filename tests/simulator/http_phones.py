@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from tests.simulator.accounts import Addressing
 from tests.simulator.groups import Group
 from tests.simulator.letters import Letter
 from tests.simulator.linking import Flaw, LinkResult
@@ -73,6 +74,9 @@ class PhoneRoutes:
     async def _change_phone(self, request: web.Request) -> web.Response:
         phone, body = self._phone(request), await Body.read(request)
         phone.reader.sends_read_receipts = body.flag("sends_read_receipts", default=phone.reader.sends_read_receipts)
+        account = phone.account
+        account.addressing = body.choice("addressing", Addressing, account.addressing)
+        account.seconds_ahead = body.integer("seconds_ahead", account.seconds_ahead)
         return shown(_phone_view(phone))
 
     async def _scan(self, request: web.Request) -> web.Response:

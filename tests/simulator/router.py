@@ -99,11 +99,7 @@ class Router:
     def _deliver_in(
         self, group: Group, sender: Device, stanza: Node, device: Device | None, encrypted: list[Node]
     ) -> None:
-        whose: Attrs = {
-            "from": group.jid,
-            "participant": sender.account.lid_jid(sender.number),
-            "participant_pn": sender.account.pn_jid(),
-        }
+        whose = {"from": group.jid, **sender.account.author(sender.number, "participant", "participant")}
         self._hand_over(sender, stanza, device, whose, encrypted)
 
     # --- one device
@@ -112,11 +108,10 @@ class Router:
         self, sender: Device, stanza: Node, device: Device | None, recipient: Account, encrypted: list[Node]
     ) -> None:
         """Deliver a message between people. The sender's own devices are told whom it went to, others who wrote it."""
-        whose: Attrs = {"from": sender.account.lid_jid(sender.number)}
+        whose = sender.account.author(sender.number, "from", "sender")
         if device is not None and device.account is sender.account:
-            whose = {**whose, "recipient": recipient.lid_jid(), "peer_recipient_pn": recipient.pn_jid()}
-        else:
-            whose = {**whose, "sender_pn": sender.account.pn_jid()}
+            to: Attrs = {"recipient": recipient.lid_jid(), "peer_recipient_pn": recipient.pn_jid()}
+            whose = {"from": sender.account.lid_jid(sender.number), **to}
         self._hand_over(sender, stanza, device, whose, encrypted)
 
     def _hand_over(
@@ -125,12 +120,12 @@ class Router:
         if device is None or device is sender or not encrypted:
             return
         about: Attrs = {
+            "addressing_mode": "lid",
             **whose,
             "id": stanza.text("id"),
             "type": stanza.text("type") or "text",
-            "t": int(time.time()),
+            "t": int(time.time()) + sender.account.seconds_ahead,
             "notify": sender.account.push_name,
-            "addressing_mode": "lid",
             "category": stanza.text("category") or None,
             "edit": stanza.text("edit") or None,
         }
