@@ -13,14 +13,21 @@ from neonize.proto.Neonize_pb2 import MessageInfo, NewsLetterMessageMeta, Undecr
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message, ProtocolMessage, SecretEncryptedMessage
 
 from service.whatsapp import origins
-from service.whatsapp.contents.bounds import BODY, Bounds, moment, moment_of_milliseconds
+from service.whatsapp.contents.bounds import BODY, Bounds, past_moment
 from service.whatsapp.contents.content import content_of, names_of, protocol_type, text_of
 from service.whatsapp.contents.contexts import context_of
 from service.whatsapp.contents.reading import Reading
 from service.whatsapp.contents.targets import Source
 from service.whatsapp.contents.wrappings import unwrapped
 from service.whatsapp.translate import happened
-from service.whatsapp.whereabouts import address, addressing_mode, chat_alternative, source_of, tell_whereabouts
+from service.whatsapp.whereabouts import (
+    address,
+    addressing_mode,
+    chat_alternative,
+    sent_time,
+    source_of,
+    tell_whereabouts,
+)
 from zap.v1 import event_pb2 as pb
 from zap.worker.v1 import frames_pb2, inbound_pb2
 
@@ -170,7 +177,7 @@ def _received(info: MessageInfo, event: inbound_pb2.InboundMessage) -> pb.Messag
             for to in bounds.items(source.BroadcastRecipients)
         ],
         newsletter_server_id=info.ServerID,
-        newsletter_edit_time=moment(NewsLetterMessageMeta.FromString(event.newsletter).EditTS),
+        newsletter_edit_time=past_moment(NewsLetterMessageMeta.FromString(event.newsletter).EditTS),
         chat_alternative=address(chat_alternative(source), bounds),
     )
     tell_whereabouts(received, info, bounds)
@@ -200,7 +207,7 @@ def _raw_part(received: pb.MessageReceived, raw: bytes, offset: int) -> pb.Messa
 def _frame(
     info: MessageInfo, parts: Iterable[str], kind: "pb.Event.Type.ValueType", **payload: Any
 ) -> frames_pb2.Frame:
-    frame = happened(moment_of_milliseconds(info.Timestamp), kind, **payload)
+    frame = happened(sent_time(info), kind, **payload)
     frame.origin = origins.of_message(info, parts)
     return frame
 

@@ -9,7 +9,7 @@ from neonize.proto import Neonize_pb2 as neonize
 from service.domain.disconnects import Cause
 from service.whatsapp import origins
 from service.whatsapp.addresses import person_to_text, to_text
-from service.whatsapp.contents.bounds import moment, readable
+from service.whatsapp.contents.bounds import past_moment, readable
 from service.whatsapp.log_signs import ResendFailed, ban_end
 from zap.v1 import event_pb2
 from zap.worker.v1 import frames_pb2
@@ -63,7 +63,7 @@ def receipts(event: Any) -> Iterator[frames_pb2.Frame]:
 def _receipt(event: Any, kind: "event_pb2.Receipt.Kind.ValueType", message_ids: Sequence[str]) -> frames_pb2.Frame:
     source = event.MessageSource
     frame = happened(
-        moment(event.Timestamp),
+        past_moment(event.Timestamp),
         event_pb2.Event.TYPE_RECEIPT,
         receipt=event_pb2.Receipt(
             message_ids=message_ids,

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from neonize.proto.Neonize_pb2 import AddressingMode, MessageInfo
 
 from service.whatsapp.addresses import person_to_text
-from service.whatsapp.contents.bounds import Bounds, moment_of_milliseconds, readable
+from service.whatsapp.contents.bounds import Bounds, past_moment, readable
 from service.whatsapp.contents.targets import Source
 from zap.v1 import event_pb2 as pb
 
@@ -37,8 +38,13 @@ def tell_whereabouts(told: pb.MessageReceived | pb.MessageUnreadable, info: Mess
     told.from_me = source.IsFromMe
     told.chat_kind = chat_kind(source.Chat)
     told.is_group = told.chat_kind == pb.CHAT_KIND_GROUP
-    if (time := moment_of_milliseconds(info.Timestamp)) is not None:
+    if (time := sent_time(info)) is not None:
         told.sent_time.CopyFrom(time)
+
+
+def sent_time(info: MessageInfo) -> Timestamp | None:
+    """When WhatsApp says that it was sent; None for a time that cannot be."""
+    return past_moment(*divmod(info.Timestamp, 1000))
 
 
 def chat_kind(chat: Any) -> "pb.ChatKind.ValueType":

@@ -4,6 +4,7 @@ neonize's protobufs are of proto2: a text that is no valid UTF-8 comes out of th
 """
 
 import itertools
+import time
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -21,6 +22,9 @@ TOGETHER = 512 * 1024
 """Bytes of all of it."""
 _END_OF_TIME = 253_402_300_800
 """Seconds at which the year 10000 begins: no Timestamp goes further."""
+_AHEAD = 86_400
+"""Seconds that the time of what has happened may lie ahead of this machine's clock. A later one would be the newest for
+years."""
 
 
 class Bounds:
@@ -71,6 +75,6 @@ def moment(seconds: int, milliseconds: int = 0) -> Timestamp | None:
     return Timestamp(seconds=seconds, nanos=milliseconds * 1_000_000)
 
 
-def moment_of_milliseconds(milliseconds: int) -> Timestamp | None:
-    """The same of milliseconds."""
-    return moment(*divmod(milliseconds, 1000))
+def past_moment(seconds: int, milliseconds: int = 0) -> Timestamp | None:
+    """The same of something that has happened: None also for a time to come."""
+    return moment(seconds, milliseconds) if seconds <= time.time() + _AHEAD else None

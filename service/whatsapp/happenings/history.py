@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from service.whatsapp.happenings.telling import moment, told_each_time
+from service.whatsapp.contents.bounds import past_moment
+from service.whatsapp.happenings.telling import told_each_time
 from zap.v1 import event_pb2, history_pb2
 from zap.worker.v1 import frames_pb2
 from zap.worker.v1 import history_pb2 as worker_pb2
@@ -31,7 +32,7 @@ def synced(piece: worker_pb2.HistoryPiece) -> frames_pb2.Frame:
         messages=sum(len(chat.messages) for chat in history.conversations) + len(history.status_messages),
         push_names=len(history.push_names),
     )
-    if seconds := [second for second in _seconds(history) if moment(second)]:
+    if seconds := [second for second in _seconds(history) if past_moment(second)]:
         sync.oldest_message_time.FromSeconds(min(seconds))
         sync.newest_message_time.FromSeconds(max(seconds))
     return told_each_time(event_pb2.Event.TYPE_HISTORY_SYNC, history_sync=sync)

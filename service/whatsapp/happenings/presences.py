@@ -5,7 +5,8 @@ from typing import Any
 
 from neonize.proto import Neonize_pb2 as neonize
 
-from service.whatsapp.happenings.telling import moment, person
+from service.whatsapp.contents.bounds import past_moment
+from service.whatsapp.happenings.telling import person
 from service.whatsapp.translate import happened
 from zap.v1 import event_pb2, presence_pb2
 from zap.worker.v1 import frames_pb2
@@ -22,7 +23,7 @@ Momentary = tuple[Hashable, frames_pb2.Frame]
 def presence(event: Any) -> Momentary:
     """Somebody opened WhatsApp, or left it."""
     who = person(event.From)
-    last_seen = moment(event.LastSeen) if event.Unavailable else None
+    last_seen = past_moment(event.LastSeen) if event.Unavailable else None
     told = presence_pb2.Presence(person=who, is_online=not event.Unavailable, last_seen_time=last_seen)
     return who, happened(None, event_pb2.Event.TYPE_PRESENCE, presence=told)
 

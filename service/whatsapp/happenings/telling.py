@@ -1,14 +1,11 @@
 """What all of these have in common: the server may leave anything out, and may say anything."""
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from service.whatsapp import origins
 from service.whatsapp.addresses import person_to_text
-from service.whatsapp.contents.bounds import readable
+from service.whatsapp.contents.bounds import past_moment, readable
 from service.whatsapp.translate import happened
 from zap.v1 import event_pb2
 from zap.worker.v1 import frames_pb2
@@ -17,13 +14,11 @@ WORD = 100
 """Characters of a word of WhatsApp's own: a reason, a kind."""
 NAME, TEXT = 1_024, 65_536
 """Characters of a name, and of a text, that somebody wrote."""
-_AHEAD = 86_400
-"""Seconds that a time may lie ahead of this machine's: a later one is nonsense, and would be the newest for years."""
 
 
 def told_once(seconds: int, kind: "event_pb2.Event.Type.ValueType", **payload: Any) -> frames_pb2.Frame:
     """What WhatsApp says of this moment, in seconds since 1970, and may say again until it is acknowledged."""
-    if (then := moment(seconds)) is None:
+    if (then := past_moment(seconds)) is None:
         return told_each_time(kind, **payload)
     frame = happened(then, kind, **payload)
     frame.origin = origins.of_notification(seconds, frame.event)
@@ -35,11 +30,6 @@ def told_each_time(kind: "event_pb2.Event.Type.ValueType", **payload: Any) -> fr
     frame = happened(None, kind, **payload)
     frame.origin = origins.of_itself()
     return frame
-
-
-def moment(seconds: int) -> Timestamp | None:
-    """Seconds since 1970 as a time; None for none, and for one that cannot be."""
-    return Timestamp(seconds=seconds) if 0 < seconds <= time.time() + _AHEAD else None
 
 
 def person(jid: Any) -> str:

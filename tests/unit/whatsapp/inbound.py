@@ -1,6 +1,7 @@
 """Inbound messages as the library hands them over, for tests of what is told of them."""
 
 import datetime
+import time
 from typing import Any
 
 from neonize.proto import Neonize_pb2 as neonize
@@ -13,7 +14,8 @@ from zap.worker.v1 import inbound_pb2
 
 CHAT, SENDER, OTHER = "49170@s.whatsapp.net", "111:2@lid", "49170:2@s.whatsapp.net"
 GROUP, ME = "123-456@g.us", "49151@s.whatsapp.net"
-SENT = datetime.datetime(2026, 11, 23, 12, 0, 1, 500_000, tzinfo=datetime.UTC)
+SENT = datetime.datetime(2023, 11, 23, 12, 0, 1, 500_000, tzinfo=datetime.UTC)
+TEN_YEARS_AHEAD = int(time.time()) + 10 * 365 * 86_400
 
 
 def nobody() -> neonize.JID:

@@ -12,7 +12,7 @@ from neonize.proto.waVnameCert.WAWebProtobufsVnameCert_pb2 import VerifiedNameCe
 from service.whatsapp import messages
 from service.whatsapp.addresses import from_text
 from service.whatsapp.contents.bounds import BODY
-from tests.unit.whatsapp.inbound import CHAT, GROUP, ME, SENT, event, info, nobody, source, told
+from tests.unit.whatsapp.inbound import CHAT, GROUP, ME, SENT, TEN_YEARS_AHEAD, event, info, nobody, source, told
 from zap.v1 import content_pb2, event_pb2
 from zap.worker.v1 import inbound_pb2
 
@@ -145,7 +145,7 @@ def test_an_addressing_mode_that_the_library_did_not_understand_is_not_told() ->
     assert frame.event.message_received.addressing_mode == event_pb2.ADDRESSING_MODE_UNSPECIFIED
 
 
-@pytest.mark.parametrize("milliseconds", [0, -1, 2**62, -(2**63), 253_402_300_800_000])
+@pytest.mark.parametrize("milliseconds", [0, -1, 2**62, -(2**63), 253_402_300_800_000, TEN_YEARS_AHEAD * 1000])
 def test_a_time_that_makes_no_sense_is_none(milliseconds: int) -> None:
     (frame,) = messages.frames(event(text("x"), info(Timestamp=milliseconds)))
     assert not frame.HasField("time")

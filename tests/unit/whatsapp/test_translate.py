@@ -9,7 +9,7 @@ from neonize.proto import Neonize_pb2 as neonize
 from service.domain.disconnects import Cause
 from service.whatsapp import translate
 from service.whatsapp.log_signs import ResendFailed
-from tests.unit.whatsapp.inbound import CHAT, OTHER, SENDER, SENT, source
+from tests.unit.whatsapp.inbound import CHAT, OTHER, SENDER, SENT, TEN_YEARS_AHEAD, source
 from zap.v1 import event_pb2
 
 NODE = neonize.Node(Tag="failure")
@@ -40,6 +40,14 @@ def test_a_receipt_says_how_far_messages_came(kind: int, expected: Any) -> None:
         message_ids=["A", "B"], kind=expected, chat=CHAT, sender=SENDER, sender_alternative=OTHER
     )
     assert frame.time.seconds == int(SENT.timestamp())
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 2**62, TEN_YEARS_AHEAD])
+def test_a_receipt_whose_time_makes_no_sense_has_none(seconds: int) -> None:
+    told = receipt(neonize.Receipt.READ)
+    told.Timestamp = seconds
+    (frame,) = translate.receipts(told)
+    assert not frame.HasField("time")
 
 
 def test_a_receipt_for_more_messages_than_an_event_holds_is_told_in_parts() -> None:

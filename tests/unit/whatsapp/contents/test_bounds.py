@@ -1,6 +1,8 @@
+import time
+
 import pytest
 
-from service.whatsapp.contents.bounds import ITEMS, Bounds, moment, moment_of_milliseconds, readable
+from service.whatsapp.contents.bounds import ITEMS, Bounds, moment, past_moment, readable
 
 
 def test_a_text_is_cut_by_characters_and_that_is_said() -> None:
@@ -37,7 +39,7 @@ def test_what_is_no_text_becomes_one(value: str | bytes, text: str) -> None:
 
 
 def test_a_time_is_told_to_the_millisecond() -> None:
-    stamp = moment_of_milliseconds(1_700_000_000_123)
+    stamp = moment(1_700_000_000, 123)
     assert stamp is not None
     assert (stamp.seconds, stamp.nanos) == (1_700_000_000, 123_000_000)
 
@@ -45,3 +47,12 @@ def test_a_time_is_told_to_the_millisecond() -> None:
 @pytest.mark.parametrize("seconds", [0, -1, 253_402_300_800, 2**63 - 1])
 def test_a_time_outside_the_calendar_is_none(seconds: int) -> None:
     assert moment(seconds) is None
+
+
+def test_a_time_to_come_is_none_for_what_has_happened() -> None:
+    now = int(time.time())
+    assert past_moment(now) == moment(now)
+    # Clocks differ.
+    assert past_moment(now + 3_600) == moment(now + 3_600)
+    for absurd in (0, -1, -62_135_596_800, now + 100_000, 2**62):
+        assert past_moment(absurd) is None

@@ -1,22 +1,14 @@
-import time
-
 import pytest
 from neonize.proto import Neonize_pb2 as neonize
 
 from service.whatsapp.addresses import from_text
-from service.whatsapp.happenings.telling import attributes, moment, told_once, words
+from service.whatsapp.happenings.telling import attributes, told_once, words
 from zap.v1 import event_pb2, picture_pb2
 
 ANNA = picture_pb2.PictureChanged(whose="1@lid")
 BOB = picture_pb2.PictureChanged(whose="2@lid")
 PICTURE = event_pb2.Event.TYPE_PICTURE_CHANGED
 THEN = 1_700_000_000
-
-
-def test_a_time_that_cannot_be_is_none() -> None:
-    assert moment(THEN) is not None
-    for absurd in (0, -1, -62_135_596_800, int(time.time()) + 100_000, 2**62):
-        assert moment(absurd) is None
 
 
 def test_the_same_at_one_moment_is_told_once() -> None:
