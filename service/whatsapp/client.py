@@ -16,7 +16,8 @@ from typing import Any
 import neonize.client
 from neonize import events as neonize_events
 from neonize._binder import ProxySettings
-from neonize.proto.Neonize_pb2 import LogEntry
+from neonize.exc import GetJIDFromStoreError
+from neonize.proto.Neonize_pb2 import JID, LogEntry
 from neonize.proto.waCompanionReg.WAWebProtobufsCompanionReg_pb2 import DeviceProps
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
 
@@ -83,6 +84,8 @@ class Client:
         self._callbacks = callbacks
         self._in_callback = threading.Lock()
         self._events = 0
+        self.is_asking_store = False
+        """Whether a callback waits for an answer of whatsmeow's tables."""
         self._client: Any = None
 
     def open(self) -> None:
@@ -135,6 +138,21 @@ class Client:
     def device(self) -> Any:
         """Who this is: JID, LID, push name."""
         return self._client.get_me()
+
+    def lid_of(self, number: Any) -> Any:
+        """Return the LID of a number, an empty one if the library knows none. Called by the callback of an event.
+
+        The library keeps what it has read, and holds nothing then that waits for this callback: its map has a lock of
+        its own, in which there are only statements, and the relay holds back no statement of these.
+        """
+        self.is_asking_store = True
+        try:
+            return self._client.get_lid_from_pn(number)
+        except GetJIDFromStoreError:
+            # The event is told by what its stanza says.
+            return JID()
+        finally:
+            self.is_asking_store = False
 
     def send_text(self, to: str, body: str) -> Sent:
         """Send a text. Raises with the library's words."""

@@ -19,6 +19,7 @@ from service.whatsapp.contents.contexts import context_of
 from service.whatsapp.contents.reading import Reading
 from service.whatsapp.contents.targets import Source
 from service.whatsapp.contents.wrappings import unwrapped
+from service.whatsapp.identities import LidOf, complete, unknown
 from service.whatsapp.translate import happened
 from service.whatsapp.whereabouts import (
     address,
@@ -61,7 +62,7 @@ _BETWEEN_DEVICES = frozenset(
 )
 
 
-def frames(event: inbound_pb2.InboundMessage) -> Iterator[frames_pb2.Frame]:
+def frames(event: inbound_pb2.InboundMessage, lid_of: LidOf = unknown) -> Iterator[frames_pb2.Frame]:
     """What is told of an inbound message: nothing of one that is only machinery, and more than one frame of a huge one.
 
     The first message to a group after a change of members comes as two events with one id: keys alone, then the text.
@@ -69,6 +70,7 @@ def frames(event: inbound_pb2.InboundMessage) -> Iterator[frames_pb2.Frame]:
     info = MessageInfo.FromString(event.info)
     if _is_between_own_devices(info):
         return
+    complete(info.MessageSource, lid_of)
     raw = event.raw or event.message
     message = _parsed(event.message or raw)
     if message is not None and not is_for_people(message, from_me=info.MessageSource.IsFromMe):
@@ -86,10 +88,11 @@ def frames(event: inbound_pb2.InboundMessage) -> Iterator[frames_pb2.Frame]:
         yield _frame(info, [*parts, f"from {offset}"], pb.Event.TYPE_MESSAGE_RAW_PART, message_raw_part=part)
 
 
-def unreadable(event: UndecryptableMessage) -> frames_pb2.Frame | None:
+def unreadable(event: UndecryptableMessage, lid_of: LidOf = unknown) -> frames_pb2.Frame | None:
     """A message that the library could not read. It has asked for it again: its sender, or the account's phone."""
     if _is_between_own_devices(event.Info):
         return None
+    complete(event.Info.MessageSource, lid_of)
     reason = (
         pb.MessageUnreadable.REASON_UNAVAILABLE if event.IsUnavailable else pb.MessageUnreadable.REASON_UNDECRYPTABLE
     )

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from service.whatsapp import identities
 from service.whatsapp.addresses import person_to_text, to_text
 from service.whatsapp.contents.bounds import readable
 from zap.v1 import event_pb2
@@ -19,21 +20,21 @@ _HOUR_BYTES, _DIGEST_BYTES = 4, 12
 
 
 def of_message(info: Any, parts: Iterable[str]) -> bytes:
-    """Of a message: who wrote it where, its id, and the names of the fields that it has.
+    """Of a message: who wrote it where, by canonical addresses, its id, and the names of the fields that it has.
 
     One id can come with two contents. The account it came to is left out: two accounts that were paired with
     one session, one after the other, may be in one group, and its message is the same to whoever consumes it.
     """
     source = info.MessageSource
-    named = (person_to_text(source.Chat), person_to_text(source.Sender), info.ID, *sorted(parts))
-    return _origin(info.Timestamp // 1000, "message", *named)
+    chat, sender = person_to_text(identities.chat(source)), person_to_text(identities.sender(source))
+    return _origin(info.Timestamp // 1000, "message", chat, sender, info.ID, *sorted(parts))
 
 
 def of_receipt(event: Any, message_ids: Iterable[str]) -> bytes:
     """Of a receipt, or a part of one: whose device told what of which messages, and when."""
     source = event.MessageSource
-    named = (to_text(source.Chat), to_text(source.Sender), str(event.Type), str(event.Timestamp))
-    return _origin(event.Timestamp, "receipt", *named, *message_ids)
+    chat, sender = person_to_text(identities.chat(source)), to_text(identities.sender(source))
+    return _origin(event.Timestamp, "receipt", chat, sender, str(event.Type), str(event.Timestamp), *message_ids)
 
 
 def of_notification(seconds: int, event: event_pb2.Event) -> bytes:

@@ -80,7 +80,7 @@ class Session:
         )
         callbacks = Callbacks(self._on_code, self._on_login_status, self._on_event, self._on_log_line)
         self._client = Client(start, self._relay.address, gate, callbacks)
-        self._vitals = Vitals(lambda: self._client.event_in_hand, self._reports.waited_for_node)
+        self._vitals = Vitals(lambda: self._client.event_in_hand, self._has_waited)
         self._calls = Calls(self._client, self._reports.send, self._code_shown)
         self._patience = Patience()
         self._pulse = Pulse(
@@ -287,10 +287,10 @@ class Session:
                 self._on_message(event)
             case neonize.UndecryptableMessage():
                 self._on_heard()
-                self._commit_one(messages.unreadable(event))
+                self._commit_one(messages.unreadable(event, self._client.lid_of))
             case neonize.Receipt():
                 self._on_heard()
-                self._reports.commit(translate.receipts(event))
+                self._reports.commit(translate.receipts(event, self._client.lid_of))
             case neonize.Connected():
                 self._on_connected()
             case neonize.Disconnected():
@@ -312,7 +312,7 @@ class Session:
 
     def _on_message(self, event: inbound_pb2.InboundMessage) -> None:
         self._on_heard()
-        if self._reports.commit(messages.frames(event), self._gate.wait_for_commit):
+        if self._reports.commit(messages.frames(event, self._client.lid_of), self._gate.wait_for_commit):
             self._gate.log()
 
     def _on_happening(self, event: Any) -> None:
@@ -385,6 +385,10 @@ class Session:
         # On this thread: nothing says any more that this process goes on, so that its node ends it if this does not.
         self._leave_stuck(stuck)
         return False
+
+    def _has_waited(self) -> bool:
+        """Return whether an event waits, or has waited, for the node or the database, which the relay watches."""
+        return self._reports.waited_for_node() or self._client.is_asking_store
 
     def _leave_stuck(self, stuck: str) -> None:
         faulthandler.dump_traceback(file=_STDERR, all_threads=True)

@@ -10,6 +10,7 @@ from service.domain.disconnects import Cause
 from service.whatsapp import origins
 from service.whatsapp.addresses import person_to_text, to_text
 from service.whatsapp.contents.bounds import past_moment, readable
+from service.whatsapp.identities import LidOf, complete, unknown
 from service.whatsapp.log_signs import ResendFailed, ban_end
 from zap.v1 import event_pb2
 from zap.worker.v1 import frames_pb2
@@ -47,7 +48,7 @@ def happened(time: Any, kind: "event_pb2.Event.Type.ValueType", **payload: Any) 
     return frames_pb2.Frame(time=time, event=event_pb2.Event(type=kind, **payload))
 
 
-def receipts(event: Any) -> Iterator[frames_pb2.Frame]:
+def receipts(event: Any, lid_of: LidOf = unknown) -> Iterator[frames_pb2.Frame]:
     """A receipt, in as many events as its messages need; none if it is nobody's business: what devices of one account
     tell each other.
 
@@ -55,6 +56,7 @@ def receipts(event: Any) -> Iterator[frames_pb2.Frame]:
     """
     kind = _RECEIPTS.get(event.Type)
     if kind is not None:
+        complete(event.MessageSource, lid_of)
         message_ids = [readable(message_id)[:_LONGEST_ID] for message_id in event.MessageIDs]
         for first in range(0, max(1, len(message_ids)), _AT_ONCE):
             yield _receipt(event, kind, message_ids[first : first + _AT_ONCE])

@@ -14,14 +14,14 @@ _MOST_LOOKS = 4
 class Vitals:
     """To be looked at once a second."""
 
-    def __init__(self, event_in_hand: Callable[[], int], waited_for_node: Callable[[], bool]) -> None:
+    def __init__(self, event_in_hand: Callable[[], int], has_waited: Callable[[], bool]) -> None:
         """`event_in_hand`: the number of the library's event that is handled now, 0 if none is.
 
-        `waited_for_node`: whether somebody had to wait for the node to take something since this was last asked. That
-        is no fault of this process.
+        `has_waited`: whether an event had to wait for the node or the database since this was last asked. That is no
+        fault of this process.
         """
         self._event_in_hand = event_in_hand
-        self._waited_for_node = waited_for_node
+        self._has_waited = has_waited
         self._event = 0
         self._looks_at_event = 0
         self._looks_without_obeying = 0
@@ -32,7 +32,7 @@ class Vitals:
 
     def look(self) -> str:
         """Return what does not go on, in words; empty if all does."""
-        event, waited = self._event_in_hand(), self._waited_for_node()
+        event, waited = self._event_in_hand(), self._has_waited()
         self._looks_at_event = self._looks_at_event + 1 if event and event == self._event and not waited else 0
         self._event = event
         self._looks_without_obeying += 1

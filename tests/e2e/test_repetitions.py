@@ -14,10 +14,13 @@ from tests.e2e.people import new_phone, pair
 from tests.e2e.recovery import process_of
 from tests.e2e.sql import Sql
 from tests.service_process import ServiceProcess
+from tests.simulator.binary_xml import Attrs
+from tests.simulator.binary_xml import node as stanza
 from tests.simulator.control import SimulatorControl
 from zap.v1 import event_pb2
 
 KILLS = 5
+THEN = 1_700_000_000
 
 
 async def texts(sql: Sql) -> list[str]:
@@ -100,6 +103,52 @@ async def test_a_sender_who_writes_one_message_again_is_heard_once(
 async def sequences_are_gapless(sql: Sql) -> bool:
     numbers = [row["sequence"] for row in await sql.fetch("SELECT sequence FROM zap.event ORDER BY sequence")]
     return numbers == list(range(1, len(numbers) + 1))
+
+
+@pytest.mark.parametrize("addressing", ["number", "number-alone"])
+async def test_a_message_that_comes_by_lid_and_by_number_is_one_event(
+    node_environment: dict[str, str], simulator: SimulatorControl, sql: Sql, addressing: str
+) -> None:
+    phone, friend = await new_phone(simulator, "Anna"), await new_phone(simulator, "Friend")
+    async with ServiceProcess(node_environment) as node:
+        await pair(node, simulator, "anna", phone)
+        group = (await simulator.create_group(friend, "All", [phone])).jid
+        for number, to in enumerate((phone, group)):
+            await simulator.address_by(friend, "lid")
+            first = await simulator.write(friend, to, f"{number}.one")
+            await until(lambda number=number: has(sql, f"{number}.one"))  # type: ignore[misc]
+            await simulator.address_by(friend, addressing)
+            await simulator.repeat(friend, first)
+            await simulator.write(friend, to, f"{number}.two")
+            await until(lambda number=number: has(sql, f"{number}.two"))  # type: ignore[misc]
+        assert await texts(sql) == ["0.one", "0.two", "1.one", "1.two"]
+        assert await repetitions(node) == 2
+
+
+async def test_a_receipt_that_comes_by_lid_and_by_number_is_one_event(
+    node_environment: dict[str, str], simulator: SimulatorControl, sql: Sql
+) -> None:
+    """The number alone, too: the library has learnt the LID from a message, and is asked inside its callback."""
+    phone, friend = await new_phone(simulator, "Anna"), await new_phone(simulator, "Friend")
+    async with ServiceProcess(node_environment) as node:
+        jid = await pair(node, simulator, "anna", phone)
+        await simulator.write(friend, phone, "one")
+        await until(lambda: has(sql, "one"))
+        lid, number = (await simulator.phone(friend)).lid.replace("@", ":5@"), f"{friend}:5@s.whatsapp.net"
+        ways: list[Attrs] = [{"from": lid, "sender_pn": number}, {"from": number, "sender_lid": lid}, {"from": number}]
+        for way in ways:
+            await simulator.deliver(jid, stanza("receipt", {**way, "id": "3EB0", "type": "read", "t": THEN}))
+        await simulator.write(friend, phone, "two")
+        await until(lambda: has(sql, "two"))
+        assert await receipts(sql) == [("3EB0", lid)]
+        assert await repetitions(node) == 2
+        # Another process has read nothing of the map yet.
+        os.kill(process_of(node, "anna").pid, signal.SIGKILL)
+        await node.wait_state("anna", State.STATE_RECONNECTING)
+        await simulator.deliver(jid, stanza("receipt", {**ways[2], "id": "3EB0", "type": "read", "t": THEN}))
+        await simulator.write(friend, phone, "three")
+        await until(lambda: has(sql, "three"))
+        assert await receipts(sql) == [("3EB0", lid)]
 
 
 async def test_a_receipt_that_comes_again_is_one_event(

@@ -8,7 +8,7 @@ from neonize.proto.waE2E import WAWebProtobufsE2E_pb2 as e2e
 
 from service.whatsapp import messages, origins, translate
 from service.whatsapp.addresses import from_text
-from tests.unit.whatsapp.inbound import SENT, event, info, source
+from tests.unit.whatsapp.inbound import SENT, event, info, nobody, source
 from zap.worker.v1 import inbound_pb2
 
 HOUR = 3_600_000
@@ -32,9 +32,11 @@ def origin_of(message: inbound_pb2.InboundMessage) -> bytes:
     return frame.origin
 
 
-def receipt(kind: "neonize.Receipt.ReceiptType.ValueType", *message_ids: str, seconds: int = 1_700_000_000) -> bytes:
-    told = neonize.Receipt(MessageSource=source(), MessageIDs=message_ids, Timestamp=seconds, Type=kind)
-    (frame,) = translate.receipts(told)
+def receipt(
+    kind: "neonize.Receipt.ReceiptType.ValueType", *message_ids: str, seconds: int = 1_700_000_000, **of_source: Any
+) -> bytes:
+    told = neonize.Receipt(MessageSource=source(**of_source), MessageIDs=message_ids, Timestamp=seconds, Type=kind)
+    (frame,) = translate.receipts(told, lid_of)
     assert frame is not None
     return frame.origin
 
@@ -77,6 +79,66 @@ def test_a_sender_who_is_asked_again_within_the_hour_has_the_same_origin() -> No
 )
 def test_another_message_has_another_origin(other: Any) -> None:
     assert origin_of(other) != origin_of(event(text("hello")))
+
+
+NUMBER, LID = "49171:3@s.whatsapp.net", "222:3@lid"
+MINE, MY_LID = "49151@s.whatsapp.net", "111@lid"
+
+
+def addressed(sender: str, other: str = "", chat: str = "", chat_s_other: str = "") -> dict[str, Any]:
+    """What a stanza says of who wrote where: a chat with the sender unless one is given."""
+    person = sender.replace(":3", "")
+    about = {"Sender": from_text(sender), "Chat": from_text(chat or person), "IsFromMe": bool(chat_s_other)}
+    alternatives = {"SenderAlt": other, "RecipientAlt": chat_s_other}
+    return about | {name: from_text(text) if text else nobody() for name, text in alternatives.items()}
+
+
+def lid_of(number: neonize.JID) -> neonize.JID:
+    """The library's map of numbers and LIDs."""
+    user = {"49171": "222", "49151": "111"}.get(number.User)
+    return from_text(f"{user}:{number.Device}@lid") if user else neonize.JID()
+
+
+ONE_MESSAGE_TWICE = {
+    "in a chat": (addressed(LID, NUMBER), addressed(NUMBER, LID)),
+    "by its number alone": (addressed(LID), addressed(NUMBER)),
+    "in a group": (addressed(LID, NUMBER, "1-2@g.us"), addressed(NUMBER, "", "1-2@g.us")),
+    "of the owner": (
+        addressed(MY_LID, "", "222@lid", "49171@s.whatsapp.net"),
+        addressed(MINE, "", "49171@s.whatsapp.net", "222@lid"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("by_lid", "by_number"), ONE_MESSAGE_TWICE.values(), ids=ONE_MESSAGE_TWICE)
+def test_what_comes_by_lid_and_by_number_has_one_origin(by_lid: dict[str, Any], by_number: dict[str, Any]) -> None:
+    ways = (by_lid, by_number)
+    read = [frame.origin for way in ways for frame in messages.frames(told_of(text("hello"), **way), lid_of)]
+    assert read[0] == read[1]
+    lost = [unreadable_origin(info(source(**way))) for way in ways]
+    assert lost[0] == lost[1] != read[0]
+    receipts = [receipt(neonize.Receipt.READ, "A", **way) for way in ways]
+    assert receipts[0] == receipts[1]
+
+
+def unreadable_origin(about: neonize.MessageInfo) -> bytes:
+    show = neonize.UndecryptableMessage.DECRYPT_FAIL_SHOW
+    lost = neonize.UndecryptableMessage(Info=about, IsUnavailable=False, DecryptFailMode=show)
+    frame = messages.unreadable(lost, lid_of)
+    assert frame is not None
+    return frame.origin
+
+
+def test_people_whose_lid_is_not_known_are_told_apart_by_their_numbers() -> None:
+    numbers = [f"4917{digit}@s.whatsapp.net" for digit in (2, 3)]
+    assert len({origin_of(told_of(text("hello"), **addressed(number))) for number in numbers}) == 2
+
+
+def test_a_lid_that_only_the_library_knows_is_told() -> None:
+    (frame,) = messages.frames(told_of(text("hello"), **addressed(NUMBER)), lid_of)
+    received = frame.event.message_received
+    assert (received.sender, received.sender_alternative) == ("49171@s.whatsapp.net", "222@lid")
+    assert (received.chat, received.chat_alternative) == ("49171@s.whatsapp.net", "222@lid")
 
 
 def test_words_do_not_run_into_each_other() -> None:
