@@ -69,6 +69,7 @@ from service.store.upkeep import PostgresUpkeep
 from service.telemetry.http import Pages
 from service.telemetry.metrics import NodeMetrics, RpcMetrics, UpkeepMetrics, WatchMetrics
 from service.telemetry.readiness import DatabaseProbe, reasons_not_ready
+from service.upkeep.census import Census
 from service.upkeep.lookout import Lookout
 from service.upkeep.retention import Retention
 
@@ -319,6 +320,7 @@ def _wire(
         probe,
         Retention(upkeep, upkeep_metrics, events=settings.event_retention, messages=settings.message_retention),
         Lookout(upkeep, upkeep_metrics.horizon),
+        Census(upkeep.count_sessions, upkeep_metrics.sessions),
         settings.shutdown_grace,
     )
 

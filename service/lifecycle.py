@@ -23,6 +23,7 @@ from service.sessions.roster import Roster
 from service.sessions.sending import Sending
 from service.telemetry.http import Pages
 from service.telemetry.readiness import DatabaseProbe
+from service.upkeep.census import Census
 from service.upkeep.lookout import Lookout
 from service.upkeep.retention import Retention
 
@@ -55,6 +56,7 @@ class Service:
     probe: DatabaseProbe
     retention: Retention
     lookout: Lookout
+    census: Census
     grace: float
     """Seconds that sessions have to step down."""
 
@@ -66,7 +68,8 @@ class Service:
         reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
         detecting = asyncio.create_task(self.dead_nodes.run(), name="dead-nodes")
         asked = asyncio.create_task(stopping.wait(), name="stop")
-        beside = [asyncio.create_task(each.run()) for each in (self.retention, self.lookout, self.rebalancer)]
+        jobs = (self.retention, self.lookout, self.census, self.rebalancer)
+        beside = [asyncio.create_task(each.run()) for each in jobs]
         probing = asyncio.create_task(self.probe.run(), name="probe")
         try:
             await self._open_doors()

@@ -666,6 +666,10 @@ CROSS JOIN LATERAL (
     SELECT appended_at FROM zap.event e WHERE (e.xid, e.id) > (deleted_xid, deleted_id) ORDER BY e.xid, e.id LIMIT 1
 ) found;
 
+-- name: count_sessions
+-- As Status shows them, but for WAITING_FOR_TURN, which is not stored.
+SELECT state, reason, count(*) AS sessions FROM zap.session_now GROUP BY state, reason;
+
 -- name: horizon_holder
 -- The transaction whose number is the horizon, if it is in flight: it is if a later one has ended (is_certain), or if somebody
 -- has it; otherwise nobody may have had that number yet. What pg_stat_activity has of another role's backends without

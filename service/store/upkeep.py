@@ -1,5 +1,6 @@
 """Deletes old events, messages and rows of whatsmeow's buffers, and tells what holds the horizon."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 from service.domain.upkeep import HorizonHolder
@@ -42,6 +43,12 @@ class PostgresUpkeep:
         """Seconds since the oldest event was appended; 0 if there is none."""
         async with self._database.autocommit() as connection:
             return float(await connection.value("oldest_event_age") or 0.0)
+
+    async def count_sessions(self) -> Mapping[tuple[str, str], int]:
+        """How many sessions are in each state for each reason, as Status shows them."""
+        async with self._database.autocommit() as connection:
+            found = await connection.rows("count_sessions")
+        return {(row["state"], row["reason"]): row["sessions"] for row in found}
 
     async def horizon_holder(self) -> HorizonHolder | None:
         """The oldest transaction in flight; None if there is none."""

@@ -1,6 +1,6 @@
 """Every metric of the service, in one place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -179,7 +179,7 @@ class NodeMetrics(Metrics):
 
 
 class UpkeepMetrics:
-    """What is old in the database, and what holds Watch up."""
+    """What is old in the database, what holds Watch up, and how many sessions there are."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._deleted = Counter(
@@ -210,6 +210,12 @@ class UpkeepMetrics:
             ["database", "application", "pid", "state"],
             registry=registry,
         )
+        self._sessions = Gauge(
+            "zap_sessions",
+            "Sessions of the whole database, by state and reason; counted every 15 s.",
+            ["state", "reason"],
+            registry=registry,
+        )
 
     def deleted(self, table: str, rows: int) -> None:
         """So many rows were old."""
@@ -230,3 +236,8 @@ class UpkeepMetrics:
         self._horizon_holder.clear()
         if holder is not None and seconds > 0:
             self._horizon_holder.labels(holder.database, holder.application, str(holder.pid), holder.state).set(1)
+
+    def sessions(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """So many sessions are in each state for each reason."""
+        for labels, count in counts.items():
+            self._sessions.labels(*labels).set(count)

@@ -1,1 +1,1 @@
-"""What every node does by itself for the whole database: it deletes what is old, and looks at what holds Watch up."""
+"""What every node does by itself for the whole database: delete what is old, see what holds Watch up, count."""

@@ -1,20 +1,27 @@
-"""What every node does for the whole database, on real nodes: what is old goes, and who holds Watch up is named."""
+"""What every node does for the whole database, on real nodes: what is old goes, what matters is named and counted."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import aiohttp
 import asyncpg
 import grpc
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from tests.caller import State
 from tests.consumer import Consumer
+from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.log_writer import LogWriter
 from tests.rpc.statuses import error_info
 from tests.service_process import ServiceProcess
+from tests.simulator.control import SimulatorControl
 from tests.tcp_proxy import Line, TcpProxy
 
+OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 RETENTION = {"ZAP_EVENT_RETENTION": "4s"}
 
 
@@ -112,3 +119,43 @@ async def test_whoever_holds_watch_up_in_another_database_is_named(
 
         await until(is_over)
     await neighbour.close()
+
+
+def first_alert(page: str) -> dict[tuple[str, str], float]:
+    """What the first alert of docs/operations.md fires for: state and reason, and how many sessions."""
+    documented = OPERATIONS.read_text().partition("**Worth an alert.**")[2]
+    found = re.search(r"^max by \(state, reason\) \((\w+)\{(.*)\}\) > 0$", documented, re.MULTILINE)
+    assert found is not None
+    matchers = re.findall(r'(\w+)(=~|!=)"([^"]*)"', found[2])
+
+    def fires(labels: dict[str, str]) -> bool:
+        return all((re.fullmatch(value, labels[name]) is None) is (how == "!=") for name, how, value in matchers)
+
+    samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
+    return {
+        (sample.labels["state"], sample.labels["reason"]): sample.value
+        for sample in samples
+        if sample.name == found[1] and fires(sample.labels) and sample.value > 0
+    }
+
+
+@pytest.mark.timeout(180)
+async def test_the_first_documented_alert_fires_for_a_banned_number(
+    node_environment: dict[str, str], simulator: SimulatorControl
+) -> None:
+    async with ServiceProcess(node_environment) as node:
+        jid = await pair(node, simulator, "anna", await new_phone(simulator, "Anna"))
+
+        async def is_counted_as_connected() -> bool:
+            return 'zap_sessions{reason="",state="CONNECTED"} 1.0' in await metrics_of(node)
+
+        await until(is_counted_as_connected)
+        assert first_alert(await metrics_of(node)) == {}
+        await simulator.fail(406, jid)
+        await simulator.drop(jid)
+        await node.wait_state("anna", State.STATE_LOGGED_OUT)
+
+        async def is_fired() -> bool:
+            return first_alert(await metrics_of(node)) == {("LOGGED_OUT", "ACCOUNT_BANNED"): 1.0}
+
+        await until(is_fired)

@@ -358,3 +358,27 @@ async def test_a_large_log_is_not_read_to_delete_its_beginning(sql: Sql, databas
     # Found, found by id, and deleted. The 50,000 that are gone lie on a thousand pages.
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 600
     assert await sql.fetchval("SELECT count(*) FROM zap.event") == 9_900
+
+
+async def test_sessions_are_counted_as_status_shows_them(upkeep: PostgresUpkeep, sql: Sql) -> None:
+    assert await upkeep.count_sessions() == {}
+    await sql.execute(
+        "INSERT INTO zap.session (session_id, name, user_id, labels, proxy_url, create_fingerprint, former_epoch,"
+        " desired_state, state, reason, credentials, identity_key)"
+        " SELECT id, '', '', '{}', '', '', 0, wish, state, reason, credentials, key FROM (VALUES"
+        " ('a', 'INACTIVE', 'LOGGED_OUT', 'ACCOUNT_BANNED', 'NONE', NULL),"
+        " ('b', 'INACTIVE', 'LOGGED_OUT', 'ACCOUNT_BANNED', 'NONE', NULL),"
+        " ('c', 'ACTIVE', 'CONNECTED', '', 'CONFIRMED', sha256('c')),"
+        " ('d', 'ACTIVE', 'CONNECTED', '', 'CONFIRMED', sha256('d'))"
+        ") AS one (id, wish, state, reason, credentials, key)"
+    )
+    # Somebody vouches for one of those that were connected.
+    await sql.execute(
+        "INSERT INTO zap.lease (session_id, epoch, incarnation, node, renewed_at, expires_at, is_begun)"
+        " VALUES ('c', 1, gen_random_uuid(), 'n', clock_timestamp(), clock_timestamp() + interval '1 hour', true)"
+    )
+    assert await upkeep.count_sessions() == {
+        ("LOGGED_OUT", "ACCOUNT_BANNED"): 2,
+        ("CONNECTED", ""): 1,
+        ("RECONNECTING", "NODE_STOPPED"): 1,
+    }
