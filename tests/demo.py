@@ -70,8 +70,10 @@ async def _first_life(node: ServiceProcess, whatsapp: SimulatorControl, live: Li
     await node.create(SESSION)
     async with contextlib.aclosing(node.qr_updates(SESSION)) as updates:
         async for update in updates:
-            if not update.HasField("code"):
+            if update.HasField("outcome"):
                 break
+            if not update.HasField("code"):
+                continue
             sys.stdout.write(f"{update.code.terminal_text}\n")
             sys.stdout.flush()
             tell("A (simulated) phone scans it.")

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from service.cli.connection import Server
 from service.cli.failures import OUTCOME_EXIT_CODES, UNKNOWN_OUTCOME
-from service.cli.views import outcome_text, print_json
+from service.cli.views import delay_text, outcome_text, print_json
 from zap.v1 import session_pb2
 
 TOO_SMALL = "This terminal is too small for the whole code: enlarge it, or see zapctl pairing-code."
@@ -36,9 +36,19 @@ def _in_terminal(responses: Iterable[session_pb2.StreamQRResponse]) -> int:
     if console.is_terminal:
         console.print("Waiting for a code to scan …")
     with ExitStack() as stack:
-        live = None
+        live, delay = None, ""
         for response in responses:
-            if response.WhichOneof("update") == "code":
+            update = response.WhichOneof("update")
+            if update == "delay":
+                stack.close()
+                live = None
+                if response.reason.code != delay:
+                    # Once for each reason, not for each attempt.
+                    delay = response.reason.code
+                    console.print(Text(delay_text(response)))
+                    console.file.flush()
+            elif update == "code":
+                delay = ""
                 if not console.is_terminal:
                     # At once: when it ends, nobody can scan it any more.
                     console.print(_picture(response.code))
@@ -52,7 +62,7 @@ def _in_terminal(responses: Iterable[session_pb2.StreamQRResponse]) -> int:
                     # On a screen of its own: a code must not stay behind in the terminal's history.
                     live = stack.enter_context(Live(console=console, auto_refresh=False, screen=True))
                 live.update(_picture(response.code), refresh=True)
-            else:
+            elif update == "outcome":
                 stack.close()
                 console.print(Text(outcome_text(response)))
                 code = _exit_code(response)

@@ -79,6 +79,11 @@ def outcome_text(response: session_pb2.StreamQRResponse) -> str:
     return f"{outcome}{_because(response.reason)}"
 
 
+def delay_text(response: session_pb2.StreamQRResponse) -> str:
+    """Why there is no code now, and what to do about it."""
+    return f"There is no code now ({response.reason.code}){_because(response.reason)}"
+
+
 def word_of(enum: Any, number: int, prefix: str) -> str:
     """The bare word for a number of a protobuf enum; the number if this zapctl does not know it."""
     try:

@@ -45,6 +45,15 @@ class ShownCode:
 
 
 @dataclass(frozen=True)
+class PairingDelayed:
+    """A step of a pairing: there is no code, for a reason (a code of service.domain.reasons); it is tried again."""
+
+    reason: str
+    next_attempt: datetime | None
+    """None: it is being tried now."""
+
+
+@dataclass(frozen=True)
 class PairingEnded:
     """The last step of a pairing: how it ended. `reason` is a code of service.domain.reasons, empty with PAIRED."""
 
@@ -52,7 +61,7 @@ class PairingEnded:
     reason: str = ""
 
 
-PairingStep = ShownCode | PairingEnded
+PairingStep = ShownCode | PairingDelayed | PairingEnded
 
 
 def identity_of(qr_text: str) -> bytes:

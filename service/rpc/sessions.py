@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 from google.protobuf.empty_pb2 import Empty
 
-from service.domain.pairing import PairingEnded, PairingStep
+from service.domain.pairing import PairingDelayed, PairingEnded, PairingStep
 from service.domain.proxies import has_hidden_password, hide_password
 from service.ports import Changes
 from service.protocol import parsing
@@ -83,6 +83,9 @@ class SessionServicer(SessionServiceServicer):
     async def _pairing_update(self, step: PairingStep) -> pb.StreamQRResponse:
         if isinstance(step, PairingEnded):
             return pb.StreamQRResponse(outcome=outcome_number(step.outcome), reason=reason_message(step.reason))
+        if isinstance(step, PairingDelayed):
+            delay = pb.PairingDelay(next_attempt_time=timestamp(step.next_attempt))
+            return pb.StreamQRResponse(delay=delay, reason=reason_message(step.reason))
         picture = await self._pictures.of(step.code.text)
         code = pb.QrCode(
             text=step.code.text,

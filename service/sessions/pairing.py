@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 
 from service.domain.errors import FailedPrecondition, NotFound, Unavailable
-from service.domain.pairing import PairingEnded, PairingOutcome, PairingStep, ShownCode
+from service.domain.pairing import PairingDelayed, PairingEnded, PairingOutcome, PairingStep, ShownCode
 from service.domain.records import Pairing, Session
 from service.domain.session import Credentials, Desired
 from service.ports import SessionStore, Wakeups
@@ -14,7 +14,9 @@ POLL = 1.0
 
 
 async def pairing_steps(store: SessionStore, wakeups: Wakeups, session_id: str) -> AsyncGenerator[PairingStep, None]:
-    """The current code at once, then each new one, then how it ended. Leaves nothing behind when it is closed.
+    """The current code at once, or why there is none; then each change, then how it ended.
+
+    Leaves nothing behind when it is closed.
 
     Raises, before the first step: NotFound, FailedPrecondition (SESSION_NOT_ACTIVE).
     """
@@ -22,11 +24,11 @@ async def pairing_steps(store: SessionStore, wakeups: Wakeups, session_id: str) 
         session, pairing = await store.pairing(session_id)
         if session.condition.credentials is not Credentials.CONFIRMED and not _wanted(session):
             raise _not_active(session, pairing)
-        shown = None
+        told: PairingStep | None = None
         while (ended := _ended(session, pairing)) is None:
-            if pairing.code is not None and pairing.code != shown and pairing.code.expire_time > datetime.now(UTC):
-                shown = pairing.code
-                yield ShownCode(shown)
+            if (step := _current(session, pairing)) is not None and step != told:
+                told = step
+                yield step
             await hints.wait(POLL)
             try:
                 session, pairing = await store.pairing(session_id)
@@ -41,6 +43,17 @@ async def pairing_steps(store: SessionStore, wakeups: Wakeups, session_id: str) 
 
 def _wanted(session: Session) -> bool:
     return session.condition.desired is Desired.ACTIVE
+
+
+def _current(session: Session, pairing: Pairing) -> PairingStep | None:
+    """A code to scan, or why there is none; None if the one comes soon and the other is not known."""
+    if pairing.code is not None:
+        return ShownCode(pairing.code) if pairing.code.expire_time > datetime.now(UTC) else None
+    condition = session.condition
+    # After a scan the reason may be one from before it; with an attempt to come it is not.
+    if condition.reason and (condition.credentials is Credentials.NONE or condition.next_attempt is not None):
+        return PairingDelayed(condition.reason, condition.next_attempt)
+    return None
 
 
 def _ended(session: Session, pairing: Pairing) -> PairingEnded | None:

@@ -10,10 +10,14 @@ import pytest
 
 from tests.caller import State
 from tests.e2e.people import new_phone, pair
+from tests.e2e.proxies import Manner, Proxy
 from tests.e2e.sql import Sql
 from tests.live_events import LiveEvents
 from tests.service_process import ServiceProcess, error_info
+from tests.simulator.certificates import CertificateAuthority
 from tests.simulator.control import SimulatorControl
+from tests.simulator.preload import URL_VARIABLE
+from tests.simulator.process import SimulatorProcess
 from zap.v1 import session_pb2
 
 INACTIVE = session_pb2.Session.DESIRED_STATE_INACTIVE
@@ -133,6 +137,10 @@ async def test_a_connection_lost_while_codes_are_shown_brings_new_ones(
     codes: list[str] = []
     async with asyncio.timeout(30):
         async for update in node.qr_updates("anna"):
+            if update.HasField("delay"):
+                # What was shown is void.
+                assert update.reason.code == "CONNECTION_LOST"
+                continue
             if not update.HasField("code"):
                 break
             codes.append(update.code.text)
@@ -142,6 +150,30 @@ async def test_a_connection_lost_while_codes_are_shown_brings_new_ones(
                 await simulator.scan(phone, codes[-1])
     assert update.outcome == session_pb2.PAIRING_OUTCOME_PAIRED
     await node.wait_state("anna", State.STATE_CONNECTED)
+
+
+async def test_who_waits_for_a_code_is_told_why_there_is_none(
+    node_environment: dict[str, str], simulator_process: SimulatorProcess, simulator: SimulatorControl
+) -> None:
+    phone = await new_phone(simulator, "Anna")
+    through = simulator_process.environment(through_proxy=True) | {URL_VARIABLE: "", "HTTPS_PROXY": ""}
+    async with (
+        Proxy(simulator_process.addresses.proxy, CertificateAuthority()) as proxy,
+        ServiceProcess(node_environment | through) as node,
+    ):
+        await proxy.behave(Manner.ABSENT)
+        await node.sessions.Create(session_pb2.CreateRequest(session_id="anna", proxy_url=proxy.url))
+        await node.sessions.Activate(session_pb2.ActivateRequest(session_id="anna"))
+        async with asyncio.timeout(30), contextlib.aclosing(node.qr_updates("anna")) as updates:
+            update = await anext(updates)
+            assert update.WhichOneof("update") == "delay"
+            assert update.reason.code == (await node.status("anna")).reason.code == "PROXY_REFUSED"
+            assert update.reason.user_action
+            await proxy.behave(Manner.PASS)
+            while update.HasField("delay"):
+                update = await anext(updates)
+            assert (await simulator.scan(phone, update.code.text)).outcome == "paired"
+            assert (await anext(updates)).outcome == session_pb2.PAIRING_OUTCOME_PAIRED
 
 
 async def test_deactivate_and_delete_cancel_a_pairing(node: ServiceProcess, sql: Sql) -> None:

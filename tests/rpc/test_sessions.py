@@ -9,7 +9,7 @@ import pytest
 from google.rpc import error_details_pb2 as details
 
 from service.domain.errors import LeaseLost, Unavailable
-from service.domain.pairing import PairingEnded, PairingOutcome, ShownCode
+from service.domain.pairing import PairingDelayed, PairingEnded, PairingOutcome, ShownCode
 from tests.fakes.core import NOW, code
 from tests.fakes.serving import FakeService
 from tests.rpc.statuses import detail, error_info
@@ -146,6 +146,23 @@ def test_stream_qr_says_why_and_what_to_do(service: FakeService, stub: SessionSe
     assert response.outcome == pb.PAIRING_OUTCOME_TIMED_OUT
     assert response.reason.code == "QR_NOT_SCANNED"
     assert response.reason.user_action
+
+
+def test_stream_qr_says_why_there_is_no_code_and_when_it_is_tried_again(
+    service: FakeService, stub: SessionServiceStub
+) -> None:
+    stub.Create(pb.CreateRequest(session_id="a"))
+    stub.Activate(pb.ActivateRequest(session_id="a"))
+    service.do(service.sessions.tell, "a", PairingDelayed("WHATSAPP_UNREACHABLE", NOW))
+    stream = stub.StreamQR(pb.StreamQRRequest(session_id="a"))
+    delayed = next(stream)
+    assert delayed.WhichOneof("update") == "delay"
+    assert (delayed.reason.code, bool(delayed.reason.user_action)) == ("WHATSAPP_UNREACHABLE", True)
+    assert delayed.delay.next_attempt_time.ToDatetime() == NOW.replace(tzinfo=None)
+    service.do(service.sessions.tell, "a", PairingDelayed("WHATSAPP_UNREACHABLE", None))
+    assert not next(stream).delay.HasField("next_attempt_time")
+    service.do(service.sessions.tell, "a", ShownCode(code(1)))
+    assert next(stream).code.text == code(1).text
 
 
 def test_stream_qr_before_activate_is_a_failed_precondition(stub: SessionServiceStub) -> None:

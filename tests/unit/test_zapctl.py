@@ -1,6 +1,7 @@
 """zapctl as a process would run it, against a server over the core in memory."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from service.cli.zapctl import app
 from service.domain.errors import Unavailable
-from service.domain.pairing import PairingEnded, PairingOutcome, ShownCode
+from service.domain.pairing import PairingDelayed, PairingEnded, PairingOutcome, ShownCode
 from service.domain.places import Place
 from service.domain.records import MessageState
 from service.domain.session import Condition, Credentials, Desired, State
@@ -188,6 +189,32 @@ def test_qr_in_a_terminal_shows_the_picture(service: FakeService) -> None:
     assert "█" in result.stdout
     assert "Code 1 of 6" in result.stdout
     assert result.stdout.rstrip().endswith("PAIRED")
+
+
+def test_qr_says_why_there_is_no_code_once_for_each_reason(service: FakeService) -> None:
+    zapctl(service, "create", "a")
+    zapctl(service, "activate", "a")
+    service.do(service.sessions.tell, "a", PairingDelayed("WHATSAPP_UNREACHABLE", NOW))
+
+    def attempts() -> None:
+        while not service.sessions.open_pairings:
+            time.sleep(0.01)
+        for step in (
+            PairingDelayed("WHATSAPP_UNREACHABLE", None),
+            PairingDelayed("PROXY_REFUSED", NOW),
+            PairingEnded(PairingOutcome.TIMED_OUT, "PROXY_REFUSED"),
+        ):
+            time.sleep(0.3)
+            service.do(service.sessions.tell, "a", step)
+
+    trying = threading.Thread(target=attempts)
+    trying.start()
+    result = zapctl(service, "qr", "a")
+    trying.join()
+    said = re.findall(r"no code now \((\w+)\):|^(TIMED_OUT):", result.stdout, re.MULTILINE)
+    assert said == [("WHATSAPP_UNREACHABLE", ""), ("PROXY_REFUSED", ""), ("", "TIMED_OUT")]
+    assert "Check the network" in result.stdout
+    assert result.exit_code == 20
 
 
 def test_send_says_what_became_of_it(service: FakeService) -> None:

@@ -541,12 +541,15 @@ Global___StreamQRRequest: _TypeAlias = StreamQRRequest  # noqa: Y015
 
 @_typing.final
 class StreamQRResponse(_message.Message):
-    """One message of SessionService.StreamQR: any number of codes, then one outcome."""
+    """One message of SessionService.StreamQR: any number of codes and delays, then one outcome. Skip an update of an unknown
+    kind.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CODE_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     outcome: Global___PairingOutcome.ValueType
     """How the pairing ended. The last message of the stream."""
@@ -555,21 +558,26 @@ class StreamQRResponse(_message.Message):
         """A code to show. It replaces the one before."""
 
     @_builtins.property
+    def delay(self) -> Global___PairingDelay:
+        """No code can be shown for now; one that was shown is void. The service tries again by itself."""
+
+    @_builtins.property
     def reason(self) -> Global___Reason:
-        """With an outcome other than PAIRED: why, and what to do."""
+        """With a delay, and with an outcome other than PAIRED: why, and what to do."""
 
     def __init__(
         self,
         *,
         code: Global___QrCode | None = ...,
         outcome: Global___PairingOutcome.ValueType = ...,
+        delay: Global___PairingDelay | None = ...,
         reason: Global___Reason | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "outcome", b"outcome", "reason", b"reason", "update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "delay", b"delay", "outcome", b"outcome", "reason", b"reason", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "outcome", b"outcome", "reason", b"reason", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "delay", b"delay", "outcome", b"outcome", "reason", b"reason", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["code", "outcome"]  # noqa: Y015
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["code", "outcome", "delay"]  # noqa: Y015
     _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
 
@@ -614,6 +622,30 @@ class QrCode(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QrCode: _TypeAlias = QrCode  # noqa: Y015
+
+@_typing.final
+class PairingDelay(_message.Message):
+    """The last attempt to get codes failed. Given again when the reason or the time changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
+        """When the next attempt is due; unset while one is under way."""
+
+    def __init__(
+        self,
+        *,
+        next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next_attempt_time", b"next_attempt_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_attempt_time", b"next_attempt_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PairingDelay: _TypeAlias = PairingDelay  # noqa: Y015
 
 @_typing.final
 class StatusRequest(_message.Message):

@@ -122,8 +122,9 @@ class SessionServiceServicer:
 
     def StreamQR(self, request, context):
         """Gives the QR codes of the pairing in progress and then its outcome, and ends OK. The current code comes at once,
-        however late the call is, on whichever replica. A session that is already paired gives PAIRED right away. If nobody
-        scans, TIMED_OUT comes after about 160 s. FAILED_PRECONDITION (SESSION_NOT_ACTIVE) if Activate was not called.
+        however late the call is, on whichever replica. While there is none because WhatsApp cannot be reached or the like,
+        the stream says so (delay). A session that is already paired gives PAIRED right away. If nobody scans, TIMED_OUT
+        comes after about 160 s. FAILED_PRECONDITION (SESSION_NOT_ACTIVE) if Activate was not called.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,8 +49,9 @@ class SessionServiceStub:
     """
     StreamQR: _grpc.UnaryStreamMultiCallable[_session_pb2.StreamQRRequest, _session_pb2.StreamQRResponse]
     """Gives the QR codes of the pairing in progress and then its outcome, and ends OK. The current code comes at once,
-    however late the call is, on whichever replica. A session that is already paired gives PAIRED right away. If nobody
-    scans, TIMED_OUT comes after about 160 s. FAILED_PRECONDITION (SESSION_NOT_ACTIVE) if Activate was not called.
+    however late the call is, on whichever replica. While there is none because WhatsApp cannot be reached or the like,
+    the stream says so (delay). A session that is already paired gives PAIRED right away. If nobody scans, TIMED_OUT
+    comes after about 160 s. FAILED_PRECONDITION (SESSION_NOT_ACTIVE) if Activate was not called.
     """
     Status: _grpc.UnaryUnaryMultiCallable[_session_pb2.StatusRequest, _session_pb2.Session]
     """Gives a session as it is now. NOT_FOUND if there is none of this id."""
@@ -101,8 +102,9 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """
     StreamQR: _aio.UnaryStreamMultiCallable[_session_pb2.StreamQRRequest, _session_pb2.StreamQRResponse]  # type: ignore[assignment]
     """Gives the QR codes of the pairing in progress and then its outcome, and ends OK. The current code comes at once,
-    however late the call is, on whichever replica. A session that is already paired gives PAIRED right away. If nobody
-    scans, TIMED_OUT comes after about 160 s. FAILED_PRECONDITION (SESSION_NOT_ACTIVE) if Activate was not called.
+    however late the call is, on whichever replica. While there is none because WhatsApp cannot be reached or the like,
+    the stream says so (delay). A session that is already paired gives PAIRED right away. If nobody scans, TIMED_OUT
+    comes after about 160 s. FAILED_PRECONDITION (SESSION_NOT_ACTIVE) if Activate was not called.
     """
     Status: _aio.UnaryUnaryMultiCallable[_session_pb2.StatusRequest, _session_pb2.Session]  # type: ignore[assignment]
     """Gives a session as it is now. NOT_FOUND if there is none of this id."""
@@ -168,8 +170,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_pb2.StreamQRResponse], _abc.AsyncIterator[_session_pb2.StreamQRResponse]]:
         """Gives the QR codes of the pairing in progress and then its outcome, and ends OK. The current code comes at once,
-        however late the call is, on whichever replica. A session that is already paired gives PAIRED right away. If nobody
-        scans, TIMED_OUT comes after about 160 s. FAILED_PRECONDITION (SESSION_NOT_ACTIVE) if Activate was not called.
+        however late the call is, on whichever replica. While there is none because WhatsApp cannot be reached or the like,
+        the stream says so (delay). A session that is already paired gives PAIRED right away. If nobody scans, TIMED_OUT
+        comes after about 160 s. FAILED_PRECONDITION (SESSION_NOT_ACTIVE) if Activate was not called.
         """
 
     @_abc_1.abstractmethod
