@@ -58,6 +58,7 @@ from service.store.events import PostgresEventLog
 from service.store.leases import PostgresLeases
 from service.store.messages import PostgresMessages
 from service.store.migrate import index_event_buffer, migrate
+from service.store.node_secret import agree_on_secret, fingerprint
 from service.store.owned import PostgresOwnedSessions
 from service.store.prepared import refuse_prepared_transactions
 from service.store.reach import check_same_database, reach
@@ -185,6 +186,10 @@ def _secret(value: SecretStr | None) -> str:
     return value.get_secret_value() if value is not None else ""
 
 
+def _node_secret(settings: Settings) -> str:
+    return _secret(settings.node_secret) or _secret(settings.auth_token)
+
+
 async def _pool(
     settings: Settings,
     urls: Urls,
@@ -223,8 +228,13 @@ async def _build(settings: Settings, stack: AsyncExitStack, liveness: LivenessSo
     await refuse_prepared_transactions(urls.database, "DATABASE_URL")
     registry = CollectorRegistry()
     metrics = NodeMetrics(registry)
+    # It takes a tenth of a second, in which the zygote imports.
+    deriving = asyncio.create_task(fingerprint(urls.database, _node_secret(settings)))
     pool = await _pool(settings, urls, stack, zygote, metrics)
+    mine = await deriving
     await migrate(urls.database, partial(_prepare_store, pool, urls))
+    if mine := mine or await fingerprint(urls.database, _node_secret(settings)):
+        await agree_on_secret(urls.database, mine)
 
     quick = f"{settings.lease_times.renew_timeout:.3f}s"
     name = f"zap-service/{settings.node_id}"
@@ -336,7 +346,7 @@ def _doors(
     settings: Settings, core: Core, router: Router, taker: Taker, incarnation: UUID, metrics: RpcMetrics
 ) -> tuple[Server, NodeListener, NodeChannels]:
     """Where callers come in, where other nodes do, and the way to those."""
-    certificate = NodeCertificate.signed_by(_secret(settings.node_secret) or _secret(settings.auth_token))
+    certificate = NodeCertificate.signed_by(_node_secret(settings))
     channels = NodeChannels(certificate)
     nodes = NodeListener(
         core,

@@ -128,7 +128,8 @@ class Settings(BaseSettings):
     node_secret: Token = setting(
         "ZAP_NODE_SECRET",
         SecretStr(""),
-        "The same on all nodes, which prove it to each other (TLS with certificates on both sides, made from it).",
+        "The same on all nodes, which prove it to each other (TLS with certificates on both sides, made from it). A"
+        " node with another one than living nodes refuses to start.",
         shown="`ZAP_AUTH_TOKEN`; without that, any process of this machine is taken for a node",
     )
     lease_ttl: float = setting(

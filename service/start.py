@@ -45,11 +45,12 @@ def _refusals() -> tuple[type[Exception], ...]:
     from service.domain.errors import Unavailable  # noqa: PLC0415
     from service.pool.pool import StoreNotPrepared  # noqa: PLC0415
     from service.rpc.server import CannotListen  # noqa: PLC0415
+    from service.store.node_secret import NodeSecretDiffers  # noqa: PLC0415
     from service.store.reach import DatabaseUnreachable  # noqa: PLC0415
     from service.telemetry.http import CannotServePages  # noqa: PLC0415
 
     return (
-        *(DatabaseUnreachable, NoServer, CannotListen, CannotServePages),
+        *(DatabaseUnreachable, NodeSecretDiffers, NoServer, CannotListen, CannotServePages),
         *(RedisUrlUnusable, StoreNotPrepared, NotMigrated),
         # Nothing but the pool is unavailable this early: its zygote cannot be executed, or refuses the library.
         Unavailable,

@@ -318,6 +318,19 @@ LEFT JOIN zap.lease l ON l.incarnation = n.incarnation AND l.expires_at > clock_
 WHERE n.incarnation IS DISTINCT FROM $1 AND NOT n.is_draining AND n.expires_at > clock_timestamp() + interval '0.5 s'
 GROUP BY n.incarnation;
 
+-- name: node_secret_salt
+SELECT salt FROM zap.node_secret;
+
+-- name: lock_node_secret
+-- A node that started so recently may not have announced itself yet.
+SELECT fingerprint, used_at > clock_timestamp() - interval '10 s' AS is_fresh FROM zap.node_secret FOR UPDATE;
+
+-- name: living_nodes
+SELECT node FROM zap.node WHERE expires_at > clock_timestamp() ORDER BY node;
+
+-- name: use_node_secret
+UPDATE zap.node_secret SET fingerprint = $1, used_at = clock_timestamp();
+
 -- name: node_is_draining
 SELECT EXISTS (SELECT FROM zap.node WHERE is_draining AND expires_at > clock_timestamp());
 

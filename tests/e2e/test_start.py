@@ -15,6 +15,7 @@ from service.whatsapp.switches import WHATSMEOW
 from tests.altered_neonize import AlteredNeonize
 from tests.caller import State
 from tests.e2e.people import new_phone, pair
+from tests.e2e.sql import Sql
 from tests.service_process import ROOT, ServiceProcess, free_port
 from tests.simulator.control import SimulatorControl
 from tests.tcp_proxy import TcpProxy
@@ -80,6 +81,42 @@ async def test_two_addresses_of_different_databases_are_refused(
     assert "ZAP_WHATSAPP_DATABASE_URL" in log
     assert "another database" in log
     assert "Traceback" not in log
+
+
+async def test_another_node_secret_than_that_of_living_nodes_is_told_at_once(
+    node_environment: dict[str, str], sql: Sql
+) -> None:
+    ours = {**node_environment, "ZAP_NODE_SECRET": "of-the-nodes-that-are-there", "ZAP_NODE_ID": "node-that-is-there"}
+    theirs = {**node_environment, "ZAP_NODE_SECRET": "of-a-node-that-is-new-here"}
+    async with ServiceProcess(ours):
+        # As if it had been there for long: it is known by being alive.
+        await sql.execute("UPDATE zap.node_secret SET used_at = '-infinity'")
+        for other in (theirs, node_environment):
+            code, log = await refusal(other)
+            assert code == os.EX_UNAVAILABLE
+            assert "ZAP_NODE_SECRET" in log
+            assert "node-that-is-there" in log
+            assert "Set it to the same value on all nodes" in log
+            assert "Traceback" not in log
+            assert "of-a" not in log
+        async with ServiceProcess(ours):
+            pass
+    # With the last node that has it, a secret goes.
+    await sql.execute("UPDATE zap.node_secret SET used_at = '-infinity'")
+    async with ServiceProcess(theirs):
+        code, log = await refusal(ours)
+        assert code == os.EX_UNAVAILABLE
+
+
+async def test_of_two_nodes_with_two_secrets_that_start_at_once_one_is_refused(
+    node_environment: dict[str, str],
+) -> None:
+    nodes = [ServiceProcess({**node_environment, "ZAP_NODE_SECRET": f"{name}-of-one-node-alone"}) for name in "ab"]
+    await asyncio.gather(*(node.start() for node in nodes))
+    ready = await asyncio.gather(*(node.wait_ready() for node in nodes), return_exceptions=True)
+    assert [type(one) for one in ready].count(RuntimeError) == 1
+    assert sorted(await asyncio.gather(*(node.stop() for node in nodes))) == [0, os.EX_UNAVAILABLE]
+    assert any("a node that has just started" in node.log() or "run on this database" in node.log() for node in nodes)
 
 
 async def test_another_whatsapp_library_is_told_at_once(node_environment: dict[str, str], tmp_path: Path) -> None:
