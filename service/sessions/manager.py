@@ -51,7 +51,11 @@ class Sessions:
 
     async def update(self, session_id: str, changes: Changes, etag: str) -> Session:
         """Change the caller's own fields."""
-        return await self._store.update(session_id, changes, etag)
+        session = await self._store.update(session_id, changes, etag)
+        if changes.proxy_url is not None:
+            # Its owner may have to replace a process that tries to connect through the old one.
+            self._publisher.reconcile()
+        return session
 
     async def activate(self, session_id: str) -> Session:
         """Want it connected."""

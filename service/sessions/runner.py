@@ -62,6 +62,10 @@ RETRY = 0.5
 """Seconds between two tries to write to a database that is away."""
 
 
+_BY_A_CONNECT = (seen.Connected, seen.Disconnected, seen.KeepAliveTimeout)
+"""What comes before a connect of the library's own, or behind it."""
+
+
 @dataclass(frozen=True)
 class RunnerPorts:
     """What a runner works with; the same for all of a node."""
@@ -89,6 +93,7 @@ class Runner:
         self._lease: Lease | None = None
         self._process: SessionProcess | None = None
         self._condition: Condition | None = None
+        self._proxy_url = ""
         self._safe_until = 0.0
         self._failures = 0
         self._connected_at: float | None = None
@@ -229,6 +234,7 @@ class Runner:
             self._process = await self._ports.pool.start(order)
         except Unavailable as error:
             return await self._end(lease, Cause.PROCESS_DIED, error.message)
+        self._proxy_url = resume.proxy_url
         resumes, lane = bool(resume.jid), turn.lane.value
         self._log.info("Started a session process.", epoch=lease.epoch, resumes=resumes, lane=lane)
         try:
@@ -344,6 +350,10 @@ class Runner:
         # Those of an owner before count: or each new node would begin with quick attempts.
         self._failures = max(self._failures, transition.condition.attempts - 1)
         self._tell(events)
+        if isinstance(cause, _BY_A_CONNECT) and session.proxy_url != self._proxy_url:
+            # The library would go on connecting through the old one.
+            self._log.info("The session has another proxy by now; its process is replaced.")
+            self.restart()
         return transition
 
     # --- small parts --------------------------------------------------------------------------------------------

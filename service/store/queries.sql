@@ -46,7 +46,7 @@ WHERE session_id = $1;
 -- The row that decides what happens next, and the database's time to decide by.
 SELECT
     desired_state, state, reason, credentials, attempts, next_attempt_at, replaced_at, identity_key, device_jid,
-    version, clock_timestamp() AS now
+    version, proxy_url, clock_timestamp() AS now
 FROM zap.session
 WHERE session_id = $1
 FOR UPDATE;
@@ -254,6 +254,11 @@ WHERE
 -- name: revoke_epoch
 -- The process that runs now, if one does, must not go on for what is wanted next. Under the session's row lock.
 UPDATE zap.lease SET is_revoked = true WHERE session_id = $1;
+
+-- name: revoke_unless_code_is_shown
+-- For a new proxy: a code that somebody is about to scan stays good.
+UPDATE zap.lease SET is_revoked = true
+WHERE session_id = $1 AND NOT EXISTS (SELECT FROM zap.pairing WHERE session_id = $1 AND code_text IS NOT NULL);
 
 -- name: renew_leases
 -- One statement for all sessions of a node, which says as well where it is called and what it takes. An expired lease

@@ -13,7 +13,7 @@ from service.domain.errors import (
 )
 from service.domain.events import Event
 from service.domain.records import Pairing, Session
-from service.domain.session import Credentials, Directive, Transition
+from service.domain.session import Credentials, Directive, State, Transition
 from service.ports import Changes, Decide, NewSession, SessionFilter
 from service.store import rows
 from service.store.database import Connection, Database
@@ -59,6 +59,9 @@ class PostgresSessions:
                     f"session {session_id!r} has changed since etag {etag!r}; read it again",
                     metadata={"session_id": session_id, "etag": etag},
                 )
+            if changes.proxy_url not in (None, row["proxy_url"]) and row["state"] != State.CONNECTED.value:
+                # One that is connected is replaced by its owner when it ceases to be.
+                await connection.run("revoke_unless_code_is_shown", session_id)
             await connection.run("update_session", session_id, changes.name, changes.user_id, labels, changes.proxy_url)
             return await read_session(connection, session_id)
 

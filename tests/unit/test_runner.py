@@ -94,6 +94,8 @@ class World:
     while_preparing: Callable[[], Awaitable[None]] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     active_at: float = 0.0
+    proxy_url: str = ""
+    """Of the session, as the last Update left it."""
     orders: list[StartOrder] = field(default_factory=list)
 
     async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
@@ -126,7 +128,7 @@ class World:
         transition = decide(self.condition, datetime.now(UTC))
         self.condition = transition.condition
         self.changed.set()
-        return SimpleNamespace(active_at=self.active_at), transition, ()
+        return SimpleNamespace(active_at=self.active_at, proxy_url=self.proxy_url), transition, ()
 
     async def show_code(self, lease: Lease, code: Any, identity: bytes) -> Sequence[Any]:
         return ()
@@ -219,6 +221,33 @@ async def test_a_process_that_dies_is_replaced_and_a_node_that_stops_releases(wo
     await finish(running)
     assert world.released == ["anna"]
     assert world.swept == 1
+
+
+@pytest.mark.parametrize("observation", [seen.Disconnected(), seen.KeepAliveTimeout(), seen.Connected("", "", "")])
+async def test_a_process_with_the_proxy_of_before_is_replaced_when_it_connects_anew(
+    world: World, runner: Runner, observation: seen.Observation
+) -> None:
+    running = asyncio.create_task(runner.run())
+    await world.until(lambda: len(world.processes) == 1)
+    world.processes[0].reports.put_nowait(observation)
+    await world.until(world.processes[0].reports.empty)
+    world.proxy_url = "http://other"
+    world.processes[0].reports.put_nowait(seen.PushNameChanged("Anna"))
+    await world.until(world.processes[0].reports.empty)
+    await asyncio.sleep(0.01)
+    assert world.processes[0].stops == 0
+    world.processes[0].reports.put_nowait(observation)
+    await world.until(lambda: world.processes[0].stops == 1)
+    world.resume = Resume(wanted=True, jid=JID, proxy_url="http://other")
+    world.processes[0].reports.put_nowait(seen.Ended(Cause.STOPPED))
+    await world.until(lambda: len(world.processes) == 2)
+    assert world.orders[1].proxy_url == "http://other"
+    world.processes[1].reports.put_nowait(observation)
+    await world.until(world.processes[1].reports.empty)
+    await asyncio.sleep(0.01)
+    assert world.processes[1].stops == 0
+    running.cancel()
+    await asyncio.wait((running,), timeout=PATIENCE)
 
 
 async def test_what_is_said_at_every_look_stops_a_process_once(world: World, runner: Runner) -> None:

@@ -146,7 +146,8 @@ class SessionServiceServicer:
 
     def Update(self, request, context):
         """Changes the fields named in update_mask. ABORTED (ETAG_MISMATCH) if session.etag is given and is not the current
-        one. A new proxy is used from the next connect on.
+        one. A new proxy is used from the next connect on, for which the session's process is replaced: at once if it is not
+        connected and shows no code, otherwise when its connection ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -59,7 +59,8 @@ class SessionServiceStub:
     """Lists sessions in the order of their ids, a page at a time."""
     Update: _grpc.UnaryUnaryMultiCallable[_session_pb2.UpdateRequest, _session_pb2.Session]
     """Changes the fields named in update_mask. ABORTED (ETAG_MISMATCH) if session.etag is given and is not the current
-    one. A new proxy is used from the next connect on.
+    one. A new proxy is used from the next connect on, for which the session's process is replaced: at once if it is not
+    connected and shows no code, otherwise when its connection ends.
     """
     Deactivate: _grpc.UnaryUnaryMultiCallable[_session_pb2.DeactivateRequest, _session_pb2.Session]
     """Asks for the session to be disconnected and stay so; its credentials are kept. A pairing in progress is cancelled.
@@ -112,7 +113,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Lists sessions in the order of their ids, a page at a time."""
     Update: _aio.UnaryUnaryMultiCallable[_session_pb2.UpdateRequest, _session_pb2.Session]  # type: ignore[assignment]
     """Changes the fields named in update_mask. ABORTED (ETAG_MISMATCH) if session.etag is given and is not the current
-    one. A new proxy is used from the next connect on.
+    one. A new proxy is used from the next connect on, for which the session's process is replaced: at once if it is not
+    connected and shows no code, otherwise when its connection ends.
     """
     Deactivate: _aio.UnaryUnaryMultiCallable[_session_pb2.DeactivateRequest, _session_pb2.Session]  # type: ignore[assignment]
     """Asks for the session to be disconnected and stay so; its credentials are kept. A pairing in progress is cancelled.
@@ -198,7 +200,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.Session, _abc.Awaitable[_session_pb2.Session]]:
         """Changes the fields named in update_mask. ABORTED (ETAG_MISMATCH) if session.etag is given and is not the current
-        one. A new proxy is used from the next connect on.
+        one. A new proxy is used from the next connect on, for which the session's process is replaced: at once if it is not
+        connected and shows no code, otherwise when its connection ends.
         """
 
     @_abc_1.abstractmethod
