@@ -1,6 +1,8 @@
 """The pages that probes and Prometheus read: /livez, /readyz, /metrics."""
 
+import asyncio
 from collections.abc import Callable, Mapping
+from typing import cast
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -12,6 +14,12 @@ Readiness = Callable[[], Mapping[str, str]]
 """What keeps this node from being ready: a name and a sentence for each; empty when it is ready."""
 
 
+CONNECTIONS = 100
+"""At once. More are closed as they come, so that strangers leave descriptors for everything else."""
+IDLE = 15.0
+"""Seconds for a whole request to arrive, and after an answer for the next one."""
+
+
 class CannotServePages(Exception):
     """ZAP_HTTP_LISTEN cannot be listened on."""
 
@@ -19,11 +27,23 @@ class CannotServePages(Exception):
 class Pages:
     """Serves the pages on one address."""
 
-    def __init__(self, listen: str, readiness: Readiness, registry: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        listen: str,
+        readiness: Readiness,
+        registry: CollectorRegistry,
+        *,
+        connections: int = CONNECTIONS,
+        idle: float = IDLE,
+    ) -> None:
+        """`connections`, `idle`: see CONNECTIONS and IDLE."""
         self._listen = listen
+        self._connections = connections
+        self._idle = idle
         self._readiness = readiness
         self._registry = registry
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
 
     async def start(self) -> int:
         """Listen; the port, which the system chose if the address ends in :0."""
@@ -35,22 +55,32 @@ class Pages:
                 web.get("/metrics", self._metrics),
             ]
         )
-        runner = web.AppRunner(app, access_log=None)
+        # What aiohttp calls keep-alive counts from the first byte of a connection on, and until a request is complete.
+        runner = web.AppRunner(app, access_log=None, keepalive_timeout=self._idle, lingering_time=1.0)
         await runner.setup()
         host, port = split_address(self._listen)
         try:
-            await web.TCPSite(runner, host, port).start()
+            server = await asyncio.get_running_loop().create_server(lambda: self._connect(runner), host, port)
         except OSError as error:
             await runner.cleanup()
             raise CannotServePages(f"ZAP_HTTP_LISTEN: cannot listen on {self._listen}: {error.strerror}") from error
-        self._runner = runner
-        return int(runner.addresses[0][1])
+        self._runner, self._server = runner, server
+        return int(server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
         """Stop serving."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+
+    def _connect(self, runner: web.AppRunner) -> asyncio.BaseProtocol:
+        serving = runner.server
+        if serving is None or len(serving.connections) >= self._connections:
+            return _Refusal()
+        return serving()
 
     async def _livez(self, _: web.Request) -> web.Response:
         """The event loop answers: that is all that a restart could mend."""
@@ -63,3 +93,8 @@ class Pages:
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+class _Refusal(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.WriteTransport", transport).abort()

@@ -1,5 +1,7 @@
 """What operators see: logs without secrets, and pages that tell the truth."""
 
+import asyncio
+import contextlib
 import io
 import json
 import logging
@@ -131,3 +133,37 @@ class TestPages:
         second = Pages(address.removeprefix("http://"), dict, CollectorRegistry())
         with pytest.raises(CannotServePages, match="ZAP_HTTP_LISTEN"):
             await second.start()
+
+    async def test_a_request_that_does_not_arrive_ends_its_connection(self) -> None:
+        pages = Pages("127.0.0.1:0", dict, CollectorRegistry(), idle=0.2)
+        port = await pages.start()
+        try:
+            for part in (b"", b"GET /livez HTTP/1.1\r\nHost: a"):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(part)
+                async with asyncio.timeout(10):
+                    assert await reader.read() == b""
+                writer.close()
+        finally:
+            await pages.stop()
+
+    async def test_connections_over_the_bound_are_closed_and_leave_the_others_alone(self) -> None:
+        pages = Pages("127.0.0.1:0", dict, CollectorRegistry(), connections=2)
+        port = await pages.start()
+        try:
+            opened = []
+            async with asyncio.timeout(10):
+                for _ in range(2):
+                    opened.append(await asyncio.open_connection("127.0.0.1", port))
+                    opened[-1][1].write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+                    assert (await opened[-1][0].readline()).startswith(b"HTTP/1.1 200")
+                opened.append(await asyncio.open_connection("127.0.0.1", port))
+                with contextlib.suppress(ConnectionResetError):
+                    assert await opened[-1][0].read() == b""
+                opened[0][1].write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert await opened[0][0].readuntil(b"alive")
+                assert await opened[0][0].readuntil(b"alive")
+            for _, writer in opened:
+                writer.close()
+        finally:
+            await pages.stop()
