@@ -22,6 +22,8 @@ from zap.v1 import session_pb2 as pb
 DEFAULT_PAGE = 50
 LARGEST_PAGE = 1000
 CHANGEABLE = ("name", "user_id", "labels", "proxy_url")
+MOST_PATHS = 100
+"""In an update_mask."""
 
 _SESSION_ID = re.compile(r"[a-z0-9-]{1,63}")
 _CHECKSUM_SIZE = 12
@@ -106,6 +108,8 @@ def _changed_paths(request: pb.UpdateRequest) -> tuple[str, ...]:
     mask: FieldMask = request.update_mask
     if not mask.paths:
         return tuple(path for path in CHANGEABLE if getattr(request.session, path))
+    if len(mask.paths) > MOST_PATHS:
+        raise InvalidArgument([FieldViolation("update_mask", f"must not name more than {MOST_PATHS} fields")])
     if list(mask.paths) == ["*"]:
         return CHANGEABLE
     wrong = sorted(set(mask.paths) - set(CHANGEABLE))

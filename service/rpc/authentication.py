@@ -10,6 +10,11 @@ _HEALTH = "/grpc.health.v1.Health/"
 """Probes carry no token, and learn no more than whether this node serves."""
 
 
+def is_open(method: str) -> bool:
+    """Calls of this method never need the token."""
+    return method.startswith(_HEALTH)
+
+
 class Authentication:
     """Admits calls. With an empty token it admits every one, which `service.config` allows on loopback only."""
 
@@ -18,7 +23,7 @@ class Authentication:
 
     def needed(self, method: str) -> bool:
         """Calls of this method must show the token."""
-        return bool(self._token) and not method.startswith(_HEALTH)
+        return bool(self._token) and not is_open(method)
 
     def check(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         """Raise Unauthenticated unless this metadata of a call holds the token."""

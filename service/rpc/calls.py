@@ -27,6 +27,7 @@ class Call:
         self._metrics = metrics
         self._started = 0.0
         self.session_id = ""
+        self.has_request = False
 
     async def __aenter__(self) -> Self:
         self._started = time.perf_counter()
@@ -55,6 +56,8 @@ class Call:
         seconds = time.perf_counter() - self._started
         self._metrics.observe(self._method, code.name, seconds)
         quiet = code is grpc.StatusCode.OK and self._method.rpartition("/")[2] in _READS
+        # A caller that went away before it had asked for anything. Strangers could fill the log with these.
+        quiet = quiet or (code is grpc.StatusCode.CANCELLED and not self.has_request)
         fields: dict[str, object] = {"method": self._method, "code": code.name, "ms": round(seconds * 1000, 1)}
         if self.session_id:
             fields["session_id"] = self.session_id

@@ -15,11 +15,12 @@ from service.rpc.authentication import Authentication
 from service.rpc.context import Handler
 from service.rpc.forwarding import FOR_THE_OWNER, OwnedHere
 from service.rpc.interceptors import CallInterceptor
+from service.rpc.limits import NODE_CONNECTIONS, server_options
 from service.rpc.node_certificates import NAME, NodeCertificate
 from service.rpc.node_service import NodeServicer, Taker
 from service.rpc.own_address import OwnAddress
 from service.rpc.pictures import Pictures
-from service.rpc.server import LARGEST_REQUEST, CannotListen, Core
+from service.rpc.server import CannotListen, Core
 from service.rpc.streams import OpenStreams
 from service.telemetry.metrics import RpcMetrics
 from zap.node.v1 import node_pb2_grpc
@@ -31,8 +32,7 @@ IDLE = 60.0
 """Seconds for which a channel is kept that nobody calls on."""
 
 _SERVER_OPTIONS: Sequence[tuple[str, Any]] = (
-    ("grpc.max_receive_message_length", LARGEST_REQUEST),
-    ("grpc.so_reuseport", 0),
+    *server_options(NODE_CONNECTIONS),
     ("grpc.http2.min_ping_interval_without_data_ms", 500),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 500),
     # Channels ping all the time, to notice a node that is frozen.

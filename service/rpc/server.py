@@ -13,6 +13,7 @@ from service.ports import Watch
 from service.rpc import events, messages, sessions
 from service.rpc.authentication import Authentication
 from service.rpc.interceptors import CallInterceptor, Elsewhere
+from service.rpc.limits import CONNECTIONS, server_options
 from service.rpc.pictures import Pictures
 from service.rpc.streams import OpenStreams
 from service.sessions.manager import Sessions
@@ -20,13 +21,8 @@ from service.sessions.sending import Sending
 from service.telemetry.metrics import RpcMetrics
 from zap.v1 import message_pb2_grpc, session_pb2_grpc, watch_pb2_grpc
 
-LARGEST_REQUEST = 16 * 1024 * 1024
-"""Bytes. More than any request needs: one that is only too long is told which field, not RESOURCE_EXHAUSTED."""
-
 _OPTIONS: Sequence[tuple[str, Any]] = (
-    ("grpc.max_receive_message_length", LARGEST_REQUEST),
-    # A port that somebody else has is an error, not a share of his calls.
-    ("grpc.so_reuseport", 0),
+    *server_options(CONNECTIONS),
     # A stream that waits for a scan is silent for a minute: pings keep balancers from closing it, and notice a
     # caller that vanished.
     ("grpc.keepalive_time_ms", 30_000),
@@ -37,6 +33,9 @@ _OPTIONS: Sequence[tuple[str, Any]] = (
     # Callers may ping every five seconds, without calls too, before they are told to calm down.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    # Callers connect again by themselves. What is open when a connection gets old goes on to its end.
+    ("grpc.max_connection_idle_ms", 5 * 60_000),
+    ("grpc.max_connection_age_ms", 60 * 60_000),
 )
 
 log = structlog.get_logger(__name__)

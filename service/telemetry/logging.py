@@ -42,9 +42,15 @@ def configure_logging(*, level: str, readable: bool, stream: TextIO | None = Non
     root.setLevel(level.upper())
     # aiohttp writes a stack trace, and what was sent, for every stranger who does not speak HTTP.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+    # So does gRPC, twice, for a header that is not text, with the header.
+    logging.getLogger("grpc._cython.cygrpc").filters = [_is_no_header]
     # These tell at info what our own lines tell better.
     for noisy in ("aiohttp.access", "asyncio", "grpc"):
         logging.getLogger(noisy).setLevel(max(root.level, logging.WARNING))
+
+
+def _is_no_header(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Invalid encoding on")
 
 
 def _rendering(stream: TextIO, *, readable: bool) -> list[Any]:

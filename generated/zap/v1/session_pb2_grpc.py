@@ -31,6 +31,8 @@ class SessionServiceStub:
 
     Errors are google.rpc.Status with one ErrorInfo (domain "zap.v1"). INVALID_ARGUMENT carries BadRequest and changes
     nothing; UNAVAILABLE carries RetryInfo and may be retried as it is; no other code is worth an automatic retry.
+    UNAVAILABLE may come from any call (TOO_MANY_CALLS, REQUEST_TOO_SLOW: nothing was done). A request of more than 1 MiB
+    is RESOURCE_EXHAUSTED.
     """
 
     def __init__(self, channel):
@@ -101,6 +103,8 @@ class SessionServiceServicer:
 
     Errors are google.rpc.Status with one ErrorInfo (domain "zap.v1"). INVALID_ARGUMENT carries BadRequest and changes
     nothing; UNAVAILABLE carries RetryInfo and may be retried as it is; no other code is worth an automatic retry.
+    UNAVAILABLE may come from any call (TOO_MANY_CALLS, REQUEST_TOO_SLOW: nothing was done). A request of more than 1 MiB
+    is RESOURCE_EXHAUSTED.
     """
 
     def Create(self, request, context):
@@ -264,6 +268,8 @@ class SessionService:
 
     Errors are google.rpc.Status with one ErrorInfo (domain "zap.v1"). INVALID_ARGUMENT carries BadRequest and changes
     nothing; UNAVAILABLE carries RetryInfo and may be retried as it is; no other code is worth an automatic retry.
+    UNAVAILABLE may come from any call (TOO_MANY_CALLS, REQUEST_TOO_SLOW: nothing was done). A request of more than 1 MiB
+    is RESOURCE_EXHAUSTED.
     """
 
     @staticmethod

@@ -32,6 +32,8 @@ class SessionServiceStub:
 
     Errors are google.rpc.Status with one ErrorInfo (domain "zap.v1"). INVALID_ARGUMENT carries BadRequest and changes
     nothing; UNAVAILABLE carries RetryInfo and may be retried as it is; no other code is worth an automatic retry.
+    UNAVAILABLE may come from any call (TOO_MANY_CALLS, REQUEST_TOO_SLOW: nothing was done). A request of more than 1 MiB
+    is RESOURCE_EXHAUSTED.
     """
 
     @_typing.overload
@@ -89,6 +91,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     Errors are google.rpc.Status with one ErrorInfo (domain "zap.v1"). INVALID_ARGUMENT carries BadRequest and changes
     nothing; UNAVAILABLE carries RetryInfo and may be retried as it is; no other code is worth an automatic retry.
+    UNAVAILABLE may come from any call (TOO_MANY_CALLS, REQUEST_TOO_SLOW: nothing was done). A request of more than 1 MiB
+    is RESOURCE_EXHAUSTED.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -142,6 +146,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Errors are google.rpc.Status with one ErrorInfo (domain "zap.v1"). INVALID_ARGUMENT carries BadRequest and changes
     nothing; UNAVAILABLE carries RetryInfo and may be retried as it is; no other code is worth an automatic retry.
+    UNAVAILABLE may come from any call (TOO_MANY_CALLS, REQUEST_TOO_SLOW: nothing was done). A request of more than 1 MiB
+    is RESOURCE_EXHAUSTED.
     """
 
     @_abc_1.abstractmethod
