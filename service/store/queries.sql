@@ -23,14 +23,12 @@ SELECT session_id, create_fingerprint FROM zap.session WHERE create_request_id =
 SELECT *, clock_timestamp() AS now FROM zap.session_now WHERE session_id = $1;
 
 -- name: list_sessions
-SELECT *, clock_timestamp() AS now FROM zap.session_now
-WHERE
-    session_id > $1
-    AND ($2 = '' OR user_id = $2)
-    AND (cardinality($3::text[]) = 0 OR state = any($3::text[]))
-    AND ($4::jsonb = '{}' OR labels @> $4::jsonb)
-ORDER BY session_id
-LIMIT $5;
+-- Ids first: the view tells the time for each row, so Postgres computes all of its rows before it sorts and limits them.
+-- OFFSET 0: it would also do so before it joins them.
+SELECT seen.*, clock_timestamp() AS now
+FROM zap.page_of_sessions($1, $2, $3, $4, $5) AS page (session_id)
+CROSS JOIN LATERAL (SELECT * FROM zap.session_now n WHERE n.session_id = page.session_id OFFSET 0) seen
+ORDER BY seen.session_id;
 
 -- name: update_session
 UPDATE zap.session SET

@@ -194,6 +194,19 @@ async def test_lists_in_order_with_every_filter(store: Store) -> None:
     assert not await store.sessions.list(SessionFilter(user_id="somebody"), "", 9)
 
 
+async def test_lists_by_the_state_that_it_shows(store: Store, device_table: None) -> None:
+    await connected(store)
+
+    async def found(*states: State) -> list[State]:
+        return [session.condition.state for session in await store.sessions.list(SessionFilter(states=states), "", 9)]
+
+    assert await found(State.CONNECTED) == [State.CONNECTED]
+    assert await found(State.RECONNECTING, State.FAILED) == []
+    await store.expire()
+    assert await found(State.CONNECTED) == []
+    assert await found(State.RECONNECTING, State.FAILED) == [State.RECONNECTING]
+
+
 async def test_an_old_etag_changes_nothing(store: Store) -> None:
     await store.create()
     before = await store.sessions.get("anna")
