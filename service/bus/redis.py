@@ -7,7 +7,7 @@ towards the core.
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from uuid import uuid4
 
@@ -163,8 +163,26 @@ class RedisBus:
                 del self._hints[session_id]
             await self._send((WAKEUPS, f"{self._name} {session_id}") for session_id in hints)
         if events:
-            await self._send((CHANNEL.format(session_id=event.session_id), self._to_json(event)) for event in events)
+            encoded = list(self._encoded(events))
+            await self._send(encoded)
+            self._events.dropped += len(events) - len(encoded)
             self._events.done(events)
+
+    def _encoded(self, events: Iterable[Event]) -> Iterator[tuple[str, str]]:
+        """Leave out what cannot be encoded: it would end all publishing."""
+        for event in events:
+            try:
+                encoded = self._to_json(event)
+            except Exception:
+                log.exception(
+                    "An event cannot be encoded; it is not published on Redis.",
+                    session_id=event.session_id,
+                    sequence=event.sequence,
+                    event_id=event.id,
+                    type=event.payload.kind,
+                )
+            else:
+                yield CHANNEL.format(session_id=event.session_id), encoded
 
     async def _send(self, messages: Iterable[tuple[str, str]]) -> None:
         """In one round trip; each with its channel."""

@@ -74,7 +74,7 @@ class Server:
         interceptor = CallInterceptor(Authentication(token), self._streams, metrics, elsewhere)
         self._server = grpc.aio.server(interceptors=[interceptor], options=_OPTIONS)
         self._health = health.aio.HealthServicer()
-        self._names = self._add_services(core, standstill)
+        self._names = self._add_services(core, metrics, standstill)
 
     async def start(self) -> int:
         """Listen, as not ready; the port, which the system chose if the address ends in :0."""
@@ -105,12 +105,14 @@ class Server:
         await self._server.stop(grace)
         self._pictures.close()
 
-    def _add_services(self, core: Core, standstill: float) -> tuple[str, ...]:
+    def _add_services(self, core: Core, metrics: RpcMetrics, standstill: float) -> tuple[str, ...]:
         session_pb2_grpc.add_SessionServiceServicer_to_server(
             sessions.SessionServicer(core.sessions, self._pictures), self._server
         )
         message_pb2_grpc.add_MessageServiceServicer_to_server(messages.MessageServicer(core.sending), self._server)
-        watch_pb2_grpc.add_EventServiceServicer_to_server(events.EventServicer(core.watch, standstill), self._server)
+        watch_pb2_grpc.add_EventServiceServicer_to_server(
+            events.EventServicer(core.watch, metrics.unreadable, standstill), self._server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (sessions.NAME, messages.NAME, events.NAME)
         reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)

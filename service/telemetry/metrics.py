@@ -35,6 +35,11 @@ class RpcMetrics:
         self._streams = Gauge(
             "zap_rpc_open_streams", "Streams that are open now, by method.", ["method"], registry=registry
         )
+        self._unreadable = Counter(
+            "zap_watch_events_unreadable",
+            "Events that a stream of Watch left out, each time, because their payload in the log cannot be parsed.",
+            registry=registry,
+        )
 
     def observe(self, method: str, code: str, seconds: float) -> None:
         """A call ended."""
@@ -44,6 +49,10 @@ class RpcMetrics:
     def forwarded(self, method: str, code: str) -> None:
         """Another node was asked to carry out a call."""
         self._forwarded.labels(method, code).inc()
+
+    def unreadable(self) -> None:
+        """A stream left out an event that cannot be parsed."""
+        self._unreadable.inc()
 
     def open_stream(self, method: str) -> AbstractContextManager[object]:
         """A stream, for as long as the context lasts."""

@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisAway
+from structlog.testing import capture_logs
 
 from service.bus import redis as bus_module
 from service.bus.backlog import AT_ONCE, MOST
@@ -229,3 +230,20 @@ async def test_a_redis_that_is_not_there_at_the_start_is_named_once(
     await asyncio.sleep(0.3)
     await bus.close()
     assert capsys.readouterr().out.count("REDIS_URL") == 1
+
+
+async def test_an_event_that_cannot_be_encoded_is_left_out_and_counted(redis_url: str, channel: PubSub) -> None:
+    def encode(one: Event) -> str:
+        if one.sequence == 2:
+            raise ValueError("a timestamp beyond the year 9999")
+        return to_json(one)
+
+    bus = RedisBus(redis_url, WakeupHub(), encode)
+    bus.start()
+    with capture_logs() as lines:
+        bus.publish([event(1), event(2), event(3)])
+        assert [json.loads(await heard(channel))["sequence"] for _ in range(2)] == ["1", "3"]
+    await bus.close()
+    assert bus.dropped == 1
+    (said,) = [line for line in lines if line["log_level"] == "error"]
+    assert (said["session_id"], said["sequence"]) == ("anna", 2)
