@@ -34,6 +34,7 @@ from service.ownership.keeper import Keeper
 from service.ownership.rebalancer import Rebalancer
 from service.ownership.reconciler import Reconciler
 from service.ownership.router import Router
+from service.ownership.wanted_count import WantedCount
 from service.pool.dsn import hosts
 from service.pool.liveness import LivenessSocket, is_held
 from service.pool.pool import Pool, PoolSettings
@@ -294,7 +295,8 @@ def _wire(
         ttl=settings.lease_ttl,
         limit=settings.max_sessions,
     )
-    _watch(metrics, bus, roster, reconciler)
+    wanted_count = WantedCount(leases)
+    _watch(metrics, bus, roster, reconciler, wanted_count)
     sending = Sending(sessions, PostgresMessages(database, metrics), roster, metrics)
     watch = _watching(settings, databases, tokens, hub, WatchMetrics(registry))
     core = Core(Sessions(sessions, ports.publisher, hub, roster), sending, watch)
@@ -322,6 +324,7 @@ def _wire(
         Giver(incarnation, leases, hand_over),
         taker,
         rebalancer,
+        wanted_count,
         sending,
         server,
         nodes,
@@ -380,7 +383,9 @@ def _announcement(settings: Settings, liveness: LivenessSocket, nodes: NodeListe
     )
 
 
-def _watch(metrics: NodeMetrics, bus: RedisBus, roster: Roster, reconciler: Reconciler) -> None:
+def _watch(
+    metrics: NodeMetrics, bus: RedisBus, roster: Roster, reconciler: Reconciler, wanted_count: WantedCount
+) -> None:
     """Numbers that others keep."""
     metrics.watch("zap_events_dropped", "Live events dropped while Redis was away.", lambda: bus.dropped)
     metrics.watch(
@@ -392,7 +397,7 @@ def _watch(metrics: NodeMetrics, bus: RedisBus, roster: Roster, reconciler: Reco
     metrics.watch(
         "zap_sessions_wanted",
         "Paired sessions of the whole database that are to be connected.",
-        lambda: reconciler.survey.wanted,
+        lambda: wanted_count.wanted,
     )
     metrics.watch(
         "zap_sessions_unclaimed",

@@ -17,6 +17,7 @@ from service.ownership.handover import Giver, Taker
 from service.ownership.keeper import Keeper
 from service.ownership.rebalancer import Rebalancer
 from service.ownership.reconciler import Reconciler
+from service.ownership.wanted_count import WantedCount
 from service.rpc.nodes import NodeChannels, NodeListener
 from service.rpc.server import Server
 from service.sessions.roster import Roster
@@ -48,6 +49,7 @@ class Service:
     giver: Giver
     taker: Taker
     rebalancer: Rebalancer
+    wanted_count: WantedCount
     sending: Sending
     server: Server
     nodes: NodeListener
@@ -68,7 +70,7 @@ class Service:
         reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
         detecting = asyncio.create_task(self.dead_nodes.run(), name="dead-nodes")
         asked = asyncio.create_task(stopping.wait(), name="stop")
-        jobs = (self.retention, self.lookout, self.census, self.rebalancer)
+        jobs = (self.retention, self.lookout, self.census, self.rebalancer, self.wanted_count)
         beside = [asyncio.create_task(each.run()) for each in jobs]
         probing = asyncio.create_task(self.probe.run(), name="probe")
         try:

@@ -355,7 +355,10 @@ class Directory(Protocol):
         """
 
     async def survey(self, incarnation: UUID, patience: float = PATIENCE) -> Survey:
-        """How things stand with all that is wanted, whoever owns it. `patience`: see `claim`."""
+        """How things stand with all that is wanted and not connected, whoever owns it. `patience`: see `claim`."""
+
+    async def wanted(self, freshness: float) -> int:
+        """How many paired sessions are to be connected, counted no more than `freshness` seconds ago."""
 
     async def others_are_awaited(self, seconds: float) -> bool:
         """Some node was heard of `seconds` ago or later, has not stopped, and is not heard of now."""

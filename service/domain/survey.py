@@ -1,4 +1,4 @@
-"""How things stand with the sessions that are wanted: what the reconciler goes by, and what gauges show."""
+"""How things stand with the sessions that are wanted and not connected: what the reconciler goes by."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,6 @@ class Survey:
     A session is in at most one of `due`, `silent` and `waiting`.
     """
 
-    wanted: int = 0
-    """Paired, wanted and not given up: they are to be connected."""
     due: int = 0
     """Nobody's: to be claimed."""
     late: int = 0
@@ -32,7 +30,7 @@ class Survey:
     next_due: float | None = None
     """Seconds until the next session becomes due by itself, or anybody's; None: none will."""
     candidates: Sequence[Candidate] = ()
-    """Nodes that go on, this one among them; known only while something is unsettled."""
+    """Nodes that go on, this one among them; known only while there is something to claim."""
 
     @property
     def away(self) -> int:
@@ -40,6 +38,6 @@ class Survey:
         return self.due + self.silent + self.waiting
 
     @property
-    def is_unsettled(self) -> bool:
-        """Something is to be claimed or started, or will be."""
-        return bool(self.away or self.pairings)
+    def has_claims(self) -> bool:
+        """Something is to be claimed, by this node or another one."""
+        return bool(self.due or self.pairings)

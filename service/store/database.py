@@ -112,7 +112,8 @@ class Database:
             # Nothing of ours outlives a transaction on a connection; a reset would double the cost of a read.
             reset=_leave_as_it_is,
             init=_prepare,
-            server_settings={"application_name": self._name, **self._timeouts},
+            # All statements are short, and some are expected to read much: to compile those takes longer than they do.
+            server_settings={"application_name": self._name, "jit": "off", **self._timeouts},
         )
 
     async def close(self) -> None:

@@ -129,13 +129,22 @@ class PostgresLeases:
         return [row["session_id"] for row in found]
 
     async def survey(self, incarnation: UUID, patience: float = PATIENCE) -> Survey:
-        """How things stand with all that is wanted."""
+        """How things stand with all that is wanted and not connected."""
         async with self._database.autocommit() as connection:
             found = await connection.row("survey_sessions", incarnation, patience)
             leftovers = await connection.value("leftovers_exist")
             survey = Survey(**(found or {}), leftovers=leftovers)
             # Who takes them concerns nobody while there is nothing to take.
-            return replace(survey, candidates=await _candidates(connection)) if survey.is_unsettled else survey
+            return replace(survey, candidates=await _candidates(connection)) if survey.has_claims else survey
+
+    async def wanted(self, freshness: float) -> int:
+        """How many sessions are to be connected, counted no more than `freshness` seconds ago, by any node."""
+        async with self._database.autocommit() as connection:
+            known: int | None = await connection.value("known_wanted", freshness)
+            if known is None:
+                known = int(await connection.value("count_wanted"))
+                await connection.run("keep_wanted", known)
+        return known
 
     async def others_are_awaited(self, seconds: float) -> bool:
         """Some node was heard of `seconds` ago or later, has not stopped, and is not heard of now."""

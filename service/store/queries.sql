@@ -263,20 +263,28 @@ WHERE session_id = $1 AND NOT EXISTS (SELECT FROM zap.pairing WHERE session_id =
 -- is not renewed, even if nobody took it. It waits for nobody: a row that somebody holds (a node that was frozen in the
 -- middle of a transaction) is passed over, and returned as not renewed, or one session would cost the node all others.
 -- Such a row is seen as it was when the statement began. It may be another's by now, which the next renewal says.
-WITH announced AS (
+-- heard_until: see migrations/0011_by_index.sql. By the statement's time, which is before that of any lease.
+WITH free AS (
+    SELECT session_id, is_wanted FROM zap.lease
+    WHERE incarnation = $1 AND expires_at > clock_timestamp()
+    FOR NO KEY UPDATE SKIP LOCKED
+),
+announced AS (
     INSERT INTO zap.node
-        (incarnation, node, address, most_sessions, is_draining, expires_at, liveness_scope, backend_pid)
-    VALUES ($1, $3, $4, $5, $6, clock_timestamp() + make_interval(secs => $2), $7, pg_backend_pid())
+        (incarnation, node, address, most_sessions, is_draining, expires_at, liveness_scope, backend_pid, heard_until)
+    SELECT
+        $1, $3, $4, $5, $6, clock_timestamp() + make_interval(secs => $2), $7, pg_backend_pid(),
+        CASE
+            WHEN (SELECT count(*) FROM zap.lease WHERE incarnation = $1 AND is_wanted)
+                = (SELECT count(*) FROM free WHERE is_wanted)
+            THEN statement_timestamp() + make_interval(secs => $2 / 2)
+        END
     ON CONFLICT (incarnation) DO UPDATE SET
         address = excluded.address,
         expires_at = excluded.expires_at,
         is_draining = excluded.is_draining,
-        backend_pid = excluded.backend_pid
-),
-free AS (
-    SELECT session_id FROM zap.lease
-    WHERE incarnation = $1 AND expires_at > clock_timestamp()
-    FOR NO KEY UPDATE SKIP LOCKED
+        backend_pid = excluded.backend_pid,
+        heard_until = excluded.heard_until
 ),
 renewed AS (
     UPDATE zap.lease SET
@@ -420,13 +428,20 @@ LEFT JOIN zap.session s ON s.session_id = l.session_id
 WHERE l.incarnation = $1 AND (l.is_revoked OR s.desired_state IS DISTINCT FROM 'ACTIVE');
 
 -- name: survey_sessions
--- All that the reconciler wants to know, with one look at each session that is wanted. A temporary ban that goes on is
--- nothing to be mended. The last column: seconds until the next session becomes due by itself, because its lease
--- expires or its next attempt comes, or has been left to its node for long enough ($2). The time is materialized: a
+-- All that the reconciler wants to know, with one look at each session that is not connected, as far as that can be seen
+-- without a look at it. A temporary ban that goes on is nothing to be mended. The last column: seconds until the next
+-- session becomes due by itself, because its lease expires or its next attempt comes, or has been left to its node for
+-- long enough ($2); of a lease that is not heard of, since the others are renewed before. The time is materialized: a
 -- planner who expects few sessions would have it told anew for each of them.
-WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
+WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
+looked_at AS (
+    SELECT session_id FROM zap.lease_unheard
+    UNION
+    -- Those that wait in their owner.
+    SELECT session_id FROM zap.session
+    WHERE desired_state = 'ACTIVE' AND state <> 'FAILED' AND next_attempt_at <= (SELECT now FROM clock)
+)
 SELECT
-    count(*) FILTER (WHERE paired) AS wanted,
     count(*) FILTER (WHERE paired AND NOT live AND ready) AS due,
     count(*) FILTER (WHERE paired AND NOT live AND ready AND anybodys_at <= now) AS late,
     count(*) FILTER (WHERE paired AND live AND NOT heard) AS silent,
@@ -448,9 +463,26 @@ FROM (
         -- As in zap.session_due.
         greatest(s.update_time, s.next_attempt_at, l.expires_at) + make_interval(secs => $2) AS anybodys_at
     FROM clock n
-    JOIN zap.session s ON s.desired_state = 'ACTIVE' AND s.state <> 'FAILED'
-    LEFT JOIN zap.lease l ON l.session_id = s.session_id
-) wanted;
+    CROSS JOIN looked_at
+    -- OFFSET 0, as in zap.session_due.
+    CROSS JOIN LATERAL (SELECT * FROM zap.session WHERE session_id = looked_at.session_id OFFSET 0) s
+    CROSS JOIN LATERAL (SELECT * FROM zap.lease WHERE session_id = looked_at.session_id OFFSET 0) l
+    WHERE s.desired_state = 'ACTIVE' AND s.state <> 'FAILED'
+) unsettled;
+
+-- name: known_wanted
+-- Counted in the last $1 seconds.
+SELECT wanted FROM zap.census WHERE counted_at > clock_timestamp() - make_interval(secs => $1);
+
+-- name: count_wanted
+-- It only reads: with a number of its own, this transaction would hold Watch for as long as it counts.
+SELECT count(*) FROM zap.session
+WHERE
+    desired_state = 'ACTIVE' AND state NOT IN ('FAILED', 'PAIRING')
+    AND (state <> 'SUSPENDED' OR next_attempt_at <= clock_timestamp());
+
+-- name: keep_wanted
+UPDATE zap.census SET wanted = $1, counted_at = clock_timestamp();
 
 -- name: leftovers_exist
 SELECT EXISTS (

@@ -86,6 +86,8 @@ class Store:
 
     async def expire(self, session_id: str = "anna") -> None:
         await self.execute("UPDATE zap.lease SET expires_at = now() - interval '1 s' WHERE session_id = $1", session_id)
+        # As the next renewal of its node would say.
+        await self.execute("UPDATE zap.node SET heard_until = NULL")
         await self.be_due_for(1.0, session_id)
 
     async def be_due_for(self, seconds: float, session_id: str = "") -> None:
@@ -299,14 +301,18 @@ async def test_a_survey_counts_everything_that_is_wanted_once(store: Store) -> N
     await store.execute("UPDATE zap.session SET next_attempt_at = now() WHERE session_id = 'waiting'")
     await store.be_due_for(1.0)
     survey = await store.leases.survey(NODE)
-    assert (survey.wanted, survey.due, survey.silent) == (5, 1, 1)
+    assert (survey.due, survey.silent) == (1, 1)
+    assert await store.leases.wanted(0) == 5
     assert (survey.waiting, survey.pairings, survey.leftovers) == (1, 1, False)
     assert survey.away == 3
     assert survey.next_due is not None
     assert 1 < survey.next_due <= 2, "the silent one's lease ends first"
     # Our own lease is kept by ourselves: it becomes due by nothing that we would have to wait for.
     await store.execute("DELETE FROM zap.session WHERE session_id <> 'mine'")
-    assert await store.leases.survey(NODE) == Survey(wanted=1)
+    assert await store.leases.survey(NODE) == Survey()
+    assert await store.leases.wanted(60) == 5, "as it was counted before"
+    assert await store.leases.wanted(0) == 1
+    assert await store.leases.wanted(60) == 1
 
 
 async def test_who_claims_a_session_vouches_for_nothing_before_its_own_process_connects(

@@ -66,7 +66,6 @@ class Leases:
     async def survey(self, incarnation: UUID, patience: float) -> Survey:
         pairings = sum(session_id.startswith("pairing") for session_id in self.due)
         return Survey(
-            wanted=len(self.due),
             due=len(self.due) - pairings,
             late=self.late,
             pairings=pairings,
