@@ -5,10 +5,11 @@ import re
 import signal
 from pathlib import Path
 
+from service.domain.masking import cut, cut_front
 from service.pool.wire import STDERR_SIZE
 
-_TAIL = 600
-_EXCERPT = 8000
+_TAIL_CHARACTERS = 600
+_EXCERPT_CHARACTERS = 8000
 _HINTS = {
     signal.SIGABRT: "a fault in the Go library, or an abort",
     signal.SIGALRM: "its watchdog: it had no leave to go on",
@@ -69,8 +70,8 @@ def last_words(stderr: int) -> str:
     """The line on stderr that says what went wrong, or else the last ones; empty if there are none."""
     text = everything(stderr)
     telling = _telling(text)
-    lines = _STACKS.sub("", text).strip()[-_TAIL:].splitlines()
-    words = telling[0] if telling else " | ".join(filter(None, lines))
+    lines = cut_front(_STACKS.sub("", text).strip(), _TAIL_CHARACTERS).splitlines()
+    words = cut(telling[0]) if telling else " | ".join(filter(None, lines))
     return _NUMBERS.sub("…", words)
 
 
@@ -78,7 +79,7 @@ def excerpt(stderr: int) -> str:
     """What is on stderr from the line on that says what went wrong, or else the end of it."""
     text = everything(stderr)
     telling = _telling(text)
-    return text[telling.start() :][:_EXCERPT] if telling else text[-_EXCERPT:]
+    return cut(text[telling.start() :], _EXCERPT_CHARACTERS) if telling else cut_front(text, _EXCERPT_CHARACTERS)
 
 
 def everything(stderr: int) -> str:
@@ -97,7 +98,7 @@ def empty_if_half_full(stderr: int) -> str:
     # In this order, and no more than was read: what is written meanwhile stays where it is.
     os.pwrite(stderr, bytes(len(content)), 0)
     os.lseek(stderr, 0, os.SEEK_SET)
-    return _text(content)[-_EXCERPT:]
+    return cut_front(_text(content), _EXCERPT_CHARACTERS)
 
 
 def _text(content: bytes) -> str:

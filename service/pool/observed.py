@@ -6,6 +6,7 @@ from typing import Any
 
 from service.domain import observations as domain
 from service.domain.disconnects import Cause
+from service.domain.masking import cut
 from zap.v1 import event_pb2
 from zap.worker.v1 import frames_pb2
 
@@ -34,7 +35,7 @@ def ended(body: frames_pb2.Ended) -> domain.Ended:
     cause = Cause[body.cause] if known else Cause.CLIENT_ERROR
     detail = body.detail if known else f"{body.cause}: {body.detail}"
     until = body.until.ToDatetime(tzinfo=datetime.UTC) if body.HasField("until") else None
-    return domain.Ended(cause, detail, until)
+    return domain.Ended(cause, cut(detail), until)
 
 
 def _happening(body: event_pb2.Event) -> domain.Happening:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 
 from service.domain.disconnects import Cause
+from service.domain.masking import cut
 from service.domain.observations import Connected, Ended, Observed
 from service.domain.pace import Lane
 from service.domain.send_failures import SendFailure
@@ -174,8 +175,10 @@ class Process:
 
     def _pass_on(self, line: frames_pb2.LogLine) -> None:
         level = _LEVELS.get(line.level, logging.INFO)
-        fields = {"session_id": self.session_id, "epoch": self.epoch, "logger_name": line.logger}
-        _session_log.log(level, "%s: %s", line.logger, line.message, extra=fields)
+        # Cut already, by a process that is neither broken nor hostile.
+        logger, message = cut(line.logger), cut(line.message)
+        fields = {"session_id": self.session_id, "epoch": self.epoch, "logger_name": logger}
+        _session_log.log(level, "%s: %s", logger, message, extra=fields)
 
     def _make_room_on_stderr(self) -> None:
         """If it is running out of it, or its last words would find none."""
@@ -233,7 +236,7 @@ class Process:
             self._replies.pop(call_id, None)
         if reply.error:
             failure = SendFailure.__members__.get(reply.failure, SendFailure.NOT_SENT)
-            raise CallFailed(reply.error, certain=reply.certain, failure=failure)
+            raise CallFailed(cut(reply.error), certain=reply.certain, failure=failure)
         return reply
 
     # --- its life

@@ -13,10 +13,12 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from service.domain.masking import SECRET, masked
+from service.domain.masking import SECRET, cut, masked
 from zap.v1 import options_pb2
 
 PERSONAL = "<personal>"
+LONGEST_VALUE_CHARACTERS = 64 * 1024
+"""Of one value in a line, a stack trace for one. Masking holds the event loop for some microseconds a character."""
 
 _SECRET_KEYS = re.compile(
     r"password|passwd|secret|token|authorization|dsn|database_url|redis_url|proxy_url|qr_text", re.IGNORECASE
@@ -36,8 +38,12 @@ def redact(_: Any, __: str, line: Mapping[str, Any]) -> dict[str, Any]:
     """structlog's processor: every value of a line of log as it may be written."""
     # Digits in its id look like a telephone number, and the line would no longer say which session it means.
     session_id = line.get("session_id")
-    mask = functools.partial(masked, but_for=session_id) if isinstance(session_id, str) else masked
+    mask = functools.partial(_masked, but_for=session_id if isinstance(session_id, str) else "")
     return {key: _redacted(key, value, mask) for key, value in line.items()}
+
+
+def _masked(text: str, but_for: str) -> str:
+    return masked(cut(text, LONGEST_VALUE_CHARACTERS), but_for)
 
 
 def _redacted(key: str, value: Any, mask: Mask) -> Any:  # noqa: PLR0911 - one line for each type is the table it looks like

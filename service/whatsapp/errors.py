@@ -3,6 +3,7 @@
 import re
 
 from service.domain.disconnects import Cause
+from service.domain.masking import LONGEST_TEXT_CHARACTERS
 from service.domain.send_failures import SendFailure
 
 _PROXY, _TLS = Cause.PROXY_REFUSED, Cause.TLS_REFUSED
@@ -55,6 +56,8 @@ class LoaderError(Exception):
 
 def cause_of(error: str) -> Cause:
     """Why a connection ended, from what the library raised."""
+    # Some of the patterns look at the rest of the text from each of its words on.
+    error = error[:LONGEST_TEXT_CHARACTERS]
     return next((cause for pattern, cause in _ENDS if pattern.search(error)), Cause.CLIENT_ERROR)
 
 

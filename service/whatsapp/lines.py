@@ -21,9 +21,10 @@ class LogLines:
         if level.upper() == "DEBUG":
             # The library's hold whole stanzas: people's names, parts of codes. No shape tells those from other words.
             return
-        dropped = f" ({self._dropped} lines before this one were dropped)" if self._dropped else ""
+        # In front: the end of a long line is cut.
+        dropped = f"({self._dropped} lines before this one were dropped) " if self._dropped else ""
         line = frames_pb2.LogLine(
-            level=_LEVELS.get(level.upper(), "error"), logger=logger, message=redact(message) + dropped
+            level=_LEVELS.get(level.upper(), "error"), logger=redact(logger), message=dropped + redact(message)
         )
         if self._offer(frames_pb2.Frame(log_line=line)):
             self._dropped = 0

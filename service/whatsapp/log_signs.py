@@ -19,22 +19,22 @@ from zap.worker.v1 import frames_pb2
 _LOGGER = "Client"
 
 _STANZA = re.compile(r"(?:Unknown|Temporary ban) connect failure: <failure ([^<>]*?)/?>")
-_NUMBER = re.compile(r"Got (\d+)[/:].{0,200} connect failure, ")
+_NUMBER = re.compile(r"Got (\d{1,9})[/:].{0,200} connect failure, ")
 _RECONNECT = re.compile(r"Error reconnecting after autoreconnect sleep: (.*)", re.DOTALL)
 _RESTART = re.compile(r"Failed to reconnect after 515 code: (.*)", re.DOTALL)
 _RESEND = re.compile(
-    r"Failed to handle retry receipt for (?P<chat>[^/\s]+)/(?P<id>[^/\s]+) from (?P<device>\S+@\S+): "
+    r"Failed to handle retry receipt for (?P<chat>[^/\s]+)/(?P<id>[^/\s]+) from (?P<device>[^@\s]+@[^@\s]+): "
     # The sender of a receipt chooses its id, which may look like the rest of such a line.
-    r"(?P<words>(?!.* from \S+@\S+: ).*)",
+    r"(?P<words>(?!.* from [^@\s]+@\S+: ).*)",
     re.DOTALL,
 )
 _RESEND_DROPPED = re.compile(
-    r"Dropping retry request from (?P<id>[^/\s]+) for (?P<device>\S+@\S+): internal retry counter"
+    r"Dropping retry request from (?P<id>[^/\s]+) for (?P<device>[^@\s]+@[^@\s]+): internal retry counter"
 )
 _NOT_KEPT = re.compile(r"failed to get message from retry store: sql: no rows|couldn't find message ")
 _COMES_AGAIN = re.compile(r"context canceled|websocket (not connected|disconnected)")
 """The request is not acknowledged then, and WhatsApp hands it over at the next login."""
-_ATTRIBUTE = re.compile(r"(\w+)=\"(\d+)\"")
+_ATTRIBUTE = re.compile(r"\b(\w+)=\"(\d{1,18})\"")
 
 _CAUSES = {
     401: Cause.LOGGED_OUT_BY_WHATSAPP,

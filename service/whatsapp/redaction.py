@@ -1,11 +1,9 @@
-"""The library's lines and errors as they leave this process: without secrets, and no longer than a line may be."""
+"""The library's lines and errors as they leave this process: without secrets, and no longer than a text may be."""
 
-from service.domain.masking import masked
-
-LONGEST_LINE = 2000
+from service.domain.masking import cut, masked
 
 
 def redact(text: str) -> str:
     """The text as it may be written down."""
-    text = masked(text)
-    return text if len(text) <= LONGEST_LINE else text[: LONGEST_LINE - 1] + "…"
+    # Cut before it is masked, or a long one would cost this process its watchdog; and after, since masks are words too.
+    return cut(masked(cut(text)))

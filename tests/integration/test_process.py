@@ -13,6 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.domain.disconnects import Cause
+from service.domain.masking import CUT, LONGEST_TEXT_CHARACTERS
 from service.domain.observations import Disconnected, Happening
 from service.pool import wire
 from service.pool.pool import Pool
@@ -222,6 +223,28 @@ async def test_what_a_dead_process_left_in_its_socket_is_heard_however_late(begi
     heard, ended = await all_of(process)
     assert [observed.number for observed in heard] == list(range(1, 1041))
     assert ended.cause is Cause.PROCESS_DIED
+
+
+async def test_a_log_line_of_any_length_comes_cut(begin: Begin, caplog: pytest.LogCaptureFixture) -> None:
+    """The first from a process as it should be, the second from one that does not cut."""
+    caplog.set_level(logging.INFO, "service.session")
+    process = await begin("""
+        from service.whatsapp.lines import LogLines
+
+        lines = LogLines(lambda frame: node.sendall(wire.frame(frame)) is None)
+        lines.write("ERROR", "whatsmeow.Client", "cannot connect " + "://a" * 314_573)
+        tell(log_line=frames_pb2.LogLine(level="error", logger="x" * 3_000, message="cannot connect " * 4_000))
+        tell(ended=frames_pb2.Ended(cause="CLIENT_ERROR", detail="no " * 20_000))
+        os._exit(3)
+    """)
+    _, ended = await all_of(process)
+    first, second = (record.getMessage() for record in caplog.records if record.name == "service.session")
+    assert first == f"whatsmeow.Client: cannot connect{CUT}"
+    assert second.startswith(f"{CUT}: cannot connect cannot connect ")
+    assert second.endswith(f" cannot{CUT}")
+    assert len(second) < LONGEST_TEXT_CHARACTERS + 20
+    assert ended.detail.endswith(f"no{CUT}")
+    assert len(ended.detail) <= LONGEST_TEXT_CHARACTERS
 
 
 @pytest.mark.parametrize("is_written", ["permit", "confirm", "stop"])

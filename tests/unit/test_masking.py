@@ -1,6 +1,8 @@
 """What must not be read in a log is not, however it is written; what explains a log stays."""
 
 import base64
+import re
+import signal
 import uuid
 from urllib.parse import quote
 
@@ -9,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from service.domain import masking
-from service.domain.masking import masked
+from service.domain.masking import CUT, cut, cut_front, masked
 
 KEY = "Zm9vYmFyYmF6Zm9vYmFyYmF6Zm9vYmFyYmF6Zm9vYmE="
 numbers = st.integers(min_value=10**7, max_value=10**18 - 1).map(str)
@@ -156,3 +158,73 @@ def test_the_quick_look_misses_nothing(text: str) -> None:
 def test_masked_twice_is_masked_once(text: str) -> None:
     """A line passes here in the session's process, and again in the node."""
     assert masked(masked(text)) == masked(text)
+
+
+FILLER = "some words of a library "
+CUT_SECRETS = [
+    ("cannot reach postgres://zap:", "Hunter2-Xyz/Q:9w", "@db:5432/zap"),
+    ('host=h password="', "Hunter2 Xyz Qwe Rty", '" user=u'),
+    ("'token': '", "Hunter2 Xyz Qwe Rty", "'"),
+    ("Bearer ", "Hunter2XyzQweRty", " refused"),
+    ("call +", "49 (151) 234-56 7890", " now"),
+    ("from ", "491512345678901", ":12@s.whatsapp.net"),
+    ("identity ", KEY, " changed"),
+    ("code ", f"2@AbCdEfGhIjKlMnOpQrStUv,{KEY},{KEY}", ",6 shown"),
+    ("code https://wa.me/settings/linked_devices#", f"2@AbCdEfGh,{KEY},{KEY}", ",6 shown"),
+    ("Pair code: ", "ABCD-1234", "."),
+    ("Failing row contains (", "Anna, Hunter2, \nHunter2 Xyz", ")."),
+    ("Key (jid)=(", "Hunter2 Xyz Qwe Rty", ") already exists."),
+]
+
+
+@pytest.mark.parametrize(("before", "secret", "behind"), CUT_SECRETS)
+def test_no_half_of_a_secret_is_left_where_a_text_is_cut(before: str, secret: str, behind: str) -> None:
+    text = FILLER * 200 + before + secret + behind + FILLER * 200
+    start = len(FILLER) * 200 + len(before)
+    for end in range(start, start + len(secret) + len(behind) + 20):
+        left = masked(cut(text, end))
+        assert left.endswith(CUT)
+        assert len(cut(text, end)) <= end
+        assert not [at for at in range(len(secret) - 3) if secret[at : at + 4] in left], left[-60:]
+
+
+@pytest.mark.parametrize("text", ["", "short", "a b", " 12 "])
+def test_a_short_text_is_not_cut(text: str) -> None:
+    assert cut(text) == cut_front(text, 10) == text
+
+
+def test_a_text_cut_twice_is_cut_once() -> None:
+    once = cut(FILLER * 200)
+    assert once.endswith(CUT)
+    assert cut(once) == masked(once) == once
+
+
+def test_a_long_password_in_an_address_goes_too() -> None:
+    assert masked(f"postgres://u:{'Hunter2/' * 1000}@host") == f"postgres://{masking.SECRET}@host"
+    assert masked("postgres://u:a://b://c@host,http://d:e@f") == f"postgres://{masking.SECRET}@f"
+
+
+#: Each is the worst for some shape: one that looks at the rest of the text, from each place on where it could begin.
+HOSTILE = [
+    "1", "1234567 ", "Ab1+", "deadbeef0", "_deadbeefdeadbeef", "_a", "a=", "éa", "/", "/a", "./1", "@/a", ".", "a.",
+    "://", "://a", ":", ":a", "://a ", "://@", "Key (", "Key (a)", "Key (a)=", "password", "password ", "password =",
+    'password="', "password='x\"", "bearer ", "1@", "1@a,", "+1(", "+ 1", '"', "'", " ", "\n", "1.", "A1", "A", "AAAA-",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", HOSTILE)
+def test_no_shape_takes_more_for_each_character_of_a_longer_text(unit: str) -> None:
+    """Of this text a shape that does takes minutes of the processor, and one that does not part of a second."""
+    text = (unit * 400_000)[:400_000]
+
+    def give_up(*_: object) -> None:
+        raise AssertionError(f"{shape.pattern} looks at a text again and again")
+
+    before = signal.signal(signal.SIGVTALRM, give_up)
+    try:
+        for shape in masking._shapes("")[0]:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 5)
+            re.compile(shape.pattern).sub("", text)
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)

@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from service.domain.masking import CUT
 from service.pool.last_words import describe_exit, describe_state, excerpt, last_words
 from service.pool.zygote import environment_for
 
@@ -64,8 +65,12 @@ def test_the_telling_line_is_found(stderr: Callable[[str], int], text: str, word
 def test_an_excerpt_begins_where_it_is_told_and_is_limited(stderr: Callable[[str], int]) -> None:
     text = "noise\n" * 500 + "panic: nil map\n" + "goroutine\n" * 500
     assert excerpt(stderr(text)).startswith("panic: nil map\ngoroutine\n")
-    assert excerpt(stderr("x" * 9_000 + "\nend")).endswith("x\nend")
-    assert len(excerpt(stderr("x" * 9_990))) == 8_000
+    assert excerpt(stderr("x" * 9_000 + "\nend")) == f"{CUT}\nend"
+    assert excerpt(stderr("hunter2secret " * 700)).startswith(f"{CUT}\nhunter2secret ")
+    words = last_words(stderr("panic: " + "hunter2secret " * 700))
+    assert words.startswith("panic: ")
+    assert words.endswith(f"hunter2secret{CUT}")
+    assert 7_900 < len(excerpt(stderr("x " * 4_995))) <= 8_000
 
 
 def test_the_state_of_a_process_is_told_in_words() -> None:

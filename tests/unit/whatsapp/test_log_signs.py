@@ -90,6 +90,26 @@ def test_what_is_no_sign(logger: str, line: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        f"Failed to handle retry receipt for a@b/3EB0 from {'@a' * 200_000}: x",
+        f"{RETRY}x from {'@a' * 200_000}:",
+        f"{RETRY}{'x from a@a: ' * 40_000}",
+        f"Dropping retry request from 3EB0 for {'@a' * 200_000}: x",
+        f"Dropping retry request from 3EB0 for {'a@' * 200_000}",
+    ],
+)
+def test_a_long_line_is_looked_at_once(line: str) -> None:
+    """Looked at again from each place in it, it would take minutes."""
+    sign_in("Client", line)
+
+
+def test_attributes_of_any_length_are_read() -> None:
+    line = f'Unknown connect failure: <failure {"a" * 400_000} expire="{"9" * 5_000}" reason="402"/>'
+    assert sign_in("Client", line) == LoginFailed(402)
+
+
+@pytest.mark.parametrize(
     ("code", "cause"),
     [
         (400, Cause.CONNECTION_REFUSED),

@@ -1,6 +1,7 @@
 import pytest
 
-from service.whatsapp.redaction import LONGEST_LINE, redact
+from service.domain.masking import CUT, LONGEST_TEXT_CHARACTERS, SECRET
+from service.whatsapp.redaction import redact
 
 KEY = "Zm9vYmFyYmF6Zm9vYmFyYmF6Zm9vYmFyYmF6Zm9vYmE="
 
@@ -42,5 +43,13 @@ def test_two_numbers_can_be_told_apart() -> None:
     assert redact("491700000001") != redact("491700000002")
 
 
-def test_a_line_is_not_longer_than_it_may_be() -> None:
-    assert len(redact("x " * LONGEST_LINE)) == LONGEST_LINE
+@pytest.mark.parametrize("text", ["x ", "x", "bearer a ", "https://a@b "])
+def test_a_line_is_not_longer_than_it_may_be(text: str) -> None:
+    line = redact(text * 2 * LONGEST_TEXT_CHARACTERS)
+    assert len(line) <= LONGEST_TEXT_CHARACTERS
+    assert line.endswith(CUT)
+    assert redact(line) == line
+
+
+def test_a_cut_line_still_says_so_where_the_rest_of_it_is_masked() -> None:
+    assert redact("Failing row contains (" + "x, " * 1000) == f"Failing row contains ({SECRET}).{CUT}"

@@ -182,4 +182,4 @@ def test_lines_that_were_dropped_are_counted() -> None:
         lines.write(level, "whatsmeow.Client", "from 491700000001")
     assert taken[0].log_line == frames_pb2.LogLine(level="info", logger="whatsmeow.Client", message="from …01")
     assert taken[1].log_line.level == "warning"
-    assert taken[3].log_line.message == "from …01 (2 lines before this one were dropped)"
+    assert taken[3].log_line.message == "(2 lines before this one were dropped) from …01"
