@@ -12,6 +12,8 @@ from service.pool import wire
 from zap.worker.v1 import frames_pb2
 
 _PIECE = 256 * 1024
+_MOST_PIECES = 16
+"""More than a socket holds: a process that writes on and on must not keep the event loop."""
 
 
 class Link(asyncio.Protocol):
@@ -20,10 +22,10 @@ class Link(asyncio.Protocol):
     def __init__(
         self,
         connection: socket.socket,
-        on_frame: Callable[[frames_pb2.Frame], None],
+        on_frame: Callable[[frames_pb2.Frame, int], None],
         log: logging.LoggerAdapter[logging.Logger],
     ) -> None:
-        """`connection`: does not block. `log`: says of each line which session it is about."""
+        """`connection`: does not block. `on_frame`: takes a frame and its bytes. `log`: names the session."""
         self._connection = connection
         self._on_frame = on_frame
         self._log = log
@@ -34,8 +36,11 @@ class Link(asyncio.Protocol):
         self._confirm: frames_pb2.Confirm | None = None
         self.closed = asyncio.Event()
         """Set once nothing more comes in."""
-        self.garbled = False
-        """What came in could not be understood."""
+        self.garbled = ""
+        """Why what came in could not be understood; empty if it could."""
+        self.is_held = False
+        """Nothing is read for now: the node has not dealt with what came."""
+        self._is_ending = False
 
     async def open(self) -> None:
         """Read and write from now on."""
@@ -74,8 +79,23 @@ class Link(asyncio.Protocol):
 
     # --- in
 
+    def hold(self) -> None:
+        """Read nothing for now; the process waits once the socket is full."""
+        if self._transport is not None and not self._is_ending:
+            self.is_held = True
+            self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        """Read again."""
+        if self._transport is not None and self.is_held:
+            self.is_held = False
+            self._transport.resume_reading()
+
     async def read_to_end(self, timeout: float) -> None:
         """Wait until all that a dead process wrote has been read, for as long as there is more to read."""
+        # No more than a socket holds.
+        self._is_ending = True
+        self.go_on()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self.closed.wait()
@@ -97,10 +117,10 @@ class Link(asyncio.Protocol):
         """Take in what came; here and not in a task, so that no timer is served before it."""
         try:
             for body in self._deframer.feed(data):
-                self._on_frame(frames_pb2.Frame.FromString(body))
+                self._on_frame(_understood(body), len(body))
         except (wire.Garbled, DecodeError) as error:
             self._log.error("the session's process says what cannot be understood: %s", error)
-            self.garbled = True
+            self.garbled = str(error)
             self.close()
 
     def pause_writing(self) -> None:
@@ -125,5 +145,17 @@ class Link(asyncio.Protocol):
     def _read_what_is_left(self) -> None:
         """A transport that cannot write reads no more either; but what a process says last it says before it dies."""
         with contextlib.suppress(OSError):
-            while (data := self._connection.recv(_PIECE)) and not self.garbled:
+            for _ in range(_MOST_PIECES):
+                if self.garbled or not (data := self._connection.recv(_PIECE)):
+                    break
                 self.data_received(data)
+
+
+def _understood(body: bytes) -> frames_pb2.Frame:
+    """The frame, if it is no longer than its kind may be. Raises wire.Garbled, DecodeError."""
+    frame = frames_pb2.Frame.FromString(body)
+    kind = frame.WhichOneof("body")
+    longest = wire.LONGEST if kind == "event" else wire.LONGEST_WITHOUT_EVENT
+    if len(body) > longest:
+        raise wire.Garbled(f"a frame of kind {kind} has {len(body)} bytes, more than {longest}")
+    return frame

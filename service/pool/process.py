@@ -16,6 +16,7 @@ from service.pool.death import Death
 from service.pool.last_words import describe_state, empty_if_half_full, excerpt
 from service.pool.link import Link
 from service.pool.observed import ended, observed
+from service.pool.waiting import Waiting
 from service.pool.zygote_process import Child
 from service.ports import CallFailed, Metrics, SendReply
 from zap.v1 import message_pb2
@@ -29,8 +30,6 @@ _EXIT_SECONDS = 2.0
 _LAST_FRAME_TIMEOUT_S = 1.0
 #: Silence is counted in looks: a node that was held up itself has not listened, and knows nothing.
 _LOOK_SECONDS = 0.25
-_MOMENTARY_LIMIT = 500
-"""Observations that wait, beyond which one is dropped that is of the moment."""
 _NANOSECONDS = 1_000_000_000
 _KILLED = "killed"
 
@@ -62,8 +61,7 @@ class Process:
         self._log = logging.LoggerAdapter(_log, {"session_id": session_id, "epoch": epoch, "pid": child.pid})
         self._death = Death(child, self._log)
         self._link = Link(child.connection, self._take, self._log)
-        self._waiting: list[Observed] = []
-        self._something = asyncio.Event()
+        self._waiting = Waiting(self._link.hold, self._link.go_on)
         self._replies: dict[int, asyncio.Future[frames_pb2.Reply]] = {}
         self._last_call = 0
         self._places = asyncio.Semaphore(wire.MOST_CALLS)
@@ -87,11 +85,7 @@ class Process:
 
     async def observations(self) -> AsyncIterator[Sequence[Observed]]:
         """Yield what it reports, in order, all that waits at a time. The last is an Ended: the process is dead then."""
-        while True:
-            while not self._waiting:
-                self._something.clear()
-                await self._something.wait()
-            batch, self._waiting = self._waiting, []
+        async for batch in self._waiting.batches():
             yield batch
             if isinstance(batch[-1].observation, Ended):
                 return
@@ -157,7 +151,7 @@ class Process:
 
     # --- what it says
 
-    def _take(self, frame: frames_pb2.Frame) -> None:
+    def _take(self, frame: frames_pb2.Frame, size: int) -> None:
         match frame.WhichOneof("body"):
             case "progress":
                 self._showed_life = True
@@ -171,7 +165,10 @@ class Process:
             case _:
                 # What waits in the socket in front of the progress shows life as well.
                 self._showed_life = True
-                self._observe(observed(frame))
+                if (observation := observed(frame)) is not None:
+                    if isinstance(observation.observation, Connected):
+                        self._count_start("CONNECTED")
+                    self._waiting.add(observation, size)
 
     def _pass_on(self, line: frames_pb2.LogLine) -> None:
         level = _LEVELS.get(line.level, logging.INFO)
@@ -189,15 +186,6 @@ class Process:
         waiting = self._replies.pop(reply.call_id, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(reply)
-
-    def _observe(self, observation: Observed | None) -> None:
-        if observation is None or (observation.is_momentary and len(self._waiting) >= _MOMENTARY_LIMIT):
-            return
-        if isinstance(observation.observation, Connected):
-            self._count_start("CONNECTED")
-        # Bounded by the process: it has the frames of one event of the library in hand, and waits for their commit.
-        self._waiting.append(observation)
-        self._something.set()
 
     # --- what it is asked
 
@@ -263,8 +251,7 @@ class Process:
             cause = "KILLED" if verdict.cause is Cause.STOPPED and self._asked == _KILLED else verdict.cause.value
             self._count_start(cause)
             self._metrics.process_ended(cause)
-        self._waiting.append(Observed(verdict, datetime.datetime.now(datetime.UTC)))
-        self._something.set()
+        self._waiting.add(Observed(verdict, datetime.datetime.now(datetime.UTC)))
 
     def _count_start(self, outcome: str) -> None:
         """Count what the start came to, once: CONNECTED, or what ended it before."""
@@ -280,12 +267,12 @@ class Process:
             await asyncio.sleep(_LOOK_SECONDS)
             if self._said is not None or self._link.closed.is_set():
                 leaving += _LOOK_SECONDS
-            elif self._showed_life:
+            elif self._showed_life or self._link.is_held:
                 silent = 0.0
             else:
                 silent += _LOOK_SECONDS
         if leaving >= _EXIT_SECONDS:
-            self._overstayed = f"it {'talked nonsense' if self._link.garbled else 'closed its socket'} and was killed"
+            self._overstayed = "it closed its socket and was killed"
             self._death.kill_soon()
         else:
             await self._end_stalled()
@@ -304,4 +291,5 @@ class Process:
             return Ended(Cause.PROCESS_STALLED, f"it said nothing for {STALLED_SECONDS:g} seconds")
         if self._asked or self._said is not None:
             return Ended(Cause.STOPPED, self._asked)
-        return Ended(Cause.PROCESS_DIED, self._overstayed or self._death.words(status))
+        garbled = f"what it said could not be understood: {self._link.garbled}" if self._link.garbled else ""
+        return Ended(Cause.PROCESS_DIED, garbled or self._overstayed or self._death.words(status))

@@ -19,6 +19,8 @@ from google.protobuf.message import Message
 
 LONGEST = 16 * 1024 * 1024
 """Bytes of the longest message. WhatsApp's own are below 1 MiB; more than this is garbage, not a message."""
+LONGEST_WITHOUT_EVENT = 64 * 1024
+"""Bytes of the longest frame that reports no event: a log line, a code, a name, an error."""
 
 MOST_CALLS = 64
 """Calls to WhatsApp that a session process has in flight at once. It refuses more; its node has them wait."""

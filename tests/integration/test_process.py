@@ -16,6 +16,7 @@ from service.domain.disconnects import Cause
 from service.domain.masking import CUT, LONGEST_TEXT_CHARACTERS
 from service.domain.observations import Disconnected, Happening
 from service.pool import wire
+from service.pool.last_words import everything
 from service.pool.pool import Pool
 from service.pool.process import STALLED_SECONDS, Process
 from service.ports import CallFailed, ProcessPool
@@ -124,7 +125,10 @@ async def test_a_process_that_says_it_ends_and_stays_is_killed(begin: Begin) -> 
     ("script", "words"),
     [
         ("node.close()", "it closed its socket and was killed"),
-        ("node.sendall(bytes([255]) * 100)", "it talked nonsense and was killed"),
+        (
+            "node.sendall(bytes([255]) * 100)",
+            "what it said could not be understood: a message of 4294967295 bytes was announced, more than 16777216",
+        ),
     ],
 )
 async def test_a_process_that_cannot_be_heard_any_more_and_stays_is_killed(
@@ -225,6 +229,28 @@ async def test_what_a_dead_process_left_in_its_socket_is_heard_however_late(begi
     assert ended.cause is Cause.PROCESS_DIED
 
 
+@pytest.mark.parametrize(
+    ("frame", "kind"),
+    [
+        ("log_line=frames_pb2.LogLine(message='://a' * 314_573)", "log_line"),
+        ("code_shown=frames_pb2.CodeShown(text='x' * 65_536)", "code_shown"),
+        ("reply=frames_pb2.Reply(error='x' * 65_536)", "reply"),
+        ("progress=frames_pb2.Progress(), origin=bytes(65_536)", "progress"),
+    ],
+)
+async def test_only_an_event_may_be_long(begin: Begin, frame: str, kind: str) -> None:
+    process = await begin(f"""
+        tell(number=1, event=got(raw=bytes(3_000_000)))
+        tell({frame})
+        time.sleep(60)
+    """)
+    heard, ended = await all_of(process)
+    assert [observed.number for observed in heard] == [1]
+    assert ended.cause is Cause.PROCESS_DIED
+    assert ended.detail.startswith(f"what it said could not be understood: a frame of kind {kind} has ")
+    assert ended.detail.endswith(" bytes, more than 65536")
+
+
 async def test_a_log_line_of_any_length_comes_cut(begin: Begin, caplog: pytest.LogCaptureFixture) -> None:
     """The first from a process as it should be, the second from one that does not cut."""
     caplog.set_level(logging.INFO, "service.session")
@@ -245,6 +271,43 @@ async def test_a_log_line_of_any_length_comes_cut(begin: Begin, caplog: pytest.L
     assert len(second) < LONGEST_TEXT_CHARACTERS + 20
     assert ended.detail.endswith(f"no{CUT}")
     assert len(ended.detail) <= LONGEST_TEXT_CHARACTERS
+
+
+async def test_what_waits_in_the_node_is_bounded_and_nobody_is_blamed_for_what_is_not_read(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = await begin("""
+        for number in range(1, 33):
+            tell(number=number, event=got(raw=bytes(1_000_000)))
+            os.pwrite(2, str(number).encode(), 0)
+        tell(ended=frames_pb2.Ended(cause="STREAM_REPLACED"))
+        os._exit(3)
+    """)
+    async with asyncio.timeout(20):
+        while not everything(process._child.stderr).startswith("4"):
+            await asyncio.sleep(0.01)
+    monkeypatch.setattr("service.pool.process.STALLED_SECONDS", 0.5)
+    await asyncio.sleep(2)
+    # What it has written beyond these is in the socket.
+    assert int(everything(process._child.stderr)) < 8
+    assert not process._death.happened
+    heard, ended = await all_of(process)
+    assert [observed.number for observed in heard] == list(range(1, 33))
+    assert ended.cause is Cause.STREAM_REPLACED
+
+
+async def test_the_last_word_of_a_dead_process_is_heard_though_nothing_was_read_any_more(begin: Begin) -> None:
+    process = await begin("""
+        for number in range(1, 6):
+            tell(number=number, event=got(raw=bytes(1_000_000)))
+        tell(number=6, event=got())
+        tell(ended=frames_pb2.Ended(cause="STREAM_REPLACED"))
+        os._exit(3)
+    """)
+    await asyncio.wait_for(process.over(), 20)
+    heard, ended = await all_of(process)
+    assert [observed.number for observed in heard] == list(range(1, 7))
+    assert ended.cause is Cause.STREAM_REPLACED
 
 
 @pytest.mark.parametrize("is_written", ["permit", "confirm", "stop"])
