@@ -18,7 +18,7 @@ COPY generated generated
 # and is the one that the service leans on, is found out here and not by the first session.
 RUN python3 -m pip --python /opt/zap/bin/python install --no-cache-dir --no-deps --no-build-isolation . \
  && python3 -m pip --python /opt/zap/bin/python uninstall --quiet --yes setuptools \
- && SPHINX=1 /opt/zap/bin/python -c 'from service.whatsapp import loader as it; it.import_without_library(); it.load_library(restored=True)' \
+ && SPHINX=1 /opt/zap/bin/python -c 'from service.worker.library import loader as it; it.import_without_library(); it.load_library(restored=True)' \
  && find /opt/zap/lib -type d -name tests -prune -exec rm -r {} + \
  && /opt/zap/bin/python -m compileall -q /opt/zap/lib
 
@@ -39,6 +39,6 @@ WORKDIR /tmp
 EXPOSE 50051 50052 9464
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
-  CMD ["python", "-m", "service.probe"]
+  CMD ["python", "-m", "service.node.healthcheck"]
 ENTRYPOINT ["python", "-m", "service"]
 CMD ["serve"]

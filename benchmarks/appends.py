@@ -27,10 +27,10 @@ from dev import EmbeddedPostgres
 from service.domain.events import NewEvent
 from service.domain.lease import Lease
 from service.domain.observations import Happening
+from service.eventlog.inbound import PostgresEventLog
 from service.protocol.events import encode_payload
 from service.store.database import Database
-from service.store.events import PostgresEventLog
-from service.store.log import append, lock_log
+from service.store.event_rows import append, lock_log
 from service.store.migrate import migrate
 from tests.round_trips import RoundTrips
 from zap.v1 import event_pb2

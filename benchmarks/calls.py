@@ -19,13 +19,13 @@ import grpc
 
 from dev import EmbeddedPostgres, EmbeddedValkey
 from service.domain import observations as seen
-from service.pool.pool import Pool, PoolSettings
 from service.ports import SessionProcess, StartOrder
+from service.workers.pool import Pool, PoolSettings
+from simulator.control import SimulatorControl
+from simulator.process import PRELOAD, SimulatorProcess
 from tests.caller import State
 from tests.live_events import LiveEvents
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
-from tests.simulator.process import PRELOAD, SimulatorProcess
 from zap.v1 import session_pb2, session_pb2_grpc
 
 CALLERS, SECONDS, SENDS = 8, 3.0, 200

@@ -14,8 +14,9 @@ from urllib.parse import quote
 
 import neonize.client
 
-from service.whatsapp import addresses, session
-from tests.simulator.preload import aim
+from service.worker import addresses
+from service.worker.session import session
+from simulator.preload import aim
 from zap.worker.v1 import frames_pb2
 
 FOLDER = "BENCHMARK_FOLDER"

@@ -25,14 +25,14 @@ from pathlib import Path
 
 from dev import EmbeddedPostgres
 from service.domain.observations import Connected, Happening
-from service.pool.pool import Pool, PoolSettings
 from service.store.migrate import migrate
+from service.workers.pool import Pool, PoolSettings
+from simulator.control import SimulatorControl
+from simulator.process import PRELOAD, SimulatorProcess
 from tests.e2e.people import new_phone
 from tests.e2e.session_processes import Watched, pair, start, told_by
 from tests.event_log import Logged
 from tests.judgement import Judgement, judge
-from tests.simulator.control import SimulatorControl
-from tests.simulator.process import PRELOAD, SimulatorProcess
 from tests.traffic import IN_GROUP, PERSONAL, Kind, People, Traffic, Written, gather_people
 
 PHONE = "491700000001"

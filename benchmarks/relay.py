@@ -21,11 +21,11 @@ from pathlib import Path
 from benchmarks.inside_session import FOLDER
 from dev import EmbeddedPostgres
 from service.domain.observations import CodeShown, Connected, Happening, Observation
-from service.pool.pool import Pool, PoolSettings
-from service.pool.process import Process
 from service.ports import StartOrder
-from tests.simulator.control import SimulatorControl
-from tests.simulator.process import PRELOAD, SimulatorProcess
+from service.workers.pool import Pool, PoolSettings
+from service.workers.process import Process
+from simulator.control import SimulatorControl
+from simulator.process import PRELOAD, SimulatorProcess
 from zap.v1 import event_pb2
 
 PHONE, FRIEND = "491700000001", "491700000002"

@@ -11,7 +11,7 @@ import statistics
 import time
 
 from benchmarks.stage import Deployment, deployment
-from tests.simulator.views import DeviceView
+from simulator.views import DeviceView
 
 PATIENCE_S = 60.0
 POLL_S = 0.5

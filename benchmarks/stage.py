@@ -10,12 +10,12 @@ from pathlib import Path
 import asyncpg
 
 from dev import EmbeddedPostgres, EmbeddedValkey
+from simulator.control import SimulatorControl
+from simulator.process import PRELOAD, SimulatorProcess
 from tests.e2e.people import new_phone, pair
 from tests.e2e.recovery import forget_failures
 from tests.e2e.sql import Sql
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
-from tests.simulator.process import PRELOAD, SimulatorProcess
 
 PAIRED_AT_ONCE = 4
 

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 import grpc
 
 from benchmarks.stage import Deployment, deployment
+from simulator.views import InboxView
 from tests.e2e.people import new_phone
 from tests.event_log import read_messages
 from tests.judgement import judge
-from tests.simulator.views import InboxView
 from tests.traffic import Kind, Written
 from zap.v1 import message_pb2
 

@@ -25,10 +25,10 @@ import psutil
 
 from benchmarks.inside_callback import FOLDER
 from dev import EmbeddedPostgres, EmbeddedValkey
+from simulator.control import SimulatorControl
+from simulator.process import SimulatorProcess
 from tests.e2e.people import pair
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
-from tests.simulator.process import SimulatorProcess
 from zap.v1 import event_pb2, watch_pb2, watch_pb2_grpc
 
 if TYPE_CHECKING:

@@ -1,11 +1,11 @@
-"""Write the table of settings in docs/configuration.md anew, from service/config.py."""
+"""Write the table of settings in docs/configuration.md anew, from service/node/config.py."""
 
 from pathlib import Path
 
-from service.config import documentation
+from service.node.config import documentation
 
 PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
-MARK = "<!-- The table is made from service/config.py by scripts/document_settings.py. -->\n"
+MARK = "<!-- The table is made from service/node/config.py by scripts/document_settings.py. -->\n"
 
 
 def main() -> None:

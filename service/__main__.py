@@ -5,9 +5,9 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from service.config import ConfigurationError, Settings, effective, load, unknown_settings
-from service.serve import serve
-from service.start import EX_CONFIG, run
+from service.node.config import ConfigurationError, Settings, effective, load, unknown_settings
+from service.node.main import EX_CONFIG, run
+from service.node.serve import serve
 
 COMMANDS = {
     "serve": "run a node until SIGTERM or SIGINT",
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _migrate(settings: Settings, stopping: asyncio.Event) -> None:
-    from service.app import migrate_once  # noqa: PLC0415 - after the zygote, by those who serve
+    from service.node.wiring import migrate_once  # noqa: PLC0415 - after the zygote, by those who serve
 
     await migrate_once(settings, stopping)
 

@@ -9,17 +9,17 @@ from uuid import UUID
 
 from service.domain.events import Event, NewEvent
 from service.domain.lease import Announcement, Holder, Lease, Node, Renewal
+from service.domain.log_positions import START, Place
+from service.domain.maintenance import HorizonHolder
 from service.domain.observations import Observed
-from service.domain.pace import Lane
 from service.domain.pairing import PairingCode
 from service.domain.placement import PATIENCE, Candidate
-from service.domain.places import START, Place
 from service.domain.records import Account, MessageState, OutboundMessage, Outcome, Pairing, Session
 from service.domain.send_failures import SendFailure
 from service.domain.session import Condition, State, Transition
+from service.domain.start_scheduler import Lane
 from service.domain.survey import Survey
-from service.domain.upkeep import HorizonHolder
-from service.domain.watched import EventFilter, LogBounds, Page, Start, Step
+from service.domain.watch import EventFilter, LogBounds, Page, Start, Step
 
 # --- session processes ------------------------------------------------------------------------------------------
 
@@ -271,7 +271,7 @@ Read = Callable[[Place, EventFilter, int], Awaitable[Page | None]]
 """LogReader.read."""
 
 Watch = Callable[[EventFilter, Start], AsyncGenerator[Step, None]]
-"""Follows the log (service.sessions.watching.Watching.watch): a bookmark, then what there is and what comes."""
+"""Follows the log (service.watch.service.Watching.watch): a bookmark, then what there is and what comes."""
 
 
 class LogUpkeep(Protocol):

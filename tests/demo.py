@@ -15,11 +15,11 @@ import aiohttp
 from rich.console import Console
 
 from dev import EmbeddedPostgres, EmbeddedValkey
+from simulator.control import SimulatorControl
+from simulator.process import PRELOAD, SimulatorProcess
 from tests.caller import State
 from tests.live_events import LiveEvents
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
-from tests.simulator.process import PRELOAD, SimulatorProcess
 
 SESSION = "shop"
 OWNER, CUSTOMER = "491701234567", "491709876543"

@@ -10,7 +10,7 @@ from service.domain.events import NewEvent
 from service.domain.observations import Happening
 from service.protocol.events import encode_payload
 from service.store.database import Database
-from service.store.log import append, lock_log
+from service.store.event_rows import append, lock_log
 from zap.v1 import event_pb2 as pb
 
 

@@ -9,8 +9,8 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
+from simulator.control import SimulatorControl
 from tests.e2e.people import new_phone
-from tests.simulator.control import SimulatorControl
 
 RATE = 20.0
 """Messages per second to each session."""

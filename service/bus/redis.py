@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from service.bus.backlog import AT_ONCE, Backlog
-from service.bus.wakeups import LOG, WORK, WakeupHub
+from service.bus.hub import LOG, WORK, WakeupHub
 from service.domain.events import Event
 from service.ports import Metrics
 

@@ -13,7 +13,7 @@
              └─ EpochRevoked      … or still does, but for a wish that was withdrawn
 
 Each carries a `reason` in UPPER_SNAKE that is fixed for ever, a sentence, and `metadata` with every value that the
-sentence mentions. `service.rpc.errors` is the only place that knows gRPC's codes for them.
+sentence mentions. `service.api.grpc.errors` is the only place that knows gRPC's codes for them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -84,6 +84,12 @@ class ConsumerTooSlow(ZapError):
     """Events come faster than they are taken; metadata has the place of the last one that was."""
 
     reason = "CONSUMER_TOO_SLOW"
+
+
+class Unauthenticated(ZapError):
+    """The caller did not show that it may call."""
+
+    reason = "UNAUTHENTICATED"
 
 
 class Unavailable(ZapError):

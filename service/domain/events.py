@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
+from service.domain.log_positions import START, Place
 from service.domain.observations import Happening
 from service.domain.pairing import PairingOutcome
-from service.domain.places import START, Place
 from service.domain.session import State
 
 

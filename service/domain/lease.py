@@ -29,7 +29,7 @@ class Announcement:
     is_draining: bool = False
     """It stops: nothing is handed over to it."""
     liveness_scope: str | None = None
-    """Where its liveness socket can be seen (pool/liveness.py); None: nowhere."""
+    """Where its liveness socket can be seen (wire/liveness.py); None: nowhere."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from service.domain.disconnects import Cause
+from service.domain.disconnect_policy import Cause
 
 
 @dataclass(frozen=True)

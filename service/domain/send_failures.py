@@ -1,6 +1,6 @@
 """Why a message was certainly not sent: one table of kinds, each with a sentence and what a human should do.
 
-`service.whatsapp.errors` tells the kind from what the library raised; what the node itself refuses is NOT_SENT.
+`service.worker.errors` tells the kind from what the library raised; what the node itself refuses is NOT_SENT.
 """
 
 import enum

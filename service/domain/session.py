@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from functools import singledispatch
 
 from service.domain import observations as seen
-from service.domain.disconnects import Cause, Fate, Policy, Retry, policy_for
+from service.domain.disconnect_policy import Cause, Fate, Policy, Retry, policy_for
 from service.domain.pairing import PairingOutcome
 
 REPLACED_MEMORY = timedelta(minutes=10)

@@ -1,6 +1,6 @@
 """Ends the leases of nodes of this machine that are dead, without waiting for the ttl.
 
-The kernel says whether a process of a node is left (service/pool/liveness.py). Once none is, nothing can act for its
+The kernel says whether a process of a node is left (service/wire/liveness.py). Once none is, nothing can act for its
 leases any more: they are ended, and claimed like all others that have expired. If anything is in doubt, they expire by
 themselves.
 """

@@ -28,8 +28,8 @@ from service.domain import placement
 from service.domain.errors import Unavailable
 from service.domain.handover import ARRIVAL, Concurrency
 from service.domain.lease import Node
-from service.domain.pace import HOLD, Lane
 from service.domain.placement import Candidate
+from service.domain.start_scheduler import HOLD, Lane
 from service.ports import Directory, Gate, Turn
 
 log = structlog.get_logger(__name__)

@@ -17,7 +17,7 @@ import structlog
 from service.domain import placement
 from service.domain.errors import Unavailable
 from service.domain.outage import OutageDetector
-from service.domain.pace import Lane
+from service.domain.start_scheduler import Lane
 from service.domain.survey import Survey
 from service.ports import Directory, Gate, Turn, Wakeups
 

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from service.domain.watched import EventFilter, Given, LoggedEvent, Start, Step
+from service.domain.watch import EventFilter, Given, LoggedEvent, Start, Step
 from service.protocol.scalars import timestamp
 from zap.v1 import event_pb2
 from zap.v1 import watch_pb2 as pb

@@ -25,16 +25,16 @@ import structlog
 
 from service.domain import observations as seen
 from service.domain.backoff import CAP, STEADY, backoff
-from service.domain.disconnects import Cause, policy_for
+from service.domain.disconnect_policy import Cause, policy_for
 from service.domain.errors import EpochRevoked, LeaseLost, NotFound, Unavailable, ZapError
 from service.domain.events import Event, NewEvent
 from service.domain.lease import Lease, LeaseTimes, Node
-from service.domain.pace import Lane
 from service.domain.pairing import PairingCode, identity_of
 from service.domain.reasons import reason
 from service.domain.receipts import told_by
 from service.domain.records import Account
 from service.domain.session import Condition, Directive, Input, ProcessStarted, State, Transition, reduce
+from service.domain.start_scheduler import Lane
 from service.ports import (
     EventLog,
     LeaseStore,
@@ -47,8 +47,8 @@ from service.ports import (
     Turn,
 )
 from service.sessions.early_receipts import EarlyReceipts
-from service.sessions.next_start import NextStart
-from service.sessions.start_gate import StartGate
+from service.sessions.start_limiter import StartGate
+from service.sessions.start_slot import NextStart
 
 log = structlog.get_logger(__name__)
 

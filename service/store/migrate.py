@@ -12,8 +12,8 @@ from typing import Any
 import asyncpg
 import structlog
 
-from service.store.reach import connected
-from service.store.restored import settle_restored_log
+from service.store.restored_log import settle_restored_log
+from service.store.startup_checks import connected
 
 log = structlog.get_logger(__name__)
 

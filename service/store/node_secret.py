@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Sequence
 
 from service.store.queries import statement
-from service.store.reach import connected
+from service.store.startup_checks import connected
 
 #: scrypt with 16 MB, a tenth of a second: who reads the fingerprint can try few secrets.
 _COST = {"n": 2**14, "r": 8, "p": 1, "dklen": 32}

@@ -13,9 +13,9 @@ from service.domain.records import Account, Session
 from service.domain.session import Credentials, Desired, State, Transition
 from service.ports import Decide, Metrics, Resume
 from service.store.database import Connection, Database, Record, storable
-from service.store.log import Encode, append, lock_log
+from service.store.event_rows import Encode, append, lock_log
 from service.store.refusals import counts_refusals
-from service.store.stragglers import Stragglers
+from service.store.stale_backends import Stragglers
 from service.store.transitions import lock_session, read_session, write_transition
 
 

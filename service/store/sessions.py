@@ -4,20 +4,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from service.domain.errors import (
-    AlreadyExists,
-    Conflict,
-    FailedPrecondition,
-    FieldViolation,
-    InvalidArgument,
-)
+from service.domain.errors import AlreadyExists, Conflict, FailedPrecondition, FieldViolation, InvalidArgument
 from service.domain.events import Event
 from service.domain.records import Pairing, Session
 from service.domain.session import Credentials, Directive, State, Transition
 from service.ports import Changes, Decide, NewSession, SessionFilter
 from service.store import rows
 from service.store.database import Connection, Database
-from service.store.log import Encode, append, lock_log
+from service.store.event_rows import Encode, append, lock_log
 from service.store.transitions import lock_session, read_session, write_transition
 
 

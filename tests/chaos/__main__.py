@@ -19,6 +19,7 @@ from pathlib import Path
 import asyncpg
 
 from dev import EmbeddedPostgres, EmbeddedValkey
+from simulator.process import SimulatorProcess
 from tests.chaos import table, trials
 from tests.chaos.estate import Estate, Tools, Way
 from tests.chaos.events import trial as events
@@ -31,7 +32,6 @@ from tests.chaos.stage import Servers
 from tests.chaos.trials import Size
 from tests.chaos.verdict import Verdict
 from tests.chaos.world import World, open_folder
-from tests.simulator.process import SimulatorProcess
 
 
 def say(text: str) -> None:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import psutil
 
+from simulator.control import SimulatorControl
 from tests.e2e.people import new_phone, pair
 from tests.e2e.three_nodes import SECRET, Cluster
 from tests.service_process import ServiceProcess, free_port
-from tests.simulator.control import SimulatorControl
 from tests.tcp_proxy import Line, TcpProxy
 
 TTL = 3.0

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import asyncpg
 
 from dev import EmbeddedPostgres, EmbeddedValkey
+from simulator.process import PRELOAD, SimulatorProcess
+from simulator.views import DeviceView
 from tests.caller import State
 from tests.chaos.trial import Outcome
 from tests.e2e.callers import Told, assert_arrived_once, send_all_the_time
@@ -16,8 +18,6 @@ from tests.e2e.sql import Sql
 from tests.e2e.three_nodes import Cluster, cluster
 from tests.event_log import assert_gapless, judge_log
 from tests.service_process import ServiceProcess
-from tests.simulator.process import PRELOAD, SimulatorProcess
-from tests.simulator.views import DeviceView
 from tests.traffic import Written
 from zap.v1 import session_pb2
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
+from simulator.views import DeviceView
 from tests.chaos.reading import Logged
 from tests.chaos.watching import Look
 from tests.chaos.world import World
 from tests.judgement import Judgement, Undelivered, judge
-from tests.simulator.views import DeviceView
 from tests.traffic import Kind, Written
 
 _EPOCHS = "SELECT session_id, epoch FROM zap.lease"

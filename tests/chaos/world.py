@@ -7,11 +7,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from simulator.control import SimulatorControl
+from simulator.process import PRELOAD, SimulatorProcess
 from tests.chaos.estate import Estate
 from tests.e2e.people import new_phone, pair
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
-from tests.simulator.process import PRELOAD, SimulatorProcess
 from tests.traffic import People, Traffic, gather_people
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import grpc
 
+from simulator.control import SimulatorControl
+from simulator.views import DeviceView
 from tests.caller import Caller, State
 from tests.containers.engine import CommandFailed, Compose, docker, inspect
 from tests.event_log import Logged
-from tests.simulator.control import SimulatorControl
-from tests.simulator.views import DeviceView
 from tests.traffic import Kind, People, Traffic, Written, gather_people
 from zap.v1 import session_pb2
 

@@ -9,9 +9,8 @@ RUN python3 -m pip install --no-cache-dir --no-deps --target /opt/more 'wsproto>
 
 FROM ${SERVICE}
 COPY --from=build /opt/more /opt/simulator
-COPY __init__.py /opt/simulator/tests/__init__.py
-COPY simulator /opt/simulator/tests/simulator
+COPY simulator /opt/simulator/simulator
 ENV PYTHONPATH=/opt/simulator
 HEALTHCHECK NONE
-ENTRYPOINT ["python", "-m", "tests.simulator"]
+ENTRYPOINT ["python", "-m", "simulator"]
 CMD []

@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from simulator.control import SimulatorControl
 from tests.containers.engine import CommandFailed, docker
 from tests.containers.images import WHATSAPP
 from tests.service_process import ROOT, free_port
-from tests.simulator.control import SimulatorControl
 
 NAME = "zap-container-test-whatsapp"
 START = 30.0
@@ -37,7 +37,7 @@ async def whatsapp() -> AsyncIterator[Whatsapp]:
         folder = Path(name)
         # Another user reads it, in a container.
         folder.chmod(0o755)
-        shutil.copy(ROOT / "tests/simulator/preload.py", folder / "simulated_whatsapp.py")
+        shutil.copy(ROOT / "simulator/preload.py", folder / "simulated_whatsapp.py")
         with suppress(CommandFailed):  # there is none
             await docker("rm", "--force", NAME)
         where = {"listen": "127.0.0.1", "proxy-listen": gateway, "control": "127.0.0.1"}

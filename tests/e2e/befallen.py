@@ -17,6 +17,9 @@ from urllib.parse import urlsplit
 import asyncpg
 import psutil
 
+from simulator.certificates import CertificateAuthority
+from simulator.control import SimulatorControl
+from simulator.process import SimulatorProcess
 from tests.caller import State
 from tests.e2e import faults
 from tests.e2e.people import new_phone
@@ -24,9 +27,6 @@ from tests.e2e.proxies import Manner, Proxy
 from tests.e2e.recovery import process_of
 from tests.live_events import LiveEvents
 from tests.service_process import ServiceProcess
-from tests.simulator.certificates import CertificateAuthority
-from tests.simulator.control import SimulatorControl
-from tests.simulator.process import SimulatorProcess
 from zap.v1 import session_pb2
 
 LEASE_TTL = 10.0

@@ -9,8 +9,8 @@ from typing import Any
 
 import neonize.client
 
-from service.whatsapp import addresses
-from tests.simulator.preload import aim
+from service.worker import addresses
+from simulator.preload import aim
 
 AT_ONCE = 12
 

@@ -37,14 +37,14 @@ def provoke(pid: int, fault: str) -> None:
 
 def aim() -> None:
     """The preload."""
-    from tests.simulator import preload  # noqa: PLC0415 - what is imported here is imported into session processes
+    from simulator import preload  # noqa: PLC0415 - what is imported here is imported into session processes
 
     preload.aim()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     listener.bind(_address(os.getpid()))
     threading.Thread(target=_obey, args=(listener,), name="faults", daemon=True).start()
     if seconds := os.environ.get(PATIENCE):
-        vars(sys.modules["service.whatsapp.patience"])["LIMIT"] = float(seconds)
+        vars(sys.modules["service.worker.session.connection_monitor"])["LIMIT"] = float(seconds)
     if folder := os.environ.get(CRASHES):
         _crash_in_a_loop(Path(folder))
 
@@ -59,7 +59,7 @@ def _obey(listener: socket.socket) -> None:
 
 
 def _product(module: str, name: str) -> Any:
-    return vars(sys.modules[f"service.whatsapp.{module}"])[name]
+    return vars(sys.modules[f"service.worker.{module}"])[name]
 
 
 def _session() -> Any:
@@ -137,13 +137,13 @@ def _slow_events() -> None:
 
 def _slow_login_status() -> None:
     """A machine that is busy between the scan and the first event."""
-    cause_of = vars(sys.modules["service.whatsapp.login_status"])["cause_of"]
+    cause_of = vars(sys.modules["service.worker.session.qr_sequence"])["cause_of"]
 
     def take_time(*arguments: Any) -> Any:
         time.sleep(0.5)
         return cause_of(*arguments)
 
-    vars(sys.modules["service.whatsapp.login_status"])["cause_of"] = take_time
+    vars(sys.modules["service.worker.session.qr_sequence"])["cause_of"] = take_time
 
 
 def _be_impatient() -> None:

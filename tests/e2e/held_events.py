@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.simulator import preload
+from simulator import preload
 
 PRELOAD = "tests.e2e.held_events:aim"
 _VARIABLE = "HOLD_EVENTS"
@@ -50,7 +50,7 @@ class Hold:
 
 def aim() -> None:
     """Aim at the simulator, and hold events when asked."""
-    from service.whatsapp import client  # noqa: PLC0415 - not in the test's own process: it imports neonize
+    from service.worker.session import client  # noqa: PLC0415 - not in the test's own process: it imports neonize
 
     preload.aim()
     hold, take = Hold(Path(os.environ[_VARIABLE])), client.Client._on_event

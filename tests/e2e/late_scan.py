@@ -7,7 +7,7 @@ import ctypes
 import time
 from typing import Any
 
-from tests.simulator import preload
+from simulator import preload
 
 PRELOAD = "tests.e2e.late_scan:aim"
 LATE_S = 0.7
@@ -15,7 +15,7 @@ LATE_S = 0.7
 
 def aim() -> None:
     """Aim at the simulator, and be slow to take the line."""
-    from service.whatsapp import client  # noqa: PLC0415 - not in the test's own process: it imports neonize
+    from service.worker.session import client  # noqa: PLC0415 - not in the test's own process: it imports neonize
 
     preload.aim()
     take = client.Client._forward_log_line

@@ -35,7 +35,7 @@ from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
 from neonize.utils import build_jid
 from neonize.utils.enum import Presence
 
-from tests.simulator.preload import aim
+from simulator.preload import aim
 
 _MARK = "event "
 _write_lock = threading.Lock()

@@ -2,9 +2,9 @@
 
 import itertools
 
+from simulator.control import SimulatorControl
 from tests.caller import State
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
 
 _numbers = itertools.count(4915110000001)
 

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from tests.simulator.certificates import CertificateAuthority
+from simulator.certificates import CertificateAuthority
 
 
 class Manner(enum.Enum):

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import psutil
 
+from simulator.control import SimulatorControl
 from tests.caller import State
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
 from zap.v1 import session_pb2
 
 

@@ -3,8 +3,8 @@
 import random
 from collections.abc import Iterator
 
-from tests.simulator.binary_xml import Node, Value, node
-from tests.simulator.jid import Jid
+from simulator.binary_xml import Node, Value, node
+from simulator.jid import Jid
 
 _ADDRESSES = (
     *(Jid("998877665544", "lid"), Jid("998877665544", "lid", 3), Jid("4915777777777")),

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from service.domain.observations import CodeShown, Connected, Ended, Happening, Observation, Observed
-from service.pool.pool import Pool
-from service.pool.process import Process
 from service.ports import StartOrder
-from tests.simulator.control import SimulatorControl
+from service.workers.pool import Pool
+from service.workers.process import Process
+from simulator.control import SimulatorControl
 from zap.v1 import event_pb2
 
 T = TypeVar("T", bound=Observation)

@@ -12,13 +12,13 @@ import asyncpg
 import pytest
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
 
-from service.domain.disconnects import Cause
+from service.domain.disconnect_policy import Cause
 from service.domain.observations import Connected, Happening, Observed
-from service.pool.pool import Pool, PoolSettings
+from service.workers.pool import Pool, PoolSettings
+from simulator.control import SimulatorControl
+from simulator.letters import Letter
+from simulator.process import PRELOAD, SimulatorProcess
 from tests.e2e.session_processes import Watched, eventually, pair, start
-from tests.simulator.control import SimulatorControl
-from tests.simulator.letters import Letter
-from tests.simulator.process import PRELOAD, SimulatorProcess
 
 PHONE, FRIEND = "491700008001", "491700008002"
 HELD_S = 0.7

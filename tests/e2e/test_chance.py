@@ -4,10 +4,10 @@ import sys
 
 import pytest
 
+from simulator.control import SimulatorControl
 from tests.chaos.nodes import Run
 from tests.chaos.places import three_places
 from tests.e2e.sql import Sql
-from tests.simulator.control import SimulatorControl
 
 SEED, STEPS, SESSIONS = 20261124, 6, 6
 

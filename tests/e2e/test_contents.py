@@ -10,15 +10,15 @@ import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
 
+from simulator.control import SimulatorControl
+from simulator.letters import Letter
 from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.live_events import LiveEvents
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
-from tests.simulator.letters import Letter
-from tests.unit.whatsapp.contents.test_content import CONTENTS
-from tests.unit.whatsapp.contents.test_rubbish import rubbish
-from tests.unit.whatsapp.test_messages import nested, wire_field
+from tests.unit.worker.contents.test_content import CONTENTS
+from tests.unit.worker.contents.test_rubbish import rubbish
+from tests.unit.worker.test_messages import nested, wire_field
 from zap.v1 import content_pb2, event_pb2, watch_pb2, watch_pb2_grpc
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+from simulator.control import SimulatorControl
 from tests.caller import State
 from tests.e2e import faults
 from tests.e2e.people import new_phone, pair
 from tests.e2e.recovery import process_of, undisturbed
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
 
 CRASHES = 4
 """… after which the waits were 0.1, 1, 2 and 4 s at most, and half of that at least but for the first."""

@@ -9,13 +9,13 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2 as details
 
+from simulator.control import SimulatorControl
 from tests.chaos.places import TTL, Place, three_places
 from tests.e2e.people import new_phone
 from tests.e2e.sql import Sql
 from tests.e2e.three_nodes import Cluster
 from tests.rpc.statuses import detail
 from tests.service_process import ServiceProcess, is_alive
-from tests.simulator.control import SimulatorControl
 from tests.tcp_proxy import Line
 from zap.v1 import message_pb2, session_pb2
 

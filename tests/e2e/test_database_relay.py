@@ -16,16 +16,16 @@ import asyncpg
 import pytest
 
 from dev import EmbeddedPostgres
-from service.domain.disconnects import Cause
+from service.domain.disconnect_policy import Cause
 from service.domain.observations import CodeShown, Connected, Ended
-from service.pool.pool import Pool, PoolSettings, StoreNotPrepared
+from service.workers.pool import Pool, PoolSettings, StoreNotPrepared
+from simulator.control import SimulatorControl
+from simulator.process import PRELOAD, SimulatorProcess
 from tests.conftest import migrate
 from tests.e2e import faults
 from tests.e2e.session_processes import Watched, eventually, pair, start
 from tests.fakes.postgres_messages import AUTHENTICATED, READY, error, message
 from tests.fakes.scripted_postgres import ScriptedPostgres, refuse, say
-from tests.simulator.control import SimulatorControl
-from tests.simulator.process import PRELOAD, SimulatorProcess
 from tests.tcp_proxy import Line, TcpProxy
 from tests.tls_terminator import Authority, TlsTerminator
 
@@ -294,7 +294,7 @@ async def test_a_wrong_password_is_told_when_the_tables_are_made(
 async def test_what_kept_the_tables_from_being_made_is_told_when_the_time_is_over(
     simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.pool.pool._PREPARE_SECONDS", 3.0)
+    monkeypatch.setattr("service.workers.pool._PREPARE_SECONDS", 3.0)
     starting = refuse(error("FATAL", "57P03", "the database system is starting up"))
     with ScriptedPostgres(starting) as server:
         url = f"postgresql://me@127.0.0.1:{server.port}/db?sslmode=disable"

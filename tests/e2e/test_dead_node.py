@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
+from simulator.control import SimulatorControl
 from tests.caller import State
 from tests.e2e.people import new_phone, pair
 from tests.e2e.recovery import process_of
 from tests.e2e.sql import Sql
 from tests.service_process import ServiceProcess, is_alive
-from tests.simulator.control import SimulatorControl
 
 SESSIONS = ("anna", "berta", "clara")
 LONG_TTL_S = 120.0

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from simulator.control import SimulatorControl
 from tests.e2e import faults
 from tests.e2e.people import new_phone, pair
 from tests.e2e.recovery import away, process_of, undisturbed
 from tests.e2e.sql import Sql
 from tests.event_log import assert_gapless, judge_log
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
 from tests.traffic import Traffic, gather_people
 
 ROUNDS = int(os.environ.get("ZAP_TEST_ROUNDS", "1"))

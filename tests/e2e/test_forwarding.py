@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import grpc
 import pytest
 
+from simulator.control import SimulatorControl
 from tests.caller import State
 from tests.e2e.people import new_phone, pair
 from tests.service_process import ServiceProcess, error_info
-from tests.simulator.control import SimulatorControl
 from zap.v1 import message_pb2, session_pb2
 
 

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from service.sessions.runner import STOP_GRACE
+from simulator.control import SimulatorControl
 from tests.e2e import faults
 from tests.e2e.people import new_phone, pair
 from tests.e2e.recovery import forget_failures, log_of, process_of
@@ -16,7 +17,6 @@ from tests.e2e.sql import Sql
 from tests.e2e.test_stop import alive
 from tests.event_log import judge_log
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
 from tests.traffic import Traffic, gather_people
 
 SESSIONS = int(os.environ.get("ZAP_TEST_SESSIONS", "5"))

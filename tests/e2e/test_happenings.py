@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import ParseDict
 
+from simulator import histories, stanzas
+from simulator.binary_xml import Attrs, Node, node
+from simulator.control import SimulatorControl
+from simulator.jid import Jid
 from tests.e2e import rubbish
 from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.live_events import LiveEvents
 from tests.service_process import ServiceProcess
-from tests.simulator import histories, stanzas
-from tests.simulator.binary_xml import Attrs, Node, node
-from tests.simulator.control import SimulatorControl
-from tests.simulator.jid import Jid
 from zap.v1 import call_pb2, event_pb2, group_pb2, history_pb2, identity_pb2, picture_pb2, presence_pb2
 
 GROUP = Jid("120363000000000001", "g.us")

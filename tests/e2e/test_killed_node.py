@@ -3,10 +3,10 @@
 import asyncio
 import os
 
-from service.pool.pool import Pool, PoolSettings
+from service.workers.pool import Pool, PoolSettings
+from simulator.process import PRELOAD, SimulatorProcess
 from tests.e2e.session_processes import pair
 from tests.integration.script_nodes import eventually, marked, said, script_node
-from tests.simulator.process import PRELOAD, SimulatorProcess
 
 SESSIONS = 3
 DELAYS = (0.0, 0.05, 0.2, 1.0)

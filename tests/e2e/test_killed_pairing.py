@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from simulator.control import SimulatorControl
+from simulator.views import LinkView
 from tests.caller import State
 from tests.e2e.people import new_phone
 from tests.e2e.sql import Sql
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
-from tests.simulator.views import LinkView
 from zap.v1 import session_pb2
 
 Step = Callable[[ServiceProcess, SimulatorControl, Sql, str, str], Awaitable[asyncio.Task[LinkView] | None]]

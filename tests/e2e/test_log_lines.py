@@ -14,13 +14,13 @@ from urllib.parse import quote, urlsplit
 import grpc
 import pytest
 
+from simulator.control import SimulatorControl
+from simulator.process import SimulatorProcess
 from tests.caller import State
 from tests.e2e.people import new_phone
 from tests.e2e.sql import Sql
 from tests.endurance.rounds import process_of
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
-from tests.simulator.process import SimulatorProcess
 from tests.tcp_proxy import Line, TcpProxy
 from zap.v1 import session_pb2
 
@@ -43,11 +43,11 @@ OF_THE_NODE = re.compile(
 )
 
 OF_THE_NODE_ALONE = {
-    "service.app",
-    "service.lifecycle",
-    "service.rpc.server",
-    "service.rpc.nodes",
-    "service.pool.zygote",
+    "service.node.wiring",
+    "service.node.lifecycle",
+    "service.api.grpc.server",
+    "service.api.grpc.nodes",
+    "service.workers.zygote",
     "service.store.migrate",
 }
 

@@ -6,14 +6,14 @@ from contextlib import aclosing
 
 import pytest
 
+from simulator.certificates import CertificateAuthority
+from simulator.control import SimulatorControl
+from simulator.preload import URL_VARIABLE
+from simulator.process import SimulatorProcess
 from tests.caller import State
 from tests.e2e.people import new_phone
 from tests.e2e.proxies import Manner, Proxy
 from tests.service_process import ServiceProcess
-from tests.simulator.certificates import CertificateAuthority
-from tests.simulator.control import SimulatorControl
-from tests.simulator.preload import URL_VARIABLE
-from tests.simulator.process import SimulatorProcess
 from zap.v1 import session_pb2
 
 

@@ -10,10 +10,10 @@ import asyncpg
 import pytest
 
 from dev import EmbeddedPostgres
+from simulator.control import SimulatorControl
 from tests.e2e.conftest import LEASE_TTL
 from tests.e2e.sql import Sql
 from tests.e2e.three_nodes import cluster
-from tests.simulator.control import SimulatorControl
 from tests.traffic import Kind
 
 COME_BACK = LEASE_TTL + 3.0

@@ -4,12 +4,12 @@ import asyncio
 import itertools
 from pathlib import Path
 
+from simulator.control import SimulatorControl
 from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.endurance.census import IDLE_CONNECTIONS, Observer
 from tests.endurance.rounds import Rounds
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
 
 WARM_UP, ROUNDS = 3, 12
 

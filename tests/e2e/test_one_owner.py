@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from simulator.control import SimulatorControl
 from tests.caller import State
 from tests.e2e import faults
 from tests.e2e.conftest import LEASE_TTL
@@ -15,7 +16,6 @@ from tests.e2e.recovery import process_of
 from tests.e2e.sql import Sql
 from tests.e2e.three_nodes import SECRET
 from tests.service_process import ServiceProcess, free_port, is_alive
-from tests.simulator.control import SimulatorControl
 from zap.v1 import message_pb2
 
 BUSY = 5.0

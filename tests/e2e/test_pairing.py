@@ -8,16 +8,16 @@ import aiohttp
 import grpc
 import pytest
 
+from simulator.certificates import CertificateAuthority
+from simulator.control import SimulatorControl
+from simulator.preload import URL_VARIABLE
+from simulator.process import SimulatorProcess
 from tests.caller import State
 from tests.e2e.people import new_phone, pair
 from tests.e2e.proxies import Manner, Proxy
 from tests.e2e.sql import Sql
 from tests.live_events import LiveEvents
 from tests.service_process import ServiceProcess, error_info
-from tests.simulator.certificates import CertificateAuthority
-from tests.simulator.control import SimulatorControl
-from tests.simulator.preload import URL_VARIABLE
-from tests.simulator.process import SimulatorProcess
 from zap.v1 import session_pb2
 
 INACTIVE = session_pb2.Session.DESIRED_STATE_INACTIVE

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from service.domain.disconnects import Cause
+from service.domain.disconnect_policy import Cause
 from service.domain.observations import Connected
-from service.pool.pool import Pool, PoolSettings
+from service.workers.pool import Pool, PoolSettings
+from simulator.process import SimulatorProcess
 from tests.e2e import faults
 from tests.e2e.session_processes import Watched, pair, start
-from tests.simulator.process import SimulatorProcess
 
 FRIEND = "491700002000"
 PHONES = [f"49170000200{number}" for number in range(1, 6)]

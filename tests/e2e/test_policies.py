@@ -1,4 +1,4 @@
-"""Every row of the table of causes (service/domain/disconnects.py), on the real client through a whole node.
+"""Every row of the table of causes (service/domain/disconnect_policy.py), on the real client through a whole node.
 
 All rows are played at once, each by a session of its own, since most of them consist of waiting. What a row must show
 is written here once more, by hand: a table that is compared with itself is always right.
@@ -18,7 +18,7 @@ import asyncpg
 import pytest
 
 from dev import EmbeddedPostgres, EmbeddedValkey
-from service.domain.disconnects import POLICIES, Cause
+from service.domain.disconnect_policy import POLICIES, Cause
 from service.domain.reasons import reason
 from tests.caller import State
 from tests.e2e.befallen import Befallen, befallen

@@ -15,13 +15,13 @@ import asyncpg
 import pytest
 
 from dev import EmbeddedPostgres, EmbeddedValkey
+from simulator.control import SimulatorControl
+from simulator.process import SimulatorProcess
 from tests.caller import State
 from tests.e2e import faults
 from tests.e2e.people import new_phone, pair
 from tests.e2e.recovery import Away, away, forget_failures, log_of, process_of, states_of, undisturbed
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
-from tests.simulator.process import SimulatorProcess
 
 DIED, STUCK = 2.0, 6.0
 """Seconds until a session is back."""

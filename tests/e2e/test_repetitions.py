@@ -9,14 +9,14 @@ import aiohttp
 import grpc
 import pytest
 
+from simulator.binary_xml import Attrs
+from simulator.binary_xml import node as stanza
+from simulator.control import SimulatorControl
 from tests.caller import State
 from tests.e2e.people import new_phone, pair
 from tests.e2e.recovery import process_of
 from tests.e2e.sql import Sql
 from tests.service_process import ServiceProcess
-from tests.simulator.binary_xml import Attrs
-from tests.simulator.binary_xml import node as stanza
-from tests.simulator.control import SimulatorControl
 from zap.v1 import event_pb2
 
 KILLS = 5

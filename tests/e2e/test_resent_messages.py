@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import pytest
 
 from service.domain.observations import Connected
-from service.pool.pool import Pool, PoolSettings
+from service.workers.pool import Pool, PoolSettings
+from simulator.control import SimulatorControl
+from simulator.process import PRELOAD, SimulatorProcess
 from tests.e2e.people import new_phone
 from tests.e2e.session_processes import Watched, pair, start
-from tests.simulator.control import SimulatorControl
-from tests.simulator.process import PRELOAD, SimulatorProcess
 
 SEND_SECONDS = 20.0
 KEPT_IN_MEMORY = 256

@@ -15,11 +15,11 @@ from datetime import datetime
 import aiohttp
 import psutil
 
+from simulator.control import SimulatorControl
 from tests.caller import State
 from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
 from zap.v1 import session_pb2
 
 SESSIONS = 30

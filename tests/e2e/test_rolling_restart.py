@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
+from simulator.control import SimulatorControl
 from tests.e2e.callers import Told, assert_arrived_once, send_all_the_time
 from tests.e2e.sql import Sql
 from tests.e2e.three_nodes import cluster
-from tests.simulator.control import SimulatorControl
 
 SESSIONS = 9
 AWAY = 1.0

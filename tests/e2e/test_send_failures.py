@@ -1,9 +1,9 @@
 """Messages that WhatsApp does not take: each kind of refusal has a reason and an advice of its own."""
 
 from service.domain.send_failures import SEND_FAILURES, SendFailure
+from simulator.control import SimulatorControl
 from tests.e2e.people import new_phone, pair
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
 from zap.v1 import message_pb2
 
 NUMBER_OF_NO_ONE = "+499999999999"

@@ -5,10 +5,10 @@ import asyncio
 import grpc
 import pytest
 
+from simulator.control import SimulatorControl
 from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.service_process import ServiceProcess, error_info
-from tests.simulator.control import SimulatorControl
 from zap.v1 import message_pb2, session_pb2
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from service.domain.disconnects import Cause
+from service.domain.disconnect_policy import Cause
 from service.domain.observations import (
     CodeShown,
     Connected,
@@ -21,11 +21,11 @@ from service.domain.observations import (
     Happening,
     PushNameChanged,
 )
-from service.pool.pool import Pool, PoolSettings, StoreNotPrepared
 from service.ports import CallFailed, StartOrder
+from service.workers.pool import Pool, PoolSettings, StoreNotPrepared
+from simulator.process import PRELOAD, SimulatorProcess
 from tests.e2e import faults, late_scan
 from tests.e2e.session_processes import Watched, pair, start
-from tests.simulator.process import PRELOAD, SimulatorProcess
 from zap.v1 import event_pb2
 
 PHONE, FRIEND = "491700000001", "491700000002"

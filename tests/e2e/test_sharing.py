@@ -13,13 +13,13 @@ import aiohttp
 import asyncpg
 import pytest
 
+from simulator.control import SimulatorControl
 from tests.caller import State
 from tests.chaos.postgres import Postgres
 from tests.e2e.conftest import LEASE_TTL
 from tests.e2e.sql import Sql
 from tests.e2e.three_nodes import Cluster, cluster
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
 from tests.traffic import Written
 
 READY_BOUND_S = 5.0

@@ -5,9 +5,9 @@ import signal
 
 import pytest
 
+from simulator.control import SimulatorControl
 from tests.e2e.people import new_phone, pair
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

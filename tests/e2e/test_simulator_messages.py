@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from simulator.control import ControlError, SimulatorControl
+from simulator.process import SimulatorProcess
+from simulator.views import DeliveryView, InboxView
 from tests.e2e.client_process import ClientProcess
-from tests.simulator.control import ControlError, SimulatorControl
-from tests.simulator.process import SimulatorProcess
-from tests.simulator.views import DeliveryView, InboxView
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -12,14 +12,14 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from tests.simulator.control import ControlError, SimulatorControl, wait_for
-from tests.simulator.process import SimulatorProcess
+from simulator.control import ControlError, SimulatorControl, wait_for
+from simulator.process import SimulatorProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PATCH = (
-    "import sys, tests, neonize.client; from tests.simulator.preload import aim;"
+    "import sys, tests, neonize.client; from simulator.preload import aim;"
     " aim(dict([a.split('=', 1) for a in sys.argv[1:]]))"
 )
 _UPGRADE = (
@@ -118,7 +118,7 @@ async def test_it_stops_when_asked_and_leaves_nothing() -> None:
 async def test_it_dies_with_its_parent(tmp_path: Path) -> None:
     script = (
         "import subprocess, sys\n"
-        "command = [sys.executable, '-m', 'tests.simulator', '--die-with-parent', '--directory', sys.argv[1]]\n"
+        "command = [sys.executable, '-m', 'simulator', '--die-with-parent', '--directory', sys.argv[1]]\n"
         "child = subprocess.Popen(command, stdout=subprocess.PIPE)\n"
         "print(child.stdout.readline().decode().strip(), flush=True)\n"
     )
@@ -144,7 +144,7 @@ async def test_it_dies_with_its_parent(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "arguments", "complaint"),
     [
-        ("from tests.simulator.preload import aim; aim()", [], "must be the simulator's root key"),
+        ("from simulator.preload import aim; aim()", [], "must be the simulator's root key"),
         (_PATCH, ["SIMULATOR_NOISE_ROOT=00"], "64 hexadecimal digits"),
         (_PATCH, [f"SIMULATOR_NOISE_ROOT={'0' * 64}", "SIMULATOR_URL=http://x"], "must be ws://host:port"),
         (
@@ -153,12 +153,12 @@ async def test_it_dies_with_its_parent(tmp_path: Path) -> None:
             "at most 30 bytes",
         ),
         (
-            "from tests.simulator.preload import aim; aim({'SIMULATOR_NOISE_ROOT': '0' * 64})",
+            "from simulator.preload import aim; aim({'SIMULATOR_NOISE_ROOT': '0' * 64})",
             [],
             "is not loaded in this process",
         ),
         (
-            _PATCH.replace("aim(", "import tests.simulator.preload as p, dataclasses\n"
+            _PATCH.replace("aim(", "import simulator.preload as p, dataclasses\n"
             "p._NOISE_ROOT = dataclasses.replace(p._NOISE_ROOT, value=b'?' * 32); aim(", 1),
             [f"SIMULATOR_NOISE_ROOT={'0' * 64}"],
             "is in 0 places of neonize's Go library, expected 1: this is written for neonize 0.5.2, installed is",
@@ -182,7 +182,7 @@ async def test_aiming_is_quick_and_can_be_repeated(offset: int | None) -> None:
         "p._URL = dataclasses.replace(p._URL, file_offset=0)\n"
     )  # fmt: skip
     code = (
-        "import tests, neonize.client, dataclasses, time\nimport tests.simulator.preload as p\n"
+        "import tests, neonize.client, dataclasses, time\nimport simulator.preload as p\n"
         + moved
         + "known = p._NOISE_ROOT\n"
         "environ = {'SIMULATOR_NOISE_ROOT': '11' * 32, 'SIMULATOR_URL': 'ws://127.0.0.1:65535/ws/chat'}\n"

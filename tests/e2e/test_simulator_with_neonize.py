@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from simulator.control import SimulatorControl, wait_for
+from simulator.process import SimulatorProcess
 from tests.e2e.client_process import ClientProcess
-from tests.simulator.control import SimulatorControl, wait_for
-from tests.simulator.process import SimulatorProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -11,13 +11,13 @@ import asyncpg
 import pytest
 
 from dev import EmbeddedPostgres
-from service.whatsapp.switches import WHATSMEOW
+from service.worker.library.switches import WHATSMEOW
+from simulator.control import SimulatorControl
 from tests.altered_neonize import AlteredNeonize
 from tests.caller import State
 from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.service_process import ROOT, ServiceProcess, free_port
-from tests.simulator.control import SimulatorControl
 from tests.tcp_proxy import TcpProxy
 
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import psutil
 import pytest
 
+from simulator.control import SimulatorControl
 from tests.caller import State
 from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
 from tests.tcp_proxy import Line, TcpProxy
 
 GRACE = 2.0

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from service.domain.observations import Connected
-from service.pool.pool import Pool, PoolSettings
+from service.workers.pool import Pool, PoolSettings
+from simulator.control import SimulatorControl, wait_for
+from simulator.process import SimulatorProcess
 from tests.e2e.held_events import PRELOAD, Hold
 from tests.e2e.session_processes import Watched, eventually, pair, start
 from tests.e2e.sql import Sql
-from tests.simulator.control import SimulatorControl, wait_for
-from tests.simulator.process import SimulatorProcess
 from zap.v1 import event_pb2
 
 FRIEND = "491700000002"

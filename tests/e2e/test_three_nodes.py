@@ -9,13 +9,13 @@ from contextlib import AsyncExitStack
 import aiohttp
 import pytest
 
+from simulator.control import SimulatorControl
 from tests.caller import State
 from tests.e2e.conftest import LEASE_TTL
 from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.e2e.three_nodes import SECRET, Cluster, cluster
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
 from zap.v1 import message_pb2
 
 COME_BACK = LEASE_TTL + 3.0

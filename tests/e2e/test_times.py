@@ -3,11 +3,11 @@
 import asyncio
 import time
 
+from simulator.binary_xml import Attrs, node
+from simulator.control import SimulatorControl
 from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.service_process import ServiceProcess
-from tests.simulator.binary_xml import Attrs, node
-from tests.simulator.control import SimulatorControl
 from zap.v1 import event_pb2
 
 TEN_YEARS = 10 * 365 * 86_400

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from service.domain.observations import Connected
-from service.pool.pool import Pool, PoolSettings
+from service.workers.pool import Pool, PoolSettings
+from simulator.process import PRELOAD, SimulatorProcess
 from tests.e2e.session_processes import eventually, pair, start
-from tests.simulator.process import PRELOAD, SimulatorProcess
 
 PHONE, FRIEND = "491700009001", "491700009002"
 SENDERS, SENDS = 4, 15

@@ -11,6 +11,7 @@ import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from simulator.control import SimulatorControl
 from tests.caller import State
 from tests.consumer import Consumer
 from tests.e2e.people import new_phone, pair
@@ -18,7 +19,6 @@ from tests.e2e.sql import Sql
 from tests.log_writer import LogWriter
 from tests.rpc.statuses import error_info
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
 from tests.tcp_proxy import Line, TcpProxy
 
 OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"

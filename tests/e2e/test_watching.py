@@ -9,6 +9,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2 as details
 
+from simulator.control import SimulatorControl
 from tests.consumer import Consumer
 from tests.e2e.sql import Sql
 from tests.e2e.three_nodes import cluster
@@ -17,7 +18,6 @@ from tests.live_events import LiveEvents
 from tests.log_writer import LogWriter
 from tests.rpc.statuses import detail, error_info
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
 from tests.tcp_proxy import Line, TcpProxy
 from zap.v1 import session_pb2
 

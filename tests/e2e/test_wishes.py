@@ -4,10 +4,10 @@ import asyncio
 
 import grpc
 
+from simulator.control import SimulatorControl
 from tests.caller import State
 from tests.e2e.people import new_phone, pair
 from tests.service_process import ServiceProcess, error_info
-from tests.simulator.control import SimulatorControl
 from zap.v1 import session_pb2
 
 QUICK = 5.0

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from simulator.control import SimulatorControl
 from tests.caller import State
 from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.event_log import assert_gapless, judge_log
 from tests.judgement import Judgement
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
 from tests.traffic import IN_GROUP, PERSONAL, Kind, Traffic, Written, gather_people
 
 SECRET = {"ZAP_NODE_SECRET": "of-all-nodes-of-this-test"}

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import psutil
 
+from simulator.control import SimulatorControl
 from tests.caller import State
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
 from zap.v1 import session_pb2
 
 PATIENCE = 60.0

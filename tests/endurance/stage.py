@@ -9,11 +9,11 @@ from pathlib import Path
 import asyncpg
 
 from dev import EmbeddedPostgres, EmbeddedValkey
+from simulator.control import SimulatorControl
+from simulator.process import PRELOAD, SimulatorProcess
 from tests.e2e.sql import Sql
 from tests.live_events import LiveEvents
 from tests.service_process import ServiceProcess
-from tests.simulator.control import SimulatorControl
-from tests.simulator.process import PRELOAD, SimulatorProcess
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import logging
 
 import neonize.client
 
-from tests.simulator import preload
+from simulator import preload
 
 
 def aim() -> None:

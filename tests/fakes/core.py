@@ -16,15 +16,7 @@ from service.domain.errors import (
     session_not_found,
 )
 from service.domain.pairing import PairingCode, PairingEnded, PairingOutcome, PairingStep, ShownCode
-from service.domain.records import (
-    Account,
-    Evidence,
-    MessageState,
-    OutboundMessage,
-    Owner,
-    Session,
-    StoredCredentials,
-)
+from service.domain.records import Account, Evidence, MessageState, OutboundMessage, Owner, Session, StoredCredentials
 from service.domain.send_failures import SendFailure
 from service.domain.session import (
     Activate,
@@ -37,10 +29,10 @@ from service.domain.session import (
     State,
     reduce,
 )
-from service.domain.watched import Bookmark, EventFilter, Given, LoggedEvent, Start, Step
+from service.domain.watch import Bookmark, EventFilter, Given, LoggedEvent, Start, Step
+from service.messaging.sender import Sending
 from service.ports import Changes, NewSession, SessionFilter
-from service.sessions.manager import Sessions
-from service.sessions.sending import Sending
+from service.sessions.service import Sessions
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from service.whatsapp.relay.ack_gate import AckGate
-from service.whatsapp.relay.relay import Relay
+from service.pgrelay.ack_gate import AckGate
+from service.pgrelay.relay import Relay
 from zap.worker.v1 import frames_pb2
 
 PATIENCE = 10.0

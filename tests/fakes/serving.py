@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 import grpc
 from prometheus_client import CollectorRegistry
 
-from service.rpc.server import Core, Server
+from service.api.grpc.server import Core, Server
 from service.telemetry.metrics import RpcMetrics
 from tests.fakes.core import FakeSending, FakeSessions, FakeWatching
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import socket
 
-from service.whatsapp.relay.ack_gate import AckGate
-from service.whatsapp.relay.interceptor import Interceptor
-from service.whatsapp.relay.signal_lock import SignalLock
-from service.whatsapp.relay.splice import Lost, Splice
+from service.pgrelay.ack_gate import AckGate
+from service.pgrelay.interceptor import Interceptor
+from service.pgrelay.proxy_session import Lost, Splice
+from service.pgrelay.signal_lock import SignalLock
 from tests.fakes.postgres_messages import PASSWORD_WANTED, READY, message
 
 

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from service.domain.upkeep import HorizonHolder
+from service.domain.maintenance import HorizonHolder
 
 
 class FakeUpkeep:

@@ -17,8 +17,8 @@ MARK = "ZAP_TEST_MARK"
 
 PROLOGUE = """
 import asyncio, ctypes, os, signal, sys, time
-from service.pool.pool import Pool, PoolSettings
-from service.pool.zygote import Zygote
+from service.workers.pool import Pool, PoolSettings
+from service.workers.zygote import Zygote
 from service.ports import StartOrder
 
 async def hold():

@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 
 from service.domain.observations import Ended, Observed
-from service.domain.pace import Lane
-from service.pool import wire
-from service.pool.process import Process
-from service.pool.zygote_process import Child
+from service.domain.start_scheduler import Lane
 from service.ports import Metrics
+from service.wire import framing
+from service.workers.process import Process
+from service.workers.zygote_process import Child
 from zap.worker.v1 import frames_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,21 +25,21 @@ PROLOGUE = """
 import faulthandler, os, signal, socket, sys, threading, time
 from zap.v1 import event_pb2
 from zap.worker.v1 import frames_pb2
-from service.pool import wire
+from service.wire import framing
 
 faulthandler.enable()
 faulthandler.register(signal.SIGUSR1)
 node = socket.socket(fileno=int(sys.argv[1]))
 
 def tell(**body):
-    node.sendall(wire.frame(frames_pb2.Frame(**body)))
+    node.sendall(framing.frame(frames_pb2.Frame(**body)))
 
 def got(**fields):
     received = event_pb2.MessageReceived(**fields)
     return event_pb2.Event(type=event_pb2.Event.TYPE_MESSAGE_RECEIVED, message_received=received)
 
 def command():
-    data = wire.receive(node)
+    data = framing.receive(node)
     return None if data is None else frames_pb2.Command.FromString(data)
 
 start = command().start
@@ -51,8 +51,8 @@ class ScriptedChild:
     """A child process that runs a script after it was started; reaped here, as the zygote would."""
 
     def __init__(self, script: str) -> None:
-        self._ours, theirs = wire.socket_pair()
-        stderr = wire.limited_file()
+        self._ours, theirs = framing.socket_pair()
+        stderr = framing.limited_file()
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", PROLOGUE + textwrap.dedent(script), str(theirs.fileno())],

@@ -16,11 +16,11 @@ from service.domain.errors import LeaseLost, NotFound, ZapError
 from service.domain.events import Event, NewEvent
 from service.domain.lease import Announcement, Lease, Node
 from service.domain.observations import Delivered, Happening
+from service.eventlog.inbound import PostgresEventLog
 from service.protocol.events import encode_payload
 from service.store.database import Database
-from service.store.events import PostgresEventLog
+from service.store.event_rows import columns
 from service.store.leases import PostgresLeases
-from service.store.log import columns
 from service.store.messages import PostgresMessages
 from service.store.queries import statement
 from tests.e2e.sql import Sql

@@ -14,7 +14,7 @@ import pytest
 from service.domain.errors import Unavailable
 from service.domain.lease import Announcement, LeaseTimes, Node
 from service.domain.outage import OutageDetector
-from service.ownership.keeper import Keeper
+from service.ownership.lease_renewer import Keeper
 from service.store.database import Database
 from service.store.leases import PostgresLeases
 from tests.tcp_proxy import Line, TcpProxy

@@ -10,11 +10,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from dev import EmbeddedPostgres
-from service.domain.upkeep import HorizonHolder
+from service.domain.maintenance import HorizonHolder
 from service.store.database import Database
-from service.store.prepared import refuse_prepared_transactions
-from service.store.reach import DatabaseUnreachable
-from service.store.upkeep import MANNERS, PostgresUpkeep
+from service.store.maintenance import MANNERS, PostgresUpkeep
+from service.store.prepared_transactions import refuse_prepared_transactions
+from service.store.startup_checks import DatabaseUnreachable
 from tests.e2e.sql import Sql
 
 

@@ -11,13 +11,13 @@ import uuid
 import psutil
 import pytest
 
-from service.pool.liveness import is_held, scope
+from service.wire.liveness import is_held, scope
 from tests.integration.script_nodes import ROOT, eventually, marked, said, script_node
 
 INCARNATION = "ZAP_TEST_INCARNATION"
 PROLOGUE = """
 import uuid
-from service.pool.liveness import LivenessSocket
+from service.wire.liveness import LivenessSocket
 liveness = LivenessSocket(uuid.UUID(os.environ["ZAP_TEST_INCARNATION"]))
 
 def pool_of_this_node():
@@ -129,7 +129,7 @@ async def test_in_another_network_namespace_the_name_cannot_be_seen_and_the_scop
     incarnation = uuid.uuid4()
     script = f"""
 import uuid
-from service.pool.liveness import is_held, scope
+from service.wire.liveness import is_held, scope
 print(scope(), is_held(uuid.UUID("{incarnation}")))
 """
     async with script_node(*node_of(incarnation, FORKED)) as (node, _):

@@ -32,7 +32,7 @@ def run(script: str, *, sphinx: bool = True) -> Any:
 def test_the_zygote_s_import_leaves_one_thread_and_no_library() -> None:
     seen = run("""
 import json, os
-from service.whatsapp import loader
+from service.worker.library import loader
 loader.import_without_library()
 maps = open("/proc/self/maps").read()
 print(json.dumps([len(os.listdir("/proc/self/task")), "neonize-linux" in maps, "grpc" in __import__("sys").modules]))
@@ -43,7 +43,7 @@ print(json.dumps([len(os.listdir("/proc/self/task")), "neonize-linux" in maps, "
 def test_the_zygote_has_stand_ins_for_modules_that_nothing_uses() -> None:
     seen = run("""
 import json, sys
-from service.whatsapp import loader
+from service.worker.library import loader
 loader.import_without_library()
 refused = []
 for call in (sys.modules["neonize.client"].link_preview, sys.modules["requests"].get, sys.modules["httpx"].AsyncClient):
@@ -60,7 +60,7 @@ print(json.dumps([refused, loaded, "encodings.idna" in sys.modules]))
 def test_a_child_has_the_library_in_every_module_that_holds_a_place_for_it() -> None:
     seen = run("""
 import json, os, sys
-from service.whatsapp import loader
+from service.worker.library import loader
 loader.import_without_library()
 reading, writing = os.pipe()
 if os.fork() == 0:
@@ -83,14 +83,14 @@ print(os.read(reading, 4096).decode())
 
 def test_without_sphinx_the_zygote_refuses() -> None:
     with pytest.raises(subprocess.CalledProcessError) as failure:
-        run("from service.whatsapp import loader; loader.import_without_library()", sphinx=False)
+        run("from service.worker import loader; loader.import_without_library()", sphinx=False)
     assert "must be in the environment" in failure.value.stderr
 
 
 def test_a_library_of_another_version_is_not_fetched_over_the_network() -> None:
     seen = run("""
 import json, sys
-from service.whatsapp import loader
+from service.worker.library import loader
 loader.import_without_library()
 vars(sys.modules["neonize.download"])["__GONEONIZE_VERSION__"] = "0.0.0"
 said = []
@@ -111,7 +111,7 @@ print(json.dumps(said))
 def test_what_the_client_replaces_is_there_to_be_replaced() -> None:
     seen = run("""
 import inspect, json
-from service.whatsapp import loader
+from service.worker.library import loader
 loader.import_without_library()
 import neonize.client, neonize.events
 source = inspect.getsource(neonize.client.NewClient.connect_with_proxy)

@@ -13,8 +13,8 @@ import pytest
 from service.domain.lease import Announcement, LeaseTimes, Node
 from service.domain.outage import OutageDetector
 from service.domain.session import Activate
-from service.ownership.fence import Fence
-from service.ownership.keeper import Keeper
+from service.ownership.lease_expiry import Fence
+from service.ownership.lease_renewer import Keeper
 from service.store.database import Database
 from service.store.leases import PostgresLeases
 from tests.integration.test_store import Store
@@ -41,7 +41,7 @@ class Session:
 
 
 class Owned:
-    """Three sessions of one node, with what keeps and fences their leases, as service/app.py wires it."""
+    """Three sessions of one node, with what keeps and fences their leases, as service/node/wiring.py wires it."""
 
     def __init__(self, store: Store, renewals: Database, sessions: Sequence[Session]) -> None:
         self.store = store

@@ -12,15 +12,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.domain.disconnects import Cause
+from service.domain.disconnect_policy import Cause
 from service.domain.masking import CUT, LONGEST_TEXT_CHARACTERS
 from service.domain.observations import Disconnected, Happening
-from service.pool import wire
-from service.pool.last_words import everything
-from service.pool.pool import Pool
-from service.pool.process import STALLED_SECONDS, Process
 from service.ports import CallFailed, ProcessPool
 from service.telemetry.metrics import NodeMetrics
+from service.wire import framing
+from service.workers.exit_diagnostics import everything
+from service.workers.pool import Pool
+from service.workers.process import STALLED_SECONDS, Process
 from tests.integration.session_children import ScriptedChild, all_of
 from zap.v1 import event_pb2
 
@@ -71,7 +71,7 @@ async def begin(registry: CollectorRegistry) -> AsyncIterator[Begin]:
 @pytest.fixture
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Less than 4 s of silence, and more than an interpreter takes to start on a busy machine."""
-    monkeypatch.setattr("service.pool.process.STALLED_SECONDS", 2.0)
+    monkeypatch.setattr("service.workers.process.STALLED_SECONDS", 2.0)
 
 
 async def until_it_lives(process: Process) -> None:
@@ -164,7 +164,7 @@ async def test_a_stuck_process_is_killed_after_it_has_said_where_it_is(
 async def test_a_stopped_process_is_killed_though_it_could_be_continued(
     begin: Begin, caplog: pytest.LogCaptureFixture, impatience: None
 ) -> None:
-    caplog.set_level(logging.INFO, "service.pool")
+    caplog.set_level(logging.INFO, "service.workers")
     process = await begin("""
         while True:
             tell(progress=frames_pb2.Progress())
@@ -255,9 +255,9 @@ async def test_a_log_line_of_any_length_comes_cut(begin: Begin, caplog: pytest.L
     """The first from a process as it should be, the second from one that does not cut."""
     caplog.set_level(logging.INFO, "service.session")
     process = await begin("""
-        from service.whatsapp.lines import LogLines
+        from service.worker.process.log_forwarder import LogLines
 
-        lines = LogLines(lambda frame: node.sendall(wire.frame(frame)) is None)
+        lines = LogLines(lambda frame: node.sendall(framing.frame(frame)) is None)
         lines.write("ERROR", "whatsmeow.Client", "cannot connect " + "://a" * 314_573)
         tell(log_line=frames_pb2.LogLine(level="error", logger="x" * 3_000, message="cannot connect " * 4_000))
         tell(ended=frames_pb2.Ended(cause="CLIENT_ERROR", detail="no " * 20_000))
@@ -286,7 +286,7 @@ async def test_what_waits_in_the_node_is_bounded_and_nobody_is_blamed_for_what_i
     async with asyncio.timeout(20):
         while not everything(process._child.stderr).startswith("4"):
             await asyncio.sleep(0.01)
-    monkeypatch.setattr("service.pool.process.STALLED_SECONDS", 0.5)
+    monkeypatch.setattr("service.workers.process.STALLED_SECONDS", 0.5)
     await asyncio.sleep(2)
     # What it has written beyond these is in the socket.
     assert int(everything(process._child.stderr)) < 8
@@ -442,19 +442,19 @@ async def test_more_calls_than_the_process_takes_wait_for_a_place(begin: Begin) 
         held = []
         while (received := command()) is not None:
             held.append(received.send.call_id)
-            if len(held) == wire.MOST_CALLS:
+            if len(held) == framing.MOST_CALLS:
                 error = "too many" if select.select([node], [], [], 0.2)[0] else ""
                 for call_id in held:
                     tell(reply=frames_pb2.Reply(call_id=call_id, error=error))
                 held.clear()
     """)
-    calls = (process.send_text("a@s.whatsapp.net", "hello", 10) for _ in range(3 * wire.MOST_CALLS))
+    calls = (process.send_text("a@s.whatsapp.net", "hello", 10) for _ in range(3 * framing.MOST_CALLS))
     await asyncio.gather(*calls)
 
 
 async def test_a_call_that_never_gets_a_place_certainly_failed(begin: Begin) -> None:
     process = await begin("while command() is not None: pass")
-    hung = [asyncio.create_task(process.send_text("a@s.whatsapp.net", "x", 5)) for _ in range(wire.MOST_CALLS)]
+    hung = [asyncio.create_task(process.send_text("a@s.whatsapp.net", "x", 5)) for _ in range(framing.MOST_CALLS)]
     await asyncio.sleep(0.1)
     with pytest.raises(CallFailed) as refused:
         await process.send_text("a@s.whatsapp.net", "one too many", 0.2)

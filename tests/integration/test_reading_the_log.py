@@ -8,15 +8,15 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from service.domain.errors import InvalidArgument, NotFound, OutOfRange
-from service.domain.places import Place, Tokens
-from service.domain.watched import Bookmark, EventFilter, Given, Start
+from service.domain.log_positions import Place, Tokens
+from service.domain.watch import Bookmark, EventFilter, Given, Start
+from service.eventlog.reader import FEW, PostgresLogReader, token_key
 from service.ports import Changes, NewSession
 from service.protocol.events import encode_payload
-from service.sessions import tail as tail_module
-from service.sessions import watching as watching_module
 from service.store.database import Connection, Database
-from service.store.reading import FEW, PostgresLogReader, token_key
 from service.store.sessions import PostgresSessions
+from service.watch import service as watching_module
+from service.watch import tailer as tail_module
 from tests.integration.test_watching import ALL, Log, next_event
 
 MANY = 60_000
@@ -90,7 +90,7 @@ async def test_of_a_thousand_sessions_everything_comes_in_the_order_of_places(lo
 
 
 async def test_large_events_come_in_pages_that_fit_into_memory(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.store.reading.MOST_BYTES", 1000)
+    monkeypatch.setattr("service.eventlog.reader.MOST_BYTES", 1000)
     async with log.database.transaction() as connection:
         await connection._raw.execute(
             "INSERT INTO zap.event (session_id, sequence, epoch, frame, time, type, payload)"

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from service.bus import redis as bus_module
 from service.bus.backlog import AT_ONCE, MOST
+from service.bus.hub import WORK, WakeupHub
 from service.bus.redis import RedisBus
-from service.bus.wakeups import WORK, WakeupHub
 from service.domain.events import Event, StateChanged
 from service.domain.session import State
 from service.protocol.events import to_json

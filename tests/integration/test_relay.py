@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from dev import EmbeddedPostgres
-from service.pool import dsn
+from service.workers import dsn
 from tests.fakes.relayed import Relayed
 from tests.tls_terminator import Authority, TlsTerminator
 

@@ -20,7 +20,7 @@ TABLES = ("session", "lease", "pairing", "message", "event", "discarded_identity
 
 
 class Woken:
-    """The node that was frozen: its stores as service/app.py wires them, and what they counted."""
+    """The node that was frozen: its stores as service/node/wiring.py wires them, and what they counted."""
 
     def __init__(self, store: Store, lease: Lease) -> None:
         self.lease = lease

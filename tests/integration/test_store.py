@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from service.domain import observations as seen
-from service.domain.disconnects import Cause
+from service.domain.disconnect_policy import Cause
 from service.domain.errors import (
     AlreadyExists,
     Conflict,
@@ -32,15 +32,15 @@ from service.domain.records import Account, MessageState, Outcome
 from service.domain.send_failures import SendFailure
 from service.domain.session import Activate, Deactivate, Desired, Input, ProcessStarted, Restart, State, reduce
 from service.domain.survey import Survey
+from service.eventlog.inbound import PostgresEventLog
 from service.ports import Changes, Decide, NewSession, SessionFilter
 from service.protocol.events import encode_payload
 from service.store.database import Database
-from service.store.events import PostgresEventLog
 from service.store.leases import PostgresLeases
 from service.store.messages import PostgresMessages
 from service.store.owned import PostgresOwnedSessions
 from service.store.sessions import PostgresSessions
-from service.store.stragglers import Stragglers
+from service.store.stale_backends import Stragglers
 from tests.tcp_proxy import Line, TcpProxy
 from zap.v1 import event_pb2
 

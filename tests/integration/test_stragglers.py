@@ -13,7 +13,7 @@ from service.domain.lease import Lease, backends_of
 from service.protocol.events import encode_payload
 from service.store.database import Database
 from service.store.owned import PostgresOwnedSessions
-from service.store.stragglers import Stragglers
+from service.store.stale_backends import Stragglers
 from tests.integration.test_store import NODE, TTL, Store, connected
 from tests.tcp_proxy import Line, TcpProxy
 

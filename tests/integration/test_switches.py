@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from service.domain.errors import Unavailable
-from service.pool.pool import Pool, PoolSettings
-from service.whatsapp import switches
-from service.whatsapp.switches import SWITCHES, WHATSMEOW, Patch
+from service.worker.library import switches
+from service.worker.library.switches import SWITCHES, WHATSMEOW, Patch
+from service.workers.pool import Pool, PoolSettings
 from tests.altered_neonize import AlteredNeonize, installed_library
 from tests.integration.test_loader import run
 
@@ -23,7 +23,7 @@ ORDER = PoolSettings("postgresql://zap@127.0.0.1:9/none")
 #: Loads the library in a child of a process that is prepared like the zygote, and tells what `report` returns there.
 CHILD = """
 import ctypes, json, os, sys
-from service.whatsapp import loader, own_code
+from service.worker.library import loader, own_code
 loader.import_without_library()
 
 def switched(library):
@@ -99,7 +99,7 @@ def report():
 
 def test_a_child_of_which_the_kernel_lets_no_memory_become_executable_has_them_on() -> None:
     seen = in_child("""
-from service.whatsapp import switches
+from service.worker.library import switches
 turn_on = switches.turn_on
 def restricted(*arguments, **options):
     refuse_memory_that_becomes_executable()
@@ -124,7 +124,7 @@ def report():
 
 def test_a_child_that_may_do_neither_says_so() -> None:
     words = in_child("""
-from service.whatsapp import switches
+from service.worker.library import switches
 own_code._MEMORY = "/proc/self/mem/refused"
 turn_on = switches.turn_on
 def restricted(*arguments, **options):

@@ -13,16 +13,16 @@ from prometheus_client import CollectorRegistry
 
 from dev import EmbeddedPostgres
 from service.domain.errors import OutOfRange
-from service.domain.places import Place
-from service.domain.watched import Given, Start
-from service.pool.pool import Pool, PoolSettings
+from service.domain.log_positions import Place
+from service.domain.watch import Given, Start
+from service.eventlog.reader import token_key
+from service.maintenance.retention import BATCH, Retention
 from service.store.database import Database
+from service.store.maintenance import MANNERS, PostgresUpkeep
 from service.store.migrate import EVENT_BUFFER_INDEX, index_event_buffer
 from service.store.queries import statement
-from service.store.reading import token_key
-from service.store.upkeep import MANNERS, PostgresUpkeep
 from service.telemetry.metrics import UpkeepMetrics
-from service.upkeep.retention import BATCH, Retention
+from service.workers.pool import Pool, PoolSettings
 from tests.e2e.sql import Sql
 from tests.integration.test_watching import ALL, Log
 from tests.transaction_pooler import TransactionPooler

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PROLOGUE = """
 import ctypes, os, signal, sys, time
-from service.whatsapp.watchdog import NotPermitted, Watchdog
+from service.worker.process.watchdog import NotPermitted, Watchdog
 
 def after(seconds):
     return time.monotonic_ns() + int(seconds * 1e9)
@@ -87,7 +87,7 @@ def test_a_process_that_was_stopped_while_it_armed_does_not_get_the_time_again(r
             def __call__(self):
                 StoppedAfterTheClock.calls += 1
                 return 0 if StoppedAfterTheClock.calls <= 2 else 10**18
-        import service.whatsapp.watchdog as module
+        import service.worker.process.watchdog as module
         module.time = type("time", (), {"monotonic_ns": StoppedAfterTheClock()})
         watchdog.arm(60 * 10**9)
         print("alive")
@@ -146,9 +146,9 @@ FULL_PIPE = """
     os.set_blocking(full, {blocking})
 """
 FULL_MEMORY = """
-    from service.pool import wire
-    full = wire.limited_file()
-    os.write(full, bytes(wire.STDERR_SIZE))
+    from service.wire import framing
+    full = framing.limited_file()
+    os.write(full, bytes(framing.STDERR_SIZE))
     try:
         os.write(full, b"x")
     except OSError:
@@ -184,7 +184,7 @@ except OSError:
 
 def test_a_process_has_a_timer_before_it_has_a_watchdog(run: Run) -> None:
     process = run("""
-        import service.whatsapp.watchdog as module
+        import service.worker.process.watchdog as module
         module._UNARMED_SECONDS = 0.3
         module.limit_the_wait()
         ctypes.PyDLL(None).sleep(60)
@@ -195,7 +195,7 @@ def test_a_process_has_a_timer_before_it_has_a_watchdog(run: Run) -> None:
 
 def test_the_first_permit_takes_the_place_of_the_first_timer(run: Run) -> None:
     process = run("""
-        import service.whatsapp.watchdog as module
+        import service.worker.process.watchdog as module
         module._UNARMED_SECONDS = 0.5
         module.limit_the_wait()
         watchdog.arm(after(20))

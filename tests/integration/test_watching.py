@@ -11,19 +11,19 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from service.bus.wakeups import LOG, WakeupHub
+from service.bus.hub import LOG, WakeupHub
 from service.domain.errors import Unavailable
 from service.domain.events import NewEvent
+from service.domain.log_positions import NotAToken, Place, Tokens
 from service.domain.observations import Happening
-from service.domain.places import NotAToken, Place, Tokens
-from service.domain.watched import Bookmark, EventFilter, Given, LoggedEvent, Start, Step
+from service.domain.watch import Bookmark, EventFilter, Given, LoggedEvent, Start, Step
+from service.eventlog.reader import PostgresLogReader, token_key
 from service.protocol.events import encode_payload
-from service.sessions.tail import Tail
-from service.sessions.watching import Watching
 from service.store.database import Database
-from service.store.log import append, lock_log
+from service.store.event_rows import append, lock_log
 from service.store.migrate import migrate
-from service.store.reading import PostgresLogReader, token_key
+from service.watch.service import Watching
+from service.watch.tailer import Tail
 from tests.chaos.postgres import Postgres
 from tests.log_writer import append_events, message
 from zap.v1 import event_pb2 as pb

@@ -14,15 +14,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from service.domain.disconnects import Cause
+from service.domain.disconnect_policy import Cause
 from service.domain.errors import Unavailable
 from service.domain.observations import Ended
-from service.pool import dsn, wire
-from service.pool.pool import Pool, PoolSettings
-from service.pool.process import Process
-from service.pool.zygote import Zygote
-from service.pool.zygote_process import SILENT_SECONDS, Child
 from service.ports import StartOrder
+from service.wire import framing
+from service.workers import dsn
+from service.workers.pool import Pool, PoolSettings
+from service.workers.process import Process
+from service.workers.zygote import Zygote
+from service.workers.zygote_process import SILENT_SECONDS, Child
 from tests.integration.session_children import all_of
 from zap.worker.v1 import frames_pb2
 
@@ -114,7 +115,7 @@ async def test_a_child_is_in_the_zygote_s_group_until_it_starts_and_then_in_a_se
     address = dsn.for_session(NO_DATABASE, "one", 1)
     start = frames_pb2.Start(session_id="one", database_url=address.url, database=address.database)
     start.permit.deadline_ns = time.monotonic_ns() + 10**10
-    child.connection.send(wire.frame(frames_pb2.Command(start=start)))
+    child.connection.send(framing.frame(frames_pb2.Command(start=start)))
     await eventually(lambda: os.getsid(child.pid) == os.getpgid(child.pid) == child.pid, "a session of its own")
     child.close()
 
@@ -273,7 +274,7 @@ async def test_a_frozen_zygote_is_replaced_before_anybody_asks(zygote: Zygote) -
 async def test_a_zygote_that_is_slow_is_not_taken_for_a_frozen_one() -> None:
     script = """
 import os, sys, time
-from service.whatsapp import __main__ as zygote
+from service.worker import __main__ as zygote
 fork = os.fork
 os.fork = lambda: time.sleep(0.1) or fork()
 sys.exit(zygote.main())
@@ -449,6 +450,6 @@ async def silent_server() -> AsyncIterator[int]:
 async def test_frames_of_the_wire_are_what_the_child_reads(zygote: Zygote) -> None:
     """A first command that is not to start is refused, and the child does not linger."""
     child = await zygote.fork()
-    child.connection.send(wire.frame(frames_pb2.Command(stop=frames_pb2.Stop())))
+    child.connection.send(framing.frame(frames_pb2.Command(stop=frames_pb2.Stop())))
     assert await asyncio.wait_for(child.exit_status, 10) != 0
     child.close()

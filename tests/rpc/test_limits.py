@@ -14,9 +14,9 @@ import structlog
 from google.rpc import error_details_pb2 as details
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from service.api.grpc.limits import HEALTH_STREAMS, LARGEST_REQUEST, READ_TIME, Places
+from service.api.grpc.receiving import receive
 from service.domain.errors import Unavailable
-from service.rpc.limits import HEALTH_STREAMS, LARGEST_REQUEST, READ_TIME, Places
-from service.rpc.receiving import receive
 from service.telemetry.logging import configure_logging
 from tests.fakes.serving import FakeService
 from tests.raw_http2 import Connection, Stream, begin_message

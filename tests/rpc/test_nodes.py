@@ -11,16 +11,16 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
+from service.api.grpc.context import Context
+from service.api.grpc.forwarding import Forwarding, OwnedHere
+from service.api.grpc.node_service import NodePeers
+from service.api.grpc.nodes import NodeChannels, NodeListener
+from service.api.grpc.server import CannotListen, Core, Server
+from service.auth.node_certificates import NodeCertificate
 from service.domain.errors import FailedPrecondition, Unavailable
 from service.domain.lease import Holder, Node
 from service.ownership.router import Router
 from service.ports import Directory
-from service.rpc.context import Context
-from service.rpc.forwarding import Forwarding, OwnedHere
-from service.rpc.node_certificates import NodeCertificate
-from service.rpc.node_service import NodePeers
-from service.rpc.nodes import NodeChannels, NodeListener
-from service.rpc.server import CannotListen, Core, Server
 from service.telemetry.metrics import RpcMetrics
 from tests.fakes.core import FakeSending, FakeSessions, FakeWatching
 from tests.rpc.statuses import error_info

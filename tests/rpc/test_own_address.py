@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from service.rpc.own_address import OwnAddress
+from service.api.grpc.advertised_address import OwnAddress
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 from structlog.testing import capture_logs
 
-from service.domain.places import Place
-from service.domain.watched import LoggedEvent
+from service.domain.log_positions import Place
+from service.domain.watch import LoggedEvent
 from tests.fakes.serving import FakeService
 from zap.v1 import event_pb2, watch_pb2
 from zap.v1.watch_pb2_grpc import EventServiceStub

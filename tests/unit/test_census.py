@@ -2,11 +2,11 @@
 
 from prometheus_client import CollectorRegistry
 
-from service.domain.disconnects import POLICIES
+from service.domain.disconnect_policy import POLICIES
 from service.domain.reasons import REASONS
 from service.domain.session import State
+from service.maintenance.session_census import OTHER, Census, Counts
 from service.telemetry.metrics import UpkeepMetrics
-from service.upkeep.census import OTHER, Census, Counts
 
 
 class Counted:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service import config
+from service.node import config
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 PRODUCTION = {"DATABASE_URL": "postgres://zap:hunter2@db:5432/zap", "REDIS_URL": "redis://:hunter2@redis:6379/0"}
@@ -33,7 +33,7 @@ def load(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> config
         PRODUCTION,
         LAPTOP,
         {"ZAP_ENVIRONMENT": "test"},
-        LAPTOP | {"ZAP_WORKER_PRELOAD": "tests.simulator.preload:install"},
+        LAPTOP | {"ZAP_WORKER_PRELOAD": "simulator.preload:install"},
         PRODUCTION | OPEN | {"ZAP_AUTH_TOKEN": "t"},
         PRODUCTION | OPEN | {"ZAP_INSECURE": "1"},
         PRODUCTION | {"ZAP_LISTEN": "[::1]:1"},

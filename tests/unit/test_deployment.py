@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from service.config import Settings, unknown_settings
+from service.node.config import Settings, unknown_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_STOP = 53

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from service.domain.lease import LeaseTimes
-from service.ownership.fence import Fence
+from service.ownership.lease_expiry import Fence
 
 TIMES = LeaseTimes(10.0)
 

@@ -11,8 +11,8 @@ import pytest
 from service.domain.errors import Unavailable
 from service.domain.handover import Concurrency
 from service.domain.lease import Node
-from service.domain.pace import Lane
 from service.domain.placement import Candidate, heir
+from service.domain.start_scheduler import Lane
 from service.ownership import handover
 from service.ownership.handover import Giver, HandOver, Taker
 from service.ports import Directory, Turn

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from service.domain.errors import Unavailable
 from service.domain.lease import Announcement, Lease, LeaseTimes, Node, Renewal
 from service.domain.outage import OutageDetector
-from service.ownership.keeper import Keeper
+from service.ownership.lease_renewer import Keeper
 from service.ports import LeaseStore, Metrics
 
 NODE = Announcement(Node(uuid4(), "one", "127.0.0.1:1"), 10)

@@ -1,6 +1,6 @@
 """The rooms of service/ know each other only in the directions that the design draws, and stay small.
 
-dev/ stands beside service/: only app.py may import it, where no URL is set, and it knows nothing of service/.
+dev/ stands beside service/: only node/wiring.py may import it, where no URL is set, and it knows nothing of service/.
 """
 
 import ast
@@ -17,27 +17,30 @@ EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "models",
 # What each room may import of service/, besides itself. A room that is absent here is refused: draw its arrows first.
 # `generated` stands for the parsers of the protos (zap, buf): the edges of the service speak them, its core does not.
 ARROWS: dict[str, set[str]] = {
-    "__main__": {"app", "cli", "config", "serve", "start"},
-    "app": {"*"},
-    "lifecycle": {"*"},
-    "serve": {"app", "config", "pool.liveness", "pool.zygote"},
-    "start": {"*"},
-    "probe": {"domain"},
-    "cli": {"app", "config", "generated"},
-    "config": {"domain", "setting_types"},
-    "setting_types": {"domain"},
+    "__main__": {"cli", "node"},
+    "node": {"*"},
+    "cli": {"node.config", "node.wiring", "generated"},
     "ports": {"domain"},
     "domain": set(),
     "sessions": {"ports", "domain"},
+    "messaging": {"sessions", "ports", "domain"},
+    "watch": {"ports", "domain"},
     "ownership": {"ports", "domain"},
-    "upkeep": {"ports", "domain"},
+    "maintenance": {"ports", "domain"},
     "protocol": {"ports", "domain", "generated"},
-    "rpc": {"sessions", "ownership.router", "protocol", "telemetry", "ports", "domain", "generated"},
-    "pool": {"ports", "domain", "generated"},
+    "auth": {"domain"},
+    "api": {
+        *("sessions", "messaging", "watch", "ownership.router", "protocol", "telemetry", "auth"),
+        *("ports", "domain", "generated"),
+    },
+    "wire": {"generated"},
+    "workers": {"wire", "ports", "domain", "generated"},
+    "worker": {"pgrelay", "wire", "domain", "generated"},
+    "pgrelay": {"generated"},
     "store": {"ports", "domain", "generated"},
+    "eventlog": {"store", "ports", "domain", "generated"},
     "bus": {"ports", "domain", "generated"},
     "telemetry": {"ports", "domain", "generated"},
-    "whatsapp": {"pool.wire", "pool.liveness", "domain", "generated"},
 }
 GENERATED = {"zap", "buf"}
 
@@ -58,7 +61,7 @@ def may_import(room: str, target: str) -> bool:
     if target.partition(".")[0] in GENERATED:
         return not ARROWS[room].isdisjoint({"generated", "*"})
     if target.partition(".")[0] == "dev":
-        return room == "app"
+        return room == "node"
     if not target.startswith("service."):
         return True
     inner = target.removeprefix("service.")
@@ -71,7 +74,7 @@ def faults(name: str, source: str) -> Iterator[str]:
     """Yield what is wrong with one file, given by its path below service/."""
     parts = Path(name).with_suffix("").parts
     if name == "__init__.py":
-        parts = ("app",)
+        parts = ("node",)
     room = parts[0]
     tree = ast.parse(source)
     if room not in ARROWS:
@@ -86,8 +89,8 @@ def faults(name: str, source: str) -> Iterator[str]:
     for target in imports_of(tree, ".".join(["service", *parts[:-1]])):
         if not may_import(room, target):
             yield f"{name}: {room} may not import {target}"
-        if target.partition(".")[0] == "neonize" and room != "whatsapp":
-            yield f"{name}: only whatsapp may import neonize"
+        if target.partition(".")[0] == "neonize" and room != "worker":
+            yield f"{name}: only worker may import neonize"
         if room == "domain" and not in_reach_of_domain(target):
             yield f"{name}: domain may import the standard library only, not {target}"
     if room == "domain" and any(isinstance(node, (ast.Await, ast.AsyncFunctionDef)) for node in ast.walk(tree)):
@@ -124,22 +127,22 @@ def test_the_embedded_servers_know_nothing_of_the_service() -> None:
         ("domain/session.py", "async def f():\n    pass", "may not await"),
         ("domain/session.py", "from service.ports import Store", "domain may not import service.ports"),
         ("domain/session.py", "from zap.v1 import session_pb2", "domain may not import zap"),
-        ("sessions/manager.py", "from service.store.events import append", "sessions may not import"),
-        ("sessions/manager.py", "def f():\n    import service.bus", "sessions may not import service.bus"),
-        ("ownership/keeper.py", "from ..store import leases", "ownership may not import service.store.leases"),
-        ("ownership/keeper.py", "from zap.v1 import session_pb2", "ownership may not import zap"),
-        ("rpc/sessions.py", "from service.ownership.keeper import Keeper", "rpc may not import"),
-        ("rpc/sessions.py", "from service.ownership import keeper", "rpc may not import"),
-        ("store/events.py", "from service.sessions import runner", "store may not import"),
-        ("whatsapp/client.py", "from service.pool.supervisor import Supervisor", "whatsapp may not import"),
-        ("pool/process.py", "import neonize", "only whatsapp may import neonize"),
-        ("app.py", "from neonize.aioze import client", "only whatsapp may import neonize"),
+        ("sessions/service.py", "from service.eventlog.inbound import append", "sessions may not import"),
+        ("sessions/service.py", "def f():\n    import service.bus", "sessions may not import service.bus"),
+        ("ownership/lease_renewer.py", "from ..store import leases", "ownership may not import service.store.leases"),
+        ("ownership/lease_renewer.py", "from zap.v1 import session_pb2", "ownership may not import zap"),
+        ("api/grpc/sessions.py", "from service.ownership.lease_renewer import LeaseRenewer", "api may not import"),
+        ("api/grpc/sessions.py", "from service.ownership import lease_renewer", "api may not import"),
+        ("eventlog/inbound.py", "from service.sessions import runner", "eventlog may not import"),
+        ("worker/session/client.py", "from service.workers.supervisor import Supervisor", "worker may not import"),
+        ("workers/process.py", "import neonize", "only worker may import neonize"),
+        ("node/wiring.py", "from neonize.aioze import client", "only worker may import neonize"),
         ("__main__.py", "from service.store import database", "__main__ may not import"),
-        ("store/reach.py", "def f():\n    import dev", "store may not import dev"),
-        ("app.py", "import dev", "in a function only"),
+        ("store/startup_checks.py", "def f():\n    import dev", "store may not import dev"),
+        ("node/wiring.py", "import dev", "in a function only"),
         ("store/utils.py", "", "says nothing"),
         ("common/names.py", "", "no arrows"),
-        ("store/events.py", "\n" * 501, "501 lines"),
+        ("eventlog/inbound.py", "\n" * 501, "501 lines"),
     ],
 )
 def test_a_breach_is_found(name: str, source: str, complaint: str) -> None:
@@ -149,16 +152,16 @@ def test_a_breach_is_found(name: str, source: str, complaint: str) -> None:
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("app.py", "from service.store import database\nfrom service.rpc import server"),
-        ("app.py", "def f():\n    import dev"),
-        ("rpc/sessions.py", "from service.ownership.router import Router\nfrom zap.v1 import session_pb2"),
-        ("rpc/sessions.py", "from service.ownership import router"),
+        ("node/wiring.py", "from service.store import database\nfrom service.api.grpc import server"),
+        ("node/wiring.py", "def f():\n    import dev"),
+        ("api/grpc/sessions.py", "from service.ownership.router import Router\nfrom zap.v1 import session_pb2"),
+        ("api/grpc/sessions.py", "from service.ownership import router"),
         (
-            "whatsapp/client.py",
-            "import neonize\nfrom service.pool.wire import Frame\nfrom service.domain import events",
+            "worker/session/client.py",
+            "import neonize\nfrom service.wire.framing import Frame\nfrom service.domain import events",
         ),
         ("domain/session.py", "import dataclasses\nfrom service.domain.events import Event\nfrom . import lease"),
-        ("store/events.py", "import asyncpg\nfrom .database import Database"),
+        ("eventlog/inbound.py", "import asyncpg\nfrom service.store.database import Database"),
     ],
 )
 def test_what_the_design_draws_is_allowed(name: str, source: str) -> None:

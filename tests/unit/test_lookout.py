@@ -6,9 +6,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from service.domain.upkeep import HorizonHolder
+from service.domain.maintenance import HorizonHolder
+from service.maintenance.horizon_monitor import WORTH_A_LINE, Lookout
 from service.telemetry.metrics import UpkeepMetrics
-from service.upkeep.lookout import WORTH_A_LINE, Lookout
 from tests.fakes.upkeep import FakeUpkeep
 
 HOLDER = HorizonHolder(7, "shop", "psql", 4711, "idle in transaction")

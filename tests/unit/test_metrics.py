@@ -8,17 +8,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prometheus_client import CollectorRegistry
 
+from service.bus.hub import WakeupHub
 from service.bus.redis import RedisBus
-from service.bus.wakeups import WakeupHub
 from service.domain.errors import InvalidArgument
 from service.domain.events import Event, StateChanged
-from service.domain.places import START, Place
+from service.domain.log_positions import START, Place
 from service.domain.session import State
-from service.domain.watched import Bookmark, EventFilter, Given, LoggedEvent, Page, Start, Step
+from service.domain.watch import Bookmark, EventFilter, Given, LoggedEvent, Page, Start, Step
 from service.protocol.events import to_json
-from service.sessions.crowd import Crowd
-from service.sessions.tail import Tail
 from service.telemetry.metrics import NodeMetrics, WatchMetrics
+from service.watch.limiter import Crowd
+from service.watch.tailer import Tail
 from tests.unit.test_keeper import Leases, keeper
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from service.domain.pace import HOLD, Lane, Pace, Waiting
+from service.domain.start_scheduler import HOLD, Lane, Pace, Waiting
 
 
 class Clock:

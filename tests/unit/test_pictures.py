@@ -5,8 +5,8 @@ import asyncio
 import pytest
 import segno
 
-from service.rpc import pictures
-from service.rpc.pictures import Pictures, draw, half_blocks
+from service.api.grpc import qr_rendering
+from service.api.grpc.qr_rendering import Pictures, draw, half_blocks
 from tests.fakes.core import code
 
 
@@ -15,11 +15,11 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The texts that were drawn."""
     texts: list[str] = []
 
-    def drawing(text: str) -> pictures.Picture:
+    def drawing(text: str) -> qr_rendering.Picture:
         texts.append(text)
         return draw(text)
 
-    monkeypatch.setattr(pictures, "draw", drawing)
+    monkeypatch.setattr(qr_rendering, "draw", drawing)
     return texts
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain.places import START, NotAToken, Place, Tokens
+from service.domain.log_positions import START, NotAToken, Place, Tokens
 
 TOKENS = Tokens(b"k" * 32)
 numbers = st.integers(0, 2**63 - 1)

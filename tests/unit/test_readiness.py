@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from service.api.http import readiness
+from service.api.http.readiness import DatabaseProbe
 from service.domain.errors import Unavailable
 from service.domain.readiness import PROBE_TIMEOUT_S, DatabaseHealth
-from service.telemetry import readiness
-from service.telemetry.readiness import DatabaseProbe
 
 BOUND_S = 5.0
 """The contract of /readyz."""

@@ -11,17 +11,17 @@ from uuid import UUID, uuid4
 import pytest
 from structlog.testing import capture_logs
 
-from service.bus.wakeups import WakeupHub
+from service.bus.hub import WakeupHub
 from service.domain import lease
 from service.domain.errors import Unavailable
 from service.domain.outage import OTHERS_RETURN_S, OutageDetector
-from service.domain.pace import Lane
 from service.domain.placement import Candidate
+from service.domain.start_scheduler import Lane
 from service.domain.survey import Survey
 from service.ownership import reconciler
 from service.ownership.reconciler import Reconciler, Runs
 from service.ports import Directory, Turn
-from service.sessions.start_gate import StartGate
+from service.sessions.start_limiter import StartGate
 
 NODE = uuid4()
 PATIENCE = 5.0

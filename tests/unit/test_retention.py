@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from service.domain.errors import Unavailable
+from service.maintenance.retention import BATCH, Retention
 from service.telemetry.metrics import UpkeepMetrics
-from service.upkeep.retention import BATCH, Retention
 from tests.fakes.upkeep import FakeUpkeep
 
 SOON = timedelta(milliseconds=10)

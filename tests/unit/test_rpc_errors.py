@@ -6,8 +6,8 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2 as details
 
+from service.api.grpc import errors
 from service.domain import errors as domain
-from service.rpc import errors
 
 SAMPLES: dict[type[domain.ZapError], domain.ZapError] = {
     domain.InvalidArgument: domain.InvalidArgument([domain.FieldViolation("name", "is too long")]),
@@ -20,7 +20,7 @@ SAMPLES: dict[type[domain.ZapError], domain.ZapError] = {
     domain.EpochRevoked: domain.EpochRevoked("not wanted any more"),
     domain.OutOfRange: domain.OutOfRange("deleted", metadata={"resume_token": "t"}),
     domain.ConsumerTooSlow: domain.ConsumerTooSlow("too slow", metadata={"resume_token": "t"}),
-    errors.Unauthenticated: errors.Unauthenticated("who are you?"),
+    domain.Unauthenticated: errors.Unauthenticated("who are you?"),
 }
 EXPECTED = {
     domain.InvalidArgument: (grpc.StatusCode.INVALID_ARGUMENT, details.BadRequest),
@@ -33,7 +33,7 @@ EXPECTED = {
     domain.EpochRevoked: (grpc.StatusCode.UNAVAILABLE, details.RetryInfo),
     domain.OutOfRange: (grpc.StatusCode.OUT_OF_RANGE, None),
     domain.ConsumerTooSlow: (grpc.StatusCode.RESOURCE_EXHAUSTED, None),
-    errors.Unauthenticated: (grpc.StatusCode.UNAUTHENTICATED, None),
+    domain.Unauthenticated: (grpc.StatusCode.UNAUTHENTICATED, None),
 }
 HEADERS = 8 * 1024
 

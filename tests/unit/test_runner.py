@@ -16,17 +16,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.domain import observations as seen
-from service.domain import pace
+from service.domain import start_scheduler
 from service.domain.backoff import STEADY
-from service.domain.disconnects import Cause
+from service.domain.disconnect_policy import Cause
 from service.domain.errors import LeaseLost, NotFound, Unavailable
 from service.domain.lease import Lease, LeaseTimes
-from service.domain.pace import Lane
 from service.domain.records import Account
 from service.domain.session import Condition, Credentials, Desired, State, Transition
+from service.domain.start_scheduler import Lane
 from service.ports import Appended, Decide, EventLog, Publisher, Resume, StartOrder, Turn
 from service.sessions.runner import STORM, Runner, RunnerPorts
-from service.sessions.start_gate import StartGate
+from service.sessions.start_limiter import StartGate
 
 NODE = uuid4()
 TIMES = LeaseTimes(10.0)
@@ -624,7 +624,7 @@ async def test_a_turn_that_was_held_for_too_long_is_waited_for_again(
     async def hang() -> None:
         """The database did not answer for longer than a turn may be held; all other turns are taken meanwhile."""
         with monkeypatch.context() as patched:
-            patched.setattr(pace, "HOLD", 0.0)
+            patched.setattr(start_scheduler, "HOLD", 0.0)
             assert not gate._pace.use(0, time.monotonic())
         for other in await gate.turns(Lane.CLAIMED, 10):
             other.use()

@@ -14,10 +14,10 @@ from service.domain.errors import NotFound, Unavailable
 from service.domain.lease import Lease
 from service.domain.records import MessageState, OutboundMessage, Outcome
 from service.domain.session import Condition, Credentials, Desired, State
+from service.messaging.keyed_lock import Turns
+from service.messaging.sender import Sending
 from service.ports import SendReply
 from service.sessions.early_receipts import KEEP, LIMIT, EarlyReceipts
-from service.sessions.sending import Sending
-from service.sessions.turns import Turns
 
 NOW = datetime.now(UTC)
 LEASE = Lease("anna", 3, uuid4())

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from service.domain import observations as seen
-from service.domain.disconnects import POLICIES, Cause
+from service.domain.disconnect_policy import POLICIES, Cause
 from service.domain.pairing import PairingOutcome
 from service.domain.reasons import REASONS
 from service.domain.session import (

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from service.domain import pace
-from service.domain.pace import Lane
-from service.sessions.start_gate import StartGate
+from service.domain import start_scheduler
+from service.domain.start_scheduler import Lane
+from service.sessions.start_limiter import StartGate
 
 PATIENCE = 5.0
 
@@ -48,7 +48,7 @@ async def test_chance_makes_a_turn_late_and_never_early(chance: float) -> None:
 
 
 async def test_as_many_turns_as_there_are_and_at_least_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "HOLD", 0.3)
+    monkeypatch.setattr(start_scheduler, "HOLD", 0.3)
     gate = StartGate(5.0)
     assert len(await gate.turns(Lane.CLAIMED, 3)) == 3
     assert len(await gate.turns(Lane.CLAIMED, 100)) == 2

@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 import pytest
 from structlog.testing import capture_logs
 
-from service.bus.wakeups import LOG, WakeupHub
+from service.bus.hub import LOG, WakeupHub
 from service.domain.errors import Unavailable
-from service.domain.places import START, Place, Tokens
-from service.domain.watched import Bookmark, EventFilter, Given, LogBounds, LoggedEvent, Page, Start, Step
-from service.sessions import tail as tail_module
-from service.sessions import watching as watching_module
-from service.sessions.tail import Tail
-from service.sessions.watching import Watching
+from service.domain.log_positions import START, Place, Tokens
+from service.domain.watch import Bookmark, EventFilter, Given, LogBounds, LoggedEvent, Page, Start, Step
+from service.watch import service as watching_module
+from service.watch import tailer as tail_module
+from service.watch.service import Watching
+from service.watch.tailer import Tail
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 NEVER = 3600.0

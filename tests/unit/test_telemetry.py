@@ -13,8 +13,8 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
+from service.api.http.pages import CannotServePages, Pages
 from service.domain.masking import masked
-from service.telemetry.http import CannotServePages, Pages
 from service.telemetry.logging import configure_logging
 from service.telemetry.redaction import loggable
 from tests.fakes.core import code

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from service.bus.wakeups import Listener, WakeupHub
+from service.bus.hub import Listener, WakeupHub
 
 
 async def test_a_hint_that_came_before_the_wait_ends_it_at_once() -> None:

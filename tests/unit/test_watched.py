@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from service.domain.places import Place
-from service.domain.watched import EventFilter, LoggedEvent, Pace
+from service.domain.log_positions import Place
+from service.domain.watch import EventFilter, LoggedEvent, Pace
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 EVENT = LoggedEvent(Place(5, 7), "shop", 1, NOW, NOW, "RECEIPT", b"", "ada", {"team": "red", "tier": "1"})

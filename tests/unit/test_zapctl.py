@@ -16,11 +16,11 @@ from typer.testing import CliRunner, Result
 
 from service.cli.zapctl import app
 from service.domain.errors import Unavailable
+from service.domain.log_positions import Place
 from service.domain.pairing import PairingDelayed, PairingEnded, PairingOutcome, ShownCode
-from service.domain.places import Place
 from service.domain.records import MessageState
 from service.domain.session import Condition, Credentials, Desired, State
-from service.domain.watched import LoggedEvent
+from service.domain.watch import LoggedEvent
 from tests.fakes.core import NOW, code
 from tests.fakes.serving import FakeService
 from zap.v1 import event_pb2, session_pb2

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.simulator.binary_xml import BinaryXmlError, Node, decode, encode, node
-from tests.simulator.jid import LID_SERVER, PN_SERVER, SERVER, Jid
-from tests.simulator.tokens import installed_tokens
+from simulator.binary_xml import BinaryXmlError, Node, decode, encode, node
+from simulator.jid import LID_SERVER, PN_SERVER, SERVER, Jid
+from simulator.tokens import installed_tokens
 
 _words = st.text(min_size=1, max_size=40)
 _users = st.text("0123456789", min_size=1, max_size=15)

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.simulator.conversations import Conversations
-from tests.simulator.padding import pad, unpad
-from tests.simulator.prekeys import KeyRing, PreKeyBundle, Shelf
-from tests.simulator.ratchet import SignalError
-from tests.simulator.schemas import Content
+from simulator.conversations import Conversations
+from simulator.padding import pad, unpad
+from simulator.prekeys import KeyRing, PreKeyBundle, Shelf
+from simulator.ratchet import SignalError
+from simulator.schemas import Content
 
 Encrypted = tuple[str, bytes]
 

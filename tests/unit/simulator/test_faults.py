@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.simulator.faults import (
+from simulator.faults import (
     ConnectionRefusal,
     Faults,
     HeldQuery,
@@ -14,9 +14,9 @@ from tests.simulator.faults import (
     Target,
     UnreadableMessage,
 )
-from tests.simulator.gates import Step
-from tests.simulator.listeners import Refusal
-from tests.simulator.signal_state import Damage
+from simulator.gates import Step
+from simulator.listeners import Refusal
+from simulator.signal_state import Damage
 
 ALICE = frozenset({"4911", "4911:1@s.whatsapp.net", "77:1@lid"})
 BOB = frozenset({"4922", "4922:1@s.whatsapp.net", "88:1@lid"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.simulator.inbox import MOST_RETRIES, Inbox, InboxMessage, unread
+from simulator.inbox import MOST_RETRIES, Inbox, InboxMessage, unread
 
 BOB = "4922"
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.simulator.noise import Cipher, HandshakeError, Responder, ServerIdentity, SymmetricState
-from tests.simulator.schemas import CertificateChain, CertificateDetails, ClientFinish, ClientHello, HandshakeMessage
-from tests.simulator.signing import AgreementKey, verify
+from simulator.noise import Cipher, HandshakeError, Responder, ServerIdentity, SymmetricState
+from simulator.schemas import CertificateChain, CertificateDetails, ClientFinish, ClientHello, HandshakeMessage
+from simulator.signing import AgreementKey, verify
 
 
 class Initiator:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulator.binary_xml import Node, node
-from tests.simulator.deliveries import Delivery
-from tests.simulator.jid import Jid
-from tests.simulator.offline_queue import OfflineQueue
+from simulator.binary_xml import Node, node
+from simulator.deliveries import Delivery
+from simulator.jid import Jid
+from simulator.offline_queue import OfflineQueue
 
 GROUP, ALICE, BOB = Jid("120363", "g.us"), Jid("1", "lid"), Jid("2", "lid", 3)
 

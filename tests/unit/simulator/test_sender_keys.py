@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.simulator.group_conversations import GroupConversations
-from tests.simulator.ratchet import SignalError
-from tests.simulator.schemas import Content, SenderKeyAnnouncement, SenderKeyMessage
-from tests.simulator.sender_keys import AnnouncedSenderKeys, OwnSenderKey
+from simulator.group_conversations import GroupConversations
+from simulator.ratchet import SignalError
+from simulator.schemas import Content, SenderKeyAnnouncement, SenderKeyMessage
+from simulator.sender_keys import AnnouncedSenderKeys, OwnSenderKey
 
 GROUP = "120363000000000001@g.us"
 

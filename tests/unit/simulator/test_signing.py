@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.simulator.derivation import hkdf
-from tests.simulator.signing import AgreementKey, SigningKey, verify
+from simulator.derivation import hkdf
+from simulator.signing import AgreementKey, SigningKey, verify
 
 _seeds = st.binary(min_size=32, max_size=32)
 

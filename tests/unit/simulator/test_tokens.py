@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.simulator.tokens import DICTIONARIES, DICTIONARY_SIZE, SINGLE_BYTE_TOKENS, installed_tokens
+from simulator.tokens import DICTIONARIES, DICTIONARY_SIZE, SINGLE_BYTE_TOKENS, installed_tokens
 
 
 def test_the_installed_library_has_all_dictionaries() -> None:

@@ -9,8 +9,8 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.simulator.schemas import ClientPayload, Content, DevicePairingData, DeviceSent, ExtendedText, SignalMessage
-from tests.simulator.wire_format import WireError, decode_varint, encode_varint
+from simulator.schemas import ClientPayload, Content, DevicePairingData, DeviceSent, ExtendedText, SignalMessage
+from simulator.wire_format import WireError, decode_varint, encode_varint
 
 
 @given(st.integers(0, 2**64 - 1))

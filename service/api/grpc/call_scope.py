@@ -1,0 +1,66 @@
+"""One call while it lasts: whichever way it ends, its caller is told, one line is logged and two metrics move."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+import grpc
+import structlog
+from google.rpc.status_pb2 import Status
+
+from service.api.grpc.context import Context
+from service.api.grpc.errors import abort, code_of, status_of
+from service.telemetry.metrics import RpcMetrics
+
+log = structlog.get_logger(__name__)
+
+_READS = frozenset({"Status", "List", "Get", "Check", "Watch", "ServerReflectionInfo"})
+"""Calls that change nothing and come often: when they succeed, only debug logs have them."""
+
+
+class Call:
+    """A context around a handler; what is raised in it becomes the status that the caller gets."""
+
+    def __init__(self, method: str, context: Context, metrics: RpcMetrics) -> None:
+        self._method = method
+        self._context = context
+        self._metrics = metrics
+        self._started = 0.0
+        self.session_id = ""
+        self.has_request = False
+
+    async def __aenter__(self) -> Self:
+        self._started = time.perf_counter()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        status = None
+        if error is None:
+            code = grpc.StatusCode.OK
+        elif isinstance(error, grpc.aio.AbortError):
+            # A foreign servicer (health) has told its caller already.
+            code = self._context.code()
+        elif isinstance(error, Exception):
+            status = status_of(error, self._method)
+            code = code_of(status)
+        else:
+            # A caller that went away, or whose deadline passed, cancels the handler's task or closes its generator.
+            code = grpc.StatusCode.CANCELLED
+        self._note(code, status)
+        if status is not None:
+            await abort(self._context, status)
+
+    def _note(self, code: grpc.StatusCode, status: Status | None) -> None:
+        seconds = time.perf_counter() - self._started
+        self._metrics.observe(self._method, code.name, seconds)
+        quiet = code is grpc.StatusCode.OK and self._method.rpartition("/")[2] in _READS
+        # A caller that went away before it had asked for anything. Strangers could fill the log with these.
+        quiet = quiet or (code is grpc.StatusCode.CANCELLED and not self.has_request)
+        fields: dict[str, object] = {"method": self._method, "code": code.name, "ms": round(seconds * 1000, 1)}
+        if self.session_id:
+            fields["session_id"] = self.session_id
+        if status is not None:
+            fields["error"] = status.message
+        (log.debug if quiet else log.info)("call", **fields)

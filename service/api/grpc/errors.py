@@ -1,0 +1,175 @@
+"""The one table from what can go wrong to what a caller is told: google.rpc.Status with details.
+
+InvalidArgument     INVALID_ARGUMENT     ErrorInfo, BadRequest
+NotFound            NOT_FOUND            ErrorInfo, ResourceInfo
+AlreadyExists       ALREADY_EXISTS       ErrorInfo, ResourceInfo
+FailedPrecondition  FAILED_PRECONDITION  ErrorInfo, PreconditionFailure
+Conflict            ABORTED              ErrorInfo
+OutOfRange          OUT_OF_RANGE         ErrorInfo
+ConsumerTooSlow     RESOURCE_EXHAUSTED   ErrorInfo
+Unavailable         UNAVAILABLE          ErrorInfo, RetryInfo
+Unauthenticated     UNAUTHENTICATED      ErrorInfo
+anything else       INTERNAL             ErrorInfo with the id of an incident, which the log explains
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import structlog
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2 as details
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from service.api.grpc.context import Context
+from service.domain.errors import (
+    AlreadyExists,
+    Conflict,
+    ConsumerTooSlow,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    Unauthenticated,
+    Unavailable,
+    ZapError,
+)
+
+DOMAIN = "zap.v1"
+LONGEST_TEXT = 400
+"""Bytes. An error travels in HTTP/2 headers, which clients limit to 8 KiB in all: what is longer is cut."""
+VIOLATIONS_BUDGET = 2000
+METADATA_BUDGET = 800
+"""Bytes that all violations, and all metadata, may take; those that do not fit are left out."""
+
+log = structlog.get_logger(__name__)
+
+
+class ToldElsewhere(Exception):
+    """Another node carried the call out and said this; the caller is told the same."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(status.message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Row:
+    """What gRPC says for one class of errors, and the detail that goes with it besides ErrorInfo."""
+
+    code: grpc.StatusCode
+    detail: Callable[[Any], Message] | None = None
+
+
+def _bad_request(error: InvalidArgument) -> details.BadRequest:
+    request = details.BadRequest()
+    for violation in error.violations:
+        request.field_violations.add(field=_clip(violation.field, 200), description=_clip(violation.description))
+        if request.ByteSize() > VIOLATIONS_BUDGET:
+            request.field_violations.pop()
+            break
+    return request
+
+
+def _retry_info(error: Unavailable) -> details.RetryInfo:
+    info = details.RetryInfo()
+    info.retry_delay.FromMilliseconds(max(0, round(error.retry_after * 1000)))
+    return info
+
+
+def _precondition_failure(error: FailedPrecondition) -> details.PreconditionFailure:
+    violation = details.PreconditionFailure.Violation(
+        type=error.reason, subject=_clip(error.metadata.get("session_id", "")), description=_clip(error.message)
+    )
+    return details.PreconditionFailure(violations=[violation])
+
+
+def _resource_info(error: NotFound | AlreadyExists) -> details.ResourceInfo:
+    """A message is meant where the metadata names a request beside the session; otherwise a session."""
+    session_id, request_id = error.metadata.get("session_id", ""), error.metadata.get("request_id", "")
+    if request_id and isinstance(error, NotFound):
+        kind, name = "zap.v1.Message", f"{session_id}/{request_id}"
+    else:
+        kind, name = "zap.v1.Session", session_id
+    return details.ResourceInfo(resource_type=kind, resource_name=_clip(name), description=_clip(error.message))
+
+
+TABLE: dict[type[ZapError], Row] = {
+    InvalidArgument: Row(grpc.StatusCode.INVALID_ARGUMENT, _bad_request),
+    NotFound: Row(grpc.StatusCode.NOT_FOUND, _resource_info),
+    AlreadyExists: Row(grpc.StatusCode.ALREADY_EXISTS, _resource_info),
+    FailedPrecondition: Row(grpc.StatusCode.FAILED_PRECONDITION, _precondition_failure),
+    Conflict: Row(grpc.StatusCode.ABORTED),
+    OutOfRange: Row(grpc.StatusCode.OUT_OF_RANGE),
+    ConsumerTooSlow: Row(grpc.StatusCode.RESOURCE_EXHAUSTED),
+    Unavailable: Row(grpc.StatusCode.UNAVAILABLE, _retry_info),
+    Unauthenticated: Row(grpc.StatusCode.UNAUTHENTICATED),
+}
+
+
+def status_of(error: Exception, method: str) -> Status:
+    """What a caller of `method` is told. What nobody expected is logged here, and only here, with its traceback."""
+    if isinstance(error, ToldElsewhere):
+        return error.status
+    row = _row(error)
+    if row is None or not isinstance(error, ZapError):
+        return _incident(error, method)
+    return _status(row.code, error.message, error.reason, error.metadata, row.detail(error) if row.detail else None)
+
+
+def code_of(status: Status) -> grpc.StatusCode:
+    """gRPC's enum value of a status."""
+    return _CODES[status.code]
+
+
+async def abort(context: Context, status: Status) -> None:
+    """End a call with a status and its details. Raises, always.
+
+    grpc.aio's context has no abort_with_status: the details are a trailer that its abort takes.
+    """
+    trailers = rpc_status.to_status(status).trailing_metadata
+    try:
+        await context.abort(code_of(status), status.message, trailers or ())
+    except grpc.aio.InternalError as error:
+        # Whoever takes nothing is told when he does, or never, if he goes away first.
+        raise asyncio.CancelledError from error
+
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def _row(error: Exception) -> Row | None:
+    return next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), None)
+
+
+def _incident(error: Exception, method: str) -> Status:
+    incident = uuid4().hex
+    log.error("a call failed for no expected reason", incident=incident, method=method, exc_info=error)
+    message = f"an internal error; the server's log explains it under incident {incident}"
+    return _status(grpc.StatusCode.INTERNAL, message, "INTERNAL", {"incident": incident}, None)
+
+
+def _status(
+    code: grpc.StatusCode, message: str, reason: str, metadata: dict[str, str], detail: Message | None
+) -> Status:
+    status = Status(code=code.value[0], message=_clip(message))
+    info = details.ErrorInfo(reason=reason, domain=DOMAIN)
+    for key, value in metadata.items():
+        shown = _clip(value)
+        if info.ByteSize() + len(key.encode()) + len(shown.encode()) > METADATA_BUDGET:
+            break
+        info.metadata[key] = shown
+    status.details.add().Pack(info)
+    if detail is not None:
+        status.details.add().Pack(detail)
+    return status
+
+
+def _clip(text: str, longest: int = LONGEST_TEXT) -> str:
+    """At most `longest` bytes of a text, whole characters."""
+    data = text.encode(errors="replace")
+    return data.decode() if len(data) <= longest else data[: longest - 3].decode(errors="ignore") + "…"

@@ -1,0 +1,33 @@
+"""zap.v1.MessageService: parse, call, convert."""
+
+from service.api.grpc.context import Context
+from service.api.grpc.deadlines import time_for
+from service.messaging.sender import Sending
+from service.protocol import parsing
+from service.protocol.messages import outbound_message
+from zap.v1 import message_pb2 as pb
+from zap.v1.message_pb2_grpc import MessageServiceServicer
+
+NAME = pb.DESCRIPTOR.services_by_name["MessageService"].full_name
+_LONGEST = 30.0
+"""Seconds after which a send that WhatsApp has not acknowledged is OUTCOME_UNKNOWN."""
+
+
+class MessageServicer(MessageServiceServicer):
+    """Translates; the core decides."""
+
+    def __init__(self, sending: Sending) -> None:
+        self._sending = sending
+
+    async def Send(self, request: pb.SendRequest, context: Context) -> pb.Message:
+        message = await self._sending.send_text(
+            request.session_id,
+            parsing.recipient(request.to),
+            request.text.body,
+            request.request_id,
+            time_for(context, _LONGEST),
+        )
+        return outbound_message(message)
+
+    async def Get(self, request: pb.GetRequest, context: Context) -> pb.Message:
+        return outbound_message(await self._sending.get(request.session_id, request.request_id))

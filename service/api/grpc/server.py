@@ -1,0 +1,119 @@
+"""The gRPC server: its settings, its services, how it starts, drains and stops."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from service.api.grpc import events, messages, sessions
+from service.api.grpc.drainable_streams import OpenStreams
+from service.api.grpc.interceptors import CallInterceptor, Elsewhere
+from service.api.grpc.limits import CONNECTIONS, server_options
+from service.api.grpc.qr_rendering import Pictures
+from service.auth.authentication import Authentication
+from service.messaging.sender import Sending
+from service.ports import Watch
+from service.sessions.service import Sessions
+from service.telemetry.metrics import RpcMetrics
+from zap.v1 import message_pb2_grpc, session_pb2_grpc, watch_pb2_grpc
+
+_OPTIONS: Sequence[tuple[str, Any]] = (
+    *server_options(CONNECTIONS),
+    # A stream that waits for a scan is silent for a minute: pings keep balancers from closing it, and notice a
+    # caller that vanished.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # The one that counts for a caller whose machine still answers, and who does not: a minute unless it is set.
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Callers may ping every five seconds, without calls too, before they are told to calm down.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    # Callers connect again by themselves. What is open when a connection gets old goes on to its end.
+    ("grpc.max_connection_idle_ms", 5 * 60_000),
+    ("grpc.max_connection_age_ms", 60 * 60_000),
+)
+
+log = structlog.get_logger(__name__)
+
+
+class CannotListen(Exception):
+    """The address of a setting cannot be listened on."""
+
+
+@dataclass(frozen=True)
+class Core:
+    """What the services call."""
+
+    sessions: Sessions
+    sending: Sending
+    watch: Watch
+
+
+class Server:
+    """Serves zap.v1, health and reflection on one address."""
+
+    def __init__(
+        self,
+        core: Core,
+        *,
+        listen: str,
+        token: str,
+        metrics: RpcMetrics,
+        elsewhere: Elsewhere | None = None,
+        standstill: float = events.STANDSTILL,
+    ) -> None:
+        """`elsewhere`: who else may carry out what comes in; None: nobody. `standstill`: see EventServicer."""
+        self._listen = listen
+        self._streams = OpenStreams()
+        self._pictures = Pictures()
+        interceptor = CallInterceptor(Authentication(token), self._streams, metrics, elsewhere)
+        self._server = grpc.aio.server(interceptors=[interceptor], options=_OPTIONS)
+        self._health = health.aio.HealthServicer()
+        self._names = self._add_services(core, metrics, standstill)
+
+    async def start(self) -> int:
+        """Listen, as not ready; the port, which the system chose if the address ends in :0."""
+        await self.set_ready(False)
+        try:
+            port = self._server.add_insecure_port(self._listen)
+        except RuntimeError as error:
+            raise CannotListen(f"ZAP_LISTEN: cannot listen on {self._listen}: is the port taken?") from error
+        await self._server.start()
+        log.info("the gRPC server listens", address=self._listen, port=port)
+        return port
+
+    async def set_ready(self, ready: bool) -> None:  # noqa: FBT001 - a setter of one flag
+        """What health says from now on."""
+        serving = health_pb2.HealthCheckResponse.SERVING
+        status = serving if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *self._names):
+            await self._health.set(name, status)
+
+    async def drain(self) -> None:
+        """Tell health that this node goes, for good, and end every stream with UNAVAILABLE; calls are still served."""
+        await self._health.enter_graceful_shutdown()
+        self._streams.drain()
+
+    async def stop(self, grace: float) -> None:
+        """Drain, refuse new calls, and cancel those that are not done after `grace` seconds."""
+        await self.drain()
+        await self._server.stop(grace)
+        self._pictures.close()
+
+    def _add_services(self, core: Core, metrics: RpcMetrics, standstill: float) -> tuple[str, ...]:
+        session_pb2_grpc.add_SessionServiceServicer_to_server(
+            sessions.SessionServicer(core.sessions, self._pictures), self._server
+        )
+        message_pb2_grpc.add_MessageServiceServicer_to_server(messages.MessageServicer(core.sending), self._server)
+        watch_pb2_grpc.add_EventServiceServicer_to_server(
+            events.EventServicer(core.watch, metrics.unreadable, standstill), self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (sessions.NAME, messages.NAME, events.NAME)
+        reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        return names

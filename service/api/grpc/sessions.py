@@ -1,0 +1,108 @@
+"""zap.v1.SessionService: parse, call, convert."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from google.protobuf.empty_pb2 import Empty
+
+from service.api.grpc.context import Context
+from service.api.grpc.deadlines import time_for
+from service.api.grpc.qr_rendering import Pictures
+from service.domain.pairing import PairingDelayed, PairingEnded, PairingStep
+from service.domain.proxies import has_hidden_password, hide_password
+from service.ports import Changes
+from service.protocol import parsing
+from service.protocol.scalars import timestamp
+from service.protocol.sessions import outcome_number, reason_message, session_message
+from service.sessions.service import Sessions
+from zap.v1 import session_pb2 as pb
+from zap.v1.session_pb2_grpc import SessionServiceServicer
+
+NAME = pb.DESCRIPTOR.services_by_name["SessionService"].full_name
+_LONGEST = 30.0
+"""Seconds that WhatsApp is given to answer a logout or a request for a pairing code."""
+
+
+class SessionServicer(SessionServiceServicer):
+    """Translates; the core decides."""
+
+    def __init__(self, sessions: Sessions, pictures: Pictures) -> None:
+        self._sessions = sessions
+        self._pictures = pictures
+
+    async def Create(self, request: pb.CreateRequest, context: Context) -> pb.Session:
+        return session_message(await self._sessions.create(parsing.new_session(request)))
+
+    async def Activate(self, request: pb.ActivateRequest, context: Context) -> pb.Session:
+        return session_message(await self._sessions.activate(request.session_id))
+
+    async def StreamQR(
+        self, request: pb.StreamQRRequest, context: Context
+    ) -> AsyncGenerator[pb.StreamQRResponse, None]:
+        async with aclosing(self._sessions.pairing_steps(request.session_id)) as steps:
+            async for step in steps:
+                yield await self._pairing_update(step)
+
+    async def Status(self, request: pb.StatusRequest, context: Context) -> pb.Session:
+        return session_message(await self._sessions.status(request.session_id))
+
+    async def List(self, request: pb.ListRequest, context: Context) -> pb.ListResponse:
+        page = parsing.page(request)
+        # One more than asked for: whether it exists says whether there is another page.
+        found = await self._sessions.list(page.chosen, page.after, page.size + 1)
+        shown = found[: page.size]
+        token = page.token(shown[-1].session_id) if len(found) > page.size else ""
+        return pb.ListResponse(sessions=[session_message(session) for session in shown], next_page_token=token)
+
+    async def Update(self, request: pb.UpdateRequest, context: Context) -> pb.Session:
+        session_id = request.session.session_id
+        changes = await self._with_stored_password(session_id, parsing.changes(request))
+        return session_message(await self._sessions.update(session_id, changes, request.session.etag))
+
+    async def Deactivate(self, request: pb.DeactivateRequest, context: Context) -> pb.Session:
+        return session_message(await self._sessions.deactivate(request.session_id))
+
+    async def Restart(self, request: pb.RestartRequest, context: Context) -> pb.Session:
+        return session_message(await self._sessions.restart(request.session_id))
+
+    async def RequestPairingCode(
+        self, request: pb.RequestPairingCodeRequest, context: Context
+    ) -> pb.RequestPairingCodeResponse:
+        code, expiry = await self._sessions.request_pairing_code(
+            request.session_id, parsing.phone_digits(request.phone), time_for(context, _LONGEST)
+        )
+        return pb.RequestPairingCodeResponse(code=code, expire_time=timestamp(expiry))
+
+    async def Logout(self, request: pb.LogoutRequest, context: Context) -> pb.Session:
+        return session_message(await self._sessions.log_out(request.session_id, time_for(context, _LONGEST)))
+
+    async def Delete(self, request: pb.DeleteRequest, context: Context) -> Empty:
+        await self._sessions.delete(request.session_id, force=request.force)
+        return Empty()
+
+    async def _pairing_update(self, step: PairingStep) -> pb.StreamQRResponse:
+        if isinstance(step, PairingEnded):
+            return pb.StreamQRResponse(outcome=outcome_number(step.outcome), reason=reason_message(step.reason))
+        if isinstance(step, PairingDelayed):
+            delay = pb.PairingDelay(next_attempt_time=timestamp(step.next_attempt))
+            return pb.StreamQRResponse(delay=delay, reason=reason_message(step.reason))
+        picture = await self._pictures.of(step.code.text)
+        code = pb.QrCode(
+            text=step.code.text,
+            png=picture.png,
+            terminal_text=picture.terminal_text,
+            position=step.code.position,
+            expire_time=timestamp(step.code.expire_time),
+        )
+        return pb.StreamQRResponse(code=code)
+
+    async def _with_stored_password(self, session_id: str, changes: Changes) -> Changes:
+        """A proxy exactly as Status shows it keeps the stored one, whose password the caller never got back."""
+        if not changes.proxy_url or not has_hidden_password(changes.proxy_url):
+            return changes
+        stored = await self._sessions.status(session_id)
+        if hide_password(stored.proxy_url) != changes.proxy_url:
+            raise parsing.refuse(
+                "session.proxy_url", "its password is ***, but the rest is not as stored; give the password itself"
+            )
+        return Changes(name=changes.name, user_id=changes.user_id, labels=changes.labels)

@@ -1,0 +1,1 @@
+"""Appends to the durable event log and reads it."""

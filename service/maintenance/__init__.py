@@ -1,0 +1,1 @@
+"""Keeps the database small, and watches what holds it up."""

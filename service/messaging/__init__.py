@@ -1,0 +1,1 @@
+"""Sends what callers ask for, each message once."""

@@ -1,0 +1,373 @@
+"""Every setting, out of the environment, checked before anything starts. docs/configuration.md is made from this.
+
+What could hurt is refused at the start, with the setting's name and what to do; secrets are never printed.
+"""
+
+import enum
+import os
+from datetime import timedelta
+from typing import Self, cast
+
+from pydantic import SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.domain.addresses import is_anywhere, is_loopback
+from service.domain.lease import LeaseTimes
+from service.domain.proxies import hide_password
+from service.node.config_types import (
+    Address,
+    Duration,
+    Function,
+    NodeId,
+    OptionalAddress,
+    PostgresUrl,
+    ProxyUrl,
+    RedisUrl,
+    Token,
+    duration_text,
+    host_name,
+    setting,
+)
+
+
+class Environment(enum.Enum):
+    """Where the service runs."""
+
+    PRODUCTION = "production"
+    DEVELOPMENT = "development"
+    TEST = "test"
+
+
+class LogLevel(enum.Enum):
+    """From which level on logs are written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+SHORTEST_SECRET = 16
+"""Characters."""
+SHORTEST_EVENT_RETENTION, SHORTEST_MESSAGE_RETENTION = timedelta(hours=1), timedelta(days=1)
+
+
+class ConfigurationError(Exception):
+    """The settings do not allow a start; `lines` say which and what to do, without any secret."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+class Settings(BaseSettings):
+    """The settings of one node. Make it with `load`."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, env_ignore_empty=True, extra="ignore", hide_input_in_errors=True, populate_by_name=True
+    )
+
+    environment: Environment = setting(
+        "ZAP_ENVIRONMENT",
+        Environment.PRODUCTION,
+        "`production`, `development` or `test`. The latter two start an embedded Postgres and Valkey where no URL is"
+        " given, and log for people.",
+    )
+    database_url: PostgresUrl = setting(
+        "DATABASE_URL", None, "Postgres: the truth. Required in production.", shown="an embedded server"
+    )
+    redis_url: RedisUrl = setting(
+        "REDIS_URL", None, "Redis: live events and wake-ups. Required in production.", shown="an embedded server"
+    )
+    whatsapp_database_url: PostgresUrl = setting(
+        "ZAP_WHATSAPP_DATABASE_URL",
+        None,
+        "Where session processes reach the same database: here PgBouncer goes. Its user owns whatsmeow's tables, on"
+        " which the user of `DATABASE_URL` needs SELECT, UPDATE (to lock rows) and DELETE. It needs no right on the"
+        " schema `zap`.",
+        shown="`DATABASE_URL`",
+    )
+    listen: Address = setting(
+        "ZAP_LISTEN", "127.0.0.1:50051", "Address of the gRPC server. Beyond loopback it needs `ZAP_AUTH_TOKEN`."
+    )
+    http_listen: Address = setting(
+        "ZAP_HTTP_LISTEN", "127.0.0.1:9464", "Address of `/metrics`, `/livez` and `/readyz`. They hold no secrets."
+    )
+    auth_token: Token = setting(
+        "ZAP_AUTH_TOKEN",
+        SecretStr(""),
+        "What callers must send as `authorization: Bearer …`.",
+        shown="none: every caller is admitted",
+    )
+    insecure: bool = setting(
+        "ZAP_INSECURE",
+        False,  # noqa: FBT003 - the default of a setting, like the others
+        "`1` allows to listen beyond loopback without a token or a node secret: something in front must authenticate.",
+    )
+    node_id: NodeId = setting(
+        "ZAP_NODE_ID",
+        host_name(),
+        "The node's label for people. Ownership does not rely on it.",
+        shown="the host's name",
+    )
+    node_listen: Address = setting(
+        "ZAP_NODE_LISTEN",
+        "127.0.0.1:0",
+        "Address on which other nodes reach this one, to pass on calls that need a session's owner; port 0 is any free"
+        " one.",
+    )
+    node_advertise: OptionalAddress = setting(
+        "ZAP_NODE_ADVERTISE",
+        "",
+        "The address that other nodes use for it. Port 0 is the one that it listens on, for where ports are not"
+        " translated.",
+        shown="`ZAP_NODE_LISTEN`; where that is 0.0.0.0 or [::], the address from which this node reaches Postgres,"
+        " looked up again and again",
+    )
+    node_secret: Token = setting(
+        "ZAP_NODE_SECRET",
+        SecretStr(""),
+        "The same on all nodes, which prove it to each other (TLS with certificates on both sides, made from it). A"
+        " node with another one than living nodes refuses to start.",
+        shown="`ZAP_AUTH_TOKEN`; without that, any process of this machine is taken for a node",
+    )
+    lease_ttl: float = setting(
+        "ZAP_LEASE_TTL",
+        10.0,
+        "How long a session stays with a node that is not heard of. Shorter is a faster failover and less patience"
+        " with a slow database.",
+        unit="s",
+        gt=0,
+        le=300,
+        allow_inf_nan=False,
+    )
+    max_sessions: int = setting(
+        "ZAP_MAX_SESSIONS",
+        200,
+        "How many sessions this node runs at the most; each takes about 25 MiB.",
+        unit="sessions",
+        ge=1,
+        le=10_000,
+    )
+    connects_per_second: float = setting(
+        "ZAP_CONNECTS_PER_SECOND",
+        10.0,
+        "How fast a node starts session processes, at most a second's worth at once: many logins at once look like"
+        " abuse.",
+        unit="sessions/s",
+        gt=0,
+        le=1000,
+        allow_inf_nan=False,
+    )
+    rebalance: bool = setting(
+        "ZAP_REBALANCE",
+        True,  # noqa: FBT003 - the default of a setting, like the others
+        "`0`: connected sessions stay on this node until it stops, although others own fewer. Otherwise it hands over"
+        " those that have been idle for longest, each of which is away for less than a second and may be connected from"
+        " another address then.",
+    )
+    shutdown_grace: float = setting(
+        "ZAP_SHUTDOWN_GRACE",
+        30.0,
+        "How long sessions have to end when the node is asked to stop; calls get 5 s more. The orchestrator must give"
+        " at least 25 s more.",
+        unit="s",
+        ge=0,
+        le=600,
+        allow_inf_nan=False,
+    )
+    watch_patience: float = setting(
+        "ZAP_WATCH_PATIENCE",
+        60.0,
+        "A consumer of `EventService.Watch` who is late by more than this, and has more before him than this long ago,"
+        " is told that he is too slow.",
+        unit="s",
+        gt=0,
+        le=86_400,
+        allow_inf_nan=False,
+    )
+    watch_streams: int = setting(
+        "ZAP_WATCH_STREAMS",
+        1000,
+        "Streams of `EventService.Watch` that this node serves at once; who comes later is told to try another node."
+        " One whose consumer takes nothing costs up to 0.5 MiB, and ends after ten times `ZAP_WATCH_PATIENCE`.",
+        unit="streams",
+        ge=1,
+        le=100_000,
+    )
+    event_retention: Duration = setting(
+        "ZAP_EVENT_RETENTION",
+        timedelta(days=7),
+        "How long events are kept in the log after they were appended, and so how long a consumer may be away:"
+        " seconds, or as in `90m`, `12h`, `7d`. At least `1h`.",
+    )
+    message_retention: Duration = setting(
+        "ZAP_MESSAGE_RETENTION",
+        timedelta(days=90),
+        "How long messages that callers sent are kept (longer if nobody knows what became of them), and so how long the"
+        " same `request_id` gives the same message and sends none. At least `1d`.",
+    )
+    whatsapp_proxy_url: ProxyUrl = setting(
+        "ZAP_WHATSAPP_PROXY_URL", SecretStr(""), "Proxy of sessions that name none.", shown="none"
+    )
+    data_dir: str = setting(
+        "ZAP_DATA_DIR", ".data", "Folder of the embedded servers. It holds credentials: keep it, keep it private."
+    )
+    worker_preload: Function = setting(
+        "ZAP_WORKER_PRELOAD",
+        "",
+        "`module:function` that session processes call before their first connect. In `development` and `test` only.",
+        shown="none",
+    )
+    log_level: LogLevel = setting(
+        "ZAP_LOG_LEVEL", LogLevel.INFO, "`debug`, `info`, `warning` or `error`. Calls that only read are `debug`."
+    )
+
+    @property
+    def is_production(self) -> bool:
+        """Nothing is embedded, nothing is preloaded."""
+        return self.environment is Environment.PRODUCTION
+
+    @property
+    def lease_times(self) -> LeaseTimes:
+        """The times that follow from ZAP_LEASE_TTL."""
+        return LeaseTimes(self.lease_ttl)
+
+    @model_validator(mode="after")
+    def _refuse_what_could_hurt(self) -> Self:
+        problems = [line for line in (*self._needed(), *self._open_doors(), *self._contradictions()) if line]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _needed(self) -> list[str]:
+        if not self.is_production:
+            return []
+        remedy = "in production it is required; for an embedded server on a laptop set ZAP_ENVIRONMENT=development"
+        needed = {"DATABASE_URL": self.database_url, "REDIS_URL": self.redis_url}
+        return [f"{name}: {remedy}" for name, value in needed.items() if value is None]
+
+    def _open_doors(self) -> list[str]:
+        if self.insecure:
+            return []
+        doors = (
+            ("ZAP_LISTEN", self.listen, "ZAP_AUTH_TOKEN", self.auth_token),
+            ("ZAP_NODE_LISTEN", self.node_listen, "ZAP_NODE_SECRET", self.node_secret),
+        )
+        return [
+            f"{name}: {address} can be reached from other machines and {secret} is not set: set it, or ZAP_INSECURE=1"
+            " if something in front of it authenticates"
+            for name, address, secret, value in doors
+            if not is_loopback(address) and not value.get_secret_value()
+        ]
+
+    def _contradictions(self) -> list[str]:
+        problems = []
+        if 0 < len(self.node_secret.get_secret_value()) < SHORTEST_SECRET:
+            problems.append(
+                f"ZAP_NODE_SECRET: needs {SHORTEST_SECRET} characters at the least, since whoever sees a handshake can"
+                " guess at it; take 32 random ones or more"
+            )
+        if self.is_production and self.worker_preload:
+            problems.append(
+                "ZAP_WORKER_PRELOAD: runs foreign code in session processes, so it needs"
+                " ZAP_ENVIRONMENT=development or test; unset it"
+            )
+        problems += self._too_short()
+        if self.node_advertise and is_anywhere(self.node_advertise):
+            problems.append(
+                f"ZAP_NODE_ADVERTISE: other nodes cannot call {self.node_advertise}: set it to an address of this node"
+                " that they reach, or unset it"
+            )
+        try:
+            self.lease_times.check()
+        except ValueError as error:
+            problems.append(f"ZAP_LEASE_TTL: {error}; set a longer one")
+        return problems
+
+    def _too_short(self) -> list[str]:
+        """What would be deleted before anybody could have it. Tests have no time."""
+        if self.environment is Environment.TEST:
+            return []
+        shortest = (
+            ("ZAP_EVENT_RETENTION", self.event_retention, SHORTEST_EVENT_RETENTION, "consumers that were away"),
+            ("ZAP_MESSAGE_RETENTION", self.message_retention, SHORTEST_MESSAGE_RETENTION, "callers that try again"),
+        )
+        return [
+            f"{name}: {duration_text(value)} is less than {whom} need; set {duration_text(least)} or more"
+            for name, value, least, whom in shortest
+            if value < least
+        ]
+
+
+def load() -> Settings:
+    """The settings in the environment. Raises ConfigurationError with a line for each problem."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise ConfigurationError(_lines(error)) from None
+
+
+def unknown_settings(names: list[str] | None = None) -> list[str]:
+    """Variables of the environment that look like settings and are none: usually a misspelt one."""
+    known = {_name(field) for field in Settings.model_fields.values()} | _OF_OTHERS
+    return sorted(name for name in names or list(os.environ) if name.startswith("ZAP_") and name not in known)
+
+
+def effective(settings: Settings) -> list[str]:
+    """NAME=value of every setting, without secrets: for `check-config` and the log at the start."""
+    return [f"{_name(info)}={_shown(getattr(settings, field))}" for field, info in Settings.model_fields.items()]
+
+
+def documentation() -> str:
+    """The table in docs/configuration.md."""
+    rows = ["| setting | default | unit | meaning |", "|---|---|---|---|"]
+    for info in Settings.model_fields.values():
+        extra = cast("dict[str, str]", info.json_schema_extra)
+        default = extra["shown"] or f"`{_shown(info.default)}`"
+        rows.append(f"| `{_name(info)}` | {default} | {extra['unit']} | {info.description} |")
+    return "\n".join(rows) + "\n"
+
+
+_OF_OTHERS = {"ZAP_ADDRESS"}
+"""zapctl's own."""
+
+
+def _name(info: FieldInfo) -> str:
+    return str(info.validation_alias)
+
+
+def _shown(value: object) -> str:
+    match value:
+        case SecretStr():
+            return _without_password(value.get_secret_value())
+        case enum.Enum():
+            return str(value.value)
+        case bool():
+            return str(int(value))
+        case float() | None:
+            return "" if value is None else f"{value:g}"
+        case timedelta():
+            return duration_text(value)
+        case _:
+            return str(value)
+
+
+def _without_password(secret: str) -> str:
+    """A URL without its password, wherever that may be; what is no URL is hidden whole."""
+    if "://" not in secret:
+        return "***" if secret else ""
+    # libpq takes a password in the query too; nothing there is worth the risk.
+    return hide_password(secret.partition("?")[0])
+
+
+def _lines(error: ValidationError) -> list[str]:
+    lines: list[str] = []
+    for problem in error.errors(include_url=False, include_input=False):
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["loc"]:
+            lines.append(f"{problem['loc'][0]}: {message[:1].lower()}{message[1:]}")
+        else:
+            lines += message.split("\n")
+    return lines

@@ -1,0 +1,175 @@
+"""What callers ask of sessions: create, wish, look, pair, log out."""
+
+import hashlib
+import secrets
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from service.domain.errors import FailedPrecondition, Unavailable
+from service.domain.pairing import CODES_PER_ATTEMPT, NEXT_CODE_LIFETIME, PairingStep
+from service.domain.reasons import reason
+from service.domain.records import Session
+from service.domain.session import (
+    Activate,
+    Condition,
+    Credentials,
+    Deactivate,
+    Desired,
+    Input,
+    LoggedOutByCaller,
+    Restart,
+    State,
+    Transition,
+    reduce,
+)
+from service.ports import CallFailed, Changes, Decide, NewSession, Publisher, SessionFilter, SessionStore, Wakeups
+from service.sessions.pairing import pairing_steps
+from service.sessions.registry import Roster
+
+
+class Sessions:
+    """The use-cases of SessionService. They write wishes; the owner of a session carries them out."""
+
+    def __init__(self, store: SessionStore, publisher: Publisher, wakeups: Wakeups, roster: Roster) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._wakeups = wakeups
+        self._roster = roster
+
+    async def create(self, new: NewSession) -> Session:
+        """A new session; an empty session_id is generated, from the request_id if there is one."""
+        return await self._store.create(new if new.session_id else replace(new, session_id=_generated(new.request_id)))
+
+    async def status(self, session_id: str) -> Session:
+        """The session as it is now."""
+        return await self._store.get(session_id)
+
+    async def list(self, chosen: SessionFilter, after: str, limit: int) -> Sequence[Session]:
+        """At most `limit` sessions with an id behind `after`, in order."""
+        return await self._store.list(chosen, after, limit)
+
+    async def update(self, session_id: str, changes: Changes, etag: str) -> Session:
+        """Change the caller's own fields."""
+        session = await self._store.update(session_id, changes, etag)
+        if changes.proxy_url is not None:
+            # Its owner may have to replace a process that tries to connect through the old one.
+            self._publisher.reconcile()
+        return session
+
+    async def activate(self, session_id: str) -> Session:
+        """Want it connected."""
+        return await self._wish(session_id, Activate())
+
+    async def deactivate(self, session_id: str) -> Session:
+        """Want it left alone."""
+        return await self._wish(session_id, Deactivate())
+
+    async def restart(self, session_id: str) -> Session:
+        """Have a new process, now."""
+
+        def decide(condition: Condition, now: datetime) -> Transition:
+            # Under the session's lock: between a look and the wish somebody else may deactivate it.
+            if condition.desired is Desired.INACTIVE:
+                raise _not_active(session_id)
+            return reduce(condition, Restart(), now)
+
+        session = await self._decide(session_id, decide)
+        if (runner := self._roster.get(session_id)) is not None:
+            runner.restart()
+        return session
+
+    async def delete(self, session_id: str, *, force: bool) -> None:
+        """Remove it, its messages and, once its process is dead, its credentials."""
+        await self._store.delete(session_id, force=force)
+        self._publisher.wake(session_id)
+        self._publisher.reconcile()
+
+    async def log_out(self, session_id: str, timeout: float) -> Session:
+        """Unlink the device at WhatsApp; `timeout` in seconds."""
+        session = await self._store.get(session_id)
+        if session.condition.credentials is not Credentials.CONFIRMED:
+            raise FailedPrecondition(
+                f"session {session_id!r} is not paired: there is nothing to log out",
+                reason="SESSION_NOT_PAIRED",
+                metadata={"session_id": session_id, "state": session.condition.state.value},
+            )
+        runner = self._roster.get(session_id)
+        held = runner.connection if runner is not None else None
+        if held is None:
+            raise _not_connected(session)
+        _, process = held
+        try:
+            await process.log_out(timeout)
+        except CallFailed as error:
+            raise _call_failed(session_id, "log out", error) from error
+        return await self._wish(session_id, LoggedOutByCaller())
+
+    async def request_pairing_code(self, session_id: str, phone: str, timeout: float) -> tuple[str, datetime]:
+        """A code to type on the phone, and when the attempt it belongs to ends."""
+        session, pairing = await self._store.pairing(session_id)
+        runner = self._roster.get(session_id)
+        if session.condition.state is not State.PAIRING:
+            raise FailedPrecondition(
+                f"session {session_id!r} is not being paired; call Activate first",
+                reason="NOT_PAIRING",
+                metadata={"session_id": session_id, "state": session.condition.state.value},
+            )
+        held = runner.pairing if runner is not None else None
+        if held is None or pairing.code is None:
+            why = reason(session.condition.reason).message if session.condition.reason else "It is just beginning."
+            raise Unavailable(
+                f"the pairing of session {session_id!r} shows no code now. {why}",
+                reason="PAIRING_NOT_READY",
+                metadata={"session_id": session_id, "cause": session.condition.reason},
+            )
+        _, process = held
+        try:
+            code = await process.request_pairing_code(phone, timeout)
+        except CallFailed as error:
+            raise _call_failed(session_id, "ask for a pairing code", error) from error
+        return code, pairing.code.expire_time + (CODES_PER_ATTEMPT - pairing.code.position) * NEXT_CODE_LIFETIME
+
+    def pairing_steps(self, session_id: str) -> AsyncGenerator[PairingStep, None]:
+        """The steps of its pairing, the current code at once. Closing it leaves nothing behind."""
+        return pairing_steps(self._store, self._wakeups, session_id)
+
+    async def _wish(self, session_id: str, wish: Input) -> Session:
+        return await self._decide(session_id, lambda condition, now: reduce(condition, wish, now))
+
+    async def _decide(self, session_id: str, decide: Decide) -> Session:
+        session, _, events = await self._store.decide(session_id, decide)
+        self._publisher.publish(events)
+        self._publisher.wake(session_id)
+        self._publisher.reconcile()
+        return session
+
+
+def _generated(request_id: str) -> str:
+    """An id: the same one for the same request_id, so that a repeated Create names the same session."""
+    seed = hashlib.sha256(b"zap.v1 session " + request_id.encode()).hexdigest() if request_id else secrets.token_hex(16)
+    return f"s-{seed[:24]}"
+
+
+def _not_active(session_id: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"session {session_id!r} is not active; call Activate first",
+        reason="SESSION_NOT_ACTIVE",
+        metadata={"session_id": session_id, "desired_state": Desired.INACTIVE.value},
+    )
+
+
+def _not_connected(session: Session) -> Unavailable:
+    return Unavailable(
+        f"session {session.session_id!r} is not connected here now",
+        reason="SESSION_NOT_CONNECTED",
+        metadata={"session_id": session.session_id, "state": session.condition.state.value},
+    )
+
+
+def _call_failed(session_id: str, what: str, error: CallFailed) -> Unavailable:
+    return Unavailable(
+        f"session {session_id!r} could not {what}: {error}",
+        reason="WHATSAPP_REFUSED" if error.certain else "OUTCOME_UNKNOWN",
+        metadata={"session_id": session_id},
+    )

@@ -1,0 +1,1 @@
+"""Streams the event log to consumers."""

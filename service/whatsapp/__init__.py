@@ -1,1 +1,0 @@
-"""The session processes' side: the only importer of neonize."""

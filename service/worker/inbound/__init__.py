@@ -1,0 +1,1 @@
+"""Turns what the library reports into events for the log."""

@@ -1,0 +1,1 @@
+"""Loads the WhatsApp library and turns its switches on."""

@@ -1,0 +1,1 @@
+"""What a session process is, whatever session it runs."""

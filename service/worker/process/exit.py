@@ -1,0 +1,72 @@
+"""The end of this process: once, with a reason, and for certain."""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from service.domain.disconnect_policy import Cause
+from service.worker.process.frame_writer import Reports
+from service.worker.process.redaction import redact
+from zap.worker.v1 import frames_pb2
+
+SAID_WHY = 3
+"""Exit status of a process that told its node a cause other than having been asked."""
+NODE_GONE = 4
+"""Exit status of a process whose node went away."""
+
+_WEAK_CAUSE_DELAY_S = 0.3
+_EXIT_TIMEOUT_S = 10.0
+
+
+class Ending:
+    """Ends the process by the first cause that it is given.
+
+    Always by `os._exit`: threads that are inside Go never come back, and an ordinary exit would wait for them.
+    """
+
+    def __init__(self, reports: Reports, leave: Callable[[int], None] = os._exit) -> None:
+        self._reports = reports
+        self._leave = leave
+        self._once = threading.Lock()
+
+    def end(self, cause: Cause, detail: str = "") -> None:
+        """End now. Return only if another cause was first."""
+        self.end_with(frames_pb2.Ended(cause=cause.name, detail=detail))
+
+    def end_with(self, ended: frames_pb2.Ended, linger: float = 0.0) -> None:
+        """End with these words; `linger` seconds later, for what the library still has to do."""
+        if not self._once.acquire(blocking=False):
+            return
+        self._leave_within(_EXIT_TIMEOUT_S)
+        time.sleep(linger)
+        ended.detail = redact(ended.detail)
+        status = 0 if ended.cause == Cause.STOPPED.name else SAID_WHY
+        self._reports.send_last(frames_pb2.Frame(ended=ended), lambda: self._leave(status))
+
+    def end_soon(
+        self,
+        ended: frames_pb2.Ended,
+        within: float = _WEAK_CAUSE_DELAY_S,
+        unless: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """End with these words, unless better ones come first: some ends are announced twice, vaguely at first.
+
+        `unless`: whether it was no end after all.
+        """
+
+        def end() -> None:
+            if not unless():
+                self.end_with(ended)
+
+        timer = threading.Timer(within, end)
+        timer.daemon = True
+        timer.start()
+
+    def _leave_within(self, seconds: float) -> None:
+        timer = threading.Timer(seconds, self._leave, (SAID_WHY,))
+        timer.daemon = True
+        # Without a thread to be had for it the watchdog is the limit.
+        with contextlib.suppress(RuntimeError):
+            timer.start()

@@ -1,0 +1,1 @@
+"""Starts session processes and talks to them: the node's side."""

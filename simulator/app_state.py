@@ -1,0 +1,108 @@
+"""App state as a phone writes it: the account's push name, in a patch that linked devices verify."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import struct
+import time
+from dataclasses import dataclass
+
+from simulator.derivation import hkdf, hmac_sha256
+from simulator.schemas import (
+    AppStateKey,
+    AppStateKeyData,
+    AppStateKeyFingerprint,
+    AppStateKeyId,
+    AppStateKeyShare,
+    Blob,
+    KeyId,
+    PushNameSetting,
+    SyncActionData,
+    SyncActionValue,
+    SyncdMutation,
+    SyncdPatch,
+    SyncdRecord,
+    SyncdVersion,
+)
+from simulator.symmetric import encrypt_cbc
+
+PUSH_NAME_COLLECTION = "critical_block"
+_SET = b"\x01"
+_LANES = struct.Struct("<64H")
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """The five keys that follow from one app state key."""
+
+    index: bytes
+    value_encryption: bytes
+    value_mac: bytes
+    snapshot_mac: bytes
+    patch_mac: bytes
+
+    @classmethod
+    def derive(cls, secret: bytes) -> _Keys:
+        material = hkdf(secret, 160, info=b"WhatsApp Mutation Keys")
+        return cls(*(material[start : start + 32] for start in range(0, 160, 32)))
+
+
+class AppState:
+    """The app state of one account: one key, and one patch that sets the push name."""
+
+    def __init__(self, push_name: str) -> None:
+        self._key_id = os.urandom(6)
+        self._secret = os.urandom(32)
+        self._made_at = int(time.time() * 1000)
+        self._patches = {PUSH_NAME_COLLECTION: [self._push_name_patch(push_name).encode()]}
+
+    def key_share(self) -> AppStateKeyShare:
+        """What the phone gives a newly linked device so that it can read the patches."""
+        data = AppStateKeyData(self._secret, AppStateKeyFingerprint(1, 0, [0]), self._made_at)
+        return AppStateKeyShare([AppStateKey(AppStateKeyId(self._key_id), data)])
+
+    def patches_after(self, collection: str, version: int) -> list[bytes]:
+        """The patches of a collection that a device at this version lacks."""
+        return self._patches.get(collection, [])[version:]
+
+    def version(self, collection: str) -> int:
+        """The newest version of a collection."""
+        return len(self._patches.get(collection, []))
+
+    def _push_name_patch(self, push_name: str) -> SyncdPatch:
+        keys, version = _Keys.derive(self._secret), 1
+        index = json.dumps(["setting_pushName"], separators=(",", ":")).encode()
+        value = SyncActionValue(self._made_at, PushNameSetting(push_name))
+        plain = SyncActionData(index, value, b"", version).encode()
+        blob = _encrypt(keys.value_encryption, plain)
+        value_mac = hmac.digest(
+            keys.value_mac, _SET + self._key_id + blob + (len(self._key_id) + 1).to_bytes(8, "big"), hashlib.sha512
+        )[:32]
+        state = _add(bytes(_LANES.size), value_mac)
+        name = PUSH_NAME_COLLECTION.encode()
+        snapshot_mac = hmac_sha256(keys.snapshot_mac, state + version.to_bytes(8, "big") + name)
+        patch_mac = hmac_sha256(keys.patch_mac, snapshot_mac + value_mac + version.to_bytes(8, "big") + name)
+        record = SyncdRecord(Blob(hmac_sha256(keys.index, index)), Blob(blob + value_mac), KeyId(self._key_id))
+        return SyncdPatch(
+            SyncdVersion(version),
+            [SyncdMutation(0, record)],
+            snapshot_mac=snapshot_mac,
+            patch_mac=patch_mac,
+            key_id=KeyId(self._key_id),
+            device_index=0,
+        )
+
+
+def _encrypt(key: bytes, plain: bytes) -> bytes:
+    iv = os.urandom(16)
+    return iv + encrypt_cbc(key, iv, plain)
+
+
+def _add(state: bytes, value_mac: bytes) -> bytes:
+    """Add a value to the hash of a collection: a sum that does not depend on the order."""
+    summand = hkdf(value_mac, _LANES.size, info=b"WhatsApp Patch Integrity")
+    lanes = zip(_LANES.unpack(state), _LANES.unpack(summand), strict=True)
+    return _LANES.pack(*((left + right) & 0xFFFF for left, right in lanes))

@@ -1,0 +1,17 @@
+"""Answers of the control interface."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from simulator.views import to_json
+
+
+def shown(view: object) -> web.Response:
+    """Return a view, or a list of views, as JSON."""
+    return web.json_response(to_json(view))
+
+
+def affected(count: int) -> web.Response:
+    """Return how many devices an operation has affected."""
+    return web.json_response({"affected": count})

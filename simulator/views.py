@@ -1,0 +1,186 @@
+"""What the control interface says about the simulator, as dataclasses that both of its ends share."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from simulator.bookkeeping import Interval, MessageCounts, PairingCounts
+
+View = TypeVar("View")
+
+
+@dataclass
+class Addresses:
+    """Where a simulator is reached, and what makes clients trust it."""
+
+    control: str  #: base URL of the control interface
+    websocket: str  #: ws:// URL for clients whose URL is patched (SIMULATOR_URL)
+    proxy: str  #: http:// URL of the CONNECT proxy
+    noise_root: str  #: hexadecimal root key (SIMULATOR_NOISE_ROOT)
+    ca: str  #: file with the certificate authority for clients that come through the proxy (SSL_CERT_FILE)
+
+
+@dataclass
+class PhoneView:
+    """A phone and the devices linked to it."""
+
+    pn: str
+    lid: str
+    push_name: str
+    devices: list[str]
+    #: messages that arrived and could not be decrypted
+    unreadable: int
+    sends_read_receipts: bool
+    is_on: bool
+    #: stanzas that wait until it is switched on
+    waiting: int
+
+
+@dataclass
+class GroupView:
+    """A group; its address has the form …@g.us."""
+
+    jid: str
+    subject: str
+    creator: str  #: phone number
+    members: list[str]  #: phone numbers, the creator's first
+    created_at: int
+
+
+@dataclass
+class LinkView:
+    """How a linking attempt ended (see `linking.Outcome`)."""
+
+    outcome: str
+    detail: str = ""
+    jid: str | None = None
+    lid: str | None = None
+
+
+@dataclass
+class InboxView:
+    """A message that a phone has read: see `inbox.InboxMessage`."""
+
+    id: str
+    sender: str
+    sender_device: int
+    to: str
+    text: str
+    timestamp: float
+    times: int
+    #: 0 if it was read at first, else how often the phone had to ask for it again
+    retries: int
+    edits: int
+
+
+@dataclass
+class UnreadableView:
+    """A message that a phone has not been able to read: see `inbox.UnreadableMessage`."""
+
+    id: str
+    sender: str
+    sender_device: int
+    chat: str
+    timestamp: float
+    retries: int
+    is_given_up: bool
+
+
+@dataclass
+class DeliveryView:
+    """A message that the server had for a linked device: see `deliveries.Delivery`."""
+
+    id: str
+    sender: str
+    chat: str
+    kinds: list[str]
+    retry: int
+    queued_at: float
+    delivered: int
+    acknowledged_at: float | None
+    acknowledged_by: str
+
+
+@dataclass
+class ReceiptView:
+    """What a device said about a message: "delivered", "inactive" (delivered, nobody looking), "read", "retry"."""
+
+    device: str
+    type: str
+    timestamp: float
+
+
+@dataclass
+class SentView:
+    """A message that a phone wrote."""
+
+    id: str
+    to: str
+    text: str
+    timestamp: float
+    receipts: list[ReceiptView]
+
+
+@dataclass
+class DeviceView:
+    """A linked device, or one that was: see `bookkeeping.DeviceRecord`."""
+
+    jid: str
+    lid: str
+    paired_at: float
+    logins: int
+    failed_logins: int
+    connections: int
+    most_connections: int
+    overlaps: int
+    replaced: int
+    stanzas: int
+    removed: str | None
+    intervals: list[Interval]
+    messages: MessageCounts
+    #: stanzas that the device has not confirmed yet
+    queue: int
+    one_time_prekeys: int
+
+
+@dataclass
+class StateView:
+    """The simulator as a whole."""
+
+    pairing: PairingCounts
+    connections: int
+    rubbish: int
+    refused_connections: int
+    #: queries that wait to be released
+    held_queries: int = 0
+    #: how many wait at each step (see `gates.Step`)
+    waiting: dict[str, int] = field(default_factory=dict)
+    unknown: dict[str, int] = field(default_factory=dict)
+
+
+def to_json(view: Any) -> Any:
+    """A view, or a list of views, as JSON values."""
+    if isinstance(view, list):
+        return [to_json(item) for item in view]
+    return dataclasses.asdict(view)
+
+
+def from_json(kind: type[View], value: Mapping[str, Any]) -> View:
+    """The view of this kind in JSON values; fields that it does not know are ignored."""
+    hints = typing.get_type_hints(kind)
+    names = [item.name for item in dataclasses.fields(kind) if item.name in value]  # type: ignore[arg-type]
+    return kind(**{name: _convert(hints[name], value[name]) for name in names})
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is list:
+        return [_convert(arguments[0], item) for item in value]
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _convert(arguments[0], value)
+    return from_json(hint, value) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else value
