@@ -26,7 +26,7 @@ import asyncpg
 from dev import EmbeddedPostgres
 from service.domain.events import NewEvent
 from service.domain.lease import Lease
-from service.domain.observations import Happening
+from service.domain.observations import InboundEvent
 from service.eventlog.inbound import PostgresEventLog
 from service.protocol.events import encode_payload
 from service.store.database import Database
@@ -132,7 +132,7 @@ def message() -> NewEvent:
     received = event_pb2.MessageReceived(message_id=identity.hex, raw=identity.bytes * (TEXT // 16))
     payload = event_pb2.Event(type=event_pb2.Event.TYPE_MESSAGE_RECEIVED, message_received=received)
     origin = int(time.time() / 3600).to_bytes(4) + identity.bytes[:12]
-    return NewEvent(Happening("MESSAGE_RECEIVED", payload.SerializeToString()), datetime.now(UTC), origin)
+    return NewEvent(InboundEvent("MESSAGE_RECEIVED", payload.SerializeToString()), datetime.now(UTC), origin)
 
 
 async def measure(database: Database, admin: Any, way: Append, size: int, cost: Cost) -> None:

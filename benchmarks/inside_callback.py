@@ -25,13 +25,13 @@ def note_callbacks() -> None:
     """The preload."""
     aim()
     notes = os.open(f"{os.environ[FOLDER]}/{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    dispatch, commit = client.Client._dispatch, frame_writer.Reports.commit
+    dispatch, commit = client.Client._dispatch, frame_writer.FrameWriter.commit
 
     def note_beginning(self: client.Client, binary: int, size: int, code: int) -> None:
         _now.began = time.time()
         dispatch(self, binary, size, code)
 
-    def note_texts(self: frame_writer.Reports, frames: Iterable[frames_pb2.Frame]) -> None:
+    def note_texts(self: frame_writer.FrameWriter, frames: Iterable[frames_pb2.Frame]) -> None:
         frames = tuple(frames)
         commit(self, frames)
         # Afterwards: writing it down must not be measured.
@@ -40,7 +40,7 @@ def note_callbacks() -> None:
                 os.write(notes, b"%s %.6f\n" % (text[0], _now.began))
 
     _replace(client.Client, "_dispatch", note_beginning)
-    _replace(frame_writer.Reports, "commit", note_texts)
+    _replace(frame_writer.FrameWriter, "commit", note_texts)
 
 
 def _replace(kind: type, name: str, function: Any) -> None:

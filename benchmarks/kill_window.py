@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dev import EmbeddedPostgres
-from service.domain.observations import Connected, Happening
+from service.domain.observations import Connected, InboundEvent
 from service.store.migrate import migrate
 from service.workers.pool import Pool, PoolSettings
 from simulator.control import SimulatorControl
@@ -150,7 +150,7 @@ class Scene:
 
     def _note(self) -> None:
         for heard in self._watched.heard:
-            if isinstance(heard.observation, Happening) and heard.origin not in self._origins:
+            if isinstance(heard.observation, InboundEvent) and heard.origin not in self._origins:
                 self._origins.add(heard.origin)
                 message = told_by(heard.observation).message_received
                 self._told.append(Logged(message.message_id, message.text))

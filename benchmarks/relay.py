@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.inside_session import FOLDER
 from dev import EmbeddedPostgres
-from service.domain.observations import CodeShown, Connected, Happening, Observation
+from service.domain.observations import CodeShown, Connected, InboundEvent, Observation
 from service.ports import StartOrder
 from service.workers.pool import Pool, PoolSettings
 from service.workers.process import Process
@@ -75,7 +75,7 @@ class Listener:
                 self.code.set_result(text)
             case Connected(jid=jid) if not self.jid.done():
                 self.jid.set_result(jid)
-            case Happening(kind="MESSAGE_RECEIVED", encoded=encoded):
+            case InboundEvent(kind="MESSAGE_RECEIVED", encoded=encoded):
                 text = event_pb2.Event.FromString(encoded).message_received.text
                 self._texts.setdefault(text, asyncio.Event()).set()
 

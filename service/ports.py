@@ -8,18 +8,18 @@ from typing import Protocol
 from uuid import UUID
 
 from service.domain.events import Event, NewEvent
-from service.domain.lease import Announcement, Holder, Lease, Node, Renewal
-from service.domain.log_positions import START, Place
-from service.domain.maintenance import HorizonHolder
+from service.domain.lease import Announcement, Lease, LeaseOwner, Node, Renewal
+from service.domain.log_positions import START, LogPosition
+from service.domain.maintenance import OldestTransaction
 from service.domain.observations import Observed
 from service.domain.pairing import PairingCode
-from service.domain.placement import PATIENCE, Candidate
+from service.domain.placement import CLAIM_GRACE_S, Candidate
 from service.domain.records import Account, MessageState, OutboundMessage, Outcome, Pairing, Session
 from service.domain.send_failures import SendFailure
 from service.domain.session import Condition, State, Transition
 from service.domain.start_scheduler import Lane
 from service.domain.survey import Survey
-from service.domain.watch import EventFilter, LogBounds, Page, Start, Step
+from service.domain.watch import EventFilter, LogBounds, LogPage, StartPosition, Step
 
 # --- session processes ------------------------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ class ProcessPool(Protocol):
         """A running process. Raises Unavailable if none can be made now."""
 
 
-class Turn(Protocol):
+class StartPermit(Protocol):
     """Leave to start one session process: use it, or give it back. Either may be done again, and then does nothing."""
 
     @property
@@ -117,10 +117,10 @@ class Turn(Protocol):
         """No process is started."""
 
 
-class Gate(Protocol):
+class PermitSource(Protocol):
     """Where starts of session processes wait for their turn (sessions.start_gate.StartGate)."""
 
-    async def turns(self, lane: Lane, wants: int) -> Sequence[Turn]:
+    async def turns(self, lane: Lane, wants: int) -> Sequence[StartPermit]:
         """At least one turn, and at most so many."""
 
 
@@ -254,27 +254,27 @@ class EventLog(Protocol):
 class LogReader(Protocol):
     """The durable log, in the order of places. Every method: Unavailable when the database is away."""
 
-    async def bounds(self, asked: Place = START) -> LogBounds:
+    async def bounds(self, asked: LogPosition = START) -> LogBounds:
         """Which places there are, and whether `asked` is one."""
 
     async def check_known(self, session_ids: Sequence[str]) -> None:
         """Raises NotFound for the first id of which there is neither a session nor was there ever an event."""
 
-    async def read(self, after: Place, wanted: EventFilter, limit: int) -> Page | None:
+    async def read(self, after: LogPosition, wanted: EventFilter, limit: int) -> LogPage | None:
         """At most `limit` of the next events after a place, those of them that are wanted; None: some are deleted.
 
         Nothing above the horizon: what is not given, and lies before the page's end, will never be there.
         """
 
 
-Read = Callable[[Place, EventFilter, int], Awaitable[Page | None]]
+Read = Callable[[LogPosition, EventFilter, int], Awaitable[LogPage | None]]
 """LogReader.read."""
 
-Watch = Callable[[EventFilter, Start], AsyncGenerator[Step, None]]
+Watch = Callable[[EventFilter, StartPosition], AsyncGenerator[Step, None]]
 """Follows the log (service.watch.service.Watching.watch): a bookmark, then what there is and what comes."""
 
 
-class LogUpkeep(Protocol):
+class LogMaintenance(Protocol):
     """What keeps the log from growing without end, and sees what holds it up. Unavailable when the database is away."""
 
     async def trim_events(self, older_than: timedelta, most: int) -> int:
@@ -299,7 +299,7 @@ class LogUpkeep(Protocol):
     async def oldest_event_age(self) -> float:
         """Seconds since the oldest event was appended; 0 if there is none."""
 
-    async def horizon_holder(self) -> HorizonHolder | None:
+    async def horizon_holder(self) -> OldestTransaction | None:
         """The oldest transaction in flight that has a number, of whatever database; None if there is none."""
 
 
@@ -316,7 +316,7 @@ class LeaseStore(Protocol):
         nodes where this one is called, and what it takes.
         """
 
-    async def hand_over(self, session_id: str, incarnation: UUID, heir: Node, ttl: float) -> bool:
+    async def hand_over(self, session_id: str, incarnation: UUID, target: Node, ttl: float) -> bool:
         """Make the lease another node's. Only when no process of the session runs.
 
         False: it is lost, or the heir does not go on; nothing was changed.
@@ -329,7 +329,7 @@ class LeaseStore(Protocol):
         end; nothing was changed.
         """
 
-    async def release_stray(self, lease: Lease) -> None:
+    async def release_orphaned_lease(self, lease: Lease) -> None:
         """Give up a lease that nobody here works for; nothing happens if another epoch of it has begun meanwhile."""
 
 
@@ -337,7 +337,7 @@ class Directory(Protocol):
     """Which nodes there are, who owns what, and what is to be claimed. Expiry is by the database's clock."""
 
     async def claim(
-        self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool, patience: float = PATIENCE
+        self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool, patience: float = CLAIM_GRACE_S
     ) -> Sequence[str]:
         """Take at most `limit` sessions that are wanted, due and nobody's: pairings only, or all others only.
 
@@ -354,7 +354,7 @@ class Directory(Protocol):
         Those to be restarted too, until their next epoch begins.
         """
 
-    async def survey(self, incarnation: UUID, patience: float = PATIENCE) -> Survey:
+    async def survey(self, incarnation: UUID, patience: float = CLAIM_GRACE_S) -> Survey:
         """How things stand with all that is wanted and not connected, whoever owns it. `patience`: see `claim`."""
 
     async def wanted(self, freshness: float) -> int:
@@ -363,10 +363,10 @@ class Directory(Protocol):
     async def others_are_awaited(self, seconds: float) -> bool:
         """Some node was heard of `seconds` ago or later, has not stopped, and is not heard of now."""
 
-    async def holder(self, session_id: str) -> Holder | None:
+    async def holder(self, session_id: str) -> LeaseOwner | None:
         """Who owns a session now; None if nobody does, or a node that was never heard of."""
 
-    async def heirs(self, incarnation: UUID) -> Sequence[Candidate]:
+    async def targets(self, incarnation: UUID) -> Sequence[Candidate]:
         """Nodes that go on, other than this one."""
 
     async def fleet(self) -> Sequence[Candidate]:
@@ -464,13 +464,13 @@ class Publisher(Protocol):
 class Wakeups(Protocol):
     """Hints that something about a session changed. They may be lost: whoever waits looks again by itself too."""
 
-    def listen(self, session_id: str) -> AbstractContextManager["Listening"]:
+    def listen(self, session_id: str) -> AbstractContextManager["Subscription"]:
         """Hints about one session from now on."""
 
-    def listen_to_work(self) -> AbstractContextManager["Listening"]:
+    def listen_to_work(self) -> AbstractContextManager["Subscription"]:
         """Hints that a wish changed or a lease is free, from now on."""
 
-    def listen_to_log(self) -> AbstractContextManager["Listening"]:
+    def listen_to_log(self) -> AbstractContextManager["Subscription"]:
         """Hints that something was appended to the log, of whatever session, from now on."""
 
     def wake(self, session_id: str) -> None:
@@ -480,7 +480,7 @@ class Wakeups(Protocol):
         """Have whoever listens here for work look again."""
 
 
-class Listening(Protocol):
+class Subscription(Protocol):
     """One listener, for as long as its context lasts."""
 
     async def wait(self, timeout: float) -> None:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from service.domain.events import NewEvent
-from service.domain.observations import Happening
+from service.domain.observations import InboundEvent
 from service.protocol.events import encode_payload
 from service.store.database import Database
 from service.store.event_rows import append, lock_log
@@ -20,7 +20,7 @@ def message(number: int, size: int = 0) -> NewEvent:
         type=pb.Event.TYPE_MESSAGE_RECEIVED,
         message_received=pb.MessageReceived(message_id=f"M{number}", raw=bytes(size)),
     )
-    return NewEvent(Happening("MESSAGE_RECEIVED", received.SerializeToString()), datetime.now(UTC))
+    return NewEvent(InboundEvent("MESSAGE_RECEIVED", received.SerializeToString()), datetime.now(UTC))
 
 
 async def append_events(database: Database, session_id: str, events: Sequence[NewEvent]) -> None:

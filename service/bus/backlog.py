@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 
 from service.domain.events import Event
 
-MOST, MOST_BYTES = 10_000, 64 * 1024 * 1024
+MOST_EVENTS, MOST_BYTES = 10_000, 64 * 1024 * 1024
 """That wait at the most."""
-AT_ONCE, BYTES_AT_ONCE = 50, 1024 * 1024
+BATCH_EVENTS, BATCH_BYTES = 50, 1024 * 1024
 """That go to Redis in one round trip, unless one alone is larger."""
 
 
@@ -27,14 +27,14 @@ class Backlog:
     @property
     def has_batch(self) -> bool:
         """Whether as many wait as go in one round trip."""
-        return len(self._events) >= AT_ONCE or self._bytes >= BYTES_AT_ONCE
+        return len(self._events) >= BATCH_EVENTS or self._bytes >= BATCH_BYTES
 
     def extend(self, events: Iterable[Event]) -> None:
         """Have these wait as well."""
         for event in events:
             self._events.append(event)
             self._bytes += event.size
-        while len(self._events) > MOST or self._bytes > MOST_BYTES:
+        while len(self._events) > MOST_EVENTS or self._bytes > MOST_BYTES:
             self._pop()
             self.dropped += 1
 
@@ -44,7 +44,7 @@ class Backlog:
         size = 0
         for event in self._events:
             size += event.size
-            if chosen and (len(chosen) == AT_ONCE or size > BYTES_AT_ONCE):
+            if chosen and (len(chosen) == BATCH_EVENTS or size > BATCH_BYTES):
                 break
             chosen.append(event)
         return chosen

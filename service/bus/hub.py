@@ -5,9 +5,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 
-WORK = ""
+WORK_TOPIC = ""
 """The key of those who claim and stop sessions; no session has an empty id."""
-LOG = "*"
+LOG_TOPIC = "*"
 """The key of those who read the log; no session has such an id."""
 
 
@@ -49,11 +49,11 @@ class WakeupHub:
 
     def listen_to_work(self) -> AbstractContextManager[Listener]:
         """Hints that a wish changed or a lease is free, from now on."""
-        return self.listen(WORK)
+        return self.listen(WORK_TOPIC)
 
     def listen_to_log(self) -> AbstractContextManager[Listener]:
         """Hints that something was appended to the log, of whatever session, from now on."""
-        return self.listen(LOG)
+        return self.listen(LOG_TOPIC)
 
     def wake(self, session_id: str) -> None:
         """Have whoever listens here for this session look again."""
@@ -62,7 +62,7 @@ class WakeupHub:
 
     def reconcile(self) -> None:
         """Have whoever listens here for work look again."""
-        self.wake(WORK)
+        self.wake(WORK_TOPIC)
 
     def __len__(self) -> int:
         """Listeners."""

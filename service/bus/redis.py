@@ -15,8 +15,8 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from service.bus.backlog import AT_ONCE, Backlog
-from service.bus.hub import LOG, WORK, WakeupHub
+from service.bus.backlog import BATCH_EVENTS, Backlog
+from service.bus.hub import LOG_TOPIC, WORK_TOPIC, WakeupHub
 from service.domain.events import Event
 from service.ports import Metrics
 
@@ -26,15 +26,15 @@ CHANNEL = "zap:events:{session_id}"
 """The contract's channel of one session's events."""
 WAKEUPS = "zap:wakeups"
 """Between nodes: who says it, and the id of a session about which something changed, or WORK, or LOG."""
-RETRY = 1.0
+RECONNECT_INTERVAL_S = 1.0
 """Seconds between two tries to reach Redis."""
 GATHER_S = 0.02
 """Seconds between two batches of events, so that under load several share a round trip."""
 
-CANCEL_AGAIN = 0.1
+CANCEL_RETRY_S = 0.1
 """Seconds between two cancellations of a task that did not hear the first."""
 
-AWAY = (RedisError, OSError, TimeoutError)
+CONNECTION_ERRORS = (RedisError, OSError, TimeoutError)
 
 
 class RedisUrlUnusable(Exception):
@@ -83,7 +83,7 @@ class RedisBus:
             # More than once if need be: redis-py sends under a wait_for, which can swallow a cancellation.
             for task in running:
                 task.cancel()
-            await asyncio.wait(running, timeout=CANCEL_AGAIN)
+            await asyncio.wait(running, timeout=CANCEL_RETRY_S)
         await self._redis.aclose()
 
     def publish(self, events: Sequence[Event]) -> None:
@@ -95,7 +95,7 @@ class RedisBus:
         is_first = not self._events
         self._events.extend(events)
         # Wakes those who read the log here. Other nodes hear of it when the batch is published.
-        self._hub.wake(LOG)
+        self._hub.wake(LOG_TOPIC)
         if is_first or self._events.has_batch:
             self._fill()
 
@@ -107,7 +107,7 @@ class RedisBus:
 
     def reconcile(self) -> None:
         """Have those who claim and stop sessions look again, here and on other nodes."""
-        self.wake(WORK)
+        self.wake(WORK_TOPIC)
 
     def _fill(self) -> None:
         self._emptied.clear()
@@ -119,11 +119,11 @@ class RedisBus:
             await self._wait()
             try:
                 await self._publish_next()
-            except AWAY as error:
+            except CONNECTION_ERRORS as error:
                 if not away:
                     log.warning("Redis (REDIS_URL) is away; live events wait.", cause=str(error))
                 away = True
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(RECONNECT_INTERVAL_S)
                 continue
             if away:
                 log.info("Redis is back.", dropped=self.dropped)
@@ -156,8 +156,8 @@ class RedisBus:
         events = self._events.first() if self._seconds_until_batch == 0 else ()
         if events:
             self._next_batch_at = asyncio.get_running_loop().time() + GATHER_S
-            self._hints[LOG] = None
-        if hints := list(itertools.islice(self._hints, AT_ONCE)):
+            self._hints[LOG_TOPIC] = None
+        if hints := list(itertools.islice(self._hints, BATCH_EVENTS)):
             # Before they are on their way: a hint that comes meanwhile is about something else.
             for session_id in hints:
                 del self._hints[session_id]
@@ -207,8 +207,8 @@ class RedisBus:
                     async for message in pubsub.listen():
                         if message["type"] == "message":
                             self._hear(message["data"].decode(errors="replace"))
-            except AWAY as error:
+            except CONNECTION_ERRORS as error:
                 if not away:
                     log.warning("Redis (REDIS_URL) is away; hints of other nodes are not heard.", cause=str(error))
                 away = True
-            await asyncio.sleep(RETRY)
+            await asyncio.sleep(RECONNECT_INTERVAL_S)

@@ -12,7 +12,7 @@ from zap.v1.message_pb2_grpc import MessageServiceStub
 from zap.v1.session_pb2_grpc import SessionServiceStub
 from zap.v1.watch_pb2_grpc import EventServiceStub
 
-PATIENCE = 60.0
+CALL_TIMEOUT_S = 60.0
 """Seconds for a call that answers once."""
 _WATCHFUL = (("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000))
 """A stream can be silent for long: a machine that vanished is to be noticed all the same."""
@@ -51,4 +51,4 @@ class Server:
 
     def call(self, method: Any, request: Any) -> Any:
         """The answer to a call that answers once."""
-        return method(request, metadata=self.metadata, timeout=PATIENCE)
+        return method(request, metadata=self.metadata, timeout=CALL_TIMEOUT_S)

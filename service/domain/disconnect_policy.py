@@ -79,7 +79,7 @@ class Retry(enum.Enum):
     NEVER = "NEVER"
 
 
-class Fate(enum.Enum):
+class NextState(enum.Enum):
     """Which state a paired session goes to."""
 
     RECONNECTING = "RECONNECTING"
@@ -93,7 +93,7 @@ class Policy:
     """What one cause does to a paired session, and to a pairing in progress."""
 
     reason: str
-    fate: Fate
+    fate: NextState
     retry: Retry
     pairing: PairingOutcome | None
     """How a pairing ends by it; None: a new process shows new codes."""
@@ -101,9 +101,9 @@ class Policy:
     """Seconds that the waits between attempts grow to."""
 
 
-_AGAIN = (Fate.RECONNECTING, Retry.BACKOFF, None)
-_GONE = (Fate.LOGGED_OUT, Retry.NEVER, PairingOutcome.REJECTED)
-_STUCK = (Fate.FAILED, Retry.NEVER, PairingOutcome.REJECTED)
+_AGAIN = (NextState.RECONNECTING, Retry.BACKOFF, None)
+_GONE = (NextState.LOGGED_OUT, Retry.NEVER, PairingOutcome.REJECTED)
+_STUCK = (NextState.FAILED, Retry.NEVER, PairingOutcome.REJECTED)
 
 POLICIES = {
     Cause.STOPPED: Policy("PROCESS_REPLACED", *_AGAIN),
@@ -120,7 +120,9 @@ POLICIES = {
     Cause.TLS_REFUSED: Policy("TLS_REFUSED", *_AGAIN),
     Cause.CONNECT_STALLED: Policy("CONNECT_STALLED", *_AGAIN),
     # A number that nobody knows must neither keep a session away for ever nor become a storm of logins.
-    Cause.CONNECTION_REFUSED: Policy("CONNECTION_REFUSED", Fate.RECONNECTING, Retry.HOURLY, PairingOutcome.REJECTED),
+    Cause.CONNECTION_REFUSED: Policy(
+        "CONNECTION_REFUSED", NextState.RECONNECTING, Retry.HOURLY, PairingOutcome.REJECTED
+    ),
     Cause.CLIENT_OUTDATED: Policy("CLIENT_OUTDATED", *_STUCK),
     Cause.DEVICE_MISSING: Policy("DEVICE_MISSING", *_GONE),
     Cause.LOGGED_OUT_ON_PHONE: Policy("LOGGED_OUT_ON_PHONE", *_GONE),
@@ -128,11 +130,11 @@ POLICIES = {
     Cause.ACCOUNT_LOCKED: Policy("ACCOUNT_LOCKED", *_GONE),
     Cause.ACCOUNT_BANNED: Policy("ACCOUNT_BANNED", *_GONE),
     Cause.PAIRING_REFUSED: Policy("PAIRING_REFUSED", *_STUCK),
-    Cause.TEMPORARILY_BANNED: Policy("TEMPORARILY_BANNED", Fate.SUSPENDED, Retry.UNTIL, PairingOutcome.REJECTED),
-    Cause.STREAM_REPLACED: Policy("STREAM_REPLACED", Fate.RECONNECTING, Retry.ONCE, PairingOutcome.REJECTED),
-    Cause.CODES_USED_UP: Policy("QR_NOT_SCANNED", Fate.FAILED, Retry.NEVER, PairingOutcome.TIMED_OUT),
+    Cause.TEMPORARILY_BANNED: Policy("TEMPORARILY_BANNED", NextState.SUSPENDED, Retry.UNTIL, PairingOutcome.REJECTED),
+    Cause.STREAM_REPLACED: Policy("STREAM_REPLACED", NextState.RECONNECTING, Retry.ONCE, PairingOutcome.REJECTED),
+    Cause.CODES_USED_UP: Policy("QR_NOT_SCANNED", NextState.FAILED, Retry.NEVER, PairingOutcome.TIMED_OUT),
     Cause.SCAN_REJECTED: Policy("SCAN_REJECTED", *_STUCK),
-    Cause.PASSKEY_REQUIRED: Policy("PASSKEY_REQUIRED", Fate.FAILED, Retry.NEVER, PairingOutcome.PASSKEY_REQUIRED),
+    Cause.PASSKEY_REQUIRED: Policy("PASSKEY_REQUIRED", NextState.FAILED, Retry.NEVER, PairingOutcome.PASSKEY_REQUIRED),
 }
 
 

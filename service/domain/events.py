@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
-from service.domain.log_positions import START, Place
-from service.domain.observations import Happening
+from service.domain.log_positions import START, LogPosition
+from service.domain.observations import InboundEvent
 from service.domain.pairing import PairingOutcome
 from service.domain.session import State
 
@@ -33,7 +33,7 @@ class PairingProgress:
     reason: str = ""
 
 
-Payload = StateChanged | PairingProgress | Happening
+Payload = StateChanged | PairingProgress | InboundEvent
 """`kind` is the bare word of its zap.v1.Event.Type."""
 
 
@@ -56,10 +56,10 @@ class Event:
     sequence: int
     time: datetime
     payload: Payload
-    resume_from: Place = START
+    resume_from: LogPosition = START
     """The horizon when it was appended: who resumes there gets it again, and misses nothing that was in flight."""
 
     @property
     def size(self) -> int:
         """Bytes of its payload, if that came from WhatsApp; what the service says itself is small."""
-        return len(self.payload.encoded) if isinstance(self.payload, Happening) else 0
+        return len(self.payload.encoded) if isinstance(self.payload, InboundEvent) else 0

@@ -2,11 +2,11 @@
 
 import math
 
-ARRIVAL = 2.0
+CONNECT_WAIT_S = 2.0
 """Seconds for a session to be connected at its heir, before the next one is handed over all the same."""
 
 
-class Concurrency:
+class HandoverConcurrency:
     """As few at a time as there is time for: of several each is away for as long as all of them take together."""
 
     def __init__(self, fewest: int) -> None:

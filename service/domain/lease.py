@@ -33,7 +33,7 @@ class Announcement:
 
 
 @dataclass(frozen=True)
-class Holder:
+class LeaseOwner:
     """Who owns a session at present, and under which epoch."""
 
     node: Node

@@ -18,46 +18,46 @@ _SIGNATURE = 8
 
 
 @dataclass(frozen=True, order=True)
-class Place:
+class LogPosition:
     """A place: an event's own, or, with id 0, the one before all events of a transaction."""
 
     xid: int
     id: int = 0
 
 
-START = Place(0)
+START = LogPosition(0)
 """Before all events."""
 
 
-class NotAToken(ValueError):
+class InvalidToken(ValueError):
     """Not made with this key: altered, made up, or another database's."""
 
 
-class Tokens:
+class ResumeTokenCodec:
     """Writes places down as opaque texts, and reads them. Nodes that share the key read each other's."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def write(self, place: Place) -> str:
+    def write(self, place: LogPosition) -> str:
         """A token: 34 letters that need no quoting anywhere."""
         body = _LAYOUT.pack(_VERSION, place.xid, place.id)
         return base64.urlsafe_b64encode(body + self._signature(body)).decode().rstrip("=")
 
-    def read(self, token: str) -> Place:
-        """The place of a token. Raises NotAToken."""
+    def read(self, token: str) -> LogPosition:
+        """The place of a token. Raises InvalidToken."""
         try:
             # Strict: letters that mean nothing, and spare bits, would make many tokens of one.
             signed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError) as error:
-            raise NotAToken("not base64") from error
+            raise InvalidToken("not base64") from error
         body, signature = signed[: _LAYOUT.size], signed[_LAYOUT.size :]
         if len(body) != _LAYOUT.size or not hmac.compare_digest(signature, self._signature(body)):
-            raise NotAToken("its signature is not ours")
+            raise InvalidToken("its signature is not ours")
         version, xid, event_id = _LAYOUT.unpack(body)
-        place = Place(xid, event_id)
+        place = LogPosition(xid, event_id)
         if version != _VERSION or self.write(place) != token:
-            raise NotAToken("not as we write them")
+            raise InvalidToken("not as we write them")
         return place
 
     def _signature(self, body: bytes) -> bytes:

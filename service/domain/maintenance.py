@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class HorizonHolder:
+class OldestTransaction:
     """A transaction in flight that has written something: the oldest one, so that Watch shows nothing beyond it."""
 
     xid: int

@@ -76,7 +76,7 @@ class Delivered:
 
 
 @dataclass(frozen=True)
-class Happening:
+class InboundEvent:
     """Something in WhatsApp that consumers are told, and that changes nothing about the session itself.
 
     `kind` is the bare word of its zap.v1.Event.Type, `encoded` a serialised zap.v1.Event of type and payload alone. The
@@ -99,7 +99,7 @@ Observation = (
     | KeepAliveRestored
     | PushNameChanged
     | Ended
-    | Happening
+    | InboundEvent
 )
 
 
@@ -116,4 +116,4 @@ class Observed:
     @property
     def is_momentary(self) -> bool:
         """It is told, and no harm is done if it is not: whoever is behind leaves it out."""
-        return isinstance(self.observation, Happening) and self.number == 0
+        return isinstance(self.observation, InboundEvent) and self.number == 0

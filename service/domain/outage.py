@@ -6,11 +6,11 @@ nothing before the nodes that were there before the outage have announced themse
 it. What has another node's place is not yet late, although it has been due since the middle of the outage.
 """
 
-from service.domain.placement import PATIENCE
+from service.domain.placement import CLAIM_GRACE_S
 
 OTHERS_RETURN_S = 1.0
 """How long other nodes have to announce themselves again."""
-UNTIL_LATE_S = OTHERS_RETURN_S + PATIENCE
+UNTIL_LATE_S = OTHERS_RETURN_S + CLAIM_GRACE_S
 """From the end of an outage until what is another node's to claim can be late."""
 NEVER_LATE_S = 1e9
 """A timeout in seconds that no wait reaches."""
@@ -47,4 +47,4 @@ class OutageDetector:
 
     def patience_s(self, now: float) -> float:
         """Return for how many seconds a session that is due is left to the node whose place it has."""
-        return PATIENCE if self.ended_ago(now) >= UNTIL_LATE_S else NEVER_LATE_S
+        return CLAIM_GRACE_S if self.ended_ago(now) >= UNTIL_LATE_S else NEVER_LATE_S

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from service.domain.lease import Node
 
-PATIENCE = 1.0
+CLAIM_GRACE_S = 1.0
 """Seconds for which a session that is due is left to the node whose place it has; then it is anybody's who has room.
 That node may be frozen, without turns, or full by its own count, and its sessions are to be back 3 s after a ttl."""
 
@@ -30,7 +30,7 @@ class Candidate:
         return max(0, self.most_sessions - self.sessions)
 
 
-def heir(candidates: Sequence[Candidate], promised: Mapping[UUID, int]) -> Node | None:
+def select_target(candidates: Sequence[Candidate], promised: Mapping[UUID, int]) -> Node | None:
     """The one with the fewest sessions of those that have room; None: there is none.
 
     `promised`: by incarnation, what was handed over since they were counted. Of several that have as few, the one of
@@ -44,7 +44,7 @@ def heir(candidates: Sequence[Candidate], promised: Mapping[UUID, int]) -> Node 
     return min(fit, key=lambda one: (load(one), one.node.incarnation)).node if fit else None
 
 
-def places(candidates: Sequence[Candidate], incarnation: UUID, most: int) -> Sequence[int]:
+def claim_slots(candidates: Sequence[Candidate], incarnation: UUID, most: int) -> Sequence[int]:
     """A node's own places in a queue, from 1, if each in turn goes to its heir; at most so many.
 
     Two nodes that reckon from the same numbers have no place in common, and leave none out while there is room. When

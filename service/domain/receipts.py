@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from service.domain.events import NewEvent
-from service.domain.observations import Delivered, Happening
-from service.domain.records import TOLD_BY_RECEIPTS, MessageState
+from service.domain.observations import Delivered, InboundEvent
+from service.domain.records import RECEIPT_STATES, MessageState
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class DeviceReceipt:
     time: datetime
 
 
-def told_by(events: Sequence[NewEvent]) -> Mapping[MessageState, Sequence[str]]:
+def message_updates(events: Sequence[NewEvent]) -> Mapping[MessageState, Sequence[str]]:
     """How far which messages came (WhatsApp's ids, each once), by all receipts among these events together."""
     told: dict[MessageState, dict[str, None]] = {}
     for _, delivered in _receipts(events):
-        if (state := TOLD_BY_RECEIPTS.get(delivered.kind)) is not None:
+        if (state := RECEIPT_STATES.get(delivered.kind)) is not None:
             told.setdefault(state, {}).update(dict.fromkeys(delivered.message_ids))
     return {state: list(message_ids) for state, message_ids in told.items()}
 
@@ -37,12 +37,12 @@ def device_receipts(events: Sequence[NewEvent]) -> Sequence[DeviceReceipt]:
     return [
         DeviceReceipt(message_id, delivered.kind, address, event.time)
         for event, delivered in _receipts(events)
-        for address in (delivered.device if delivered.kind in TOLD_BY_RECEIPTS else delivered.device[:1])
+        for address in (delivered.device if delivered.kind in RECEIPT_STATES else delivered.device[:1])
         for message_id in delivered.message_ids
     ]
 
 
 def _receipts(events: Sequence[NewEvent]) -> Iterator[tuple[NewEvent, Delivered]]:
     for event in events:
-        if isinstance(event.payload, Happening) and event.payload.delivered is not None:
+        if isinstance(event.payload, InboundEvent) and event.payload.delivered is not None:
             yield event, event.payload.delivered

@@ -108,7 +108,7 @@ class MessageState(enum.Enum):
     OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
 
 
-TOLD_BY_RECEIPTS: Mapping[str, MessageState] = {
+RECEIPT_STATES: Mapping[str, MessageState] = {
     "DELIVERED": MessageState.DELIVERED,
     "READ": MessageState.READ,
     "PLAYED": MessageState.READ,

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from functools import singledispatch
 
 from service.domain import observations as seen
-from service.domain.disconnect_policy import Cause, Fate, Policy, Retry, policy_for
+from service.domain.disconnect_policy import Cause, NextState, Policy, Retry, policy_for
 from service.domain.pairing import PairingOutcome
 
 REPLACED_MEMORY = timedelta(minutes=10)
@@ -276,7 +276,7 @@ def _ended(cause: seen.Ended, condition: Condition, now: datetime, wait: timedel
 def _ended_paired(
     cause: seen.Ended, policy: Policy, condition: Condition, now: datetime, wait: timedelta
 ) -> Transition:
-    if policy.fate is Fate.LOGGED_OUT:
+    if policy.fate is NextState.LOGGED_OUT:
         gone = _resting(condition, State.LOGGED_OUT, policy.reason)
         return Transition(replace(gone, credentials=Credentials.NONE), Directive.RELEASE, erases=True)
     if policy.retry is Retry.UNTIL:

@@ -13,7 +13,7 @@ most three others, the first in FAILING for nine.
 import enum
 from dataclasses import dataclass, field
 
-HOLD = 5.0
+PERMIT_TTL_S = 5.0
 """Seconds for which a turn may be held; from a turn to its process there are three short transactions."""
 
 
@@ -30,11 +30,11 @@ class Lane(enum.Enum):
     FAILING = "FAILING"
 
 
-ROUND = (*(Lane.PAIRING, Lane.FALLEN, Lane.CLAIMED) * 3, Lane.FAILING)
+WEIGHTED_ROUND_ROBIN = (*(Lane.PAIRING, Lane.FALLEN, Lane.CLAIMED) * 3, Lane.FAILING)
 
 
 @dataclass(eq=False)
-class Waiting:
+class PermitRequest:
     """A place in a lane, for one turn or several."""
 
     lane: Lane
@@ -45,7 +45,7 @@ class Waiting:
     """Those that were granted, by number."""
 
 
-class Pace:
+class StartScheduler:
     """The bucket and the lanes. `now` is always time.monotonic(); what is granted must be used or given back."""
 
     def __init__(self, rate: float, now: float) -> None:
@@ -56,12 +56,12 @@ class Pace:
         self._filled_at = now
         self._held: dict[int, float] = {}
         self._granted = 0
-        self._lanes: dict[Lane, list[Waiting]] = {lane: [] for lane in Lane}
+        self._lanes: dict[Lane, list[PermitRequest]] = {lane: [] for lane in Lane}
         self._place = 0
 
-    def join(self, lane: Lane, wants: int = 1, active_at: float = 0.0) -> Waiting:
+    def join(self, lane: Lane, wants: int = 1, active_at: float = 0.0) -> PermitRequest:
         """Wait in a lane for so many turns."""
-        waiting = Waiting(lane, wants, active_at)
+        waiting = PermitRequest(lane, wants, active_at)
         before = self._lanes[lane]
         place = len(before)
         if lane is Lane.FALLEN:
@@ -69,19 +69,19 @@ class Pace:
         before.insert(place, waiting)
         return waiting
 
-    def leave(self, waiting: Waiting) -> None:
+    def leave(self, waiting: PermitRequest) -> None:
         """Wait no longer; what was granted already is still held."""
         if waiting in self._lanes[waiting.lane]:
             self._lanes[waiting.lane].remove(waiting)
 
-    def grant(self, now: float) -> Waiting | None:
+    def grant(self, now: float) -> PermitRequest | None:
         """Grant the next turn to who is first, and say who that is; None if none is ready or nobody waits."""
         self._fill(now)
         place = self._next_place()
         if place is None or self._ready < 1:
             return None
-        self._place = (place + 1) % len(ROUND)
-        waiting = self._lanes[ROUND[place]][0]
+        self._place = (place + 1) % len(WEIGHTED_ROUND_ROBIN)
+        waiting = self._lanes[WEIGHTED_ROUND_ROBIN[place]][0]
         self._granted += 1
         self._ready -= 1
         self._held[self._granted] = now
@@ -107,16 +107,16 @@ class Pace:
         if self._next_place() is None:
             return None
         if self._most - len(self._held) < 1:
-            return max(0.0, min(self._held.values()) + HOLD - now)
+            return max(0.0, min(self._held.values()) + PERMIT_TTL_S - now)
         return max(0.0, (1 - self._ready) / self.rate)
 
     def _next_place(self) -> int | None:
         """Where in ROUND the next turn is granted; None: nobody waits."""
-        places = ((self._place + step) % len(ROUND) for step in range(len(ROUND)))
-        return next((place for place in places if self._lanes[ROUND[place]]), None)
+        places = ((self._place + step) % len(WEIGHTED_ROUND_ROBIN) for step in range(len(WEIGHTED_ROUND_ROBIN)))
+        return next((place for place in places if self._lanes[WEIGHTED_ROUND_ROBIN[place]]), None)
 
     def _fill(self, now: float) -> None:
-        self._held = {turn: since for turn, since in self._held.items() if now - since < HOLD}
+        self._held = {turn: since for turn, since in self._held.items() if now - since < PERMIT_TTL_S}
         room = self._most - len(self._held)
         self._ready = min(room, self._ready + max(0.0, now - self._filled_at) * self.rate)
         self._filled_at = now

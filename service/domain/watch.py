@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from service.domain.log_positions import Place
+from service.domain.log_positions import LogPosition
 
 
 @dataclass(frozen=True)
 class LoggedEvent:
     """An event as the log has it: its payload is a serialised zap.v1.Event that holds nothing else."""
 
-    place: Place
+    place: LogPosition
     session_id: str
     sequence: int
     time: datetime
@@ -44,11 +44,11 @@ class EventFilter:
 
 
 @dataclass(frozen=True)
-class Page:
+class LogPage:
     """What one look at the log gave."""
 
     events: Sequence[LoggedEvent]
-    upto: Place
+    upto: LogPosition
     """Everything up to here was looked at."""
     is_last: bool
     """Nothing else was below the horizon."""
@@ -64,16 +64,16 @@ class Page:
 class LogBounds:
     """What places there are."""
 
-    oldest: Place
+    oldest: LogPosition
     """Up to here events were deleted."""
-    horizon: Place
+    horizon: LogPosition
     """The last event below the oldest transaction in flight: everything up to it is committed, or will never be."""
     has_asked: bool
     """The place that was asked about is one of this database's."""
 
 
 @dataclass(frozen=True)
-class Start:
+class StartPosition:
     """Where a consumer begins: at a token's place, with the oldest event, or with what happens from now on."""
 
     token: str = ""
@@ -81,7 +81,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Given:
+class Delivered:
     """An event; its place is the consumer's now."""
 
     event: LoggedEvent
@@ -99,11 +99,11 @@ class Bookmark:
     """When the log was read last, by the database's clock; None: not yet."""
 
 
-Step = Given | Bookmark
+Step = Delivered | Bookmark
 """One step of a consumer's way through the log."""
 
 
-class Pace:
+class SlowConsumerDetector:
     """Whether a consumer keeps up: it may be late, and it may be slow, but it must come nearer while it is late.
 
     It is too slow if it has been more than `patience` seconds late for as long, and there is more before it than there

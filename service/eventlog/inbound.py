@@ -7,7 +7,7 @@ import asyncpg
 from service.domain.errors import epoch_over, session_not_found
 from service.domain.events import NewEvent
 from service.domain.lease import Lease
-from service.domain.receipts import device_receipts, told_by
+from service.domain.receipts import device_receipts, message_updates
 from service.domain.records import MessageState
 from service.ports import Appended, Metrics
 from service.store.database import Database, storable
@@ -55,7 +55,7 @@ class PostgresEventLog:
             return Appended((*first.events, *rest.events), (*first.message_ids, *rest.message_ids))
 
     async def _append(self, lease: Lease, events: Sequence[NewEvent]) -> Appended:
-        told = told_by(events)
+        told = message_updates(events)
         receipts = [
             [storable(message_id) for message_id in told.get(state, ())]
             for state in (MessageState.DELIVERED, MessageState.READ)

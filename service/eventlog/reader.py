@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from service.domain.errors import session_not_found
-from service.domain.log_positions import START, Place
-from service.domain.watch import EventFilter, LogBounds, LoggedEvent, Page
+from service.domain.log_positions import START, LogPosition
+from service.domain.watch import EventFilter, LogBounds, LoggedEvent, LogPage
 from service.store.database import Database, Record
 
 MOST_BYTES = 256 * 1024
@@ -27,13 +27,13 @@ class PostgresLogReader:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def bounds(self, asked: Place = START) -> LogBounds:
+    async def bounds(self, asked: LogPosition = START) -> LogBounds:
         """Which places there are, and whether `asked` is one."""
         async with self._database.autocommit() as connection:
             (row,) = await connection.rows("log_bounds", str(asked.xid), asked.id)
         return LogBounds(
-            oldest=Place(row["deleted_xid"], row["deleted_id"]),
-            horizon=Place(row["settled_xid"], row["settled_id"]),
+            oldest=LogPosition(row["deleted_xid"], row["deleted_id"]),
+            horizon=LogPosition(row["settled_xid"], row["settled_id"]),
             has_asked=row["has_asked"],
         )
 
@@ -44,7 +44,7 @@ class PostgresLogReader:
         if unknown is not None:
             raise session_not_found(unknown)
 
-    async def read(self, after: Place, wanted: EventFilter, limit: int) -> Page | None:
+    async def read(self, after: LogPosition, wanted: EventFilter, limit: int) -> LogPage | None:
         """At most `limit` events after a place, and of those the wanted ones; None: some have been deleted."""
         named = sorted(wanted.session_ids)
         async with self._database.autocommit() as connection:
@@ -61,12 +61,12 @@ class PostgresLogReader:
                 named if len(named) > FEW else None,
             )
         first = rows[0]
-        if after < Place(first["deleted_xid"], first["deleted_id"]):
+        if after < LogPosition(first["deleted_xid"], first["deleted_id"]):
             return None
         return _page(rows, after, limit)
 
 
-def _page(rows: Sequence[Record], after: Place, limit: int) -> Page:
+def _page(rows: Sequence[Record], after: LogPosition, limit: int) -> LogPage:
     summary = rows[0]
     events = [_event(row) for row in rows if row["id"] is not None]
     is_last = False
@@ -74,12 +74,12 @@ def _page(rows: Sequence[Record], after: Place, limit: int) -> Page:
         # More than fits into a page: the rest is the next one's.
         upto = events[-1].place
     elif summary["scanned"] >= limit:
-        upto = Place(summary["last_xid"], summary["last_id"])
+        upto = LogPosition(summary["last_xid"], summary["last_id"])
     else:
         # The last event's place, not the horizon: numbers of transactions that left nothing on the disk are given out
         # again after a crash of Postgres. Unless this one is of a snapshot that was later: places never go back.
-        upto, is_last = max(after, Place(summary["settled_xid"], summary["settled_id"])), True
-    return Page(
+        upto, is_last = max(after, LogPosition(summary["settled_xid"], summary["settled_id"])), True
+    return LogPage(
         events=events,
         upto=upto,
         is_last=is_last,
@@ -91,7 +91,7 @@ def _page(rows: Sequence[Record], after: Place, limit: int) -> Page:
 
 def _event(row: Record) -> LoggedEvent:
     return LoggedEvent(
-        place=Place(row["xid"], row["id"]),
+        place=LogPosition(row["xid"], row["id"]),
         session_id=row["session_id"],
         sequence=row["sequence"],
         time=row["time"],

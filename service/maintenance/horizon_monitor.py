@@ -8,31 +8,31 @@ from contextlib import suppress
 import structlog
 
 from service.domain.errors import Unavailable
-from service.domain.maintenance import HorizonHolder
-from service.ports import LogUpkeep
+from service.domain.maintenance import OldestTransaction
+from service.ports import LogMaintenance
 
 log = structlog.get_logger(__name__)
 
-LOOK = 2.0
+CHECK_INTERVAL_S = 2.0
 """Seconds between two looks."""
-WORTH_A_LINE = 10.0
+WARN_AFTER_S = 10.0
 """Seconds for which one transaction has to hold the horizon to be named in the log."""
 
-Tell = Callable[[HorizonHolder | None, float], None]
+Tell = Callable[[OldestTransaction | None, float], None]
 """Hears at each look who holds the horizon (None: nobody), and for how many seconds that has been seen."""
 
 
-class Lookout:
+class LongTransactionMonitor:
     """Knows for how long the same transaction has been the oldest one: as long as it has been seen here.
 
     Not since its transaction began: it may have read for an hour, and written for a second.
     """
 
-    def __init__(self, upkeep: LogUpkeep, tell: Tell, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, upkeep: LogMaintenance, tell: Tell, clock: Callable[[], float] = time.monotonic) -> None:
         self._upkeep = upkeep
         self._tell = tell
         self._clock = clock
-        self._holder: HorizonHolder | None = None
+        self._holder: OldestTransaction | None = None
         self._since = 0.0
         self._is_named = False
 
@@ -46,7 +46,7 @@ class Lookout:
             except Exception:
                 # Nothing depends on it.
                 log.exception("What holds Watch up could not be looked at.")
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(CHECK_INTERVAL_S)
 
     async def look(self) -> None:
         """Once. Raises Unavailable."""
@@ -57,7 +57,7 @@ class Lookout:
         self._holder = holder
         seconds = now - self._since
         self._tell(holder, seconds)
-        if holder is not None and seconds >= WORTH_A_LINE and not self._is_named:
+        if holder is not None and seconds >= WARN_AFTER_S and not self._is_named:
             self._is_named = True
             log.warning("A transaction in flight holds Watch up: nothing newer is shown.", **_named(holder, seconds))
 
@@ -67,7 +67,7 @@ class Lookout:
         self._is_named = False
 
 
-def _named(holder: HorizonHolder, seconds: float) -> dict[str, object]:
+def _named(holder: OldestTransaction, seconds: float) -> dict[str, object]:
     return {
         "database": holder.database,
         "application": holder.application,

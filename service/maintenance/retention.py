@@ -9,13 +9,13 @@ from typing import Protocol
 import structlog
 
 from service.domain.errors import Unavailable
-from service.ports import LogUpkeep
+from service.ports import LogMaintenance
 
 log = structlog.get_logger(__name__)
 
-BATCH = 500
+DELETE_BATCH_ROWS = 500
 """Rows deleted in one transaction: while it lasts, Watch shows nothing newer."""
-PAUSE = 0.05
+ROUND_INTERVAL_S = 0.05
 """Seconds between two batches, for everybody else."""
 EVENT_BUFFER_RETENTION = timedelta(days=1)
 """How long whatsmeow remembers that it has decrypted a message which is in the log. A repetition that comes later is an
@@ -43,7 +43,7 @@ class Numbers(Protocol):
 class Retention:
     """The job. What fails is logged, and tried again by the next round."""
 
-    def __init__(self, upkeep: LogUpkeep, numbers: Numbers, *, events: timedelta, messages: timedelta) -> None:
+    def __init__(self, upkeep: LogMaintenance, numbers: Numbers, *, events: timedelta, messages: timedelta) -> None:
         """How long events are kept after they were appended, and callers' messages after they were accepted."""
         self._upkeep = upkeep
         self._numbers = numbers
@@ -84,12 +84,12 @@ class Retention:
         self, table: str, trim: Callable[[timedelta, int], Awaitable[int]], older_than: timedelta
     ) -> None:
         """All that is old in a table, batch by batch."""
-        deleted = BATCH
-        while deleted == BATCH:
+        deleted = DELETE_BATCH_ROWS
+        while deleted == DELETE_BATCH_ROWS:
             try:
-                deleted = await trim(older_than, BATCH)
+                deleted = await trim(older_than, DELETE_BATCH_ROWS)
             except Exception:
                 self._numbers.retention_failed()
                 raise
             self._numbers.deleted(table, deleted)
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(ROUND_INTERVAL_S)

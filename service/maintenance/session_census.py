@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import structlog
 
-from service.domain.disconnect_policy import POLICIES, Fate, Retry
+from service.domain.disconnect_policy import POLICIES, NextState, Retry
 from service.domain.errors import Unavailable
 from service.domain.reasons import REASONS
 from service.domain.session import State
@@ -27,7 +27,7 @@ _STATES = {state.value for state in State}
 _LASTING = {
     (State.FAILED.value if policy.retry is Retry.ONCE else policy.fate.value, policy.reason)
     for policy in POLICIES.values()
-    if policy.fate is not Fate.RECONNECTING or policy.retry is Retry.ONCE
+    if policy.fate is not NextState.RECONNECTING or policy.retry is Retry.ONCE
 }
 
 

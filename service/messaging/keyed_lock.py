@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 
 
-class Turns:
+class KeyedLock:
     """A lock for each key, for as long as somebody has or wants it."""
 
     def __init__(self) -> None:

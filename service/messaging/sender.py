@@ -1,4 +1,4 @@
-"""Sending: the intent is written down first, WhatsApp is asked once, and what became of it is written down."""
+"""Sends messages: the intent is written down first, WhatsApp is asked once, and the outcome is written down."""
 
 import asyncio
 import hashlib
@@ -13,10 +13,10 @@ from service.domain.errors import FailedPrecondition, NotFound, Unavailable
 from service.domain.lease import Lease
 from service.domain.records import MessageState, OutboundMessage, Outcome, Session
 from service.domain.session import Credentials, Desired
-from service.messaging.keyed_lock import Turns
+from service.messaging.keyed_lock import KeyedLock
 from service.ports import CallFailed, MessageStore, Metrics, SessionProcess, SessionStore
 from service.sessions.early_receipts import EarlyReceipts
-from service.sessions.registry import Roster
+from service.sessions.registry import RunnerRegistry
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +27,7 @@ SETTLE_RETRY = 0.5
 
 
 @dataclass(frozen=True)
-class Held:
+class ConnectedSession:
     """A session that is connected here: what to send through."""
 
     lease: Lease
@@ -36,7 +36,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Intent:
+class SendRequest:
     """What a caller asks for."""
 
     request_id: str
@@ -45,11 +45,11 @@ class Intent:
     fingerprint: bytes
 
 
-class Sending:
+class MessageSender:
     """The use-cases of MessageService."""
 
     def __init__(
-        self, sessions: SessionStore, messages: MessageStore, roster: Roster, metrics: Metrics | None = None
+        self, sessions: SessionStore, messages: MessageStore, roster: RunnerRegistry, metrics: Metrics | None = None
     ) -> None:
         self._sessions = sessions
         self._metrics = metrics or Metrics()
@@ -57,7 +57,7 @@ class Sending:
         self._roster = roster
         self._under_way: dict[asyncio.Task[OutboundMessage], str] = {}
         """What is being sent, and by which session."""
-        self._turns = Turns()
+        self._turns = KeyedLock()
         self._doubtful: set[tuple[str, str]] = set()
         """Session and request_id of what was begun here and is not settled."""
         self._finishing = False
@@ -79,7 +79,7 @@ class Sending:
             return await self._settled(earlier, deadline)
         # A caller who hangs up does not undo what WhatsApp has: from the intent on, the outcome is written down whoever
         # waits for it. An intent that was written with nobody left to carry it out would stay open for ever.
-        intent = Intent(request_id, to, body, fingerprint)
+        intent = SendRequest(request_id, to, body, fingerprint)
         task = asyncio.create_task(self._accept_and_send(held, intent, deadline))
         self._under_way[task] = session_id
         task.add_done_callback(self._forget)
@@ -122,12 +122,16 @@ class Sending:
             # It may have stayed, or come back by now.
             self._paused.discard(session_id)
 
-    def _held(self, session_id: str) -> Held | None:
+    def _held(self, session_id: str) -> ConnectedSession | None:
         runner = self._roster.get(session_id) if session_id not in self._paused else None
         connection = runner.connection if runner is not None else None
-        return Held(*connection, runner.early_receipts) if runner is not None and connection is not None else None
+        return (
+            ConnectedSession(*connection, runner.early_receipts)
+            if runner is not None and connection is not None
+            else None
+        )
 
-    async def _accept_and_send(self, held: Held, intent: Intent, deadline: float) -> OutboundMessage:
+    async def _accept_and_send(self, held: ConnectedSession, intent: SendRequest, deadline: float) -> OutboundMessage:
         key = (held.lease.session_id, intent.request_id)
         async with self._turns.of(key):
             message, is_new = await self._messages.accept(held.lease, intent.request_id, intent.to, intent.fingerprint)
@@ -152,7 +156,9 @@ class Sending:
             # Seen: if the caller has hung up there is nobody to tell, and nothing was done.
             task.exception()
 
-    async def _send(self, held: Held, message: OutboundMessage, body: str, deadline: float) -> OutboundMessage:
+    async def _send(
+        self, held: ConnectedSession, message: OutboundMessage, body: str, deadline: float
+    ) -> OutboundMessage:
         try:
             began = time.monotonic()
             reply = await held.process.send_text(message.to, body, max(0.1, deadline - began))

@@ -12,21 +12,21 @@ import structlog
 
 from service.api.grpc.nodes import NodeChannels, NodeListener
 from service.api.grpc.server import Server
-from service.api.http.pages import Pages
+from service.api.http.pages import HealthAndMetricsServer
 from service.api.http.readiness import DatabaseProbe
 from service.bus.redis import RedisBus
-from service.maintenance.horizon_monitor import Lookout
+from service.maintenance.horizon_monitor import LongTransactionMonitor
 from service.maintenance.retention import Retention
 from service.maintenance.session_census import Census
-from service.messaging.sender import Sending
+from service.messaging.sender import MessageSender
 from service.ownership.dead_nodes import DeadNodes
-from service.ownership.handover import Giver, Taker
-from service.ownership.lease_expiry import Fence
-from service.ownership.lease_renewer import Keeper
+from service.ownership.handover import HandoverSource, HandoverTarget
+from service.ownership.lease_expiry import LeaseExpiryMonitor
+from service.ownership.lease_renewer import LeaseRenewer
 from service.ownership.rebalancer import Rebalancer
 from service.ownership.reconciler import Reconciler
 from service.ownership.wanted_count import WantedCount
-from service.sessions.registry import Roster
+from service.sessions.registry import RunnerRegistry
 
 log = structlog.get_logger(__name__)
 
@@ -41,23 +41,23 @@ class Service:
     """What runs, and the order in which it starts and stops."""
 
     bus: RedisBus
-    keeper: Keeper
-    fence: Fence
+    keeper: LeaseRenewer
+    fence: LeaseExpiryMonitor
     reconciler: Reconciler
     dead_nodes: DeadNodes
-    roster: Roster
-    giver: Giver
-    taker: Taker
+    roster: RunnerRegistry
+    giver: HandoverSource
+    taker: HandoverTarget
     rebalancer: Rebalancer
     wanted_count: WantedCount
-    sending: Sending
+    sending: MessageSender
     server: Server
     nodes: NodeListener
     channels: NodeChannels
-    pages: Pages
+    pages: HealthAndMetricsServer
     probe: DatabaseProbe
     retention: Retention
-    lookout: Lookout
+    lookout: LongTransactionMonitor
     census: Census
     grace: float
     """Seconds that sessions have to step down."""
@@ -85,7 +85,7 @@ class Service:
             finally:
                 # Asked twice, it has come here from anywhere in between: nothing of a session goes on without these.
                 await end(reconciling)
-                await self.reconciler.cut_short()
+                await self.reconciler.cancel_all()
                 # Last: what steps down needs its permits until it has.
                 await end(keeping, fencing)
                 await self._close_doors()

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from service.node.config import Settings
 from service.wire.liveness import LivenessSocket
-from service.workers.zygote import Zygote
+from service.workers.zygote import ZygoteClient
 
 
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
@@ -15,7 +15,7 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
         # Closed last, when all processes are dead.
         liveness = LivenessSocket(uuid4())
         stack.callback(liveness.close)
-        zygote = Zygote(liveness=liveness.fileno)
+        zygote = ZygoteClient(liveness=liveness.fileno)
         stack.push_async_callback(zygote.close)
         starting = asyncio.create_task(zygote.start(), name="zygote-start")
         stack.push_async_callback(_end, starting)

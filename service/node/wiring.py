@@ -19,61 +19,61 @@ import structlog
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from service.api.grpc.forwarding import Forwarding, OwnedHere
-from service.api.grpc.node_service import NodePeers
+from service.api.grpc.forwarding import Forwarder, OwnershipGuard
+from service.api.grpc.node_service import GrpcHandoverPeers
 from service.api.grpc.nodes import NodeChannels, NodeListener
 from service.api.grpc.server import Core, Server
-from service.api.http.pages import Pages
+from service.api.http.pages import HealthAndMetricsServer
 from service.api.http.readiness import DatabaseProbe, reasons_not_ready
 from service.auth.node_certificates import NodeCertificate
 from service.bus.hub import WakeupHub
 from service.bus.redis import RedisBus
 from service.domain.events import NewEvent
 from service.domain.lease import Announcement, Node
-from service.domain.log_positions import Tokens
+from service.domain.log_positions import ResumeTokenCodec
 from service.domain.outage import OutageDetector
 from service.eventlog.inbound import PostgresEventLog
 from service.eventlog.reader import PostgresLogReader, token_key
-from service.maintenance.horizon_monitor import Lookout
+from service.maintenance.horizon_monitor import LongTransactionMonitor
 from service.maintenance.retention import Retention
 from service.maintenance.session_census import Census
-from service.messaging.sender import Sending
+from service.messaging.sender import MessageSender
 from service.node.config import Settings
 from service.node.lifecycle import Service, end
 from service.ownership.dead_nodes import DeadNodes
-from service.ownership.handover import Giver, HandOver, Taker
-from service.ownership.lease_expiry import Fence
-from service.ownership.lease_renewer import Keeper
+from service.ownership.handover import Handover, HandoverSource, HandoverTarget
+from service.ownership.lease_expiry import LeaseExpiryMonitor
+from service.ownership.lease_renewer import LeaseRenewer
 from service.ownership.rebalancer import Rebalancer
 from service.ownership.reconciler import Reconciler
 from service.ownership.router import Router
 from service.ownership.wanted_count import WantedCount
 from service.ports import Metrics, Watch
 from service.protocol.events import encode_payload, to_json
-from service.sessions.registry import Roster
+from service.sessions.registry import RunnerRegistry
 from service.sessions.runner import RunnerPorts
-from service.sessions.service import Sessions
-from service.sessions.start_limiter import StartGate
+from service.sessions.service import SessionService
+from service.sessions.start_limiter import StartLimiter
 from service.store.database import Database
 from service.store.leases import PostgresLeases
-from service.store.maintenance import MANNERS as UPKEEP
-from service.store.maintenance import PostgresUpkeep
+from service.store.maintenance import SESSION_SETTINGS as UPKEEP
+from service.store.maintenance import PostgresMaintenance
 from service.store.messages import PostgresMessages
 from service.store.migrate import index_event_buffer, migrate
 from service.store.node_secret import agree_on_secret, fingerprint
 from service.store.owned import PostgresOwnedSessions
 from service.store.prepared_transactions import refuse_prepared_transactions
 from service.store.sessions import PostgresSessions
-from service.store.stale_backends import Stragglers
+from service.store.stale_backends import StaleBackends
 from service.store.startup_checks import check_same_database, reach
 from service.telemetry.metrics import NodeMetrics, RpcMetrics, UpkeepMetrics, WatchMetrics
-from service.watch.limiter import Crowd
-from service.watch.service import Watching
-from service.watch.tailer import Tail
+from service.watch.limiter import WatchLimiter
+from service.watch.service import WatchService
+from service.watch.tailer import LogTailer
 from service.wire.liveness import LivenessSocket, is_held
 from service.workers.dsn import hosts
 from service.workers.pool import Pool, PoolSettings
-from service.workers.zygote import Zygote
+from service.workers.zygote import ZygoteClient
 
 log = structlog.get_logger(__name__)
 
@@ -83,7 +83,7 @@ READERS = 2
 """Connections for consumers that catch up: they must keep neither sessions from writing nor others from what comes."""
 STANDSTILL = 10.0
 """Times the patience with a consumer: for who has not taken anything at all for so long it is at an end."""
-PATIENCE = 60.0
+DATABASE_WAIT_S = 60.0
 """Seconds to wait for a database that does not answer yet."""
 
 
@@ -95,7 +95,7 @@ class NoServer(Exception):
     """A setting names no server, and none can be started in its place; the message says why, and what to do."""
 
 
-async def serve(settings: Settings, stopping: asyncio.Event, liveness: LivenessSocket, zygote: Zygote) -> None:
+async def serve(settings: Settings, stopping: asyncio.Event, liveness: LivenessSocket, zygote: ZygoteClient) -> None:
     """Run a node until `stopping` is set. The zygote may be starting already."""
     async with AsyncExitStack() as stack:
         building = asyncio.create_task(_build(settings, stack, liveness, zygote))
@@ -120,7 +120,7 @@ async def migrate_once(settings: Settings, stopping: asyncio.Event) -> None:
 async def _migrate(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         urls = await _urls(settings, stack)
-        await reach(urls.database, "DATABASE_URL", PATIENCE)
+        await reach(urls.database, "DATABASE_URL", DATABASE_WAIT_S)
         pool = await _pool(settings, urls, stack)
         await migrate(urls.database, partial(_prepare_store, pool, urls))
 
@@ -195,7 +195,7 @@ async def _pool(
     settings: Settings,
     urls: Urls,
     stack: AsyncExitStack,
-    zygote: Zygote | None = None,
+    zygote: ZygoteClient | None = None,
     metrics: Metrics | None = None,
 ) -> Pool:
     """Session processes, ready to be forked."""
@@ -219,12 +219,12 @@ async def _open(stack: AsyncExitStack, url: str, name: str, size: int, timeouts:
     return database
 
 
-async def _build(settings: Settings, stack: AsyncExitStack, liveness: LivenessSocket, zygote: Zygote) -> Service:
+async def _build(settings: Settings, stack: AsyncExitStack, liveness: LivenessSocket, zygote: ZygoteClient) -> Service:
     """Everything in the order in which it needs each other; the stack ends it in the opposite one."""
     urls = await _urls(settings, stack)
-    await reach(urls.database, "DATABASE_URL", PATIENCE)
+    await reach(urls.database, "DATABASE_URL", DATABASE_WAIT_S)
     if urls.whatsapp_database != urls.database:
-        await reach(urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL", PATIENCE)
+        await reach(urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL", DATABASE_WAIT_S)
         await check_same_database(urls.database, urls.whatsapp_database, "ZAP_WHATSAPP_DATABASE_URL")
     await refuse_prepared_transactions(urls.database, "DATABASE_URL")
     registry = CollectorRegistry()
@@ -245,12 +245,12 @@ async def _build(settings: Settings, stack: AsyncExitStack, liveness: LivenessSo
     readers = await _open(stack, urls.database, f"{name}/watch", READERS, {})
     tail = await _open(stack, urls.database, f"{name}/tail", 1, {})
     upkeep = await _open(stack, urls.database, f"{name}/upkeep", 1, UPKEEP)
-    tokens = Tokens(await token_key(readers))
+    tokens = ResumeTokenCodec(await token_key(readers))
     hub = WakeupHub()
     bus = RedisBus(urls.redis, hub, lambda event: to_json(event, tokens.write(event.resume_from)), metrics)
     stack.push_async_callback(bus.close)
     # A pooler has an address of its own: this node needs connections that stay what they are.
-    stragglers = Stragglers(database, is_pooled=urls.whatsapp_database != urls.database)
+    stragglers = StaleBackends(database, is_pooled=urls.whatsapp_database != urls.database)
     databases = Databases(database, renewals, readers, tail, upkeep)
     return _wire(settings, databases, tokens, stragglers, pool, bus, hub, liveness, registry=registry, metrics=metrics)
 
@@ -258,8 +258,8 @@ async def _build(settings: Settings, stack: AsyncExitStack, liveness: LivenessSo
 def _wire(
     settings: Settings,
     databases: Databases,
-    tokens: Tokens,
-    stragglers: Stragglers,
+    tokens: ResumeTokenCodec,
+    stragglers: StaleBackends,
     pool: Pool,
     bus: RedisBus,
     hub: WakeupHub,
@@ -281,9 +281,9 @@ def _wire(
         pool,
         bus,
         times,
-        StartGate(settings.connects_per_second),
+        StartLimiter(settings.connects_per_second),
     )
-    roster = Roster(incarnation, ports)
+    roster = RunnerRegistry(incarnation, ports)
     reconciler = Reconciler(
         leases,
         roster,
@@ -297,31 +297,31 @@ def _wire(
     )
     wanted_count = WantedCount(leases)
     _watch(metrics, bus, roster, reconciler, wanted_count)
-    sending = Sending(sessions, PostgresMessages(database, metrics), roster, metrics)
+    sending = MessageSender(sessions, PostgresMessages(database, metrics), roster, metrics)
     watch = _watching(settings, databases, tokens, hub, WatchMetrics(registry))
-    core = Core(Sessions(sessions, ports.publisher, hub, roster), sending, watch)
+    core = Core(SessionService(sessions, ports.publisher, hub, roster), sending, watch)
     router = Router(leases, incarnation, lambda session_id: roster.get(session_id) is not None)
-    taker = Taker(ports.gate, reconciler)
+    taker = HandoverTarget(ports.gate, reconciler)
     server, nodes, channels = _doors(settings, core, router, taker, incarnation, RpcMetrics(registry))
     announce = partial(_announcement, settings, liveness, nodes)
-    keeper = Keeper(leases, announce, times, roster.all, outages, metrics)
-    hand_over = HandOver(NodePeers(channels), sending, reconciler)
+    keeper = LeaseRenewer(leases, announce, times, roster.all, outages, metrics)
+    hand_over = Handover(GrpcHandoverPeers(channels), sending, reconciler)
     rebalancer = Rebalancer(
         incarnation, leases, reconciler, roster.get, hand_over, metrics.rebalanced, is_on=settings.rebalance
     )
-    upkeep, upkeep_metrics = PostgresUpkeep(databases.upkeep), UpkeepMetrics(registry)
+    upkeep, upkeep_metrics = PostgresMaintenance(databases.upkeep), UpkeepMetrics(registry)
     probe = DatabaseProbe(database.ping)
-    pages = Pages(
+    pages = HealthAndMetricsServer(
         settings.http_listen, partial(reasons_not_ready, probe, outages, times, lambda: pool.overdue), registry
     )
     return Service(
         bus,
         keeper,
-        Fence(times, roster.all),
+        LeaseExpiryMonitor(times, roster.all),
         reconciler,
         DeadNodes(leases, incarnation, liveness.scope, is_held, hub.reconcile),
         roster,
-        Giver(incarnation, leases, hand_over),
+        HandoverSource(incarnation, leases, hand_over),
         taker,
         rebalancer,
         wanted_count,
@@ -332,28 +332,30 @@ def _wire(
         pages,
         probe,
         Retention(upkeep, upkeep_metrics, events=settings.event_retention, messages=settings.message_retention),
-        Lookout(upkeep, upkeep_metrics.horizon),
+        LongTransactionMonitor(upkeep, upkeep_metrics.horizon),
         Census(upkeep.count_sessions, upkeep_metrics.sessions),
         settings.shutdown_grace,
     )
 
 
-def _watching(settings: Settings, databases: Databases, tokens: Tokens, hub: WakeupHub, metrics: WatchMetrics) -> Watch:
+def _watching(
+    settings: Settings, databases: Databases, tokens: ResumeTokenCodec, hub: WakeupHub, metrics: WatchMetrics
+) -> Watch:
     """Those who read the event log."""
-    tail = Tail(PostgresLogReader(databases.tail).read, hub, metrics)
-    watching = Watching(PostgresLogReader(databases.readers), tail, tokens, settings.watch_patience)
-    return Crowd(watching.watch, settings.watch_streams, metrics).watch
+    tail = LogTailer(PostgresLogReader(databases.tail).read, hub, metrics)
+    watching = WatchService(PostgresLogReader(databases.readers), tail, tokens, settings.watch_patience)
+    return WatchLimiter(watching.watch, settings.watch_streams, metrics).watch
 
 
 def _doors(
-    settings: Settings, core: Core, router: Router, taker: Taker, incarnation: UUID, metrics: RpcMetrics
+    settings: Settings, core: Core, router: Router, taker: HandoverTarget, incarnation: UUID, metrics: RpcMetrics
 ) -> tuple[Server, NodeListener, NodeChannels]:
     """Where callers come in, where other nodes do, and the way to those."""
     certificate = NodeCertificate.signed_by(_node_secret(settings))
     channels = NodeChannels(certificate)
     nodes = NodeListener(
         core,
-        OwnedHere(router, incarnation),
+        OwnershipGuard(router, incarnation),
         taker,
         incarnation,
         certificate,
@@ -368,7 +370,7 @@ def _doors(
         listen=settings.listen,
         token=_secret(settings.auth_token),
         metrics=metrics,
-        elsewhere=Forwarding(router, channels, metrics),
+        elsewhere=Forwarder(router, channels, metrics),
         standstill=STANDSTILL * settings.watch_patience,
     )
     return server, nodes, channels
@@ -384,14 +386,14 @@ def _announcement(settings: Settings, liveness: LivenessSocket, nodes: NodeListe
 
 
 def _watch(
-    metrics: NodeMetrics, bus: RedisBus, roster: Roster, reconciler: Reconciler, wanted_count: WantedCount
+    metrics: NodeMetrics, bus: RedisBus, roster: RunnerRegistry, reconciler: Reconciler, wanted_count: WantedCount
 ) -> None:
     """Numbers that others keep."""
     metrics.watch("zap_events_dropped", "Live events dropped while Redis was away.", lambda: bus.dropped)
     metrics.watch(
         "zap_tasks", "Tasks of the event loop: more and more of them is a leak.", lambda: len(asyncio.all_tasks())
     )
-    metrics.watch("zap_sessions_owned", "Sessions that this node owns.", lambda: len(roster))
+    metrics.watch("zap_sessions_owned", "SessionService that this node owns.", lambda: len(roster))
     metrics.watch("zap_sessions_connected", "Those of them that are connected.", lambda: roster.connected)
     metrics.watch("zap_sessions_waiting", "Those of them that wait for their turn.", lambda: roster.waiting)
     metrics.watch(

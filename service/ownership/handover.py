@@ -1,8 +1,9 @@
-"""A session is handed over from one node to another one, so that it is away for a moment only.
+"""Hands a session over to another node, so that it is away for a moment only.
 
-A node that stops hands over all of its sessions (`Giver`); one that owns more than others some (rebalancer.py).
+A node that stops hands over all of its sessions (`HandoverSource`); one that owns more than others hands over some
+(rebalancer.py).
 
-    giver                                   taker
+    source                                  target
     ── Expect ───────────────────────────▶  takes a turn: it can start a process at once
     no more sends; those in flight end
     stops the process; sees it dead
@@ -26,17 +27,17 @@ import structlog
 
 from service.domain import placement
 from service.domain.errors import Unavailable
-from service.domain.handover import ARRIVAL, Concurrency
+from service.domain.handover import CONNECT_WAIT_S, HandoverConcurrency
 from service.domain.lease import Node
 from service.domain.placement import Candidate
-from service.domain.start_scheduler import HOLD, Lane
-from service.ports import Directory, Gate, Turn
+from service.domain.start_scheduler import PERMIT_TTL_S, Lane
+from service.ports import Directory, PermitSource, StartPermit
 
 log = structlog.get_logger(__name__)
 
-TRIES = 3
+TARGET_ATTEMPTS = 3
 """Nodes that are asked to take a session, one after the other."""
-LOOK = 2.0
+ARRIVAL_POLL_S = 2.0
 """Seconds to find out who goes on."""
 ON_THE_WAY = 10.0
 """Seconds for those whose process is being stopped: more than a stop takes."""
@@ -45,21 +46,21 @@ IN_FLIGHT = 2.0
 AT_ONCE = 1
 """Hand-overs to each heir at a time, from the stop of the one process until the other one is connected; more only if
 there would not be time for so many."""
-ARRIVAL_LOOK = 0.02
+ARRIVAL_FIRST_POLL_S = 0.02
 """Seconds between two looks whether it is."""
 
 
-class Peers(Protocol):
+class HandoverPeers(Protocol):
     """Other nodes."""
 
-    async def expect(self, heir: Node, session_id: str, timeout: float) -> None:
+    async def expect(self, target: Node, session_id: str, timeout: float) -> None:
         """Have it be ready for a session within so many seconds. Raises Unavailable."""
 
-    async def take(self, heir: Node, session_id: str) -> None:
+    async def take(self, target: Node, session_id: str) -> None:
         """Tell it that the session's lease is its own, and wait for its arrival. Raises Unavailable."""
 
 
-class Calls(Protocol):
+class InFlightSends(Protocol):
     """What callers have sent by this node's sessions (sessions.sending.Sending)."""
 
     def is_sending(self, session_id: str) -> bool:
@@ -69,7 +70,7 @@ class Calls(Protocol):
         """Take no more for a session meanwhile, and wait for what is being sent; False: that takes longer."""
 
 
-class Given(Protocol):
+class HandoverSession(Protocol):
     """A session to hand over (sessions.runner.Runner)."""
 
     session_id: str
@@ -79,11 +80,11 @@ class Given(Protocol):
     def is_running(self) -> bool:
         """There is a process of it."""
 
-    def step_down(self, heir: Node | None = None) -> None:
+    def hand_over_or_stop(self, target: Node | None = None) -> None:
         """Stop its process, and make its lease the heir's."""
 
 
-class Owned(Protocol):
+class LocalSessions(Protocol):
     """What runs here (ownership.reconciler.Reconciler)."""
 
     @property
@@ -96,14 +97,14 @@ class Owned(Protocol):
     def is_connected(self, session_id: str) -> bool:
         """A session is owned here, and connected."""
 
-    def take(self, session_id: str, turn: Turn | None) -> None:
+    def take(self, session_id: str, turn: StartPermit | None) -> None:
         """Run a session whose lease is ours."""
 
 
-class HandOver:
+class Handover:
     """Of one session to a node that is chosen already."""
 
-    def __init__(self, peers: Peers, calls: Calls, owned: Owned) -> None:
+    def __init__(self, peers: HandoverPeers, calls: InFlightSends, owned: LocalSessions) -> None:
         self._peers = peers
         self._calls = calls
         self._owned = owned
@@ -112,11 +113,11 @@ class HandOver:
         """Whether nobody notices more of it than that the session is away for a moment."""
         return self._owned.is_connected(session_id) and not self._calls.is_sending(session_id)
 
-    async def expect(self, heir: Node, session_id: str, timeout: float) -> None:
+    async def expect(self, target: Node, session_id: str, timeout: float) -> None:
         """Have a node be ready for a session, which goes on meanwhile. Raises Unavailable."""
-        await self._peers.expect(heir, session_id, timeout)
+        await self._peers.expect(target, session_id, timeout)
 
-    async def carry_out(self, session: Given, heir: Node, *, even_while_sending: bool) -> bool:
+    async def carry_out(self, session: HandoverSession, target: Node, *, even_while_sending: bool) -> bool:
         """Stop a session that is expected, make its lease the heir's, and wait for its arrival. False: it stays.
 
         It takes no sends meanwhile, and takes them again if it stays. `even_while_sending`: it is stopped although
@@ -126,41 +127,43 @@ class HandOver:
         async with self._calls.paused(session.session_id, IN_FLIGHT) as is_idle:
             if not is_idle and not even_while_sending:
                 return False
-            session.step_down(heir)
+            session.hand_over_or_stop(target)
             if (running := self._owned.running(session.session_id)) is not None:
                 await asyncio.wait((running,))
         if not session.is_handed_over:
             return False
         ms = round(1000 * (time.monotonic() - began))
-        log.info("Handed a session over.", session_id=session.session_id, heir=heir.name, ms=ms)
+        log.info("Handed a session over.", session_id=session.session_id, target=target.name, ms=ms)
         try:
-            await self._peers.take(heir, session.session_id)
+            await self._peers.take(target, session.session_id)
         except Unavailable as error:
-            log.warning("The heir was not told.", session_id=session.session_id, heir=heir.name, cause=error.message)
+            log.warning(
+                "The heir was not told.", session_id=session.session_id, target=target.name, cause=error.message
+            )
         return True
 
 
-class Giver:
+class HandoverSource:
     """Of a node that stops."""
 
-    def __init__(self, incarnation: UUID, directory: Directory, hand_over: HandOver) -> None:
+    def __init__(self, incarnation: UUID, directory: Directory, hand_over: Handover) -> None:
         self._incarnation = incarnation
         self._directory = directory
         self._hand_over = hand_over
-        self._promised: Counter[UUID] = Counter()
+        self._reserved: Counter[UUID] = Counter()
         self._candidates: Sequence[Candidate] = ()
         self._until = 0.0
-        self._on_their_way: set[asyncio.Task[None]] = set()
+        self._transferring: set[asyncio.Task[None]] = set()
 
-    async def give(self, sessions: Sequence[Given], grace: float) -> None:
+    async def give(self, sessions: Sequence[HandoverSession], grace: float) -> None:
         """Hand over what can be handed over within `grace` seconds; the rest is left as it is.
 
         Only what has a process: what waits for its next attempt is nobody's while it waits.
         """
         self._until = time.monotonic() + grace
         try:
-            async with asyncio.timeout(min(grace, LOOK)):
-                self._candidates = await self._directory.heirs(self._incarnation)
+            async with asyncio.timeout(min(grace, ARRIVAL_POLL_S)):
+                self._candidates = await self._directory.targets(self._incarnation)
         except (Unavailable, TimeoutError) as error:
             log.warning("Sessions cannot be handed over.", cause=str(error) or "the database is silent")
             return
@@ -168,7 +171,7 @@ class Giver:
         try:
             await self._give_all([one for one in sessions if one.is_running], tasks)
             # Those that still look for an heir are left; those that have one are on their way.
-            for task in tasks - self._on_their_way:
+            for task in tasks - self._transferring:
                 task.cancel()
             if tasks:
                 await asyncio.wait(tasks, timeout=ON_THE_WAY)
@@ -181,9 +184,9 @@ class Giver:
             if not task.cancelled() and (fault := task.exception()) is not None:
                 log.error("A session could not be handed over.", exc_info=fault)
 
-    async def _give_all(self, sessions: Sequence[Given], tasks: set[asyncio.Task[None]]) -> None:
+    async def _give_all(self, sessions: Sequence[HandoverSession], tasks: set[asyncio.Task[None]]) -> None:
         """Few at a time, until all are handed over or there is no time left."""
-        waiting, concurrency = list(sessions), Concurrency(AT_ONCE * max(1, len(self._candidates)))
+        waiting, concurrency = list(sessions), HandoverConcurrency(AT_ONCE * max(1, len(self._candidates)))
         going: set[asyncio.Task[None]] = set()
         while (seconds := self._until - time.monotonic()) > 0 and (waiting or going):
             while waiting and len(going) < concurrency.needed(len(waiting) + len(going), seconds):
@@ -193,46 +196,46 @@ class Giver:
                 tasks.add(task)
             _, going = await asyncio.wait(going, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _timed(self, session: Given, concurrency: Concurrency) -> None:
+    async def _timed(self, session: HandoverSession, concurrency: HandoverConcurrency) -> None:
         began = time.monotonic()
         await self._give(session)
         concurrency.took(time.monotonic() - began)
 
-    async def _give(self, session: Given) -> None:
-        if (heir := await self._find_heir(session.session_id)) is None:
+    async def _give(self, session: HandoverSession) -> None:
+        if (target := await self._find_target(session.session_id)) is None:
             return
         if (this := asyncio.current_task()) is not None:
-            self._on_their_way.add(this)
-        await self._hand_over.carry_out(session, heir, even_while_sending=True)
+            self._transferring.add(this)
+        await self._hand_over.carry_out(session, target, even_while_sending=True)
 
-    async def _find_heir(self, session_id: str) -> Node | None:
+    async def _find_target(self, session_id: str) -> Node | None:
         """A node that is ready for it; None: there is none."""
         refused: set[UUID] = set()
-        for _ in range(TRIES):
+        for _ in range(TARGET_ATTEMPTS):
             left = [one for one in self._candidates if one.node.incarnation not in refused]
-            heir = placement.heir(left, self._promised)
+            target = placement.select_target(left, self._reserved)
             seconds = self._until - time.monotonic()
-            if heir is None or seconds <= 0:
+            if target is None or seconds <= 0:
                 return None
-            self._promised[heir.incarnation] += 1
+            self._reserved[target.incarnation] += 1
             try:
-                await self._hand_over.expect(heir, session_id, seconds)
+                await self._hand_over.expect(target, session_id, seconds)
             except Unavailable as error:
-                log.info("A node does not take a session.", session_id=session_id, heir=heir.name, cause=str(error))
-                self._promised[heir.incarnation] -= 1
-                refused.add(heir.incarnation)
+                log.info("A node does not take a session.", session_id=session_id, target=target.name, cause=str(error))
+                self._reserved[target.incarnation] -= 1
+                refused.add(target.incarnation)
             else:
-                return heir
+                return target
         return None
 
 
-class Taker:
+class HandoverTarget:
     """Of a node that goes on."""
 
-    def __init__(self, gate: Gate, owned: Owned) -> None:
+    def __init__(self, gate: PermitSource, owned: LocalSessions) -> None:
         self._gate = gate
         self._owned = owned
-        self._expected: dict[str, tuple[Turn, float]] = {}
+        self._expected: dict[str, tuple[StartPermit, float]] = {}
         self._asking = 0
         self._is_draining = False
 
@@ -270,9 +273,9 @@ class Taker:
         """
         turn, _ = self._expected.pop(session_id, (None, 0.0))
         self._owned.take(session_id, turn)
-        until = time.monotonic() + ARRIVAL
+        until = time.monotonic() + CONNECT_WAIT_S
         while self._is_on_its_way(session_id) and time.monotonic() < until:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(ARRIVAL_LOOK)
+            await asyncio.sleep(ARRIVAL_FIRST_POLL_S)
 
     def _is_on_its_way(self, session_id: str) -> bool:
         return self._owned.running(session_id) is not None and not self._owned.is_connected(session_id)
@@ -283,6 +286,6 @@ class Taker:
 
     def _forget_old(self) -> None:
         for session_id, (turn, since) in list(self._expected.items()):
-            if time.monotonic() - since > HOLD:
+            if time.monotonic() - since > PERMIT_TTL_S:
                 turn.give_back()
                 del self._expected[session_id]

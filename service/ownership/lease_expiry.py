@@ -9,15 +9,15 @@ import time
 from collections.abc import Callable, Sequence
 
 from service.domain.lease import LeaseTimes
-from service.ownership.lease_renewer import Held
+from service.ownership.lease_renewer import LeasedSession
 
 EXPIRY_POLL_S = 0.1
 
 
-class Fence:
+class LeaseExpiryMonitor:
     """Looks at what is left of each lease, apart from the renewals: one of those that hangs must not hold it up."""
 
-    def __init__(self, times: LeaseTimes, held: Callable[[], Sequence[Held]]) -> None:
+    def __init__(self, times: LeaseTimes, held: Callable[[], Sequence[LeasedSession]]) -> None:
         self._times = times
         self._held = held
 

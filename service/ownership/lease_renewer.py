@@ -22,7 +22,7 @@ from service.ports import LeaseStore, Metrics
 log = structlog.get_logger(__name__)
 
 
-class Held(Protocol):
+class LeasedSession(Protocol):
     """A session that is owned here, as far as its lease is concerned (sessions.runner.Runner)."""
 
     session_id: str
@@ -38,7 +38,7 @@ class Held(Protocol):
         """Treat its lease as lost: kill its process."""
 
 
-class Keeper:
+class LeaseRenewer:
     """Renews, permits, and gives up what it no longer holds."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Keeper:
         leases: LeaseStore,
         announce: Callable[[], Announcement],
         times: LeaseTimes,
-        held: Callable[[], Sequence[Held]],
+        held: Callable[[], Sequence[LeasedSession]],
         outages: OutageDetector,
         metrics: Metrics | None = None,
     ) -> None:
@@ -57,7 +57,7 @@ class Keeper:
         self._is_draining = False
         self._times = times
         self._held = held
-        self._strays: Mapping[str, Lease] = {}
+        self._orphaned: Mapping[str, Lease] = {}
         self._held_up: Set[str] = frozenset()
         self._outages = outages
 
@@ -104,10 +104,10 @@ class Keeper:
                 log.warning("Somebody holds the session's lease; it is not renewed.", session_id=held.session_id)
         self._held_up = held_up
         # Not those that are held up: a release would wait for whoever holds them.
-        await self._release_strays(mine, until=sent + self._times.renew_every)
+        await self._release_orphaned(mine, until=sent + self._times.renew_every)
         return True
 
-    async def _release_strays(self, mine: Mapping[str, Lease], until: float) -> None:
+    async def _release_orphaned(self, mine: Mapping[str, Lease], until: float) -> None:
         """Leases that are ours and that nobody here works for: renewing them would block them.
 
         Claimed by an answer that never reached us, or handed over by a node that could not tell us. Whoever begins to
@@ -119,9 +119,9 @@ class Keeper:
             # Releases go where all writes go, which may be far behind: the next renewal must not wait for that.
             async with asyncio.timeout(max(0.0, until - time.monotonic())):
                 for session_id, lease in unknown.items():
-                    if self._strays.get(session_id) == lease:
-                        await self._leases.release_stray(lease)
+                    if self._orphaned.get(session_id) == lease:
+                        await self._leases.release_orphaned_lease(lease)
                         log.warning("Released a lease that nobody here works for.", session_id=session_id)
         except (Unavailable, TimeoutError) as error:
             log.warning("A stray lease could not be released now.", cause=str(error) or type(error).__name__)
-        self._strays = unknown
+        self._orphaned = unknown

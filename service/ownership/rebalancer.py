@@ -16,7 +16,7 @@ import structlog
 from service.domain.errors import Unavailable
 from service.domain.lease import Node
 from service.domain.rebalance import Rebalance
-from service.ownership.handover import Given, HandOver
+from service.ownership.handover import Handover, HandoverSession
 from service.ports import Directory
 
 log = structlog.get_logger(__name__)
@@ -47,8 +47,8 @@ class Rebalancer:
         incarnation: UUID,
         directory: Directory,
         settled: Settled,
-        session: Callable[[str], Given | None],
-        hand_over: HandOver,
+        session: Callable[[str], HandoverSession | None],
+        hand_over: Handover,
         moved: Callable[[], None],
         *,
         is_on: bool,
@@ -116,14 +116,14 @@ class Rebalancer:
                 await self._hand_over.expect(target, session_id, EXPECT_TIMEOUT_S)
             except Unavailable as error:
                 self._pause_s = REFUSED_PAUSE_S
-                log.info("A node does not take a session.", session_id=session_id, heir=target.name, cause=str(error))
+                log.info("A node does not take a session.", session_id=session_id, target=target.name, cause=str(error))
                 return False
             self._move = asyncio.create_task(self._carry_out(session, target), name=f"rebalance-{session_id}")
             # Shielded: a move that is cut in the middle would leave a lease with a node that knows nothing of it.
             return await asyncio.shield(self._move)
         return False
 
-    async def _carry_out(self, session: Given, target: Node) -> bool:
+    async def _carry_out(self, session: HandoverSession, target: Node) -> bool:
         self.moving = session.session_id
         try:
             is_moved = await self._hand_over.carry_out(session, target, even_while_sending=False)

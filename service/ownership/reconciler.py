@@ -19,13 +19,13 @@ from service.domain.errors import Unavailable
 from service.domain.outage import OutageDetector
 from service.domain.start_scheduler import Lane
 from service.domain.survey import Survey
-from service.ports import Directory, Gate, Turn, Wakeups
+from service.ports import Directory, PermitSource, StartPermit, Wakeups
 
 log = structlog.get_logger(__name__)
 
-POLL = 1.0
+RECONCILE_INTERVAL_S = 1.0
 """Seconds between two looks without any hint."""
-AWAY = 0.5
+DATABASE_RETRY_S = 0.5
 """Seconds between two looks while the database is away."""
 RELEASE = 2.0
 """Seconds for the last word to the database; without it the leases run out by themselves."""
@@ -37,7 +37,7 @@ OTHERS_POLL_S = 0.1
 """Seconds between two looks while other nodes are waited for."""
 
 
-class Runs(Protocol):
+class SessionRunner(Protocol):
     """A claimed session's runner (sessions.runner.Runner)."""
 
     @property
@@ -54,36 +54,36 @@ class Runs(Protocol):
     def unwanted(self) -> None:
         """Nobody wants it connected any more."""
 
-    def step_down(self) -> None:
+    def hand_over_or_stop(self) -> None:
         """The node stops."""
 
 
-class Holdings(Protocol):
+class SessionRegistry(Protocol):
     """The sessions owned here (sessions.roster.Roster)."""
 
     def __len__(self) -> int: ...
 
-    def add(self, session_id: str, turn: Turn | None) -> Runs:
+    def add(self, session_id: str, turn: StartPermit | None) -> SessionRunner:
         """A runner for a session just claimed, and the turn that was taken for it, if there is one."""
 
-    def get(self, session_id: str) -> Runs | None:
+    def get(self, session_id: str) -> SessionRunner | None:
         """The runner of a session, if it is owned here."""
 
     def remove(self, session_id: str) -> None:
         """Its runner is done."""
 
-    def all(self) -> Sequence[Runs]:
+    def all(self) -> Sequence[SessionRunner]:
         """All runners."""
 
 
-class Due:
+class PendingClaims:
     """How many sessions are to be claimed here in one lane, as far as is known."""
 
     def __init__(self) -> None:
         self._count = 0
         self._some = asyncio.Event()
 
-    def know(self, count: int) -> None:
+    def set_count(self, count: int) -> None:
         """So many are this node's to claim."""
         self._count = count
         if count > 0:
@@ -103,9 +103,9 @@ class Reconciler:
     def __init__(
         self,
         directory: Directory,
-        holdings: Holdings,
+        holdings: SessionRegistry,
         wakeups: Wakeups,
-        gate: Gate,
+        gate: PermitSource,
         outages: OutageDetector,
         *,
         incarnation: UUID,
@@ -123,7 +123,7 @@ class Reconciler:
         self._node = node
         self._ttl = ttl
         self._limit = limit
-        self._due = {Lane.PAIRING: Due(), Lane.CLAIMED: Due()}
+        self._due = {Lane.PAIRING: PendingClaims(), Lane.CLAIMED: PendingClaims()}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._every: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
@@ -136,7 +136,7 @@ class Reconciler:
         """For ever: look, then wait for a hint, for the next session to become due, or for the poll."""
         async with asyncio.TaskGroup() as group:
             for lane in self._due:
-                group.create_task(self._claim_for_ever(lane), name=f"claim-{lane.value}")
+                group.create_task(self._claim_loop(lane), name=f"claim-{lane.value}")
             with self._wakeups.listen_to_work() as hints:
                 while True:
                     await hints.wait(await self.look())
@@ -154,14 +154,16 @@ class Reconciler:
         except Unavailable as error:
             self._has_seen = False
             log.warning("Cannot look for sessions to run.", cause=error.message)
-            return AWAY
+            return DATABASE_RETRY_S
         self._has_seen = True
-        self._due[Lane.PAIRING].know(0 if is_early else self._ours(survey, survey.pairings, survey.late_pairings))
-        self._due[Lane.CLAIMED].know(0 if is_early else self._ours(survey, survey.due, survey.late) + survey.leftovers)
+        self._due[Lane.PAIRING].set_count(0 if is_early else self._ours(survey, survey.pairings, survey.late_pairings))
+        self._due[Lane.CLAIMED].set_count(
+            0 if is_early else self._ours(survey, survey.due, survey.late) + survey.leftovers
+        )
         self._say_if_full(survey.due)
         if is_early:
             return OTHERS_POLL_S
-        return POLL if survey.next_due is None else max(0.0, min(POLL, survey.next_due))
+        return RECONCILE_INTERVAL_S if survey.next_due is None else max(0.0, min(RECONCILE_INTERVAL_S, survey.next_due))
 
     async def _is_too_early_to_claim(self) -> bool:
         """After an outage this node waits until others announce themselves again: alone it would claim their share."""
@@ -173,7 +175,7 @@ class Reconciler:
 
     def _ours(self, survey: Survey, due: int, late: int) -> int:
         """How many of a queue are this node's to claim. What is left to others must cost no turns."""
-        mine = sum(place <= due for place in placement.places(survey.candidates, self._incarnation, due))
+        mine = sum(place <= due for place in placement.claim_slots(survey.candidates, self._incarnation, due))
         # Some that are late may have places of ours, too; turns that find nothing are given back.
         return min(due, mine + late)
 
@@ -191,13 +193,13 @@ class Reconciler:
         """
         self._draining.set()
         for runner in self._holdings.all():
-            runner.step_down()
+            runner.hand_over_or_stop()
         # Also those that another one of their session waits for.
         tasks = set(self._every)
         _, late = await asyncio.wait(tasks, timeout=grace) if tasks else ((), ())
         if late:
             log.warning("Sessions did not step down in time; their processes are killed.", sessions=len(late))
-            await self.cut_short()
+            await self.cancel_all()
         try:
             # A claim whose answer never reached us is ours as well, and nobody runs it.
             async with asyncio.timeout(RELEASE):
@@ -205,7 +207,7 @@ class Reconciler:
         except (Unavailable, TimeoutError) as error:
             log.warning("Leases are left to run out.", cause=str(error) or "the database is silent")
 
-    async def cut_short(self) -> None:
+    async def cancel_all(self) -> None:
         """Have every process killed now, and return when all are dead. Leases that cannot be released run out."""
         self._draining.set()
         tasks = set(self._every)
@@ -214,13 +216,13 @@ class Reconciler:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _claim_for_ever(self, lane: Lane) -> None:
+    async def _claim_loop(self, lane: Lane) -> None:
         due = self._due[lane]
         while True:
             wants = min(await due.some(), self.room)
             turns = await self._gate.turns(lane, wants) if wants > 0 else ()
             # What a look finds from here on is news: it may have seen what the claim does not see.
-            due.know(0)
+            due.set_count(0)
             if not turns:
                 # No room. The next look says whether there still is something.
                 continue
@@ -232,7 +234,7 @@ class Reconciler:
                 # Others claim too: only a look knows how many are left.
                 self._wakeups.reconcile()
 
-    async def _claim(self, lane: Lane, turns: Sequence[Turn]) -> None:
+    async def _claim(self, lane: Lane, turns: Sequence[StartPermit]) -> None:
         """Claim a session for each turn, if there are so many, and have them run."""
         claimed: Sequence[str] = ()
         try:
@@ -252,7 +254,7 @@ class Reconciler:
         for session_id, turn in zip(claimed, turns, strict=False):
             self._begin(session_id, turn)
 
-    def take(self, session_id: str, turn: Turn | None) -> None:
+    def take(self, session_id: str, turn: StartPermit | None) -> None:
         """Run a session whose lease another node has made ours. Nothing happens if it runs already."""
         if self._draining.is_set() or self._holdings.get(session_id) is not None:
             if turn is not None:
@@ -269,7 +271,7 @@ class Reconciler:
         runner = self._holdings.get(session_id)
         return runner is not None and runner.connection is not None
 
-    def _begin(self, session_id: str, turn: Turn | None) -> None:
+    def _begin(self, session_id: str, turn: StartPermit | None) -> None:
         # A session that was just released here can be claimed before its runner has quite ended.
         before = self._tasks.get(session_id)
         task = self._tasks[session_id] = asyncio.create_task(self._run(session_id, turn, before))
@@ -286,7 +288,7 @@ class Reconciler:
         """How many sessions more this node takes."""
         return self._limit - len(self._tasks)
 
-    async def _run(self, session_id: str, turn: Turn | None, before: asyncio.Task[None] | None) -> None:
+    async def _run(self, session_id: str, turn: StartPermit | None, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait((before,))
         if self._draining.is_set():

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from uuid import UUID
 
-from service.domain.lease import Holder
+from service.domain.lease import LeaseOwner
 from service.ports import Directory
 
 
@@ -20,7 +20,7 @@ class Router:
         """This node runs it."""
         return self._is_here(session_id)
 
-    async def elsewhere(self, session_id: str) -> Holder | None:
+    async def elsewhere(self, session_id: str) -> LeaseOwner | None:
         """The other node that owns the session; None if it is this one, or nobody."""
         if self._is_here(session_id):
             return None

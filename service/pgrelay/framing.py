@@ -66,7 +66,7 @@ def read_error(body: bytes) -> ServerError:
     return ServerError(severity, fields.get("C") or "unknown", fields.get("M", "no message"))
 
 
-class First(enum.Enum):
+class StartupKind(enum.Enum):
     """What the first message of a client asks for."""
 
     SESSION = enum.auto()
@@ -74,7 +74,7 @@ class First(enum.Enum):
     ENCRYPTION = enum.auto()
 
 
-def first_message(received: bytes) -> tuple[First, bytes] | None:
+def first_message(received: bytes) -> tuple[StartupKind, bytes] | None:
     """The client's first message, whole, and what it asks for; None: there is more to come. Raises NotPostgres."""
     if len(received) < _STARTUP.size:
         return None
@@ -83,11 +83,13 @@ def first_message(received: bytes) -> tuple[First, bytes] | None:
         raise NotPostgres(f"a first message of {length} bytes")
     if len(received) < length:
         return None
-    kind = First.CANCEL if code == CANCEL else First.ENCRYPTION if code in ENCRYPTION else First.SESSION
+    kind = (
+        StartupKind.CANCEL if code == CANCEL else StartupKind.ENCRYPTION if code in ENCRYPTION else StartupKind.SESSION
+    )
     return kind, received[:length]
 
 
-class Answers:
+class ServerMessages:
     """What a server says after its first request to authenticate: how much of it may be passed on.
 
     All of it, in pieces of any size, but an error is held back until it is there whole (or long enough to be judged).
@@ -223,7 +225,7 @@ def first_values(request: bytes, count: int) -> list[bytes]:
     return values
 
 
-class Requests:
+class ClientMessages:
     """What a client says after its first message: how many answers it waits for, and what it asks of the buffer."""
 
     def __init__(self) -> None:
@@ -286,7 +288,7 @@ _IDLE = b"I"[0]
 _ANSWERED = frozenset(b"QSF")
 
 
-class Greeting:
+class StartupHandshake:
     """What a server says to a startup message, until it waits for an answer: then `is_whole`.
 
     Until then the startup message is all that was said to it, and can be said again to another one.

@@ -20,7 +20,7 @@ import struct
 from dataclasses import dataclass
 
 from service.pgrelay.ack_gate import AckGate
-from service.pgrelay.framing import Requests, Statement, first_values
+from service.pgrelay.framing import ClientMessages, Statement, first_values
 from service.pgrelay.signal_lock import SignalLock
 
 
@@ -90,7 +90,7 @@ class Interceptor:
 
     def __init__(self, gate: AckGate, lock: "SignalLock[Interceptor]", clearings: list[bytes]) -> None:
         """`clearings`: of all connections: answered, and to be forwarded by the next decryption on any of them."""
-        self.requests = Requests()
+        self.requests = ClientMessages()
         self._gate = gate
         self._lock = lock
         self._held = b""

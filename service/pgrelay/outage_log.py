@@ -7,7 +7,7 @@ from collections.abc import Callable
 _AGAIN_SECONDS = 30.0
 
 
-class Trouble:
+class OutageLog:
     """Counts failures, of any thread, until a success."""
 
     def __init__(self, say: Callable[[str, str], None], clock: Callable[[], float] = time.monotonic) -> None:

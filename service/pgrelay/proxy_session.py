@@ -11,7 +11,7 @@ import ssl
 import time
 from collections.abc import Callable
 
-from service.pgrelay.framing import Answers, NotPostgres
+from service.pgrelay.framing import NotPostgres, ServerMessages
 from service.pgrelay.interceptor import Forward, Interceptor, Reply
 
 _PIECE_BYTES = 64 * 1024
@@ -28,7 +28,7 @@ class Lost(Exception):
     """
 
 
-class Splice:
+class ProxySession:
     """Passes pieces on. At most one waits in each direction; while it does, nothing more is read from its source."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Splice:
         """It stopped to let other connections be served."""
         self.interceptor = interceptor
         self._clock = clock
-        self._answers = Answers()
+        self._answers = ServerMessages()
         # The end of the startup is announced by a ReadyForQuery as well.
         self._owed = 1
         self._is_asking = True

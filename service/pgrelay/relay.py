@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from service.pgrelay.ack_gate import LOOK_S, AckGate
-from service.pgrelay.framing import First, NotPostgres, first_message
+from service.pgrelay.framing import NotPostgres, StartupKind, first_message
 from service.pgrelay.interceptor import Interceptor
-from service.pgrelay.outage_log import Trouble
-from service.pgrelay.proxy_session import READ, Lost, Splice
+from service.pgrelay.outage_log import OutageLog
+from service.pgrelay.proxy_session import READ, Lost, ProxySession
 from service.pgrelay.signal_lock import SignalLock
-from service.pgrelay.upstream import UNREACHABLE, Opened, Upstream
+from service.pgrelay.upstream import UNREACHABLE, OpenConnection, Upstream
 from zap.worker.v1 import frames_pb2
 
 ANSWER_TIMEOUT_S = 15.0
@@ -60,7 +60,7 @@ class Relay:
         self._upstream = Upstream(database)
         self._on_lost = on_lost
         self._answer_timeout = answer_timeout
-        self._trouble = Trouble(say)
+        self._trouble = OutageLog(say)
         self._url, self._say = url, say
         self._gate = gate
         self._lock: SignalLock[Interceptor] = SignalLock(say)
@@ -73,15 +73,15 @@ class Relay:
         for listener, server in zip(self._listeners, doors, strict=True):
             self._selector.register(listener, READ, _Door(listener, server))
         self._callers: set[_Caller] = set()
-        self._splices: dict[Splice, tuple[int, int]] = {}
+        self._splices: dict[ProxySession, tuple[int, int]] = {}
         """With what is waited for on their two sockets."""
-        self._has_more: set[Splice] = set()
+        self._has_more: set[ProxySession] = set()
         """Those that stopped to let others be served."""
-        self._dialled: collections.deque[tuple[_Caller, Opened | None]] = collections.deque()
+        self._dialled: collections.deque[tuple[_Caller, OpenConnection | None]] = collections.deque()
         self._doorbell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._closing = threading.Lock()
         self._selector.register(self._doorbell, READ)
-        self._mute: list[Splice | _Caller] = []
+        self._mute: list[ProxySession | _Caller] = []
         """Whose server is lost. Kept, since what is garbage is closed."""
         self._looked_at = 0.0
         self._is_over = self._has_lost = self._is_finishing = self._is_quiet = False
@@ -163,7 +163,7 @@ class Relay:
 
     def _attend(self, key: selectors.SelectorKey) -> None:
         match key.data:
-            case Splice() as splice:
+            case ProxySession() as splice:
                 is_client = key.fileobj is splice.client
                 self._pump(splice, client=is_client, server=not is_client)
             case _Door() as door:
@@ -199,7 +199,7 @@ class Relay:
 
     # --- connections that are up
 
-    def _pump(self, splice: Splice, *, client: bool, server: bool) -> None:
+    def _pump(self, splice: ProxySession, *, client: bool, server: bool) -> None:
         if splice not in self._splices:
             return
         try:
@@ -220,7 +220,7 @@ class Relay:
             self._forget(splice)
             splice.close()
 
-    def _end_lost(self, splice: Splice, words: str) -> None:
+    def _end_lost(self, splice: ProxySession, words: str) -> None:
         self._watch(splice.client, 0, splice)
         self._watch(splice.server, 0, splice)
         self._forget(splice)
@@ -230,7 +230,7 @@ class Relay:
             self._mute.append(splice)
             self._lose(words)
 
-    def _forget(self, splice: Splice) -> None:
+    def _forget(self, splice: ProxySession) -> None:
         del self._splices[splice]
         self._lock.forget(splice.interceptor)
         self._has_more.discard(splice)
@@ -286,17 +286,17 @@ class Relay:
         elif caller.is_served:
             self._watch(caller.connection, 0, caller)
 
-    def _serve(self, caller: "_Caller", kind: First) -> None:
+    def _serve(self, caller: "_Caller", kind: StartupKind) -> None:
         if caller.server is None:
             self._watch(caller.connection, 0, caller)
             self._mute.append(caller)
             self._lose(f"none of the servers is of use: {self.trouble or 'not one is what the address asks for'}")
             return
         caller.is_served = True
-        if kind is First.CANCEL:
+        if kind is StartupKind.CANCEL:
             for splice in self._splices:
                 splice.expect_cancel()
-        work = self._cancel if kind is First.CANCEL else self._dial
+        work = self._cancel if kind is StartupKind.CANCEL else self._dial
         threading.Thread(target=work, args=(caller, caller.server), name="relay-dial", daemon=True).start()
 
     def _drop(self, caller: "_Caller") -> None:
@@ -316,7 +316,7 @@ class Relay:
                 self._drop(caller)
             else:
                 interceptor = Interceptor(self._gate, self._lock, self._clearings)
-                splice = Splice(caller.connection, opened.connection, opened.said, interceptor)
+                splice = ProxySession(caller.connection, opened.connection, opened.said, interceptor)
                 # Its client has been watched until now.
                 self._watch(caller.connection, 0, caller)
                 self._splices[splice] = (0, 0)
@@ -327,7 +327,7 @@ class Relay:
 
     def _dial(self, caller: "_Caller", server: frames_pb2.Server) -> None:
         """Until a server answers. Only if another one does is the library told to go on to it."""
-        opened: Opened | None = None
+        opened: OpenConnection | None = None
         while not (self._is_over or caller.is_gone):
             try:
                 opened = self._upstream.open(server, caller.first)
@@ -359,7 +359,7 @@ class Relay:
             self._say("info", f"a query could not be cancelled: {error}")
         self._hand_over(caller, None)
 
-    def _hand_over(self, caller: "_Caller", opened: Opened | None) -> None:
+    def _hand_over(self, caller: "_Caller", opened: OpenConnection | None) -> None:
         self._dialled.append((caller, opened))
         self._ring()
 
@@ -403,14 +403,14 @@ class _Caller:
         """Let go of it."""
         self.connection.close()
 
-    def hear(self, data: bytes) -> First | None:
+    def hear(self, data: bytes) -> StartupKind | None:
         """What it wants, once it is known. Raises NotPostgres."""
         if self.is_served:
             return None
         self._received += data
         while (message := first_message(self._received)) is not None:
             kind, self.first = message
-            if kind is not First.ENCRYPTION:
+            if kind is not StartupKind.ENCRYPTION:
                 return kind
             # Encrypted it is from here on, not up to here.
             self.connection.send(b"N")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.pgrelay.framing import ENCRYPTION, Greeting, NotPostgres, ServerRefused
+from service.pgrelay.framing import ENCRYPTION, NotPostgres, ServerRefused, StartupHandshake
 from zap.worker.v1 import frames_pb2
 
 CONNECT_SECONDS = 2.0
@@ -38,7 +38,7 @@ _NO_ENTRY = "28"
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenConnection:
     """A connection on which a server waits for an answer to what it said."""
 
     connection: socket.socket
@@ -53,7 +53,7 @@ class Upstream:
         self._seconds = database.connect_timeout or ANSWER_SECONDS
         self._tls = _Tls(database.tls)
 
-    def open(self, server: frames_pb2.Server, startup: bytes) -> Opened:
+    def open(self, server: frames_pb2.Server, startup: bytes) -> OpenConnection:
         """Say the startup message to a server; returns once it waits for an answer. Raises what is in UNREACHABLE."""
         refused: Exception | None = None
         for encrypted in self._tls.ways(server):
@@ -77,7 +77,7 @@ class Upstream:
     def _end(self) -> float:
         return time.monotonic() + self._seconds
 
-    def _open(self, server: frames_pb2.Server, startup: bytes, *, encrypted: bool) -> Opened:
+    def _open(self, server: frames_pb2.Server, startup: bytes, *, encrypted: bool) -> OpenConnection:
         end = self._end()
         connection = self._connect(server, encrypted=encrypted, end=end)
         try:
@@ -88,7 +88,7 @@ class Upstream:
         except BaseException:
             connection.close()
             raise
-        return Opened(connection, said)
+        return OpenConnection(connection, said)
 
     def _connect(self, server: frames_pb2.Server, *, encrypted: bool, end: float) -> socket.socket:
         connection = _dial(server, min(self._seconds, CONNECT_SECONDS))
@@ -101,7 +101,7 @@ class Upstream:
 
 
 def _hear_greeting(connection: socket.socket, end: float) -> bytes:
-    greeting = Greeting()
+    greeting = StartupHandshake()
     while not greeting.is_whole:
         _bound(connection, end)
         if not (piece := connection.recv(_PIECE)):

@@ -3,7 +3,7 @@
 from google.protobuf.json_format import MessageToJson
 
 from service.domain.events import Event, PairingProgress, Payload, StateChanged
-from service.domain.observations import Happening
+from service.domain.observations import InboundEvent
 from service.protocol.scalars import timestamp
 from service.protocol.sessions import outcome_number, reason_message, state_number
 from zap.v1 import event_pb2 as pb
@@ -31,7 +31,7 @@ def to_json(event: Event, resume_token: str = "") -> str:
 
 def encode_payload(payload: Payload) -> tuple[str, bytes]:
     """A payload for the log: its type's bare word, and a serialised zap.v1.Event of type and payload alone."""
-    if isinstance(payload, Happening):
+    if isinstance(payload, InboundEvent):
         return payload.kind, payload.encoded
     return payload.kind, _with_payload(payload).SerializeToString(deterministic=True)
 
@@ -42,7 +42,7 @@ def _with_payload(payload: Payload) -> pb.Event:
             return pb.Event(type=pb.Event.TYPE_STATE_CHANGED, state_changed=_state_changed(payload))
         case PairingProgress():
             return pb.Event(type=pb.Event.TYPE_PAIRING, pairing=_pairing(payload))
-        case Happening():
+        case InboundEvent():
             return pb.Event.FromString(payload.encoded)
 
 

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from service.domain.watch import EventFilter, Given, LoggedEvent, Start, Step
+from service.domain.watch import Delivered, EventFilter, LoggedEvent, StartPosition, Step
 from service.protocol.scalars import timestamp
 from zap.v1 import event_pb2
 from zap.v1 import watch_pb2 as pb
@@ -20,14 +20,14 @@ def wanted_of(request: pb.WatchRequest) -> EventFilter:
     )
 
 
-def start_of(request: pb.WatchRequest) -> Start:
+def start_of(request: pb.WatchRequest) -> StartPosition:
     """Where a request asks to begin."""
-    return Start(token=request.resume_token, is_oldest=request.from_start)
+    return StartPosition(token=request.resume_token, is_oldest=request.from_start)
 
 
 def step_message(step: Step) -> pb.WatchResponse:
     """A response."""
-    if isinstance(step, Given):
+    if isinstance(step, Delivered):
         return pb.WatchResponse(resume_token=step.token, event=logged_message(step.event, step.token))
     bookmark = pb.Bookmark(is_caught_up=step.is_caught_up, read_time=timestamp(step.read_time))
     return pb.WatchResponse(resume_token=step.token, bookmark=bookmark)

@@ -9,7 +9,7 @@ from service.domain.records import Pairing, Session
 from service.domain.session import Credentials, Desired
 from service.ports import SessionStore, Wakeups
 
-POLL = 1.0
+PAIRING_POLL_S = 1.0
 """Seconds after which we look again without any hint."""
 
 
@@ -29,7 +29,7 @@ async def pairing_steps(store: SessionStore, wakeups: Wakeups, session_id: str) 
             if (step := _current(session, pairing)) is not None and step != told:
                 told = step
                 yield step
-            await hints.wait(POLL)
+            await hints.wait(PAIRING_POLL_S)
             try:
                 session, pairing = await store.pairing(session_id)
             except NotFound:

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from service.ports import Turn
+from service.ports import StartPermit
 from service.sessions.runner import Runner, RunnerPorts
 
 
-class Roster:
+class RunnerRegistry:
     """Runners by session. Kept by the reconciler, asked by the use-cases."""
 
     def __init__(self, incarnation: UUID, ports: RunnerPorts) -> None:
@@ -36,7 +36,7 @@ class Roster:
         """The runner of a session that is owned here."""
         return self._runners.get(session_id)
 
-    def add(self, session_id: str, turn: Turn | None = None) -> Runner:
+    def add(self, session_id: str, turn: StartPermit | None = None) -> Runner:
         """A runner for a session just claimed on this turn. ValueError if it has one: two would be two owners."""
         if session_id in self._runners:
             raise ValueError(f"session {session_id!r} has a runner already")

@@ -31,7 +31,7 @@ from service.domain.events import Event, NewEvent
 from service.domain.lease import Lease, LeaseTimes, Node
 from service.domain.pairing import PairingCode, identity_of
 from service.domain.reasons import reason
-from service.domain.receipts import told_by
+from service.domain.receipts import message_updates
 from service.domain.records import Account
 from service.domain.session import Condition, Directive, Input, ProcessStarted, State, Transition, reduce
 from service.domain.start_scheduler import Lane
@@ -44,21 +44,21 @@ from service.ports import (
     Resume,
     SessionProcess,
     StartOrder,
-    Turn,
+    StartPermit,
 )
 from service.sessions.early_receipts import EarlyReceipts
-from service.sessions.start_limiter import StartGate
-from service.sessions.start_slot import NextStart
+from service.sessions.start_limiter import StartLimiter
+from service.sessions.start_slot import StartSlot
 
 log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
 
-STOP_GRACE = 7.0
+STOP_GRACE_S = 7.0
 """Seconds a process has to disconnect and finish the event in hand before it is killed: it takes at most 5 itself."""
-STORM = 5
+REPLACED_BURST = 5
 """Times in a row that a session may log in and fall within STEADY seconds before it waits as long as any other."""
-RETRY = 0.5
+DATABASE_RETRY_S = 0.5
 """Seconds between two tries to write to a database that is away."""
 
 
@@ -76,13 +76,13 @@ class RunnerPorts:
     pool: ProcessPool
     publisher: Publisher
     times: LeaseTimes
-    gate: StartGate
+    gate: StartLimiter
 
 
 class Runner:
     """Runs one session that this node's incarnation has claimed."""
 
-    def __init__(self, session_id: str, incarnation: UUID, ports: RunnerPorts, turn: Turn | None = None) -> None:
+    def __init__(self, session_id: str, incarnation: UUID, ports: RunnerPorts, turn: StartPermit | None = None) -> None:
         """`turn`: the one that was taken for the claim."""
         self.session_id = session_id
         self.is_handed_over = False
@@ -100,9 +100,9 @@ class Runner:
         self._fell_at_once = False
         self._pause = 0.0
         self._leaving = False
-        self._heir: Node | None = None
+        self._target: Node | None = None
         self._lost = False
-        self._next_start = NextStart(ports.gate, turn)
+        self._next_start = StartSlot(ports.gate, turn)
         self._active_at = 0.0
         self._stopping: SessionProcess | None = None
         self._look_again = asyncio.Event()
@@ -153,9 +153,9 @@ class Runner:
         if self._process is not None:
             self._spawn(self._process.kill())
 
-    def step_down(self, heir: Node | None = None) -> None:
+    def hand_over_or_stop(self, target: Node | None = None) -> None:
         """The node stops: stop the process gently and release the lease, or make it the heir's."""
-        self._heir = heir
+        self._target = target
         self._leaving = True
         self._stop_process()
 
@@ -185,7 +185,7 @@ class Runner:
 
     async def _one_process(self) -> Directive:
         # Perhaps it is not wanted any more: what was asked meanwhile is looked at without waiting for a turn.
-        await self._next_start.wait(self._lane(), self._active_at, is_hurried=self._look_again.is_set())
+        await self._next_start.wait(self._lane(), self._active_at, skip_wait=self._look_again.is_set())
         if self._over():
             return Directive.RELEASE
         # Before the wishes are read: what changes from here on is noticed.
@@ -218,8 +218,8 @@ class Runner:
         if resume.missing:
             return await self._end(lease, Cause.DEVICE_MISSING)
         while (turn := self._next_start.use()) is None:
-            is_hurried = self._look_again.is_set()
-            await self._next_start.wait(self._lane(), self._active_at, is_hurried=is_hurried)
+            skip_wait = self._look_again.is_set()
+            await self._next_start.wait(self._lane(), self._active_at, skip_wait=skip_wait)
             if not self._next_start.has_turn:
                 return Directive.REPLACE
         order = StartOrder(
@@ -274,7 +274,7 @@ class Runner:
         transitions = []
         inbound: list[seen.Observed] = []
         for observed in batch:
-            if isinstance(observed.observation, seen.Happening):
+            if isinstance(observed.observation, seen.InboundEvent):
                 inbound.append(observed)
                 continue
             await self._append(lease, inbound)
@@ -294,9 +294,9 @@ class Runner:
         news = [
             NewEvent(observed.observation, observed.time, observed.origin)
             for observed in inbound
-            if isinstance(observed.observation, seen.Happening)
+            if isinstance(observed.observation, seen.InboundEvent)
         ]
-        for state, message_ids in told_by(news).items():
+        for state, message_ids in message_updates(news).items():
             self.early_receipts.remember(message_ids, state)
         try:
             appended = await self._until_written(lambda: self._ports.events.append(lease, news))
@@ -390,7 +390,7 @@ class Runner:
         # Once: whoever wants it stopped says so again at every look.
         if self._process is not None and self._process is not self._stopping:
             self._stopping = self._process
-            self._spawn(self._process.stop(STOP_GRACE))
+            self._spawn(self._process.stop(STOP_GRACE_S))
 
     def _count(self, cause: Input) -> None:
         """Failures in a row: forgotten only by a connection that lasts."""
@@ -407,7 +407,7 @@ class Runner:
         if isinstance(cause, seen.Ended) and cause.cause is Cause.STREAM_REPLACED:
             return self._ports.times.ttl
         # Whatever it is that lets a session log in and has it fall at once, again and again: a storm of logins.
-        is_storm = self._fell_at_once and self._failures > STORM
+        is_storm = self._fell_at_once and self._failures > REPLACED_BURST
         longest = policy_for(cause.cause).longest_wait if isinstance(cause, seen.Ended) and not is_storm else CAP
         # Not for secrets: sessions that fell together must not come back together.
         return backoff(self._failures, random.random(), longest)  # noqa: S311
@@ -438,7 +438,7 @@ class Runner:
                 self._log.warning("A write failed for want of the database; it is tried again.", **error.metadata)
                 if self._lost:
                     raise LeaseLost(f"the lease of session {self.session_id!r} ended in an outage") from error
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(DATABASE_RETRY_S)
 
     async def _give_up(self) -> None:
         """The process is dead: delete what it left, if that is to go, and release the lease."""
@@ -447,7 +447,7 @@ class Runner:
             # Lost; or whoever waited for the end of its process was cut short, and it may live: the lease runs out.
             return
         try:
-            async with asyncio.timeout(STOP_GRACE):
+            async with asyncio.timeout(STOP_GRACE_S):
                 await self._sweep()
                 await self._let_go()
         except (Unavailable, TimeoutError) as error:
@@ -457,8 +457,8 @@ class Runner:
 
     async def _let_go(self) -> None:
         leases, ttl = self._ports.leases, self._ports.times.ttl
-        if self._heir is not None:
-            self.is_handed_over = await leases.hand_over(self.session_id, self._incarnation, self._heir, ttl)
+        if self._target is not None:
+            self.is_handed_over = await leases.hand_over(self.session_id, self._incarnation, self._target, ttl)
         if not self.is_handed_over:
             await leases.release(self._lease or Lease(self.session_id, 0, self._incarnation))
 

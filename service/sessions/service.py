@@ -25,13 +25,13 @@ from service.domain.session import (
 )
 from service.ports import CallFailed, Changes, Decide, NewSession, Publisher, SessionFilter, SessionStore, Wakeups
 from service.sessions.pairing import pairing_steps
-from service.sessions.registry import Roster
+from service.sessions.registry import RunnerRegistry
 
 
-class Sessions:
+class SessionService:
     """The use-cases of SessionService. They write wishes; the owner of a session carries them out."""
 
-    def __init__(self, store: SessionStore, publisher: Publisher, wakeups: Wakeups, roster: Roster) -> None:
+    def __init__(self, store: SessionStore, publisher: Publisher, wakeups: Wakeups, roster: RunnerRegistry) -> None:
         self._store = store
         self._publisher = publisher
         self._wakeups = wakeups
@@ -59,11 +59,11 @@ class Sessions:
 
     async def activate(self, session_id: str) -> Session:
         """Want it connected."""
-        return await self._wish(session_id, Activate())
+        return await self._set_desired(session_id, Activate())
 
     async def deactivate(self, session_id: str) -> Session:
         """Want it left alone."""
-        return await self._wish(session_id, Deactivate())
+        return await self._set_desired(session_id, Deactivate())
 
     async def restart(self, session_id: str) -> Session:
         """Have a new process, now."""
@@ -103,7 +103,7 @@ class Sessions:
             await process.log_out(timeout)
         except CallFailed as error:
             raise _call_failed(session_id, "log out", error) from error
-        return await self._wish(session_id, LoggedOutByCaller())
+        return await self._set_desired(session_id, LoggedOutByCaller())
 
     async def request_pairing_code(self, session_id: str, phone: str, timeout: float) -> tuple[str, datetime]:
         """A code to type on the phone, and when the attempt it belongs to ends."""
@@ -134,7 +134,7 @@ class Sessions:
         """The steps of its pairing, the current code at once. Closing it leaves nothing behind."""
         return pairing_steps(self._store, self._wakeups, session_id)
 
-    async def _wish(self, session_id: str, wish: Input) -> Session:
+    async def _set_desired(self, session_id: str, wish: Input) -> Session:
         return await self._decide(session_id, lambda condition, now: reduce(condition, wish, now))
 
     async def _decide(self, session_id: str, decide: Decide) -> Session:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from service.domain.events import Event, NewEvent, Payload
-from service.domain.log_positions import Place
+from service.domain.log_positions import LogPosition
 from service.store.database import Connection, Record
 
 Encode = Callable[[Payload], tuple[str, bytes]]
@@ -41,6 +41,6 @@ def appended(session_id: str, events: Sequence[NewEvent], row: Record) -> list[E
     """Those of `events` that are in the log by what zap.append_events has returned."""
     fresh = [events[place - 1] for place in row["places"]]
     return [
-        Event(event_id, session_id, sequence, event.time, event.payload, Place(row["horizon"]))
+        Event(event_id, session_id, sequence, event.time, event.payload, LogPosition(row["horizon"]))
         for event, event_id, sequence in zip(fresh, row["ids"], row["sequences"], strict=True)
     ]

@@ -6,8 +6,8 @@ from dataclasses import replace
 from uuid import UUID
 
 from service.domain.errors import LeaseLost, NotFound
-from service.domain.lease import Announcement, Holder, Lease, Node, Renewal
-from service.domain.placement import PATIENCE, Candidate, places
+from service.domain.lease import Announcement, Lease, LeaseOwner, Node, Renewal
+from service.domain.placement import CLAIM_GRACE_S, Candidate, claim_slots
 from service.domain.survey import Survey
 from service.ports import Metrics
 from service.store.database import Connection, Database
@@ -25,12 +25,12 @@ class PostgresLeases:
         self._renewals = renewals
 
     async def claim(
-        self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool, patience: float = PATIENCE
+        self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool, patience: float = CLAIM_GRACE_S
     ) -> Sequence[str]:
         """Take sessions that are due, nobody's and ours to take, and ids with nothing but devices to be deleted."""
         # Nodes and queue as they were at one moment: places in a queue that has moved meanwhile can be another node's.
         async with self._database.transaction(snapshot=True) as connection:
-            numbers = places(await _candidates(connection), incarnation, limit)
+            numbers = claim_slots(await _candidates(connection), incarnation, limit)
             mine = [row["session_id"] for row in await connection.rows("due_at", numbers, pairings)]
         async with self._database.transaction() as connection:
             found = list(await connection.rows("claim_leases", incarnation, node, ttl, limit, pairings, mine, patience))
@@ -73,13 +73,15 @@ class PostgresLeases:
             (renewed if row["is_renewed"] else held_up).append(lease)
         return Renewal(renewed, held_up)
 
-    async def holder(self, session_id: str) -> Holder | None:
+    async def holder(self, session_id: str) -> LeaseOwner | None:
         """Who owns a session now."""
         async with self._database.autocommit() as connection:
             row = await connection.row("owner_of", session_id)
-        return Holder(Node(row["incarnation"], row["node"], row["address"]), row["epoch"]) if row is not None else None
+        return (
+            LeaseOwner(Node(row["incarnation"], row["node"], row["address"]), row["epoch"]) if row is not None else None
+        )
 
-    async def heirs(self, incarnation: UUID) -> Sequence[Candidate]:
+    async def targets(self, incarnation: UUID) -> Sequence[Candidate]:
         """Nodes that go on, other than this one."""
         async with self._database.autocommit() as connection:
             return await _candidates(connection, incarnation)
@@ -95,11 +97,11 @@ class PostgresLeases:
             found = await connection.rows("idlest_sessions", incarnation, limit)
         return [row["session_id"] for row in found]
 
-    async def hand_over(self, session_id: str, incarnation: UUID, heir: Node, ttl: float) -> bool:
+    async def hand_over(self, session_id: str, incarnation: UUID, target: Node, ttl: float) -> bool:
         """Make the lease another node's, if that goes on."""
         async with self._database.autocommit() as connection:
             handed = await connection.value(
-                "hand_over_lease", session_id, incarnation, heir.incarnation, heir.name, ttl
+                "hand_over_lease", session_id, incarnation, target.incarnation, target.name, ttl
             )
         return handed is not None
 
@@ -111,7 +113,7 @@ class PostgresLeases:
             self.metrics.stale_write("release", LeaseLost.reason)
         return released is not None
 
-    async def release_stray(self, lease: Lease) -> None:
+    async def release_orphaned_lease(self, lease: Lease) -> None:
         """Give up a lease that nobody here works for, unless another epoch of it has begun."""
         async with self._database.autocommit() as connection:
             await connection.run("release_stray_lease", lease.session_id, lease.incarnation, lease.epoch)
@@ -128,7 +130,7 @@ class PostgresLeases:
             found = await connection.rows("unwanted_leases", incarnation)
         return [row["session_id"] for row in found]
 
-    async def survey(self, incarnation: UUID, patience: float = PATIENCE) -> Survey:
+    async def survey(self, incarnation: UUID, patience: float = CLAIM_GRACE_S) -> Survey:
         """How things stand with all that is wanted and not connected."""
         async with self._database.autocommit() as connection:
             found = await connection.row("survey_sessions", incarnation, patience)

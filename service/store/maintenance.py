@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from datetime import timedelta
 
-from service.domain.maintenance import HorizonHolder
+from service.domain.maintenance import OldestTransaction
 from service.store.database import Database
 
 #: Of connections for upkeep: it waits for nobody, and what a crash of the server may undo of it is done again.
-MANNERS = {"lock_timeout": "1s", "synchronous_commit": "off"}
+SESSION_SETTINGS = {"lock_timeout": "1s", "synchronous_commit": "off"}
 
 
-class PostgresUpkeep:
+class PostgresMaintenance:
     """ports.LogUpkeep on Postgres."""
 
     def __init__(self, database: Database) -> None:
@@ -50,12 +50,12 @@ class PostgresUpkeep:
             found = await connection.rows("count_sessions")
         return {(row["state"], row["reason"]): row["sessions"] for row in found}
 
-    async def horizon_holder(self) -> HorizonHolder | None:
+    async def horizon_holder(self) -> OldestTransaction | None:
         """The oldest transaction in flight; None if there is none."""
         async with self._database.autocommit() as connection:
             row = await connection.row("horizon_holder")
         return (
             None
             if row is None
-            else HorizonHolder(row["xid"], row["database"], row["application"], row["pid"], row["state"])
+            else OldestTransaction(row["xid"], row["database"], row["application"], row["pid"], row["state"])
         )

@@ -15,7 +15,7 @@ from service.ports import Decide, Metrics, Resume
 from service.store.database import Connection, Database, Record, storable
 from service.store.event_rows import Encode, append, lock_log
 from service.store.refusals import counts_refusals
-from service.store.stale_backends import Stragglers
+from service.store.stale_backends import StaleBackends
 from service.store.transitions import lock_session, read_session, write_transition
 
 
@@ -23,7 +23,7 @@ class PostgresOwnedSessions:
     """ports.OwnedSessionStore on Postgres."""
 
     def __init__(
-        self, database: Database, encode: Encode, stragglers: Stragglers, metrics: Metrics | None = None
+        self, database: Database, encode: Encode, stragglers: StaleBackends, metrics: Metrics | None = None
     ) -> None:
         self._database = database
         self.metrics = metrics or Metrics()

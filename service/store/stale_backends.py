@@ -13,7 +13,7 @@ from service.store.database import Database
 log = structlog.get_logger(__name__)
 
 
-class Stragglers:
+class StaleBackends:
     """Of all sessions of a node."""
 
     def __init__(self, database: Database, *, is_pooled: bool) -> None:

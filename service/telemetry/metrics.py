@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from service.domain.maintenance import HorizonHolder
+from service.domain.maintenance import OldestTransaction
 from service.ports import Metrics
 
 _CALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -239,7 +239,7 @@ class UpkeepMetrics:
         """The oldest event in the log was appended so many seconds ago."""
         self._oldest_event.set(age)
 
-    def horizon(self, holder: HorizonHolder | None, seconds: float) -> None:
+    def horizon(self, holder: OldestTransaction | None, seconds: float) -> None:
         """Who holds Watch up, and for how long he has been seen to. Whoever is seen once only is nobody's worry."""
         self._horizon_age.set(seconds if holder is not None else 0.0)
         self._horizon_holder.clear()

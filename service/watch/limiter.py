@@ -4,14 +4,14 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from service.domain.errors import Unavailable
-from service.domain.watch import EventFilter, Given, Start, Step
+from service.domain.watch import Delivered, EventFilter, StartPosition, Step
 from service.ports import Metrics, Watch
 
 RETRY_AFTER = 1.0
 """Seconds after which one who found no place may ask again."""
 
 
-class Crowd:
+class WatchLimiter:
     """Watching, for so many at once."""
 
     def __init__(self, watch: Watch, most: int, metrics: Metrics | None = None) -> None:
@@ -20,7 +20,7 @@ class Crowd:
         self._most = most
         self._streams = 0
 
-    async def watch(self, wanted: EventFilter, start: Start) -> AsyncGenerator[Step, None]:
+    async def watch(self, wanted: EventFilter, start: StartPosition) -> AsyncGenerator[Step, None]:
         """See Watching. Raises Unavailable too, if there is no place."""
         if self._streams >= self._most:
             raise Unavailable(
@@ -36,7 +36,7 @@ class Crowd:
                 yield await anext(steps)
                 with self._metrics.open_stream():
                     async for step in steps:
-                        if isinstance(step, Given):
+                        if isinstance(step, Delivered):
                             self._metrics.given()
                         yield step
         finally:

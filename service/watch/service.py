@@ -6,28 +6,38 @@ from contextlib import aclosing
 from datetime import datetime
 
 from service.domain.errors import ConsumerTooSlow, FieldViolation, InvalidArgument, OutOfRange, Unavailable
-from service.domain.log_positions import START, NotAToken, Place, Tokens
-from service.domain.watch import Bookmark, EventFilter, Given, LogBounds, LoggedEvent, Pace, Page, Start, Step
+from service.domain.log_positions import START, InvalidToken, LogPosition, ResumeTokenCodec
+from service.domain.watch import (
+    Bookmark,
+    Delivered,
+    EventFilter,
+    LogBounds,
+    LoggedEvent,
+    LogPage,
+    SlowConsumerDetector,
+    StartPosition,
+    Step,
+)
 from service.ports import LogReader
-from service.watch.tailer import POLL, Seat, Tail
+from service.watch.tailer import HINTLESS_POLL_S, LogTailer, TailSubscription
 
-BOOKMARKS = 10.0
+BOOKMARK_INTERVAL_S = 10.0
 """Seconds without a response after which a bookmark comes."""
-AT_ONCE = 250
+PAGE_SIZE = 250
 """Events that are looked at in one page: a consumer who stands still keeps one in memory, and many may."""
 
 
-class Watching:
+class WatchService:
     """The use-case of EventService.Watch."""
 
-    def __init__(self, reader: LogReader, tail: Tail, tokens: Tokens, patience: float) -> None:
+    def __init__(self, reader: LogReader, tail: LogTailer, tokens: ResumeTokenCodec, patience: float) -> None:
         """`patience`: seconds after which a consumer who only falls back is told that he is too slow."""
         self._reader = reader
         self._tail = tail
         self._tokens = tokens
         self._patience = patience
 
-    async def watch(self, wanted: EventFilter, start: Start) -> AsyncGenerator[Step, None]:
+    async def watch(self, wanted: EventFilter, start: StartPosition) -> AsyncGenerator[Step, None]:
         """A bookmark, then what there is and what comes, for ever. Leaves nothing behind when it is closed.
 
         Raises InvalidArgument, OutOfRange, NotFound or Unavailable before the first step; OutOfRange and
@@ -44,14 +54,14 @@ class Watching:
             async for step in steps:
                 yield step
 
-    def _asked(self, start: Start) -> Place | None:
+    def _asked(self, start: StartPosition) -> LogPosition | None:
         try:
             return self._tokens.read(start.token) if start.token else None
-        except NotAToken as error:
+        except InvalidToken as error:
             violation = FieldViolation("resume_token", "is not one that this service gave: use it as you got it")
             raise InvalidArgument([violation], reason="RESUME_TOKEN_INVALID") from error
 
-    def _checked(self, asked: Place | None, bounds: LogBounds) -> Place:
+    def _checked(self, asked: LogPosition | None, bounds: LogBounds) -> LogPosition:
         """The place to begin at. Raises OutOfRange."""
         if asked is None:
             return bounds.oldest
@@ -68,7 +78,7 @@ class Watching:
         return asked
 
 
-def expired(tokens: Tokens, oldest: Place) -> OutOfRange:
+def expired(tokens: ResumeTokenCodec, oldest: LogPosition) -> OutOfRange:
     """What a consumer is told whose next events were deleted."""
     token = tokens.write(oldest)
     return OutOfRange(
@@ -82,7 +92,13 @@ class _Stream:
     """One consumer's way through the log."""
 
     def __init__(
-        self, reader: LogReader, tail: Tail, tokens: Tokens, wanted: EventFilter, place: Place, patience: float
+        self,
+        reader: LogReader,
+        tail: LogTailer,
+        tokens: ResumeTokenCodec,
+        wanted: EventFilter,
+        place: LogPosition,
+        patience: float,
     ) -> None:
         self._reader = reader
         self._tail = tail
@@ -90,7 +106,7 @@ class _Stream:
         self._wanted = wanted
         self._place = place
         self._clock = asyncio.get_running_loop().time
-        self._pace = Pace(patience)
+        self._pace = SlowConsumerDetector(patience)
         self._glance = patience / 4
         self._spoke = self._clock()
         self._read_time: datetime | None = None
@@ -106,7 +122,7 @@ class _Stream:
                     async for step in steps:
                         yield step
 
-    async def _sit(self, seat: Seat) -> AsyncGenerator[Step, None]:
+    async def _sit(self, seat: TailSubscription) -> AsyncGenerator[Step, None]:
         """At the tail: first from its own place to where the tail was when it sat down."""
         async with aclosing(self._catch_up(seat.since)) as steps:
             async for step in steps:
@@ -117,7 +133,7 @@ class _Stream:
             async for step in steps:
                 yield step
 
-    async def _catch_up(self, goal: Place | None) -> AsyncGenerator[Step, None]:
+    async def _catch_up(self, goal: LogPosition | None) -> AsyncGenerator[Step, None]:
         """Reads by itself, up to a place, or (None) to the end of the log."""
         while goal is None or self._place < goal:
             page = await self._read()
@@ -131,12 +147,12 @@ class _Stream:
                     break
             else:
                 self._place = page.upto
-                if self._clock() - self._spoke > BOOKMARKS:
+                if self._clock() - self._spoke > BOOKMARK_INTERVAL_S:
                     yield self._mark(is_caught_up=False, read_time=page.read_time)
                 if page.is_last:
                     return
 
-    async def _follow(self, seat: Seat) -> AsyncGenerator[Step, None]:
+    async def _follow(self, seat: TailSubscription) -> AsyncGenerator[Step, None]:
         """What comes, until it comes too fast."""
         while not seat.is_lost:
             event = seat.next()
@@ -146,22 +162,22 @@ class _Stream:
                     yield self._give(event)
                 continue
             self._place = max(self._place, seat.upto)
-            read_time, due = seat.read_time, self._spoke + BOOKMARKS
+            read_time, due = seat.read_time, self._spoke + BOOKMARK_INTERVAL_S
             # When it is overdue the database is away: a bookmark would say more than anybody knows.
-            await seat.wait(max(due, self._clock() + POLL))
+            await seat.wait(max(due, self._clock() + HINTLESS_POLL_S))
             if self._clock() >= due and seat.read_time != read_time and not seat.has_news:
                 yield self._mark(is_caught_up=True, read_time=seat.read_time)
 
-    async def _read(self) -> Page:
+    async def _read(self) -> LogPage:
         """The next page for this consumer; waits for as long as the database is away."""
         while True:
             try:
-                page = await self._reader.read(self._place, self._wanted, AT_ONCE)
+                page = await self._reader.read(self._place, self._wanted, PAGE_SIZE)
                 if page is not None:
                     return page
                 oldest = (await self._reader.bounds()).oldest
             except Unavailable:
-                await asyncio.sleep(POLL)
+                await asyncio.sleep(HINTLESS_POLL_S)
                 continue
             raise expired(self._tokens, oldest)
 
@@ -171,9 +187,9 @@ class _Stream:
         if self._pace.is_too_slow(self._clock(), late, newest_id - event.place.id):
             raise self._too_slow()
 
-    def _give(self, event: LoggedEvent) -> Given:
+    def _give(self, event: LoggedEvent) -> Delivered:
         self._place, self._spoke = event.place, self._clock()
-        return Given(event, self._tokens.write(event.place))
+        return Delivered(event, self._tokens.write(event.place))
 
     def _mark(self, *, is_caught_up: bool, read_time: datetime | None) -> Bookmark:
         self._spoke = self._clock()

@@ -9,32 +9,32 @@ from datetime import datetime
 import structlog
 
 from service.domain.errors import Unavailable
-from service.domain.log_positions import START, Place
-from service.domain.watch import EventFilter, LoggedEvent, Page
-from service.ports import Listening, Metrics, Read, Wakeups
+from service.domain.log_positions import START, LogPosition
+from service.domain.watch import EventFilter, LoggedEvent, LogPage
+from service.ports import Metrics, Read, Subscription, Wakeups
 
 log = structlog.get_logger(__name__)
 
-POLL = 0.5
+HINTLESS_POLL_S = 0.5
 """Seconds after which the tail looks again without any hint."""
-AT_ONCE = 256
+PAGE_SIZE = 256
 """Events that are read in one look at most."""
-BACKLOG = 512
+SUBSCRIPTION_EVENTS = 512
 """Events that wait for one stream at most; one that takes them too slowly reads for itself."""
-BACKLOG_BYTES = 512 * 1024
+SUBSCRIPTION_BYTES = 512 * 1024
 """Of payloads, the same."""
-SOON = 0.001
-LATER = 0.1
+MIN_POLL_S = 0.001
+MAX_POLL_S = 0.1
 """Seconds after which the tail looks again while events are committed that a transaction in flight holds back: first,
 then twice as long each time, and at last."""
 
 _ALL = EventFilter()
 
 
-class Seat:
+class TailSubscription:
     """A stream's place at the tail: what has come since it sat down, until that is too much."""
 
-    def __init__(self, wanted: EventFilter, since: Place) -> None:
+    def __init__(self, wanted: EventFilter, since: LogPosition) -> None:
         self._wanted = wanted
         self._events: deque[LoggedEvent] = deque()
         self._bytes = 0
@@ -55,12 +55,12 @@ class Seat:
         """Something has come that was not taken, or too much to wait here."""
         return self.is_lost or bool(self._events)
 
-    def take(self, page: Page) -> None:
+    def take(self, page: LogPage) -> None:
         """What the tail has read."""
         wanted = [event for event in page.events if self._wanted.passes(event)]
         self._events.extend(wanted)
         self._bytes += sum(len(event.payload) for event in wanted)
-        if len(self._events) > BACKLOG or (self._bytes > BACKLOG_BYTES and len(self._events) > 1):
+        if len(self._events) > SUBSCRIPTION_EVENTS or (self._bytes > SUBSCRIPTION_BYTES and len(self._events) > 1):
             self.is_lost = True
             self._events.clear()
         self.upto, self.read_time, self.newest_id = page.upto, page.read_time, page.newest_id
@@ -90,19 +90,19 @@ class Seat:
         return event
 
 
-class Tail:
+class LogTailer:
     """The end of the log."""
 
     def __init__(self, read: Read, wakeups: Wakeups, metrics: Metrics | None = None) -> None:
         self._read = read
         self._metrics = metrics or Metrics()
         self._wakeups = wakeups
-        self._seats: set[Seat] = set()
+        self._seats: set[TailSubscription] = set()
         self._place = START
         self._task: asyncio.Task[None] | None = None
 
     @contextmanager
-    def seat(self, wanted: EventFilter, place: Place) -> Iterator[Seat]:
+    def seat(self, wanted: EventFilter, place: LogPosition) -> Iterator[TailSubscription]:
         """For a stream that has read up to `place`: what comes later, perhaps from a later place (its `since`) on.
 
         The first one who sits down sets the tail to reading, the last one who leaves ends that.
@@ -110,7 +110,7 @@ class Tail:
         if not self._seats:
             self._place = place
             self._task = asyncio.create_task(self._run(), name="tail")
-        seat = Seat(wanted, self._place)
+        seat = TailSubscription(wanted, self._place)
         self._seats.add(seat)
         try:
             yield seat
@@ -135,15 +135,15 @@ class Tail:
             seat.lose()
         self._seats.clear()
 
-    async def _follow(self, hints: Listening) -> None:
+    async def _follow(self, hints: Subscription) -> None:
         """Until what comes next has been deleted."""
-        pause = SOON
+        pause = MIN_POLL_S
         # A cancellation can be swallowed on the way: two that read would move one place.
         while asyncio.current_task() is self._task:
             try:
-                page = await self._read(self._place, _ALL, AT_ONCE)
+                page = await self._read(self._place, _ALL, PAGE_SIZE)
             except Unavailable:
-                await hints.wait(POLL)
+                await hints.wait(HINTLESS_POLL_S)
                 continue
             if page is None:
                 return
@@ -156,10 +156,10 @@ class Tail:
                 continue
             if page.events:
                 # What held these back is gone; what holds others is something else, and perhaps as quick.
-                pause = SOON
+                pause = MIN_POLL_S
             if page.is_held:
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, LATER)
+                pause = min(2 * pause, MAX_POLL_S)
             else:
-                await hints.wait(POLL)
-                pause = SOON
+                await hints.wait(HINTLESS_POLL_S)
+                pause = MIN_POLL_S

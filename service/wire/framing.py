@@ -17,7 +17,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-LONGEST = 16 * 1024 * 1024
+LONGEST_FRAME_BYTES = 16 * 1024 * 1024
 """Bytes of the longest message. WhatsApp's own are below 1 MiB; more than this is garbage, not a message."""
 LONGEST_WITHOUT_EVENT = 64 * 1024
 """Bytes of the longest frame that reports no event: a log line, a code, a name, an error."""
@@ -34,15 +34,15 @@ _PACKET = 4096
 _MOST_DESCRIPTORS = 3
 
 
-class Garbled(Exception):
+class ProtocolError(Exception):
     """What came in is no message; whoever sent it is not to be trusted with another."""
 
 
 def frame(message: Message) -> bytes:
     """A message as it goes over the wire."""
     body = message.SerializeToString()
-    if len(body) > LONGEST:
-        raise Garbled(f"a message of {len(body)} bytes is longer than {LONGEST}")
+    if len(body) > LONGEST_FRAME_BYTES:
+        raise ProtocolError(f"a message of {len(body)} bytes is longer than {LONGEST_FRAME_BYTES}")
     return _LENGTH.pack(len(body)) + body
 
 
@@ -58,7 +58,7 @@ class Deframer:
         return len(self._buffer)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The bodies that are complete now. Raises Garbled."""
+        """The bodies that are complete now. Raises ProtocolError."""
         self._buffer += data
         start = 0
         while len(self._buffer) - start >= _LENGTH.size:
@@ -71,7 +71,7 @@ class Deframer:
 
 
 def receive(connection: socket.socket) -> bytes | None:
-    """The body of the next message of a blocking socket; None at its end. Raises Garbled, OSError."""
+    """The body of the next message of a blocking socket; None at its end. Raises ProtocolError, OSError."""
     header = _receive_exactly(connection, _LENGTH.size)
     if header is None:
         return None
@@ -79,8 +79,8 @@ def receive(connection: socket.socket) -> bytes | None:
 
 
 def _checked(length: int) -> int:
-    if length > LONGEST:
-        raise Garbled(f"a message of {length} bytes was announced, more than {LONGEST}")
+    if length > LONGEST_FRAME_BYTES:
+        raise ProtocolError(f"a message of {length} bytes was announced, more than {LONGEST_FRAME_BYTES}")
     return length
 
 
@@ -108,7 +108,7 @@ def send_packet(connection: socket.socket, packet: Packet) -> None:
     """Send a packet. Raises BlockingIOError on a non-blocking socket that is full."""
     body = json.dumps({"kind": packet.kind, **packet.values}).encode()
     if len(body) > _PACKET:
-        raise Garbled(f"a packet of {len(body)} bytes is longer than {_PACKET}")
+        raise ProtocolError(f"a packet of {len(body)} bytes is longer than {_PACKET}")
     socket.send_fds(connection, [body], list(packet.descriptors))
 
 

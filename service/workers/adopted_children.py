@@ -6,7 +6,7 @@ import os
 _LOOK_SECONDS = 0.2
 
 
-async def reap_unknown(zygote: int) -> None:
+async def reap_adopted_children(zygote: int) -> None:
     """Reap the children of a dead zygote that it had forked without its node getting to know of them.
 
     Orphans go to the first process of their container, or to the next ancestor that adopts them. If that is this very

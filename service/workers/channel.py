@@ -16,7 +16,7 @@ _MOST_PIECES = 16
 """More than a socket holds: a process that writes on and on must not keep the event loop."""
 
 
-class Link(asyncio.Protocol):
+class WorkerChannel(asyncio.Protocol):
     """Frames in, commands out. Neither direction ever blocks the event loop or grows without bound."""
 
     def __init__(
@@ -118,7 +118,7 @@ class Link(asyncio.Protocol):
         try:
             for body in self._deframer.feed(data):
                 self._on_frame(_understood(body), len(body))
-        except (framing.Garbled, DecodeError) as error:
+        except (framing.ProtocolError, DecodeError) as error:
             self._log.error("the session's process says what cannot be understood: %s", error)
             self.garbled = str(error)
             self.close()
@@ -155,7 +155,7 @@ def _understood(body: bytes) -> frames_pb2.Frame:
     """The frame, if it is no longer than its kind may be. Raises framing.Garbled, DecodeError."""
     frame = frames_pb2.Frame.FromString(body)
     kind = frame.WhichOneof("body")
-    longest = framing.LONGEST if kind == "event" else framing.LONGEST_WITHOUT_EVENT
+    longest = framing.LONGEST_FRAME_BYTES if kind == "event" else framing.LONGEST_WITHOUT_EVENT
     if len(body) > longest:
-        raise framing.Garbled(f"a frame of kind {kind} has {len(body)} bytes, more than {longest}")
+        raise framing.ProtocolError(f"a frame of kind {kind} has {len(body)} bytes, more than {longest}")
     return frame

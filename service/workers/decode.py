@@ -19,7 +19,7 @@ _TOLD = {
 }
 
 
-def observed(frame: frames_pb2.Frame) -> domain.Observed | None:
+def decode_frame(frame: frames_pb2.Frame) -> domain.Observed | None:
     """What a frame reports; None if it is about the process and not about the session."""
     kind = frame.WhichOneof("body")
     translate = _TRANSLATIONS.get(kind or "")
@@ -29,7 +29,7 @@ def observed(frame: frames_pb2.Frame) -> domain.Observed | None:
     return domain.Observed(observation, frame.time.ToDatetime(tzinfo=datetime.UTC), frame.number, frame.origin)
 
 
-def ended(body: frames_pb2.Ended) -> domain.Ended:
+def decode_end(body: frames_pb2.Ended) -> domain.Ended:
     """What a process said of its own end; a cause that only another release knows counts as a fault of the client."""
     known = body.cause in Cause.__members__
     cause = Cause[body.cause] if known else Cause.CLIENT_ERROR
@@ -38,9 +38,9 @@ def ended(body: frames_pb2.Ended) -> domain.Ended:
     return domain.Ended(cause, cut(detail), until)
 
 
-def _happening(body: event_pb2.Event) -> domain.Happening:
+def _happening(body: event_pb2.Event) -> domain.InboundEvent:
     kind = event_pb2.Event.Type.Name(body.type).removeprefix("TYPE_")
-    return domain.Happening(kind, body.SerializeToString(), _delivered(body))
+    return domain.InboundEvent(kind, body.SerializeToString(), _delivered(body))
 
 
 def _delivered(body: event_pb2.Event) -> domain.Delivered | None:

@@ -66,7 +66,7 @@ def describe_exit(status: int | None) -> str:
     return f"killed by {name}" + (f" ({hint})" if hint else "")
 
 
-def last_words(stderr: int) -> str:
+def exit_report(stderr: int) -> str:
     """The line on stderr that says what went wrong, or else the last ones; empty if there are none."""
     text = everything(stderr)
     telling = _telling(text)
@@ -75,7 +75,7 @@ def last_words(stderr: int) -> str:
     return _NUMBERS.sub("…", words)
 
 
-def excerpt(stderr: int) -> str:
+def stderr_excerpt(stderr: int) -> str:
     """What is on stderr from the line on that says what went wrong, or else the end of it."""
     text = everything(stderr)
     telling = _telling(text)

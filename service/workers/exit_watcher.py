@@ -15,7 +15,7 @@ _REMIND_SECONDS = 5.0
 _STACKS_SECONDS = 0.2
 
 
-class Death:
+class ExitWatcher:
     """A pidfd becomes readable when its process is dead, and never before: that is the confirmation."""
 
     def __init__(self, child: Child, log: logging.LoggerAdapter[logging.Logger]) -> None:
@@ -57,7 +57,7 @@ class Death:
             self._killed_at = time.monotonic()
         self._signal(signal.SIGKILL)
 
-    async def ask_for_stacks(self) -> None:
+    async def request_stack_dump(self) -> None:
         """Have it write down where all its threads are. One that was stopped is continued: it could not do it else."""
         self._signal(signal.SIGUSR1)
         self._signal(signal.SIGCONT)
@@ -79,7 +79,7 @@ class Death:
 
     def words(self, status: int | None) -> str:
         """Why it is dead."""
-        words = (exit_diagnostics.describe_exit(status), exit_diagnostics.last_words(self._child.stderr))
+        words = (exit_diagnostics.describe_exit(status), exit_diagnostics.exit_report(self._child.stderr))
         return "; ".join(filter(None, words))
 
     def close(self) -> None:

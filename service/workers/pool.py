@@ -12,7 +12,7 @@ from service.domain.start_scheduler import Lane
 from service.ports import Metrics, StartOrder
 from service.workers import dsn
 from service.workers.process import Process
-from service.workers.zygote import Zygote
+from service.workers.zygote import ZygoteClient
 from zap.worker.v1 import frames_pb2
 
 _PREPARE_SECONDS = 60.0
@@ -43,7 +43,7 @@ class Pool:
         self,
         settings: PoolSettings,
         environment: Mapping[str, str] | None = None,
-        zygote: Zygote | None = None,
+        zygote: ZygoteClient | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         """`environment`: what the zygote is executed with, this process's own by default; secrets are left out.
@@ -52,7 +52,7 @@ class Pool:
         """
         self._settings = settings
         self._metrics = metrics or Metrics()
-        self._zygote = Zygote(environment) if zygote is None else zygote
+        self._zygote = ZygoteClient(environment) if zygote is None else zygote
         self._processes: set[Process] = set()
         self._endings: set[asyncio.Task[None]] = set()
 

@@ -13,10 +13,10 @@ from service.domain.send_failures import SendFailure
 from service.domain.start_scheduler import Lane
 from service.ports import CallFailed, Metrics, SendReply
 from service.wire import framing
-from service.workers.channel import Link
-from service.workers.decode import ended, observed
-from service.workers.exit_diagnostics import describe_state, empty_if_half_full, excerpt
-from service.workers.exit_watcher import Death
+from service.workers.channel import WorkerChannel
+from service.workers.decode import decode_end, decode_frame
+from service.workers.exit_diagnostics import describe_state, empty_if_half_full, stderr_excerpt
+from service.workers.exit_watcher import ExitWatcher
 from service.workers.waiting import Waiting
 from service.workers.zygote_process import Child
 from zap.v1 import message_pb2
@@ -59,8 +59,8 @@ class Process:
         self.pid = child.pid
         self._child = child
         self._log = logging.LoggerAdapter(_log, {"session_id": session_id, "epoch": epoch, "pid": child.pid})
-        self._death = Death(child, self._log)
-        self._link = Link(child.connection, self._take, self._log)
+        self._death = ExitWatcher(child, self._log)
+        self._link = WorkerChannel(child.connection, self._take, self._log)
         self._waiting = Waiting(self._link.hold, self._link.go_on)
         self._replies: dict[int, asyncio.Future[frames_pb2.Reply]] = {}
         self._last_call = 0
@@ -161,11 +161,11 @@ class Process:
             case "reply":
                 self._answer(frame.reply)
             case "ended":
-                self._said = self._said or ended(frame.ended)
+                self._said = self._said or decode_end(frame.ended)
             case _:
                 # What waits in the socket in front of the progress shows life as well.
                 self._showed_life = True
-                if (observation := observed(frame)) is not None:
+                if (observation := decode_frame(frame)) is not None:
                     if isinstance(observation.observation, Connected):
                         self._count_start("CONNECTED")
                     self._waiting.add(observation, size)
@@ -216,7 +216,7 @@ class Process:
             self._link.send(command)
             async with asyncio.timeout(timeout):
                 reply = await answer
-        except framing.Garbled as error:
+        except framing.ProtocolError as error:
             raise CallFailed(str(error), certain=True) from error
         except TimeoutError:
             raise CallFailed(f"WhatsApp did not answer within {timeout:g} seconds", certain=False) from None
@@ -240,7 +240,7 @@ class Process:
         verdict = self._verdict(status)
         said = f", it said: {verdict.detail}" if verdict is self._said and verdict.detail else ""
         self._log.info("the session's process %s (%s)%s", self._death.words(status), verdict.cause.value, said)
-        if verdict.cause in _SHOWN and (stderr := excerpt(self._child.stderr)):
+        if verdict.cause in _SHOWN and (stderr := stderr_excerpt(self._child.stderr)):
             self._log.warning("the session's process left on stderr:\n%s", stderr)
         self._link.close()
         self._death.close()
@@ -281,7 +281,7 @@ class Process:
         """Have it write down where it is stuck, and kill it."""
         self._stalled = True
         self._log.warning("the session's process has stalled; it is %s", describe_state(self.pid))
-        await self._death.ask_for_stacks()
+        await self._death.request_stack_dump()
         await self._death.kill()
 
     def _verdict(self, status: int | None) -> Ended:

@@ -45,7 +45,7 @@ def environment_for(base: Mapping[str, str]) -> dict[str, str]:
     return {"MALLOC_ARENA_MAX": "2"} | kept | {"SPHINX": "1", "NEONIZE_BOT_TAG": "off"}
 
 
-class Zygote:
+class ZygoteClient:
     """Forks session processes, whichever process does it at the time. For one event loop."""
 
     def __init__(
@@ -115,18 +115,18 @@ class Zygote:
             await _bury(process)
             raise Unavailable(f"the zygote did not start: {error}", reason="POOL_UNAVAILABLE") from error
         except BaseException:
-            process.bury()
+            process.terminate()
             raise
         _log.info("zygote %d is ready after %.2f s", process.pid, time.monotonic() - began)
         return process
 
     async def _replace_when_gone(self, process: ZygoteProcess) -> None:
         """Have a new one before it is needed; if there is none to be had, the next fork says why."""
-        await process.gone_for_good()
+        await process.wait_dead()
         with contextlib.suppress(Unavailable):
             await self._usable()
 
 
 async def _bury(process: ZygoteProcess) -> None:
-    process.bury()
-    await process.gone_for_good()
+    process.terminate()
+    await process.wait_dead()

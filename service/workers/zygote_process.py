@@ -13,8 +13,8 @@ from typing import Any
 
 from service.domain.errors import Unavailable
 from service.wire import framing
-from service.workers.adopted_children import reap_unknown
-from service.workers.exit_diagnostics import describe_exit, last_words
+from service.workers.adopted_children import reap_adopted_children
+from service.workers.exit_diagnostics import describe_exit, exit_report
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class ZygoteProcess:
             await asyncio.shield(self._ready)
         self._watching = self._loop.create_task(self._watch(), name="zygote-watch")
 
-    async def gone_for_good(self) -> None:
+    async def wait_dead(self) -> None:
         """Wait until it is dead and reaped, however that comes about."""
         await asyncio.shield(self._grave)
 
@@ -105,7 +105,7 @@ class ZygoteProcess:
             ours.close()
             raise
 
-    def bury(self, why: str = "") -> None:
+    def terminate(self, why: str = "") -> None:
         """Make sure that it is dead and let go of it. Its children's sockets are not touched: they go on."""
         if self._reaping is not None:
             return
@@ -115,7 +115,7 @@ class ZygoteProcess:
         self._connection.close()
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGKILL)
-        words = why or last_words(self._stderr) or "it left no words"
+        words = why or exit_report(self._stderr) or "it left no words"
         died = ZygoteDied(words)
         _fail(self._ready, died)
         for answer, _ in self._forks.values():
@@ -137,7 +137,7 @@ class ZygoteProcess:
         for exit_status in self._exits.values():
             exit_status.cancel()
         self._grave.set_result(None)
-        await reap_unknown(self.pid)
+        await reap_adopted_children(self.pid)
 
     async def _watch(self) -> None:
         """Ask whether it is there, time and again, and bury it if it says nothing.
@@ -153,7 +153,7 @@ class ZygoteProcess:
             await asyncio.sleep(_LOOK_SECONDS)
             silent = 0.0 if self._was_heard else silent + _LOOK_SECONDS
         self._watching = None
-        self.bury(f"it did not answer for {SILENT_SECONDS:g} seconds")
+        self.terminate(f"it did not answer for {SILENT_SECONDS:g} seconds")
 
     def _execute(self, command: Sequence[str], environment: Mapping[str, str], liveness: int | None) -> None:
         """Not in a thread: the zygote asks to die with its parent, and to the kernel that is the thread."""
@@ -212,7 +212,7 @@ class ZygoteProcess:
                 # It hears nothing any more. Whoever asks next must find that out before its death is told, or all tries
                 # would be made within that moment. What it has said is heard first.
                 self._read()
-                self.bury()
+                self.terminate()
                 raise ZygoteDied(str(error)) from error
 
     def _read(self) -> None:
@@ -225,7 +225,7 @@ class ZygoteProcess:
             pass  # its end, with something unread: what it said before was heard
         except (ValueError, KeyError) as error:
             _log.error("what the zygote says cannot be understood: %s", error)
-        self.bury()
+        self.terminate()
 
     def _take(self, packet: framing.Packet) -> None:
         self._was_heard = True

@@ -112,19 +112,19 @@ async def _stopped(servers: Servers, size: Size, outcome: Outcome, *, ttl: float
 async def _stopped_beside_frozen(servers: Servers, size: Size, outcome: Outcome, *, ttl: float) -> None:
     """One of two heirs does not answer: the other one gets all, and nobody waits for the first."""
     async with stage(servers, size.sessions, ttl) as here:
-        stopping, frozen, heir = here.there.nodes
-        before = await here.books(heir)
+        stopping, frozen, target = here.there.nodes
+        before = await here.books(target)
         async with here.traffic(RATE) as written:
             os.kill(frozen.pid, signal.SIGSTOP)
             try:
                 began = time.time()
                 outcome.must(await stopping.stop() == 0, "a node did not stop as it should")
                 outcome.within("stopped", time.time() - began, size.sessions * AWAY)
-                await here.there.all_connected(heir, PATIENCE)
+                await here.there.all_connected(target, PATIENCE)
             finally:
                 os.kill(frozen.pid, signal.SIGCONT)
         await _judge_moves(here, outcome, before, written, Told())
-        outcome.must(len(await here.there.owned_by(heir)) == size.sessions, "not all went to the node that answers")
+        outcome.must(len(await here.there.owned_by(target)) == size.sessions, "not all went to the node that answers")
 
 
 async def _rolled(servers: Servers, size: Size, outcome: Outcome, *, ttl: float) -> None:

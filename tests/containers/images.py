@@ -54,7 +54,7 @@ async def build(base: Bases) -> None:
     await docker("build", "--quiet", *network, "--build-arg", f"BASE={base.python}", "--tag", SERVICE, str(ROOT))
     file = str(HERE / "whatsapp.Dockerfile")
     arguments = ("--build-arg", f"BASE={base.python}", "--build-arg", f"SERVICE={SERVICE}")
-    await docker("build", "--quiet", *network, *arguments, "--tag", WHATSAPP, "--file", file, str(ROOT / "tests"))
+    await docker("build", "--quiet", *network, *arguments, "--tag", WHATSAPP, "--file", file, str(ROOT / "simulator"))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 # The simulated WhatsApp: the service's image, since it has the same neonize, with the simulator and what that needs.
-#   docker build --file tests/containers/whatsapp.Dockerfile --build-arg SERVICE=zap-service tests
+#   docker build --file tests/containers/whatsapp.Dockerfile --build-arg SERVICE=zap-service simulator
 ARG BASE=python:3.13-slim-bookworm
 ARG SERVICE=zap-service
 # hadolint global ignore=DL3006,DL3013
@@ -9,7 +9,7 @@ RUN python3 -m pip install --no-cache-dir --no-deps --target /opt/more 'wsproto>
 
 FROM ${SERVICE}
 COPY --from=build /opt/more /opt/simulator
-COPY simulator /opt/simulator/simulator
+COPY . /opt/simulator/simulator
 ENV PYTHONPATH=/opt/simulator
 HEALTHCHECK NONE
 ENTRYPOINT ["python", "-m", "simulator"]

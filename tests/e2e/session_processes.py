@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from service.domain.observations import CodeShown, Connected, Ended, Happening, Observation, Observed
+from service.domain.observations import CodeShown, Connected, Ended, InboundEvent, Observation, Observed
 from service.ports import StartOrder
 from service.workers.pool import Pool
 from service.workers.process import Process
@@ -51,26 +51,26 @@ class Watched:
     ) -> tuple[event_pb2.MessageReceived, Observed]:
         """The next message of this kind."""
 
-        def is_such(happening: Happening) -> bool:
+        def is_such(happening: InboundEvent) -> bool:
             told = told_by(happening)
             return told.HasField("message_received") and such(told.message_received)
 
-        happening, observed = await self.expect(Happening, is_such)
+        happening, observed = await self.expect(InboundEvent, is_such)
         return told_by(happening).message_received, observed
 
     async def receipt(self, kind: event_pb2.Receipt.Kind.ValueType | None = None) -> event_pb2.Receipt:
         """The next receipt of a kind, or of any."""
 
-        def is_such(happening: Happening) -> bool:
+        def is_such(happening: InboundEvent) -> bool:
             return happening.kind == "RECEIPT" and kind in {None, told_by(happening).receipt.kind}
 
-        happening, _ = await self.expect(Happening, is_such)
+        happening, _ = await self.expect(InboundEvent, is_such)
         return told_by(happening).receipt
 
     @property
     def messages(self) -> list[event_pb2.MessageReceived]:
         """Every message that has come so far."""
-        told = [told_by(heard.observation) for heard in self.heard if isinstance(heard.observation, Happening)]
+        told = [told_by(heard.observation) for heard in self.heard if isinstance(heard.observation, InboundEvent)]
         return [event.message_received for event in told if event.HasField("message_received")]
 
     @property
@@ -93,7 +93,7 @@ class Watched:
                 self.process.confirm(number)
 
 
-def told_by(happening: Happening) -> event_pb2.Event:
+def told_by(happening: InboundEvent) -> event_pb2.Event:
     """What consumers are told of it."""
     return event_pb2.Event.FromString(happening.encoded)
 

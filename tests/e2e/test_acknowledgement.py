@@ -13,7 +13,7 @@ import pytest
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
 
 from service.domain.disconnect_policy import Cause
-from service.domain.observations import Connected, Happening, Observed
+from service.domain.observations import Connected, InboundEvent, Observed
 from service.workers.pool import Pool, PoolSettings
 from simulator.control import SimulatorControl
 from simulator.letters import Letter
@@ -191,7 +191,9 @@ async def test_at_most_one_receipt_is_acknowledged_and_not_committed(
     again = await start(pool, jid=jid, epoch=3)
     await control.wait_for_device(jid, lambda device: device.queue == 0)
     assert len(hold(again)) >= 2
-    assert all(heard.observation.kind == "RECEIPT" for heard in again.heard if isinstance(heard.observation, Happening))
+    assert all(
+        heard.observation.kind == "RECEIPT" for heard in again.heard if isinstance(heard.observation, InboundEvent)
+    )
 
 
 async def test_a_stop_lets_the_message_in_hand_be_committed(pool: Pool, control: SimulatorControl, jid: str) -> None:
@@ -218,7 +220,7 @@ async def test_an_event_without_a_clearing_is_held_up_by_nothing(
     await control.post(FRIEND, PHONE, garbled)
     await control.write(FRIEND, PHONE, "behind it")
     await watched.message(lambda message: message.text == "behind it")
-    kinds = [heard.observation.kind for heard in watched.heard if isinstance(heard.observation, Happening)]
+    kinds = [heard.observation.kind for heard in watched.heard if isinstance(heard.observation, InboundEvent)]
     assert "MESSAGE_UNREADABLE" in kinds
     await watched.message(lambda message: message.text == "garbled")
     await control.wait_for_device(jid, lambda device: not device.queue)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from service.sessions.runner import STOP_GRACE
+from service.sessions.runner import STOP_GRACE_S
 from simulator.control import SimulatorControl
 from tests.e2e import faults
 from tests.e2e.people import new_phone, pair
@@ -46,7 +46,7 @@ async def test_a_stop_under_load_is_gentle_and_costs_no_message(
         assert len((await judge_log(sql, written, patience=0.0)).lost) > MESSAGES // 2, "most have yet to come"
         began = time.monotonic()
         await forget_failures(node, "anna")
-        assert time.monotonic() - began < 4 * STOP_GRACE
+        assert time.monotonic() - began < 4 * STOP_GRACE_S
         judgement = await judge_log(sql, written, patience=30.0)
         assert not judgement.problems, judgement.problems
         assert "exited with status 0 (STOPPED)" in log_of(node, pid)
@@ -61,7 +61,7 @@ async def test_a_library_that_hangs_in_disconnect_does_not_hold_up_the_stop(
         faults.provoke(pid, "hang-in-disconnect")
         began = time.monotonic()
         await forget_failures(node, "anna")
-        assert time.monotonic() - began < 4 * STOP_GRACE
+        assert time.monotonic() - began < 4 * STOP_GRACE_S
         assert "exited with status 0 (STOPPED)" in log_of(node, pid)
         device = await simulator.wait_for_connected(jid, logins=2)
         assert (device.overlaps, device.replaced) == (0, 0)
@@ -80,7 +80,7 @@ async def test_a_node_with_many_sessions_stops_all_of_them_at_once(
             os.kill(process.pid, signal.SIGTERM)
         began = time.monotonic()
         assert await node.wait() == 0
-        assert time.monotonic() - began < 4 * STOP_GRACE
+        assert time.monotonic() - began < 4 * STOP_GRACE_S
         assert not alive(processes)
         assert not await sql.fetchval("SELECT count(*) FROM zap.lease WHERE incarnation IS NOT NULL")
         log = node.log()
@@ -107,6 +107,6 @@ async def test_a_node_that_is_asked_twice_does_not_wait(
         began = time.monotonic()
         os.kill(node.pid, signal.SIGTERM)
         assert await node.wait() == 0
-        assert time.monotonic() - began < STOP_GRACE
+        assert time.monotonic() - began < STOP_GRACE_S
         assert not alive(processes)
         assert "Traceback" not in node.log()

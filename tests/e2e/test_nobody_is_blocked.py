@@ -47,9 +47,9 @@ async def test_a_node_frozen_in_the_middle_of_an_append_holds_no_other_node_up(
     node_environment: dict[str, str], simulator: SimulatorControl, sql: Sql
 ) -> None:
     async with cluster(node_environment, simulator, 2, nodes=2, on_first=True) as there:
-        frozen, heir = there.nodes
+        frozen, target = there.nodes
         held = there.sessions[0]
-        epochs = await there.epochs(heir)
+        epochs = await there.epochs(target)
         async with there.traffic(MUCH, personal=(Kind.TEXT,), in_group=()) as traffic:
             await traffic.reach(5)
             async with sql.transaction():
@@ -62,7 +62,7 @@ async def test_a_node_frozen_in_the_middle_of_an_append_holds_no_other_node_up(
                         await asyncio.sleep(0.01)
                 # An append is one statement: Postgres has carried it out, and no transaction is left open.
                 assert state == "idle"
-                await there.came_back(heir, there.sessions, epochs, COME_BACK + BUSY)
+                await there.came_back(target, there.sessions, epochs, COME_BACK + BUSY)
             finally:
                 os.kill(frozen.pid, signal.SIGCONT)
             await traffic.reach(5)
@@ -100,12 +100,12 @@ async def test_an_open_transaction_in_a_neighbouring_database_holds_nothing_up(
         busy_neighbour(postgres_server, postgres_admin, sql),
         cluster(node_environment, simulator, 2, nodes=2, on_first=True) as there,
     ):
-        killed, heir = there.nodes
-        epochs = await there.epochs(heir)
+        killed, target = there.nodes
+        epochs = await there.epochs(target)
         async with there.traffic(10.0) as traffic:
             await traffic.reach(5)
             await killed.kill_node()
-            await there.came_back(heir, there.sessions, epochs, COME_BACK + BUSY)
+            await there.came_back(target, there.sessions, epochs, COME_BACK + BUSY)
             await traffic.reach(5)
         await there.assert_log_is_whole(sql, traffic.written)
         await there.assert_one_owner_at_a_time()

@@ -18,7 +18,7 @@ from service.domain.observations import (
     DeviceSaved,
     Disconnected,
     Ended,
-    Happening,
+    InboundEvent,
     PushNameChanged,
 )
 from service.ports import CallFailed, StartOrder
@@ -321,7 +321,7 @@ async def test_what_waited_for_a_session_comes_behind_the_word_that_it_is_connec
         again = await start(pool, jid=jid, epoch=2)
         await again.message()
         kinds = [type(heard.observation) for heard in again.heard]
-        assert kinds.index(Connected) < kinds.index(Happening)
+        assert kinds.index(Connected) < kinds.index(InboundEvent)
     finally:
         await simulator.control.clear_faults()
         await simulator.control.release_queries()

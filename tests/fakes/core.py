@@ -29,10 +29,10 @@ from service.domain.session import (
     State,
     reduce,
 )
-from service.domain.watch import Bookmark, EventFilter, Given, LoggedEvent, Start, Step
-from service.messaging.sender import Sending
+from service.domain.watch import Bookmark, Delivered, EventFilter, LoggedEvent, StartPosition, Step
+from service.messaging.sender import MessageSender
 from service.ports import Changes, NewSession, SessionFilter
-from service.sessions.service import Sessions
+from service.sessions.service import SessionService
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -47,8 +47,8 @@ class Kept:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class FakeSessions(Sessions):
-    """Sessions over a dictionary. Everything happens on the loop of the server."""
+class FakeSessions(SessionService):
+    """The sessions in a dictionary. Everything happens on the loop of the server."""
 
     def __init__(self) -> None:
         self.kept: dict[str, Kept] = {}
@@ -190,7 +190,7 @@ class FakeSessions(Sessions):
         )
 
 
-class FakeSending(Sending):
+class FakeSending(MessageSender):
     """Sending: WhatsApp takes everything at once, except what a test says it does not."""
 
     def __init__(self, sessions: FakeSessions) -> None:
@@ -264,7 +264,7 @@ class FakeWatching:
         self.open_streams = 0
         self.broken: Exception | None = None
 
-    async def watch(self, wanted: EventFilter, start: Start) -> AsyncGenerator[Step, None]:
+    async def watch(self, wanted: EventFilter, start: StartPosition) -> AsyncGenerator[Step, None]:
         """Tokens are the numbers of events."""
         if self.broken is not None:
             raise self.broken
@@ -277,7 +277,7 @@ class FakeWatching:
             there = self.logged[first:]
             for number, event in enumerate(there, first + 1):
                 if wanted.passes(event):
-                    yield Given(event, str(number))
+                    yield Delivered(event, str(number))
             # Of what was given: more may have been logged meanwhile.
             yield Bookmark(str(first + len(there)), is_caught_up=True, read_time=NOW)
             await asyncio.Event().wait()

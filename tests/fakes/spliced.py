@@ -6,7 +6,7 @@ import socket
 
 from service.pgrelay.ack_gate import AckGate
 from service.pgrelay.interceptor import Interceptor
-from service.pgrelay.proxy_session import Lost, Splice
+from service.pgrelay.proxy_session import Lost, ProxySession
 from service.pgrelay.signal_lock import SignalLock
 from tests.fakes.postgres_messages import PASSWORD_WANTED, READY, message
 
@@ -28,7 +28,7 @@ class Line:
             end.setblocking(False)
         self.gate = gate or AckGate(lambda *_: None)
         self.lock = lock or SignalLock(lambda *_: None)
-        self.splice = Splice(
+        self.splice = ProxySession(
             client_end,
             server_end,
             said,

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from service.domain.maintenance import HorizonHolder
+from service.domain.maintenance import OldestTransaction
 
 
 class FakeUpkeep:
@@ -14,7 +14,7 @@ class FakeUpkeep:
         self.messages = messages
         self.decrypted = decrypted
         self.sent = sent
-        self.holder: HorizonHolder | None = None
+        self.holder: OldestTransaction | None = None
         self.fault: Exception | None = None
         """What every call raises, if anything."""
         self.calls = 0
@@ -47,7 +47,7 @@ class FakeUpkeep:
         self._call()
         return 5.0 if self.events else 0.0
 
-    async def horizon_holder(self) -> HorizonHolder | None:
+    async def horizon_holder(self) -> OldestTransaction | None:
         self._call()
         return self.holder
 

@@ -15,7 +15,7 @@ import pytest
 from service.domain.errors import LeaseLost, NotFound, ZapError
 from service.domain.events import Event, NewEvent
 from service.domain.lease import Announcement, Lease, Node
-from service.domain.observations import Delivered, Happening
+from service.domain.observations import Delivered, InboundEvent
 from service.eventlog.inbound import PostgresEventLog
 from service.protocol.events import encode_payload
 from service.store.database import Database
@@ -84,12 +84,12 @@ async def begin(sql: Sql, epoch: int) -> None:
 
 def event(number: int, origin: str = "", text: str = "") -> NewEvent:
     """`origin`: in words; none if it is empty."""
-    payload = Happening("MESSAGE_RECEIVED", (text or f"text {number}").encode())
+    payload = InboundEvent("MESSAGE_RECEIVED", (text or f"text {number}").encode())
     return NewEvent(payload, NOW, f"{origin:16.16}".encode() if origin else b"")
 
 
 def receipt(kind: str, *message_ids: str, origin: bytes = b"", device: tuple[str, ...] = ()) -> NewEvent:
-    return NewEvent(Happening("RECEIPT", b"", Delivered(message_ids, kind, device)), NOW, origin)
+    return NewEvent(InboundEvent("RECEIPT", b"", Delivered(message_ids, kind, device)), NOW, origin)
 
 
 def lease(epoch: int = 1, session_id: str = "anna", incarnation: uuid.UUID = NODE) -> Lease:
@@ -102,7 +102,7 @@ async def append(log: PostgresEventLog, lease: Lease, events: Sequence[NewEvent]
 
 
 def texts(events: Sequence[Event]) -> list[tuple[int, str]]:
-    return [(each.sequence, each.payload.encoded.decode()) for each in events if isinstance(each.payload, Happening)]
+    return [(each.sequence, each.payload.encoded.decode()) for each in events if isinstance(each.payload, InboundEvent)]
 
 
 # --- what is new ------------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ async def test_an_event_is_returned_with_its_place(log: PostgresEventLog, sql: S
 
 
 async def test_what_comes_in_is_evidence_and_never_of_before(log: PostgresEventLog, sql: Sql) -> None:
-    late = NewEvent(Happening("RECEIPT", b""), NOW - timedelta(hours=1))
+    late = NewEvent(InboundEvent("RECEIPT", b""), NOW - timedelta(hours=1))
     for new in (event(1), late):
         await log.append(lease(), [new])
         assert await sql.fetchval("SELECT last_inbound_at FROM zap.session") == NOW
@@ -172,7 +172,7 @@ async def test_what_comes_in_is_evidence_and_never_of_before(log: PostgresEventL
 
 
 async def test_a_time_to_come_is_no_evidence_of_more_than_now(log: PostgresEventLog, sql: Sql) -> None:
-    absurd = NewEvent(Happening("RECEIPT", b""), NOW + timedelta(days=365_000))
+    absurd = NewEvent(InboundEvent("RECEIPT", b""), NOW + timedelta(days=365_000))
     assert len((await log.append(lease(), [absurd])).events) == 1
     assert await sql.fetchval("SELECT last_inbound_at <= clock_timestamp() FROM zap.session")
 
@@ -485,7 +485,7 @@ async def test_neither_a_large_log_nor_many_messages_are_read_to_find_what_is_kn
         await sql.execute("ANALYZE zap.event, zap.message")
     await sql.execute(f"SET plan_cache_mode = {mode}")
     origins = [hashlib.sha256(str(number).encode()).digest()[:16] for number in range(49_901, 50_101)]
-    events = [NewEvent(Happening("T", b""), NOW, origin) for origin in origins]
+    events = [NewEvent(InboundEvent("T", b""), NOW, origin) for origin in origins]
     explained = await sql.fetchval(
         f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement('append_inbound')}",
         *("anna", 1, NODE, *columns(encode_payload, events), ["WA1", "WA2"], ["WA3"], *[[]] * 4),

@@ -117,7 +117,7 @@ async def test_a_dead_node_s_leases_end_and_nobody_else_s(cluster: Cluster) -> N
     assert await here.leases.end_leases(dead.node.incarnation) == 2
     assert [await cluster.live(one) for one in (here, dead, other)] == [2, 0, 2]
     assert await here.neighbours() == {other.node.incarnation}
-    candidates = await here.leases.heirs(here.node.incarnation)
+    candidates = await here.leases.targets(here.node.incarnation)
     assert [one.node.incarnation for one in candidates] == [other.node.incarnation], "it takes nothing any more"
     assert await here.leases.end_leases(dead.node.incarnation) == 0
     assert len(await other.renew()) == 2
@@ -128,7 +128,7 @@ async def test_a_node_that_postgres_still_serves_loses_nothing(cluster: Cluster)
     here, there = await cluster.join(), await cluster.join()
     assert await here.leases.end_leases(there.node.incarnation) is None
     assert await cluster.live(there) == 2
-    assert there.node.incarnation in {one.node.incarnation for one in await here.leases.heirs(here.node.incarnation)}
+    assert there.node.incarnation in {one.node.incarnation for one in await here.leases.targets(here.node.incarnation)}
     # Its connection was made anew: the next renewal says so.
     await there.database.close()
     await there.database.open()

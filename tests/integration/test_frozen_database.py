@@ -14,7 +14,7 @@ import pytest
 from service.domain.errors import Unavailable
 from service.domain.lease import Announcement, LeaseTimes, Node
 from service.domain.outage import OutageDetector
-from service.ownership.lease_renewer import Keeper
+from service.ownership.lease_renewer import LeaseRenewer
 from service.store.database import Database
 from service.store.leases import PostgresLeases
 from tests.tcp_proxy import Line, TcpProxy
@@ -39,8 +39,8 @@ def outages() -> OutageDetector:
 
 
 @pytest.fixture
-def keeper(renewals: Database, outages: OutageDetector) -> Keeper:
-    return Keeper(PostgresLeases(renewals, renewals), lambda: HERE, TIMES, lambda: (), outages)
+def keeper(renewals: Database, outages: OutageDetector) -> LeaseRenewer:
+    return LeaseRenewer(PostgresLeases(renewals, renewals), lambda: HERE, TIMES, lambda: (), outages)
 
 
 @contextmanager
@@ -58,7 +58,7 @@ async def backend_of(admin: "asyncpg.Connection[asyncpg.Record]") -> int:
 
 
 async def test_a_renewal_on_a_dead_connection_leaves_time_for_the_next(
-    keeper: Keeper, outages: OutageDetector, postgres_admin: "asyncpg.Connection[asyncpg.Record]"
+    keeper: LeaseRenewer, outages: OutageDetector, postgres_admin: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     await keeper.renew()
     confirmed = outages.renewed_at
@@ -92,7 +92,7 @@ async def test_connections_that_a_network_has_forgotten_cost_one_wait_and_not_on
 
 
 async def test_what_is_cancelled_while_the_database_is_silent_is_cancelled_and_not_in_an_outage(
-    keeper: Keeper, renewals: Database, postgres_admin: "asyncpg.Connection[asyncpg.Record]"
+    keeper: LeaseRenewer, renewals: Database, postgres_admin: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     async def ask() -> None:
         async with renewals.transaction() as connection:

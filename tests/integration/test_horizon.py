@@ -10,9 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from dev import EmbeddedPostgres
-from service.domain.maintenance import HorizonHolder
+from service.domain.maintenance import OldestTransaction
 from service.store.database import Database
-from service.store.maintenance import MANNERS, PostgresUpkeep
+from service.store.maintenance import SESSION_SETTINGS, PostgresMaintenance
 from service.store.prepared_transactions import refuse_prepared_transactions
 from service.store.startup_checks import DatabaseUnreachable
 from tests.e2e.sql import Sql
@@ -37,10 +37,10 @@ async def server(tmp_path_factory: pytest.TempPathFactory, server_folder: Path) 
 
 
 @pytest.fixture
-async def upkeep(server: EmbeddedPostgres) -> AsyncIterator[PostgresUpkeep]:
-    database = Database(server.url, name="test/upkeep", size=1, timeouts=MANNERS)
+async def upkeep(server: EmbeddedPostgres) -> AsyncIterator[PostgresMaintenance]:
+    database = Database(server.url, name="test/upkeep", size=1, timeouts=SESSION_SETTINGS)
     await database.open()
-    yield PostgresUpkeep(database)
+    yield PostgresMaintenance(database)
     await database.close()
 
 
@@ -52,7 +52,9 @@ async def neighbour(server: EmbeddedPostgres) -> AsyncIterator[Sql]:
     await connection.close()
 
 
-async def holder_such(upkeep: PostgresUpkeep, such: Callable[[HorizonHolder | None], bool]) -> HorizonHolder | None:
+async def holder_such(
+    upkeep: PostgresMaintenance, such: Callable[[OldestTransaction | None], bool]
+) -> OldestTransaction | None:
     """The server's own workers hold it for a moment as well."""
     async with asyncio.timeout(30):
         while not such(holder := await upkeep.horizon_holder()):
@@ -60,16 +62,16 @@ async def holder_such(upkeep: PostgresUpkeep, such: Callable[[HorizonHolder | No
     return holder
 
 
-async def test_whoever_writes_holds_it_and_the_oldest_one_is_named(upkeep: PostgresUpkeep, neighbour: Sql) -> None:
+async def test_whoever_writes_holds_it_and_the_oldest_one_is_named(upkeep: PostgresMaintenance, neighbour: Sql) -> None:
     async with neighbour.transaction():
         xid = int(await neighbour.fetchval("SELECT pg_current_xact_id()::text"))
         pid = await neighbour.fetchval("SELECT pg_backend_pid()")
         holder = await holder_such(upkeep, lambda each: each is not None and each.xid == xid)
-        assert holder == HorizonHolder(xid, "postgres", "shop", pid, "idle in transaction")
+        assert holder == OldestTransaction(xid, "postgres", "shop", pid, "idle in transaction")
     await holder_such(upkeep, lambda each: each is None)
 
 
-async def test_whoever_only_reads_holds_nothing(upkeep: PostgresUpkeep, neighbour: Sql) -> None:
+async def test_whoever_only_reads_holds_nothing(upkeep: PostgresMaintenance, neighbour: Sql) -> None:
     async with neighbour.transaction(isolation="repeatable_read"):
         assert await neighbour.fetchval("SELECT count(*) FROM pg_class")
         await holder_such(upkeep, lambda each: each is None)
@@ -83,14 +85,14 @@ async def test_what_a_role_may_not_see_is_somebody_s(server: EmbeddedPostgres, n
     await database.open()
     async with neighbour.transaction():
         xid = int(await neighbour.fetchval("SELECT pg_current_xact_id()::text"))
-        holder = await holder_such(PostgresUpkeep(database), lambda each: each is not None and each.xid == xid)
+        holder = await holder_such(PostgresMaintenance(database), lambda each: each is not None and each.xid == xid)
     assert holder is not None
     assert holder.state == "unknown"
     await database.close()
 
 
 async def test_a_prepared_transaction_holds_it_and_is_refused_at_the_start(
-    server: EmbeddedPostgres, upkeep: PostgresUpkeep, neighbour: Sql
+    server: EmbeddedPostgres, upkeep: PostgresMaintenance, neighbour: Sql
 ) -> None:
     await neighbour.execute("CREATE TABLE IF NOT EXISTS orders (id int)")
     await neighbour.execute("BEGIN; INSERT INTO orders VALUES (1); PREPARE TRANSACTION 'it''s mine'")

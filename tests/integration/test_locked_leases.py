@@ -13,8 +13,8 @@ import pytest
 from service.domain.lease import Announcement, LeaseTimes, Node
 from service.domain.outage import OutageDetector
 from service.domain.session import Activate
-from service.ownership.lease_expiry import Fence
-from service.ownership.lease_renewer import Keeper
+from service.ownership.lease_expiry import LeaseExpiryMonitor
+from service.ownership.lease_renewer import LeaseRenewer
 from service.store.database import Database
 from service.store.leases import PostgresLeases
 from tests.integration.test_store import Store
@@ -47,8 +47,8 @@ class Owned:
         self.store = store
         self.by_id = {session.session_id: session for session in sessions}
         leases = PostgresLeases(store.database, renewals)
-        self.keeper = Keeper(leases, lambda: HERE, TIMES, self._all, OutageDetector(TIMES.ttl, time.monotonic()))
-        self.fence = Fence(TIMES, self._all)
+        self.keeper = LeaseRenewer(leases, lambda: HERE, TIMES, self._all, OutageDetector(TIMES.ttl, time.monotonic()))
+        self.fence = LeaseExpiryMonitor(TIMES, self._all)
 
     def _all(self) -> Sequence[Session]:
         return list(self.by_id.values())
@@ -136,10 +136,10 @@ async def test_a_lease_that_somebody_goes_on_holding_is_fenced_alone_and_before_
 async def test_a_lease_that_was_given_away_while_the_renewal_looked_is_not_renewed(
     owned: Owned, database_url: str
 ) -> None:
-    heir = uuid.uuid4()
+    target = uuid.uuid4()
     connection = await asyncpg.connect(database_url)
     async with connection.transaction():
-        await connection.execute("UPDATE zap.lease SET incarnation = $1 WHERE session_id = 'anna'", heir)
+        await connection.execute("UPDATE zap.lease SET incarnation = $1 WHERE session_id = 'anna'", target)
         renewal = await owned.store.leases.renew(HERE, TIMES.ttl)
         assert [lease.session_id for lease in renewal.held_up] == ["anna"], "nobody knows yet what becomes of it"
     renewal = await owned.store.leases.renew(HERE, TIMES.ttl)

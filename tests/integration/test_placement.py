@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from service.domain.lease import Announcement, Node
-from service.domain.placement import PATIENCE
+from service.domain.placement import CLAIM_GRACE_S
 from service.store.database import Database
 from service.store.leases import PostgresLeases
 
@@ -171,7 +171,7 @@ async def test_what_its_node_leaves_is_anybody_s_after_a_moment(shared: Shared) 
     survey = await node.leases.survey(node.node.incarnation)
     assert (survey.due, survey.late) == (2, 0)
     assert survey.next_due is not None
-    assert 0 < survey.next_due <= PATIENCE, "the next look is when they are"
+    assert 0 < survey.next_due <= CLAIM_GRACE_S, "the next look is when they are"
     await asyncio.sleep(survey.next_due)
     survey = await node.leases.survey(node.node.incarnation)
     assert (survey.due, survey.late) == (2, 2)

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from service.domain.disconnect_policy import Cause
 from service.domain.masking import CUT, LONGEST_TEXT_CHARACTERS
-from service.domain.observations import Disconnected, Happening
+from service.domain.observations import Disconnected, InboundEvent
 from service.ports import CallFailed, ProcessPool
 from service.telemetry.metrics import NodeMetrics
 from service.wire import framing
@@ -425,7 +425,7 @@ async def test_of_permits_that_wait_only_the_last_is_sent(begin: Begin) -> None:
     process.confirm(7)
     assert time.monotonic() - began < 5
     (observed,) = await anext(process.observations())
-    assert isinstance(observed.observation, Happening)
+    assert isinstance(observed.observation, InboundEvent)
     told = event_pb2.Event.FromString(observed.observation.encoded)
     assert told.message_received.message_id == str(int(until * 1e9))
     assert observed.number == 1

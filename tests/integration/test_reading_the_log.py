@@ -8,8 +8,8 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from service.domain.errors import InvalidArgument, NotFound, OutOfRange
-from service.domain.log_positions import Place, Tokens
-from service.domain.watch import Bookmark, EventFilter, Given, Start
+from service.domain.log_positions import LogPosition, ResumeTokenCodec
+from service.domain.watch import Bookmark, Delivered, EventFilter, StartPosition
 from service.eventlog.reader import FEW, PostgresLogReader, token_key
 from service.ports import Changes, NewSession
 from service.protocol.events import encode_payload
@@ -20,7 +20,7 @@ from service.watch import tailer as tail_module
 from tests.integration.test_watching import ALL, Log, next_event
 
 MANY = 60_000
-OLDEST = Start(is_oldest=True)
+OLDEST = StartPosition(is_oldest=True)
 
 
 @pytest.fixture
@@ -61,8 +61,12 @@ async def fill(log: Log) -> None:
 
 
 @pytest.mark.parametrize("sessions", [0, 1, 10, 1000], ids=["all", "one", "ten", "a thousand"])
-@pytest.mark.parametrize("after", [Place(0), Place(550), Place(10**9)], ids=["start", "near the end", "end"])
-async def test_a_page_costs_what_is_in_it_and_not_what_is_in_the_log(log: Log, sessions: int, after: Place) -> None:
+@pytest.mark.parametrize(
+    "after", [LogPosition(0), LogPosition(550), LogPosition(10**9)], ids=["start", "near the end", "end"]
+)
+async def test_a_page_costs_what_is_in_it_and_not_what_is_in_the_log(
+    log: Log, sessions: int, after: LogPosition
+) -> None:
     await fill(log)
     wanted = EventFilter(session_ids=frozenset(f"session-{number}" for number in range(sessions)))
     async with log.database.transaction() as connection:
@@ -97,7 +101,7 @@ async def test_large_events_come_in_pages_that_fit_into_memory(log: Log, monkeyp
             " SELECT 's', n, 1, 0, now(), 'RECEIPT', convert_to(repeat('x', 400 * n), 'UTF8')"
             " FROM generate_series(1, 6) n"
         )
-    place, pages = Place(0), []
+    place, pages = LogPosition(0), []
     while (page := await log.reader.read(place, ALL, 100)) is not None and not page.is_last:
         place = page.upto
         pages.append([event.sequence for event in page.events])
@@ -106,7 +110,7 @@ async def test_large_events_come_in_pages_that_fit_into_memory(log: Log, monkeyp
     assert [*pages, [event.sequence for event in page.events]] == [[1, 2], [3], [4], [5], [6]]
 
 
-async def refusal(log: Log, start: Start, wanted: EventFilter = ALL) -> Exception:
+async def refusal(log: Log, start: StartPosition, wanted: EventFilter = ALL) -> Exception:
     """What a stream that cannot begin says."""
     with pytest.raises((InvalidArgument, OutOfRange, NotFound)) as caught:
         await anext(log.watching.watch(wanted, start))
@@ -114,9 +118,9 @@ async def refusal(log: Log, start: Start, wanted: EventFilter = ALL) -> Exceptio
 
 
 async def test_a_token_that_is_not_ours_is_invalid_whatever_it_looks_like(log: Log) -> None:
-    ours = log.tokens.write(Place(1, 1))
-    for token in ("x", ours[:-1], ours + "=", Tokens(b"of another database").write(Place(1, 1))):
-        error = await refusal(log, Start(token))
+    ours = log.tokens.write(LogPosition(1, 1))
+    for token in ("x", ours[:-1], ours + "=", ResumeTokenCodec(b"of another database").write(LogPosition(1, 1))):
+        error = await refusal(log, StartPosition(token))
         assert isinstance(error, InvalidArgument)
         assert error.reason == "RESUME_TOKEN_INVALID"
         assert [violation.field for violation in error.violations] == ["resume_token"]
@@ -127,14 +131,14 @@ async def test_a_token_of_a_moment_that_never_was_is_ahead_and_told_where_to_go_
     (event, _) = await log.collect(2, OLDEST)
     frames = itertools.count(3)
     for place in (
-        Place(10**12),
-        Place(event.place.xid, event.place.id + 1000),
-        Place(event.place.xid - 1, event.place.id),
+        LogPosition(10**12),
+        LogPosition(event.place.xid, event.place.id + 1000),
+        LogPosition(event.place.xid - 1, event.place.id),
     ):
-        error = await refusal(log, Start(log.tokens.write(place)))
+        error = await refusal(log, StartPosition(log.tokens.write(place)))
         assert isinstance(error, OutOfRange)
         assert error.reason == "RESUME_TOKEN_AHEAD"
-        stream = log.watching.watch(ALL, Start(error.metadata["resume_token"]))
+        stream = log.watching.watch(ALL, StartPosition(error.metadata["resume_token"]))
         async with aclosing(stream):
             assert isinstance(await anext(stream), Bookmark)
             await log.append("session-0", next(frames))
@@ -146,7 +150,7 @@ async def test_a_token_whose_events_were_deleted_is_expired_and_told_the_oldest(
     await log.append("session-0", 2)
     await log.append("session-0", 3)
     first, second, third = await log.collect(3, OLDEST)
-    behind = log.watching.watch(ALL, Start(log.tokens.write(first.place)))
+    behind = log.watching.watch(ALL, StartPosition(log.tokens.write(first.place)))
     assert isinstance(await anext(behind), Bookmark)
     await execute(
         log,
@@ -155,7 +159,7 @@ async def test_a_token_whose_events_were_deleted_is_expired_and_told_the_oldest(
         str(second.place.xid),
         second.place.id,
     )
-    errors = [await refusal(log, Start(log.tokens.write(first.place)))]
+    errors = [await refusal(log, StartPosition(log.tokens.write(first.place)))]
     # One that stands already is told as well, and not led over the gap.
     with pytest.raises(OutOfRange) as caught:
         await next_event(behind)
@@ -163,8 +167,8 @@ async def test_a_token_whose_events_were_deleted_is_expired_and_told_the_oldest(
     for error in errors:
         assert isinstance(error, OutOfRange)
         assert error.reason == "RESUME_TOKEN_EXPIRED"
-        assert await log.collect(1, Start(error.metadata["resume_token"])) == [third]
-    assert await log.collect(1, Start(log.tokens.write(second.place))) == [third], "it misses nothing"
+        assert await log.collect(1, StartPosition(error.metadata["resume_token"])) == [third]
+    assert await log.collect(1, StartPosition(log.tokens.write(second.place))) == [third], "it misses nothing"
 
 
 async def test_a_session_that_nobody_knows_is_not_found_and_a_deleted_one_is_watched_on(log: Log) -> None:
@@ -196,8 +200,11 @@ async def test_users_and_labels_are_those_that_sessions_have_when_an_event_is_re
 async def test_who_does_not_take_what_comes_keeps_nobody_and_misses_nothing(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tail_module, "BACKLOG", 5)
-    async with aclosing(log.watching.watch(ALL, Start())) as idle, aclosing(log.watching.watch(ALL, Start())) as quick:
+    monkeypatch.setattr(tail_module, "SUBSCRIPTION_EVENTS", 5)
+    async with (
+        aclosing(log.watching.watch(ALL, StartPosition())) as idle,
+        aclosing(log.watching.watch(ALL, StartPosition())) as quick,
+    ):
         for steps in (idle, quick):
             while not (isinstance(step := await anext(steps), Bookmark) and step.is_caught_up):
                 pass
@@ -218,7 +225,7 @@ def tails() -> list[asyncio.Task[object]]:
 
 async def test_nobody_reads_when_nobody_watches(log: Log) -> None:
     for _ in range(3):
-        async with aclosing(log.watching.watch(ALL, Start())) as steps:
+        async with aclosing(log.watching.watch(ALL, StartPosition())) as steps:
             while not (isinstance(step := await anext(steps), Bookmark) and step.is_caught_up):
                 pass
             assert step.read_time is not None
@@ -231,9 +238,9 @@ async def test_nobody_reads_when_nobody_watches(log: Log) -> None:
 async def test_bookmarks_of_an_idle_stream_move_on_with_what_it_does_not_want(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching_module, "BOOKMARKS", 0.2)
+    monkeypatch.setattr(watching_module, "BOOKMARK_INTERVAL_S", 0.2)
     wanted = EventFilter(types=frozenset({"PAIRING"}))
-    async with aclosing(log.watching.watch(wanted, Start())) as steps:
+    async with aclosing(log.watching.watch(wanted, StartPosition())) as steps:
         while not (isinstance(step := await anext(steps), Bookmark) and step.is_caught_up):
             pass
         await log.append("session-0", 1)
@@ -241,7 +248,7 @@ async def test_bookmarks_of_an_idle_stream_move_on_with_what_it_does_not_want(
         marks = []
         async with asyncio.timeout(20):
             async for mark in steps:
-                assert not isinstance(mark, Given)
+                assert not isinstance(mark, Delivered)
                 marks.append(mark)
                 if log.tokens.read(mark.token) >= unwanted.place:
                     break

@@ -12,8 +12,8 @@ from redis.exceptions import ConnectionError as RedisAway
 from structlog.testing import capture_logs
 
 from service.bus import redis as bus_module
-from service.bus.backlog import AT_ONCE, MOST
-from service.bus.hub import WORK, WakeupHub
+from service.bus.backlog import BATCH_EVENTS, MOST_EVENTS
+from service.bus.hub import WORK_TOPIC, WakeupHub
 from service.bus.redis import RedisBus
 from service.domain.events import Event, StateChanged
 from service.domain.session import State
@@ -105,8 +105,8 @@ async def test_hints_reach_the_other_node_once_and_do_not_come_back(redis_url: s
     finally:
         for bus in buses:
             await bus.close()
-    assert ours.woken == ["anna", WORK, "berta"]
-    assert theirs.woken == ["anna", WORK, "berta"]
+    assert ours.woken == ["anna", WORK_TOPIC, "berta"]
+    assert theirs.woken == ["anna", WORK_TOPIC, "berta"]
 
 
 async def test_events_are_published_in_order_as_json(channel: PubSub, bus: RedisBus) -> None:
@@ -126,10 +126,10 @@ async def test_many_events_at_once_need_few_round_trips(
         return pipeline(transaction=transaction)
 
     monkeypatch.setattr(bus._redis, "pipeline", counted)
-    for number in range(1, 3 * AT_ONCE + 1):
+    for number in range(1, 3 * BATCH_EVENTS + 1):
         bus.publish([event(number)])
-    sequences = [json.loads(await heard(channel))["sequence"] for _ in range(3 * AT_ONCE)]
-    assert sequences == [str(number) for number in range(1, 3 * AT_ONCE + 1)]
+    sequences = [json.loads(await heard(channel))["sequence"] for _ in range(3 * BATCH_EVENTS)]
+    assert sequences == [str(number) for number in range(1, 3 * BATCH_EVENTS + 1)]
     # One before each batch, for the hint that there is something.
     assert trips == 3 + 3
 
@@ -148,13 +148,13 @@ async def test_events_that_come_one_after_the_other_share_round_trips(
     monkeypatch.setattr(bus, "_send", count)
     bus.publish([event(1)])
     assert b'"sequence": "1"' in await heard(channel)
-    for number in range(2, AT_ONCE + 2):
+    for number in range(2, BATCH_EVENTS + 2):
         bus.publish([event(number)])
         await asyncio.sleep(0)
-    assert [json.loads(await heard(channel))["sequence"] for _ in range(AT_ONCE)] == [
-        str(number) for number in range(2, AT_ONCE + 2)
+    assert [json.loads(await heard(channel))["sequence"] for _ in range(BATCH_EVENTS)] == [
+        str(number) for number in range(2, BATCH_EVENTS + 2)
     ]
-    assert [len(batch) for batch in batches] == [1, 1, 1, AT_ONCE]
+    assert [len(batch) for batch in batches] == [1, 1, 1, BATCH_EVENTS]
 
 
 async def test_a_hint_is_on_its_way_before_events_are_encoded(
@@ -198,9 +198,9 @@ async def test_an_outage_drops_the_oldest_events_and_no_event_for_a_hint(
             raise RedisAway("away")
         return pipeline(transaction=transaction)
 
-    monkeypatch.setattr(bus_module, "RETRY", 0.01)
+    monkeypatch.setattr(bus_module, "RECONNECT_INTERVAL_S", 0.01)
     monkeypatch.setattr(bus._redis, "pipeline", sometimes)
-    for number in range(1, MOST + 3):
+    for number in range(1, MOST_EVENTS + 3):
         bus.publish([event(number)])
         bus.wake("anna")
     await asyncio.sleep(0.05)
@@ -214,7 +214,7 @@ async def test_a_bus_with_a_long_queue_closes_all_the_same(redis_url: str) -> No
         bus = RedisBus(redis_url, WakeupHub(), to_json)
         bus.start()
         await asyncio.sleep(0.05)
-        bus.publish([event(number) for number in range(MOST)])
+        bus.publish([event(number) for number in range(MOST_EVENTS)])
         await asyncio.sleep(delay)
         closing = asyncio.create_task(bus.close())
         await asyncio.wait((closing,), timeout=PATIENCE)
@@ -224,7 +224,7 @@ async def test_a_bus_with_a_long_queue_closes_all_the_same(redis_url: str) -> No
 async def test_a_redis_that_is_not_there_at_the_start_is_named_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bus_module, "RETRY", 0.01)
+    monkeypatch.setattr(bus_module, "RECONNECT_INTERVAL_S", 0.01)
     bus = RedisBus("redis://127.0.0.1:1", WakeupHub(), to_json)
     bus.start()
     await asyncio.sleep(0.3)

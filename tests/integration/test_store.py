@@ -25,7 +25,7 @@ from service.domain.errors import (
     Unavailable,
 )
 from service.domain.events import NewEvent
-from service.domain.lease import Announcement, Holder, Lease, Node, Renewal
+from service.domain.lease import Announcement, Lease, LeaseOwner, Node, Renewal
 from service.domain.pairing import PairingCode, PairingOutcome
 from service.domain.placement import Candidate
 from service.domain.records import Account, MessageState, Outcome
@@ -40,7 +40,7 @@ from service.store.leases import PostgresLeases
 from service.store.messages import PostgresMessages
 from service.store.owned import PostgresOwnedSessions
 from service.store.sessions import PostgresSessions
-from service.store.stale_backends import Stragglers
+from service.store.stale_backends import StaleBackends
 from tests.tcp_proxy import Line, TcpProxy
 from zap.v1 import event_pb2
 
@@ -57,7 +57,7 @@ class Store:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.sessions = PostgresSessions(database, encode_payload)
-        self.owned = PostgresOwnedSessions(database, encode_payload, Stragglers(database, is_pooled=False))
+        self.owned = PostgresOwnedSessions(database, encode_payload, StaleBackends(database, is_pooled=False))
         self.refused: list[tuple[str, NewEvent, str]] = []
         self.events = PostgresEventLog(database, encode_payload, self._refuse)
         self.leases = PostgresLeases(database, database)
@@ -122,7 +122,7 @@ def message(number: int) -> NewEvent:
     received = event_pb2.MessageReceived(message_id=f"M{number}", text=f"text {number}", raw=b"raw")
     told = event_pb2.Event(type=event_pb2.Event.TYPE_MESSAGE_RECEIVED, message_received=received)
     origin = f"message {number:8}".encode()
-    return NewEvent(seen.Happening("MESSAGE_RECEIVED", told.SerializeToString()), datetime.now(UTC), origin)
+    return NewEvent(seen.InboundEvent("MESSAGE_RECEIVED", told.SerializeToString()), datetime.now(UTC), origin)
 
 
 @pytest.fixture
@@ -488,12 +488,12 @@ async def test_a_session_s_owner_is_known_while_its_lease_lasts(store: Store, de
     lease = await connected(store)
     assert await store.leases.holder("anna") is None, "its node has never said where it is called"
     await store.leases.renew(Announcement(HERE, 5), TTL)
-    assert await store.leases.holder("anna") == Holder(HERE, lease.epoch)
+    assert await store.leases.holder("anna") == LeaseOwner(HERE, lease.epoch)
     await store.expire()
     assert await store.leases.holder("anna") is None
     assert await store.claim(OTHER_NODE, 1) == ["anna"]
     await store.leases.renew(Announcement(THERE, 5), TTL)
-    assert await store.leases.holder("anna") == Holder(THERE, lease.epoch)
+    assert await store.leases.holder("anna") == LeaseOwner(THERE, lease.epoch)
     await store.leases.release_all(OTHER_NODE)
     assert await store.leases.holder("anna") is None
 
@@ -846,24 +846,24 @@ async def test_a_receipt_that_no_honest_device_sends_hurts_nobody(store: Store, 
 async def test_a_session_is_handed_over_in_one_step_to_a_node_that_goes_on(store: Store, device_table: None) -> None:
     lease = await connected(store)
     await store.leases.renew(Announcement(HERE, 5), TTL)
-    assert await store.leases.heirs(NODE) == []
+    assert await store.leases.targets(NODE) == []
     await store.leases.renew(Announcement(THERE, 3), TTL)
-    assert await store.leases.heirs(NODE) == [Candidate(THERE, 0, 3)]
+    assert await store.leases.targets(NODE) == [Candidate(THERE, 0, 3)]
     assert await store.leases.hand_over("anna", NODE, THERE, TTL)
-    assert await store.leases.heirs(OTHER_NODE) == [Candidate(HERE, 0, 5)]
-    assert await store.leases.heirs(NODE) == [Candidate(THERE, 1, 3)]
-    assert await store.leases.holder("anna") == Holder(THERE, lease.epoch)
+    assert await store.leases.targets(OTHER_NODE) == [Candidate(HERE, 0, 5)]
+    assert await store.leases.targets(NODE) == [Candidate(THERE, 1, 3)]
+    assert await store.leases.holder("anna") == LeaseOwner(THERE, lease.epoch)
     assert await store.leases.renew(Announcement(HERE, 5), TTL) == Renewal([], [])
     shown = await store.sessions.get("anna")
     assert shown.condition.state is State.RECONNECTING, "the heir vouches for nothing before its own process connects"
     with pytest.raises(LeaseLost):
         await store.observe(lease, seen.Disconnected())
     assert not await store.leases.hand_over("anna", NODE, THERE, TTL)
-    await store.leases.release_stray(lease)
-    assert await store.leases.holder("anna") == Holder(THERE, lease.epoch), "it is the other's"
+    await store.leases.release_orphaned_lease(lease)
+    assert await store.leases.holder("anna") == LeaseOwner(THERE, lease.epoch), "it is the other's"
     assert (await store.leases.begin_epoch("anna", OTHER_NODE, TTL)).epoch == lease.epoch + 1
     await store.leases.renew(Announcement(THERE, 3, is_draining=True), TTL)
-    assert await store.leases.heirs(NODE) == []
+    assert await store.leases.targets(NODE) == []
 
 
 async def test_a_lease_that_has_run_out_cannot_be_handed_over(store: Store, device_table: None) -> None:
@@ -885,9 +885,9 @@ async def test_a_lease_is_handed_over_only_to_a_node_that_goes_on(store: Store, 
 async def test_a_stray_that_somebody_begins_to_work_for_is_not_released(store: Store, device_table: None) -> None:
     stray = await connected(store)
     lease = await store.leases.begin_epoch("anna", NODE, TTL)
-    await store.leases.release_stray(stray)
+    await store.leases.release_orphaned_lease(stray)
     assert await store.leases.renew(Announcement(HERE, 5), TTL) == Renewal([lease], [])
-    await store.leases.release_stray(lease)
+    await store.leases.release_orphaned_lease(lease)
     assert await store.leases.renew(Announcement(HERE, 5), TTL) == Renewal([], [])
 
 

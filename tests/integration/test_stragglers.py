@@ -13,7 +13,7 @@ from service.domain.lease import Lease, backends_of
 from service.protocol.events import encode_payload
 from service.store.database import Database
 from service.store.owned import PostgresOwnedSessions
-from service.store.stale_backends import Stragglers
+from service.store.stale_backends import StaleBackends
 from tests.integration.test_store import NODE, TTL, Store, connected
 from tests.tcp_proxy import Line, TcpProxy
 
@@ -71,7 +71,7 @@ async def test_a_write_of_the_epoch_before_that_waits_for_a_lock_is_never_carrie
     old = await connected(store)
     before = await jids(store)
     name = f"{backends_of('anna')}{old.epoch}"
-    owned = PostgresOwnedSessions(store.database, encode_payload, Stragglers(store.database, is_pooled=is_pooled))
+    owned = PostgresOwnedSessions(store.database, encode_payload, StaleBackends(store.database, is_pooled=is_pooled))
     async with backend(database_url, "somebody") as holder, backend(database_url, name) as straggler:
         transaction = holder.transaction()
         await transaction.start()
@@ -132,7 +132,7 @@ async def test_an_idle_backend_is_ended_only_where_it_cannot_be_another_session_
     store: Store, database_url: str, is_pooled: bool
 ) -> None:
     old = await connected(store)
-    stragglers = Stragglers(store.database, is_pooled=is_pooled)
+    stragglers = StaleBackends(store.database, is_pooled=is_pooled)
     name = f"{backends_of('anna')}{old.epoch}"
     async with backend(database_url, name) as idle, backend(database_url, name) as in_transaction:
         await in_transaction.execute("BEGIN")
@@ -156,7 +156,7 @@ async def test_a_server_that_does_not_let_us_end_backends_keeps_nobody_from_star
     database = Database(database_url.replace(netloc, f"{user}:any"), name="test")
     await database.open()
     try:
-        owned = PostgresOwnedSessions(database, encode_payload, Stragglers(database, is_pooled=False))
+        owned = PostgresOwnedSessions(database, encode_payload, StaleBackends(database, is_pooled=False))
         with capture_logs() as logs:
             assert (await owned.prepare(await next_lease(store))).wanted
             assert (await owned.prepare(await next_lease(store))).wanted

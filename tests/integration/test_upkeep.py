@@ -13,12 +13,12 @@ from prometheus_client import CollectorRegistry
 
 from dev import EmbeddedPostgres
 from service.domain.errors import OutOfRange
-from service.domain.log_positions import Place
-from service.domain.watch import Given, Start
+from service.domain.log_positions import LogPosition
+from service.domain.watch import Delivered, StartPosition
 from service.eventlog.reader import token_key
-from service.maintenance.retention import BATCH, Retention
+from service.maintenance.retention import DELETE_BATCH_ROWS, Retention
 from service.store.database import Database
-from service.store.maintenance import MANNERS, PostgresUpkeep
+from service.store.maintenance import SESSION_SETTINGS, PostgresMaintenance
 from service.store.migrate import EVENT_BUFFER_INDEX, index_event_buffer
 from service.store.queries import statement
 from service.telemetry.metrics import UpkeepMetrics
@@ -46,10 +46,10 @@ async def log(database_url: str) -> AsyncIterator[Log]:
 
 
 @pytest.fixture
-async def upkeep(database_url: str) -> AsyncIterator[PostgresUpkeep]:
-    database = Database(database_url, name="test/upkeep", size=1, timeouts=MANNERS)
+async def upkeep(database_url: str) -> AsyncIterator[PostgresMaintenance]:
+    database = Database(database_url, name="test/upkeep", size=1, timeouts=SESSION_SETTINGS)
     await database.open()
-    yield PostgresUpkeep(database)
+    yield PostgresMaintenance(database)
     await database.close()
 
 
@@ -85,15 +85,17 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def trimmed(upkeep: PostgresUpkeep, sql: Sql, expected: list[int]) -> None:
+async def trimmed(upkeep: PostgresMaintenance, sql: Sql, expected: list[int]) -> None:
     async def is_trimmed() -> bool:
-        await upkeep.trim_events(HOUR, BATCH)
+        await upkeep.trim_events(HOUR, DELETE_BATCH_ROWS)
         return await left(sql) == expected
 
     await until(is_trimmed)
 
 
-async def test_what_is_old_is_deleted_and_the_oldest_place_moves(log: Log, upkeep: PostgresUpkeep, sql: Sql) -> None:
+async def test_what_is_old_is_deleted_and_the_oldest_place_moves(
+    log: Log, upkeep: PostgresMaintenance, sql: Sql
+) -> None:
     await log.append("anna", 1, 2)
     await log.append("anna", 3, 4)
     await age(sql, 1, 2, 3)
@@ -101,18 +103,18 @@ async def test_what_is_old_is_deleted_and_the_oldest_place_moves(log: Log, upkee
     assert last is not None
     assert await upkeep.oldest_event_age() > 7200
     await trimmed(upkeep, sql, [4])
-    assert (await log.reader.bounds(Place(0))).oldest == Place(last["xid"], last["id"])
+    assert (await log.reader.bounds(LogPosition(0))).oldest == LogPosition(last["xid"], last["id"])
     assert 0 < await upkeep.oldest_event_age() < 7200
 
 
-async def test_what_lies_behind_an_event_that_is_kept_is_kept(log: Log, upkeep: PostgresUpkeep, sql: Sql) -> None:
+async def test_what_lies_behind_an_event_that_is_kept_is_kept(log: Log, upkeep: PostgresMaintenance, sql: Sql) -> None:
     await log.append("anna", 1, 2, 3)
     await age(sql, 1, 3)
     await trimmed(upkeep, sql, [2, 3])
-    assert await upkeep.trim_events(HOUR, BATCH) == 0
+    assert await upkeep.trim_events(HOUR, DELETE_BATCH_ROWS) == 0
 
 
-async def test_no_more_is_deleted_at_once_than_asked(log: Log, upkeep: PostgresUpkeep, sql: Sql) -> None:
+async def test_no_more_is_deleted_at_once_than_asked(log: Log, upkeep: PostgresMaintenance, sql: Sql) -> None:
     await log.append("anna", *range(1, 11))
     await age(sql, *range(1, 11))
 
@@ -125,7 +127,7 @@ async def test_no_more_is_deleted_at_once_than_asked(log: Log, upkeep: PostgresU
     assert await upkeep.oldest_event_age() == 0.0
 
 
-async def test_sequences_go_on_when_all_events_are_deleted(log: Log, upkeep: PostgresUpkeep, sql: Sql) -> None:
+async def test_sequences_go_on_when_all_events_are_deleted(log: Log, upkeep: PostgresMaintenance, sql: Sql) -> None:
     await log.append("anna", 1, 2)
     await age(sql, 1, 2)
     await trimmed(upkeep, sql, [])
@@ -133,54 +135,56 @@ async def test_sequences_go_on_when_all_events_are_deleted(log: Log, upkeep: Pos
     assert await left(sql) == [3]
 
 
-async def test_one_node_at_a_time_deletes(log: Log, upkeep: PostgresUpkeep, sql: Sql) -> None:
+async def test_one_node_at_a_time_deletes(log: Log, upkeep: PostgresMaintenance, sql: Sql) -> None:
     await log.append("anna", 1)
     await age(sql, 1)
     async with sql.transaction():
         assert await sql.fetchval(statement("begin_upkeep"))
-        assert await upkeep.trim_events(HOUR, BATCH) == 0
+        assert await upkeep.trim_events(HOUR, DELETE_BATCH_ROWS) == 0
     await trimmed(upkeep, sql, [])
 
 
 async def test_what_nobody_could_have_been_given_is_kept(
-    log: Log, upkeep: PostgresUpkeep, sql: Sql, postgres_server: EmbeddedPostgres
+    log: Log, upkeep: PostgresMaintenance, sql: Sql, postgres_server: EmbeddedPostgres
 ) -> None:
     neighbour = await asyncpg.connect(postgres_server.url)
     async with neighbour.transaction():
         await neighbour.fetchval("SELECT pg_current_xact_id()")
         await log.append("anna", 1)
         await age(sql, 1)
-        assert await upkeep.trim_events(HOUR, BATCH) == 0
+        assert await upkeep.trim_events(HOUR, DELETE_BATCH_ROWS) == 0
         assert await left(sql) == [1]
     await neighbour.close()
     await trimmed(upkeep, sql, [])
 
 
 async def test_a_consumer_who_was_away_too_long_is_told_and_resumes_with_the_oldest(
-    log: Log, upkeep: PostgresUpkeep, sql: Sql
+    log: Log, upkeep: PostgresMaintenance, sql: Sql
 ) -> None:
     await log.append("anna", 1, 2, 3, 4)
-    events = await log.collect(4, Start(is_oldest=True))
+    events = await log.collect(4, StartPosition(is_oldest=True))
     await age(sql, 1, 2)
     await trimmed(upkeep, sql, [3, 4])
     with pytest.raises(OutOfRange) as refused:
-        await log.collect(1, Start(token=log.tokens.write(events[0].place)))
+        await log.collect(1, StartPosition(token=log.tokens.write(events[0].place)))
     assert refused.value.reason == "RESUME_TOKEN_EXPIRED"
     for token in (refused.value.metadata["resume_token"], log.tokens.write(events[1].place)):
         # Whoever has seen what was deleted misses nothing.
-        assert [event.sequence for event in await log.collect(2, Start(token=token))] == [3, 4]
-    assert [event.sequence for event in await log.collect(2, Start(is_oldest=True))] == [3, 4]
+        assert [event.sequence for event in await log.collect(2, StartPosition(token=token))] == [3, 4]
+    assert [event.sequence for event in await log.collect(2, StartPosition(is_oldest=True))] == [3, 4]
 
 
-async def test_a_consumer_who_is_overtaken_while_he_reads_is_told(log: Log, upkeep: PostgresUpkeep, sql: Sql) -> None:
+async def test_a_consumer_who_is_overtaken_while_he_reads_is_told(
+    log: Log, upkeep: PostgresMaintenance, sql: Sql
+) -> None:
     total = 2_000
     await log.append("anna", *range(1, total + 1))
-    async with asyncio.timeout(30), aclosing(log.watching.watch(ALL, Start(is_oldest=True))) as steps:
+    async with asyncio.timeout(30), aclosing(log.watching.watch(ALL, StartPosition(is_oldest=True))) as steps:
         seen: list[int] = []
 
         async def read() -> None:
             async for step in steps:
-                if isinstance(step, Given):
+                if isinstance(step, Delivered):
                     seen.append(step.event.sequence)
                 if len(seen) == 1:
                     await age(sql, *range(1, total + 1))
@@ -194,11 +198,11 @@ async def test_a_consumer_who_is_overtaken_while_he_reads_is_told(log: Log, upke
 
 
 async def test_appends_and_consumers_go_on_beside_it(
-    log: Log, upkeep: PostgresUpkeep, sql: Sql, whatsmeow: None
+    log: Log, upkeep: PostgresMaintenance, sql: Sql, whatsmeow: None
 ) -> None:
     await log.append("anna", *range(1, 2_001))
     await age(sql, *range(1, 2_001))
-    reading = asyncio.create_task(log.collect(200, Start()))
+    reading = asyncio.create_task(log.collect(200, StartPosition()))
     await asyncio.sleep(0)
     retention = asyncio.create_task(
         Retention(
@@ -212,7 +216,7 @@ async def test_appends_and_consumers_go_on_beside_it(
     await trimmed(upkeep, sql, list(range(2_001, 2_401)))
 
 
-async def test_messages_go_when_they_are_settled_and_old(upkeep: PostgresUpkeep, sql: Sql) -> None:
+async def test_messages_go_when_they_are_settled_and_old(upkeep: PostgresMaintenance, sql: Sql) -> None:
     await sql.execute(
         "INSERT INTO zap.session (session_id, name, user_id, labels, proxy_url, create_fingerprint, former_epoch)"
         " VALUES ('anna', '', '', '{}', '', '', 0)"
@@ -231,7 +235,7 @@ async def test_messages_go_when_they_are_settled_and_old(upkeep: PostgresUpkeep,
             hours,
         )
     assert await upkeep.trim_messages(HOUR, 1) == 1
-    assert await upkeep.trim_messages(HOUR, BATCH) == 1
+    assert await upkeep.trim_messages(HOUR, DELETE_BATCH_ROWS) == 1
     assert {row["request_id"] for row in await sql.fetch("SELECT request_id FROM zap.message")} == {"open", "new"}
 
 
@@ -266,7 +270,7 @@ async def decrypted(sql: Sql, jid: str, number: int, hours: float, plaintext: by
 
 
 async def test_what_whatsmeow_remembers_of_messages_goes_when_it_is_old_and_in_the_log(
-    upkeep: PostgresUpkeep, sql: Sql, whatsmeow: None
+    upkeep: PostgresMaintenance, sql: Sql, whatsmeow: None
 ) -> None:
     await link(sql, "anna", "bern")
     await decrypted(sql, "anna", 1, hours=2)
@@ -275,15 +279,15 @@ async def test_what_whatsmeow_remembers_of_messages_goes_when_it_is_old_and_in_t
     # Nobody has acknowledged it: WhatsApp sends it again, and nobody could read it without this row.
     await decrypted(sql, "bern", 4, hours=2, plaintext=b"hello")
     assert await upkeep.trim_event_buffer(HOUR, 1) == 1
-    assert await upkeep.trim_event_buffer(HOUR, BATCH) == 1
-    assert await upkeep.trim_event_buffer(HOUR, BATCH) == 0
+    assert await upkeep.trim_event_buffer(HOUR, DELETE_BATCH_ROWS) == 1
+    assert await upkeep.trim_event_buffer(HOUR, DELETE_BATCH_ROWS) == 0
     left = await sql.fetch("SELECT ciphertext_hash FROM whatsmeow_event_buffer ORDER BY insert_timestamp")
     kept = await sql.fetch("SELECT sha256(n::text::bytea) AS hash FROM unnest(array[4, 3]) n")
     assert [row["ciphertext_hash"] for row in left] == [row["hash"] for row in kept]
 
 
 async def test_messages_that_were_sent_are_not_kept_for_a_retry_when_they_are_old(
-    upkeep: PostgresUpkeep, sql: Sql, whatsmeow: None
+    upkeep: PostgresMaintenance, sql: Sql, whatsmeow: None
 ) -> None:
     await link(sql, "anna", "bern", "silent")
     for jid, message_id, hours in (("anna", "1", 2.0), ("anna", "2", 0.9), ("bern", "3", 3.0), ("bern", "4", 2.0)):
@@ -295,7 +299,7 @@ async def test_messages_that_were_sent_are_not_kept_for_a_retry_when_they_are_ol
             milliseconds(hours),
         )
     assert await upkeep.trim_retry_buffer(HOUR, 2) == 2
-    assert await upkeep.trim_retry_buffer(HOUR, BATCH) == 1
+    assert await upkeep.trim_retry_buffer(HOUR, DELETE_BATCH_ROWS) == 1
     assert [row["message_id"] for row in await sql.fetch("SELECT message_id FROM whatsmeow_retry_buffer")] == ["2"]
 
 
@@ -360,7 +364,7 @@ async def test_a_large_log_is_not_read_to_delete_its_beginning(sql: Sql, databas
     assert await sql.fetchval("SELECT count(*) FROM zap.event") == 9_900
 
 
-async def test_sessions_are_counted_as_status_shows_them(upkeep: PostgresUpkeep, sql: Sql) -> None:
+async def test_sessions_are_counted_as_status_shows_them(upkeep: PostgresMaintenance, sql: Sql) -> None:
     assert await upkeep.count_sessions() == {}
     await sql.execute(
         "INSERT INTO zap.session (session_id, name, user_id, labels, proxy_url, create_fingerprint, former_epoch,"

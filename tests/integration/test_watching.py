@@ -11,19 +11,19 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from service.bus.hub import LOG, WakeupHub
+from service.bus.hub import LOG_TOPIC, WakeupHub
 from service.domain.errors import Unavailable
 from service.domain.events import NewEvent
-from service.domain.log_positions import NotAToken, Place, Tokens
-from service.domain.observations import Happening
-from service.domain.watch import Bookmark, EventFilter, Given, LoggedEvent, Start, Step
+from service.domain.log_positions import InvalidToken, LogPosition, ResumeTokenCodec
+from service.domain.observations import InboundEvent
+from service.domain.watch import Bookmark, Delivered, EventFilter, LoggedEvent, StartPosition, Step
 from service.eventlog.reader import PostgresLogReader, token_key
 from service.protocol.events import encode_payload
 from service.store.database import Database
 from service.store.event_rows import append, lock_log
 from service.store.migrate import migrate
-from service.watch.service import Watching
-from service.watch.tailer import Tail
+from service.watch.service import WatchService
+from service.watch.tailer import LogTailer
 from tests.chaos.postgres import Postgres
 from tests.log_writer import append_events, message
 from zap.v1 import event_pb2 as pb
@@ -43,8 +43,8 @@ class Log:
         self.database = database
         self.hub = WakeupHub()
         self.reader = PostgresLogReader(database)
-        self.tokens = Tokens(key)
-        self.watching = Watching(self.reader, Tail(self.reader.read, self.hub), self.tokens, patience=60.0)
+        self.tokens = ResumeTokenCodec(key)
+        self.watching = WatchService(self.reader, LogTailer(self.reader.read, self.hub), self.tokens, patience=60.0)
 
     async def append(self, session_id: str, *numbers: int) -> None:
         await append_events(self.database, session_id, [message(number) for number in numbers])
@@ -64,12 +64,12 @@ class Log:
                 if fails:
                     raise _Failed
 
-    async def collect(self, count: int, start: Start, wanted: EventFilter = ALL) -> list[LoggedEvent]:
+    async def collect(self, count: int, start: StartPosition, wanted: EventFilter = ALL) -> list[LoggedEvent]:
         """The next `count` events of a stream of its own."""
         found: list[LoggedEvent] = []
         async with asyncio.timeout(60), aclosing(self.watching.watch(wanted, start)) as steps:
             async for step in steps:
-                if isinstance(step, Given):
+                if isinstance(step, Delivered):
                     found.append(step.event)
                 if len(found) == count:
                     break
@@ -93,7 +93,7 @@ def in_order(events: list[LoggedEvent]) -> bool:
 async def next_event(steps: AsyncIterator[Step]) -> LoggedEvent:
     async with asyncio.timeout(10):
         async for step in steps:
-            if isinstance(step, Given):
+            if isinstance(step, Delivered):
                 return step.event
     raise AssertionError("the stream ended")
 
@@ -105,12 +105,12 @@ async def test_of_eight_writers_with_delayed_commits_none_is_skipped(log: Log) -
         for number in range(writer * 1000 + 1, writer * 1000 + 41):
             session_id, delay = chance.choice(SESSIONS), chance.random() * 0.02
             await log.append_slowly(session_id, number, delay, fails=number % 5 == 0)
-            log.hub.wake(LOG)
+            log.hub.wake(LOG_TOPIC)
 
     count = 8 * 40 * 4 // 5
-    early = asyncio.create_task(log.collect(count, Start(is_oldest=True)))
+    early = asyncio.create_task(log.collect(count, StartPosition(is_oldest=True)))
     await asyncio.gather(*(write(writer) for writer in range(8)))
-    late = await log.collect(count, Start(is_oldest=True))
+    late = await log.collect(count, StartPosition(is_oldest=True))
     # What a tail by ids alone would get wrong happened.
     assert [event.place.id for event in late] != sorted(event.place.id for event in late)
     for events in (await early, late):
@@ -125,10 +125,10 @@ async def test_an_open_transaction_elsewhere_holds_the_tail_and_no_longer(log: L
         held = elsewhere.transaction()
         await held.start()
         await elsewhere.execute("CREATE TABLE held (number int)")
-        async with aclosing(log.watching.watch(ALL, Start())) as steps:
+        async with aclosing(log.watching.watch(ALL, StartPosition())) as steps:
             assert isinstance(await anext(steps), Bookmark)
             await log.append("session-0", 1)
-            page = await log.reader.read(Place(0), ALL, 10)
+            page = await log.reader.read(LogPosition(0), ALL, 10)
             assert page is not None
             assert page.is_held
             assert not page.events
@@ -142,15 +142,16 @@ async def test_an_open_transaction_elsewhere_holds_the_tail_and_no_longer(log: L
 async def test_a_stream_resumes_after_the_last_response(log: Log) -> None:
     await log.append("session-0", 1, 2, 3)
     tokens = []
-    async with aclosing(log.watching.watch(ALL, Start(is_oldest=True))) as steps:
+    async with aclosing(log.watching.watch(ALL, StartPosition(is_oldest=True))) as steps:
         async for step in steps:
-            tokens.append((step.token, isinstance(step, Given)))
+            tokens.append((step.token, isinstance(step, Delivered)))
             if isinstance(step, Bookmark) and step.is_caught_up:
                 break
     assert [is_event for _, is_event in tokens] == [False, True, True, True, False]
     await log.append("session-0", 4)
     following = [
-        [e.sequence for e in await log.collect(n, Start(t))] for (t, _), n in zip(tokens, (4, 3, 2, 1, 1), strict=True)
+        [e.sequence for e in await log.collect(n, StartPosition(t))]
+        for (t, _), n in zip(tokens, (4, 3, 2, 1, 1), strict=True)
     ]
     assert following == [[1, 2, 3, 4], [2, 3, 4], [3, 4], [4], [4]]
 
@@ -167,16 +168,16 @@ async def test_a_filter_leaves_out_what_is_there_and_what_comes(
     log: Log, wanted: EventFilter, places: list[tuple[str, int]]
 ) -> None:
     async def append_receipt() -> None:
-        payload = Happening("RECEIPT", pb.Event(type=pb.Event.TYPE_RECEIPT).SerializeToString())
+        payload = InboundEvent("RECEIPT", pb.Event(type=pb.Event.TYPE_RECEIPT).SerializeToString())
         await append_events(log.database, "session-0", [NewEvent(payload, datetime.now(UTC))])
 
     await log.append("session-0", 1)
     await append_receipt()
     await log.append("session-1", 1)
     found = []
-    async with asyncio.timeout(20), aclosing(log.watching.watch(wanted, Start(is_oldest=True))) as steps:
+    async with asyncio.timeout(20), aclosing(log.watching.watch(wanted, StartPosition(is_oldest=True))) as steps:
         async for step in steps:
-            if isinstance(step, Given):
+            if isinstance(step, Delivered):
                 found.append((step.event.session_id, step.event.sequence))
             elif step.is_caught_up and found != places:
                 await append_receipt()
@@ -191,20 +192,20 @@ async def test_a_filter_leaves_out_what_is_there_and_what_comes(
 async def test_a_log_that_was_copied_from_another_server_comes_before_what_is_new(log: Log, database_url: str) -> None:
     await log.append("session-0", 1, 2)
     await log.append("session-1", 1)
-    token = log.tokens.write(Place(5, 1))
+    token = log.tokens.write(LogPosition(5, 1))
     async with log.database.transaction() as connection:
         await connection._raw.execute("UPDATE zap.event SET xid = (xid::text::bigint + 10000000)::text::xid8")
     await migrate(database_url)
     await log.append("session-0", 3)
-    events = await log.collect(4, Start(is_oldest=True))
+    events = await log.collect(4, StartPosition(is_oldest=True))
     assert [(e.session_id, e.sequence) for e in events] == [
         ("session-0", 1),
         ("session-0", 2),
         ("session-1", 1),
         ("session-0", 3),
     ]
-    with pytest.raises(NotAToken):
-        Tokens(await token_key(log.database)).read(token)
+    with pytest.raises(InvalidToken):
+        ResumeTokenCodec(await token_key(log.database)).read(token)
     # It is settled once: nothing more is done to it.
     key = await token_key(log.database)
     await migrate(database_url)
@@ -219,13 +220,13 @@ async def test_numbers_that_postgres_gives_out_again_after_a_crash_are_nobody_s_
         log = Log(database, await token_key(database))
         await log.append("session-0", 1)
         await use_up_numbers(server.url)
-        async with aclosing(log.watching.watch(ALL, Start())) as steps:
+        async with aclosing(log.watching.watch(ALL, StartPosition())) as steps:
             token = (await anext(steps)).token
             await server.stop(signal.SIGQUIT)
             await server.start()
             await append_when_it_answers(log, "session-0", 2)
             assert (await next_event(steps)).sequence == 2
-        assert [event.sequence for event in await log.collect(1, Start(token))] == [2]
+        assert [event.sequence for event in await log.collect(1, StartPosition(token))] == [2]
         await database.close()
 
 

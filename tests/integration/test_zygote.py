@@ -22,7 +22,7 @@ from service.wire import framing
 from service.workers import dsn
 from service.workers.pool import Pool, PoolSettings
 from service.workers.process import Process
-from service.workers.zygote import Zygote
+from service.workers.zygote import ZygoteClient
 from service.workers.zygote_process import SILENT_SECONDS, Child
 from tests.integration.session_children import all_of
 from zap.worker.v1 import frames_pb2
@@ -34,8 +34,8 @@ NO_DATABASE = "postgresql://zap@127.0.0.1:9/none"
 
 
 @pytest.fixture
-async def zygote() -> AsyncIterator[Zygote]:
-    zygote = Zygote()
+async def zygote() -> AsyncIterator[ZygoteClient]:
+    zygote = ZygoteClient()
     await zygote.start()
     yield zygote
     await zygote.close()
@@ -78,7 +78,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def test_a_child_whose_socket_is_closed_ends_and_its_status_comes_back(zygote: Zygote) -> None:
+async def test_a_child_whose_socket_is_closed_ends_and_its_status_comes_back(zygote: ZygoteClient) -> None:
     child = await zygote.fork()
     assert alive(child.pid)
     assert psutil.Process(child.pid).ppid() == zygote.pid
@@ -88,7 +88,7 @@ async def test_a_child_whose_socket_is_closed_ends_and_its_status_comes_back(zyg
     child.close()
 
 
-async def test_a_child_has_nothing_open_but_its_own(zygote: Zygote) -> None:
+async def test_a_child_has_nothing_open_but_its_own(zygote: ZygoteClient) -> None:
     first, second = await zygote.fork(), await zygote.fork()
     assert zygote.pid is not None
     await eventually(lambda: len(descriptors(second.pid)) == 4, "the child to have left the zygote")
@@ -107,7 +107,7 @@ async def test_a_child_has_nothing_open_but_its_own(zygote: Zygote) -> None:
 
 
 async def test_a_child_is_in_the_zygote_s_group_until_it_starts_and_then_in_a_session_of_its_own(
-    zygote: Zygote,
+    zygote: ZygoteClient,
 ) -> None:
     child = await zygote.fork()
     assert os.getpgid(child.pid) == zygote.pid
@@ -120,7 +120,7 @@ async def test_a_child_is_in_the_zygote_s_group_until_it_starts_and_then_in_a_se
     child.close()
 
 
-async def test_two_hundred_forks_leave_nothing_behind(zygote: Zygote) -> None:
+async def test_two_hundred_forks_leave_nothing_behind(zygote: ZygoteClient) -> None:
     assert zygote.pid is not None
     node = psutil.Process()
     first = await zygote.fork()
@@ -141,7 +141,7 @@ async def test_two_hundred_forks_leave_nothing_behind(zygote: Zygote) -> None:
     assert psutil.Process(zygote.pid).num_threads() == 1
 
 
-async def test_a_fork_that_nobody_waits_for_any_more_leaves_nothing_behind(zygote: Zygote) -> None:
+async def test_a_fork_that_nobody_waits_for_any_more_leaves_nothing_behind(zygote: ZygoteClient) -> None:
     assert zygote.pid is not None
     node = psutil.Process()
     before = node.num_fds()
@@ -158,7 +158,7 @@ async def test_a_fork_that_nobody_waits_for_any_more_leaves_nothing_behind(zygot
     )
 
 
-async def test_when_the_zygote_is_killed_its_children_go_on_and_the_next_fork_works(zygote: Zygote) -> None:
+async def test_when_the_zygote_is_killed_its_children_go_on_and_the_next_fork_works(zygote: ZygoteClient) -> None:
     child = await zygote.fork()
     killed = zygote.pid
     assert killed is not None
@@ -176,7 +176,7 @@ async def test_when_the_zygote_is_killed_its_children_go_on_and_the_next_fork_wo
         each.close()
 
 
-async def test_a_zygote_whose_death_nobody_has_heard_of_yet_is_asked_once(zygote: Zygote) -> None:
+async def test_a_zygote_whose_death_nobody_has_heard_of_yet_is_asked_once(zygote: ZygoteClient) -> None:
     killed = zygote.pid
     assert killed is not None
     os.kill(killed, signal.SIGKILL)
@@ -188,7 +188,7 @@ async def test_a_zygote_whose_death_nobody_has_heard_of_yet_is_asked_once(zygote
     child.close()
 
 
-async def test_a_zygote_that_died_is_replaced_before_anybody_asks(zygote: Zygote) -> None:
+async def test_a_zygote_that_died_is_replaced_before_anybody_asks(zygote: ZygoteClient) -> None:
     killed = zygote.pid
     assert killed is not None
     os.kill(killed, signal.SIGKILL)
@@ -196,14 +196,14 @@ async def test_a_zygote_that_died_is_replaced_before_anybody_asks(zygote: Zygote
 
 
 async def test_a_zygote_that_does_not_start_says_why() -> None:
-    zygote = Zygote(command=(sys.executable, "-c", "raise RuntimeError('no such thing')"))
+    zygote = ZygoteClient(command=(sys.executable, "-c", "raise RuntimeError('no such thing')"))
     with pytest.raises(Unavailable, match="no such thing"):
         await zygote.fork()
     await zygote.close()
 
 
 async def test_a_zygote_that_cannot_be_executed_says_why() -> None:
-    zygote = Zygote(command=("/nonexistent/python",))
+    zygote = ZygoteClient(command=("/nonexistent/python",))
     with pytest.raises(Unavailable, match="nonexistent"):
         await zygote.start()
     await zygote.close()
@@ -211,7 +211,7 @@ async def test_a_zygote_that_cannot_be_executed_says_why() -> None:
 
 @pytest.mark.parametrize("room", range(9))
 async def test_a_zygote_for_which_there_are_too_few_descriptors_leaves_none_behind(room: int) -> None:
-    zygote = Zygote(command=(sys.executable, "-c", "raise RuntimeError('executed')"))
+    zygote = ZygoteClient(command=(sys.executable, "-c", "raise RuntimeError('executed')"))
     node = psutil.Process()
     before = node.num_fds()
     with no_more_descriptors_than(room), pytest.raises(Unavailable, match=r"Too many open files|executed"):
@@ -230,14 +230,14 @@ async def test_a_zygote_that_dies_where_no_thread_is_to_be_had_is_followed_by_an
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
-    zygote = Zygote(command=(sys.executable, "-c", "raise RuntimeError('no such thing')"))
+    zygote = ZygoteClient(command=(sys.executable, "-c", "raise RuntimeError('no such thing')"))
     for _ in range(2):
         with pytest.raises(Unavailable, match="no such thing"):
             await asyncio.wait_for(zygote.fork(), 20)
     await zygote.close()
 
 
-async def test_after_the_end_nothing_is_forked(zygote: Zygote) -> None:
+async def test_after_the_end_nothing_is_forked(zygote: ZygoteClient) -> None:
     pid = zygote.pid
     assert pid is not None
     await zygote.close()
@@ -246,7 +246,7 @@ async def test_after_the_end_nothing_is_forked(zygote: Zygote) -> None:
         await zygote.fork()
 
 
-async def test_a_frozen_zygote_is_replaced_and_its_children_go_on(zygote: Zygote) -> None:
+async def test_a_frozen_zygote_is_replaced_and_its_children_go_on(zygote: ZygoteClient) -> None:
     child = await zygote.fork()
     frozen = zygote.pid
     assert frozen is not None
@@ -264,7 +264,7 @@ async def test_a_frozen_zygote_is_replaced_and_its_children_go_on(zygote: Zygote
         each.close()
 
 
-async def test_a_frozen_zygote_is_replaced_before_anybody_asks(zygote: Zygote) -> None:
+async def test_a_frozen_zygote_is_replaced_before_anybody_asks(zygote: ZygoteClient) -> None:
     frozen = zygote.pid
     assert frozen is not None
     os.kill(frozen, signal.SIGSTOP)
@@ -279,7 +279,7 @@ fork = os.fork
 os.fork = lambda: time.sleep(0.1) or fork()
 sys.exit(zygote.main())
 """
-    slow = Zygote(command=(sys.executable, "-c", script))
+    slow = ZygoteClient(command=(sys.executable, "-c", script))
     await slow.start()
     pid = slow.pid
     children = await asyncio.gather(*(slow.fork() for _ in range(int(SILENT_SECONDS / 0.1) + 10)))
@@ -289,7 +289,7 @@ sys.exit(zygote.main())
     await slow.close()
 
 
-async def test_time_in_which_the_node_was_held_up_says_nothing_of_the_zygote(zygote: Zygote) -> None:
+async def test_time_in_which_the_node_was_held_up_says_nothing_of_the_zygote(zygote: ZygoteClient) -> None:
     pid = zygote.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
@@ -299,7 +299,7 @@ async def test_time_in_which_the_node_was_held_up_says_nothing_of_the_zygote(zyg
     assert zygote.pid == pid
 
 
-async def test_signals_to_all_processes_of_a_service_are_not_for_these(zygote: Zygote) -> None:
+async def test_signals_to_all_processes_of_a_service_are_not_for_these(zygote: ZygoteClient) -> None:
     pid = zygote.pid
     assert pid is not None
     child = await zygote.fork()
@@ -315,7 +315,9 @@ async def test_signals_to_all_processes_of_a_service_are_not_for_these(zygote: Z
 
 
 @pytest.mark.parametrize("room", [0, 1, 2])
-async def test_a_node_without_room_for_descriptors_refuses_and_keeps_its_zygote(zygote: Zygote, room: int) -> None:
+async def test_a_node_without_room_for_descriptors_refuses_and_keeps_its_zygote(
+    zygote: ZygoteClient, room: int
+) -> None:
     pid, node = zygote.pid, psutil.Process()
     (await zygote.fork()).close()
     before = node.num_fds()
@@ -447,7 +449,7 @@ async def silent_server() -> AsyncIterator[int]:
             writer.transport.abort()
 
 
-async def test_frames_of_the_wire_are_what_the_child_reads(zygote: Zygote) -> None:
+async def test_frames_of_the_wire_are_what_the_child_reads(zygote: ZygoteClient) -> None:
     """A first command that is not to start is refused, and the child does not linger."""
     child = await zygote.fork()
     child.connection.send(framing.frame(frames_pb2.Command(stop=frames_pb2.Stop())))

@@ -12,13 +12,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.api.grpc.context import Context
-from service.api.grpc.forwarding import Forwarding, OwnedHere
-from service.api.grpc.node_service import NodePeers
+from service.api.grpc.forwarding import Forwarder, OwnershipGuard
+from service.api.grpc.node_service import GrpcHandoverPeers
 from service.api.grpc.nodes import NodeChannels, NodeListener
 from service.api.grpc.server import CannotListen, Core, Server
 from service.auth.node_certificates import NodeCertificate
 from service.domain.errors import FailedPrecondition, Unavailable
-from service.domain.lease import Holder, Node
+from service.domain.lease import LeaseOwner, Node
 from service.ownership.router import Router
 from service.ports import Directory
 from service.telemetry.metrics import RpcMetrics
@@ -30,7 +30,7 @@ from zap.v1.session_pb2_grpc import SessionServiceStub
 SECRET = "a secret of all nodes"
 
 
-class Overhearing(OwnedHere):
+class Overhearing(OwnershipGuard):
     """Remembers what came along with each call."""
 
     def __init__(self, router: Router, incarnation: UUID, heard: list[dict[str, str | bytes]]) -> None:
@@ -49,7 +49,7 @@ class Place:
         self.incarnation = uuid4()
         self.sessions = FakeSessions()
         self.owned: set[str] = set()
-        self.holders: list[Holder | None] = []
+        self.holders: list[LeaseOwner | None] = []
         """What the database answers, one after the other; the last one for ever."""
         self.asked = 0
         self.expects: set[str] = set()
@@ -70,7 +70,7 @@ class Place:
             database_hosts=[],
             metrics=metrics,
         )
-        self.forwarding = Forwarding(router, self.channels, metrics)
+        self.forwarding = Forwarder(router, self.channels, metrics)
         self.server = Server(
             core,
             listen="127.0.0.1:0",
@@ -80,7 +80,7 @@ class Place:
         )
         self.address = ""
 
-    async def holder(self, session_id: str) -> Holder | None:
+    async def holder(self, session_id: str) -> LeaseOwner | None:
         self.asked += 1
         return self.holders.pop(0) if len(self.holders) > 1 else self.holders[0]
 
@@ -92,9 +92,9 @@ class Place:
         self.taken.append(session_id)
 
     @property
-    def holds(self) -> Holder:
+    def holds(self) -> LeaseOwner:
         """It, as another node knows it."""
-        return Holder(Node(self.incarnation, "owner", self.listener.address), 3)
+        return LeaseOwner(Node(self.incarnation, "owner", self.listener.address), 3)
 
     async def own(self, session_id: str) -> None:
         """A session that is run here."""
@@ -348,7 +348,7 @@ async def test_a_node_that_is_gone_is_not_knocked_at_for_ever() -> None:
     async with nobody_any_more() as (address, knocks):
         channels = NodeChannels(NodeCertificate.signed_by(SECRET), idle=2.5)
         with pytest.raises(Unavailable):
-            await NodePeers(channels).take(Node(uuid4(), "gone", address), "anna")
+            await GrpcHandoverPeers(channels).take(Node(uuid4(), "gone", address), "anna")
         async with asyncio.timeout(10):
             while len(knocks) < 2:
                 await asyncio.sleep(0.02)
@@ -385,19 +385,19 @@ async def test_a_channel_is_kept_while_somebody_calls_on_it_and_made_anew_afterw
 
 
 async def test_a_node_is_asked_to_take_a_session_and_told_that_it_is_its_own() -> None:
-    async with place() as heir, place() as giver:
-        peers = NodePeers(giver.channels)
+    async with place() as target, place() as giver:
+        peers = GrpcHandoverPeers(giver.channels)
         with pytest.raises(Unavailable, match="no room"):
-            await peers.expect(heir.holds.node, "anna", 5)
-        heir.expects.add("anna")
-        await peers.expect(heir.holds.node, "anna", 5)
-        await peers.take(heir.holds.node, "anna")
-        assert heir.taken == ["anna"]
+            await peers.expect(target.holds.node, "anna", 5)
+        target.expects.add("anna")
+        await peers.expect(target.holds.node, "anna", 5)
+        await peers.take(target.holds.node, "anna")
+        assert target.taken == ["anna"]
         with pytest.raises(Unavailable, match="another node"):
-            await peers.expect(replace(heir.holds.node, incarnation=uuid4()), "anna", 5)
-        await heir.listener.stop(0)
+            await peers.expect(replace(target.holds.node, incarnation=uuid4()), "anna", 5)
+        await target.listener.stop(0)
         with pytest.raises(Unavailable) as gone:
-            await peers.take(heir.holds.node, "anna")
+            await peers.take(target.holds.node, "anna")
         assert gone.value.reason == "NODE_UNREACHABLE"
 
 
@@ -420,7 +420,7 @@ async def test_a_port_that_somebody_else_has_is_named() -> None:
         with pytest.raises(CannotListen, match="ZAP_NODE_LISTEN"):
             NodeListener(
                 core,
-                OwnedHere(router, owner.incarnation),
+                OwnershipGuard(router, owner.incarnation),
                 owner,
                 owner.incarnation,
                 NodeCertificate.signed_by(SECRET),

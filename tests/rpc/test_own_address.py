@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from service.api.grpc.advertised_address import OwnAddress
+from service.api.grpc.advertised_address import AdvertisedAddress
 
 
 @pytest.mark.parametrize(
@@ -19,13 +19,13 @@ from service.api.grpc.advertised_address import OwnAddress
 )
 def test_what_was_set_is_what_it_is_called(called: str, expected: str) -> None:
     # Nobody looks for this database.
-    own = OwnAddress(called, 7, database_hosts=["nowhere.invalid"])
+    own = AdvertisedAddress(called, 7, database_hosts=["nowhere.invalid"])
     assert (str(own), own.is_of_this_machine_alone) == (expected, False)
 
 
 @pytest.mark.parametrize("database_host", ["127.0.0.1", "localhost", "/run/postgresql", "@abstract"])
 def test_beside_its_database_it_is_called_on_this_machine_alone(database_host: str) -> None:
-    own = OwnAddress("0.0.0.0:0", 7, database_hosts=[database_host])
+    own = AdvertisedAddress("0.0.0.0:0", 7, database_hosts=[database_host])
     assert str(own) == "127.0.0.1:7"
     assert own.is_of_this_machine_alone
 
@@ -46,7 +46,7 @@ def test_a_node_that_listens_everywhere_is_called_where_it_goes_to_its_database(
             return ways[""], 0
 
     monkeypatch.setattr(socket, "socket", Way)
-    own = OwnAddress("0.0.0.0:7946", 7946, database_hosts=["nowhere.invalid", "192.0.2.1"])
+    own = AdvertisedAddress("0.0.0.0:7946", 7946, database_hosts=["nowhere.invalid", "192.0.2.1"])
     assert (str(own), own.is_of_this_machine_alone) == ("10.0.0.5:7946", False)
     ways.clear()
     assert str(own) == "10.0.0.5:7946"
@@ -55,10 +55,10 @@ def test_a_node_that_listens_everywhere_is_called_where_it_goes_to_its_database(
 
 
 def test_a_node_that_listens_for_ipv4_is_not_called_by_ipv6() -> None:
-    own = OwnAddress("0.0.0.0:0", 7, database_hosts=["::1"])
+    own = AdvertisedAddress("0.0.0.0:0", 7, database_hosts=["::1"])
     assert (str(own), own.is_of_this_machine_alone) == ("127.0.0.1:7", True)
 
 
 def test_a_server_that_has_no_name_now_does_not_keep_the_node_from_starting() -> None:
-    own = OwnAddress("[::]:0", 7, database_hosts=["nowhere.invalid"])
+    own = AdvertisedAddress("[::]:0", 7, database_hosts=["nowhere.invalid"])
     assert (str(own), own.is_of_this_machine_alone) == ("127.0.0.1:7", True)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from structlog.testing import capture_logs
 
-from service.domain.log_positions import Place
+from service.domain.log_positions import LogPosition
 from service.domain.watch import LoggedEvent
 from tests.fakes.serving import FakeService
 from zap.v1 import event_pb2, watch_pb2
@@ -16,7 +16,7 @@ NOT_PROTOBUF = b"\xff\xff\xff"
 
 
 def logged(number: int, payload: bytes) -> LoggedEvent:
-    return LoggedEvent(Place(7, number), "shop", number, NOW, NOW, "MESSAGE_RECEIVED", payload)
+    return LoggedEvent(LogPosition(7, number), "shop", number, NOW, NOW, "MESSAGE_RECEIVED", payload)
 
 
 def test_an_event_that_cannot_be_parsed_is_left_out_named_counted_and_passed() -> None:

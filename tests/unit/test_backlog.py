@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime
 
-from service.bus.backlog import AT_ONCE, BYTES_AT_ONCE, MOST, MOST_BYTES, Backlog
+from service.bus.backlog import BATCH_BYTES, BATCH_EVENTS, MOST_BYTES, MOST_EVENTS, Backlog
 from service.domain.events import Event, StateChanged
-from service.domain.observations import Happening
+from service.domain.observations import InboundEvent
 from service.domain.session import State
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -14,8 +14,8 @@ def small(number: int) -> Event:
     return Event(number, "anna", number, NOW, StateChanged(State.CONNECTING, State.CONNECTED, ""))
 
 
-def large(number: int, size: int = BYTES_AT_ONCE) -> Event:
-    return Event(number, "anna", number, NOW, Happening("MESSAGE_RECEIVED", bytes(size)))
+def large(number: int, size: int = BATCH_BYTES) -> Event:
+    return Event(number, "anna", number, NOW, InboundEvent("MESSAGE_RECEIVED", bytes(size)))
 
 
 def waiting(held: Backlog) -> list[int]:
@@ -29,14 +29,14 @@ def waiting(held: Backlog) -> list[int]:
 
 def test_the_oldest_go_when_there_are_too_many() -> None:
     held = Backlog()
-    held.extend(small(number) for number in range(MOST + 3))
+    held.extend(small(number) for number in range(MOST_EVENTS + 3))
     assert held.dropped == 3
-    assert waiting(held) == list(range(3, MOST + 3))
+    assert waiting(held) == list(range(3, MOST_EVENTS + 3))
 
 
 def test_the_oldest_go_when_they_are_too_large() -> None:
     held = Backlog()
-    most = MOST_BYTES // BYTES_AT_ONCE
+    most = MOST_BYTES // BATCH_BYTES
     held.extend(large(number) for number in range(most + 2))
     assert held.dropped == 2
     held.extend([small(most + 2)])
@@ -45,7 +45,7 @@ def test_the_oldest_go_when_they_are_too_large() -> None:
 
 def test_room_that_was_made_is_used_again() -> None:
     held = Backlog()
-    for number in range(3 * MOST_BYTES // BYTES_AT_ONCE):
+    for number in range(3 * MOST_BYTES // BATCH_BYTES):
         held.extend([large(number)])
         held.done(held.first())
     assert (held.dropped, bool(held)) == (0, False)
@@ -53,16 +53,16 @@ def test_room_that_was_made_is_used_again() -> None:
 
 def test_few_go_at_once_and_fewer_if_they_are_large() -> None:
     held = Backlog()
-    held.extend(small(number) for number in range(AT_ONCE + 1))
-    assert len(held.first()) == AT_ONCE
+    held.extend(small(number) for number in range(BATCH_EVENTS + 1))
+    assert len(held.first()) == BATCH_EVENTS
     held = Backlog()
-    held.extend([large(1, BYTES_AT_ONCE // 2), large(2, BYTES_AT_ONCE // 2), small(3), large(4, 1)])
+    held.extend([large(1, BATCH_BYTES // 2), large(2, BATCH_BYTES // 2), small(3), large(4, 1)])
     assert [event.sequence for event in held.first()] == [1, 2, 3]
 
 
 def test_one_that_is_larger_than_a_round_trip_goes_alone() -> None:
     held = Backlog()
-    held.extend([large(1, BYTES_AT_ONCE + 1), small(2)])
+    held.extend([large(1, BATCH_BYTES + 1), small(2)])
     assert [event.sequence for event in held.first()] == [1]
 
 
@@ -70,7 +70,7 @@ def test_what_was_dropped_on_its_way_is_not_taken_for_another() -> None:
     held = Backlog()
     held.extend([small(0)])
     on_their_way = held.first()
-    held.extend(small(number) for number in range(1, MOST + 1))
+    held.extend(small(number) for number in range(1, MOST_EVENTS + 1))
     held.done(on_their_way)
     assert held.first()[0].sequence == 1
     assert held.dropped == 1

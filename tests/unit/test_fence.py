@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from service.domain.lease import LeaseTimes
-from service.ownership.lease_expiry import Fence
+from service.ownership.lease_expiry import LeaseExpiryMonitor
 
 TIMES = LeaseTimes(10.0)
 
@@ -36,13 +36,13 @@ class Session:
 )
 def test_a_process_is_killed_just_before_its_permit_would_end_it(left: float, fate: str) -> None:
     session = Session(time.monotonic() + left)
-    Fence(TIMES, lambda: [session]).look()
+    LeaseExpiryMonitor(TIMES, lambda: [session]).look()
     assert session.fate == fate
 
 
 def test_a_session_without_an_epoch_has_nothing_to_lose() -> None:
     session = Session(0.0)
-    Fence(TIMES, lambda: [session]).look()
+    LeaseExpiryMonitor(TIMES, lambda: [session]).look()
     assert session.fate == "goes on"
 
 

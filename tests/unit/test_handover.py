@@ -9,13 +9,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from service.domain.errors import Unavailable
-from service.domain.handover import Concurrency
+from service.domain.handover import HandoverConcurrency
 from service.domain.lease import Node
-from service.domain.placement import Candidate, heir
+from service.domain.placement import Candidate, select_target
 from service.domain.start_scheduler import Lane
 from service.ownership import handover
-from service.ownership.handover import Giver, HandOver, Taker
-from service.ports import Directory, Turn
+from service.ownership.handover import Handover, HandoverSource, HandoverTarget
+from service.ports import Directory, StartPermit
 
 ME = uuid4()
 ONE, TWO = (Node(UUID(int=number), f"node-{number}", f"127.0.0.1:{number}") for number in (1, 2))
@@ -33,12 +33,12 @@ async def no_session_outlives_its_test() -> AsyncIterator[None]:
 
 
 def test_the_one_with_the_fewest_sessions_that_has_room_takes_a_session() -> None:
-    assert heir([Candidate(ONE, 3, 10), Candidate(TWO, 2, 10)], {}) == TWO
-    assert heir([Candidate(ONE, 3, 10), Candidate(TWO, 2, 2)], {}) == ONE
-    assert heir([Candidate(ONE, 3, 3), Candidate(TWO, 2, 2)], {}) is None
-    assert heir([], {}) is None
-    assert heir([Candidate(ONE, 3, 10), Candidate(TWO, 2, 10)], {TWO.incarnation: 2}) == ONE
-    assert heir([Candidate(TWO, 2, 10), Candidate(ONE, 2, 10)], {}) == ONE
+    assert select_target([Candidate(ONE, 3, 10), Candidate(TWO, 2, 10)], {}) == TWO
+    assert select_target([Candidate(ONE, 3, 10), Candidate(TWO, 2, 2)], {}) == ONE
+    assert select_target([Candidate(ONE, 3, 3), Candidate(TWO, 2, 2)], {}) is None
+    assert select_target([], {}) is None
+    assert select_target([Candidate(ONE, 3, 10), Candidate(TWO, 2, 10)], {TWO.incarnation: 2}) == ONE
+    assert select_target([Candidate(TWO, 2, 10), Candidate(ONE, 2, 10)], {}) == ONE
 
 
 class Session:
@@ -51,17 +51,17 @@ class Session:
         self._world = world
         self._loses = loses_its_lease
         self._stopping = asyncio.Event()
-        self._heir: Node | None = None
+        self._target: Node | None = None
         self.task = asyncio.create_task(self._run())
 
-    def step_down(self, heir: Node | None = None) -> None:
+    def hand_over_or_stop(self, target: Node | None = None) -> None:
         self._world.said.append(f"stop {self.session_id}")
-        self._heir = heir
+        self._target = target
         self._stopping.set()
 
     async def _run(self) -> None:
         await self._stopping.wait()
-        self.is_handed_over = self._heir is not None and not self._loses
+        self.is_handed_over = self._target is not None and not self._loses
         self._world.said.append(f"{'handed' if self.is_handed_over else 'lost'} {self.session_id}")
 
 
@@ -79,24 +79,24 @@ class World:
         self.said: list[str] = []
         self.sessions: dict[str, Session] = {}
         self.room = 10
-        self.taken: list[tuple[str, Turn | None]] = []
+        self.taken: list[tuple[str, StartPermit | None]] = []
         self.connected: set[str] = set()
         self.sending: set[str] = set()
 
-    async def heirs(self, incarnation: UUID) -> Sequence[Candidate]:
+    async def targets(self, incarnation: UUID) -> Sequence[Candidate]:
         assert incarnation == ME
         await asyncio.sleep(self.look_takes)
         if self.is_away:
             raise Unavailable("away")
         return self.candidates
 
-    async def expect(self, heir: Node, session_id: str, timeout: float) -> None:
+    async def expect(self, target: Node, session_id: str, timeout: float) -> None:
         assert 0 < timeout <= 60
         if self.is_slow:
             await asyncio.sleep(60)
-        if heir in self.refuses:
+        if target in self.refuses:
             raise Unavailable("no room")
-        self.said.append(f"{heir.name} expects {session_id}")
+        self.said.append(f"{target.name} expects {session_id}")
 
     def is_sending(self, session_id: str) -> bool:
         return session_id in self.sending
@@ -116,17 +116,17 @@ class World:
     def take(self, *arguments: object) -> object:
         """Of a peer: tell it; of what runs here: run it."""
         match arguments:
-            case (Node() as heir, str() as session_id):
-                return self._tell(heir, session_id)
+            case (Node() as target, str() as session_id):
+                return self._tell(target, session_id)
             case (str() as session_id, turn):
                 self.taken.append((session_id, turn))  # type: ignore[arg-type]
         return None
 
-    async def _tell(self, heir: Node, session_id: str) -> None:
+    async def _tell(self, target: Node, session_id: str) -> None:
         if self.take_fails:
             raise Unavailable("gone")
         await asyncio.sleep(self.arrival_takes)
-        self.said.append(f"{heir.name} takes {session_id}")
+        self.said.append(f"{target.name} takes {session_id}")
 
     def most_on_their_way(self) -> int:
         on_their_way, most = 0, 0
@@ -135,11 +135,11 @@ class World:
             most = max(most, on_their_way)
         return most
 
-    def giver(self) -> Giver:
-        return Giver(ME, cast(Directory, self), self.hand_over())
+    def giver(self) -> HandoverSource:
+        return HandoverSource(ME, cast(Directory, self), self.hand_over())
 
-    def hand_over(self) -> HandOver:
-        return HandOver(self, self, self)  # type: ignore[arg-type]
+    def hand_over(self) -> Handover:
+        return Handover(self, self, self)  # type: ignore[arg-type]
 
     def own(self, session_id: str, *, loses_its_lease: bool = False) -> Session:
         session = self.sessions[session_id] = Session(self, session_id, loses_its_lease=loses_its_lease)
@@ -175,7 +175,7 @@ async def test_a_few_are_on_their_way_at_a_time_so_that_each_is_away_for_its_own
 
 
 def test_as_few_go_on_at_a_time_as_there_is_time_for() -> None:
-    concurrency = Concurrency(2)
+    concurrency = HandoverConcurrency(2)
     # Nobody knows yet how long one takes.
     assert concurrency.needed(200, 20.0) == 2
     concurrency.took(0.3)
@@ -278,14 +278,14 @@ class Gate:
     def __init__(self) -> None:
         self.granted: list[OneTurn] = []
 
-    async def turns(self, lane: Lane, wants: int) -> Sequence[Turn]:
+    async def turns(self, lane: Lane, wants: int) -> Sequence[StartPermit]:
         self.granted.append(OneTurn())
         return [self.granted[-1]]
 
 
 async def test_what_is_expected_is_started_on_the_turn_that_was_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     world, gate = World(), Gate()
-    taker = Taker(gate, world)  # type: ignore[arg-type]
+    taker = HandoverTarget(gate, world)  # type: ignore[arg-type]
     await taker.expect("anna")
     await taker.take("anna")
     await taker.take("berta")
@@ -302,7 +302,7 @@ async def test_what_is_expected_is_started_on_the_turn_that_was_taken_for_it(mon
 
 async def test_who_takes_a_session_says_so_when_it_is_connected(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
-    taker = Taker(Gate(), world)  # type: ignore[arg-type]
+    taker = HandoverTarget(Gate(), world)  # type: ignore[arg-type]
     world.own("anna")
     taking = asyncio.create_task(taker.take("anna"))
     await asyncio.sleep(0.1)
@@ -318,7 +318,7 @@ async def test_who_takes_a_session_says_so_when_it_is_connected(monkeypatch: pyt
 
 async def test_a_node_that_is_not_done_with_a_session_does_not_take_it_again() -> None:
     world, gate = World(), Gate()
-    taker = Taker(gate, world)  # type: ignore[arg-type]
+    taker = HandoverTarget(gate, world)  # type: ignore[arg-type]
     # Lost a while ago, and its process is not seen dead yet: nothing could be started here.
     world.own("anna")
     with pytest.raises(Unavailable) as busy:
@@ -330,7 +330,7 @@ async def test_a_node_that_is_not_done_with_a_session_does_not_take_it_again() -
 async def test_a_node_that_is_full_or_stops_takes_nothing() -> None:
     world, gate = World(), Gate()
     world.room = 1
-    taker = Taker(gate, world)  # type: ignore[arg-type]
+    taker = HandoverTarget(gate, world)  # type: ignore[arg-type]
     await taker.expect("anna")
     with pytest.raises(Unavailable) as full:
         await taker.expect("berta")

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from service.domain.errors import Unavailable
 from service.domain.lease import Announcement, Lease, LeaseTimes, Node, Renewal
 from service.domain.outage import OutageDetector
-from service.ownership.lease_renewer import Keeper
+from service.ownership.lease_renewer import LeaseRenewer
 from service.ports import LeaseStore, Metrics
 
 NODE = Announcement(Node(uuid4(), "one", "127.0.0.1:1"), 10)
@@ -55,15 +55,15 @@ class Leases:
         )
         return Renewal(renewed, held_up)
 
-    async def release_stray(self, lease: Lease) -> None:
+    async def release_orphaned_lease(self, lease: Lease) -> None:
         await asyncio.sleep(self.release_takes)
         if self.release_fails:
             raise Unavailable("away")
         self.released.append(lease.session_id)
 
 
-def keeper(leases: Leases, *sessions: Session, metrics: Metrics | None = None) -> Keeper:
-    return Keeper(
+def keeper(leases: Leases, *sessions: Session, metrics: Metrics | None = None) -> LeaseRenewer:
+    return LeaseRenewer(
         cast(LeaseStore, leases),
         lambda: NODE,
         TIMES,

@@ -6,13 +6,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from service.domain.maintenance import HorizonHolder
-from service.maintenance.horizon_monitor import WORTH_A_LINE, Lookout
+from service.domain.maintenance import OldestTransaction
+from service.maintenance.horizon_monitor import WARN_AFTER_S, LongTransactionMonitor
 from service.telemetry.metrics import UpkeepMetrics
 from tests.fakes.upkeep import FakeUpkeep
 
-HOLDER = HorizonHolder(7, "shop", "psql", 4711, "idle in transaction")
-OTHER = HorizonHolder(8, "shop", "psql", 4712, "active")
+HOLDER = OldestTransaction(7, "shop", "psql", 4711, "idle in transaction")
+OTHER = OldestTransaction(8, "shop", "psql", 4712, "active")
 LABELS = {"database": "shop", "application": "psql", "pid": "4711", "state": "idle in transaction"}
 
 
@@ -23,9 +23,9 @@ class Watched:
         self.registry = CollectorRegistry()
         self.upkeep = FakeUpkeep()
         self._now = 100.0
-        self._lookout = Lookout(self.upkeep, UpkeepMetrics(self.registry).horizon, lambda: self._now)
+        self._lookout = LongTransactionMonitor(self.upkeep, UpkeepMetrics(self.registry).horizon, lambda: self._now)
 
-    async def look(self, *holders: HorizonHolder | None) -> Sequence[tuple[str, str]]:
+    async def look(self, *holders: OldestTransaction | None) -> Sequence[tuple[str, str]]:
         with capture_logs() as logs:
             for holder in holders:
                 self.upkeep.holder = holder
@@ -47,7 +47,7 @@ def watched() -> Watched:
 
 
 async def test_whoever_holds_it_for_long_is_named_once_and_so_is_the_end(watched: Watched) -> None:
-    looks = int(WORTH_A_LINE)
+    looks = int(WARN_AFTER_S)
     assert await watched.look(*[HOLDER] * looks) == []
     ((level, words),) = await watched.look(*[HOLDER] * 100)
     assert (level, "holds Watch up" in words) == ("warning", True)
@@ -58,7 +58,7 @@ async def test_whoever_holds_it_for_long_is_named_once_and_so_is_the_end(watched
 
 
 async def test_many_that_hold_it_for_a_moment_each_are_nobody_s_worry(watched: Watched) -> None:
-    holders = [HorizonHolder(number, "shop", "web", number, "active") for number in range(100)]
+    holders = [OldestTransaction(number, "shop", "web", number, "active") for number in range(100)]
     assert await watched.look(*holders) == []
     assert watched.age == 0.0
     holders_now = next(each for each in watched.registry.collect() if each.name == "zap_watch_horizon_holder")
@@ -69,7 +69,7 @@ async def test_the_metrics_name_the_one_that_holds_it_now(watched: Watched) -> N
     await watched.look(HOLDER, HOLDER, HOLDER)
     assert (watched.age, watched.holds(LABELS)) == (2.0, 1.0)
     # What it does can change while it goes on.
-    active = HorizonHolder(HOLDER.xid, "shop", "psql", 4711, "active")
+    active = OldestTransaction(HOLDER.xid, "shop", "psql", 4711, "active")
     await watched.look(active)
     assert (watched.age, watched.holds(LABELS), watched.holds(LABELS | {"state": "active"})) == (3.0, None, 1.0)
     await watched.look(None)

@@ -12,23 +12,23 @@ from service.bus.hub import WakeupHub
 from service.bus.redis import RedisBus
 from service.domain.errors import InvalidArgument
 from service.domain.events import Event, StateChanged
-from service.domain.log_positions import START, Place
+from service.domain.log_positions import START, LogPosition
 from service.domain.session import State
-from service.domain.watch import Bookmark, EventFilter, Given, LoggedEvent, Page, Start, Step
+from service.domain.watch import Bookmark, Delivered, EventFilter, LoggedEvent, LogPage, StartPosition, Step
 from service.protocol.events import to_json
 from service.telemetry.metrics import NodeMetrics, WatchMetrics
-from service.watch.limiter import Crowd
-from service.watch.tailer import Tail
+from service.watch.limiter import WatchLimiter
+from service.watch.tailer import LogTailer
 from tests.unit.test_keeper import Leases, keeper
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 EVENTS = [
-    LoggedEvent(Place(1, number), "shop", number, NOW, NOW - timedelta(seconds=number), "RECEIPT", b"")
+    LoggedEvent(LogPosition(1, number), "shop", number, NOW, NOW - timedelta(seconds=number), "RECEIPT", b"")
     for number in (1, 2)
 ]
 STEPS: list[Step] = [
     Bookmark("0", is_caught_up=False),
-    *(Given(event, "t") for event in EVENTS),
+    *(Delivered(event, "t") for event in EVENTS),
     Bookmark("t", is_caught_up=True),
 ]
 
@@ -55,7 +55,7 @@ def test_events_are_counted_by_type(registry: CollectorRegistry) -> None:
     assert registry.get_sample_value("zap_events_total", {"type": "STATE_CHANGED"}) == pytest.approx(1)
 
 
-async def given(wanted: EventFilter, start: Start) -> AsyncGenerator[Step, None]:
+async def given(wanted: EventFilter, start: StartPosition) -> AsyncGenerator[Step, None]:
     if start.token:
         raise InvalidArgument([])
     for step in STEPS:
@@ -63,7 +63,7 @@ async def given(wanted: EventFilter, start: Start) -> AsyncGenerator[Step, None]
 
 
 async def test_streams_and_what_they_are_given_are_counted(registry: CollectorRegistry) -> None:
-    async with aclosing(Crowd(given, 1, WatchMetrics(registry)).watch(EventFilter(), Start())) as steps:
+    async with aclosing(WatchLimiter(given, 1, WatchMetrics(registry)).watch(EventFilter(), StartPosition())) as steps:
         seen = [await anext(steps), await anext(steps)]
         assert registry.get_sample_value("zap_watch_streams") == 1
         seen += [step async for step in steps]
@@ -74,17 +74,19 @@ async def test_streams_and_what_they_are_given_are_counted(registry: CollectorRe
 
 async def test_a_stream_that_is_refused_is_not_counted(registry: CollectorRegistry) -> None:
     with pytest.raises(InvalidArgument):
-        await anext(Crowd(given, 1, WatchMetrics(registry)).watch(EventFilter(), Start("forged")))
+        await anext(WatchLimiter(given, 1, WatchMetrics(registry)).watch(EventFilter(), StartPosition("forged")))
     assert registry.get_sample_value("zap_watch_streams") == 0
 
 
 async def test_how_late_the_tail_comes_to_each_event_is_observed(registry: CollectorRegistry) -> None:
-    pages: list[Page | None] = [Page(EVENTS, Place(2), is_last=True, is_held=False, newest_id=2, read_time=NOW)]
+    pages: list[LogPage | None] = [
+        LogPage(EVENTS, LogPosition(2), is_last=True, is_held=False, newest_id=2, read_time=NOW)
+    ]
 
-    async def read(after: Place, wanted: EventFilter, limit: int) -> Page | None:
+    async def read(after: LogPosition, wanted: EventFilter, limit: int) -> LogPage | None:
         return pages.pop(0) if pages else None
 
-    tail = Tail(read, WakeupHub(), WatchMetrics(registry))
+    tail = LogTailer(read, WakeupHub(), WatchMetrics(registry))
     with tail.seat(EventFilter(), START) as seat:
         async with asyncio.timeout(5):
             while not seat.has_news:

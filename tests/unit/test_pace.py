@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from service.domain.start_scheduler import HOLD, Lane, Pace, Waiting
+from service.domain.start_scheduler import PERMIT_TTL_S, Lane, PermitRequest, StartScheduler
 
 
 class Clock:
@@ -14,10 +14,10 @@ class Clock:
 
     def __init__(self, rate: float) -> None:
         self.now = 1000.0
-        self.pace = Pace(rate, self.now)
-        self.starts: list[tuple[float, Waiting]] = []
+        self.pace = StartScheduler(rate, self.now)
+        self.starts: list[tuple[float, PermitRequest]] = []
 
-    def grant(self) -> list[Waiting]:
+    def grant(self) -> list[PermitRequest]:
         granted = []
         while (waiting := self.pace.grant(self.now)) is not None:
             assert self.pace.use(waiting.turns[-1], self.now)
@@ -34,7 +34,7 @@ class Clock:
         self.now = until
         self.grant()
 
-    def wait_of(self, waiting: Waiting) -> float:
+    def wait_of(self, waiting: PermitRequest) -> float:
         started = self.now
         while waiting not in [start for _, start in self.starts]:
             self.pass_by(0.05)
@@ -126,32 +126,32 @@ def test_in_other_lanes_who_came_first_is_first(lane: Lane) -> None:
 
 def test_turns_that_are_held_count_until_they_are_used() -> None:
     """A database that is away for a moment holds up those that have turns: not more than a second's worth may have."""
-    pace = Pace(10, 0.0)
+    pace = StartScheduler(10, 0.0)
     for _ in range(100):
         pace.join(Lane.FALLEN)
     held = grant_all(pace, 0.0)
     assert len(held) == 10
     assert grant_all(pace, 4.0) == []
-    assert pace.wait(4.0) == pytest.approx(HOLD - 4.0)
+    assert pace.wait(4.0) == pytest.approx(PERMIT_TTL_S - 4.0)
     assert all(pace.use(turn, 4.0) for turn in held)
     assert len(grant_all(pace, 5.0)) == 10
 
 
 def test_a_turn_that_is_held_for_too_long_is_void_and_keeps_nobody_from_starting() -> None:
-    pace = Pace(2, 0.0)
+    pace = StartScheduler(2, 0.0)
     for _ in range(100):
         pace.join(Lane.FALLEN)
     held = grant_all(pace, 0.0)
     assert len(held) == 2
-    assert grant_all(pace, HOLD - 0.01) == []
-    assert len(grant_all(pace, HOLD + 1)) == 2
-    assert not any(pace.use(turn, HOLD + 1) for turn in held)
-    assert not any(pace.give_back(turn, HOLD + 1) for turn in held), "that would make turns out of nothing"
-    assert grant_all(pace, HOLD + 1) == []
+    assert grant_all(pace, PERMIT_TTL_S - 0.01) == []
+    assert len(grant_all(pace, PERMIT_TTL_S + 1)) == 2
+    assert not any(pace.use(turn, PERMIT_TTL_S + 1) for turn in held)
+    assert not any(pace.give_back(turn, PERMIT_TTL_S + 1) for turn in held), "that would make turns out of nothing"
+    assert grant_all(pace, PERMIT_TTL_S + 1) == []
 
 
 def test_a_turn_is_given_back_once_and_to_somebody_else() -> None:
-    pace = Pace(1, 0.0)
+    pace = StartScheduler(1, 0.0)
     first, second = pace.join(Lane.FALLEN), pace.join(Lane.FALLEN)
     assert pace.grant(0.0) is first
     assert pace.give_back(first.turns[0], 0.1)
@@ -164,7 +164,7 @@ def test_a_turn_is_given_back_once_and_to_somebody_else() -> None:
 
 
 def test_who_leaves_is_not_waited_for() -> None:
-    pace = Pace(1, 0.0)
+    pace = StartScheduler(1, 0.0)
     first, second = pace.join(Lane.FALLEN, active_at=2), pace.join(Lane.FALLEN, active_at=1)
     pace.leave(first)
     pace.leave(first)
@@ -184,7 +184,7 @@ def times(clock: Clock) -> list[float]:
     return [at for at, _ in clock.starts]
 
 
-def grant_all(pace: Pace, now: float) -> list[int]:
+def grant_all(pace: StartScheduler, now: float) -> list[int]:
     granted = []
     while (waiting := pace.grant(now)) is not None:
         granted.append(waiting.turns[-1])

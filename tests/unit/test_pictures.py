@@ -6,7 +6,7 @@ import pytest
 import segno
 
 from service.api.grpc import qr_rendering
-from service.api.grpc.qr_rendering import Pictures, draw, half_blocks
+from service.api.grpc.qr_rendering import QrRenderer, draw, half_blocks
 from tests.fakes.core import code
 
 
@@ -41,7 +41,7 @@ def test_the_terminals_picture_is_the_code_with_light_around_it() -> None:
 
 
 async def test_a_code_is_drawn_once_for_all_who_watch(drawn: list[str]) -> None:
-    subject = Pictures()
+    subject = QrRenderer()
     shown = await asyncio.gather(*(subject.of("a") for _ in range(10)))
     assert drawn == ["a"]
     assert all(picture is shown[0] for picture in shown)
@@ -49,7 +49,7 @@ async def test_a_code_is_drawn_once_for_all_who_watch(drawn: list[str]) -> None:
 
 
 async def test_who_leaves_does_not_take_the_picture_from_the_others(drawn: list[str]) -> None:
-    subject = Pictures()
+    subject = QrRenderer()
     leaving, staying = asyncio.create_task(subject.of("a")), asyncio.create_task(subject.of("a"))
     await asyncio.sleep(0)
     leaving.cancel()
@@ -59,7 +59,7 @@ async def test_who_leaves_does_not_take_the_picture_from_the_others(drawn: list[
 
 
 async def test_codes_are_forgotten_by_number_and_by_time(drawn: list[str]) -> None:
-    subject = Pictures(remembered=2, forgotten_after=0.2)
+    subject = QrRenderer(remembered=2, forgotten_after=0.2)
     for text in ("a", "b", "c", "b", "a"):
         await subject.of(text)
     assert drawn == ["a", "b", "c", "a"]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.domain.lease import Node
-from service.domain.placement import Candidate, heir, places
+from service.domain.placement import Candidate, claim_slots, select_target
 
 ALL = 1000
 
@@ -22,7 +22,7 @@ def candidates(*loads: int, most: int = 200) -> list[Candidate]:
 
 
 def mine(nodes: list[Candidate], number: int, most: int = ALL) -> list[int]:
-    return list(places(nodes, UUID(int=number), most))
+    return list(claim_slots(nodes, UUID(int=number), most))
 
 
 def test_equals_take_turns() -> None:
@@ -60,7 +60,7 @@ def greedily(nodes: list[Candidate], due: int) -> list[Node]:
     promised: Counter[UUID] = Counter()
     order = []
     for _ in range(due):
-        if (one := heir(nodes, promised)) is None:
+        if (one := select_target(nodes, promised)) is None:
             break
         promised[one.incarnation] += 1
         order.append(one)
@@ -72,7 +72,7 @@ def test_each_place_is_its_heir_s_and_nobody_else_s(nodes: list[Candidate], due:
     order = greedily(nodes, due)
     for candidate in nodes:
         expected = [place for place, one in enumerate(order, 1) if one == candidate.node]
-        reckoned = places(nodes, candidate.node.incarnation, due)
+        reckoned = claim_slots(nodes, candidate.node.incarnation, due)
         assert [place for place in reckoned if place <= due] == expected
 
 
@@ -87,7 +87,7 @@ def test_the_end_is_the_same_in_whatever_order_and_portions_they_claim(
     while left:
         now = [Candidate(one.node, one.sessions + owned[one.node.incarnation], one.most_sessions) for one in nodes]
         asks = data.draw(st.sampled_from([one.node.incarnation for one in nodes]))
-        claimed = [place for place in places(now, asks, data.draw(st.integers(1, 5))) if place <= left]
+        claimed = [place for place in claim_slots(now, asks, data.draw(st.integers(1, 5))) if place <= left]
         owned[asks] += len(claimed)
         left -= len(claimed)
         assert owned[asks] <= shares[asks]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from service.domain import reasons
 from service.domain.events import Event, PairingProgress, Payload, StateChanged
-from service.domain.observations import Happening
+from service.domain.observations import InboundEvent
 from service.domain.pairing import PairingOutcome
 from service.domain.records import Account, Evidence, MessageState, OutboundMessage, Owner, Session, StoredCredentials
 from service.domain.send_failures import SEND_FAILURES, SendFailure
@@ -24,9 +24,9 @@ from zap.v1 import event_pb2, message_pb2, session_pb2
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
 
-def told(kind: str, **payload: Any) -> Happening:
+def told(kind: str, **payload: Any) -> InboundEvent:
     event = event_pb2.Event(type=event_pb2.Event.Type.Value(f"TYPE_{kind}"), **payload)
-    return Happening(kind, event.SerializeToString())
+    return InboundEvent(kind, event.SerializeToString())
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
@@ -77,7 +77,7 @@ def session(condition: Condition | None = None) -> Session:
 @given(events, texts)
 def test_what_comes_out_of_the_log_is_told_as_what_went_into_it(event: Event, token: str) -> None:
     kind, data = encode_payload(event.payload)
-    kept = event_message(replace(event, payload=Happening(kind, data)), token)
+    kept = event_message(replace(event, payload=InboundEvent(kind, data)), token)
     assert kept == event_message(event, token)
     assert event_pb2.Event.Type.Name(kept.type) == f"TYPE_{kind}"
     assert (kept.id, kept.session_id, kept.sequence) == (str(event.id), event.session_id, event.sequence)
@@ -88,7 +88,7 @@ def test_what_comes_out_of_the_log_is_told_as_what_went_into_it(event: Event, to
 
 def test_a_payload_of_a_later_release_goes_through_whole() -> None:
     a_later_type, a_later_field = b"\x30\xe7\x07", b"\xfa\x3f\x03new"
-    event = Event(1, "a", 2, NOW, Happening("FROM_LATER", a_later_type + a_later_field))
+    event = Event(1, "a", 2, NOW, InboundEvent("FROM_LATER", a_later_type + a_later_field))
     message = event_message(event)
     assert message.type == 999
     assert a_later_field in message.SerializeToString()

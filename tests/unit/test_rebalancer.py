@@ -14,7 +14,7 @@ from service.domain.errors import Unavailable
 from service.domain.lease import Node
 from service.domain.placement import Candidate
 from service.ownership import rebalancer as module
-from service.ownership.handover import Given, HandOver
+from service.ownership.handover import Handover, HandoverSession
 from service.ownership.rebalancer import REFUSED_PAUSE_S, Rebalancer
 
 HERE, THERE = (Node(UUID(int=number), f"node-{number}", f"127.0.0.1:{number}") for number in (1, 2))
@@ -38,8 +38,8 @@ class Session:
         self._stopping = asyncio.Event()
         self.task = asyncio.create_task(self._run())
 
-    def step_down(self, heir: Node | None = None) -> None:
-        assert heir == THERE
+    def hand_over_or_stop(self, target: Node | None = None) -> None:
+        assert target == THERE
         self._stopping.set()
 
     async def _run(self) -> None:
@@ -76,11 +76,11 @@ class World:
         assert incarnation == HERE.incarnation
         return list(self.sessions)[:limit]
 
-    async def expect(self, heir: Node, session_id: str, timeout: float) -> None:
+    async def expect(self, target: Node, session_id: str, timeout: float) -> None:
         if self.refuses:
             raise Unavailable("full by its own count")
 
-    async def take(self, heir: Node, session_id: str) -> None:
+    async def take(self, target: Node, session_id: str) -> None:
         self.taken.append(session_id)
 
     def is_sending(self, session_id: str) -> bool:
@@ -97,7 +97,7 @@ class World:
     def is_connected(self, session_id: str) -> bool:
         return session_id not in self.disconnected
 
-    def session(self, session_id: str) -> Given | None:
+    def session(self, session_id: str) -> HandoverSession | None:
         return self.sessions.get(session_id)
 
     def count(self) -> None:
@@ -105,7 +105,7 @@ class World:
 
     def rebalancer(self, *, is_on: bool = True) -> Rebalancer:
         everything: Any = self
-        hand_over = HandOver(everything, everything, everything)
+        hand_over = Handover(everything, everything, everything)
         return Rebalancer(HERE.incarnation, everything, self, self.session, hand_over, self.count, is_on=is_on)
 
     async def until(self, what: Callable[[], bool]) -> None:

@@ -19,9 +19,9 @@ from service.domain.placement import Candidate
 from service.domain.start_scheduler import Lane
 from service.domain.survey import Survey
 from service.ownership import reconciler
-from service.ownership.reconciler import Reconciler, Runs
-from service.ports import Directory, Turn
-from service.sessions.start_limiter import StartGate
+from service.ownership.reconciler import Reconciler, SessionRunner
+from service.ports import Directory, StartPermit
+from service.sessions.start_limiter import StartLimiter
 
 NODE = uuid4()
 PATIENCE = 5.0
@@ -101,7 +101,7 @@ class Runner:
     def unwanted(self) -> None:
         self._end.set()
 
-    def step_down(self) -> None:
+    def hand_over_or_stop(self) -> None:
         self._end.set()
 
 
@@ -109,12 +109,12 @@ class Holdings:
     def __init__(self, make: Callable[[str], Runner]) -> None:
         self._make = make
         self._runners: dict[str, Runner] = {}
-        self.turns: list[Turn] = []
+        self.turns: list[StartPermit] = []
 
     def __len__(self) -> int:
         return len(self._runners)
 
-    def add(self, session_id: str, turn: Turn | None) -> Runs:
+    def add(self, session_id: str, turn: StartPermit | None) -> SessionRunner:
         assert session_id not in self._runners, "two runners are two owners"
         assert turn is not None
         assert turn.use()
@@ -122,13 +122,13 @@ class Holdings:
         runner = self._runners[session_id] = self._make(session_id)
         return runner
 
-    def get(self, session_id: str) -> Runs | None:
+    def get(self, session_id: str) -> SessionRunner | None:
         return self._runners.get(session_id)
 
     def remove(self, session_id: str) -> None:
         del self._runners[session_id]
 
-    def all(self) -> Sequence[Runs]:
+    def all(self) -> Sequence[SessionRunner]:
         return list(self._runners.values())
 
 
@@ -137,7 +137,7 @@ class Node:
     """A reconciler that runs, and what it runs on."""
 
     leases: Leases
-    gate: StartGate
+    gate: StartLimiter
     holdings: Holdings
     hub: WakeupHub
     reconciler: Reconciler
@@ -159,7 +159,7 @@ async def reconciling(
 ) -> AsyncIterator[Node]:
     outages = outages or OutageDetector(NO_TTL, time.monotonic())
     holdings = Holdings(lambda session_id: Runner(session_id, leases, fails=fails))
-    gate, hub = StartGate(rate), WakeupHub()
+    gate, hub = StartLimiter(rate), WakeupHub()
     made = Reconciler(
         cast(Directory, leases), holdings, hub, gate, outages, incarnation=NODE, node="node", ttl=10.0, limit=limit
     )
@@ -245,7 +245,7 @@ async def test_no_more_turns_are_asked_for_than_sessions_are_this_node_s() -> No
 
 
 async def test_what_becomes_due_while_others_are_claimed_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconciler, "POLL", 60.0)
+    monkeypatch.setattr(reconciler, "RECONCILE_INTERVAL_S", 60.0)
     leases = Leases("a")
 
     def later() -> None:
@@ -258,7 +258,7 @@ async def test_what_becomes_due_while_others_are_claimed_is_not_forgotten(monkey
 
 
 async def test_a_database_that_is_away_costs_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconciler, "POLL", 0.01)
+    monkeypatch.setattr(reconciler, "RECONCILE_INTERVAL_S", 0.01)
     leases = Leases("a")
     leases.fault = Unavailable("away")
     async with reconciling(leases, rate=0.02) as node:

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from service.domain.errors import Unavailable
-from service.maintenance.retention import BATCH, Retention
+from service.maintenance.retention import DELETE_BATCH_ROWS, Retention
 from service.telemetry.metrics import UpkeepMetrics
 from tests.fakes.upkeep import FakeUpkeep
 
@@ -23,15 +23,17 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_everything_that_is_old_goes_in_batches() -> None:
-    upkeep = FakeUpkeep(events=2 * BATCH + 1, messages=BATCH, decrypted=BATCH + 1, sent=1)
+    upkeep = FakeUpkeep(
+        events=2 * DELETE_BATCH_ROWS + 1, messages=DELETE_BATCH_ROWS, decrypted=DELETE_BATCH_ROWS + 1, sent=1
+    )
     registry = CollectorRegistry()
     running = asyncio.create_task(Retention(upkeep, UpkeepMetrics(registry), events=SOON, messages=SOON).run())
     await until(lambda: not (upkeep.events or upkeep.messages or upkeep.decrypted or upkeep.sent))
     running.cancel()
     for table, rows in (
-        ("event", 2 * BATCH + 1),
-        ("message", BATCH),
-        ("whatsmeow_event_buffer", BATCH + 1),
+        ("event", 2 * DELETE_BATCH_ROWS + 1),
+        ("message", DELETE_BATCH_ROWS),
+        ("whatsmeow_event_buffer", DELETE_BATCH_ROWS + 1),
         ("whatsmeow_retry_buffer", 1),
     ):
         assert registry.get_sample_value("zap_rows_deleted_total", {"table": table}) == rows

@@ -6,22 +6,22 @@ from uuid import UUID, uuid4
 import pytest
 
 from service.domain.errors import Unavailable
-from service.domain.lease import Holder, Node
+from service.domain.lease import LeaseOwner, Node
 from service.ownership.router import Router
 from service.ports import Directory
 
 ME = uuid4()
-OTHER = Holder(Node(uuid4(), "other", "127.0.0.1:2"), 7)
+OTHER = LeaseOwner(Node(uuid4(), "other", "127.0.0.1:2"), 7)
 
 
 class Database:
     """What the database says."""
 
-    def __init__(self, holder: Holder | None = None, *, is_away: bool = False) -> None:
+    def __init__(self, holder: LeaseOwner | None = None, *, is_away: bool = False) -> None:
         self._holder = holder
         self._is_away = is_away
 
-    async def holder(self, session_id: str) -> Holder | None:
+    async def holder(self, session_id: str) -> LeaseOwner | None:
         if self._is_away:
             raise Unavailable("away")
         return self._holder
@@ -44,7 +44,7 @@ async def test_what_nobody_owns_is_nowhere() -> None:
 
 
 async def test_what_is_ours_and_does_not_run_yet_is_not_passed_on_to_ourselves() -> None:
-    assert await router(Database(Holder(Node(ME, "me", "127.0.0.1:1"), 3))).elsewhere("anna") is None
+    assert await router(Database(LeaseOwner(Node(ME, "me", "127.0.0.1:1"), 3))).elsewhere("anna") is None
 
 
 async def test_without_the_database_nobody_knows() -> None:

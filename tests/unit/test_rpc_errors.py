@@ -20,7 +20,7 @@ SAMPLES: dict[type[domain.ZapError], domain.ZapError] = {
     domain.EpochRevoked: domain.EpochRevoked("not wanted any more"),
     domain.OutOfRange: domain.OutOfRange("deleted", metadata={"resume_token": "t"}),
     domain.ConsumerTooSlow: domain.ConsumerTooSlow("too slow", metadata={"resume_token": "t"}),
-    domain.Unauthenticated: errors.Unauthenticated("who are you?"),
+    domain.Unauthenticated: domain.Unauthenticated("who are you?"),
 }
 EXPECTED = {
     domain.InvalidArgument: (grpc.StatusCode.INVALID_ARGUMENT, details.BadRequest),

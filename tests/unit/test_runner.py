@@ -24,9 +24,9 @@ from service.domain.lease import Lease, LeaseTimes
 from service.domain.records import Account
 from service.domain.session import Condition, Credentials, Desired, State, Transition
 from service.domain.start_scheduler import Lane
-from service.ports import Appended, Decide, EventLog, Publisher, Resume, StartOrder, Turn
-from service.sessions.runner import STORM, Runner, RunnerPorts
-from service.sessions.start_limiter import StartGate
+from service.ports import Appended, Decide, EventLog, Publisher, Resume, StartOrder, StartPermit
+from service.sessions.runner import REPLACED_BURST, Runner, RunnerPorts
+from service.sessions.start_limiter import StartLimiter
 
 NODE = uuid4()
 TIMES = LeaseTimes(10.0)
@@ -167,13 +167,13 @@ def world() -> World:
 
 
 @pytest.fixture
-async def gate() -> StartGate:
+async def gate() -> StartLimiter:
     """Turns for everybody; tests that need a queue make it empty."""
-    return StartGate(rate=4.0, chance=lambda: 0.0)
+    return StartLimiter(rate=4.0, chance=lambda: 0.0)
 
 
 @pytest.fixture
-def ports(world: World, gate: StartGate) -> RunnerPorts:
+def ports(world: World, gate: StartLimiter) -> RunnerPorts:
     anything: Any = world
     return RunnerPorts(
         owned=anything,
@@ -215,7 +215,7 @@ async def test_a_process_that_dies_is_replaced_and_a_node_that_stops_releases(wo
     world.processes[0].reports.put_nowait(seen.Ended(Cause.PROCESS_DIED))
     await world.until(lambda: len(world.processes) == 2)
     assert world.epoch == 2
-    runner.step_down()
+    runner.hand_over_or_stop()
     await world.until(lambda: world.processes[1].stops == 1)
     world.processes[1].reports.put_nowait(seen.Ended(Cause.STOPPED))
     await finish(running)
@@ -262,7 +262,7 @@ async def test_what_is_said_at_every_look_stops_a_process_once(world: World, run
     await finish(running)
 
 
-@pytest.mark.parametrize("ask", [Runner.unwanted, Runner.restart, Runner.step_down])
+@pytest.mark.parametrize("ask", [Runner.unwanted, Runner.restart, Runner.hand_over_or_stop])
 async def test_what_is_asked_while_a_process_is_made_is_done_to_it(
     world: World, runner: Runner, ask: Callable[[Runner], None]
 ) -> None:
@@ -296,7 +296,7 @@ async def test_what_comes_in_when_the_lease_is_lost_is_refused_and_ends_the_proc
     refuse.side_effect = LeaseLost("taken")
     running = asyncio.create_task(runner.run())
     await world.until(lambda: len(world.processes) == 1)
-    world.processes[0].reports.put_nowait(seen.Happening("MESSAGE_RECEIVED", b""))
+    world.processes[0].reports.put_nowait(seen.InboundEvent("MESSAGE_RECEIVED", b""))
     await finish(running)
     assert refuse.await_count == 1
     assert world.processes[0].kills >= 1
@@ -306,7 +306,7 @@ async def test_what_comes_in_when_the_lease_is_lost_is_refused_and_ends_the_proc
 async def test_what_comes_in_is_confirmed_when_it_is_appended_and_not_before(
     world: World, ports: RunnerPorts, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.sessions.runner.RETRY", 0.0)
+    monkeypatch.setattr("service.sessions.runner.DATABASE_RETRY_S", 0.0)
     append: Any = ports.events.append
     tries = 0
 
@@ -321,7 +321,7 @@ async def test_what_comes_in_is_confirmed_when_it_is_appended_and_not_before(
     append.side_effect = fail_twice
     running = asyncio.create_task(runner.run())
     await world.until(lambda: len(world.processes) == 1)
-    world.processes[0].reports.put_nowait(seen.Happening("MESSAGE_RECEIVED", b""))
+    world.processes[0].reports.put_nowait(seen.InboundEvent("MESSAGE_RECEIVED", b""))
     await world.until(lambda: world.processes[0].confirmed == [1])
     assert tries == 3
     running.cancel()
@@ -335,7 +335,7 @@ async def test_what_comes_in_for_a_session_that_was_deleted_is_not_confirmed_and
     refuse.side_effect = NotFound("deleted")
     running = asyncio.create_task(runner.run())
     await world.until(lambda: len(world.processes) == 1)
-    world.processes[0].reports.put_nowait(seen.Happening("MESSAGE_RECEIVED", b""))
+    world.processes[0].reports.put_nowait(seen.InboundEvent("MESSAGE_RECEIVED", b""))
     await world.until(lambda: world.processes[0].stops == 1)
     assert world.processes[0].confirmed == []
     world.resume = Resume(wanted=False)
@@ -440,10 +440,10 @@ async def test_one_that_logs_in_and_falls_at_once_again_and_again_is_no_storm_of
 ) -> None:
     running = asyncio.create_task(runner.run())
     await world.until(lambda: len(world.processes) == 1)
-    for _ in range(STORM + 2):
+    for _ in range(REPLACED_BURST + 2):
         await end(world, waits, LOGIN, seen.Ended(Cause.DATABASE_LOST))
-    assert all(wait <= 1.0 for wait in waits[:STORM])
-    assert waits[STORM + 1] >= 16.0
+    assert all(wait <= 1.0 for wait in waits[:REPLACED_BURST])
+    assert waits[REPLACED_BURST + 1] >= 16.0
     running.cancel()
     await asyncio.wait((running,), timeout=PATIENCE)
 
@@ -502,23 +502,23 @@ async def test_only_a_connection_that_lasted_has_failures_forgotten(
 # --- its turn ---------------------------------------------------------------------------------------------------
 
 
-async def the_only_turn(gate: StartGate) -> Turn:
+async def the_only_turn(gate: StartLimiter) -> StartPermit:
     """Nobody else starts before it is given back, nor for a long time if it is used."""
     (turn,) = await gate.turns(Lane.FALLEN, 1)
     return turn
 
 
 @pytest.fixture
-async def slow_gate() -> StartGate:
-    return StartGate(rate=0.02, chance=lambda: 0.0)
+async def slow_gate() -> StartLimiter:
+    return StartLimiter(rate=0.02, chance=lambda: 0.0)
 
 
 @pytest.fixture
-def slow_ports(ports: RunnerPorts, slow_gate: StartGate) -> RunnerPorts:
+def slow_ports(ports: RunnerPorts, slow_gate: StartLimiter) -> RunnerPorts:
     return replace(ports, gate=slow_gate)
 
 
-def assert_nothing_is_left_at(gate: StartGate) -> None:
+def assert_nothing_is_left_at(gate: StartLimiter) -> None:
     """The next who comes has the turn at once, and nobody else waits."""
     assert not any(gate._pace._lanes.values())
     with gate.join(Lane.FAILING) as ticket:
@@ -526,7 +526,7 @@ def assert_nothing_is_left_at(gate: StartGate) -> None:
 
 
 async def test_a_claim_that_has_a_turn_does_not_pay_twice_and_a_restart_pays(
-    world: World, slow_ports: RunnerPorts, slow_gate: StartGate
+    world: World, slow_ports: RunnerPorts, slow_gate: StartLimiter
 ) -> None:
     (turn,) = await slow_gate.turns(Lane.CLAIMED, 1)
     runner = Runner("anna", NODE, slow_ports, turn)
@@ -543,9 +543,9 @@ async def test_a_claim_that_has_a_turn_does_not_pay_twice_and_a_restart_pays(
     assert not any(slow_gate._pace._lanes.values())
 
 
-@pytest.mark.parametrize("ask", [Runner.step_down, Runner.lose, Runner.unwanted])
+@pytest.mark.parametrize("ask", [Runner.hand_over_or_stop, Runner.lose, Runner.unwanted])
 async def test_what_is_not_to_be_started_any_more_leaves_the_queue_at_once(
-    world: World, slow_ports: RunnerPorts, slow_gate: StartGate, ask: Callable[[Runner], None]
+    world: World, slow_ports: RunnerPorts, slow_gate: StartLimiter, ask: Callable[[Runner], None]
 ) -> None:
     turn = await the_only_turn(slow_gate)
     runner = Runner("anna", NODE, slow_ports)
@@ -560,9 +560,9 @@ async def test_what_is_not_to_be_started_any_more_leaves_the_queue_at_once(
     assert_nothing_is_left_at(slow_gate)
 
 
-@pytest.mark.parametrize("ask", [Runner.step_down, Runner.lose])
+@pytest.mark.parametrize("ask", [Runner.hand_over_or_stop, Runner.lose])
 async def test_a_turn_that_comes_in_the_moment_of_the_end_is_given_back(
-    world: World, slow_ports: RunnerPorts, slow_gate: StartGate, ask: Callable[[Runner], None]
+    world: World, slow_ports: RunnerPorts, slow_gate: StartLimiter, ask: Callable[[Runner], None]
 ) -> None:
     turn = await the_only_turn(slow_gate)
     runner = Runner("anna", NODE, slow_ports)
@@ -576,7 +576,7 @@ async def test_a_turn_that_comes_in_the_moment_of_the_end_is_given_back(
 
 
 async def test_one_that_is_restarted_while_it_waits_is_started_once_and_in_its_turn(
-    world: World, slow_ports: RunnerPorts, slow_gate: StartGate
+    world: World, slow_ports: RunnerPorts, slow_gate: StartLimiter
 ) -> None:
     turn = await the_only_turn(slow_gate)
     runner = Runner("anna", NODE, slow_ports)
@@ -594,7 +594,7 @@ async def test_one_that_is_restarted_while_it_waits_is_started_once_and_in_its_t
 
 
 async def test_one_that_nobody_wants_while_all_turns_are_taken_does_not_wait_for_one(
-    world: World, slow_ports: RunnerPorts, slow_gate: StartGate
+    world: World, slow_ports: RunnerPorts, slow_gate: StartLimiter
 ) -> None:
     runner = Runner("anna", NODE, slow_ports, await the_only_turn(slow_gate))
     running = asyncio.create_task(runner.run())
@@ -607,7 +607,7 @@ async def test_one_that_nobody_wants_while_all_turns_are_taken_does_not_wait_for
 
 
 async def test_a_turn_that_no_process_came_of_is_somebody_elses(
-    world: World, slow_ports: RunnerPorts, slow_gate: StartGate
+    world: World, slow_ports: RunnerPorts, slow_gate: StartLimiter
 ) -> None:
     world.resume = Resume(wanted=True, missing=True)
     runner = Runner("anna", NODE, slow_ports, await the_only_turn(slow_gate))
@@ -617,14 +617,14 @@ async def test_a_turn_that_no_process_came_of_is_somebody_elses(
 
 
 async def test_a_turn_that_was_held_for_too_long_is_waited_for_again(
-    world: World, ports: RunnerPorts, gate: StartGate, monkeypatch: pytest.MonkeyPatch
+    world: World, ports: RunnerPorts, gate: StartLimiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (turn,) = await gate.turns(Lane.CLAIMED, 1)
 
     async def hang() -> None:
         """The database did not answer for longer than a turn may be held; all other turns are taken meanwhile."""
         with monkeypatch.context() as patched:
-            patched.setattr(start_scheduler, "HOLD", 0.0)
+            patched.setattr(start_scheduler, "PERMIT_TTL_S", 0.0)
             assert not gate._pace.use(0, time.monotonic())
         for other in await gate.turns(Lane.CLAIMED, 10):
             other.use()

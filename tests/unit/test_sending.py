@@ -14,8 +14,8 @@ from service.domain.errors import NotFound, Unavailable
 from service.domain.lease import Lease
 from service.domain.records import MessageState, OutboundMessage, Outcome
 from service.domain.session import Condition, Credentials, Desired, State
-from service.messaging.keyed_lock import Turns
-from service.messaging.sender import Sending
+from service.messaging.keyed_lock import KeyedLock
+from service.messaging.sender import MessageSender
 from service.ports import SendReply
 from service.sessions.early_receipts import KEEP, LIMIT, EarlyReceipts
 
@@ -95,16 +95,18 @@ def world() -> World:
 
 
 @pytest.fixture
-def sending(world: World) -> Sending:
+def sending(world: World) -> MessageSender:
     everything: Any = world
-    return Sending(everything, everything, everything)
+    return MessageSender(everything, everything, everything)
 
 
-async def send(sending: Sending) -> OutboundMessage:
+async def send(sending: MessageSender) -> OutboundMessage:
     return await sending.send_text("anna", TO, "hello", "r1", timeout=1)
 
 
-async def test_an_intent_whose_answer_was_lost_is_carried_out_by_the_next_try(world: World, sending: Sending) -> None:
+async def test_an_intent_whose_answer_was_lost_is_carried_out_by_the_next_try(
+    world: World, sending: MessageSender
+) -> None:
     world.accept_loses_its_answer = True
     with pytest.raises(Unavailable):
         await send(sending)
@@ -115,13 +117,13 @@ async def test_an_intent_whose_answer_was_lost_is_carried_out_by_the_next_try(wo
     assert world.sent == ["hello"]
 
 
-async def test_an_intent_of_an_earlier_process_is_nobodys_to_carry_out(world: World, sending: Sending) -> None:
+async def test_an_intent_of_an_earlier_process_is_nobodys_to_carry_out(world: World, sending: MessageSender) -> None:
     await world.accept(replace(LEASE, epoch=2), "r1", TO, b"")
     assert (await send(sending)).state is MessageState.ACCEPTED
     assert world.sent == []
 
 
-async def test_what_a_fault_of_ours_may_have_sent_is_not_sent_again(world: World, sending: Sending) -> None:
+async def test_what_a_fault_of_ours_may_have_sent_is_not_sent_again(world: World, sending: MessageSender) -> None:
     world.process_fault = RuntimeError("a fault of ours")
     with pytest.raises(RuntimeError):
         await send(sending)
@@ -130,27 +132,29 @@ async def test_what_a_fault_of_ours_may_have_sent_is_not_sent_again(world: World
     assert world.sent == ["hello"]
 
 
-async def test_of_a_session_that_is_deleted_meanwhile_nothing_is_remembered(world: World, sending: Sending) -> None:
+async def test_of_a_session_that_is_deleted_meanwhile_nothing_is_remembered(
+    world: World, sending: MessageSender
+) -> None:
     world.is_deleted_while_sending = True
     with pytest.raises(NotFound):
         await send(sending)
     assert not sending._doubtful
 
 
-async def test_two_callers_at_once_send_once(world: World, sending: Sending) -> None:
+async def test_two_callers_at_once_send_once(world: World, sending: MessageSender) -> None:
     answers = await asyncio.gather(*(send(sending) for _ in range(20)))
     assert {answer.state for answer in answers} == {MessageState.SENT}
     assert world.sent == ["hello"]
 
 
-async def test_many_callers_send_once_though_some_answers_are_lost(world: World, sending: Sending) -> None:
+async def test_many_callers_send_once_though_some_answers_are_lost(world: World, sending: MessageSender) -> None:
     world.answers_to_lose = 3
     answers = await asyncio.gather(*(send(sending) for _ in range(10)), return_exceptions=True)
     assert sum(isinstance(answer, Unavailable) for answer in answers) == 3
     assert world.sent == ["hello"]
 
 
-async def test_a_receipt_that_came_before_the_outcome_was_written_counts(world: World, sending: Sending) -> None:
+async def test_a_receipt_that_came_before_the_outcome_was_written_counts(world: World, sending: MessageSender) -> None:
     world.receipt_while_settling = MessageState.READ
     assert (await send(sending)).state is MessageState.READ
 
@@ -158,7 +162,7 @@ async def test_a_receipt_that_came_before_the_outcome_was_written_counts(world: 
 async def test_a_session_that_stays_takes_sends_again(world: World) -> None:
     sessions: Any = Sessions()
     everything: Any = world
-    sending = Sending(sessions, everything, everything)
+    sending = MessageSender(sessions, everything, everything)
     async with sending.paused("anna", 1) as is_idle:
         assert is_idle
         with pytest.raises(Unavailable) as refused:
@@ -168,7 +172,7 @@ async def test_a_session_that_stays_takes_sends_again(world: World) -> None:
     assert (await send(sending)).state is MessageState.SENT
 
 
-async def test_a_pause_waits_for_what_is_being_sent(world: World, sending: Sending) -> None:
+async def test_a_pause_waits_for_what_is_being_sent(world: World, sending: MessageSender) -> None:
     world.holds_sends = asyncio.Event()
     under_way = asyncio.create_task(send(sending))
     await asyncio.sleep(0)
@@ -183,7 +187,7 @@ async def test_a_pause_waits_for_what_is_being_sent(world: World, sending: Sendi
     assert not sending.is_sending("anna")
 
 
-async def test_a_node_that_stops_takes_no_more(world: World, sending: Sending) -> None:
+async def test_a_node_that_stops_takes_no_more(world: World, sending: MessageSender) -> None:
     await sending.finish(1)
     with pytest.raises(Unavailable) as refused:
         await send(sending)
@@ -218,7 +222,7 @@ def test_early_receipts_are_not_kept_for_ever() -> None:
 
 
 async def test_turns_come_one_at_a_time_and_leave_nothing() -> None:
-    turns, inside = Turns(), 0
+    turns, inside = KeyedLock(), 0
 
     async def take() -> None:
         nonlocal inside

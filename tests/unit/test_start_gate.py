@@ -7,19 +7,19 @@ import pytest
 
 from service.domain import start_scheduler
 from service.domain.start_scheduler import Lane
-from service.sessions.start_limiter import StartGate
+from service.sessions.start_limiter import StartLimiter
 
 PATIENCE = 5.0
 
 
-def assert_idle(gate: StartGate) -> None:
+def assert_idle(gate: StartLimiter) -> None:
     assert not any(gate._pace._lanes.values())
     assert not gate._pace._held
     assert not gate._tickets
 
 
 async def test_it_lets_through_a_seconds_worth_at_once_and_then_at_its_rate() -> None:
-    gate = StartGate(50.0)
+    gate = StartLimiter(50.0)
     began = time.monotonic()
 
     async def start() -> float:
@@ -37,7 +37,7 @@ async def test_it_lets_through_a_seconds_worth_at_once_and_then_at_its_rate() ->
 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
 async def test_chance_makes_a_turn_late_and_never_early(chance: float) -> None:
-    gate = StartGate(10.0, chance=lambda: chance)
+    gate = StartLimiter(10.0, chance=lambda: chance)
     for turn in await gate.turns(Lane.FALLEN, 10):
         turn.use()
     began = time.monotonic()
@@ -48,8 +48,8 @@ async def test_chance_makes_a_turn_late_and_never_early(chance: float) -> None:
 
 
 async def test_as_many_turns_as_there_are_and_at_least_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start_scheduler, "HOLD", 0.3)
-    gate = StartGate(5.0)
+    monkeypatch.setattr(start_scheduler, "PERMIT_TTL_S", 0.3)
+    gate = StartLimiter(5.0)
     assert len(await gate.turns(Lane.CLAIMED, 3)) == 3
     assert len(await gate.turns(Lane.CLAIMED, 100)) == 2
     # All five are held, and nobody uses them: they are void at last, or nobody here could ever start anything.
@@ -59,7 +59,7 @@ async def test_as_many_turns_as_there_are_and_at_least_one(monkeypatch: pytest.M
 
 
 async def test_who_is_cancelled_leaves_nothing_behind_even_with_a_turn_on_its_way() -> None:
-    gate = StartGate(2.0)
+    gate = StartLimiter(2.0)
     held = await gate.turns(Lane.FALLEN, 2)
     waiting = [asyncio.create_task(gate.turns(Lane.FALLEN, 1)) for _ in range(5)]
     await asyncio.sleep(0.01)
@@ -75,7 +75,7 @@ async def test_who_is_cancelled_leaves_nothing_behind_even_with_a_turn_on_its_wa
 
 
 async def test_a_place_that_is_left_ends_the_wait_without_a_turn() -> None:
-    gate = StartGate(0.1)
+    gate = StartLimiter(0.1)
     (only,) = await gate.turns(Lane.FALLEN, 1)
     with gate.join(Lane.FALLEN) as ticket:
         waiting = asyncio.create_task(ticket.turns())

@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 import pytest
 from structlog.testing import capture_logs
 
-from service.bus.hub import LOG, WakeupHub
+from service.bus.hub import LOG_TOPIC, WakeupHub
 from service.domain.errors import Unavailable
-from service.domain.log_positions import START, Place, Tokens
-from service.domain.watch import Bookmark, EventFilter, Given, LogBounds, LoggedEvent, Page, Start, Step
+from service.domain.log_positions import START, LogPosition, ResumeTokenCodec
+from service.domain.watch import Bookmark, Delivered, EventFilter, LogBounds, LoggedEvent, LogPage, StartPosition, Step
 from service.watch import service as watching_module
 from service.watch import tailer as tail_module
-from service.watch.service import Watching
-from service.watch.tailer import Tail
+from service.watch.service import WatchService
+from service.watch.tailer import LogTailer
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 NEVER = 3600.0
@@ -38,28 +38,28 @@ class MemoryLog:
         """Committed, and below the horizon."""
         for _ in range(count):
             number = len(self.events) + 1
-            place = Place(self.horizon, number)
+            place = LogPosition(self.horizon, number)
             self.events.append(LoggedEvent(place, "shop", number, NOW, NOW, "RECEIPT", b"payload"))
             self.horizon += 1
 
-    async def bounds(self, asked: Place = START) -> LogBounds:
-        return LogBounds(START, Place(self.horizon), has_asked=True)
+    async def bounds(self, asked: LogPosition = START) -> LogBounds:
+        return LogBounds(START, LogPosition(self.horizon), has_asked=True)
 
     async def check_known(self, session_ids: Sequence[str]) -> None:
         """Any."""
 
-    async def read(self, after: Place, wanted: EventFilter, limit: int) -> Page | None:
+    async def read(self, after: LogPosition, wanted: EventFilter, limit: int) -> LogPage | None:
         self.looks += 1
         await asyncio.sleep(0)
         if self.failure is not None:
             raise self.failure
         if self.held:
             self.held -= 1
-            return Page([], after, is_last=True, is_held=True, newest_id=len(self.events), read_time=NOW)
+            return LogPage([], after, is_last=True, is_held=True, newest_id=len(self.events), read_time=NOW)
         found = [event for event in self.events if event.place > after][:limit]
         is_last = len(found) < limit
-        upto = max(after, Place(self.horizon)) if is_last else found[-1].place
-        return Page(found, upto, is_last, bool(found) and self.is_busy, len(self.events), NOW)
+        upto = max(after, LogPosition(self.horizon)) if is_last else found[-1].place
+        return LogPage(found, upto, is_last, bool(found) and self.is_busy, len(self.events), NOW)
 
 
 class Scene:
@@ -68,7 +68,9 @@ class Scene:
     def __init__(self) -> None:
         self.log = MemoryLog()
         self.hub = WakeupHub()
-        self.watching = Watching(self.log, Tail(self.log.read, self.hub), Tokens(b"key"), patience=60.0)
+        self.watching = WatchService(
+            self.log, LogTailer(self.log.read, self.hub), ResumeTokenCodec(b"key"), patience=60.0
+        )
 
     async def caught_up(self, steps: AsyncIterator[Step]) -> None:
         """Until a stream sits at the tail, and the tail waits for a hint."""
@@ -85,7 +87,7 @@ class Scene:
         found: list[int] = []
         async with asyncio.timeout(10):
             while len(found) < count:
-                if isinstance(step := await anext(steps), Given):
+                if isinstance(step := await anext(steps), Delivered):
                     found.append(step.event.sequence)
         return found
 
@@ -93,18 +95,18 @@ class Scene:
 @pytest.fixture
 def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
     """Nobody looks again by himself: what comes, comes because of a hint."""
-    monkeypatch.setattr(tail_module, "POLL", NEVER)
+    monkeypatch.setattr(tail_module, "HINTLESS_POLL_S", NEVER)
     return Scene()
 
 
 async def test_a_hint_has_the_tail_look_once_for_all_streams(scene: Scene) -> None:
-    streams = [scene.watching.watch(EventFilter(), Start()) for _ in range(20)]
+    streams = [scene.watching.watch(EventFilter(), StartPosition()) for _ in range(20)]
     for steps in streams:
         await scene.caught_up(steps)
     before = scene.log.looks
     scene.log.append(3)
     for _ in range(50):
-        scene.hub.wake(LOG)
+        scene.hub.wake(LOG_TOPIC)
     for steps in streams:
         assert await scene.sequences(steps, 3) == [1, 2, 3]
     # One more at the most: a hint may come while it reads.
@@ -117,11 +119,11 @@ async def test_a_hint_has_the_tail_look_once_for_all_streams(scene: Scene) -> No
 
 
 async def test_what_is_held_back_is_looked_for_again_without_a_hint(scene: Scene) -> None:
-    async with aclosing(scene.watching.watch(EventFilter(), Start())) as steps:
+    async with aclosing(scene.watching.watch(EventFilter(), StartPosition())) as steps:
         await scene.caught_up(steps)
         scene.log.append()
         scene.log.held = 5
-        scene.hub.wake(LOG)
+        scene.hub.wake(LOG_TOPIC)
         assert await scene.sequences(steps, 1) == [1]
         assert scene.log.held == 0
 
@@ -138,12 +140,12 @@ async def test_the_pause_begins_anew_with_every_event_that_is_read(
         await sleep(0)
 
     scene.log.is_busy = True
-    async with aclosing(scene.watching.watch(EventFilter(), Start())) as steps:
+    async with aclosing(scene.watching.watch(EventFilter(), StartPosition())) as steps:
         await scene.caught_up(steps)
         monkeypatch.setattr(asyncio, "sleep", note)
         scene.log.append()
         scene.log.held = 9
-        scene.hub.wake(LOG)
+        scene.hub.wake(LOG_TOPIC)
         await scene.sequences(steps, 1)
         while len(pauses) < 10:
             await sleep(0)
@@ -154,12 +156,12 @@ async def test_the_pause_begins_anew_with_every_event_that_is_read(
 async def test_an_outage_is_silence_for_a_stream_at_the_tail_and_for_one_that_catches_up(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tail_module, "POLL", 0.01)
-    monkeypatch.setattr(watching_module, "POLL", 0.01)
+    monkeypatch.setattr(tail_module, "HINTLESS_POLL_S", 0.01)
+    monkeypatch.setattr(watching_module, "HINTLESS_POLL_S", 0.01)
     scene.log.append(2)
     async with (
-        aclosing(scene.watching.watch(EventFilter(), Start())) as at_tail,
-        aclosing(scene.watching.watch(EventFilter(), Start(is_oldest=True))) as behind,
+        aclosing(scene.watching.watch(EventFilter(), StartPosition())) as at_tail,
+        aclosing(scene.watching.watch(EventFilter(), StartPosition(is_oldest=True))) as behind,
     ):
         async with asyncio.timeout(10):
             while not (isinstance(step := await anext(at_tail), Bookmark) and step.is_caught_up):
@@ -177,11 +179,11 @@ async def test_an_outage_is_silence_for_a_stream_at_the_tail_and_for_one_that_ca
 
 
 async def test_a_tail_that_fails_leaves_the_streams_to_read_for_themselves(scene: Scene) -> None:
-    async with aclosing(scene.watching.watch(EventFilter(), Start())) as steps:
+    async with aclosing(scene.watching.watch(EventFilter(), StartPosition())) as steps:
         await scene.caught_up(steps)
         scene.log.failure = ValueError("a fault of ours")
         with capture_logs() as logs:
-            scene.hub.wake(LOG)
+            scene.hub.wake(LOG_TOPIC)
             while not logs:
                 await asyncio.sleep(0.01)
         assert [line["log_level"] for line in logs] == ["error"]
@@ -191,19 +193,19 @@ async def test_a_tail_that_fails_leaves_the_streams_to_read_for_themselves(scene
         # It sits at a tail again, which a hint reaches.
         await scene.caught_up(steps)
         scene.log.append()
-        scene.hub.wake(LOG)
+        scene.hub.wake(LOG_TOPIC)
         assert await scene.sequences(steps, 1) == [2]
 
 
 async def test_a_stream_that_sits_down_behind_or_before_the_tail_misses_and_repeats_nothing(scene: Scene) -> None:
-    async with aclosing(scene.watching.watch(EventFilter(), Start())) as first:
+    async with aclosing(scene.watching.watch(EventFilter(), StartPosition())) as first:
         await scene.caught_up(first)
         # The tail has not heard of these: whoever comes now has read further than it.
         scene.log.append(5)
-        async with aclosing(scene.watching.watch(EventFilter(), Start(is_oldest=True))) as second:
+        async with aclosing(scene.watching.watch(EventFilter(), StartPosition(is_oldest=True))) as second:
             assert await scene.sequences(second, 5) == [1, 2, 3, 4, 5]
             await scene.caught_up(second)
             scene.log.append(2)
-            scene.hub.wake(LOG)
+            scene.hub.wake(LOG_TOPIC)
             assert await scene.sequences(second, 2) == [6, 7]
             assert await scene.sequences(first, 7) == [1, 2, 3, 4, 5, 6, 7]

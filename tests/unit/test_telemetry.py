@@ -13,7 +13,7 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
-from service.api.http.pages import CannotServePages, Pages
+from service.api.http.pages import CannotServePages, HealthAndMetricsServer
 from service.domain.masking import masked
 from service.telemetry.logging import configure_logging
 from service.telemetry.redaction import loggable
@@ -109,7 +109,7 @@ class TestPages:
         self.reasons: dict[str, str] = {}
         registry = CollectorRegistry()
         Counter("zap_things", "Things.", registry=registry).inc()
-        pages = Pages("127.0.0.1:0", lambda: self.reasons, registry)
+        pages = HealthAndMetricsServer("127.0.0.1:0", lambda: self.reasons, registry)
         yield f"http://127.0.0.1:{await pages.start()}"
         await pages.stop()
 
@@ -130,12 +130,12 @@ class TestPages:
             assert response.headers["Content-Type"].startswith("text/plain")
 
     async def test_a_port_that_is_taken_names_the_setting(self, address: str) -> None:
-        second = Pages(address.removeprefix("http://"), dict, CollectorRegistry())
+        second = HealthAndMetricsServer(address.removeprefix("http://"), dict, CollectorRegistry())
         with pytest.raises(CannotServePages, match="ZAP_HTTP_LISTEN"):
             await second.start()
 
     async def test_a_request_that_does_not_arrive_ends_its_connection(self) -> None:
-        pages = Pages("127.0.0.1:0", dict, CollectorRegistry(), idle=0.2)
+        pages = HealthAndMetricsServer("127.0.0.1:0", dict, CollectorRegistry(), idle=0.2)
         port = await pages.start()
         try:
             for part in (b"", b"GET /livez HTTP/1.1\r\nHost: a"):
@@ -148,7 +148,7 @@ class TestPages:
             await pages.stop()
 
     async def test_connections_over_the_bound_are_closed_and_leave_the_others_alone(self) -> None:
-        pages = Pages("127.0.0.1:0", dict, CollectorRegistry(), connections=2)
+        pages = HealthAndMetricsServer("127.0.0.1:0", dict, CollectorRegistry(), connections=2)
         port = await pages.start()
         try:
             opened = []

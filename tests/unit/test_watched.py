@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from service.domain.log_positions import Place
-from service.domain.watch import EventFilter, LoggedEvent, Pace
+from service.domain.log_positions import LogPosition
+from service.domain.watch import EventFilter, LoggedEvent, SlowConsumerDetector
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-EVENT = LoggedEvent(Place(5, 7), "shop", 1, NOW, NOW, "RECEIPT", b"", "ada", {"team": "red", "tier": "1"})
+EVENT = LoggedEvent(LogPosition(5, 7), "shop", 1, NOW, NOW, "RECEIPT", b"", "ada", {"team": "red", "tier": "1"})
 PATIENCE = 60.0
 
 
@@ -35,7 +35,7 @@ def test_an_event_passes_if_it_passes_all_of_the_filter(wanted: EventFilter, pas
 
 def verdicts(*looks: tuple[float, float, int]) -> list[bool]:
     """What is said of a consumer at these looks: (now, late, behind)."""
-    pace = Pace(PATIENCE)
+    pace = SlowConsumerDetector(PATIENCE)
     return [pace.is_too_slow(*look) for look in looks]
 
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from service.cli.zapctl import app
 from service.domain.errors import Unavailable
-from service.domain.log_positions import Place
+from service.domain.log_positions import LogPosition
 from service.domain.pairing import PairingDelayed, PairingEnded, PairingOutcome, ShownCode
 from service.domain.records import MessageState
 from service.domain.session import Condition, Credentials, Desired, State
@@ -258,7 +258,7 @@ def logged(number: int, session_id: str = "shop", kind: str = "RECEIPT") -> Logg
         ),
         "STATE_CHANGED": event_pb2.Event(state_changed=event_pb2.StateChanged(to=session_pb2.Session.STATE_CONNECTED)),
     }
-    return LoggedEvent(Place(9, number), session_id, number, NOW, NOW, kind, payloads[kind].SerializeToString())
+    return LoggedEvent(LogPosition(9, number), session_id, number, NOW, NOW, kind, payloads[kind].SerializeToString())
 
 
 class Watched:

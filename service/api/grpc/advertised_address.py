@@ -12,7 +12,7 @@ _ANY_PORT = 9
 """Nothing is sent: the kernel is asked which way it would go."""
 
 
-class OwnAddress:
+class AdvertisedAddress:
     """What was set; or, of a node that listens everywhere, the address from which this machine reaches its database.
 
     All nodes reach that, so most often they reach each other there. It is looked up each time it is asked for: a

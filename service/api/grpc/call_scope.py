@@ -18,7 +18,7 @@ _READS = frozenset({"Status", "List", "Get", "Check", "Watch", "ServerReflection
 """Calls that change nothing and come often: when they succeed, only debug logs have them."""
 
 
-class Call:
+class CallScope:
     """A context around a handler; what is raised in it becomes the status that the caller gets."""
 
     def __init__(self, method: str, context: Context, metrics: RpcMetrics) -> None:

@@ -3,7 +3,7 @@
 from service.api.grpc.context import Context
 
 
-def time_for(context: Context, longest: float) -> float:
+def remaining_time(context: Context, longest: float) -> float:
     """Seconds for the work of a call: what its deadline leaves, less what the answer needs to be back before it."""
     # None if the caller set no deadline, which the stub does not know.
     left: float | None = context.time_remaining()

@@ -17,7 +17,7 @@ def draining() -> Unavailable:
     return Unavailable("this node is stopping; call again", reason="NODE_DRAINING", retry_after=RETRY_AFTER)
 
 
-class OpenStreams:
+class DrainableStreams:
     """Every wait for a stream's next item, each of which ends with Unavailable once `drain` was called."""
 
     def __init__(self) -> None:
@@ -33,9 +33,9 @@ class OpenStreams:
 
     async def next_item(self, stream: AsyncGenerator[T, None]) -> T:
         """The next item. Raises StopAsyncIteration at the end, Unavailable when the server drains."""
-        return await self.outlast(lambda: anext(stream))
+        return await self.run_until_drained(lambda: anext(stream))
 
-    async def outlast(self, begin: Callable[[], Awaitable[T]]) -> T:
+    async def run_until_drained(self, begin: Callable[[], Awaitable[T]]) -> T:
         """What the awaitable of `begin` gives; Unavailable, and it is cancelled, if the server drains first."""
         # What is there already would be handed over without a look at any timeout.
         if self._draining:

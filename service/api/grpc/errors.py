@@ -49,7 +49,7 @@ METADATA_BUDGET = 800
 log = structlog.get_logger(__name__)
 
 
-class ToldElsewhere(Exception):
+class RemoteError(Exception):
     """Another node carried the call out and said this; the caller is told the same."""
 
     def __init__(self, status: Status) -> None:
@@ -98,7 +98,7 @@ def _resource_info(error: NotFound | AlreadyExists) -> details.ResourceInfo:
     return details.ResourceInfo(resource_type=kind, resource_name=_clip(name), description=_clip(error.message))
 
 
-TABLE: dict[type[ZapError], Row] = {
+ERROR_TABLE: dict[type[ZapError], Row] = {
     InvalidArgument: Row(grpc.StatusCode.INVALID_ARGUMENT, _bad_request),
     NotFound: Row(grpc.StatusCode.NOT_FOUND, _resource_info),
     AlreadyExists: Row(grpc.StatusCode.ALREADY_EXISTS, _resource_info),
@@ -113,7 +113,7 @@ TABLE: dict[type[ZapError], Row] = {
 
 def status_of(error: Exception, method: str) -> Status:
     """What a caller of `method` is told. What nobody expected is logged here, and only here, with its traceback."""
-    if isinstance(error, ToldElsewhere):
+    if isinstance(error, RemoteError):
         return error.status
     row = _row(error)
     if row is None or not isinstance(error, ZapError):
@@ -143,7 +143,7 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def _row(error: Exception) -> Row | None:
-    return next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), None)
+    return next((ERROR_TABLE[kind] for kind in type(error).__mro__ if kind in ERROR_TABLE), None)
 
 
 def _incident(error: Exception, method: str) -> Status:

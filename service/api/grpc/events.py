@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from service.api.grpc.context import Context
 from service.domain.errors import ConsumerTooSlow
-from service.domain.watch import Given, Step
+from service.domain.watch import Delivered, Step
 from service.ports import Watch
 from service.protocol.watching import start_of, step_message, wanted_of
 from zap.v1 import watch_pb2 as pb
@@ -57,7 +57,7 @@ class EventServicer(EventServiceServicer):
         except DecodeError as error:
             cause = str(error)
         self._unreadable()
-        if isinstance(step, Given):
+        if isinstance(step, Delivered):
             event = step.event
             log.error(
                 "An event of the log cannot be parsed (zap.event.payload); this stream of Watch leaves it out.",

@@ -18,15 +18,15 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from service.api.grpc.context import Context
-from service.api.grpc.errors import DOMAIN, ToldElsewhere
+from service.api.grpc.errors import DOMAIN, RemoteError
 from service.domain.errors import Unavailable
-from service.domain.lease import Holder
+from service.domain.lease import LeaseOwner
 from service.ownership.router import Router
 from service.telemetry.metrics import RpcMetrics
 
 log = structlog.get_logger(__name__)
 
-FOR_THE_OWNER = frozenset(
+OWNER_METHODS = frozenset(
     {
         "zap.v1.MessageService/Send",
         "zap.v1.SessionService/Logout",
@@ -56,7 +56,7 @@ class Channels(Protocol):
         """One to this address, to call on while the context lasts."""
 
 
-class Forwarding:
+class Forwarder:
     """For calls that come from callers."""
 
     def __init__(self, router: Router, channels: Channels, metrics: RpcMetrics) -> None:
@@ -65,8 +65,8 @@ class Forwarding:
         self._metrics = metrics
 
     async def answer(self, method: str, request: bytes, session_id: str, context: Context) -> bytes | None:
-        """The owner's answer; None: this node carries it out. Raises ToldElsewhere, Unavailable."""
-        if method not in FOR_THE_OWNER or (holder := await self._router.elsewhere(session_id)) is None:
+        """The owner's answer; None: this node carries it out. Raises RemoteError, Unavailable."""
+        if method not in OWNER_METHODS or (holder := await self._router.elsewhere(session_id)) is None:
             return None
         left: float | None = context.time_remaining()
         deadline = time.monotonic() + (LONGEST if left is None else left)
@@ -88,7 +88,7 @@ class Forwarding:
         raise _unreachable(holder)
 
     async def _ask(
-        self, holder: Holder, method: str, request: bytes, deadline: float, metadata: tuple[tuple[str, Any], ...]
+        self, holder: LeaseOwner, method: str, request: bytes, deadline: float, metadata: tuple[tuple[str, Any], ...]
     ) -> bytes:
         # Bytes in, bytes out: what a newer caller and a newer owner say to each other passes through an older node.
         channel: Any
@@ -98,16 +98,16 @@ class Forwarding:
             with self._channels.to(holder.node.address) as channel:
                 answer: bytes = await channel.unary_unary(f"/{method}")(request, timeout=left, metadata=metadata)
         except grpc.aio.AioRpcError as error:
-            status = told_by(error)
+            status = remote_error(error)
             self._metrics.forwarded(method, error.code().name)
             if status is None or reason_of(status) == NOT_OWNER:
                 raise _NotAnswered(error.details() or error.code().name, was_refused=status is not None) from error
-            raise ToldElsewhere(status) from error
+            raise RemoteError(status) from error
         self._metrics.forwarded(method, "OK")
         return answer
 
 
-class OwnedHere:
+class OwnershipGuard:
     """For calls that come from other nodes."""
 
     def __init__(self, router: Router, incarnation: UUID) -> None:
@@ -116,7 +116,7 @@ class OwnedHere:
 
     async def answer(self, method: str, request: bytes, session_id: str, context: Context) -> bytes | None:
         """None if this node carries it out. Raises Unavailable (NOT_OWNER)."""
-        if method not in FOR_THE_OWNER:
+        if method not in OWNER_METHODS:
             return None
         # A node of an older release does not say whom it means.
         meant = dict(context.invocation_metadata() or ()).get(_MEANT, self._incarnation)
@@ -141,7 +141,7 @@ def _goes_along(key: str, value: str | bytes) -> bool:
     return key in _CARRIED and isinstance(value, str) and value.isascii() and value.isprintable()
 
 
-def told_by(error: grpc.aio.AioRpcError) -> Status | None:
+def remote_error(error: grpc.aio.AioRpcError) -> Status | None:
     """What the service itself said; None if it was gRPC alone: nobody there, or no answer."""
     try:
         status: Status | None = rpc_status.from_call(error)  # type: ignore[arg-type]
@@ -159,7 +159,7 @@ def reason_of(status: Status) -> str:
     return ""
 
 
-def _unreachable(holder: Holder) -> Unavailable:
+def _unreachable(holder: LeaseOwner) -> Unavailable:
     return Unavailable(
         f"the session's owner, node {holder.node.name!r}, did not carry this out, or could not say so; look at the"
         " session, or call again with the same request_id",

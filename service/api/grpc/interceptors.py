@@ -18,9 +18,9 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
-from service.api.grpc.call_scope import Call
+from service.api.grpc.call_scope import CallScope
 from service.api.grpc.context import Context, Handler
-from service.api.grpc.drainable_streams import OpenStreams
+from service.api.grpc.drainable_streams import DrainableStreams
 from service.api.grpc.limits import CALLS, HEALTH_CALLS, HEALTH_STREAMS, LONGEST_OPEN_REQUEST, STREAMS, Places
 from service.api.grpc.receiving import receive
 from service.auth.authentication import Authentication, is_open
@@ -32,7 +32,7 @@ _WATCH = "/zap.v1.EventService/Watch"
 _SESSION_ID = re.compile(r"[a-z0-9-]{1,63}")
 
 
-class Elsewhere(Protocol):
+class RemoteCalls(Protocol):
     """Who else may carry out a call (service.api.grpc.forwarding)."""
 
     async def answer(self, method: str, request: bytes, session_id: str, context: Context) -> bytes | None:
@@ -45,9 +45,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(
         self,
         authentication: Authentication,
-        streams: OpenStreams,
+        streams: DrainableStreams,
         metrics: RpcMetrics,
-        elsewhere: Elsewhere | None = None,
+        elsewhere: RemoteCalls | None = None,
     ) -> None:
         self._authentication = authentication
         self._streams = streams
@@ -97,7 +97,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if self._authentication.needed(method):
             self._authentication.check(context.invocation_metadata() or ())
 
-    async def _request(self, method: str, parse: Any, call: Call, context: Context) -> tuple[bytes, Any]:
+    async def _request(self, method: str, parse: Any, call: CallScope, context: Context) -> tuple[bytes, Any]:
         """The request of a call that has a place, as it came and as it is read."""
         raw = await receive(context, method)
         call.has_request = True
@@ -119,7 +119,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         places = self._open_calls if is_open(method) else self._calls
 
         async def serve(_: Any, context: Context) -> Any:
-            async with Call(name, context, self._metrics) as call:
+            async with CallScope(name, context, self._metrics) as call:
                 self._authenticate(method, context)
                 with places.one():
                     raw, request = await self._request(method, parse, call, context)
@@ -139,11 +139,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         name = method.removeprefix("/")
 
         async def serve(requests: Any, context: Context) -> None:
-            async with Call(name, context, self._metrics) as call:
+            async with CallScope(name, context, self._metrics) as call:
                 self._authenticate(method, context)
                 request = await self._opening(method, handler, requests, call, context)
                 with self._place(method), self._metrics.open_stream(name):
-                    await self._streams.outlast(lambda: behaviour(request, context))
+                    await self._streams.run_until_drained(lambda: behaviour(request, context))
 
         return serve
 
@@ -152,7 +152,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         name = method.removeprefix("/")
 
         async def serve(requests: Any, context: Context) -> AsyncIterator[Any]:
-            async with Call(name, context, self._metrics) as call:
+            async with CallScope(name, context, self._metrics) as call:
                 self._authenticate(method, context)
                 request = await self._opening(method, handler, requests, call, context)
                 with self._place(method), self._metrics.open_stream(name):
@@ -162,7 +162,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return serve
 
-    async def _opening(self, method: str, handler: Any, requests: Any, call: Call, context: Context) -> Any:
+    async def _opening(self, method: str, handler: Any, requests: Any, call: CallScope, context: Context) -> Any:
         """What the handler of a stream is given: its request, or its requests as they come."""
         if handler.request_streaming:
             call.has_request = True

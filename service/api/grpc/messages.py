@@ -1,8 +1,8 @@
 """zap.v1.MessageService: parse, call, convert."""
 
 from service.api.grpc.context import Context
-from service.api.grpc.deadlines import time_for
-from service.messaging.sender import Sending
+from service.api.grpc.deadlines import remaining_time
+from service.messaging.sender import MessageSender
 from service.protocol import parsing
 from service.protocol.messages import outbound_message
 from zap.v1 import message_pb2 as pb
@@ -16,7 +16,7 @@ _LONGEST = 30.0
 class MessageServicer(MessageServiceServicer):
     """Translates; the core decides."""
 
-    def __init__(self, sending: Sending) -> None:
+    def __init__(self, sending: MessageSender) -> None:
         self._sending = sending
 
     async def Send(self, request: pb.SendRequest, context: Context) -> pb.Message:
@@ -25,7 +25,7 @@ class MessageServicer(MessageServiceServicer):
             parsing.recipient(request.to),
             request.text.body,
             request.request_id,
-            time_for(context, _LONGEST),
+            remaining_time(context, _LONGEST),
         )
         return outbound_message(message)
 

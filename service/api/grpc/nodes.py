@@ -11,14 +11,14 @@ import grpc
 import structlog
 
 from service.api.grpc import messages, sessions
-from service.api.grpc.advertised_address import OwnAddress
+from service.api.grpc.advertised_address import AdvertisedAddress
 from service.api.grpc.context import Handler
-from service.api.grpc.drainable_streams import OpenStreams
-from service.api.grpc.forwarding import FOR_THE_OWNER, OwnedHere
+from service.api.grpc.drainable_streams import DrainableStreams
+from service.api.grpc.forwarding import OWNER_METHODS, OwnershipGuard
 from service.api.grpc.interceptors import CallInterceptor
 from service.api.grpc.limits import NODE_CONNECTIONS, server_options
 from service.api.grpc.node_service import NodeServicer, Taker
-from service.api.grpc.qr_rendering import Pictures
+from service.api.grpc.qr_rendering import QrRenderer
 from service.api.grpc.server import CannotListen, Core
 from service.auth.authentication import Authentication
 from service.auth.node_certificates import NAME, NodeCertificate
@@ -28,7 +28,7 @@ from zap.v1 import message_pb2_grpc, session_pb2_grpc
 
 log = structlog.get_logger(__name__)
 
-IDLE = 60.0
+IDLE_CHANNEL_S = 60.0
 """Seconds for which a channel is kept that nobody calls on."""
 
 _SERVER_OPTIONS: Sequence[tuple[str, Any]] = (
@@ -63,7 +63,7 @@ class NodeListener:
     def __init__(
         self,
         core: Core,
-        owned: OwnedHere,
+        owned: OwnershipGuard,
         taker: Taker,
         incarnation: UUID,
         certificate: NodeCertificate,
@@ -77,9 +77,9 @@ class NodeListener:
 
         `database_hosts`: by which a node that listens everywhere finds out what others call it.
         """
-        self._pictures = Pictures()
+        self._pictures = QrRenderer()
         # Who it is was settled when the connection was made.
-        interceptor = CallInterceptor(Authentication(""), OpenStreams(), metrics, owned)
+        interceptor = CallInterceptor(Authentication(""), DrainableStreams(), metrics, owned)
         self._server = grpc.aio.server(interceptors=[_ForNodes(), interceptor], options=_SERVER_OPTIONS)
         session_pb2_grpc.add_SessionServiceServicer_to_server(
             sessions.SessionServicer(core.sessions, self._pictures), self._server
@@ -90,7 +90,7 @@ class NodeListener:
             port = self._server.add_secure_port(listen, certificate.for_server())
         except RuntimeError as error:
             raise CannotListen(f"ZAP_NODE_LISTEN: cannot listen on {listen}: is the port taken?") from error
-        self._own = OwnAddress(advertise or listen, port, database_hosts=database_hosts)
+        self._own = AdvertisedAddress(advertise or listen, port, database_hosts=database_hosts)
 
     @property
     def address(self) -> str:
@@ -123,7 +123,7 @@ class _ForNodes(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         """The handler of a method, if nodes ask for it; None is answered with UNIMPLEMENTED."""
         method = handler_call_details.method.removeprefix("/")
-        if method in FOR_THE_OWNER or method.startswith("zap.node.v1."):
+        if method in OWNER_METHODS or method.startswith("zap.node.v1."):
             return await continuation(handler_call_details)
         return None
 
@@ -146,7 +146,7 @@ class NodeChannels:
     somewhere else would leave another one.
     """
 
-    def __init__(self, certificate: NodeCertificate, *, idle: float = IDLE) -> None:
+    def __init__(self, certificate: NodeCertificate, *, idle: float = IDLE_CHANNEL_S) -> None:
         """`idle`: seconds for which one is kept that nobody calls on."""
         self._credentials = certificate.for_calls()
         self._idle = idle

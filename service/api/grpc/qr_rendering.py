@@ -25,7 +25,7 @@ class Picture:
     terminal_text: str = field(repr=False)
 
 
-class Pictures:
+class QrRenderer:
     """Draws codes."""
 
     def __init__(self, remembered: int = REMEMBERED, forgotten_after: float = FORGOTTEN_AFTER) -> None:

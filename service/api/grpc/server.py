@@ -10,14 +10,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from service.api.grpc import events, messages, sessions
-from service.api.grpc.drainable_streams import OpenStreams
-from service.api.grpc.interceptors import CallInterceptor, Elsewhere
+from service.api.grpc.drainable_streams import DrainableStreams
+from service.api.grpc.interceptors import CallInterceptor, RemoteCalls
 from service.api.grpc.limits import CONNECTIONS, server_options
-from service.api.grpc.qr_rendering import Pictures
+from service.api.grpc.qr_rendering import QrRenderer
 from service.auth.authentication import Authentication
-from service.messaging.sender import Sending
+from service.messaging.sender import MessageSender
 from service.ports import Watch
-from service.sessions.service import Sessions
+from service.sessions.service import SessionService
 from service.telemetry.metrics import RpcMetrics
 from zap.v1 import message_pb2_grpc, session_pb2_grpc, watch_pb2_grpc
 
@@ -49,8 +49,8 @@ class CannotListen(Exception):
 class Core:
     """What the services call."""
 
-    sessions: Sessions
-    sending: Sending
+    sessions: SessionService
+    sending: MessageSender
     watch: Watch
 
 
@@ -64,13 +64,13 @@ class Server:
         listen: str,
         token: str,
         metrics: RpcMetrics,
-        elsewhere: Elsewhere | None = None,
+        elsewhere: RemoteCalls | None = None,
         standstill: float = events.STANDSTILL,
     ) -> None:
         """`elsewhere`: who else may carry out what comes in; None: nobody. `standstill`: see EventServicer."""
         self._listen = listen
-        self._streams = OpenStreams()
-        self._pictures = Pictures()
+        self._streams = DrainableStreams()
+        self._pictures = QrRenderer()
         interceptor = CallInterceptor(Authentication(token), self._streams, metrics, elsewhere)
         self._server = grpc.aio.server(interceptors=[interceptor], options=_OPTIONS)
         self._health = health.aio.HealthServicer()

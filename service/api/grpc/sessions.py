@@ -6,15 +6,15 @@ from contextlib import aclosing
 from google.protobuf.empty_pb2 import Empty
 
 from service.api.grpc.context import Context
-from service.api.grpc.deadlines import time_for
-from service.api.grpc.qr_rendering import Pictures
+from service.api.grpc.deadlines import remaining_time
+from service.api.grpc.qr_rendering import QrRenderer
 from service.domain.pairing import PairingDelayed, PairingEnded, PairingStep
 from service.domain.proxies import has_hidden_password, hide_password
 from service.ports import Changes
 from service.protocol import parsing
 from service.protocol.scalars import timestamp
 from service.protocol.sessions import outcome_number, reason_message, session_message
-from service.sessions.service import Sessions
+from service.sessions.service import SessionService
 from zap.v1 import session_pb2 as pb
 from zap.v1.session_pb2_grpc import SessionServiceServicer
 
@@ -26,7 +26,7 @@ _LONGEST = 30.0
 class SessionServicer(SessionServiceServicer):
     """Translates; the core decides."""
 
-    def __init__(self, sessions: Sessions, pictures: Pictures) -> None:
+    def __init__(self, sessions: SessionService, pictures: QrRenderer) -> None:
         self._sessions = sessions
         self._pictures = pictures
 
@@ -69,12 +69,12 @@ class SessionServicer(SessionServiceServicer):
         self, request: pb.RequestPairingCodeRequest, context: Context
     ) -> pb.RequestPairingCodeResponse:
         code, expiry = await self._sessions.request_pairing_code(
-            request.session_id, parsing.phone_digits(request.phone), time_for(context, _LONGEST)
+            request.session_id, parsing.phone_digits(request.phone), remaining_time(context, _LONGEST)
         )
         return pb.RequestPairingCodeResponse(code=code, expire_time=timestamp(expiry))
 
     async def Logout(self, request: pb.LogoutRequest, context: Context) -> pb.Session:
-        return session_message(await self._sessions.log_out(request.session_id, time_for(context, _LONGEST)))
+        return session_message(await self._sessions.log_out(request.session_id, remaining_time(context, _LONGEST)))
 
     async def Delete(self, request: pb.DeleteRequest, context: Context) -> Empty:
         await self._sessions.delete(request.session_id, force=request.force)

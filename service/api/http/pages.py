@@ -24,7 +24,7 @@ class CannotServePages(Exception):
     """ZAP_HTTP_LISTEN cannot be listened on."""
 
 
-class Pages:
+class HealthAndMetricsServer:
     """Serves the pages on one address."""
 
     def __init__(

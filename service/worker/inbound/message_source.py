@@ -28,7 +28,7 @@ _MODES: dict[int, "pb.AddressingMode.ValueType"] = {
 }
 
 
-def tell_whereabouts(told: pb.MessageReceived | pb.MessageUnreadable, info: MessageInfo, bounds: Bounds) -> None:
+def fill_source(told: pb.MessageReceived | pb.MessageUnreadable, info: MessageInfo, bounds: Bounds) -> None:
     """What both say of where and when."""
     source = info.MessageSource
     told.message_id = bounds.text(info.ID)

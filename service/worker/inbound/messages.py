@@ -24,11 +24,11 @@ from service.worker.inbound.message_source import (
     address,
     addressing_mode,
     chat_alternative,
+    fill_source,
     sent_time,
     source_of,
-    tell_whereabouts,
 )
-from service.worker.inbound.translate import happened
+from service.worker.inbound.translate import build_inbound_frame
 from zap.v1 import event_pb2 as pb
 from zap.worker.v1 import frames_pb2, inbound_pb2
 
@@ -183,7 +183,7 @@ def _received(info: MessageInfo, event: inbound_pb2.InboundMessage) -> pb.Messag
         newsletter_edit_time=past_moment(NewsLetterMessageMeta.FromString(event.newsletter).EditTS),
         chat_alternative=address(chat_alternative(source), bounds),
     )
-    tell_whereabouts(received, info, bounds)
+    fill_source(received, info, bounds)
     received.is_truncated = bounds.has_cut
     return received
 
@@ -210,7 +210,7 @@ def _raw_part(received: pb.MessageReceived, raw: bytes, offset: int) -> pb.Messa
 def _frame(
     info: MessageInfo, parts: Iterable[str], kind: "pb.Event.Type.ValueType", **payload: Any
 ) -> frames_pb2.Frame:
-    frame = happened(sent_time(info), kind, **payload)
+    frame = build_inbound_frame(sent_time(info), kind, **payload)
     frame.origin = dedup_keys.of_message(info, parts)
     return frame
 
@@ -218,6 +218,6 @@ def _frame(
 def _unreadable(info: MessageInfo, **fields: Any) -> frames_pb2.Frame:
     bounds = Bounds()
     told = pb.MessageUnreadable(push_name=bounds.text(info.Pushname), **fields)
-    tell_whereabouts(told, info, bounds)
+    fill_source(told, info, bounds)
     parts = [f"unreadable {told.reason}"]
     return _frame(info, parts, pb.Event.TYPE_MESSAGE_UNREADABLE, message_unreadable=told)

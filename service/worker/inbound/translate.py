@@ -43,7 +43,7 @@ _AT_ONCE, _LONGEST_ID, _LONGEST_ADDRESS = 1_000, 128, 1_024
 """Messages that one event tells of, characters of a message's id (WhatsApp's own have 32 at most) and of an address."""
 
 
-def happened(time: Any, kind: "event_pb2.Event.Type.ValueType", **payload: Any) -> frames_pb2.Frame:
+def build_inbound_frame(time: Any, kind: "event_pb2.Event.Type.ValueType", **payload: Any) -> frames_pb2.Frame:
     """Something that consumers are told. `payload`: the one field of zap.v1.Event that goes with its kind."""
     return frames_pb2.Frame(time=time, event=event_pb2.Event(type=kind, **payload))
 
@@ -64,7 +64,7 @@ def receipts(event: Any, lid_of: LidOf = unknown) -> Iterator[frames_pb2.Frame]:
 
 def _receipt(event: Any, kind: "event_pb2.Receipt.Kind.ValueType", message_ids: Sequence[str]) -> frames_pb2.Frame:
     source = event.MessageSource
-    frame = happened(
+    frame = build_inbound_frame(
         past_moment(event.Timestamp),
         event_pb2.Event.TYPE_RECEIPT,
         receipt=event_pb2.Receipt(
@@ -88,7 +88,7 @@ def resend_failed(sign: ResendFailed) -> frames_pb2.Frame:
         device=sign.device[:_LONGEST_ADDRESS],
         reason=sign.reason,
     )
-    frame = happened(None, event_pb2.Event.TYPE_RESEND_FAILED, resend_failed=failed)
+    frame = build_inbound_frame(None, event_pb2.Event.TYPE_RESEND_FAILED, resend_failed=failed)
     frame.origin = dedup_keys.of_resend_failed(failed)
     return frame
 

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 
 from service.domain.disconnect_policy import Cause
-from service.worker.process.frame_writer import Reports
+from service.worker.process.frame_writer import FrameWriter
 from service.worker.process.redaction import redact
 from zap.worker.v1 import frames_pb2
 
-SAID_WHY = 3
+EXIT_REPORTED = 3
 """Exit status of a process that told its node a cause other than having been asked."""
 NODE_GONE = 4
 """Exit status of a process whose node went away."""
@@ -20,13 +20,13 @@ _WEAK_CAUSE_DELAY_S = 0.3
 _EXIT_TIMEOUT_S = 10.0
 
 
-class Ending:
+class ProcessExit:
     """Ends the process by the first cause that it is given.
 
     Always by `os._exit`: threads that are inside Go never come back, and an ordinary exit would wait for them.
     """
 
-    def __init__(self, reports: Reports, leave: Callable[[int], None] = os._exit) -> None:
+    def __init__(self, reports: FrameWriter, leave: Callable[[int], None] = os._exit) -> None:
         self._reports = reports
         self._leave = leave
         self._once = threading.Lock()
@@ -42,7 +42,7 @@ class Ending:
         self._leave_within(_EXIT_TIMEOUT_S)
         time.sleep(linger)
         ended.detail = redact(ended.detail)
-        status = 0 if ended.cause == Cause.STOPPED.name else SAID_WHY
+        status = 0 if ended.cause == Cause.STOPPED.name else EXIT_REPORTED
         self._reports.send_last(frames_pb2.Frame(ended=ended), lambda: self._leave(status))
 
     def end_soon(
@@ -65,7 +65,7 @@ class Ending:
         timer.start()
 
     def _leave_within(self, seconds: float) -> None:
-        timer = threading.Timer(seconds, self._leave, (SAID_WHY,))
+        timer = threading.Timer(seconds, self._leave, (EXIT_REPORTED,))
         timer.daemon = True
         # Without a thread to be had for it the watchdog is the limit.
         with contextlib.suppress(RuntimeError):

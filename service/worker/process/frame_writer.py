@@ -27,7 +27,7 @@ def timestamp(moment: datetime.datetime | None = None) -> Timestamp:
     return stamp
 
 
-class Reports:
+class FrameWriter:
     """The writing end of the socket.
 
     A frame that must not be lost waits while the socket is full, which holds the library's callback. A frame that can

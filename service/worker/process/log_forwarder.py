@@ -9,7 +9,7 @@ from zap.worker.v1 import frames_pb2
 _LEVELS = {"INFO": "info", "WARN": "warning", "WARNING": "warning", "CRITICAL": "error"}
 
 
-class LogLines:
+class LogForwarder:
     """Sends lines, and says how many could not be sent once one can be again."""
 
     def __init__(self, offer: Callable[[frames_pb2.Frame], bool]) -> None:
@@ -37,7 +37,7 @@ class LogLines:
 
 
 class _Handler(logging.Handler):
-    def __init__(self, lines: LogLines) -> None:
+    def __init__(self, lines: LogForwarder) -> None:
         super().__init__(logging.INFO)
         self._lines = lines
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from service.domain.disconnect_policy import Cause
 from service.wire import framing
-from service.worker.process.exit import NODE_GONE, Ending
-from service.worker.process.frame_writer import Reports
+from service.worker.process.exit import NODE_GONE, ProcessExit
+from service.worker.process.frame_writer import FrameWriter
 from service.worker.process.watchdog import NotPermitted, Watchdog, limit_the_wait
 from service.worker.session.session import Session, reset_logging
 from zap.worker.v1 import frames_pb2
@@ -65,13 +65,13 @@ def _serve(connection: socket.socket) -> None:
     try:
         watchdog.arm(start.permit.deadline_ns)
     except NotPermitted as error:
-        Ending(Reports(connection)).end(Cause.PROCESS_DIED, str(error))
+        ProcessExit(FrameWriter(connection)).end(Cause.PROCESS_DIED, str(error))
     _name_process(start)
     reset_logging()
     try:
         session = Session(connection, start, watchdog)
     except Exception as error:  # the node is told, whatever it is: a certificate that cannot be read, for one
-        Ending(Reports(connection)).end(Cause.CLIENT_ERROR, f"{type(error).__name__}: {error}")
+        ProcessExit(FrameWriter(connection)).end(Cause.CLIENT_ERROR, f"{type(error).__name__}: {error}")
         raise
     session.run()
 
@@ -82,7 +82,7 @@ def _await_start(connection: socket.socket) -> frames_pb2.Start:
         os._exit(NODE_GONE)
     command = frames_pb2.Command.FromString(data)
     if command.WhichOneof("command") != "start":
-        raise framing.Garbled("the first command was not to start")
+        raise framing.ProtocolError("the first command was not to start")
     return command.start
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 _MOST_LOOKS = 4
 
 
-class Vitals:
+class StallDetector:
     """To be looked at once a second."""
 
     def __init__(self, event_in_hand: Callable[[], int], has_waited: Callable[[], bool]) -> None:

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 _FIRST_CODE_SECONDS = 15.0
 
 
-class CertainlyNotDone(Exception):
+class DefinitelyNotDone(Exception):
     """Nothing was done, and the words say why."""
 
 
-class Calls:
-    """Calls in flight. The library gives them no deadline: the node has one, and a hung call hangs only its thread."""
+class CommandExecutor:
+    """Carries out calls, each in its own thread.
+
+    The library gives them no deadline: the node has one, and a call that hangs holds up nothing but its thread.
+    """
 
     def __init__(self, client: "Client", send: Callable[[frames_pb2.Frame], None], code_shown: threading.Event) -> None:
         self._client = client
@@ -35,7 +38,7 @@ class Calls:
 
         def call(reply: frames_pb2.Reply) -> None:
             if command.WhichOneof("content") != "text":
-                raise CertainlyNotDone("a kind of message that this process cannot send")
+                raise DefinitelyNotDone("a kind of message that this process cannot send")
             try:
                 sent = self._client.send_text(command.to, command.text.body)
             except Exception as error:
@@ -51,7 +54,7 @@ class Calls:
 
         def call(reply: frames_pb2.Reply) -> None:
             if not self._code_shown.wait(_FIRST_CODE_SECONDS):
-                raise CertainlyNotDone("WhatsApp has not answered yet; there is no pairing to ask a code for")
+                raise DefinitelyNotDone("WhatsApp has not answered yet; there is no pairing to ask a code for")
             reply.pairing_code = self._client.request_pairing_code(command.phone)
 
         self._start(command.call_id, call)
@@ -75,7 +78,7 @@ class Calls:
         reply = frames_pb2.Reply(call_id=call_id)
         try:
             call(reply)
-        except (CertainlyNotDone, NoAddress) as error:
+        except (DefinitelyNotDone, NoAddress) as error:
             reply.error, reply.certain = str(error), True
         except Exception as error:  # noqa: BLE001 - the library raises what it likes; the caller gets its words
             words = str(error) or type(error).__name__

@@ -15,9 +15,9 @@ import threading
 import time
 from collections.abc import Callable
 
-DOUBT = 4.0
+DISAGREEMENT_GRACE_S = 4.0
 """Seconds. A moment's contradiction is no news: the events and the answers come by different ways."""
-LIMIT = 60.0
+CONNECT_TIMEOUT_S = 60.0
 """Seconds without a connection after which this process leaves; as long a login may take that is to succeed."""
 _FRESH = 3.0
 """Seconds for which an answer counts."""
@@ -38,7 +38,7 @@ class Verdict(enum.Enum):
     LEAVE = "LEAVE"
 
 
-class Patience:
+class ConnectionMonitor:
     """What was heard, what was answered, and what follows. Safe to use from any thread; no call waits."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -109,20 +109,24 @@ class Patience:
             if self._is_own_doubt and self._is_sure(now):
                 self._rise()
                 return Verdict.BACK
-            if self._down_since is not None and now - self._down_since >= LIMIT:
+            if self._down_since is not None and now - self._down_since >= CONNECT_TIMEOUT_S:
                 self._down_since = None
                 return Verdict.LEAVE
             return Verdict.NOTHING
 
     def _lose(self, now: float) -> Verdict:
-        if now - self._last_yes <= DOUBT:
+        if now - self._last_yes <= DISAGREEMENT_GRACE_S:
             return Verdict.NOTHING
         self._fall()
         self._is_own_doubt = True
         return Verdict.LOST
 
     def _is_sure(self, now: float) -> bool:
-        return self._yes_since is not None and now - self._last_yes <= _FRESH and now - self._yes_since >= DOUBT
+        return (
+            self._yes_since is not None
+            and now - self._last_yes <= _FRESH
+            and now - self._yes_since >= DISAGREEMENT_GRACE_S
+        )
 
     def _rise(self) -> None:
         self._is_up, self._is_own_doubt, self._down_since = True, False, None

@@ -5,11 +5,11 @@ from collections.abc import Callable, Hashable
 
 from zap.worker.v1 import frames_pb2
 
-MOST = 50
+EVENTS_PER_SECOND = 50
 """Of which so many are told in a second; of others nothing is heard then. A busy group must not drown its session."""
 
 
-class Fleeting:
+class EphemeralThrottle:
     """Frames without a number: whoever is behind loses them. Safe to use from any thread."""
 
     def __init__(self, offer: Callable[[frames_pb2.Frame], bool]) -> None:
@@ -25,7 +25,7 @@ class Fleeting:
             if about in self._told:
                 self._told[about] = frame
                 return
-            if len(self._told) >= MOST:
+            if len(self._told) >= EVENTS_PER_SECOND:
                 return
             self._told[about] = None
         self._offer(frame)

@@ -8,13 +8,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from service.worker.session.connection_monitor import Patience, Verdict
+from service.worker.session.connection_monitor import ConnectionMonitor, Verdict
 from zap.worker.v1 import frames_pb2
 
 _EVERY = 1.0
 
 
-class Pulse:
+class Heartbeat:
     """Progress frames and verdicts, from `start` until the end of the process."""
 
     def __init__(
@@ -22,7 +22,7 @@ class Pulse:
         offer: Callable[[frames_pb2.Frame], bool],
         is_up: Callable[[], bool],
         look: Callable[[], None],
-        patience: Patience,
+        patience: ConnectionMonitor,
         act: Callable[[Verdict], None],
     ) -> None:
         """`look` is called by the thread that asks, each time it hears that it is up; `act` by the other one."""

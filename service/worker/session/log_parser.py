@@ -110,7 +110,7 @@ class ResendFailed:
     reason: "event_pb2.ResendFailed.Reason.ValueType"
 
 
-Sign = LoginFailed | ReconnectFailed | ResendFailed
+LogEvent = LoginFailed | ReconnectFailed | ResendFailed
 
 
 def ban_end(seconds: int, now: datetime.datetime) -> Timestamp | None:
@@ -118,7 +118,7 @@ def ban_end(seconds: int, now: datetime.datetime) -> Timestamp | None:
     return timestamp(now + datetime.timedelta(seconds=seconds)) if 0 < seconds < _LONGEST_BAN else None
 
 
-def sign_in(logger: str, line: str) -> Sign | None:
+def parse_line(logger: str, line: str) -> LogEvent | None:
     """What a line of whatsmeow's log tells; None: nothing of this kind."""
     # From the beginning of the line on: elsewhere it may be text that a stranger wrote.
     if logger != _LOGGER:

@@ -20,7 +20,7 @@ _CAUSES = {
 }
 
 
-class CodesShown:
+class QrSequence:
     """The codes of this process: how many, and until when the last one is good."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -50,7 +50,7 @@ class CodesShown:
         return self._count > 0 and self._clock() >= self._good_until - _LATE
 
 
-def cause_of(status: str, codes: CodesShown) -> Cause | None:
+def cause_of(status: str, codes: QrSequence) -> Cause | None:
     """How the pairing ended; None if it did not: it succeeded, or the word is a new one."""
     if status == "timeout":
         # The library says the same when WhatsApp closes the connection while a code is on show.

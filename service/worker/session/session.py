@@ -26,18 +26,18 @@ from service.worker import errors
 from service.worker.inbound import messages, translate
 from service.worker.inbound.events import registry
 from service.worker.library import loader
-from service.worker.process.exit import NODE_GONE, Ending
-from service.worker.process.frame_writer import Reports
-from service.worker.process.log_forwarder import LogLines
-from service.worker.process.stall_detector import Vitals
+from service.worker.process.exit import NODE_GONE, ProcessExit
+from service.worker.process.frame_writer import FrameWriter
+from service.worker.process.log_forwarder import LogForwarder
+from service.worker.process.stall_detector import StallDetector
 from service.worker.process.watchdog import Watchdog
 from service.worker.session import qr_sequence
 from service.worker.session.client import Callbacks, Client, prepare_store
-from service.worker.session.commands import Calls
-from service.worker.session.connection_monitor import Patience, Verdict
-from service.worker.session.ephemeral_throttle import Fleeting
-from service.worker.session.heartbeat import Pulse
-from service.worker.session.log_parser import LoginFailed, ReconnectFailed, ResendFailed, sign_in
+from service.worker.session.commands import CommandExecutor
+from service.worker.session.connection_monitor import ConnectionMonitor, Verdict
+from service.worker.session.ephemeral_throttle import EphemeralThrottle
+from service.worker.session.heartbeat import Heartbeat
+from service.worker.session.log_parser import LoginFailed, ReconnectFailed, ResendFailed, parse_line
 from zap.worker.v1 import frames_pb2, inbound_pb2
 
 _STDERR = 2
@@ -62,11 +62,11 @@ class Session:
         self._readable.register(connection, select.POLLIN)
         self._start = start
         self._watchdog = watchdog
-        self._reports = Reports(connection)
-        self._ending = Ending(self._reports)
-        self._lines = LogLines(self._reports.offer)
-        self._fleeting = Fleeting(self._reports.offer)
-        self._codes = qr_sequence.CodesShown()
+        self._reports = FrameWriter(connection)
+        self._ending = ProcessExit(self._reports)
+        self._lines = LogForwarder(self._reports.offer)
+        self._fleeting = EphemeralThrottle(self._reports.offer)
+        self._codes = qr_sequence.QrSequence()
         self._code_shown = threading.Event()
         self._device_saved = bool(start.jid)
         self._is_leaving = self._is_first_login_over = False
@@ -83,10 +83,10 @@ class Session:
         )
         callbacks = Callbacks(self._on_code, self._on_login_status, self._on_event, self._on_log_line)
         self._client = Client(start, self._relay.address, gate, callbacks)
-        self._vitals = Vitals(lambda: self._client.event_in_hand, self._has_waited)
-        self._calls = Calls(self._client, self._reports.send, self._code_shown)
-        self._patience = Patience()
-        self._pulse = Pulse(
+        self._vitals = StallDetector(lambda: self._client.event_in_hand, self._has_waited)
+        self._calls = CommandExecutor(self._client, self._reports.send, self._code_shown)
+        self._patience = ConnectionMonitor()
+        self._pulse = Heartbeat(
             self._tell_progress, self._client.is_up, self._look_at_push_name, self._patience, self._on_verdict
         )
 
@@ -257,7 +257,7 @@ class Session:
 
     def _on_log_line(self, level: str, logger: str, line: str) -> None:
         self._lines.write(level, f"whatsmeow.{logger}", line)
-        match sign_in(logger, line):
+        match parse_line(logger, line):
             case LoginFailed() as failed:
                 self._failed_login = failed
                 if failed.is_untold:
@@ -319,10 +319,10 @@ class Session:
             self._gate.log()
 
     def _on_happening(self, event: Any) -> None:
-        if (lasting := registry.LASTING.get(type(event))) is not None:
+        if (lasting := registry.DURABLE.get(type(event))) is not None:
             self._on_heard()
             self._commit_one(lasting(event))
-        elif (momentary := registry.MOMENTARY.get(type(event))) is not None:
+        elif (momentary := registry.EPHEMERAL.get(type(event))) is not None:
             self._fleeting.tell(*momentary(event))
         else:
             self._on_end(event)

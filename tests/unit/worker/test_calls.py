@@ -7,7 +7,7 @@ import pytest
 
 from service.worker.addresses import NoAddress
 from service.worker.session.client import Client, Sent
-from service.worker.session.commands import Calls
+from service.worker.session.commands import CommandExecutor
 from zap.v1 import message_pb2
 from zap.worker.v1 import frames_pb2
 
@@ -52,8 +52,8 @@ def code_shown() -> threading.Event:
 
 
 @pytest.fixture
-def calls(library: Library, replies: "queue.Queue[frames_pb2.Frame]", code_shown: threading.Event) -> Calls:
-    return Calls(cast("Client", library), replies.put, code_shown)
+def calls(library: Library, replies: "queue.Queue[frames_pb2.Frame]", code_shown: threading.Event) -> CommandExecutor:
+    return CommandExecutor(cast("Client", library), replies.put, code_shown)
 
 
 def text(call_id: int) -> frames_pb2.Send:
@@ -63,7 +63,7 @@ def text(call_id: int) -> frames_pb2.Send:
 Replies: TypeAlias = "queue.Queue[frames_pb2.Frame]"
 
 
-def test_a_message_that_was_sent_has_its_id_and_time(calls: Calls, replies: Replies) -> None:
+def test_a_message_that_was_sent_has_its_id_and_time(calls: CommandExecutor, replies: Replies) -> None:
     calls.send(text(3))
     reply = replies.get(timeout=5).reply
     assert (reply.call_id, reply.message_id, reply.error) == (3, "x@lid hi", "")
@@ -80,7 +80,7 @@ def test_a_message_that_was_sent_has_its_id_and_time(calls: Calls, replies: Repl
     ],
 )
 def test_a_failure_says_whether_it_is_certain(
-    calls: Calls, library: Library, replies: Replies, error: Exception, certain: bool
+    calls: CommandExecutor, library: Library, replies: Replies, error: Exception, certain: bool
 ) -> None:
     library.error = error
     calls.send(text(1))
@@ -90,7 +90,7 @@ def test_a_failure_says_whether_it_is_certain(
 
 
 def test_a_message_that_was_not_sent_says_what_kind_of_failure_it_is(
-    calls: Calls, library: Library, replies: Replies
+    calls: CommandExecutor, library: Library, replies: Replies
 ) -> None:
     library.error = RuntimeError("server returned error 404")
     calls.send(frames_pb2.Send(call_id=1, to="12036@g.us", text=message_pb2.Text(body="hi")))
@@ -99,13 +99,13 @@ def test_a_message_that_was_not_sent_says_what_kind_of_failure_it_is(
     assert replies.get(timeout=5).reply.failure == "REFUSED_BY_WHATSAPP"
 
 
-def test_an_error_is_free_of_personal_data(calls: Calls, library: Library, replies: Replies) -> None:
+def test_an_error_is_free_of_personal_data(calls: CommandExecutor, library: Library, replies: Replies) -> None:
     library.error = RuntimeError("no LID found for 491700000001@s.whatsapp.net from server")
     calls.send(text(1))
     assert "491700000001" not in replies.get(timeout=5).reply.error
 
 
-def test_a_call_that_hangs_holds_up_no_other(calls: Calls, library: Library, replies: Replies) -> None:
+def test_a_call_that_hangs_holds_up_no_other(calls: CommandExecutor, library: Library, replies: Replies) -> None:
     library.hang.clear()
     calls.send(text(1))
     calls.log_out(frames_pb2.Logout(call_id=2))
@@ -114,7 +114,9 @@ def test_a_call_that_hangs_holds_up_no_other(calls: Calls, library: Library, rep
     assert replies.get(timeout=5).reply.call_id == 1
 
 
-def test_too_many_calls_at_once_are_refused_for_certain(calls: Calls, library: Library, replies: Replies) -> None:
+def test_too_many_calls_at_once_are_refused_for_certain(
+    calls: CommandExecutor, library: Library, replies: Replies
+) -> None:
     library.hang.clear()
     for call_id in range(65):
         calls.send(text(call_id))
@@ -125,7 +127,7 @@ def test_too_many_calls_at_once_are_refused_for_certain(calls: Calls, library: L
 
 
 def test_a_code_to_type_waits_for_the_first_code_to_scan(
-    calls: Calls, replies: Replies, code_shown: threading.Event
+    calls: CommandExecutor, replies: Replies, code_shown: threading.Event
 ) -> None:
     calls.request_pairing_code(frames_pb2.RequestPairingCode(call_id=1, phone="49170"))
     assert replies.empty()
@@ -133,6 +135,6 @@ def test_a_code_to_type_waits_for_the_first_code_to_scan(
     assert replies.get(timeout=5).reply.pairing_code == "code of 49170"
 
 
-def test_a_message_without_content_is_refused(calls: Calls, replies: Replies) -> None:
+def test_a_message_without_content_is_refused(calls: CommandExecutor, replies: Replies) -> None:
     calls.send(frames_pb2.Send(call_id=1, to="x@lid"))
     assert replies.get(timeout=5).reply.certain

@@ -1,4 +1,4 @@
-from service.worker.session.ephemeral_throttle import MOST, Fleeting
+from service.worker.session.ephemeral_throttle import EVENTS_PER_SECOND, EphemeralThrottle
 from zap.v1 import event_pb2
 from zap.worker.v1 import frames_pb2
 
@@ -12,7 +12,7 @@ FIRST, SECOND, THIRD = FRAMES
 class Told:
     def __init__(self) -> None:
         self.frames: list[frames_pb2.Frame] = []
-        self.fleeting = Fleeting(self._offer)
+        self.fleeting = EphemeralThrottle(self._offer)
 
     def _offer(self, frame: frames_pb2.Frame) -> bool:
         self.frames.append(frame)
@@ -56,9 +56,9 @@ def test_one_thing_does_not_wait_for_another() -> None:
 
 def test_no_more_than_so_many_are_told_in_a_second() -> None:
     told = Told()
-    for number in range(2 * MOST):
+    for number in range(2 * EVENTS_PER_SECOND):
         told.fleeting.tell(number, FIRST)
-    assert len(told.frames) == MOST
+    assert len(told.frames) == EVENTS_PER_SECOND
     told.fleeting.begin_second()
     told.fleeting.tell("somebody else", SECOND)
-    assert told.frames[MOST:] == [SECOND]
+    assert told.frames[EVENTS_PER_SECOND:] == [SECOND]

@@ -5,7 +5,7 @@ import datetime
 import pytest
 
 from service.domain.disconnect_policy import Cause
-from service.worker.session.log_parser import LoginFailed, ReconnectFailed, ResendFailed, sign_in
+from service.worker.session.log_parser import LoginFailed, ReconnectFailed, ResendFailed, parse_line
 from zap.v1 import event_pb2
 
 NOW = datetime.datetime(2026, 11, 23, 12, tzinfo=datetime.UTC)
@@ -33,7 +33,7 @@ DIAL = "failed to dial whatsapp web websocket: dial tcp 127.0.0.1:9: connect: co
     ],
 )
 def test_what_only_the_log_tells(line: str, sign: LoginFailed | ReconnectFailed) -> None:
-    assert sign_in("Client", line) == sign
+    assert parse_line("Client", line) == sign
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,12 @@ def test_what_only_the_log_tells(line: str, sign: LoginFailed | ReconnectFailed)
     ],
 )
 def test_a_resend_that_failed(words: str, reason: "event_pb2.ResendFailed.Reason.ValueType") -> None:
-    assert sign_in("Client", RETRY + words) == ResendFailed("120363@g.us", "3EB0", "111:2@lid", reason)
+    assert parse_line("Client", RETRY + words) == ResendFailed("120363@g.us", "3EB0", "111:2@lid", reason)
 
 
 def test_a_resend_that_is_refused() -> None:
     line = "Dropping retry request from 3EB0 for 111:2@lid: internal retry counter is 10"
-    assert sign_in("Client", line) == ResendFailed("", "3EB0", "111:2@lid", ASKED_TOO_OFTEN)
+    assert parse_line("Client", line) == ResendFailed("", "3EB0", "111:2@lid", ASKED_TOO_OFTEN)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_resend_that_is_refused() -> None:
     ],
 )
 def test_what_is_no_failed_resend(logger: str, line: str) -> None:
-    assert sign_in(logger, line) is None
+    assert parse_line(logger, line) is None
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_what_is_no_failed_resend(logger: str, line: str) -> None:
     ],
 )
 def test_what_is_no_sign(logger: str, line: str) -> None:
-    assert sign_in(logger, line) is None
+    assert parse_line(logger, line) is None
 
 
 @pytest.mark.parametrize(
@@ -101,12 +101,12 @@ def test_what_is_no_sign(logger: str, line: str) -> None:
 )
 def test_a_long_line_is_looked_at_once(line: str) -> None:
     """Looked at again from each place in it, it would take minutes."""
-    sign_in("Client", line)
+    parse_line("Client", line)
 
 
 def test_attributes_of_any_length_are_read() -> None:
     line = f'Unknown connect failure: <failure {"a" * 400_000} expire="{"9" * 5_000}" reason="402"/>'
-    assert sign_in("Client", line) == LoginFailed(402)
+    assert parse_line("Client", line) == LoginFailed(402)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from service.domain.disconnect_policy import Cause
-from service.worker.session.qr_sequence import CodesShown, cause_of
+from service.worker.session.qr_sequence import QrSequence, cause_of
 
 
 class Clock:
@@ -29,7 +29,7 @@ class Clock:
 )
 def test_a_timeout_is_one_only_when_the_last_code_is_over(codes: int, seconds: float, cause: Cause) -> None:
     clock = Clock()
-    shown = CodesShown(clock)
+    shown = QrSequence(clock)
     for position in range(codes):
         assert shown.show(f"https://wa.me/x#2@ref{position},a,b,secret,6")[0] == position + 1
     clock.now += seconds
@@ -48,12 +48,12 @@ def test_a_timeout_is_one_only_when_the_last_code_is_over(codes: int, seconds: f
     ],
 )
 def test_the_other_words_are_what_they_say(status: str, cause: Cause | None) -> None:
-    assert cause_of(status, CodesShown()) is cause
+    assert cause_of(status, QrSequence()) is cause
 
 
 def test_the_first_code_is_good_for_a_minute_and_so_is_one_whose_secret_was_renewed() -> None:
     clock = Clock()
-    shown = CodesShown(clock)
+    shown = QrSequence(clock)
     minute, short = timedelta(seconds=60), timedelta(seconds=20)
     assert shown.show("https://wa.me/x#2@one,a,b,secret,6") == (1, minute)
     clock.now += 50

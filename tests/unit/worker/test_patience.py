@@ -4,7 +4,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from service.worker.session.connection_monitor import DOUBT, LIMIT, Patience, Verdict
+from service.worker.session.connection_monitor import (
+    CONNECT_TIMEOUT_S,
+    DISAGREEMENT_GRACE_S,
+    ConnectionMonitor,
+    Verdict,
+)
 
 LOST, BACK, LEAVE = Verdict.LOST, Verdict.BACK, Verdict.LEAVE
 
@@ -14,7 +19,7 @@ class Life:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.patience = Patience(lambda: self.now)
+        self.patience = ConnectionMonitor(lambda: self.now)
 
     def pass_by(self, seconds: float, answer: Callable[[float], bool | None] = lambda _: None) -> Iterator[str]:
         """A verdict and an answer each second (None: no answer); yields what followed."""
@@ -58,7 +63,10 @@ def test_a_connection_that_is_answered_for_lasts(connected: Life) -> None:
 
 @pytest.mark.parametrize("answer", [no, lambda _: None])
 def test_one_that_is_not_answered_for_is_lost_and_then_left(connected: Life, answer: Callable[[float], bool]) -> None:
-    assert connected.after(200, answer) == [f"LOST after {DOUBT + 1:g}", f"LEAVE after {DOUBT + 1 + LIMIT:g}"]
+    assert connected.after(200, answer) == [
+        f"LOST after {DISAGREEMENT_GRACE_S + 1:g}",
+        f"LEAVE after {DISAGREEMENT_GRACE_S + 1 + CONNECT_TIMEOUT_S:g}",
+    ]
     assert not connected.patience.is_up
 
 
@@ -67,8 +75,8 @@ def test_a_moment_s_contradiction_is_no_news(connected: Life) -> None:
 
 
 def test_an_answer_lifts_the_doubt_that_an_answer_made(connected: Life) -> None:
-    assert connected.after(8, no) == [f"LOST after {DOUBT + 1:g}"]
-    assert connected.after(200, yes) == [f"BACK after {DOUBT + 1:g}"]
+    assert connected.after(8, no) == [f"LOST after {DISAGREEMENT_GRACE_S + 1:g}"]
+    assert connected.after(200, yes) == [f"BACK after {DISAGREEMENT_GRACE_S + 1:g}"]
     assert connected.patience.is_up
 
 
@@ -80,7 +88,7 @@ def test_an_answer_that_does_not_last_lifts_nothing(connected: Life) -> None:
 def test_no_answer_lifts_what_an_event_said(connected: Life) -> None:
     # What whatsmeow remembers of having logged in outlives the connection (seen: a login that is held after a drop).
     connected.patience.disconnected()
-    assert connected.after(200, yes) == [f"LEAVE after {LIMIT:g}"]
+    assert connected.after(200, yes) == [f"LEAVE after {CONNECT_TIMEOUT_S:g}"]
 
 
 def test_an_event_counts_for_more_than_the_answers_before_it(connected: Life) -> None:
@@ -110,7 +118,7 @@ def test_reconnections_that_fail_again_and_again_do_not_begin_anew(connected: Li
 def test_a_connect_that_neither_succeeds_nor_fails_is_left_once(life: Life) -> None:
     assert life.after(300) == [], "before it connects, a process may wait for its database"
     life.patience.connecting()
-    assert life.after(300) == [f"LEAVE after {LIMIT:g}"]
+    assert life.after(300) == [f"LEAVE after {CONNECT_TIMEOUT_S:g}"]
 
 
 def test_what_comes_in_shows_that_a_login_is_on_its_way(life: Life) -> None:
@@ -118,7 +126,7 @@ def test_what_comes_in_shows_that_a_login_is_on_its_way(life: Life) -> None:
     for _ in range(20):
         life.patience.heard()
         assert life.after(30) == []
-    assert life.after(60) == [f"LEAVE after {LIMIT - 30:g}"]
+    assert life.after(60) == [f"LEAVE after {CONNECT_TIMEOUT_S - 30:g}"]
 
 
 def test_a_code_waits_for_a_person_and_a_scan_for_a_login(life: Life) -> None:
@@ -128,13 +136,13 @@ def test_a_code_waits_for_a_person_and_a_scan_for_a_login(life: Life) -> None:
         life.patience.showing_code(seconds)
         assert life.after(seconds) == []
     life.patience.scanned()
-    assert life.after(100) == [f"LEAVE after {LIMIT:g}"]
+    assert life.after(100) == [f"LEAVE after {CONNECT_TIMEOUT_S:g}"]
 
 
 def test_a_code_that_is_over_and_never_followed_is_no_excuse(life: Life) -> None:
     life.patience.connecting()
     life.patience.showing_code(20)
-    assert life.after(200) == [f"LEAVE after {20 + LIMIT:g}"]
+    assert life.after(200) == [f"LEAVE after {20 + CONNECT_TIMEOUT_S:g}"]
 
 
 def test_time_in_which_the_process_did_not_run_does_not_count(connected: Life) -> None:

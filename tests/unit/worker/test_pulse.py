@@ -1,7 +1,7 @@
 import threading
 
-from service.worker.session.connection_monitor import Patience, Verdict
-from service.worker.session.heartbeat import Pulse
+from service.worker.session.connection_monitor import ConnectionMonitor, Verdict
+from service.worker.session.heartbeat import Heartbeat
 from zap.worker.v1 import frames_pb2
 
 
@@ -34,7 +34,7 @@ def test_progress_is_told_while_the_library_does_not_answer() -> None:
         asked.set()
         return never.wait()
 
-    pulse = Pulse(heard.offer, hang, lambda: None, Patience(), ignore)
+    pulse = Heartbeat(heard.offer, hang, lambda: None, ConnectionMonitor(), ignore)
     pulse.start()
     pulse.ask()
     assert asked.wait(10)
@@ -43,9 +43,9 @@ def test_progress_is_told_while_the_library_does_not_answer() -> None:
 
 
 def test_patience_hears_the_answers_of_the_library() -> None:
-    looked, patience = threading.Event(), Patience()
+    looked, patience = threading.Event(), ConnectionMonitor()
     patience.connected()
-    Pulse(Heard().offer, lambda: True, looked.set, patience, ignore).ask()
+    Heartbeat(Heard().offer, lambda: True, looked.set, patience, ignore).ask()
     assert looked.wait(10)
     assert patience.is_up
 
@@ -58,9 +58,9 @@ def test_what_follows_is_acted_upon() -> None:
         verdicts.append(verdict)
         acted.set()
 
-    patience = Patience()
+    patience = ConnectionMonitor()
     patience.connected()
-    pulse = Pulse(lambda _: True, lambda: False, lambda: None, patience, act)
+    pulse = Heartbeat(lambda _: True, lambda: False, lambda: None, patience, act)
     pulse.start()
     pulse.ask()
     assert acted.wait(20)

@@ -8,7 +8,7 @@ import pytest
 
 from service.pgrelay import ack_gate
 from service.pgrelay.ack_gate import MISSING_EVENT_LOOKS, AckGate
-from service.pgrelay.framing import Requests, Statement
+from service.pgrelay.framing import ClientMessages, Statement
 from tests.fakes.postgres_messages import PARSED_AND_BOUND, READY, TERMINATE, as_lib_pq_asks, message
 from tests.fakes.relayed import Relayed, at, eventually, is_silent, receive
 from tests.fakes.scripted_postgres import ScriptedPostgres
@@ -46,14 +46,14 @@ def ask(line: Line, statement: bytes) -> bytes | None:
 
 def test_the_library_s_statements_are_known_by_their_text() -> None:
     for statement, known in ((LOOK_UP, Statement.LOOK_UP), (CLEAR, Statement.CLEAR), (DELETE, None), (TERMINATE, None)):
-        requests = Requests()
+        requests = ClientMessages()
         requests.feed(statement)
         assert requests.statement is known
 
 
 @pytest.mark.parametrize("cut", range(1, len(CLEAR)))
 def test_they_are_known_in_pieces_too(cut: int) -> None:
-    requests, known = Requests(), []
+    requests, known = ClientMessages(), []
     for piece in (CLEAR[:cut], CLEAR[cut:]):
         requests.feed(piece)
         known.append(requests.statement)

@@ -12,12 +12,12 @@ from service.pgrelay.framing import (
     LONGEST_ERROR,
     LONGEST_GREETING,
     LONGEST_STARTUP,
-    Answers,
-    First,
-    Greeting,
+    ClientMessages,
     NotPostgres,
-    Requests,
+    ServerMessages,
     ServerRefused,
+    StartupHandshake,
+    StartupKind,
     first_message,
     read_error,
 )
@@ -60,7 +60,7 @@ cut_places = st.lists(st.integers(0, 10_000), max_size=30)
 
 @given(st.lists(answers, max_size=12), cut_places)
 def test_what_a_server_says_passes_unchanged(said: list[bytes], cuts: list[int]) -> None:
-    framing = Answers()
+    framing = ServerMessages()
     whole = b"".join(said)
     passed = b"".join(bytes(framing.feed(piece)) for piece in pieces(whole, cuts))
     assert passed == whole
@@ -70,7 +70,7 @@ def test_what_a_server_says_passes_unchanged(said: list[bytes], cuts: list[int])
 
 @given(st.lists(answers, max_size=8), cut_places)
 def test_of_a_loss_not_a_byte_is_passed_on_and_all_that_came_before_it(said: list[bytes], cuts: list[int]) -> None:
-    framing = Answers()
+    framing = ServerMessages()
     whole = b"".join(said) + FATAL + READY
     passed = b"".join(bytes(framing.feed(piece)) for piece in pieces(whole, cuts))
     assert framing.loss is not None
@@ -80,7 +80,7 @@ def test_of_a_loss_not_a_byte_is_passed_on_and_all_that_came_before_it(said: lis
 
 @given(st.lists(answers, max_size=6))
 def test_byte_by_byte(said: list[bytes]) -> None:
-    framing = Answers()
+    framing = ServerMessages()
     whole = b"".join(said) + FATAL
     passed = b"".join(bytes(framing.feed(whole[at : at + 1])) for at in range(len(whole)))
     assert passed == b"".join(said)
@@ -116,13 +116,13 @@ def test_byte_by_byte(said: list[bytes]) -> None:
     ],
 )
 def test_which_errors_are_a_loss(severity: str, code: str, is_loss: bool) -> None:
-    framing = Answers()
+    framing = ServerMessages()
     passed = framing.feed(error(severity, code))
     assert (framing.loss is not None, bool(passed)) == (is_loss, not is_loss)
 
 
 def test_who_cancels_hears_of_it() -> None:
-    framing = Answers()
+    framing = ServerMessages()
     framing.may_be_cancelled = True
     assert framing.feed(error("ERROR", "57014") + READY)
     framing.feed(error("ERROR", "57014") + READY)
@@ -147,7 +147,7 @@ def test_an_error_that_says_nothing_is_the_worst(body: bytes) -> None:
 
 
 def test_a_long_error_is_judged_by_its_beginning_and_passes_whole() -> None:
-    framing = Answers()
+    framing = ServerMessages()
     whole = error("ERROR", "22P02", "x" * (3 * LONGEST_ERROR)) + READY
     parts = [whole[at : at + 10_000] for at in range(0, len(whole), 10_000)]
     held = longest = 0
@@ -159,13 +159,13 @@ def test_a_long_error_is_judged_by_its_beginning_and_passes_whole() -> None:
     assert passed == whole
     assert longest <= LONGEST_ERROR + 10_000
     assert framing.ready == 1
-    framing = Answers()
+    framing = ServerMessages()
     assert framing.feed(error("FATAL", "57P01", "x" * (3 * LONGEST_ERROR))) == b""
     assert framing.loss is not None
 
 
 def test_a_large_row_passes_as_it_comes() -> None:
-    framing = Answers()
+    framing = ServerMessages()
     size = 500_000_000
     assert bytes(framing.feed(b"D" + struct.pack("!I", size + 4))) == b"D" + struct.pack("!I", size + 4)
     piece = bytes(65536)
@@ -176,12 +176,12 @@ def test_a_large_row_passes_as_it_comes() -> None:
 @pytest.mark.parametrize("length", [0, 1, 3])
 def test_a_message_without_a_length_is_no_message(length: int) -> None:
     with pytest.raises(NotPostgres):
-        Answers().feed(b"D" + struct.pack("!I", length))
+        ServerMessages().feed(b"D" + struct.pack("!I", length))
     with pytest.raises(NotPostgres):
-        Requests().feed(b"Q" + struct.pack("!I", length))
+        ClientMessages().feed(b"Q" + struct.pack("!I", length))
     with pytest.raises(NotPostgres):
-        Greeting().feed(b"R" + struct.pack("!I", length))
-    framing = Answers()
+        StartupHandshake().feed(b"R" + struct.pack("!I", length))
+    framing = ServerMessages()
     framing.feed(b"E" + struct.pack("!I", length))
     assert framing.loss is not None, "for an error that is the end as well"
 
@@ -189,7 +189,7 @@ def test_a_message_without_a_length_is_no_message(length: int) -> None:
 @given(st.lists(requests, max_size=12), cut_places)
 @example([TERMINATE, QUERY], [])
 def test_what_a_client_says_is_followed(said: list[bytes], cuts: list[int]) -> None:
-    framing = Requests()
+    framing = ClientMessages()
     for piece in pieces(b"".join(said), cuts):
         framing.feed(piece)
     assert framing.asked == sum(asked[:1] in b"QSF" for asked in said)
@@ -214,10 +214,10 @@ def test_the_first_message_is_known_when_it_is_whole(cuts: list[int], first: byt
 
 def test_what_a_client_may_want_first() -> None:
     wants = {
-        startup(user="me"): First.SESSION,
-        CANCEL_REQUEST: First.CANCEL,
-        SSL_REQUEST: First.ENCRYPTION,
-        GSS_REQUEST: First.ENCRYPTION,
+        startup(user="me"): StartupKind.SESSION,
+        CANCEL_REQUEST: StartupKind.CANCEL,
+        SSL_REQUEST: StartupKind.ENCRYPTION,
+        GSS_REQUEST: StartupKind.ENCRYPTION,
     }
     assert {said: first_message(said)[0] for said in wants} == wants  # type: ignore[index]
 
@@ -235,7 +235,7 @@ KEY = message("K", bytes(8))
 
 @given(cut_places, st.sampled_from([[PASSWORD_WANTED], [AUTHENTICATED, STATUS, KEY, READY], [NOTICE, PASSWORD_WANTED]]))
 def test_a_greeting_is_whole_when_the_server_waits(cuts: list[int], said: list[bytes]) -> None:
-    greeting = Greeting()
+    greeting = StartupHandshake()
     whole = b"".join(said)
     fed = 0
     for piece in pieces(whole, cuts):
@@ -248,7 +248,7 @@ def test_a_greeting_is_whole_when_the_server_waits(cuts: list[int], said: list[b
 
 @given(cut_places, st.sampled_from([[], [NOTICE], [AUTHENTICATED], [AUTHENTICATED, STATUS, KEY]]))
 def test_a_greeting_can_be_a_refusal(cuts: list[int], before: list[bytes]) -> None:
-    greeting = Greeting()
+    greeting = StartupHandshake()
     refusal = error("FATAL", "53300", "sorry, too many clients already")
     with pytest.raises(ServerRefused, match="FATAL 53300: sorry, too many clients already"):
         feed(greeting, pieces(b"".join(before) + refusal, cuts))
@@ -257,21 +257,21 @@ def test_a_greeting_can_be_a_refusal(cuts: list[int], before: list[bytes]) -> No
 
 def test_a_postmaster_that_cannot_fork_says_so_without_a_length() -> None:
     with pytest.raises(ServerRefused, match="could not fork new process for connection: Cannot allocate memory"):
-        Greeting().feed(b"Ecould not fork new process for connection: Cannot allocate memory\n\0")
+        StartupHandshake().feed(b"Ecould not fork new process for connection: Cannot allocate memory\n\0")
 
 
-def feed(greeting: Greeting, said: Iterable[bytes]) -> None:
+def feed(greeting: StartupHandshake, said: Iterable[bytes]) -> None:
     for piece in said:
         greeting.feed(piece)
 
 
 def test_a_server_that_does_not_stop_talking_is_none() -> None:
-    greeting = Greeting()
+    greeting = StartupHandshake()
     with pytest.raises(NotPostgres):
         feed(greeting, [STATUS] * (LONGEST_GREETING // len(STATUS) + 2))
 
 
 def test_a_goodbye_that_is_only_part_of_a_message_is_none() -> None:
-    framing = Requests()
+    framing = ClientMessages()
     framing.feed(message("Q", TERMINATE + SYNC))
     assert (framing.asked, framing.is_over) == (1, False)

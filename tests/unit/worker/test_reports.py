@@ -6,9 +6,9 @@ import pytest
 
 from service.domain.disconnect_policy import Cause
 from service.wire import framing
-from service.worker.process.exit import SAID_WHY, Ending
-from service.worker.process.frame_writer import Reports
-from service.worker.process.log_forwarder import LogLines
+from service.worker.process.exit import EXIT_REPORTED, ProcessExit
+from service.worker.process.frame_writer import FrameWriter
+from service.worker.process.log_forwarder import LogForwarder
 from zap.v1 import event_pb2
 from zap.worker.v1 import frames_pb2
 
@@ -38,7 +38,7 @@ Pair = tuple[socket.socket, socket.socket]
 INTERRUPTED = frames_pb2.Ended(cause=Cause.PAIRING_INTERRUPTED.name)
 
 
-def committing(reports: Reports, *frames: frames_pb2.Frame) -> threading.Thread:
+def committing(reports: FrameWriter, *frames: frames_pb2.Frame) -> threading.Thread:
     """An event whose frames are committed by a thread of their own."""
     thread = threading.Thread(target=reports.commit, args=(frames,), daemon=True)
     thread.start()
@@ -46,7 +46,7 @@ def committing(reports: Reports, *frames: frames_pb2.Frame) -> threading.Thread:
 
 
 def test_an_event_is_in_hand_until_all_its_frames_are_committed(pair: Pair) -> None:
-    reports = Reports(pair[1])
+    reports = FrameWriter(pair[1])
     first = committing(reports, message(), message())
     assert [read(pair[0]).number for _ in range(2)] == [1, 2]
     reports.committed(1)
@@ -65,7 +65,7 @@ def test_an_event_is_in_hand_until_all_its_frames_are_committed(pair: Pair) -> N
 
 
 def test_an_event_without_frames_waits_for_nothing(pair: Pair) -> None:
-    reports = Reports(pair[1])
+    reports = FrameWriter(pair[1])
     reports.commit(())
 
 
@@ -74,7 +74,7 @@ def test_an_event_that_cannot_be_translated_sends_nothing(pair: Pair) -> None:
         yield message()
         raise ValueError("what nobody expected")
 
-    reports = Reports(pair[1])
+    reports = FrameWriter(pair[1])
     with pytest.raises(ValueError, match="expected"):
         reports.commit(frames())
     reports.send(progress())
@@ -82,7 +82,7 @@ def test_an_event_that_cannot_be_translated_sends_nothing(pair: Pair) -> None:
 
 
 def test_an_event_in_hand_keeps_no_other_frame_waiting(pair: Pair) -> None:
-    reports = Reports(pair[1])
+    reports = FrameWriter(pair[1])
     committing(reports, message())
     assert read(pair[0]).number == 1
     assert reports.offer(progress())
@@ -91,7 +91,7 @@ def test_an_event_in_hand_keeps_no_other_frame_waiting(pair: Pair) -> None:
 
 
 def test_an_event_whose_node_is_gone_never_counts_as_handled(pair: Pair) -> None:
-    reports = Reports(pair[1])
+    reports = FrameWriter(pair[1])
     pair[0].close()
     in_hand = committing(reports, message(), message())
     in_hand.join(0.2)
@@ -100,7 +100,7 @@ def test_an_event_whose_node_is_gone_never_counts_as_handled(pair: Pair) -> None
 
 
 def test_to_have_sent_something_is_not_to_have_waited_for_the_node(pair: Pair) -> None:
-    reports = Reports(pair[1])
+    reports = FrameWriter(pair[1])
     reports.send(progress())
     assert not reports.waited_for_node()
     in_hand = committing(reports, message())
@@ -113,13 +113,13 @@ def test_to_have_sent_something_is_not_to_have_waited_for_the_node(pair: Pair) -
 
 
 def test_every_frame_has_a_time(pair: Pair) -> None:
-    reports = Reports(pair[1])
+    reports = FrameWriter(pair[1])
     committing(reports, message())
     assert read(pair[0]).time.seconds > 0
 
 
 def test_a_full_socket_makes_messages_wait_and_progress_vanish(pair: Pair) -> None:
-    reports = Reports(pair[1])
+    reports = FrameWriter(pair[1])
     count = 50
     committing(reports, *(message(bytes(100_000)) for _ in range(count)))
     while reports.offer(progress()):
@@ -132,12 +132,12 @@ def test_a_full_socket_makes_messages_wait_and_progress_vanish(pair: Pair) -> No
 
 
 def test_the_first_cause_ends_the_process_and_nothing_follows_it(pair: Pair) -> None:
-    reports = Reports(pair[1])
+    reports = FrameWriter(pair[1])
     left: list[int] = []
-    ending = Ending(reports, left.append)
+    ending = ProcessExit(reports, left.append)
     ending.end(Cause.UNREACHABLE, "postgres://zap:hunter2@host refused")
     ending.end(Cause.STOPPED)
-    assert left == [SAID_WHY]
+    assert left == [EXIT_REPORTED]
     ended = read(pair[0]).ended
     assert (ended.cause, ended.detail) == ("UNREACHABLE", "postgres://<secret>@host refused")
     assert not reports.offer(progress())
@@ -149,13 +149,13 @@ def test_a_process_that_gets_no_thread_ends_all_the_same(pair: Pair, monkeypatch
 
     left: list[int] = []
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    Ending(Reports(pair[1]), left.append).end(Cause.DATABASE_LOST)
-    assert left == [SAID_WHY]
+    ProcessExit(FrameWriter(pair[1]), left.append).end(Cause.DATABASE_LOST)
+    assert left == [EXIT_REPORTED]
 
 
 def test_a_vague_cause_gives_way_to_a_better_one(pair: Pair) -> None:
     gone = threading.Event()
-    ending = Ending(Reports(pair[1]), lambda _: gone.set())
+    ending = ProcessExit(FrameWriter(pair[1]), lambda _: gone.set())
     ending.end_soon(INTERRUPTED)
     ending.end(Cause.CLIENT_OUTDATED)
     assert gone.wait(5)
@@ -164,7 +164,7 @@ def test_a_vague_cause_gives_way_to_a_better_one(pair: Pair) -> None:
 
 def test_a_vague_cause_is_good_enough_if_no_other_comes(pair: Pair) -> None:
     gone = threading.Event()
-    Ending(Reports(pair[1]), lambda _: gone.set()).end_soon(INTERRUPTED)
+    ProcessExit(FrameWriter(pair[1]), lambda _: gone.set()).end_soon(INTERRUPTED)
     assert gone.wait(5)
     assert read(pair[0]).ended.cause == "PAIRING_INTERRUPTED"
 
@@ -177,7 +177,7 @@ def test_lines_that_were_dropped_are_counted() -> None:
         taken.append(frame)
         return has_room[len(taken) - 1]
 
-    lines = LogLines(offer)
+    lines = LogForwarder(offer)
     for level in ("INFO", "WARN", "DEBUG", "ERROR", "CRITICAL"):
         lines.write(level, "whatsmeow.Client", "from 491700000001")
     assert taken[0].log_line == frames_pb2.LogLine(level="info", logger="whatsmeow.Client", message="from …01")

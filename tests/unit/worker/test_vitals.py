@@ -1,4 +1,4 @@
-from service.worker.process.stall_detector import Vitals
+from service.worker.process.stall_detector import StallDetector
 
 
 class Parts:
@@ -7,7 +7,7 @@ class Parts:
     def __init__(self) -> None:
         self.event = 0
         self.waited = False
-        self.vitals = Vitals(lambda: self.event, lambda: self.waited)
+        self.vitals = StallDetector(lambda: self.event, lambda: self.waited)
 
     def looks(self, count: int, *, obeying: bool = True) -> str:
         """So many looks; what the last one found."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from service.domain.masking import CUT
-from service.workers.exit_diagnostics import describe_exit, describe_state, excerpt, last_words
+from service.workers.exit_diagnostics import describe_exit, describe_state, exit_report, stderr_excerpt
 from service.workers.zygote import environment_for
 
 STACKS = """Timeout (0:00:01)!
@@ -59,18 +59,18 @@ def stderr() -> Iterator[Callable[[str], int]]:
     ],
 )
 def test_the_telling_line_is_found(stderr: Callable[[str], int], text: str, words: str) -> None:
-    assert last_words(stderr(text)) == words
+    assert exit_report(stderr(text)) == words
 
 
 def test_an_excerpt_begins_where_it_is_told_and_is_limited(stderr: Callable[[str], int]) -> None:
     text = "noise\n" * 500 + "panic: nil map\n" + "goroutine\n" * 500
-    assert excerpt(stderr(text)).startswith("panic: nil map\ngoroutine\n")
-    assert excerpt(stderr("x" * 9_000 + "\nend")) == f"{CUT}\nend"
-    assert excerpt(stderr("hunter2secret " * 700)).startswith(f"{CUT}\nhunter2secret ")
-    words = last_words(stderr("panic: " + "hunter2secret " * 700))
+    assert stderr_excerpt(stderr(text)).startswith("panic: nil map\ngoroutine\n")
+    assert stderr_excerpt(stderr("x" * 9_000 + "\nend")) == f"{CUT}\nend"
+    assert stderr_excerpt(stderr("hunter2secret " * 700)).startswith(f"{CUT}\nhunter2secret ")
+    words = exit_report(stderr("panic: " + "hunter2secret " * 700))
     assert words.startswith("panic: ")
     assert words.endswith(f"hunter2secret{CUT}")
-    assert 7_900 < len(excerpt(stderr("x " * 4_995))) <= 8_000
+    assert 7_900 < len(stderr_excerpt(stderr("x " * 4_995))) <= 8_000
 
 
 def test_the_state_of_a_process_is_told_in_words() -> None:

@@ -6,7 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from service.domain import observations as domain
 from service.domain.disconnect_policy import Cause
-from service.workers.decode import ended, observed
+from service.workers.decode import decode_end, decode_frame
 from zap.v1 import event_pb2
 from zap.worker.v1 import frames_pb2
 
@@ -43,7 +43,7 @@ def stamp(moment: datetime.datetime = MOMENT) -> Timestamp:
 def test_a_frame_is_what_the_core_knows_of_it(frame: frames_pb2.Frame, expected: domain.Observation) -> None:
     frame.time.CopyFrom(stamp())
     frame.number = 7
-    assert observed(frame) == domain.Observed(expected, MOMENT, 7)
+    assert decode_frame(frame) == domain.Observed(expected, MOMENT, 7)
 
 
 RECEIVED = event_pb2.Event(
@@ -52,8 +52,8 @@ RECEIVED = event_pb2.Event(
 
 
 def test_what_consumers_are_told_goes_through_as_it_is() -> None:
-    seen = observed(frames_pb2.Frame(number=7, time=stamp(), event=RECEIVED))
-    assert seen == domain.Observed(domain.Happening("MESSAGE_RECEIVED", RECEIVED.SerializeToString()), MOMENT, 7)
+    seen = decode_frame(frames_pb2.Frame(number=7, time=stamp(), event=RECEIVED))
+    assert seen == domain.Observed(domain.InboundEvent("MESSAGE_RECEIVED", RECEIVED.SerializeToString()), MOMENT, 7)
 
 
 @pytest.mark.parametrize(
@@ -68,19 +68,19 @@ def test_the_core_knows_of_a_receipt_what_it_says_of_which_messages(
     kind: "event_pb2.Receipt.Kind.ValueType", delivered: domain.Delivered | None
 ) -> None:
     receipt = event_pb2.Receipt(message_ids=["A", "B"], kind=kind, sender="1:2@lid", sender_alternative="49:2@s")
-    seen = observed(frames_pb2.Frame(event=event_pb2.Event(type=event_pb2.Event.TYPE_RECEIPT, receipt=receipt)))
+    seen = decode_frame(frames_pb2.Frame(event=event_pb2.Event(type=event_pb2.Event.TYPE_RECEIPT, receipt=receipt)))
     assert seen is not None
-    assert isinstance(seen.observation, domain.Happening)
+    assert isinstance(seen.observation, domain.InboundEvent)
     assert (seen.observation.kind, seen.observation.delivered) == ("RECEIPT", delivered)
 
 
 def test_the_core_knows_of_a_resend_that_failed() -> None:
     failed = event_pb2.ResendFailed(message_id="A", chat="1@lid", device="1:2@lid")
     event = event_pb2.Event(type=event_pb2.Event.TYPE_RESEND_FAILED, resend_failed=failed)
-    seen = observed(frames_pb2.Frame(event=event))
+    seen = decode_frame(frames_pb2.Frame(event=event))
     assert seen is not None
     told = domain.Delivered(("A",), "RESEND_FAILED", ("1:2@lid",))
-    assert seen.observation == domain.Happening("RESEND_FAILED", event.SerializeToString(), told)
+    assert seen.observation == domain.InboundEvent("RESEND_FAILED", event.SerializeToString(), told)
 
 
 @pytest.mark.parametrize(
@@ -93,14 +93,14 @@ def test_the_core_knows_of_a_resend_that_failed() -> None:
     ],
 )
 def test_what_is_about_the_process_is_no_observation(frame: frames_pb2.Frame) -> None:
-    assert observed(frame) is None
+    assert decode_frame(frame) is None
 
 
 @pytest.mark.parametrize("cause", list(Cause))
 def test_every_cause_is_understood(cause: Cause) -> None:
     body = frames_pb2.Ended(cause=cause.name, detail="why", until=stamp())
-    assert ended(body) == domain.Ended(cause, "why", MOMENT)
+    assert decode_end(body) == domain.Ended(cause, "why", MOMENT)
 
 
 def test_an_unknown_cause_counts_as_a_fault_of_the_client_and_keeps_its_name() -> None:
-    assert ended(frames_pb2.Ended(cause="NEW", detail="why")) == domain.Ended(Cause.CLIENT_ERROR, "NEW: why")
+    assert decode_end(frames_pb2.Ended(cause="NEW", detail="why")) == domain.Ended(Cause.CLIENT_ERROR, "NEW: why")

@@ -2,12 +2,12 @@
 
 import datetime
 
-from service.domain.observations import Disconnected, Happening, Observed
+from service.domain.observations import Disconnected, InboundEvent, Observed
 from service.workers.waiting import HIGH_BYTES, LOW_BYTES, Waiting
 
 NOW = datetime.datetime(2026, 11, 23, tzinfo=datetime.UTC)
-LASTING = Observed(Happening("MESSAGE_RECEIVED", b""), NOW, number=1)
-MOMENTARY = Observed(Happening("PRESENCE_CHANGED", b""), NOW)
+LASTING = Observed(InboundEvent("MESSAGE_RECEIVED", b""), NOW, number=1)
+MOMENTARY = Observed(InboundEvent("PRESENCE_CHANGED", b""), NOW)
 
 
 class Reading:

@@ -31,14 +31,14 @@ def test_a_message_without_content_is_a_message() -> None:
 
 
 def test_a_length_beyond_the_longest_is_refused_before_anything_is_kept() -> None:
-    with pytest.raises(framing.Garbled):
-        list(framing.Deframer().feed((framing.LONGEST + 1).to_bytes(4, "big")))
+    with pytest.raises(framing.ProtocolError):
+        list(framing.Deframer().feed((framing.LONGEST_FRAME_BYTES + 1).to_bytes(4, "big")))
 
 
 def test_a_message_beyond_the_longest_is_not_sent() -> None:
     frame = frames_pb2.Frame()
-    frame.event.message_received.raw = bytes(framing.LONGEST + 1)
-    with pytest.raises(framing.Garbled):
+    frame.event.message_received.raw = bytes(framing.LONGEST_FRAME_BYTES + 1)
+    with pytest.raises(framing.ProtocolError):
         framing.frame(frame)
 
 

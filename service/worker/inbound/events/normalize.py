@@ -6,7 +6,7 @@ from typing import Any
 from service.worker.addresses import person_to_text
 from service.worker.inbound import dedup_keys
 from service.worker.inbound.content.limits import past_moment, readable
-from service.worker.inbound.translate import happened
+from service.worker.inbound.translate import build_inbound_frame
 from zap.v1 import event_pb2
 from zap.worker.v1 import frames_pb2
 
@@ -20,14 +20,14 @@ def told_once(seconds: int, kind: "event_pb2.Event.Type.ValueType", **payload: A
     """What WhatsApp says of this moment, in seconds since 1970, and may say again until it is acknowledged."""
     if (then := past_moment(seconds)) is None:
         return told_each_time(kind, **payload)
-    frame = happened(then, kind, **payload)
+    frame = build_inbound_frame(then, kind, **payload)
     frame.origin = dedup_keys.of_notification(seconds, frame.event)
     return frame
 
 
 def told_each_time(kind: "event_pb2.Event.Type.ValueType", **payload: Any) -> frames_pb2.Frame:
     """What WhatsApp says without a moment of its own: the same can happen twice, and a repetition is told again."""
-    frame = happened(None, kind, **payload)
+    frame = build_inbound_frame(None, kind, **payload)
     frame.origin = dedup_keys.of_itself()
     return frame
 

@@ -7,7 +7,7 @@ from neonize.proto import Neonize_pb2 as neonize
 
 from service.worker.inbound.content.limits import past_moment
 from service.worker.inbound.events.normalize import person
-from service.worker.inbound.translate import happened
+from service.worker.inbound.translate import build_inbound_frame
 from zap.v1 import event_pb2, presence_pb2
 from zap.worker.v1 import frames_pb2
 
@@ -25,7 +25,7 @@ def presence(event: Any) -> Momentary:
     who = person(event.From)
     last_seen = past_moment(event.LastSeen) if event.Unavailable else None
     told = presence_pb2.Presence(person=who, is_online=not event.Unavailable, last_seen_time=last_seen)
-    return who, happened(None, event_pb2.Event.TYPE_PRESENCE, presence=told)
+    return who, build_inbound_frame(None, event_pb2.Event.TYPE_PRESENCE, presence=told)
 
 
 def chat_presence(event: Any) -> Momentary:
@@ -38,4 +38,4 @@ def chat_presence(event: Any) -> Momentary:
         is_group=source.IsGroup,
         activity=_ACTIVITIES.get((event.State, event.Media), presence_pb2.ChatPresence.ACTIVITY_PAUSED),
     )
-    return (told.chat, told.sender), happened(None, event_pb2.Event.TYPE_CHAT_PRESENCE, chat_presence=told)
+    return (told.chat, told.sender), build_inbound_frame(None, event_pb2.Event.TYPE_CHAT_PRESENCE, chat_presence=told)

@@ -9,7 +9,7 @@ from service.worker.inbound.events import calls, groups, history, people, presen
 from service.worker.inbound.events.presences import Momentary
 from zap.worker.v1 import frames_pb2, history_pb2
 
-LASTING: Mapping[type[Any], Callable[[Any], frames_pb2.Frame | None]] = {
+DURABLE: Mapping[type[Any], Callable[[Any], frames_pb2.Frame | None]] = {
     neonize.CallOffer: calls.offered,
     neonize.CallOfferNotice: calls.announced,
     neonize.CallAccept: calls.accepted,
@@ -22,7 +22,7 @@ LASTING: Mapping[type[Any], Callable[[Any], frames_pb2.Frame | None]] = {
 }
 """What is told once and must not be lost."""
 
-MOMENTARY: Mapping[type[Any], Callable[[Any], Momentary]] = {
+EPHEMERAL: Mapping[type[Any], Callable[[Any], Momentary]] = {
     neonize.Presence: presences.presence,
     neonize.ChatPresence: presences.chat_presence,
 }
@@ -31,5 +31,5 @@ MOMENTARY: Mapping[type[Any], Callable[[Any], Momentary]] = {
 FORMS: Mapping[type[Any], type[Any]] = {neonize.HistorySync: history_pb2.HistoryPiece}
 """What is read in a form of our own, that skips most of it."""
 
-SUBSCRIBED = (*(kind for kind in LASTING if kind not in FORMS.values()), *MOMENTARY, *FORMS)
+SUBSCRIBED = (*(kind for kind in DURABLE if kind not in FORMS.values()), *EPHEMERAL, *FORMS)
 """The library's own forms of all of them."""

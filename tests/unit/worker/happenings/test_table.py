@@ -8,7 +8,7 @@ from zap.v1 import group_pb2
 def test_what_is_told_is_what_is_subscribed() -> None:
     assert set(registry.SUBSCRIBED) <= set(events.EVENT_TO_INT)
     read_as = {registry.FORMS.get(kind, kind) for kind in registry.SUBSCRIBED}
-    assert read_as == set(registry.LASTING) | set(registry.MOMENTARY)
+    assert read_as == set(registry.DURABLE) | set(registry.EPHEMERAL)
 
 
 @pytest.mark.parametrize("word", ["link", "invite", "code"])
