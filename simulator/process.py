@@ -19,7 +19,7 @@ from simulator.views import Addresses, from_json
 #: What ZAP_WORKER_PRELOAD is set to.
 PRELOAD = "simulator.preload:aim"
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[1]
 _START_SECONDS = 30.0
 _STOP_SECONDS = 5.0
 

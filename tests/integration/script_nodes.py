@@ -18,7 +18,7 @@ MARK = "ZAP_TEST_MARK"
 PROLOGUE = """
 import asyncio, ctypes, os, signal, sys, time
 from service.workers.pool import Pool, PoolSettings
-from service.workers.zygote import Zygote
+from service.workers.zygote import ZygoteClient
 from service.ports import StartOrder
 
 async def hold():

@@ -7,13 +7,13 @@ from tests.integration.script_nodes import eventually, marked, said, script_node
 
 FORKED = """
 async def main():
-    zygote = Zygote()
+    zygote = ZygoteClient()
     children = [await zygote.fork() for _ in range(3)]
     await hold()
 """
 FORKING = """
 async def main():
-    zygote = Zygote()
+    zygote = ZygoteClient()
     await zygote.start()
     forks = [asyncio.create_task(zygote.fork()) for _ in range(200)]
     await asyncio.wait(forks, return_when=asyncio.FIRST_COMPLETED)

@@ -22,7 +22,7 @@ liveness = LivenessSocket(uuid.UUID(os.environ["ZAP_TEST_INCARNATION"]))
 
 def pool_of_this_node():
     settings = PoolSettings("postgresql://zap@127.0.0.1:9/none", preload="tests.integration.preloads:take_long")
-    return Pool(settings, zygote=Zygote(liveness=liveness.fileno))
+    return Pool(settings, zygote=ZygoteClient(liveness=liveness.fileno))
 """
 STARTED = """
 async def main():
@@ -32,7 +32,7 @@ async def main():
 """
 FORKED = """
 async def main():
-    zygote = Zygote(liveness=liveness.fileno)
+    zygote = ZygoteClient(liveness=liveness.fileno)
     children = [await zygote.fork() for _ in range(3)]
     print(*[child.pid for child in children], flush=True)
     await hold()
@@ -102,7 +102,7 @@ async def test_a_program_that_the_node_executes_does_not_keep_the_name() -> None
 async def test_a_zygote_that_is_passed_something_else_does_not_start() -> None:
     script = """
 async def main():
-    zygote = Zygote(liveness=os.open(os.devnull, os.O_RDONLY))
+    zygote = ZygoteClient(liveness=os.open(os.devnull, os.O_RDONLY))
     try:
         await zygote.start()
     except Exception as error:

@@ -83,7 +83,7 @@ print(os.read(reading, 4096).decode())
 
 def test_without_sphinx_the_zygote_refuses() -> None:
     with pytest.raises(subprocess.CalledProcessError) as failure:
-        run("from service.worker import loader; loader.import_without_library()", sphinx=False)
+        run("from service.worker.library import loader; loader.import_without_library()", sphinx=False)
     assert "must be in the environment" in failure.value.stderr
 
 

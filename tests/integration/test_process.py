@@ -255,9 +255,9 @@ async def test_a_log_line_of_any_length_comes_cut(begin: Begin, caplog: pytest.L
     """The first from a process as it should be, the second from one that does not cut."""
     caplog.set_level(logging.INFO, "service.session")
     process = await begin("""
-        from service.worker.process.log_forwarder import LogLines
+        from service.worker.process.log_forwarder import LogForwarder
 
-        lines = LogLines(lambda frame: node.sendall(framing.frame(frame)) is None)
+        lines = LogForwarder(lambda frame: node.sendall(framing.frame(frame)) is None)
         lines.write("ERROR", "whatsmeow.Client", "cannot connect " + "://a" * 314_573)
         tell(log_line=frames_pb2.LogLine(level="error", logger="x" * 3_000, message="cannot connect " * 4_000))
         tell(ended=frames_pb2.Ended(cause="CLIENT_ERROR", detail="no " * 20_000))

@@ -378,8 +378,9 @@ async def test_sessions_are_counted_as_status_shows_them(upkeep: PostgresMainten
     )
     # Somebody vouches for one of those that were connected.
     await sql.execute(
-        "INSERT INTO zap.lease (session_id, epoch, incarnation, node, renewed_at, expires_at, is_begun)"
-        " VALUES ('c', 1, gen_random_uuid(), 'n', clock_timestamp(), clock_timestamp() + interval '1 hour', true)"
+        "UPDATE zap.lease SET (epoch, incarnation, node, renewed_at, expires_at, is_begun)"
+        " = (1, gen_random_uuid(), 'n', clock_timestamp(), clock_timestamp() + interval '1 hour', true)"
+        " WHERE session_id = 'c'"
     )
     assert await upkeep.count_sessions() == {
         ("LOGGED_OUT", "ACCOUNT_BANNED"): 2,

@@ -295,7 +295,7 @@ async def test_what_is_expected_is_started_on_the_turn_that_was_taken_for_it(mon
     await taker.expect("clara")
     assert gate.granted[1].is_back
     # And what never comes is not kept for ever.
-    monkeypatch.setattr(handover, "HOLD", 0.0)
+    monkeypatch.setattr(handover, "PERMIT_TTL_S", 0.0)
     await taker.expect("dora")
     assert gate.granted[2].is_back
 
@@ -311,7 +311,7 @@ async def test_who_takes_a_session_says_so_when_it_is_connected(monkeypatch: pyt
     await asyncio.wait_for(taking, 1)
     # Nor is anybody kept waiting by one that was given up, or that cannot be connected.
     await asyncio.wait_for(taker.take("berta"), 1)
-    monkeypatch.setattr(handover, "ARRIVAL", 0.1)
+    monkeypatch.setattr(handover, "CONNECT_WAIT_S", 0.1)
     world.own("clara")
     await asyncio.wait_for(taker.take("clara"), 1)
 
