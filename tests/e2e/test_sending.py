@@ -42,7 +42,7 @@ async def test_a_caller_who_hangs_up_leaves_no_message_open(
             call = node.messages.Send(request)
             await asyncio.sleep(number * 0.0002)
             call.cancel()
-        # A call that was cancelled may not have come to its intent yet, and a message that is sent may not have arrived.
+        # A cancelled call may not have come to its intent yet, and a message that is sent may not have arrived.
         async with asyncio.timeout(30):
             before = None
             while (now := await counted(sql, simulator, friend)) != before or now["open"] or now["sent"] != now["came"]:
