@@ -1,4 +1,4 @@
-"""What the core needs from the world, and what it may assume of it."""
+"""Declare what the core needs from the world, and state each port's guarantees."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -26,7 +26,7 @@ from service.domain.watch import EventFilter, LogBounds, LogPage, StartPosition,
 
 @dataclass(frozen=True)
 class StartOrder:
-    """Which session a new process is to be."""
+    """Says which session a new process serves."""
 
     session_id: str
     epoch: int
@@ -35,14 +35,14 @@ class StartOrder:
     proxy_url: str = field(repr=False)
     """Empty: none."""
     permitted_until: float
-    """Seconds on time.monotonic(); the process is dead by then unless it is permitted further."""
+    """End of the first run permit, in seconds of time.monotonic(); without a later one the process is dead by then."""
     lane: Lane = Lane.FALLEN
-    """In which it waited for its turn, and so why it is started: for those who count."""
+    """Priority of the start permit, for metrics."""
 
 
 @dataclass(frozen=True)
 class SendReply:
-    """WhatsApp's server has the message."""
+    """Confirms that WhatsApp's server has the message."""
 
     message_id: str
     sent_time: datetime
@@ -51,8 +51,8 @@ class SendReply:
 class CallFailed(Exception):
     """A call to a session process did not succeed.
 
-    `certain`: nothing was done, and the words say why. Otherwise it may have been: the process ended, or did not
-    answer in time. `failure`: of a message, what kind of failure it is if it is certain.
+    `certain`: nothing was done, and the message says why. Otherwise the outcome is unknown: the process ended, or did
+    not answer in time. `failure`: the kind of a certain failure to send.
     """
 
     def __init__(self, message: str, *, certain: bool, failure: SendFailure = SendFailure.NOT_SENT) -> None:
@@ -62,66 +62,66 @@ class CallFailed(Exception):
 
 
 class SessionProcess(Protocol):
-    """One process that is one session for a while. Never reused, never reconnected by us: replaced."""
+    """Controls one session process. It is never reused: a new process replaces it."""
 
     def observations(self) -> AsyncIterator[Sequence[Observed]]:
-        """Yield everything it reports, in order, all that waits at a time.
+        """Yield what the process reports, in order, in batches of all that waits.
 
-        The last one is always an `Ended`, and then the process is dead for certain. It comes for every end: what the
-        process said last, or PROCESS_DIED with its exit status in words.
+        The last observation is always an `Ended`, and the process is dead by then. It is the process's own report, or
+        PROCESS_DIED with the exit status as its detail.
         """
 
     def permit(self, until: float) -> None:
-        """Let it go on until this moment of time.monotonic(). Never blocks; a moment before the last one is ignored."""
+        """Extend the run permit to this moment of time.monotonic(). Never blocks; ignores an earlier moment."""
 
     def confirm(self, number: int) -> None:
-        """Tell it that every frame up to this number is committed: it acknowledges their event to WhatsApp."""
+        """Report that every frame up to this number is committed, so that the process acknowledges it to WhatsApp."""
 
     async def send_text(self, to: str, body: str, timeout: float) -> SendReply:
         """Send a text to a JID. Raises CallFailed; after `timeout` seconds with certain=False."""
 
     async def request_pairing_code(self, phone: str, timeout: float) -> str:
-        """Ask WhatsApp for a code to type on the phone. Raises CallFailed."""
+        """Request a code from WhatsApp to type on the phone. Raises CallFailed."""
 
     async def log_out(self, timeout: float) -> None:
         """Unlink the device at WhatsApp. Raises CallFailed."""
 
     async def stop(self, grace: float) -> None:
-        """Have it disconnect, finish the event in hand and exit; kill it after `grace` seconds.
+        """Stop the process and return when it is dead.
 
-        Returns when it is dead.
+        It disconnects, finishes its current event and exits; after `grace` seconds it is killed.
         """
 
     async def kill(self) -> None:
-        """Kill it and return when it is dead. Never returns while it lives, however long that takes."""
+        """Kill the process. Returns only when it is dead, however long that takes."""
 
 
 class ProcessPool(Protocol):
     """Makes session processes."""
 
     async def start(self, order: StartOrder) -> SessionProcess:
-        """A running process. Raises Unavailable if none can be made now."""
+        """Start a process. Raises Unavailable if none can be started now."""
 
 
 class StartPermit(Protocol):
-    """Leave to start one session process: use it, or give it back. Either may be done again, and then does nothing."""
+    """Allows one start of a session process. Only the first `use` or `give_back` has an effect."""
 
     @property
     def lane(self) -> Lane:
-        """In which it was waited for."""
+        """Return the priority with which the permit was requested."""
 
     def use(self) -> bool:
-        """The process is started now; False if the turn was held for too long: then wait for another one."""
+        """Use the permit for a start now. False: it has expired; wait for another one."""
 
     def give_back(self) -> None:
-        """No process is started."""
+        """Return the permit unused."""
 
 
 class PermitSource(Protocol):
-    """Where starts of session processes wait for their turn (sessions.start_gate.StartGate)."""
+    """Grants start permits at a limited rate (sessions.start_limiter.StartLimiter)."""
 
     async def turns(self, lane: Lane, wants: int) -> Sequence[StartPermit]:
-        """At least one turn, and at most so many."""
+        """Wait for start permits; return at least one and at most `wants`."""
 
 
 # --- storage ----------------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ class PermitSource(Protocol):
 
 @dataclass(frozen=True)
 class NewSession:
-    """What a caller gives of a new session."""
+    """Holds what a caller gives of a new session."""
 
     session_id: str
     name: str
@@ -141,7 +141,7 @@ class NewSession:
 
 @dataclass(frozen=True)
 class SessionFilter:
-    """Which sessions to list; empty values do not filter."""
+    """Selects sessions to list; empty values do not filter."""
 
     user_id: str = ""
     states: tuple[State, ...] = ()
@@ -150,7 +150,7 @@ class SessionFilter:
 
 @dataclass(frozen=True)
 class Changes:
-    """The caller's own fields to change; None leaves one as it is."""
+    """Holds new values for the caller's fields of a session; None leaves a field as it is."""
 
     name: str | None = None
     user_id: str | None = None
@@ -159,70 +159,71 @@ class Changes:
 
 
 Decide = Callable[[Condition, datetime], Transition]
-"""From a session's condition, read under its lock, and the database's time to the transition to write."""
+"""Maps a session's condition, read under its row lock, and the database's time to the transition to write."""
 
 
 class SessionStore(Protocol):
-    """Sessions and their pairings. Every method is one transaction; Unavailable when the database is away."""
+    """Stores sessions and their pairings. Each method is one transaction; Unavailable if Postgres cannot be reached."""
 
     async def create(self, new: NewSession) -> Session:
-        """A new session, or the one that the same request_id made earlier.
+        """Create a session, or return the one that the same request_id created before.
 
-        Raises AlreadyExists if the id is taken, InvalidArgument (REQUEST_ID_REUSED) if that one had another content.
+        Raises AlreadyExists if the id is taken, InvalidArgument (REQUEST_ID_REUSED) if the earlier content differs.
         """
 
     async def get(self, session_id: str) -> Session:
-        """Raises NotFound."""
+        """Return a session. Raises NotFound."""
 
     async def list(self, chosen: SessionFilter, after: str, limit: int) -> Sequence[Session]:
-        """Sessions with an id behind `after`, in order."""
+        """Return sessions with an id greater than `after`, in order."""
 
     async def update(self, session_id: str, changes: Changes, etag: str) -> Session:
-        """Raises NotFound, or Conflict if `etag` is given and not the current one."""
+        """Change a session. Raises NotFound, or Conflict if `etag` is given and not the current one."""
 
     async def delete(self, session_id: str, *, force: bool) -> None:
-        """Remove it with its credentials. Raises NotFound, FailedPrecondition (SESSION_PAIRED) without force."""
+        """Delete a session and its credentials. Raises NotFound; FailedPrecondition (SESSION_PAIRED) without force."""
 
     async def decide(self, session_id: str, decide: Decide) -> tuple[Session, Transition, Sequence[Event]]:
-        """Write what `decide` makes of the session's condition, with the events that follow. Not fenced: for wishes."""
+        """Write the transition that `decide` returns, and its events. Not fenced: for the desired state."""
 
     async def pairing(self, session_id: str) -> tuple[Session, Pairing]:
-        """The session with its pairing in progress or last one. Raises NotFound."""
+        """Return the session with its current or last pairing. Raises NotFound."""
 
 
 @dataclass(frozen=True)
 class Resume:
-    """What a new process is to be: the device to resume, or none, or none although there should be one."""
+    """Says how a new process of a session begins: with a device, or with a pairing."""
 
     wanted: bool
-    """False: the session is to be left alone (or does not exist any more)."""
+    """False: do not start a process; the session is inactive, not due, or deleted."""
     jid: str = field(default="", repr=False)
-    """Empty: pair a new one."""
+    """The device to resume; empty: pair a new one."""
     missing: bool = False
     """The session has credentials, but the database does not have them."""
     proxy_url: str = field(default="", repr=False)
 
 
 class OwnedSessionStore(Protocol):
-    """What the owner of a session writes. Every method is fenced: LeaseLost if the epoch is not the current one.
+    """Writes what the owner of a session reports.
 
-    EpochRevoked if it is, but what it was begun for is not wanted any more; NotFound if the session was deleted.
+    Every method is fenced. Raises LeaseLost if the epoch is not the current one, EpochRevoked if the epoch is current
+    but must end, NotFound if the session was deleted.
     """
 
     async def observe(
         self, lease: Lease, decide: Decide, account: Account | None
     ) -> tuple[Session, Transition, Sequence[Event]]:
-        """Write what `decide` makes of the condition, what became known of the account, and the events."""
+        """Write the transition that `decide` returns, new facts about the account, and the events."""
 
     async def show_code(self, lease: Lease, code: PairingCode, identity: bytes) -> Sequence[Event]:
         """Bind the session to the identity key and make the code the current one, in one transaction."""
 
     async def prepare(self, lease: Lease) -> Resume:
-        """What a new process of this session is to be, before it starts and while none runs.
+        """Clean up after earlier processes and return how the next one begins. Only while no process runs.
 
-        Devices that the session discarded are deleted for good, a device whose scan was not recorded is found by its
-        identity key and bound, and messages that an earlier process was sending become OUTCOME_UNKNOWN. What earlier
-        processes had sent to Postgres is carried out by then, or never.
+        Deletes devices that the session discarded, and binds a device whose scan was not recorded, by its identity key.
+        Messages that an earlier process was sending become OUTCOME_UNKNOWN. No statement of an earlier process takes
+        effect after this.
         """
 
     async def sweep(self, lease: Lease) -> None:
@@ -231,39 +232,39 @@ class OwnedSessionStore(Protocol):
 
 @dataclass(frozen=True)
 class Appended:
-    """What became of events that were given to the log."""
+    """Holds the result of an append to the log."""
 
     events: Sequence[Event] = ()
-    """Those that are new, in their order."""
+    """The new ones, in order."""
     message_ids: Sequence[str] = ()
-    """WhatsApp's ids of the session's own messages that receipts among the events brought further."""
+    """WhatsApp's ids of sent messages whose state the receipts among the events advanced."""
 
 
 class EventLog(Protocol):
-    """The durable log of what comes in."""
+    """Appends inbound events to the durable log."""
 
     async def append(self, lease: Lease, events: Sequence[NewEvent]) -> Appended:
-        """Append what came in, and bring the messages further that its receipts are about, in one transaction.
+        """Append events and apply their receipts to sent messages, in one transaction.
 
-        Fenced: LeaseLost if the epoch is not the current one, NotFound if the session was deleted (also if another one
-        has its id since); nothing is written then. A revoked epoch may still append. An event of an origin that the log
-        has is not appended again, nor returned. One that the log will never take is left out, and told to the operator.
+        Fenced: raises LeaseLost if the epoch is not the current one, NotFound if the session was deleted (also if a new
+        one has its id); nothing is written then. A revoked epoch may still append. An event whose dedup key is in the
+        log is neither appended nor returned. An event that Postgres refuses is left out and logged.
         """
 
 
 class LogReader(Protocol):
-    """The durable log, in the order of places. Every method: Unavailable when the database is away."""
+    """Reads the durable log in the order of positions. Every method raises Unavailable without Postgres."""
 
     async def bounds(self, asked: LogPosition = START) -> LogBounds:
-        """Which places there are, and whether `asked` is one."""
+        """Return the bounds of the log, and whether `asked` is a position in it."""
 
     async def check_known(self, session_ids: Sequence[str]) -> None:
-        """Raises NotFound for the first id of which there is neither a session nor was there ever an event."""
+        """Raise NotFound for the first id that has neither a session nor events."""
 
     async def read(self, after: LogPosition, wanted: EventFilter, limit: int) -> LogPage | None:
-        """At most `limit` of the next events after a place, those of them that are wanted; None: some are deleted.
+        """Read at most `limit` events after a position and return the wanted ones; None: some are deleted.
 
-        Nothing above the horizon: what is not given, and lies before the page's end, will never be there.
+        Reads only below the horizon: an event that is missing before the page's end will never appear there.
         """
 
 
@@ -271,144 +272,139 @@ Read = Callable[[LogPosition, EventFilter, int], Awaitable[LogPage | None]]
 """LogReader.read."""
 
 Watch = Callable[[EventFilter, StartPosition], AsyncGenerator[Step, None]]
-"""Follows the log (service.watch.service.Watching.watch): a bookmark, then what there is and what comes."""
+"""Follows the log: a bookmark, then stored and new events (service.watch.service.Watching.watch)."""
 
 
 class LogMaintenance(Protocol):
-    """What keeps the log from growing without end, and sees what holds it up. Unavailable when the database is away."""
+    """Limits the log's size and finds what blocks its horizon. Every method raises Unavailable without Postgres.
+
+    Each `trim_…` deletes at most `most` rows older than `older_than` and returns their number; 0 also while another
+    node trims.
+    """
 
     async def trim_events(self, older_than: timedelta, most: int) -> int:
-        """Delete at most so many events that were appended longer ago, oldest places first; how many were.
-
-        Together with them moves the place up to which events are deleted. None above the horizon: nobody has had them
-        yet. 0 too if another node is at it.
-        """
+        """Delete the oldest events below the horizon, by time of append, and move the oldest position with them."""
 
     async def trim_messages(self, older_than: timedelta, most: int) -> int:
-        """Delete at most so many messages that were accepted longer ago and are settled; how many were."""
+        """Delete settled messages by the time at which they were accepted."""
 
     async def trim_event_buffer(self, older_than: timedelta, most: int) -> int:
-        """Delete at most so many rows of whatsmeow's buffer of decrypted messages; how many were.
+        """Delete rows of whatsmeow's buffer of decrypted messages, only of messages in the log.
 
-        Only of messages that are in the log: what was not acknowledged stays, since WhatsApp may send it again.
+        A row of an unacknowledged message stays, since WhatsApp may send the message again.
         """
 
     async def trim_retry_buffer(self, older_than: timedelta, most: int) -> int:
-        """Delete at most so many rows of whatsmeow's buffer of sent messages; how many were."""
+        """Delete rows of whatsmeow's buffer of sent messages."""
 
     async def oldest_event_age(self) -> float:
-        """Seconds since the oldest event was appended; 0 if there is none."""
+        """Return the seconds since the oldest event was appended; 0 if there is none."""
 
     async def horizon_holder(self) -> OldestTransaction | None:
-        """The oldest transaction in flight that has a number, of whatever database; None if there is none."""
+        """Return the oldest transaction in flight with an id, in any database of the server; None: there is none."""
 
 
 class LeaseStore(Protocol):
-    """What an owner does with its leases. Expiry is by the database's clock."""
+    """Writes the leases of an owner. Expiry is by the database's clock."""
 
     async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
-        """Raise the epoch of a session this incarnation holds, for a new process. Raises LeaseLost."""
+        """Raise the epoch of a session that this incarnation owns, for a new process. Raises LeaseLost."""
 
     async def renew(self, announced: Announcement, ttl: float) -> Renewal:
-        """Renew every lease of this incarnation that has not expired; what is not returned is not its own any more.
+        """Renew this incarnation's unexpired leases and announce the node, in one statement.
 
-        Waits for nobody: a lease whose row somebody holds is left for the next renewal. The same statement tells other
-        nodes where this one is called, and what it takes.
+        Never waits for a row lock: a locked lease is left for the next renewal.
         """
 
     async def hand_over(self, session_id: str, incarnation: UUID, target: Node, ttl: float) -> bool:
-        """Make the lease another node's. Only when no process of the session runs.
+        """Transfer the lease to the target. Only while no process of the session runs.
 
-        False: it is lost, or the heir does not go on; nothing was changed.
+        False: nothing was changed, because the lease is lost or the target is stopping or not heard of.
         """
 
     async def release(self, lease: Lease) -> bool:
-        """Give a session up; the epoch is 0 if none was begun here.
+        """Release a lease. Its epoch is 0 if this incarnation began none.
 
-        False: it is not this incarnation's any more, or another epoch of it has begun, which what comes late must not
-        end; nothing was changed.
+        False: nothing was changed, because the lease is lost or a newer epoch has begun.
         """
 
     async def release_orphaned_lease(self, lease: Lease) -> None:
-        """Give up a lease that nobody here works for; nothing happens if another epoch of it has begun meanwhile."""
+        """Release a lease for which this node runs nothing, unless a newer epoch has begun."""
 
 
 class Directory(Protocol):
-    """Which nodes there are, who owns what, and what is to be claimed. Expiry is by the database's clock."""
+    """Finds nodes, owners and sessions to claim. Expiry is by the database's clock."""
 
     async def claim(
         self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool, patience: float = CLAIM_GRACE_S
     ) -> Sequence[str]:
-        """Take at most `limit` sessions that are wanted, due and nobody's: pairings only, or all others only.
+        """Claim at most `limit` unowned sessions that are active and due: only pairings, or only others.
 
-        What was just asked for comes first, who came first before others; then who was active last. What has another
-        node's place (domain.placement) is left to it for `patience` seconds.
+        Sessions just activated come first, in that order; then the most recently active. For `patience` seconds a
+        session in another node's claim slot (domain.placement) is left to that node.
         """
 
     async def release_all(self, incarnation: UUID) -> None:
-        """Give up what this incarnation has claimed, or been given, and not begun; and be called no more."""
+        """Release this incarnation's leases on which no epoch was begun, and remove the node."""
 
     async def unwanted(self, incarnation: UUID) -> Sequence[str]:
-        """Sessions this incarnation holds whose process must end: unwanted or deleted, even if wanted again since.
+        """Return owned sessions whose process must end: inactive, deleted, or with a revoked epoch.
 
-        Those to be restarted too, until their next epoch begins.
+        An epoch stays revoked even if its session is activated again; a restart revokes it as well.
         """
 
     async def survey(self, incarnation: UUID, patience: float = CLAIM_GRACE_S) -> Survey:
-        """How things stand with all that is wanted and not connected, whoever owns it. `patience`: see `claim`."""
+        """Count the active sessions of all nodes that are not connected. `patience`: see `claim`."""
 
     async def wanted(self, freshness: float) -> int:
-        """How many paired sessions are to be connected, counted no more than `freshness` seconds ago."""
+        """Return how many paired sessions should be connected, counted at most `freshness` seconds ago."""
 
     async def others_are_awaited(self, seconds: float) -> bool:
-        """Some node was heard of `seconds` ago or later, has not stopped, and is not heard of now."""
+        """Return whether a node that has not stopped was heard of within `seconds` but is not heard of now."""
 
     async def holder(self, session_id: str) -> LeaseOwner | None:
-        """Who owns a session now; None if nobody does, or a node that was never heard of."""
+        """Return the owner of a session; None if there is none, or its node never announced itself."""
 
     async def targets(self, incarnation: UUID) -> Sequence[Candidate]:
-        """Nodes that go on, other than this one."""
+        """Return the nodes, other than this one, that are heard of and not stopping."""
 
     async def fleet(self) -> Sequence[Candidate]:
-        """Nodes that share sessions: all that go on; none while one of them stops."""
+        """Return all nodes that are heard of; none while one of them stops."""
 
     async def idlest(self, incarnation: UUID, limit: int) -> Sequence[str]:
-        """Sessions of this incarnation that are connected, those that have been idle for longest first."""
+        """Return connected sessions of this incarnation, the longest idle first."""
 
     async def neighbours(self, incarnation: UUID, scope: str) -> Mapping[UUID, str]:
-        """Return the names of the other nodes of this scope that own something or count as living."""
+        """Return the names of the other nodes of this scope that own sessions or count as living."""
 
     async def end_leases(self, dead: UUID) -> int | None:
-        """End the leases of a node that is dead and return how many; None if Postgres still serves it."""
+        """End the leases of a dead node and return their number; None if Postgres still serves the node."""
 
 
 class MessageStore(Protocol):
-    """Messages that callers send."""
+    """Stores messages that callers send."""
 
     async def accept(self, lease: Lease, request_id: str, to: str, fingerprint: bytes) -> tuple[OutboundMessage, bool]:
-        """Write the intent down; True if it is new, False with the earlier one. Fenced.
+        """Record the intent to send; return True with a new message, False with an earlier one. Fenced.
 
-        Raises InvalidArgument (REQUEST_ID_REUSED) if the earlier one had another fingerprint.
+        Raises InvalidArgument (REQUEST_ID_REUSED) if the earlier one has another fingerprint.
         """
 
     async def find(self, session_id: str, request_id: str, fingerprint: bytes | None) -> OutboundMessage | None:
-        """The message of this key, if any; raises InvalidArgument (REQUEST_ID_REUSED) on another fingerprint."""
+        """Return the message of this key, if any. Raises InvalidArgument (REQUEST_ID_REUSED) as `accept` does."""
 
     async def settle(self, session_id: str, request_id: str, outcome: Outcome) -> OutboundMessage:
-        """Write down what became of it, once: a message that is settled already stays as it is.
-
-        Raises NotFound if the session was deleted meanwhile, and its messages with it.
-        """
+        """Record a message's outcome; a settled message stays as it is. Raises NotFound if its session was deleted."""
 
     async def delivered(self, session_id: str, message_ids: Sequence[str], state: MessageState) -> Sequence[str]:
-        """A receipt says how far messages came; never backwards. The ids of those that were found."""
+        """Advance messages to the state in a receipt, never back; return the ids that were found."""
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------
 
 
 class Metrics:
-    """What the core counts. Nothing is done with it here; service.telemetry.metrics counts."""
+    """Receives what the core counts, and discards it; service.telemetry.metrics counts."""
 
     def renewal(self, seconds: float, confirmed: int | None) -> None:
         """Count a renewal, with so many leases confirmed; None: it failed."""
@@ -420,7 +416,7 @@ class Metrics:
         """Count a session process that runs, and how long its start took."""
 
     def start_came_to(self, lane: str, outcome: str) -> None:
-        """Count what a start led to: a connection, or an end before there was one."""
+        """Count the result of a start: a connection, or an end before there was one."""
 
     def process_ended(self, cause: str) -> None:
         """Count a session process that is dead."""
@@ -439,49 +435,49 @@ class Metrics:
         return nullcontext()
 
     def given(self) -> None:
-        """Count an event that a stream was given."""
+        """Count a delivery to a stream."""
 
     def read_by_tail(self, lag: float) -> None:
-        """Observe how many seconds after its append the tail came to an event."""
+        """Observe the seconds between an event's append and its read by the tail."""
 
 
 class Publisher(Protocol):
-    """Live events. Losable: never raises, never blocks."""
+    """Publishes live events and hints, here and to other nodes. They may be lost; never raises, never blocks."""
 
     def publish(self, events: Sequence[Event]) -> None:
-        """Have consumers told."""
+        """Publish events to consumers."""
 
     def wake(self, session_id: str) -> None:
-        """Have whoever waits for something about this session look again, here and on other nodes."""
+        """Notify listeners of this session that something about it changed."""
 
     def reconcile(self) -> None:
-        """Have those who claim and stop sessions look again, here and on other nodes: a wish changed, a lease is free.
+        """Notify reconcilers that a desired state changed or a lease is free.
 
-        Not for what happens to a session: that is its owner's alone.
+        Not for what happens to an owned session: only its owner acts on that.
         """
 
 
 class Wakeups(Protocol):
-    """Hints that something about a session changed. They may be lost: whoever waits looks again by itself too."""
+    """Passes hints to this node's listeners. Hints may be lost, so a listener also checks at intervals."""
 
     def listen(self, session_id: str) -> AbstractContextManager["Subscription"]:
-        """Hints about one session from now on."""
+        """Subscribe to hints about one session."""
 
     def listen_to_work(self) -> AbstractContextManager["Subscription"]:
-        """Hints that a wish changed or a lease is free, from now on."""
+        """Subscribe to hints that a desired state changed or a lease is free."""
 
     def listen_to_log(self) -> AbstractContextManager["Subscription"]:
-        """Hints that something was appended to the log, of whatever session, from now on."""
+        """Subscribe to hints that events of any session were appended."""
 
     def wake(self, session_id: str) -> None:
-        """Have whoever listens here for this session look again."""
+        """Notify this node's listeners of this session."""
 
     def reconcile(self) -> None:
-        """Have whoever listens here for work look again."""
+        """Notify this node's listeners to work."""
 
 
 class Subscription(Protocol):
-    """One listener, for as long as its context lasts."""
+    """Waits for hints for as long as its context lasts."""
 
     async def wait(self, timeout: float) -> None:
-        """Until a hint came since the last wait, or `timeout` seconds have passed."""
+        """Wait until a hint has come since the last wait, or `timeout` seconds have passed."""
