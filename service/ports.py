@@ -272,7 +272,7 @@ Read = Callable[[LogPosition, EventFilter, int], Awaitable[LogPage | None]]
 """LogReader.read."""
 
 Watch = Callable[[EventFilter, StartPosition], AsyncGenerator[Step, None]]
-"""Follows the log: a bookmark, then stored and new events (service.watch.service.Watching.watch)."""
+"""Follows the log: a bookmark, then stored and new events (service.watch.service.WatchService.watch)."""
 
 
 class LogMaintenance(Protocol):

@@ -1,7 +1,6 @@
-"""One table from every way a session process can end to what becomes of its session.
+"""Map every cause of a session process's end to the session's next state.
 
-The causes come from `service.worker` (what the library reported), from `service.workers` (what happened to the
-process) and from nowhere else.
+Only `service.worker` (reports of the library) and `service.workers` (ends of the process) produce causes.
 """
 
 import enum
@@ -12,17 +11,17 @@ from service.domain.pairing import PairingOutcome
 
 
 class Cause(enum.Enum):
-    """Why a session process ended, or must."""
+    """Says why a session process ended, or must end."""
 
-    #: It was asked to.
+    #: The node stopped the process.
     STOPPED = "STOPPED"
-    #: The process died on its own: a signal, a Go panic, an exit that nobody asked for.
+    #: The process ended unexpectedly: a signal, a Go panic, an exit.
     PROCESS_DIED = "PROCESS_DIED"
     #: The process made no progress within its bound.
     PROCESS_STALLED = "PROCESS_STALLED"
-    #: The session process lost its connection to Postgres, and left before the library could notice.
+    #: The process lost Postgres, and ended before the library could notice.
     DATABASE_LOST = "DATABASE_LOST"
-    #: neonize raised for something it does not map; it goes on acknowledging what nobody reads (neonize-facts 8).
+    #: neonize raised an error that it does not map; it would go on acknowledging events unread.
     CLIENT_ERROR = "CLIENT_ERROR"
     #: The address could not be reached: DNS or TCP refused, or what was reached hung up.
     UNREACHABLE = "UNREACHABLE"
@@ -30,15 +29,15 @@ class Cause(enum.Enum):
     PROXY_REFUSED = "PROXY_REFUSED"
     #: What answered could not prove that it is WhatsApp: TLS, or the handshake inside it.
     TLS_REFUSED = "TLS_REFUSED"
-    #: Not connected for a minute, by a connect or a reconnection that neither succeeds nor fails.
+    #: Not connected for a minute: a connect or reconnection neither succeeds nor fails.
     CONNECT_STALLED = "CONNECT_STALLED"
     #: WhatsApp answered the login with a 5xx, or the WebSocket with an HTTP error.
     WHATSAPP_ERROR = "WHATSAPP_ERROR"
-    #: WhatsApp answered the login with a failure of which nobody knows whether it stays: 400, or a number like 418.
+    #: WhatsApp answered the login with 400 or an unknown code, such as 418. It may be permanent.
     CONNECTION_REFUSED = "CONNECTION_REFUSED"
     #: The device was unlinked while it was connected.
     LOGGED_OUT_ON_PHONE = "LOGGED_OUT_ON_PHONE"
-    #: Failure 401 at login: the device was unlinked while it was away, or never let in.
+    #: Failure 401 at login: the device was unlinked while disconnected, or its pairing was not accepted.
     LOGGED_OUT_BY_WHATSAPP = "LOGGED_OUT_BY_WHATSAPP"
     #: Failure 403 at login.
     ACCOUNT_LOCKED = "ACCOUNT_LOCKED"
@@ -46,13 +45,13 @@ class Cause(enum.Enum):
     ACCOUNT_BANNED = "ACCOUNT_BANNED"
     #: Failure 402 at login, whatever code it carries.
     TEMPORARILY_BANNED = "TEMPORARILY_BANNED"
-    #: The same device connected somewhere else.
+    #: Another client connected with the same device.
     STREAM_REPLACED = "STREAM_REPLACED"
     #: Failure 405 or 409 at login.
     CLIENT_OUTDATED = "CLIENT_OUTDATED"
     #: All codes were shown, none was scanned.
     CODES_USED_UP = "CODES_USED_UP"
-    #: The connection ended while there were still codes to show.
+    #: The connection ended before the last code.
     PAIRING_INTERRUPTED = "PAIRING_INTERRUPTED"
     #: The scan carried a wrong HMAC or signature.
     SCAN_REJECTED = "SCAN_REJECTED"
@@ -65,22 +64,22 @@ class Cause(enum.Enum):
 
 
 class Retry(enum.Enum):
-    """When a paired session is tried again."""
+    """Says when a paired session is retried."""
 
     #: At once, then after growing waits.
     BACKOFF = "BACKOFF"
-    #: Once after a lease's ttl; a second time soon after is the end.
+    #: Once, after a lease's ttl; a second such end within REPLACED_WINDOW is final.
     ONCE = "ONCE"
-    #: After an hour, for as long as it takes: nobody knows whether it helps.
+    #: Every hour, without end.
     HOURLY = "HOURLY"
-    #: When WhatsApp said, or after a day.
+    #: At the time that WhatsApp gave, or after a day.
     UNTIL = "UNTIL"
-    #: Not before somebody calls Activate.
+    #: Only after Activate is called.
     NEVER = "NEVER"
 
 
 class NextState(enum.Enum):
-    """Which state a paired session goes to."""
+    """Names the state that a paired session goes to."""
 
     RECONNECTING = "RECONNECTING"
     SUSPENDED = "SUSPENDED"
@@ -90,54 +89,53 @@ class NextState(enum.Enum):
 
 @dataclass(frozen=True)
 class Policy:
-    """What one cause does to a paired session, and to a pairing in progress."""
+    """Says what one cause does to a paired session, and to a pairing in progress."""
 
     reason: str
     fate: NextState
     retry: Retry
     pairing: PairingOutcome | None
-    """How a pairing ends by it; None: a new process shows new codes."""
+    """Outcome of a pairing in progress; None: a new process shows new codes."""
     longest_wait: float = CAP
-    """Seconds that the waits between attempts grow to."""
+    """Upper bound of the backoff, in seconds."""
 
 
-_AGAIN = (NextState.RECONNECTING, Retry.BACKOFF, None)
-_GONE = (NextState.LOGGED_OUT, Retry.NEVER, PairingOutcome.REJECTED)
-_STUCK = (NextState.FAILED, Retry.NEVER, PairingOutcome.REJECTED)
+_RECONNECT = (NextState.RECONNECTING, Retry.BACKOFF, None)
+_LOGGED_OUT = (NextState.LOGGED_OUT, Retry.NEVER, PairingOutcome.REJECTED)
+_FAILED = (NextState.FAILED, Retry.NEVER, PairingOutcome.REJECTED)
 
 POLICIES = {
-    Cause.STOPPED: Policy("PROCESS_REPLACED", *_AGAIN),
-    Cause.PROCESS_DIED: Policy("PROCESS_DIED", *_AGAIN),
-    Cause.PROCESS_STALLED: Policy("PROCESS_STALLED", *_AGAIN),
-    # A process that finds no database waits for it, and goes no further. So there is no reason to wait for long before
-    # starting one, and every reason not to: sessions are to be back when Postgres is.
-    Cause.DATABASE_LOST: Policy("DATABASE_LOST", *_AGAIN, longest_wait=1.0),
-    Cause.CLIENT_ERROR: Policy("CLIENT_ERROR", *_AGAIN),
-    Cause.UNREACHABLE: Policy("WHATSAPP_UNREACHABLE", *_AGAIN),
-    Cause.WHATSAPP_ERROR: Policy("WHATSAPP_ERROR", *_AGAIN),
-    Cause.PAIRING_INTERRUPTED: Policy("CONNECTION_LOST", *_AGAIN),
-    Cause.PROXY_REFUSED: Policy("PROXY_REFUSED", *_AGAIN),
-    Cause.TLS_REFUSED: Policy("TLS_REFUSED", *_AGAIN),
-    Cause.CONNECT_STALLED: Policy("CONNECT_STALLED", *_AGAIN),
-    # A number that nobody knows must neither keep a session away for ever nor become a storm of logins.
+    Cause.STOPPED: Policy("PROCESS_REPLACED", *_RECONNECT),
+    Cause.PROCESS_DIED: Policy("PROCESS_DIED", *_RECONNECT),
+    Cause.PROCESS_STALLED: Policy("PROCESS_STALLED", *_RECONNECT),
+    # A new process waits for Postgres by itself. So start it soon: sessions come back as soon as Postgres does.
+    Cause.DATABASE_LOST: Policy("DATABASE_LOST", *_RECONNECT, longest_wait=1.0),
+    Cause.CLIENT_ERROR: Policy("CLIENT_ERROR", *_RECONNECT),
+    Cause.UNREACHABLE: Policy("WHATSAPP_UNREACHABLE", *_RECONNECT),
+    Cause.WHATSAPP_ERROR: Policy("WHATSAPP_ERROR", *_RECONNECT),
+    Cause.PAIRING_INTERRUPTED: Policy("CONNECTION_LOST", *_RECONNECT),
+    Cause.PROXY_REFUSED: Policy("PROXY_REFUSED", *_RECONNECT),
+    Cause.TLS_REFUSED: Policy("TLS_REFUSED", *_RECONNECT),
+    Cause.CONNECT_STALLED: Policy("CONNECT_STALLED", *_RECONNECT),
+    # After an unknown code, neither give the session up nor log in often.
     Cause.CONNECTION_REFUSED: Policy(
         "CONNECTION_REFUSED", NextState.RECONNECTING, Retry.HOURLY, PairingOutcome.REJECTED
     ),
-    Cause.CLIENT_OUTDATED: Policy("CLIENT_OUTDATED", *_STUCK),
-    Cause.DEVICE_MISSING: Policy("DEVICE_MISSING", *_GONE),
-    Cause.LOGGED_OUT_ON_PHONE: Policy("LOGGED_OUT_ON_PHONE", *_GONE),
-    Cause.LOGGED_OUT_BY_WHATSAPP: Policy("LOGGED_OUT_BY_WHATSAPP", *_GONE),
-    Cause.ACCOUNT_LOCKED: Policy("ACCOUNT_LOCKED", *_GONE),
-    Cause.ACCOUNT_BANNED: Policy("ACCOUNT_BANNED", *_GONE),
-    Cause.PAIRING_REFUSED: Policy("PAIRING_REFUSED", *_STUCK),
+    Cause.CLIENT_OUTDATED: Policy("CLIENT_OUTDATED", *_FAILED),
+    Cause.DEVICE_MISSING: Policy("DEVICE_MISSING", *_LOGGED_OUT),
+    Cause.LOGGED_OUT_ON_PHONE: Policy("LOGGED_OUT_ON_PHONE", *_LOGGED_OUT),
+    Cause.LOGGED_OUT_BY_WHATSAPP: Policy("LOGGED_OUT_BY_WHATSAPP", *_LOGGED_OUT),
+    Cause.ACCOUNT_LOCKED: Policy("ACCOUNT_LOCKED", *_LOGGED_OUT),
+    Cause.ACCOUNT_BANNED: Policy("ACCOUNT_BANNED", *_LOGGED_OUT),
+    Cause.PAIRING_REFUSED: Policy("PAIRING_REFUSED", *_FAILED),
     Cause.TEMPORARILY_BANNED: Policy("TEMPORARILY_BANNED", NextState.SUSPENDED, Retry.UNTIL, PairingOutcome.REJECTED),
     Cause.STREAM_REPLACED: Policy("STREAM_REPLACED", NextState.RECONNECTING, Retry.ONCE, PairingOutcome.REJECTED),
     Cause.CODES_USED_UP: Policy("QR_NOT_SCANNED", NextState.FAILED, Retry.NEVER, PairingOutcome.TIMED_OUT),
-    Cause.SCAN_REJECTED: Policy("SCAN_REJECTED", *_STUCK),
+    Cause.SCAN_REJECTED: Policy("SCAN_REJECTED", *_FAILED),
     Cause.PASSKEY_REQUIRED: Policy("PASSKEY_REQUIRED", NextState.FAILED, Retry.NEVER, PairingOutcome.PASSKEY_REQUIRED),
 }
 
 
 def policy_for(cause: Cause) -> Policy:
-    """What becomes of a session whose process ended for this cause."""
+    """Return the policy for a cause."""
     return POLICIES[cause]

@@ -1,19 +1,19 @@
-"""Everything that can go wrong for a caller, as one tree.
+"""Define the errors that callers see, as one tree.
 
     ZapError
      ├─ InvalidArgument           the request is wrong, and will be wrong again
      ├─ NotFound                  no such session, or message
-     ├─ AlreadyExists             the id is taken by something else
-     ├─ FailedPrecondition        right request, wrong state
-     ├─ Conflict                  somebody else was faster (an etag)
-     ├─ OutOfRange                a place in the log that is not there, or not any more
-     ├─ ConsumerTooSlow           events come faster than they are taken
-     └─ Unavailable               try again; nothing was done
+     ├─ AlreadyExists             the id is taken
+     ├─ FailedPrecondition        the request is right, the state is wrong
+     ├─ Conflict                  another caller changed it first (an etag)
+     ├─ OutOfRange                a log position that does not exist, or no longer exists
+     ├─ ConsumerTooSlow           events come faster than the consumer reads them
+     └─ Unavailable               nothing was done; a retry may succeed
          └─ LeaseLost             this node no longer owns the session it was working for
-             └─ EpochRevoked      … or still does, but for a wish that was withdrawn
+             └─ EpochRevoked      … or still does, but its epoch must end
 
-Each carries a `reason` in UPPER_SNAKE that is fixed for ever, a sentence, and `metadata` with every value that the
-sentence mentions. `service.api.grpc.errors` is the only place that knows gRPC's codes for them.
+Each carries a `reason` in UPPER_SNAKE that never changes, a sentence, and `metadata` with every value in the sentence.
+Only `service.api.grpc.errors` maps them to gRPC's codes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,14 +22,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FieldViolation:
-    """One field of a request that is wrong: its path in the request, and what would be right."""
+    """Names a wrong field by its path in the request, and says what would be right."""
 
     field: str
     description: str
 
 
 class ZapError(Exception):
-    """Something a caller is told about."""
+    """Base of all errors that callers see."""
 
     reason: str = "INTERNAL"
 
@@ -51,37 +51,37 @@ class InvalidArgument(ZapError):
 
 
 class NotFound(ZapError):
-    """There is no such thing."""
+    """The session or message does not exist."""
 
     reason = "NOT_FOUND"
 
 
 class AlreadyExists(ZapError):
-    """The id is taken by something else."""
+    """The id is taken."""
 
     reason = "ALREADY_EXISTS"
 
 
 class FailedPrecondition(ZapError):
-    """The request is right, the state is not; metadata names the state and what would do."""
+    """The request is right, but the state is not; metadata names the state and the required one."""
 
     reason = "FAILED_PRECONDITION"
 
 
 class Conflict(ZapError):
-    """Somebody else changed it first; read it again."""
+    """Another caller changed the session first; read it again."""
 
     reason = "ETAG_MISMATCH"
 
 
 class OutOfRange(ZapError):
-    """A place in the event log that is not there any more, or never was; metadata has one that is."""
+    """The log position no longer exists, or never did; metadata has one that exists."""
 
     reason = "RESUME_TOKEN_EXPIRED"
 
 
 class ConsumerTooSlow(ZapError):
-    """Events come faster than they are taken; metadata has the place of the last one that was."""
+    """Events come faster than the consumer reads them; metadata has the position of its last one."""
 
     reason = "CONSUMER_TOO_SLOW"
 
@@ -93,7 +93,7 @@ class Unauthenticated(ZapError):
 
 
 class Unavailable(ZapError):
-    """Not now; nothing was done, the same call may succeed after `retry_after` seconds."""
+    """Nothing was done; the same call may succeed after `retry_after` seconds."""
 
     reason = "UNAVAILABLE"
 
@@ -110,28 +110,28 @@ class Unavailable(ZapError):
 
 
 class LeaseLost(Unavailable):
-    """This node is not the owner of the session under this epoch any more; what it was about to write was refused."""
+    """This node no longer owns the session in this epoch; its write was refused."""
 
     reason = "LEASE_LOST"
 
 
 class EpochRevoked(LeaseLost):
-    """The wish that this start of the session served was withdrawn; the session is perhaps wanted by another start.
+    """The epoch must end: the session was deactivated or restarted, perhaps activated again since.
 
-    The lease is still this node's: its process is to be replaced, not fenced off.
+    The node still has the lease, and replaces the process.
     """
 
     reason = "EPOCH_REVOKED"
 
 
 def epoch_over(session_id: str, epoch: int, error: type[LeaseLost] = LeaseLost) -> LeaseLost:
-    """The one way to say that an epoch may not write any more."""
+    """Return the error for an epoch that may no longer write."""
     metadata = {"session_id": session_id, "epoch": str(epoch)}
     return error(f"epoch {epoch} of session {session_id!r} is over", metadata=metadata)
 
 
 def session_not_found(session_id: str) -> NotFound:
-    """The one way to say that a session does not exist."""
+    """Return the error for a session that does not exist."""
     return NotFound(
         f"there is no session {session_id!r}", reason="SESSION_NOT_FOUND", metadata={"session_id": session_id}
     )

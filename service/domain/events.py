@@ -1,4 +1,4 @@
-"""What consumers are told: typed payloads, and the place each event has in its session's log."""
+"""Define events: their payloads, and what the log adds."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,22 +34,22 @@ class PairingProgress:
 
 
 Payload = StateChanged | PairingProgress | InboundEvent
-"""`kind` is the bare word of its zap.v1.Event.Type."""
+"""`kind` is the zap.v1.Event.Type without its prefix."""
 
 
 @dataclass(frozen=True)
 class NewEvent:
-    """An event on its way to the log."""
+    """Holds an event to be appended."""
 
     payload: Payload
     time: datetime
     origin: bytes = b""
-    """What it came from, 16 bytes: two of one origin are one event. Empty: of the moment, or made by the node."""
+    """Dedup key, 16 bytes: the log keeps one event per key. Empty: ephemeral, or made by the node."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """An event in the log: `id` unique among all, `sequence` 1, 2, 3, … within its session."""
+    """Holds an event of the log. `id` is unique in the log; `sequence` counts 1, 2, 3, … within the session."""
 
     id: int
     session_id: str
@@ -57,9 +57,9 @@ class Event:
     time: datetime
     payload: Payload
     resume_from: LogPosition = START
-    """The horizon when it was appended: who resumes there gets it again, and misses nothing that was in flight."""
+    """Horizon at the append: a consumer that resumes here gets this event again, and misses none that was in flight."""
 
     @property
     def size(self) -> int:
-        """Bytes of its payload, if that came from WhatsApp; what the service says itself is small."""
+        """Return the bytes of an inbound payload; 0 for the service's other events, which are small."""
         return len(self.payload.encoded) if isinstance(self.payload, InboundEvent) else 0

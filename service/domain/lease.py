@@ -1,7 +1,7 @@
-"""The arithmetic of ownership: who holds a session until when, and whether the settings leave time to let go.
+"""Define leases and compute their times.
 
-Expiry is judged by the database's clock alone. The holder counts on its own monotonic clock from *before* it asked,
-so what it believes always ends before what the database believes. Clocks of two machines are never compared.
+The database's clock alone decides when a lease expires. The owner counts from *before* it sent the renewal, on its
+monotonic clock, so that its own view of the lease ends first. Clocks of two machines are never compared.
 """
 
 import hashlib
@@ -12,29 +12,29 @@ from uuid import UUID
 
 @dataclass(frozen=True)
 class Node:
-    """A node, since it was started: its name is for people, and two may have the same."""
+    """Identifies one run of a node. Names are for people; two nodes may share one."""
 
     incarnation: UUID
     name: str
     address: str
-    """host:port at which other nodes call it."""
+    """host:port at which other nodes call this one."""
 
 
 @dataclass(frozen=True)
 class Announcement:
-    """What a node says of itself with each renewal."""
+    """Describes a node to the others; written with each renewal."""
 
     node: Node
     most_sessions: int
     is_draining: bool = False
-    """It stops: nothing is handed over to it."""
+    """The node is stopping: nothing is handed over to it."""
     liveness_scope: str | None = None
-    """Where its liveness socket can be seen (wire/liveness.py); None: nowhere."""
+    """Where the node's liveness socket can be seen (wire/liveness.py); None: nowhere."""
 
 
 @dataclass(frozen=True)
 class LeaseOwner:
-    """Who owns a session at present, and under which epoch."""
+    """Names the owner of a session and its epoch."""
 
     node: Node
     epoch: int
@@ -42,7 +42,7 @@ class LeaseOwner:
 
 @dataclass(frozen=True)
 class Lease:
-    """A session, the number of this start of it, and the node incarnation that may act for it."""
+    """Allows one incarnation of a node to act for a session in one epoch (one start of its process)."""
 
     session_id: str
     epoch: int
@@ -50,13 +50,13 @@ class Lease:
 
 
 _LONGEST_ID = 39
-"""Characters of a session's id that fit into an application_name (63) beside an epoch."""
+"""Longest session id, in characters, that fits into an application_name (63) beside an epoch."""
 
 
 def backends_of(session_id: str) -> str:
-    """What the application_name of each connection to Postgres by a session's processes begins with.
+    """Return the prefix of the application_name of every Postgres connection of a session's processes.
 
-    The epoch follows, and is what counts: a long id is cut, and told by its digest.
+    The epoch follows the prefix. A long id is cut and completed by its digest.
     """
     if len(session_id) > _LONGEST_ID:
         session_id = f"{session_id[:22]}~{hashlib.sha256(session_id.encode()).hexdigest()[:16]}"
@@ -65,59 +65,59 @@ def backends_of(session_id: str) -> str:
 
 @dataclass(frozen=True)
 class Renewal:
-    """What became of a node's leases by one renewal. Those in neither list are not its own any more."""
+    """Holds the result of one renewal. The node lost every lease that is in neither list."""
 
     renewed: Sequence[Lease]
-    """Its own for another ttl."""
+    """Leases that last for another ttl."""
     held_up: Sequence[Lease] = ()
-    """Its own until they expire, as before: somebody held their rows, and the renewal waits for nobody."""
+    """Leases with a locked row, which the renewal skipped: they expire as before."""
 
 
 @dataclass(frozen=True)
 class LeaseTimes:
-    """The times around a lease, in seconds."""
+    """Derives the times around a lease from its ttl, in seconds."""
 
     ttl: float
-    """How long a lease lasts from a renewal."""
+    """Duration of a lease from its renewal."""
 
     @property
     def renew_every(self) -> float:
-        """From one renewal to the next."""
+        """Return the interval between renewals."""
         return self.ttl / 5
 
     @property
     def renew_retry(self) -> float:
-        """From a renewal that failed to the next one: nodes hear of each other again soon after an outage."""
+        """Return the wait after a failed renewal; short, so that nodes see each other soon after an outage."""
         return min(0.5, self.renew_every)
 
     @property
     def renew_timeout(self) -> float:
-        """How long one renewal may take before it is given up."""
+        """Return the timeout of one renewal."""
         return self.ttl * 0.15
 
     @property
     def margin(self) -> float:
-        """What a holder gives up of its lease, so that its processes are dead before it ends."""
+        """Return how long before the end of its lease an owner stops acting, so that its processes are dead by then."""
         return max(0.1 * self.ttl, 0.3)
 
     @property
     def kill(self) -> float:
-        """How long it takes to kill a process and see it dead."""
+        """Return the time to kill a process and see it dead."""
         return 0.5
 
     @property
     def slack(self) -> float:
-        """What is left after a renewal that failed once and succeeded late."""
+        """Return the time left after a renewal that failed once and then succeeded late."""
         needed = self.margin + self.renew_every + 2 * self.renew_timeout + self.kill
-        # To the microsecond, as the settings are meant: no sum of tenths is quite what it says.
+        # Rounded, because a sum of decimal fractions is inexact in binary.
         return round(self.ttl - needed, 6)
 
     def safe_until(self, sent: float) -> float:
-        """Until when, on the monotonic clock on which a confirmed renewal was `sent`, its holder may go on."""
+        """Return until when the owner may act, on the monotonic clock by which the confirmed renewal was `sent`."""
         return sent + self.ttl - self.margin
 
     def budget(self) -> str:
-        """The sum, for people."""
+        """Return the sum of the times as text."""
         return (
             f"ttl {self.ttl:g} s = margin {self.margin:g} + renewal every {self.renew_every:g}"
             f" + two renewals' timeouts {2 * self.renew_timeout:g} + kill {self.kill:g}"
@@ -125,6 +125,6 @@ class LeaseTimes:
         )
 
     def check(self) -> None:
-        """Raise ValueError, with the budget, if a single late renewal would already cost the lease."""
+        """Raise ValueError, with the budget, if one failed renewal could cost the lease."""
         if self.slack < 0:
             raise ValueError(f"a lease of {self.ttl:g} s leaves no slack: {self.budget()}")

@@ -1,7 +1,7 @@
-"""Places in the event log, and the tokens by which callers name them.
+"""Define log positions, and the resume tokens that encode them for callers.
 
-A place is (number of the transaction that appended, id). Below the *horizon*, the oldest transaction still in flight,
-everything is committed or will never be, so that a reader who stays below it and remembers his place skips nothing.
+A log position is (id of the appending transaction, id of the event). The *horizon* is the oldest transaction in flight:
+every event below it is committed, or will never be. So a reader that stays below it and keeps its position skips none.
 """
 
 import base64
@@ -13,41 +13,41 @@ from dataclasses import dataclass
 
 _LAYOUT = struct.Struct(">BQQ")
 _VERSION = 1
-_SIGNATURE = 8
-"""Bytes of the signature: it keeps callers from making places up, which would do harm to nobody but themselves."""
+_SIGNATURE_BYTES = 8
+"""Bytes of the signature, which only detects made-up tokens: a position is no secret."""
 
 
 @dataclass(frozen=True, order=True)
 class LogPosition:
-    """A place: an event's own, or, with id 0, the one before all events of a transaction."""
+    """The position of an event or, with id 0, the one before all events of a transaction."""
 
     xid: int
     id: int = 0
 
 
 START = LogPosition(0)
-"""Before all events."""
+"""Position before all events."""
 
 
 class InvalidToken(ValueError):
-    """Not made with this key: altered, made up, or another database's."""
+    """The token was not made with this key: it is altered, made up, or from another database."""
 
 
 class ResumeTokenCodec:
-    """Writes places down as opaque texts, and reads them. Nodes that share the key read each other's."""
+    """Encodes log positions as opaque tokens and decodes them. All nodes of a database share the key."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def write(self, place: LogPosition) -> str:
-        """A token: 34 letters that need no quoting anywhere."""
-        body = _LAYOUT.pack(_VERSION, place.xid, place.id)
+    def write(self, position: LogPosition) -> str:
+        """Return the token of a position: 34 URL-safe characters."""
+        body = _LAYOUT.pack(_VERSION, position.xid, position.id)
         return base64.urlsafe_b64encode(body + self._signature(body)).decode().rstrip("=")
 
     def read(self, token: str) -> LogPosition:
-        """The place of a token. Raises InvalidToken."""
+        """Return the position of a token. Raises InvalidToken."""
         try:
-            # Strict: letters that mean nothing, and spare bits, would make many tokens of one.
+            # Strict, so that each position has one token: a lenient decoder skips characters and ignores spare bits.
             signed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError) as error:
             raise InvalidToken("not base64") from error
@@ -55,10 +55,10 @@ class ResumeTokenCodec:
         if len(body) != _LAYOUT.size or not hmac.compare_digest(signature, self._signature(body)):
             raise InvalidToken("its signature is not ours")
         version, xid, event_id = _LAYOUT.unpack(body)
-        place = LogPosition(xid, event_id)
-        if version != _VERSION or self.write(place) != token:
+        position = LogPosition(xid, event_id)
+        if version != _VERSION or self.write(position) != token:
             raise InvalidToken("not as we write them")
-        return place
+        return position
 
     def _signature(self, body: bytes) -> bytes:
-        return hmac.digest(self._key, body, hashlib.sha256)[:_SIGNATURE]
+        return hmac.digest(self._key, body, hashlib.sha256)[:_SIGNATURE_BYTES]

@@ -1,4 +1,4 @@
-"""What a session process reports, as values. What must not be lost carries the frame's number."""
+"""Define what a session process reports, as values."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -8,7 +8,7 @@ from service.domain.disconnect_policy import Cause
 
 @dataclass(frozen=True)
 class CodeShown:
-    """A code to scan; shown by the library from now on."""
+    """The library offers a new code to scan."""
 
     text: str = field(repr=False)
     position: int
@@ -17,7 +17,7 @@ class CodeShown:
 
 @dataclass(frozen=True)
 class DeviceSaved:
-    """A scan was accepted; the device is in the database and has not logged in yet."""
+    """A scan was accepted; the device is in the database, but has not logged in yet."""
 
     jid: str
     lid: str
@@ -26,7 +26,7 @@ class DeviceSaved:
 
 @dataclass(frozen=True)
 class Connected:
-    """Logged in; also after a reconnection by the library itself."""
+    """The device logged in; also after a reconnection by the library."""
 
     jid: str
     lid: str
@@ -35,7 +35,7 @@ class Connected:
 
 @dataclass(frozen=True)
 class Disconnected:
-    """The connection is gone; the library tries again by itself."""
+    """The connection was lost; the library reconnects."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class PushNameChanged:
 
 @dataclass(frozen=True)
 class Ended:
-    """The last observation of every process: it is dead, or of no more use and about to be."""
+    """The process is dead, or about to exit. Always its last observation."""
 
     cause: Cause
     detail: str = ""
@@ -66,28 +66,27 @@ class Ended:
 
 @dataclass(frozen=True)
 class Delivered:
-    """What a receipt says of messages that this session sent."""
+    """Holds a receipt for messages that this session sent."""
 
     message_ids: tuple[str, ...]
     kind: str
-    """A key of `records.TOLD_BY_RECEIPTS`; RETRY, a device asks for them again; RESEND_FAILED, it is not sent them."""
+    """A key of `records.RECEIPT_STATES`; RETRY: a device requests them again; RESEND_FAILED: that request failed."""
     device: tuple[str, ...] = ()
-    """The addresses of the device that says so: one, or two of the same device, the first one first."""
+    """The one or two addresses of the device that sent the receipt, the primary one first."""
 
 
 @dataclass(frozen=True)
 class InboundEvent:
-    """Something in WhatsApp that consumers are told, and that changes nothing about the session itself.
+    """Reports something from WhatsApp to consumers, without effect on the session's state.
 
-    `kind` is the bare word of its zap.v1.Event.Type, `encoded` a serialised zap.v1.Event of type and payload alone. The
-    core passes both on unread: it needs no type for each kind, and what a later release wrote goes through an
-    earlier one whole.
+    `kind` is the zap.v1.Event.Type without its prefix, `encoded` a serialised zap.v1.Event with type and payload only.
+    The core does not parse them: it needs no class for each kind, and loses no field that a later release added.
     """
 
     kind: str
     encoded: bytes = field(repr=False)
     delivered: Delivered | None = None
-    """The little of it that the core acts upon; not kept in the log."""
+    """The receipt, which the core acts upon; not stored in the log."""
 
 
 Observation = (
@@ -105,15 +104,15 @@ Observation = (
 
 @dataclass(frozen=True)
 class Observed:
-    """An observation, when the process made it, and its frame number (0: need not be confirmed)."""
+    """Holds an observation and its time. `number`: of its frame, to be confirmed; 0: not durable."""
 
     observation: Observation
     time: datetime
     number: int = 0
     origin: bytes = b""
-    """As in events.NewEvent."""
+    """Dedup key, as in events.NewEvent."""
 
     @property
     def is_momentary(self) -> bool:
-        """It is told, and no harm is done if it is not: whoever is behind leaves it out."""
+        """Return whether this is an ephemeral event, which may be dropped under backpressure."""
         return isinstance(self.observation, InboundEvent) and self.number == 0

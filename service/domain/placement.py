@@ -1,7 +1,7 @@
-"""Which node a session goes to: the one with the fewest that has room. Pure: from what nodes say of themselves.
+"""Choose the node for a session: the least loaded one with room. Pure.
 
-`heir` says it for a session that is handed over. Claims have nobody who decides for all: each node reckons by itself
-which places in the queue of those that are nobody's are its own (`places`), and comes to what `heir` would have said.
+`select_target` chooses the target of a hand-over. Claims have no coordinator: each node computes which slots in the
+queue of unowned sessions are its own (`claim_slots`). All nodes compute the assignment that `select_target` would make.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,30 +11,30 @@ from uuid import UUID
 from service.domain.lease import Node
 
 CLAIM_GRACE_S = 1.0
-"""Seconds for which a session that is due is left to the node whose place it has; then it is anybody's who has room.
-That node may be frozen, without turns, or full by its own count, and its sessions are to be back 3 s after a ttl."""
+"""Seconds for which a due session is left to the node that has its slot. Then any node with room may claim it: the
+first one may be frozen, out of start permits, or full by its own count, and sessions must be back 3 s after a ttl."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A node that goes on."""
+    """Describes a node that is heard of and not stopping."""
 
     node: Node
     sessions: int
-    """That it owned when it was asked for."""
+    """Number that the node owned when it was read."""
     most_sessions: int
 
     @property
     def room(self) -> int:
-        """How many more it takes."""
+        """Return how many more sessions the node accepts."""
         return max(0, self.most_sessions - self.sessions)
 
 
 def select_target(candidates: Sequence[Candidate], promised: Mapping[UUID, int]) -> Node | None:
-    """The one with the fewest sessions of those that have room; None: there is none.
+    """Return the least loaded node with room; None: there is none.
 
-    `promised`: by incarnation, what was handed over since they were counted. Of several that have as few, the one of
-    the smallest incarnation: whoever asks gets the same answer.
+    `promised`: by incarnation, the sessions handed over since the count. The smallest incarnation wins a tie, so that
+    every node selects the same target.
     """
 
     def load(candidate: Candidate) -> int:
@@ -45,11 +45,11 @@ def select_target(candidates: Sequence[Candidate], promised: Mapping[UUID, int])
 
 
 def claim_slots(candidates: Sequence[Candidate], incarnation: UUID, most: int) -> Sequence[int]:
-    """A node's own places in a queue, from 1, if each in turn goes to its heir; at most so many.
+    """Return at most `most` slots of a node in the claim queue, counted from 1.
 
-    Two nodes that reckon from the same numbers have no place in common, and leave none out while there is room. When
-    one of them has claimed, the places of the others move up: what each of them ends with stays the same. Without any
-    candidate, nobody has been heard of: every place is one's own.
+    Nodes that compute from the same numbers share no slot, and leave none out while there is room. After a claim the
+    slots of the other nodes move up, and the assignment stays the same. Without candidates (no node has been heard of)
+    every slot is the node's own.
     """
     if not candidates:
         return range(1, most + 1)
@@ -61,6 +61,6 @@ def claim_slots(candidates: Sequence[Candidate], incarnation: UUID, most: int) -
 
 
 def _filled_before(other: Candidate, level: int, incarnation: UUID) -> int:
-    """How many sessions a node is given before one of this incarnation's, which owns `level` of them, gets another."""
+    """Return how many sessions `other` gets before this incarnation, which owns `level`, gets another one."""
     is_first_of_equals = other.node.incarnation < incarnation
     return max(0, min(other.room, level + is_first_of_equals - other.sessions))

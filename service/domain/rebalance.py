@@ -1,7 +1,7 @@
-"""Which node hands a session to which other one, so that all own about as many. Pure.
+"""Choose hand-overs that level the number of sessions per node. Pure.
 
-Nobody decides for all. Each node works out the same moves from the same numbers, and makes its own: those in which it
-is the giver. So nodes that decide in the same moment do not give to one node together, and no move is taken back.
+There is no coordinator. Each node computes the same moves from the same numbers, and makes those in which it is the
+source. So nodes that decide at the same time do not overload one target, and no move is reversed.
 """
 
 import math
@@ -12,17 +12,16 @@ from service.domain.lease import Node
 from service.domain.placement import Candidate
 
 SMALLEST_DIFFERENCE = 2
-"""Sessions that one node owns more than another one, to begin with: one more is level."""
+"""Difference in sessions between two nodes that makes a move useful."""
 TOLERATED_PART = 0.1
-"""Of the average number of sessions: a difference that is smaller is not worth a move. Once begun, moves go on until
-nodes are level."""
+"""Part of the average number of sessions; a smaller difference does not begin a rebalance. Once begun, it goes on until
+the nodes are level."""
 CALM_S = 10.0
-"""Seconds in which nothing must have happened: no outage, no crowd of sessions on its way back, no node that comes,
-goes or stops."""
+"""Seconds without an outage, sessions that reconnect, or a change of the nodes, before a rebalance begins."""
 
 
 class Rebalance:
-    """What one node has seen, and whether it hands sessions over. `now` in seconds."""
+    """Decides when one node hands a session over, and to which node. `now` in seconds."""
 
     def __init__(self, incarnation: UUID) -> None:
         self._incarnation = incarnation
@@ -31,11 +30,11 @@ class Rebalance:
         self._has_begun = False
 
     def disturb(self) -> None:
-        """Note that something goes on that must be over first."""
+        """Restart the calm period."""
         self._members = frozenset()
 
     def target(self, nodes: Sequence[Candidate], now: float) -> Node | None:
-        """Return the node that this one hands a session to now; None: it keeps all of its own."""
+        """Return the node to hand a session to now; None: hand over none."""
         members = frozenset(one.node.incarnation for one in nodes)
         if members != self._members:
             self._members, self._calm_since, self._has_begun = members, now, False
@@ -47,7 +46,7 @@ class Rebalance:
 
 
 def is_worth_it(nodes: Sequence[Candidate]) -> bool:
-    """Whether the difference between the node with the most sessions and the one with the fewest is large enough."""
+    """Return whether the largest difference between two nodes is worth a rebalance."""
     fewest = min((one.sessions for one in nodes if one.room), default=None)
     if fewest is None:
         return False
@@ -57,29 +56,29 @@ def is_worth_it(nodes: Sequence[Candidate]) -> bool:
 
 
 def next_target(nodes: Sequence[Candidate], incarnation: UUID) -> Node | None:
-    """Return who is given the next session of this node, if it has to give one."""
+    """Return the target of this node's next hand-over, if it owns too many."""
     share = shares(nodes)
     owns = {one.node.incarnation: one.sessions for one in nodes}
-    # A place for each session that a node owns too many, the highest first, and for each it owns too few, the lowest.
-    given = sorted((-level, node) for node, sessions in owns.items() for level in range(share[node], sessions))
-    taken = sorted((level, node) for node, sessions in owns.items() for level in range(sessions, share[node]))
-    pairs = ((giver, taker) for (_, giver), (_, taker) in zip(given, taken, strict=False))
-    taker = next((taker for giver, taker in pairs if giver == incarnation), None)
-    if taker is None or owns[incarnation] - owns[taker] < SMALLEST_DIFFERENCE:
+    # One entry for each session above a node's share, highest level first, and for each one below, lowest level first.
+    surplus = sorted((-level, node) for node, sessions in owns.items() for level in range(share[node], sessions))
+    deficit = sorted((level, node) for node, sessions in owns.items() for level in range(sessions, share[node]))
+    pairs = ((source, target) for (_, source), (_, target) in zip(surplus, deficit, strict=False))
+    target = next((target for source, target in pairs if source == incarnation), None)
+    if target is None or owns[incarnation] - owns[target] < SMALLEST_DIFFERENCE:
         return None
-    return next(one.node for one in nodes if one.node.incarnation == taker)
+    return next(one.node for one in nodes if one.node.incarnation == target)
 
 
 def shares(nodes: Sequence[Candidate]) -> Mapping[UUID, int]:
-    """Return how many sessions each node owns when all are level, as far as each has room.
+    """Return each node's share of all sessions, limited by its capacity.
 
-    What cannot be divided stays with those that own the most.
+    The remainder goes to the nodes that own the most.
     """
     left = sum(one.sessions for one in nodes)
     share: dict[UUID, int] = {}
-    # Those that take the least first: what they do not take is shared by the others.
+    # Smallest capacity first: the others share what exceeds it.
     in_order = sorted(nodes, key=lambda one: (one.most_sessions, one.sessions, one.node.incarnation))
-    for place, one in enumerate(in_order):
-        share[one.node.incarnation] = min(one.most_sessions, left // (len(nodes) - place))
+    for index, one in enumerate(in_order):
+        share[one.node.incarnation] = min(one.most_sessions, left // (len(nodes) - index))
         left -= share[one.node.incarnation]
     return share

@@ -1,7 +1,7 @@
-"""A session's state: what is wanted, what is, and how the one follows from what is seen.
+"""Hold a session's state machine: desired state, actual state, and the transition that each input makes.
 
-`reduce` is pure: the same condition and input give the same transition. It is used under the session's row lock, by
-the use-cases for what callers ask and by the owner for what its process reports, so no two writers can disagree.
+`reduce` is pure: the same condition and input give the same transition. It runs under the session's row lock, for the
+requests of callers and for the reports of the owner's process, so that two writers cannot disagree.
 
     UNPAIRED ──Activate──▶ PAIRING ──first login──▶ CONNECTED ◀──▶ RECONNECTING
         ▲                     │                        │   │
@@ -19,25 +19,25 @@ from service.domain import observations as seen
 from service.domain.disconnect_policy import Cause, NextState, Policy, Retry, policy_for
 from service.domain.pairing import PairingOutcome
 
-REPLACED_MEMORY = timedelta(minutes=10)
-"""Replaced twice within this: two owners exist somewhere, and trying again only makes them fight."""
-BAN_WITHOUT_END = timedelta(days=1)
-"""When a ban that names no end is looked at again."""
-UNKNOWN_REFUSAL = timedelta(hours=1)
-"""When a login that was refused for a reason nobody knows is tried again."""
+REPLACED_WINDOW = timedelta(minutes=10)
+"""A second replacement within this time ends the retries: each retry would replace the other client."""
+DEFAULT_BAN = timedelta(days=1)
+"""Wait before the retry after a ban that names no end."""
+UNKNOWN_REFUSAL_WAIT = timedelta(hours=1)
+"""Wait before the retry after a login that was refused with an unknown code."""
 PAIRING_STARTS = 8
-"""Starts of a process without a scan, after which a pairing that keeps being interrupted is given up."""
+"""Process starts without a scan after which an interrupted pairing ends."""
 
 
 class Desired(enum.Enum):
-    """What the caller wants."""
+    """Names the desired states."""
 
     ACTIVE = "ACTIVE"
     INACTIVE = "INACTIVE"
 
 
 class State(enum.Enum):
-    """What is. The contract's names (zap.v1.Session.State), where they are documented."""
+    """Names the actual states; zap.v1.Session.State documents them."""
 
     UNPAIRED = "UNPAIRED"
     PAIRING = "PAIRING"
@@ -51,30 +51,30 @@ class State(enum.Enum):
 
 
 class Credentials(enum.Enum):
-    """What there is to log in with."""
+    """Says what a session can log in with."""
 
     #: Nothing.
     NONE = "NONE"
-    #: A scan was accepted and the device saved, but WhatsApp has not let it in yet.
+    #: A scan was accepted and the device saved, but it has not logged in yet.
     UNCONFIRMED = "UNCONFIRMED"
-    #: It has logged in at least once.
+    #: The device has logged in at least once.
     CONFIRMED = "CONFIRMED"
 
 
 class Directive(enum.Enum):
-    """What the owner does next about the session's process."""
+    """Says what the owner does next with the session's process."""
 
-    #: Let it run.
+    #: Let the process run.
     CONTINUE = "CONTINUE"
-    #: End it and start another when `next_attempt` has come.
+    #: End the process; start another one at `next_attempt`.
     REPLACE = "REPLACE"
-    #: End it and give the session up until it is due again, or for good.
+    #: End the process and release the lease.
     RELEASE = "RELEASE"
 
 
 @dataclass(frozen=True)
 class Condition:
-    """Everything that decides what happens next."""
+    """Holds everything that a transition depends on."""
 
     desired: Desired = Desired.INACTIVE
     state: State = State.UNPAIRED
@@ -87,49 +87,49 @@ class Condition:
 
 @dataclass(frozen=True)
 class Transition:
-    """What follows from one input."""
+    """Holds the effects of one input."""
 
     condition: Condition
     directive: Directive = Directive.CONTINUE
     outcome: PairingOutcome | None = None
     """Set once per pairing, by the input that ends it."""
     begins_pairing: bool = False
-    """A new attempt: codes of the one before are void."""
+    """A new pairing begins; codes of the previous one are void."""
     voids_code: bool = False
-    """The code on show, if any, is of no use any more."""
+    """The current code, if any, is void."""
     erases: bool = False
-    """The device's rows must go."""
+    """The device's rows must be deleted."""
 
 
 @dataclass(frozen=True)
 class Activate:
-    """A caller wants it connected."""
+    """A caller set the desired state to active."""
 
 
 @dataclass(frozen=True)
 class Deactivate:
-    """A caller wants it left alone."""
+    """A caller set the desired state to inactive."""
 
 
 @dataclass(frozen=True)
 class LoggedOutByCaller:
-    """A caller's Logout was carried out by WhatsApp."""
+    """WhatsApp carried out a caller's Logout."""
 
 
 @dataclass(frozen=True)
 class Restart:
-    """A caller wants a new process now."""
+    """A caller requested a new process now."""
 
 
 @dataclass(frozen=True)
 class ProcessStarted:
-    """The owner started a process for it."""
+    """The owner started a process for the session."""
 
 
 def waits_for_turn(condition: Condition, now: datetime, *, is_owned: bool) -> bool:
     """Return whether a session is due and has no process yet: no node owns it, or its owner has no permit to start it.
 
-    The owner plans each attempt but its first, and the start of a process removes the plan.
+    The owner sets `next_attempt` for each start except its first, and the start of a process clears it.
     """
     is_due = condition.next_attempt is None or condition.next_attempt <= now
     is_started = is_owned and condition.next_attempt is None
@@ -141,16 +141,16 @@ Input = Activate | Deactivate | LoggedOutByCaller | Restart | ProcessStarted | s
 
 
 def reduce(condition: Condition, cause: Input, now: datetime, wait: timedelta = timedelta()) -> Transition:
-    """The transition that `cause` makes. `wait` is how long the owner's back-off, or a ttl, would have it wait."""
+    """Return the transition that `cause` makes. `wait`: time until the next attempt, if the transition plans one."""
     if condition.desired is Desired.INACTIVE and not isinstance(cause, Activate | Deactivate | LoggedOutByCaller):
-        # What a process still says of a session that nobody wants any more changes nothing.
+        # Late reports of a process do not change an inactive session.
         return Transition(condition, Directive.RELEASE)
     return _reduce(cause, condition, now, wait)
 
 
 @singledispatch
 def _reduce(cause: Input, condition: Condition, now: datetime, wait: timedelta) -> Transition:
-    """Inputs that say nothing about the state: messages, receipts, codes, names."""
+    """Leave the condition as it is: messages, receipts, codes and names do not concern it."""
     return Transition(condition)
 
 
@@ -182,22 +182,22 @@ def _deactivate(cause: Deactivate, condition: Condition, now: datetime, wait: ti
     if condition.state in (State.LOGGED_OUT, State.UNPAIRED):
         return Transition(replace(condition, desired=Desired.INACTIVE), Directive.RELEASE)
     if condition.credentials is Credentials.CONFIRMED:
-        return Transition(_resting(condition, State.DISCONNECTED, "DEACTIVATED"), Directive.RELEASE)
+        return Transition(_deactivated(condition, State.DISCONNECTED, "DEACTIVATED"), Directive.RELEASE)
     return _end_pairing(condition, PairingOutcome.CANCELLED, "PAIRING_CANCELLED")
 
 
 @_reduce.register
 def _logged_out_by_caller(cause: LoggedOutByCaller, condition: Condition, now: datetime, wait: timedelta) -> Transition:
     if condition.state is State.PAIRING:
-        # Another owner has seen the logout already, while whoever carried it out could not say so.
+        # The session pairs again already: another owner recorded the logout before.
         return Transition(condition)
-    gone = _resting(condition, State.LOGGED_OUT, "LOGGED_OUT_BY_CALLER")
+    gone = _deactivated(condition, State.LOGGED_OUT, "LOGGED_OUT_BY_CALLER")
     return Transition(replace(gone, credentials=Credentials.NONE), Directive.RELEASE, erases=True)
 
 
 @_reduce.register
 def _restart(cause: Restart, condition: Condition, now: datetime, wait: timedelta) -> Transition:
-    # What its process says when it has ended is not heard any more: its epoch is revoked with the wish.
+    # A restart revokes the epoch, so the old process's `Ended` is not recorded. The policy applies here instead.
     again = replace(condition, reason=policy_for(Cause.STOPPED).reason, attempts=0, next_attempt=None)
     if condition.credentials is not Credentials.CONFIRMED:
         return Transition(replace(again, state=State.PAIRING), Directive.REPLACE, voids_code=True)
@@ -210,7 +210,7 @@ def _process_started(cause: ProcessStarted, condition: Condition, now: datetime,
     if condition.credentials is not Credentials.CONFIRMED:
         state, reason = State.PAIRING, condition.reason
     elif condition.state is State.CONNECTED:
-        # It was connected until a node went away without a word.
+        # The node that ran it ended without a report.
         state, reason = State.RECONNECTING, "NODE_STOPPED"
     elif condition.state in (State.RECONNECTING, State.SUSPENDED):
         state, reason = State.RECONNECTING, condition.reason
@@ -246,14 +246,14 @@ def _connected(cause: seen.Connected, condition: Condition, now: datetime, wait:
 
 @_reduce.register
 def _disconnected(cause: seen.Disconnected, condition: Condition, now: datetime, wait: timedelta) -> Transition:
-    return _distrust(condition, "CONNECTION_LOST")
+    return _to_reconnecting(condition, "CONNECTION_LOST")
 
 
 @_reduce.register
 def _keepalive_timeout(
     cause: seen.KeepAliveTimeout, condition: Condition, now: datetime, wait: timedelta
 ) -> Transition:
-    return _distrust(condition, "KEEPALIVE_TIMEOUT")
+    return _to_reconnecting(condition, "KEEPALIVE_TIMEOUT")
 
 
 @_reduce.register
@@ -277,30 +277,30 @@ def _ended_paired(
     cause: seen.Ended, policy: Policy, condition: Condition, now: datetime, wait: timedelta
 ) -> Transition:
     if policy.fate is NextState.LOGGED_OUT:
-        gone = _resting(condition, State.LOGGED_OUT, policy.reason)
+        gone = _deactivated(condition, State.LOGGED_OUT, policy.reason)
         return Transition(replace(gone, credentials=Credentials.NONE), Directive.RELEASE, erases=True)
     if policy.retry is Retry.UNTIL:
-        until = cause.until or now + BAN_WITHOUT_END
+        until = cause.until or now + DEFAULT_BAN
         held = replace(condition, state=State.SUSPENDED, reason=policy.reason, next_attempt=until)
         return Transition(held, Directive.RELEASE)
-    if policy.retry is Retry.ONCE and condition.replaced_at and now - condition.replaced_at < REPLACED_MEMORY:
+    if policy.retry is Retry.ONCE and condition.replaced_at and now - condition.replaced_at < REPLACED_WINDOW:
         if condition.next_attempt is not None and condition.reason == policy.reason:
-            # No process was started since: the same end, written again by whoever did not hear of the first commit.
+            # No process was started since: this is the same end, repeated after a commit that was not confirmed.
             return Transition(condition, Directive.REPLACE)
         return _fail(condition, policy.reason)
     if policy.retry is Retry.NEVER:
         return _fail(condition, policy.reason)
-    # A process that never reached CONNECTED is still on its way to its first connection.
+    # CONNECTING stays until the first connection.
     state = State.CONNECTING if condition.state is State.CONNECTING else State.RECONNECTING
     is_slow = policy.retry is Retry.HOURLY
     again = replace(
         condition,
         state=state,
         reason=policy.reason,
-        next_attempt=now + (UNKNOWN_REFUSAL if is_slow else wait),
+        next_attempt=now + (UNKNOWN_REFUSAL_WAIT if is_slow else wait),
         replaced_at=now if cause.cause is Cause.STREAM_REPLACED else condition.replaced_at,
     )
-    # For so long nobody needs to own it: whoever is there when it is due claims it.
+    # The wait is long, so release the lease; any node claims the session when it is due.
     return Transition(again, Directive.RELEASE if is_slow else Directive.REPLACE)
 
 
@@ -316,12 +316,12 @@ def _ended_pairing(
 
 
 def _end_pairing(condition: Condition, outcome: PairingOutcome, reason: str) -> Transition:
-    rest = replace(_resting(condition, State.UNPAIRED, reason), credentials=Credentials.NONE)
+    rest = replace(_deactivated(condition, State.UNPAIRED, reason), credentials=Credentials.NONE)
     return Transition(rest, Directive.RELEASE, outcome=outcome, erases=True)
 
 
-def _resting(condition: Condition, state: State, reason: str) -> Condition:
-    """Not wanted any more, and nothing planned."""
+def _deactivated(condition: Condition, state: State, reason: str) -> Condition:
+    """Return the condition as inactive, with no attempt planned."""
     return replace(condition, desired=Desired.INACTIVE, state=state, reason=reason, attempts=0, next_attempt=None)
 
 
@@ -330,7 +330,7 @@ def _fail(condition: Condition, reason: str) -> Transition:
     return Transition(failed, Directive.RELEASE)
 
 
-def _distrust(condition: Condition, reason: str) -> Transition:
+def _to_reconnecting(condition: Condition, reason: str) -> Transition:
     if condition.state is State.CONNECTED:
         return Transition(replace(condition, state=State.RECONNECTING, reason=reason))
     return Transition(condition)

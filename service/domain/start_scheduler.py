@@ -1,32 +1,31 @@
-"""Who may start a session process next, and when: one bucket of turns for a node, and lanes that share it.
+"""Limit and order the starts of session processes on a node: a token bucket of permits, shared by lanes.
 
-A turn is leave to start one process. Turns come at a rate, and never more than a second's worth of them is about:
-in the bucket, or granted and neither used nor given back. So what was held up together (by a database that was away,
-say) does not start together. A turn that is held for longer than HOLD is void, lest ten sessions that are stuck keep
-all others from starting.
+A permit allows the start of one process. Permits come at a fixed rate. At most one second's worth exists at a time, in
+the bucket or held by requests, so that sessions delayed together (by an outage of the database) do not start together.
+A permit expires after PERMIT_TTL_S so that stuck sessions cannot block all starts.
 
-Who is next: the lanes take turns in the order of ROUND, and one in which nobody waits is passed over. So no crowd in
-one lane keeps another lane waiting for more than a few turns: the first in PAIRING, FALLEN or CLAIMED waits for at
-most three others, the first in FAILING for nine.
+Weighted round robin picks the lane of the next permit and skips empty lanes, so that no lane starves another one: the
+first request in PAIRING, FALLEN or CLAIMED waits for at most three permits of other lanes, the first in FAILING for
+nine.
 """
 
 import enum
 from dataclasses import dataclass, field
 
 PERMIT_TTL_S = 5.0
-"""Seconds for which a turn may be held; from a turn to its process there are three short transactions."""
+"""Seconds until a held permit expires; between a permit and its process there are three short transactions."""
 
 
 class Lane(enum.Enum):
-    """Why a process is to be started."""
+    """Says why a process is to be started, and thus in which queue it waits."""
 
-    #: Somebody waits with the phone in the hand. Who came first is first.
+    #: A user waits for a code. First come, first served.
     PAIRING = "PAIRING"
-    #: Its process ended here, and that is no habit of it. Who was active last is first.
+    #: Crashed on this node and not crash-looping. Most recently active first.
     FALLEN = "FALLEN"
-    #: It is wanted and nobody's: to be claimed. The database says who is first.
+    #: Unowned session to be claimed. The database decides the order.
     CLAIMED = "CLAIMED"
-    #: It keeps failing. Who came first is first.
+    #: Crash-looping. First come, first served.
     FAILING = "FAILING"
 
 
@@ -35,88 +34,89 @@ WEIGHTED_ROUND_ROBIN = (*(Lane.PAIRING, Lane.FALLEN, Lane.CLAIMED) * 3, Lane.FAI
 
 @dataclass(eq=False)
 class PermitRequest:
-    """A place in a lane, for one turn or several."""
+    """Waits in a lane for one permit or several."""
 
     lane: Lane
     wants: int
     active_at: float
-    """When the session was last active; on any clock that all of its lane are on."""
+    """When the session was last active, on the clock that all requests of the lane use."""
     turns: list[int] = field(default_factory=list)
-    """Those that were granted, by number."""
+    """Numbers of the granted permits."""
 
 
 class StartScheduler:
-    """The bucket and the lanes. `now` is always time.monotonic(); what is granted must be used or given back."""
+    """Grants permits to requests. `now` is always time.monotonic(); each permit must be used or given back."""
 
     def __init__(self, rate: float, now: float) -> None:
-        """`rate`: turns a second, more than 0."""
+        """`rate`: permits per second, more than 0."""
         self.rate = rate
-        self._most = max(1.0, rate)
-        self._ready = self._most
+        self._capacity = max(1.0, rate)
+        self._available = self._capacity
         self._filled_at = now
         self._held: dict[int, float] = {}
         self._granted = 0
         self._lanes: dict[Lane, list[PermitRequest]] = {lane: [] for lane in Lane}
-        self._place = 0
+        self._round_index = 0
 
     def join(self, lane: Lane, wants: int = 1, active_at: float = 0.0) -> PermitRequest:
-        """Wait in a lane for so many turns."""
-        waiting = PermitRequest(lane, wants, active_at)
-        before = self._lanes[lane]
-        place = len(before)
+        """Add a request for `wants` permits to a lane."""
+        request = PermitRequest(lane, wants, active_at)
+        queue = self._lanes[lane]
+        index = len(queue)
         if lane is Lane.FALLEN:
-            place = next((at for at, other in enumerate(before) if other.active_at < active_at), place)
-        before.insert(place, waiting)
-        return waiting
+            index = next((at for at, other in enumerate(queue) if other.active_at < active_at), index)
+        queue.insert(index, request)
+        return request
 
-    def leave(self, waiting: PermitRequest) -> None:
-        """Wait no longer; what was granted already is still held."""
-        if waiting in self._lanes[waiting.lane]:
-            self._lanes[waiting.lane].remove(waiting)
+    def leave(self, request: PermitRequest) -> None:
+        """Remove a request from its lane; its granted permits remain held."""
+        if request in self._lanes[request.lane]:
+            self._lanes[request.lane].remove(request)
 
     def grant(self, now: float) -> PermitRequest | None:
-        """Grant the next turn to who is first, and say who that is; None if none is ready or nobody waits."""
+        """Grant the next permit and return the request that has it; None if no permit is available or no lane waits."""
         self._fill(now)
-        place = self._next_place()
-        if place is None or self._ready < 1:
+        index = self._next_index()
+        if index is None or self._available < 1:
             return None
-        self._place = (place + 1) % len(WEIGHTED_ROUND_ROBIN)
-        waiting = self._lanes[WEIGHTED_ROUND_ROBIN[place]][0]
+        self._round_index = (index + 1) % len(WEIGHTED_ROUND_ROBIN)
+        request = self._lanes[WEIGHTED_ROUND_ROBIN[index]][0]
         self._granted += 1
-        self._ready -= 1
+        self._available -= 1
         self._held[self._granted] = now
-        waiting.turns.append(self._granted)
-        if len(waiting.turns) == waiting.wants:
-            self.leave(waiting)
-        return waiting
+        request.turns.append(self._granted)
+        if len(request.turns) == request.wants:
+            self.leave(request)
+        return request
 
-    def use(self, turn: int, now: float) -> bool:
-        """A process is started on this turn; False if it is void and another one must be waited for."""
+    def use(self, permit: int, now: float) -> bool:
+        """Use a permit for a start. False: it has expired; request another one."""
         self._fill(now)
-        return self._held.pop(turn, None) is not None
+        return self._held.pop(permit, None) is not None
 
-    def give_back(self, turn: int, now: float) -> bool:
-        """Nothing was started on it: it is somebody else's. False if it was used already, or is void."""
-        was_held = self.use(turn, now)
-        self._ready += was_held
+    def give_back(self, permit: int, now: float) -> bool:
+        """Return an unused permit to the bucket. False: it was used or has expired."""
+        was_held = self.use(permit, now)
+        self._available += was_held
         return was_held
 
     def wait(self, now: float) -> float | None:
-        """Seconds until the next turn can be granted, if none is given back before; None: nobody waits."""
+        """Return the seconds until the next grant, if no permit is given back before; None: all lanes are empty."""
         self._fill(now)
-        if self._next_place() is None:
+        if self._next_index() is None:
             return None
-        if self._most - len(self._held) < 1:
+        if self._capacity - len(self._held) < 1:
             return max(0.0, min(self._held.values()) + PERMIT_TTL_S - now)
-        return max(0.0, (1 - self._ready) / self.rate)
+        return max(0.0, (1 - self._available) / self.rate)
 
-    def _next_place(self) -> int | None:
-        """Where in ROUND the next turn is granted; None: nobody waits."""
-        places = ((self._place + step) % len(WEIGHTED_ROUND_ROBIN) for step in range(len(WEIGHTED_ROUND_ROBIN)))
-        return next((place for place in places if self._lanes[WEIGHTED_ROUND_ROBIN[place]]), None)
+    def _next_index(self) -> int | None:
+        """Return where in WEIGHTED_ROUND_ROBIN the next permit is granted; None: all lanes are empty."""
+        count = len(WEIGHTED_ROUND_ROBIN)
+        indexes = ((self._round_index + step) % count for step in range(count))
+        return next((index for index in indexes if self._lanes[WEIGHTED_ROUND_ROBIN[index]]), None)
 
     def _fill(self, now: float) -> None:
-        self._held = {turn: since for turn, since in self._held.items() if now - since < PERMIT_TTL_S}
-        room = self._most - len(self._held)
-        self._ready = min(room, self._ready + max(0.0, now - self._filled_at) * self.rate)
+        self._held = {permit: since for permit, since in self._held.items() if now - since < PERMIT_TTL_S}
+        room = self._capacity - len(self._held)
+        self._available = min(room, self._available + max(0.0, now - self._filled_at) * self.rate)
         self._filled_at = now

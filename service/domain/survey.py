@@ -1,4 +1,4 @@
-"""How things stand with the sessions that are wanted and not connected: what the reconciler goes by."""
+"""Describe the fleet to the reconciler: which active sessions are not connected, and why."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,36 +8,36 @@ from service.domain.placement import Candidate
 
 @dataclass(frozen=True)
 class Survey:
-    """How things stand with sessions that are wanted, whichever node has them; a pairing is counted as `pairings` only.
+    """Counts the active sessions of all nodes that are not connected.
 
-    A session is in at most one of `due`, `silent` and `waiting`.
+    A session is in at most one of `due`, `silent` and `waiting`. A pairing is counted in `pairings` only.
     """
 
     due: int = 0
-    """Nobody's: to be claimed."""
+    """Unowned sessions to be claimed."""
     late: int = 0
-    """Those of them that were left to the node whose place they have for too long: anybody's."""
+    """Those of `due` that any node may claim, because the node that has their slot did not in time."""
     silent: int = 0
-    """Of a node that has not been heard of for half a lease: to be claimed when that ends."""
+    """Sessions of a node not heard of for half a lease: to be claimed when the lease expires."""
     waiting: int = 0
-    """They wait in their owner for their turn to be started."""
+    """Sessions whose owner waits for a start permit."""
     pairings: int = 0
-    """Pairings that are nobody's: to be claimed."""
+    """Unowned pairings to be claimed."""
     late_pairings: int = 0
-    """Those of them that are anybody's."""
+    """Those of `pairings` that any node may claim."""
     leftovers: bool = False
-    """Some session, perhaps a deleted one, left a device behind, and nobody owns it."""
+    """An unowned session, perhaps a deleted one, has a device to delete."""
     next_due: float | None = None
-    """Seconds until the next session becomes due by itself, or anybody's; None: none will."""
+    """Seconds until the next session becomes due, or late; None: none will."""
     candidates: Sequence[Candidate] = ()
-    """Nodes that go on, this one among them; known only while there is something to claim."""
+    """Nodes that are heard of and not stopping, with this one; empty while there is nothing to claim."""
 
     @property
     def away(self) -> int:
-        """Sessions that are not connected for no fault of theirs: they are waited for."""
+        """Return how many sessions wait for a node or a permit, and not because of a failure of their own."""
         return self.due + self.silent + self.waiting
 
     @property
     def has_claims(self) -> bool:
-        """Something is to be claimed, by this node or another one."""
+        """Return whether some node has something to claim."""
         return bool(self.due or self.pairings)

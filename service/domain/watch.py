@@ -1,4 +1,4 @@
-"""Which events a consumer wants, and whether it keeps up with them."""
+"""Define what a consumer watches, what it gets, and when it is too slow."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from service.domain.log_positions import LogPosition
 
 @dataclass(frozen=True)
 class LoggedEvent:
-    """An event as the log has it: its payload is a serialised zap.v1.Event that holds nothing else."""
+    """Holds an event as stored in the log."""
 
     place: LogPosition
     session_id: str
@@ -17,16 +17,17 @@ class LoggedEvent:
     time: datetime
     appended_at: datetime
     type: str
-    """The bare word of its type. A newer release may have written one that this one does not know."""
+    """Type without its prefix. A newer release may have written a type that this one does not know."""
     payload: bytes = field(repr=False)
+    """A serialised zap.v1.Event with type and payload only."""
     user_id: str = ""
-    """Whose its session is now; empty too if that was deleted."""
+    """Current user of the session; empty also if the session was deleted."""
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class EventFilter:
-    """Which events are wanted; what is empty leaves nothing out. Those that pass all of it are."""
+    """Selects events that match every field; an empty field matches all."""
 
     session_ids: frozenset[str] = frozenset()
     user_id: str = ""
@@ -34,7 +35,7 @@ class EventFilter:
     types: frozenset[str] = frozenset()
 
     def passes(self, event: LoggedEvent) -> bool:
-        """Whether it is wanted."""
+        """Return whether the filter matches an event."""
         return (
             (not self.session_ids or event.session_id in self.session_ids)
             and (not self.types or event.type in self.types)
@@ -45,36 +46,36 @@ class EventFilter:
 
 @dataclass(frozen=True)
 class LogPage:
-    """What one look at the log gave."""
+    """Holds the result of one read of the log."""
 
     events: Sequence[LoggedEvent]
     upto: LogPosition
-    """Everything up to here was looked at."""
+    """Position up to which the log was read."""
     is_last: bool
-    """Nothing else was below the horizon."""
+    """No more events were below the horizon."""
     is_held: bool
-    """Events are committed that lie above it: they come when a transaction that is older than theirs has ended."""
+    """Committed events wait above the horizon until an older transaction ends."""
     newest_id: int
-    """No event that was committed had a higher id; 0: there was none."""
+    """Highest id of a committed event; 0: there was none."""
     read_time: datetime
-    """By the database's clock."""
+    """Time of the read by the database's clock."""
 
 
 @dataclass(frozen=True)
 class LogBounds:
-    """What places there are."""
+    """Holds the bounds of the log."""
 
     oldest: LogPosition
-    """Up to here events were deleted."""
+    """Position up to which events were deleted."""
     horizon: LogPosition
-    """The last event below the oldest transaction in flight: everything up to it is committed, or will never be."""
+    """Last event below the oldest transaction in flight: every event up to it is committed, or will never be."""
     has_asked: bool
-    """The place that was asked about is one of this database's."""
+    """The position in question belongs to this database."""
 
 
 @dataclass(frozen=True)
 class StartPosition:
-    """Where a consumer begins: at a token's place, with the oldest event, or with what happens from now on."""
+    """Says where a consumer begins: at a resume token, at the oldest event, or at the next new event."""
 
     token: str = ""
     is_oldest: bool = False
@@ -82,7 +83,7 @@ class StartPosition:
 
 @dataclass(frozen=True)
 class Delivered:
-    """An event; its place is the consumer's now."""
+    """Delivers an event. `token` resumes after it."""
 
     event: LoggedEvent
     token: str
@@ -90,24 +91,25 @@ class Delivered:
 
 @dataclass(frozen=True)
 class Bookmark:
-    """Nothing that lies before its place will follow."""
+    """Marks a position of the stream: no event before it will follow."""
 
     token: str
     is_caught_up: bool
-    """Everything in the log was given."""
+    """Every event in the log was delivered."""
     read_time: datetime | None = None
-    """When the log was read last, by the database's clock; None: not yet."""
+    """Time of the last read by the database's clock; None: not yet."""
 
 
 Step = Delivered | Bookmark
-"""One step of a consumer's way through the log."""
+"""One element of a stream."""
 
 
 class SlowConsumerDetector:
-    """Whether a consumer keeps up: it may be late, and it may be slow, but it must come nearer while it is late.
+    """Detects a consumer that is late and falls further behind.
 
-    It is too slow if it has been more than `patience` seconds late for as long, and there is more before it than there
-    was then. Being late once says nothing: what an open transaction held back is late for everybody.
+    A consumer is too slow if it has been more than `patience` seconds late for `patience` seconds, and more events are
+    ahead of it than at the beginning of that time. Lateness alone is no sign: an open transaction delays every
+    consumer.
     """
 
     def __init__(self, patience: float) -> None:
@@ -116,7 +118,10 @@ class SlowConsumerDetector:
         self._behind = 0
 
     def is_too_slow(self, now: float, late: float, behind: int) -> bool:
-        """`late`: seconds since the next event was appended; `behind`: events before it. To be asked at each event."""
+        """Return whether the consumer is too slow. Call it at each event.
+
+        `late`: seconds since the event was appended; `behind`: events from it to the newest one.
+        """
         if late <= self._patience:
             self._late_since = None
             return False
