@@ -319,7 +319,7 @@ class LeaseStore(Protocol):
     async def hand_over(self, session_id: str, incarnation: UUID, target: Node, ttl: float) -> bool:
         """Transfer the lease to the target. Only while no process of the session runs.
 
-        False: nothing was changed, because the lease is lost or the target is stopping or not heard of.
+        False: nothing was changed, because the lease is lost, or the target is stopping or not live.
         """
 
     async def release(self, lease: Lease) -> bool:
@@ -333,7 +333,10 @@ class LeaseStore(Protocol):
 
 
 class Directory(Protocol):
-    """Finds nodes, owners and sessions to claim. Expiry is by the database's clock."""
+    """Finds nodes, owners and sessions to claim. Expiry is by the database's clock.
+
+    A node is live until its last announcement expires.
+    """
 
     async def claim(
         self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool, patience: float = CLAIM_GRACE_S
@@ -360,16 +363,16 @@ class Directory(Protocol):
         """Return how many paired sessions should be connected, counted at most `freshness` seconds ago."""
 
     async def others_are_awaited(self, seconds: float) -> bool:
-        """Return whether a node that has not stopped was heard of within `seconds` but is not heard of now."""
+        """Return whether a node that has not stopped was live within the last `seconds`, but is not live now."""
 
     async def holder(self, session_id: str) -> LeaseOwner | None:
         """Return the owner of a session; None if there is none, or its node never announced itself."""
 
     async def targets(self, incarnation: UUID) -> Sequence[Candidate]:
-        """Return the nodes, other than this one, that are heard of and not stopping."""
+        """Return the live nodes, other than this one, that are not stopping."""
 
     async def fleet(self) -> Sequence[Candidate]:
-        """Return all nodes that are heard of; none while one of them stops."""
+        """Return all live nodes; none while one of them stops."""
 
     async def idlest(self, incarnation: UUID, limit: int) -> Sequence[str]:
         """Return connected sessions of this incarnation, the longest idle first."""

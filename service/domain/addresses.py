@@ -1,4 +1,4 @@
-"""Addresses to listen on: host:port, with an IPv6 address in brackets. Standard library only."""
+"""Parse addresses to listen on: host:port, with an IPv6 address in brackets. Standard library only."""
 
 import ipaddress
 import re
@@ -7,7 +7,7 @@ _FORM = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Host, without brackets, and port. Raises ValueError."""
+    """Return host, without brackets, and port. Raises ValueError."""
     found = _FORM.fullmatch(address)
     if not found or int(found["port"]) > 65535:
         raise ValueError("must be host:port with a port from 0 to 65535, as in 127.0.0.1:50051 or [::]:50051")
@@ -15,7 +15,7 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def is_loopback(address: str) -> bool:
-    """Only this machine can reach it. A name other than localhost is taken for one that others reach."""
+    """Return whether only this machine can reach the address. False for every name but localhost."""
     host, _ = split_address(address)
     if host == "localhost":
         return True
@@ -26,7 +26,7 @@ def is_loopback(address: str) -> bool:
 
 
 def is_anywhere(address: str) -> bool:
-    """It stands for every address of this machine, so nobody can call it by this name."""
+    """Return whether the host means every address of this machine, as 0.0.0.0 does; clients cannot call it."""
     host, _ = split_address(address)
     try:
         return ipaddress.ip_address(host).is_unspecified

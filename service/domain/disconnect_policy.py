@@ -21,7 +21,7 @@ class Cause(enum.Enum):
     PROCESS_STALLED = "PROCESS_STALLED"
     #: The process lost Postgres, and ended before the library could notice.
     DATABASE_LOST = "DATABASE_LOST"
-    #: neonize raised an error that it does not map; it would go on acknowledging events unread.
+    #: neonize raised an error that it does not map; it would continue to acknowledge events unread.
     CLIENT_ERROR = "CLIENT_ERROR"
     #: The address could not be reached: DNS or TCP refused, or what was reached hung up.
     UNREACHABLE = "UNREACHABLE"

@@ -53,11 +53,11 @@ class ResumeTokenCodec:
             raise InvalidToken("not base64") from error
         body, signature = signed[: _LAYOUT.size], signed[_LAYOUT.size :]
         if len(body) != _LAYOUT.size or not hmac.compare_digest(signature, self._signature(body)):
-            raise InvalidToken("its signature is not ours")
+            raise InvalidToken("its signature does not match")
         version, xid, event_id = _LAYOUT.unpack(body)
         position = LogPosition(xid, event_id)
         if version != _VERSION or self.write(position) != token:
-            raise InvalidToken("not as we write them")
+            raise InvalidToken("not in canonical form")
         return position
 
     def _signature(self, body: bytes) -> bytes:

@@ -1,19 +1,18 @@
-"""What whoever looks after the database gets to know."""
+"""Define what the service reports to the operator of the database."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class OldestTransaction:
-    """A transaction in flight that has written something: the oldest one, so that Watch shows nothing beyond it."""
+    """Describes the oldest transaction in flight with an id: it blocks the horizon, and with it Watch."""
 
     xid: int
-    """Its number, on 64 bits."""
+    """The 64-bit transaction id."""
     database: str
     application: str
-    """What its connection calls itself, or the kind of process; of a prepared transaction its gid. "somebody" if this
-    role may not see it."""
+    """application_name, kind of backend, or gid of a prepared transaction; "somebody" if this role may not see it."""
     pid: int
-    """Of its backend; 0 if it has none: it is a prepared one, or not to be seen."""
+    """Process id of the backend; 0: the transaction is prepared, or this role may not see it."""
     state: str
     """As in pg_stat_activity; "prepared", or "unknown"."""

@@ -1,10 +1,10 @@
-"""What a log must not hold, known by its shape: secrets never, numbers of people but for their last two digits.
+"""Mask what logs must not hold, by its shape: secrets wholly, numbers of people except for their last two digits.
 
-Free text comes from libraries, from errors and from stack traces; nobody can say field by field what is in it. One
-pass over the text, the leftmost shape first and of several the first in the table, so that no shape sees what another
-one left. docs/logging.md says what stays readable and why.
+Free text comes from libraries, errors and stack traces, so it cannot be masked field by field. One pass covers the
+text. The leftmost match wins, then the first shape in the table, so that no shape sees the remains of another one.
+docs/logging.md says what stays readable and why.
 
-A pass takes microseconds for each character, whatever the text is. So text of any length is cut first.
+A pass takes microseconds per character, so cut long text before it is masked.
 """
 
 import functools
@@ -12,23 +12,23 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-SECRET = "<secret>"  # noqa: S105 - it stands where one was
+SECRET = "<secret>"  # noqa: S105 - replaces a secret
 BYTES = "<bytes>"
-FEWEST_DIGITS = 7
-"""Of what may be a person's number: country codes and all, none is shorter."""
+_MIN_NUMBER_DIGITS = 7
+"""Digits that make a telephone number, country code included; none is shorter."""
 LONGEST_TEXT_CHARACTERS = 2000
-"""Of free text from a library or a session process. It is cut in the session process and again in the node."""
+"""Limit for free text from a library or a session process, applied in the session process and again in the node."""
 CUT = "… (cut)"
-"""It stands where the rest of a text was, and stays through every mask and every further cut."""
+"""Replaces the rest of a text. Masks and further cuts keep it."""
 
 
 class _Shape(NamedTuple):
     pattern: str
-    """Without groups that capture; it looks at each character of a text a bounded number of times."""
+    """Has no capturing groups, and looks at each character of a text a bounded number of times."""
     replace: Callable[[str], str]
 
 
-def _stays(text: str) -> str:
+def _keep(text: str) -> str:
     return text
 
 
@@ -37,51 +37,50 @@ def _secret(_: str) -> str:
 
 
 def _value_of_pair(text: str) -> str:
-    """`password=…`, `"token": "…"`: the name stays."""
+    """Replace the value of `password=…` or `"token": "…"`; keep the name."""
     name = re.match(r"[\"']?\w+[\"']?\s*[=:]\s*", text)
     return f"{name[0] if name else ''}{SECRET}"
 
 
 def _number(text: str) -> str:
     digits = [character for character in text if character.isdigit()]
-    return text if len(digits) < FEWEST_DIGITS else f"…{''.join(digits[-2:])}"
+    return text if len(digits) < _MIN_NUMBER_DIGITS else f"…{''.join(digits[-2:])}"
 
 
-_NO_ADDRESS = r"[^\s:]*(?::(?!//)[^\s:]*)*"
-#: They go whatever is in them.
+_NO_URL = r"[^\s:]*(?::(?!//)[^\s:]*)*"
+#: Masked whatever they hold.
 _SECRETS = (
-    # A pairing's QR text, cut short or whole: whoever scans it takes the account over.
+    # A pairing's QR text, whole or cut: its text is enough to take the account over.
     _Shape(r"https://wa\.me/settings/linked_devices#\S+", _secret),
     _Shape(r"\d@[\w+/=-]{20,}(?:,[\w+/=-]*)*", _secret),
-    # What Postgres quotes: the values of a row that it refuses may be anybody's words. Nothing says where they end.
+    # Values of a refused row, quoted by Postgres: they may hold messages, and nothing marks their end.
     _Shape(r"(?s:Failing row contains \(.*)", lambda _: f"Failing row contains ({SECRET})."),
     _Shape(r"(?s:Key \([^()]*\)=\(.*)", lambda _: f"Key {SECRET}."),
     _Shape(r"(?s:invalid input for query argument .*)", lambda _: f"invalid input for a query argument: {SECRET}"),
     _Shape(r"(?i:\bbearer\s+)\S+", lambda _: f"Bearer {SECRET}"),
-    # Name and password in an address: to the last @, since a password may hold any character. But not behind any
-    # number of further addresses: each would be searched to the end of the text.
-    _Shape(rf"(?<=://){_NO_ADDRESS}(?:://{_NO_ADDRESS}){{0,3}}@", lambda _: f"{SECRET}@"),
+    # User and password in a URL: up to the last @, since a password may hold any character. The number of further URLs
+    # before it is bounded; otherwise each URL would be searched to the end of the text.
+    _Shape(rf"(?<=://){_NO_URL}(?:://{_NO_URL}){{0,3}}@", lambda _: f"{SECRET}@"),
     _Shape(
         r"(?i:[\"']?\b\w*(?:password|passwd|pwd|secret|token|authorization)\b[\"']?)"
         r"(?:\s*=\s*|:(?=\S)|\s*:\s*(?=[\"']))(?:\"[^\"]*\"?|'[^']*'?|[^\s&;,\"']+)",
         _value_of_pair,
     ),
 )
-#: Places in programs, times, durations, UUIDs, addresses in memory and WhatsApp's ids of messages stay: without them a
-#: log explains nothing.
+#: Source positions, times, durations, UUIDs, memory addresses and WhatsApp's message ids stay: logs need them.
 _READABLE = (
-    _Shape(r"(?<![\w.+@/-])\.{0,2}(?:/[\w.+@-]+)+\.(?:py|go|so|s)\b(?::\d+)?", _stays),
-    _Shape(r"\b\d\d:\d\d:\d\d[.,]\d{1,9}\b", _stays),
-    _Shape(r"(?<![\d.])\d{1,5}\.\d{1,9}(?= ?(?:[nµum]?s|seconds)\b)", _stays),
-    _Shape(r"(?<![\w+/-])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![\w+/-])", _stays),
-    _Shape(r"(?<![\w+/-])0x[0-9a-f]{1,16}(?![\w+/-])", _stays),
+    _Shape(r"(?<![\w.+@/-])\.{0,2}(?:/[\w.+@-]+)+\.(?:py|go|so|s)\b(?::\d+)?", _keep),
+    _Shape(r"\b\d\d:\d\d:\d\d[.,]\d{1,9}\b", _keep),
+    _Shape(r"(?<![\d.])\d{1,5}\.\d{1,9}(?= ?(?:[nµum]?s|seconds)\b)", _keep),
+    _Shape(r"(?<![\w+/-])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![\w+/-])", _keep),
+    _Shape(r"(?<![\w+/-])0x[0-9a-f]{1,16}(?![\w+/-])", _keep),
     _Shape(
         r"(?<![0-9A-Za-z+/])(?=[0-9]*[A-Fa-f])(?![0-9A-Fa-f]{0,39}\d{10})"
         r"(?:[0-9A-F]{16,39}|[0-9a-f]{16,39})(?![0-9A-Za-z+/=])",
-        _stays,
+        _keep,
     ),
 )
-_OTHERS = (
+_SENSITIVE = (
     # A pairing code as the phone shows it, and without its hyphen.
     _Shape(r"(?<![\w+/-])[0-9A-Z]{4}-[0-9A-Z]{4}(?![\w+/-])", _secret),
     _Shape(r"(?<![\w+/-])(?=[A-Z]*[0-9])(?=[0-9]*[A-Z])[0-9A-Z]{8}(?![\w+/-])", _secret),
@@ -89,18 +88,18 @@ _OTHERS = (
     _Shape(r"(?<![\w+/-])(?=[\w+/-]*[0-9A-Z])[A-Za-z0-9+/_-]{40,}={0,2}", lambda _: BYTES),
     # Telephone numbers and the numbers in addresses, in every notation: +49 151 …, 49151…:12@s.whatsapp.net, …@lid.
     _Shape(r"\+ ?\d[\d ()./-]{5,}\d", _number),
-    _Shape(rf"\d{{{FEWEST_DIGITS},}}", _number),
+    _Shape(rf"\d{{{_MIN_NUMBER_DIGITS},}}", _number),
 )
-#: What every shape has something of. Most values in a log have not, and need not be looked at closely.
-_PERHAPS = re.compile(r"[\d@=:(]|[Bb][Ee]|[A-Z]{4}-|[\w+/-]{40}")
+#: Matches some part of every shape. Most values in a log do not match it and are not searched further.
+_QUICK_CHECK = re.compile(r"[\d@=:(]|[Bb][Ee]|[A-Z]{4}-|[\w+/-]{40}")
 _OPEN_NUMBER = re.compile(r"\+[\d ()./-]*\Z")
 
 
 def cut(text: str, most: int = LONGEST_TEXT_CHARACTERS) -> str:
-    """The beginning of free text, of `most` characters with the mark of the cut; to be masked after that.
+    """Return the beginning of free text: at most `most` characters, with the mark of the cut. Mask it afterwards.
 
-    It ends before the word, or the number in groups, that is cut in two: half a secret has no shape. What else has
-    spaces in it is masked to the end of the text where its end is missing.
+    The cut removes a word, or a number in groups, that it would split, because half a secret has no shape. Other shapes
+    with spaces match up to the end of the text if their end is missing.
     """
     if len(text) <= most:
         return text
@@ -109,7 +108,7 @@ def cut(text: str, most: int = LONGEST_TEXT_CHARACTERS) -> str:
 
 
 def cut_front(text: str, most: int) -> str:
-    """The end of free text, from a whole line on, or a whole word if it is all one line; the mark stands before it."""
+    """Return the mark and the end of free text, from a whole line on, or from a whole word if it is one line."""
     if len(text) <= most:
         return text
     kept = text[-(most - len(CUT) - 1) :]
@@ -118,11 +117,11 @@ def cut_front(text: str, most: int) -> str:
 
 
 def masked(text: str, but_for: str = "") -> str:
-    """Free text without what looks like a secret, and with people's numbers cut to their last two digits.
+    """Return free text with secrets masked, and numbers of people cut to their last two digits.
 
-    `but_for`: an id that stays readable where it stands by itself and is no part of a secret.
+    `but_for`: an id that stays readable where it is a whole word and no part of a secret.
     """
-    if not _PERHAPS.search(text):
+    if not _QUICK_CHECK.search(text):
         return text
     shapes, anything = _shapes(but_for if _is_masked(but_for) else "")
     body = text.removesuffix(CUT)
@@ -131,12 +130,12 @@ def masked(text: str, but_for: str = "") -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _is_masked(own_id: str) -> bool:
-    """Return whether an id is masked by itself. Most are not, and need no shapes of their own (1 to 2 ms)."""
+    """Return whether an id alone is masked. Most are not, and then save 1 to 2 ms to compile a pattern."""
     return bool(own_id) and masked(own_id) != own_id
 
 
 @functools.lru_cache(maxsize=1024)
 def _shapes(but_for: str) -> tuple[Sequence[_Shape], re.Pattern[str]]:
-    own = [_Shape(rf"(?<![\w-]){re.escape(but_for)}(?![\w-])", _stays)] if but_for else []
-    shapes = (*_SECRETS, *own, *_READABLE, *_OTHERS)
+    own = [_Shape(rf"(?<![\w-]){re.escape(but_for)}(?![\w-])", _keep)] if but_for else []
+    shapes = (*_SECRETS, *own, *_READABLE, *_SENSITIVE)
     return shapes, re.compile("|".join(f"({shape.pattern})" for shape in shapes))

@@ -20,7 +20,7 @@ class OutageDetector:
     """Tracks the renewals of one node. Every `now` is in seconds of one monotonic clock."""
 
     def __init__(self, ttl: float, now: float) -> None:
-        """`ttl`: of a lease, in seconds. Half of it without a renewal is an outage: the node is no longer heard of."""
+        """`ttl`: of a lease in seconds. Without a renewal for half of it, other nodes do not see this one."""
         self._longest_gap = ttl / 2
         self._began_at = now
         self._ended_at = float("-inf")
@@ -42,7 +42,7 @@ class OutageDetector:
         return now - self._ended_at
 
     def others_awaited_for(self, now: float) -> float | None:
-        """Return within how many seconds awaited nodes must have been heard of; None: await none."""
+        """Return within how many seconds awaited nodes must have been live; None: await none."""
         return now - self._began_at if self.ended_ago(now) < OTHERS_RETURN_S else None
 
     def patience_s(self, now: float) -> float:

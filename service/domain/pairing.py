@@ -1,4 +1,4 @@
-"""The steps of linking a device: what a QR text holds, how long a code is good, how an attempt can end."""
+"""Define the steps and outcomes of a pairing, and read its QR text."""
 
 import base64
 import binascii
@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 FIRST_CODE_LIFETIME = timedelta(seconds=60)
 """How long WhatsApp accepts the first code (whatsmeow, qrchan.go)."""
 NEXT_CODE_LIFETIME = timedelta(seconds=20)
-"""How long it accepts each of the others."""
+"""How long WhatsApp accepts each later code."""
 CODES_PER_ATTEMPT = 6
 
 
 class PairingOutcome(enum.Enum):
-    """How a pairing ended; every one but PAIRED makes the session unwanted: nobody shows QR codes for ever."""
+    """Says how a pairing ended. Every outcome but PAIRED deactivates the session, so that no pairing lasts forever."""
 
     PAIRED = "PAIRED"
     TIMED_OUT = "TIMED_OUT"
@@ -25,7 +25,7 @@ class PairingOutcome(enum.Enum):
 
 @dataclass(frozen=True)
 class PairingCode:
-    """A QR code on show."""
+    """Holds a current QR code."""
 
     text: str
     position: int
@@ -33,29 +33,29 @@ class PairingCode:
     expire_time: datetime
 
     def __repr__(self) -> str:
-        """Without the text: whoever has it can take the account over."""
+        """Omit the text, which is enough to take the account over."""
         return f"PairingCode(position={self.position}, expire_time={self.expire_time.isoformat()})"
 
 
 @dataclass(frozen=True)
 class ShownCode:
-    """A step of a pairing: a code to show from now on; it replaces the one before."""
+    """A step of a pairing: a new code replaces the previous one."""
 
     code: PairingCode
 
 
 @dataclass(frozen=True)
 class PairingDelayed:
-    """A step of a pairing: there is no code, for a reason (a code of service.domain.reasons); it is tried again."""
+    """A step of a pairing: there is no code until a retry. `reason`: a code of service.domain.reasons."""
 
     reason: str
     next_attempt: datetime | None
-    """None: it is being tried now."""
+    """None: the retry is under way."""
 
 
 @dataclass(frozen=True)
 class PairingEnded:
-    """The last step of a pairing: how it ended. `reason` is a code of service.domain.reasons, empty with PAIRED."""
+    """The last step of a pairing. `reason`: a code of service.domain.reasons; empty with PAIRED."""
 
     outcome: PairingOutcome
     reason: str = ""
@@ -65,10 +65,10 @@ PairingStep = ShownCode | PairingDelayed | PairingEnded
 
 
 def identity_of(qr_text: str) -> bytes:
-    """The companion's identity public key (32 bytes): the third field of a QR text, after the URL's ``#`` if any.
+    """Return the companion's identity public key (32 bytes): the third field of a QR text, after any ``#`` of a URL.
 
-    It binds a session to the device that the scan of this code will make: of the keys in the text it is the only
-    one that never changes in the whole flow. Raises ValueError if the text is not of this form.
+    It binds a session to the device that a scan of the code creates: no other key in the text stays the same during a
+    pairing. Raises ValueError if the text is malformed.
     """
     fields = qr_text.rpartition("#")[2].split(",")
     if len(fields) < 4:

@@ -1,7 +1,7 @@
 """Choose the node for a session: the least loaded one with room. Pure.
 
-`select_target` chooses the target of a hand-over. Claims have no coordinator: each node computes which slots in the
-queue of unowned sessions are its own (`claim_slots`). All nodes compute the assignment that `select_target` would make.
+`select_target` chooses the target of a hand-over. Claims have no coordinator: each node computes its slots in the queue
+of unowned sessions (`claim_slots`). All nodes compute the assignment that `select_target` would make.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,12 @@ from service.domain.lease import Node
 
 CLAIM_GRACE_S = 1.0
 """Seconds for which a due session is left to the node that has its slot. Then any node with room may claim it: the
-first one may be frozen, out of start permits, or full by its own count, and sessions must be back 3 s after a ttl."""
+first one may be frozen, out of start permits, or full, and sessions must be back 3 s after a ttl."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Describes a node that is heard of and not stopping."""
+    """Describes a live node that is not stopping."""
 
     node: Node
     sessions: int
@@ -48,8 +48,8 @@ def claim_slots(candidates: Sequence[Candidate], incarnation: UUID, most: int) -
     """Return at most `most` slots of a node in the claim queue, counted from 1.
 
     Nodes that compute from the same numbers share no slot, and leave none out while there is room. After a claim the
-    slots of the other nodes move up, and the assignment stays the same. Without candidates (no node has been heard of)
-    every slot is the node's own.
+    slots of the other nodes move up, and the assignment stays the same. Without candidates (no node is live)
+    every slot belongs to the node.
     """
     if not candidates:
         return range(1, most + 1)

@@ -1,4 +1,4 @@
-"""Proxy URLs: which are understood, and how one is shown. Standard library only."""
+"""Check proxy URLs, and hide their passwords. Standard library only."""
 
 import ipaddress
 import re
@@ -6,15 +6,15 @@ from urllib.parse import SplitResult, urlsplit
 
 SCHEMES = ("http", "https", "socks5", "socks5h")
 HIDDEN = "***"
-"""Stands for a password wherever a proxy is shown."""
+"""Replaces a password wherever a proxy is shown."""
 
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 
 def check_proxy(url: str) -> None:
-    """Raise ValueError, with what would be right, if this is not a proxy that a session can connect through.
+    """Raise ValueError, with what would be right, if a session cannot use this proxy.
 
-    The sentence never repeats the URL: it may hold a password.
+    The error never repeats the URL, which may hold a password.
     """
     if re.search(r"[\s\x00-\x1f\x7f]", url):
         raise ValueError("must not contain spaces or control characters; percent-encode them")
@@ -29,7 +29,7 @@ def check_proxy(url: str) -> None:
 
 
 def hide_password(url: str) -> str:
-    """The URL with its password shown as ***; empty stays empty, and what cannot be parsed is hidden whole."""
+    """Return the URL with *** for its password. A URL that cannot be parsed is hidden whole."""
     try:
         parts = urlsplit(url)
         password = parts.password
@@ -42,7 +42,7 @@ def hide_password(url: str) -> str:
 
 
 def has_hidden_password(url: str) -> bool:
-    """The password is ***: the URL was copied from where it is shown."""
+    """Return whether the password is ***, as in a URL copied from a response."""
     try:
         return urlsplit(url).password == HIDDEN
     except ValueError:
@@ -52,7 +52,7 @@ def has_hidden_password(url: str) -> bool:
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018 - parsed, and found wrong, only when it is read
+        parts.port  # noqa: B018 - urlsplit checks the port only when it is read
     except ValueError as error:
         raise ValueError("must be a URL such as socks5://user:password@proxy.example:1080") from error
     return parts
@@ -61,7 +61,7 @@ def _split(url: str) -> SplitResult:
 def _check_host(parts: SplitResult) -> None:
     host = parts.hostname or ""
     if ":" in host or "[" in parts.netloc:
-        # urlsplit takes anything between brackets; only an address belongs there.
+        # urlsplit accepts anything between brackets.
         try:
             ipaddress.IPv6Address(host.partition("%")[0])
         except ValueError as error:

@@ -1,6 +1,6 @@
-"""Why a session is in a state: one table of codes, with a sentence and what a human should do.
+"""List the reasons for a session's state: a code, a sentence, and what a person should do.
 
-A code is for programs and fixed for ever; the sentences may get better.
+Codes are for programs and never change; the sentences may.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Reason:
-    """A code, why, and what a human should do (empty: nothing)."""
+    """Explains a code. `user_action`: what a person should do; empty: nothing."""
 
     code: str
     message: str
@@ -122,5 +122,5 @@ REASONS = {
 
 
 def reason(code: str) -> Reason:
-    """The reason of this code; one that an older release does not know keeps its code and says so."""
+    """Return the reason of a code. An unknown code, of a newer release, gets a sentence that says so."""
     return REASONS.get(code) or Reason(code, "A reason that this release does not know.")

@@ -14,8 +14,8 @@ from service.domain.placement import Candidate
 SMALLEST_DIFFERENCE = 2
 """Difference in sessions between two nodes that makes a move useful."""
 TOLERATED_PART = 0.1
-"""Part of the average number of sessions; a smaller difference does not begin a rebalance. Once begun, it goes on until
-the nodes are level."""
+"""Part of the average number of sessions; a smaller difference does not begin a rebalance. Once begun, it continues
+until the nodes are level."""
 CALM_S = 10.0
 """Seconds without an outage, sessions that reconnect, or a change of the nodes, before a rebalance begins."""
 

@@ -1,4 +1,4 @@
-"""What receipts say of messages that this session sent."""
+"""Derive updates of sent messages from the receipts among events."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from service.domain.records import RECEIPT_STATES, MessageState
 
 @dataclass(frozen=True)
 class DeviceReceipt:
-    """What one device says of one message."""
+    """Holds what one device reports of one message."""
 
     message_id: str
     kind: str
@@ -21,18 +21,18 @@ class DeviceReceipt:
 
 
 def message_updates(events: Sequence[NewEvent]) -> Mapping[MessageState, Sequence[str]]:
-    """How far which messages came (WhatsApp's ids, each once), by all receipts among these events together."""
-    told: dict[MessageState, dict[str, None]] = {}
+    """Return the message ids (WhatsApp's, each once) by the state that the receipts among these events report."""
+    updates: dict[MessageState, dict[str, None]] = {}
     for _, delivered in _receipts(events):
         if (state := RECEIPT_STATES.get(delivered.kind)) is not None:
-            told.setdefault(state, {}).update(dict.fromkeys(delivered.message_ids))
-    return {state: list(message_ids) for state, message_ids in told.items()}
+            updates.setdefault(state, {}).update(dict.fromkeys(delivered.message_ids))
+    return {state: list(message_ids) for state, message_ids in updates.items()}
 
 
 def device_receipts(events: Sequence[NewEvent]) -> Sequence[DeviceReceipt]:
-    """Return what the receipts among these events say, message by message.
+    """Return the receipts among these events, one entry per message and device address.
 
-    A device that confirms is named by each of its addresses: it may have asked for the message under either.
+    A confirmation has an entry for each address of its device, which may have requested the message under either one.
     """
     return [
         DeviceReceipt(message_id, delivered.kind, address, event.time)

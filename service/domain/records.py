@@ -1,4 +1,4 @@
-"""What is stored of sessions and messages, as values."""
+"""Define what is stored of sessions and messages, as values."""
 
 import enum
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from service.domain.session import Condition
 
 @dataclass(frozen=True)
 class Account:
-    """A WhatsApp account. `jid` is the device's address (number:device@s.whatsapp.net); empty strings: not known."""
+    """Describes a WhatsApp account; empty: unknown. `jid`: the device's address, number:device@s.whatsapp.net."""
 
     jid: str = ""
     lid: str = ""
@@ -21,14 +21,14 @@ class Account:
 
     @property
     def phone(self) -> str:
-        """The number with a leading +, empty if there is no account."""
+        """Return the number with a leading +, or an empty string without an account."""
         number = self.jid.partition("@")[0].partition(":")[0]
         return f"+{number}" if number else ""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """The node that holds the session's lease, and until when unless it is renewed."""
+    """Names the node that owns the session, its epoch and the end of its lease."""
 
     node: str
     epoch: int
@@ -37,7 +37,7 @@ class Owner:
 
 @dataclass(frozen=True)
 class Evidence:
-    """When things were last seen."""
+    """Holds when a session was last seen to work."""
 
     last_connected: datetime | None = None
     last_disconnected: datetime | None = None
@@ -47,20 +47,20 @@ class Evidence:
 
 @dataclass(frozen=True)
 class StoredCredentials:
-    """The device's row in whatsmeow's table: `size` in bytes, 0 if there is none."""
+    """Describes the device's row in whatsmeow's table. `size`: bytes; 0: there is none."""
 
     size: int = 0
     create_time: datetime | None = None
 
     @property
     def present(self) -> bool:
-        """There is something to log in with."""
+        """Return whether the device's row exists."""
         return self.size > 0
 
 
 @dataclass(frozen=True)
 class Session:
-    """One session, as Status shows it."""
+    """Describes a session as Status shows it."""
 
     session_id: str
     name: str
@@ -76,13 +76,13 @@ class Session:
     update_time: datetime
     etag: str
     waits_for_turn: bool = False
-    """See service.domain.session.waits_for_turn; Status gives it as the reason."""
+    """The session waits for a start permit or a node (service.domain.session.waits_for_turn); the reason in Status."""
 
     @property
     def active_at(self) -> float:
-        """When anything came in or went out last, or else when it was paired, as time.time() counts; 0: never.
+        """Return the time of the last message in or out, or of the pairing, in seconds of time.time(); 0: never.
 
-        Not when it was connected: that is the same moment for all that fell together.
+        The time of the connection does not count: it is the same for all sessions that an outage disconnected.
         """
         seen = (self.evidence.last_inbound, self.evidence.last_acknowledged_send, self.credentials.create_time)
         return max((moment.timestamp() for moment in seen if moment is not None), default=0.0)
@@ -90,7 +90,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Pairing:
-    """The pairing that a session is in, or its last one."""
+    """Describes a session's current pairing, or its last one."""
 
     code: PairingCode | None
     outcome: PairingOutcome | None
@@ -98,7 +98,7 @@ class Pairing:
 
 
 class MessageState(enum.Enum):
-    """How far a message came; zap.v1.Message.State documents the names."""
+    """Names the states of a message; zap.v1.Message.State documents them."""
 
     ACCEPTED = "ACCEPTED"
     SENT = "SENT"
@@ -113,30 +113,30 @@ RECEIPT_STATES: Mapping[str, MessageState] = {
     "READ": MessageState.READ,
     "PLAYED": MessageState.READ,
 }
-"""How far the messages of a receipt came, by its kind; receipts of other kinds do not say."""
+"""Message states by kind of receipt; receipts of other kinds change no state."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a message: SENT with WhatsApp's id and time, or FAILED or OUTCOME_UNKNOWN with why."""
+    """Says how sending ended: SENT with WhatsApp's id and time, or FAILED or OUTCOME_UNKNOWN with a detail."""
 
     state: MessageState
     message_id: str = ""
     detail: str = ""
     sent: datetime | None = None
     failure: SendFailure | None = None
-    """Of what is FAILED: the kind; None: NOT_SENT."""
+    """Kind of a FAILED message; None: NOT_SENT."""
 
 
 @dataclass(frozen=True)
 class OutboundMessage:
-    """A message that a caller sent. `message_id` is WhatsApp's, empty until SENT; `detail` says why it failed."""
+    """Describes a message that a caller sent. `message_id`: WhatsApp's, empty until SENT; `detail`: why it failed."""
 
     session_id: str
     request_id: str
     to: str = field(repr=False)
     epoch: int
-    """Of the process that was to send it."""
+    """Epoch of the process that was to send it."""
     state: MessageState
     message_id: str
     detail: str
@@ -144,8 +144,8 @@ class OutboundMessage:
     sent_time: datetime | None
     update_time: datetime
     unreadable_since: datetime | None = None
-    """Since when a device of a recipient asks for it again, without having confirmed it."""
+    """Since when a recipient's device, which has not confirmed the message, requests it again."""
     is_resend_failed: bool = False
-    """It could not be sent again to such a device."""
+    """A resend to such a device failed."""
     failure: SendFailure | None = None
-    """Of what is FAILED: the kind; None, as an earlier release stored it: NOT_SENT."""
+    """Kind of a FAILED message; None, as an earlier release stored it: NOT_SENT."""

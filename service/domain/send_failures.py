@@ -1,6 +1,6 @@
-"""Why a message was certainly not sent: one table of kinds, each with a sentence and what a human should do.
+"""List why a message was certainly not sent: kinds, each with a sentence and what a person should do.
 
-`service.worker.errors` tells the kind from what the library raised; what the node itself refuses is NOT_SENT.
+`service.worker.errors` derives the kind from what the library raised. A message that the node refuses is NOT_SENT.
 """
 
 import enum
@@ -9,7 +9,7 @@ from service.domain.reasons import Reason
 
 
 class SendFailure(enum.Enum):
-    """A kind of failure. Its name is the code that callers see, and that is stored: fixed for ever."""
+    """Names the kinds of failure. The names never change: callers see them, and the database stores them."""
 
     #: WhatsApp knows no account of this number.
     RECIPIENT_NOT_ON_WHATSAPP = "RECIPIENT_NOT_ON_WHATSAPP"
@@ -17,13 +17,13 @@ class SendFailure(enum.Enum):
     GROUP_NOT_FOUND = "GROUP_NOT_FOUND"
     #: The account may not write in the group (403).
     NOT_IN_GROUP = "NOT_IN_GROUP"
-    #: The account may not begin conversations: for a time (463), or no more of them this month (475).
+    #: The account may not begin conversations for a time (463), or no more this month (475).
     ACCOUNT_RESTRICTED = "ACCOUNT_RESTRICTED"
-    #: Too much in too short a time (420, 429).
+    #: The account sends too much in too short a time (420, 429).
     RATE_LIMITED = "RATE_LIMITED"
-    #: Any other number.
+    #: WhatsApp refused with any other code.
     REFUSED_BY_WHATSAPP = "REFUSED_BY_WHATSAPP"
-    #: It did not get as far as WhatsApp, or WhatsApp gave no number.
+    #: The message did not reach WhatsApp, or WhatsApp gave no code.
     NOT_SENT = "NOT_SENT"
 
 

@@ -18,7 +18,7 @@ class Survey:
     late: int = 0
     """Those of `due` that any node may claim, because the node that has their slot did not in time."""
     silent: int = 0
-    """Sessions of a node not heard of for half a lease: to be claimed when the lease expires."""
+    """Sessions of a node without a renewal for half a lease: to be claimed when the lease expires."""
     waiting: int = 0
     """Sessions whose owner waits for a start permit."""
     pairings: int = 0
@@ -30,7 +30,7 @@ class Survey:
     next_due: float | None = None
     """Seconds until the next session becomes due, or late; None: none will."""
     candidates: Sequence[Candidate] = ()
-    """Nodes that are heard of and not stopping, with this one; empty while there is nothing to claim."""
+    """Live nodes that are not stopping, with this one; empty while there is nothing to claim."""
 
     @property
     def away(self) -> int:

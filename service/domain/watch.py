@@ -9,7 +9,7 @@ from service.domain.log_positions import LogPosition
 
 @dataclass(frozen=True)
 class LoggedEvent:
-    """Holds an event as stored in the log."""
+    """Holds an event of the log. `payload`: a serialised zap.v1.Event with type and payload only."""
 
     place: LogPosition
     session_id: str
@@ -19,7 +19,6 @@ class LoggedEvent:
     type: str
     """Type without its prefix. A newer release may have written a type that this one does not know."""
     payload: bytes = field(repr=False)
-    """A serialised zap.v1.Event with type and payload only."""
     user_id: str = ""
     """Current user of the session; empty also if the session was deleted."""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -107,26 +106,22 @@ Step = Delivered | Bookmark
 class SlowConsumerDetector:
     """Detects a consumer that is late and falls further behind.
 
-    A consumer is too slow if it has been more than `patience` seconds late for `patience` seconds, and more events are
-    ahead of it than at the beginning of that time. Lateness alone is no sign: an open transaction delays every
-    consumer.
+    A consumer is too slow if it has been more than `limit_s` late for `limit_s`, and more events are ahead of it than
+    when that time began. Lateness alone is no sign: an open transaction delays every consumer.
     """
 
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
         self._late_since: float | None = None
         self._behind = 0
 
     def is_too_slow(self, now: float, late: float, behind: int) -> bool:
-        """Return whether the consumer is too slow. Call it at each event.
-
-        `late`: seconds since the event was appended; `behind`: events from it to the newest one.
-        """
-        if late <= self._patience:
+        """Check at each event, `late` seconds after its append and `behind` events before the newest one."""
+        if late <= self._limit_s:
             self._late_since = None
             return False
-        if self._late_since is not None and now - self._late_since < self._patience:
+        if self._late_since is not None and now - self._late_since < self._limit_s:
             return False
-        falls_back = self._late_since is not None and behind > self._behind
+        falls_behind = self._late_since is not None and behind > self._behind
         self._late_since, self._behind = now, behind
-        return falls_back
+        return falls_behind

@@ -1,4 +1,4 @@
-"""Events as zap.v1 messages: for consumers whole, for the log their payload alone."""
+"""Convert events to zap.v1 messages: whole for consumers, the payload alone for the log."""
 
 from google.protobuf.json_format import MessageToJson
 
@@ -11,9 +11,9 @@ from zap.v1 import session_pb2
 
 
 def event_message(event: Event, resume_token: str = "") -> pb.Event:
-    """An event as consumers get it; `resume_token` is where one that has seen it resumes.
+    """Return an event as consumers get it. `resume_token` resumes after it.
 
-    A payload that only a later release knows stays in it, among the fields that this one does not know.
+    A payload that only a later release knows stays among the unknown fields.
     """
     message = _with_payload(event.payload)
     message.id = str(event.id)
@@ -25,12 +25,12 @@ def event_message(event: Event, resume_token: str = "") -> pb.Event:
 
 
 def to_json(event: Event, resume_token: str = "") -> str:
-    """An event as it is published on Redis: one line of protobuf JSON."""
+    """Return an event as published on Redis: one line of protobuf JSON."""
     return MessageToJson(event_message(event, resume_token), indent=None)
 
 
 def encode_payload(payload: Payload) -> tuple[str, bytes]:
-    """A payload for the log: its type's bare word, and a serialised zap.v1.Event of type and payload alone."""
+    """Return a payload for the log: its type without prefix, and a serialised zap.v1.Event of type and payload only."""
     if isinstance(payload, InboundEvent):
         return payload.kind, payload.encoded
     return payload.kind, _with_payload(payload).SerializeToString(deterministic=True)
@@ -48,7 +48,7 @@ def _with_payload(payload: Payload) -> pb.Event:
 
 def _state_changed(payload: StateChanged) -> pb.StateChanged:
     changed = pb.StateChanged(to=state_number(payload.after), reason=reason_message(payload.reason))
-    # `from` is a keyword, so it cannot be given to the constructor by name.
+    # `from` is a keyword of Python, so the constructor cannot take it by name.
     setattr(changed, "from", state_number(payload.before))
     return changed
 

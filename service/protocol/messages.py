@@ -1,4 +1,4 @@
-"""Messages that callers send, as zap.v1 messages."""
+"""Convert messages that callers send to zap.v1 messages."""
 
 from service.domain.reasons import Reason
 from service.domain.records import MessageState, OutboundMessage
@@ -15,7 +15,7 @@ _OUTCOME_UNKNOWN = Reason(
 
 
 def outbound_message(message: OutboundMessage) -> pb.Message:
-    """A message as Send and Get give it."""
+    """Return a message as Send and Get give it."""
     return pb.Message(
         session_id=message.session_id,
         request_id=message.request_id,
@@ -38,5 +38,5 @@ def _reason(message: OutboundMessage) -> session_pb2.Reason | None:
         reason = _OUTCOME_UNKNOWN
     else:
         return None
-    words = f"{reason.message[:-1]} ({message.detail})." if message.detail else reason.message
-    return session_pb2.Reason(code=reason.code, message=words, user_action=reason.user_action)
+    sentence = f"{reason.message[:-1]} ({message.detail})." if message.detail else reason.message
+    return session_pb2.Reason(code=reason.code, message=sentence, user_action=reason.user_action)

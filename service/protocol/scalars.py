@@ -1,4 +1,4 @@
-"""Moments and enum values, from and to protobuf."""
+"""Convert times and enum values from and to protobuf."""
 
 import enum
 from collections.abc import Callable
@@ -12,7 +12,7 @@ N = TypeVar("N", bound=int)
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
-    """A moment for a message's constructor, where None leaves the field unset."""
+    """Return a time for a message's constructor, where None leaves the field unset."""
     if moment is None:
         return None
     message = Timestamp()
@@ -21,10 +21,10 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
 
 
 def to_number(value: enum.Enum, number_of: Callable[[str], N], prefix: str) -> N:
-    """The protobuf value that has the same name with the enum's prefix."""
+    """Return the protobuf value with the same name behind the enum's prefix."""
     return number_of(prefix + value.name)
 
 
 def from_number(number: int, name_of: Callable[[Any], str], prefix: str, kind: type[E]) -> E:
-    """The domain's value of the same name. Raises KeyError or ValueError if it has none."""
+    """Return the domain's value of the same name. Raises KeyError or ValueError if there is none."""
     return kind[name_of(number).removeprefix(prefix)]

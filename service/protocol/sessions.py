@@ -1,4 +1,4 @@
-"""Sessions and pairings as zap.v1 messages."""
+"""Convert sessions and pairings to zap.v1 messages."""
 
 from service.domain import reasons
 from service.domain.pairing import PairingOutcome
@@ -10,7 +10,7 @@ from zap.v1 import session_pb2 as pb
 
 
 def session_message(session: Session) -> pb.Session:
-    """A session as Status shows it; no secret is in it."""
+    """Return a session as Status shows it, without secrets."""
     condition = session.condition
     return pb.Session(
         session_id=session.session_id,
@@ -32,7 +32,7 @@ def session_message(session: Session) -> pb.Session:
 
 
 def reason_message(code: str) -> pb.Reason | None:
-    """The sentence and advice of a reason code; None for the empty one."""
+    """Return the reason message of a code; None for the empty code."""
     if not code:
         return None
     reason = reasons.reason(code)
@@ -40,17 +40,17 @@ def reason_message(code: str) -> pb.Reason | None:
 
 
 def state_number(state: State) -> pb.Session.State.ValueType:
-    """A state as protobuf has it."""
+    """Return the protobuf value of a state."""
     return to_number(state, pb.Session.State.Value, "STATE_")
 
 
 def state_of(number: int) -> State:
-    """A protobuf state as the domain has it. Raises KeyError or ValueError for one that is none."""
+    """Return the domain's state. Raises KeyError or ValueError for a number that is no state."""
     return from_number(number, pb.Session.State.Name, "STATE_", State)
 
 
 def outcome_number(outcome: PairingOutcome) -> pb.PairingOutcome.ValueType:
-    """How a pairing ended, as protobuf has it."""
+    """Return the protobuf value of an outcome."""
     return to_number(outcome, pb.PairingOutcome.Value, "PAIRING_OUTCOME_")
 
 

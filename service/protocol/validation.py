@@ -1,4 +1,4 @@
-"""Whether bytes are a request that the schema allows; every violation names its field."""
+"""Parse requests and check them against the schema. Every violation names its field."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,20 +12,20 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from service.domain.errors import FieldViolation, InvalidArgument
 
 MOST_VIOLATIONS = 10
-"""How many a caller is told at once: an error travels in HTTP/2 headers, which clients limit to 8 KiB."""
-LONGEST_DESCRIPTION = 200
-_LARGE = 256 * 1024
-"""From here on the first violation is enough: a request of this size has no business to be slow as well."""
+"""Most violations in one error, which travels in HTTP/2 headers: clients limit them to 8 KiB."""
+_MAX_DESCRIPTION_CHARACTERS = 200
+_FAIL_FAST_BYTES = 256 * 1024
+"""Size in bytes above which validation stops at the first violation, to bound its time."""
 
 
 def read_request(raw: bytes, parse: Callable[[bytes], Message]) -> Message:
-    """The request in these bytes. Raises InvalidArgument if they are none, or one that the schema forbids."""
+    """Return the request in these bytes. Raises InvalidArgument if they are not one, or the schema forbids it."""
     try:
         request = parse(raw)
     except DecodeError as error:
         raise InvalidArgument([_undecodable(raw, _descriptor(parse))], reason="MALFORMED_REQUEST") from error
-    violations = violations_of(request, fail_fast=len(raw) > _LARGE)
-    # A zero byte in a string is a zero byte on the wire: nearly every request is spared the walk.
+    violations = violations_of(request, fail_fast=len(raw) > _FAIL_FAST_BYTES)
+    # NUL in a string is a zero byte on the wire, so search the fields only if there is one.
     if b"\x00" in raw:
         violations += [
             FieldViolation(field, "must not contain the character NUL") for field in _fields_with_nul(request)
@@ -36,7 +36,7 @@ def read_request(raw: bytes, parse: Callable[[bytes], Message]) -> Message:
 
 
 def violations_of(message: Message, *, fail_fast: bool = False) -> list[FieldViolation]:
-    """What the schema's own rules say against a message."""
+    """Return a message's violations of the schema's rules, at most MOST_VIOLATIONS."""
     try:
         protovalidate.validate(message, fail_fast=fail_fast)
     except protovalidate.ValidationError as error:
@@ -46,7 +46,7 @@ def violations_of(message: Message, *, fail_fast: bool = False) -> list[FieldVio
 
 
 def _path(field: protovalidate.FieldPathPb | None) -> str:
-    """The path of a field as it is written in a request: labels["key"], states[2], text.body."""
+    """Return the path of a field as written in a request: labels["key"], states[2], text.body."""
     if field is None:
         return ""
     path = ""
@@ -59,7 +59,7 @@ def _path(field: protovalidate.FieldPathPb | None) -> str:
 
 
 def _clip(text: str) -> str:
-    return text if len(text) <= LONGEST_DESCRIPTION else text[: LONGEST_DESCRIPTION - 1] + "…"
+    return text if len(text) <= _MAX_DESCRIPTION_CHARACTERS else text[: _MAX_DESCRIPTION_CHARACTERS - 1] + "…"
 
 
 def _fields_with_nul(message: Message, prefix: str = "") -> Iterator[str]:
@@ -84,7 +84,7 @@ def _is_map(field: FieldDescriptor) -> bool:
 
 
 def _descriptor(parse: Callable[[bytes], Message]) -> Any:
-    """The descriptor of what a generated FromString makes."""
+    """Return the descriptor of the message that a generated FromString makes."""
     return parse(b"").DESCRIPTOR
 
 
@@ -96,9 +96,9 @@ def _undecodable(raw: bytes, descriptor: Any) -> FieldViolation:
 
 
 def _field_without_text(raw: bytes, descriptor: Any) -> str:
-    """The path of the first string that is not UTF-8, the usual reason why bytes do not decode; empty if none."""
+    """Return the path of the first string that is not UTF-8, the usual fault; empty if there is none."""
     try:
-        # Empty knows no field, so it keeps all of them as bytes, whatever is in them.
+        # Empty has no fields, so it keeps all of them as unparsed bytes.
         unknown = UnknownFieldSet(Empty.FromString(raw))
     except DecodeError:
         return ""

@@ -1,4 +1,4 @@
-"""Requests for, and responses of, EventService.Watch."""
+"""Convert requests and responses of EventService.Watch."""
 
 from contextlib import suppress
 
@@ -11,7 +11,7 @@ _TYPE = "TYPE_"
 
 
 def wanted_of(request: pb.WatchRequest) -> EventFilter:
-    """Which events a request asks for."""
+    """Return the filter of a request."""
     return EventFilter(
         session_ids=frozenset(request.session_ids),
         user_id=request.user_id,
@@ -21,12 +21,12 @@ def wanted_of(request: pb.WatchRequest) -> EventFilter:
 
 
 def start_of(request: pb.WatchRequest) -> StartPosition:
-    """Where a request asks to begin."""
+    """Return the start position of a request."""
     return StartPosition(token=request.resume_token, is_oldest=request.from_start)
 
 
 def step_message(step: Step) -> pb.WatchResponse:
-    """A response."""
+    """Return a delivery or a bookmark as a response."""
     if isinstance(step, Delivered):
         return pb.WatchResponse(resume_token=step.token, event=logged_message(step.event, step.token))
     bookmark = pb.Bookmark(is_caught_up=step.is_caught_up, read_time=timestamp(step.read_time))
@@ -34,14 +34,14 @@ def step_message(step: Step) -> pb.WatchResponse:
 
 
 def logged_message(event: LoggedEvent, resume_token: str) -> event_pb2.Event:
-    """An event as consumers get it. What a newer release wrote is passed on as it is: a consumer may know it."""
+    """Return an event as consumers get it. Unknown fields of a newer release stay: a consumer may know them."""
     message = event_pb2.Event.FromString(event.payload)
     message.id = str(event.place.id)
     message.session_id = event.session_id
     message.sequence = event.sequence
     message.resume_token = resume_token
     message.time.FromDatetime(event.time)
-    # Without a type if a newer release has written it.
+    # A type that only a newer release knows stays unset.
     with suppress(ValueError):
         message.type = event_pb2.Event.Type.Value(_TYPE + event.type)
     return message
