@@ -49,7 +49,7 @@ class Lease:
     incarnation: UUID
 
 
-_LONGEST_ID = 39
+_MAX_ID_CHARACTERS = 39
 """Longest session id, in characters, that fits into an application_name (63) beside an epoch."""
 
 
@@ -58,7 +58,7 @@ def backends_of(session_id: str) -> str:
 
     The epoch follows the prefix. A long id is cut and completed by its digest.
     """
-    if len(session_id) > _LONGEST_ID:
+    if len(session_id) > _MAX_ID_CHARACTERS:
         session_id = f"{session_id[:22]}~{hashlib.sha256(session_id.encode()).hexdigest()[:16]}"
     return f"zap/{session_id}/"
 
