@@ -11,17 +11,17 @@ from service.node.serve import serve
 
 COMMANDS = {
     "serve": "run a node until SIGTERM or SIGINT",
-    "migrate": "bring the database's schema up to date, and exit",
-    "check-config": "print the settings that are in force, without secrets, and exit",
+    "migrate": "bring the database's schema up to date and exit",
+    "check-config": "print the effective settings, without secrets, and exit",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; its exit code (sysexits.h: 78 a setting is wrong, 69 something needed cannot be reached)."""
+    """Run a command and return its exit code: 78 for a wrong setting, 69 for an unreachable dependency (sysexits.h)."""
     parser = argparse.ArgumentParser(prog="python -m service", description="WhatsApp sessions as a service.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, what in COMMANDS.items():
-        commands.add_parser(name, help=what, description=what)
+    for name, description in COMMANDS.items():
+        commands.add_parser(name, help=description, description=description)
     command = parser.parse_args(arguments).command
     try:
         settings = load()
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _migrate(settings: Settings, stopping: asyncio.Event) -> None:
-    from service.node.wiring import migrate_once  # noqa: PLC0415 - after the zygote, by those who serve
+    from service.node.wiring import migrate_once  # noqa: PLC0415 - `serve` must start the zygote before this import
 
     await migrate_once(settings, stopping)
 

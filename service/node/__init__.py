@@ -1,1 +1,1 @@
-"""Starts, wires and stops a node."""
+"""Builds, starts and stops a node, and reads its settings."""

@@ -1,6 +1,6 @@
-"""Every setting, out of the environment, checked before anything starts. docs/configuration.md is made from this.
+"""Reads every setting from the environment and validates it before anything starts.
 
-What could hurt is refused at the start, with the setting's name and what to do; secrets are never printed.
+Unsafe settings are refused with a remedy. Secrets are never printed. docs/configuration.md is generated from here.
 """
 
 import enum
@@ -32,7 +32,7 @@ from service.node.config_types import (
 
 
 class Environment(enum.Enum):
-    """Where the service runs."""
+    """The kind of deployment."""
 
     PRODUCTION = "production"
     DEVELOPMENT = "development"
@@ -40,7 +40,7 @@ class Environment(enum.Enum):
 
 
 class LogLevel(enum.Enum):
-    """From which level on logs are written."""
+    """The lowest level that is logged."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -48,13 +48,13 @@ class LogLevel(enum.Enum):
     ERROR = "error"
 
 
-SHORTEST_SECRET = 16
-"""Characters."""
-SHORTEST_EVENT_RETENTION, SHORTEST_MESSAGE_RETENTION = timedelta(hours=1), timedelta(days=1)
+_MIN_SECRET_CHARACTERS = 16
+_MIN_EVENT_RETENTION = timedelta(hours=1)
+_MIN_MESSAGE_RETENTION = timedelta(days=1)
 
 
 class ConfigurationError(Exception):
-    """The settings do not allow a start; `lines` say which and what to do, without any secret."""
+    """The settings are invalid; `lines` names each problem and its remedy, without secrets."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__("\n".join(lines))
@@ -62,7 +62,7 @@ class ConfigurationError(Exception):
 
 
 class Settings(BaseSettings):
-    """The settings of one node. Make it with `load`."""
+    """Holds the settings of one node. Create it with `load`."""
 
     model_config = SettingsConfigDict(
         frozen=True, env_ignore_empty=True, extra="ignore", hide_input_in_errors=True, populate_by_name=True
@@ -226,48 +226,48 @@ class Settings(BaseSettings):
 
     @property
     def is_production(self) -> bool:
-        """Nothing is embedded, nothing is preloaded."""
+        """Return whether embedded servers and preloads are forbidden."""
         return self.environment is Environment.PRODUCTION
 
     @property
     def lease_times(self) -> LeaseTimes:
-        """The times that follow from ZAP_LEASE_TTL."""
+        """Return the times derived from ZAP_LEASE_TTL."""
         return LeaseTimes(self.lease_ttl)
 
     @model_validator(mode="after")
-    def _refuse_what_could_hurt(self) -> Self:
-        problems = [line for line in (*self._needed(), *self._open_doors(), *self._contradictions()) if line]
+    def _validate(self) -> Self:
+        problems = [*self._missing(), *self._unauthenticated_listeners(), *self._conflicts()]
         if problems:
             raise ValueError("\n".join(problems))
         return self
 
-    def _needed(self) -> list[str]:
+    def _missing(self) -> list[str]:
         if not self.is_production:
             return []
         remedy = "in production it is required; for an embedded server on a laptop set ZAP_ENVIRONMENT=development"
-        needed = {"DATABASE_URL": self.database_url, "REDIS_URL": self.redis_url}
-        return [f"{name}: {remedy}" for name, value in needed.items() if value is None]
+        required = {"DATABASE_URL": self.database_url, "REDIS_URL": self.redis_url}
+        return [f"{name}: {remedy}" for name, value in required.items() if value is None]
 
-    def _open_doors(self) -> list[str]:
+    def _unauthenticated_listeners(self) -> list[str]:
         if self.insecure:
             return []
-        doors = (
+        listeners = (
             ("ZAP_LISTEN", self.listen, "ZAP_AUTH_TOKEN", self.auth_token),
             ("ZAP_NODE_LISTEN", self.node_listen, "ZAP_NODE_SECRET", self.node_secret),
         )
         return [
             f"{name}: {address} can be reached from other machines and {secret} is not set: set it, or ZAP_INSECURE=1"
             " if something in front of it authenticates"
-            for name, address, secret, value in doors
+            for name, address, secret, value in listeners
             if not is_loopback(address) and not value.get_secret_value()
         ]
 
-    def _contradictions(self) -> list[str]:
+    def _conflicts(self) -> list[str]:
         problems = []
-        if 0 < len(self.node_secret.get_secret_value()) < SHORTEST_SECRET:
+        if 0 < len(self.node_secret.get_secret_value()) < _MIN_SECRET_CHARACTERS:
             problems.append(
-                f"ZAP_NODE_SECRET: needs {SHORTEST_SECRET} characters at the least, since whoever sees a handshake can"
-                " guess at it; take 32 random ones or more"
+                f"ZAP_NODE_SECRET: needs at least {_MIN_SECRET_CHARACTERS} characters, since a recorded handshake helps"
+                " to guess it; take 32 random ones or more"
             )
         if self.is_production and self.worker_preload:
             problems.append(
@@ -287,22 +287,22 @@ class Settings(BaseSettings):
         return problems
 
     def _too_short(self) -> list[str]:
-        """What would be deleted before anybody could have it. Tests have no time."""
+        """Return a line for each retention below its minimum; tests may use shorter ones."""
         if self.environment is Environment.TEST:
             return []
-        shortest = (
-            ("ZAP_EVENT_RETENTION", self.event_retention, SHORTEST_EVENT_RETENTION, "consumers that were away"),
-            ("ZAP_MESSAGE_RETENTION", self.message_retention, SHORTEST_MESSAGE_RETENTION, "callers that try again"),
+        minimums = (
+            ("ZAP_EVENT_RETENTION", self.event_retention, _MIN_EVENT_RETENTION, "consumers that were away"),
+            ("ZAP_MESSAGE_RETENTION", self.message_retention, _MIN_MESSAGE_RETENTION, "callers that try again"),
         )
         return [
-            f"{name}: {duration_text(value)} is less than {whom} need; set {duration_text(least)} or more"
-            for name, value, least, whom in shortest
-            if value < least
+            f"{name}: {duration_text(value)} is less than {readers} need; set {duration_text(minimum)} or more"
+            for name, value, minimum, readers in minimums
+            if value < minimum
         ]
 
 
 def load() -> Settings:
-    """The settings in the environment. Raises ConfigurationError with a line for each problem."""
+    """Return the settings in the environment. Raises ConfigurationError with a line for each problem."""
     try:
         return Settings()
     except ValidationError as error:
@@ -310,18 +310,18 @@ def load() -> Settings:
 
 
 def unknown_settings(names: list[str] | None = None) -> list[str]:
-    """Variables of the environment that look like settings and are none: usually a misspelt one."""
-    known = {_name(field) for field in Settings.model_fields.values()} | _OF_OTHERS
+    """Return ZAP_ variables of the environment that no program reads; usually they are misspelt."""
+    known = {_name(field) for field in Settings.model_fields.values()} | _OTHER_VARIABLES
     return sorted(name for name in names or list(os.environ) if name.startswith("ZAP_") and name not in known)
 
 
 def effective(settings: Settings) -> list[str]:
-    """NAME=value of every setting, without secrets: for `check-config` and the log at the start."""
+    """Return NAME=value for every setting, without secrets."""
     return [f"{_name(info)}={_shown(getattr(settings, field))}" for field, info in Settings.model_fields.items()]
 
 
 def documentation() -> str:
-    """The table in docs/configuration.md."""
+    """Return the Markdown table of docs/configuration.md."""
     rows = ["| setting | default | unit | meaning |", "|---|---|---|---|"]
     for info in Settings.model_fields.values():
         extra = cast("dict[str, str]", info.json_schema_extra)
@@ -330,8 +330,8 @@ def documentation() -> str:
     return "\n".join(rows) + "\n"
 
 
-_OF_OTHERS = {"ZAP_ADDRESS"}
-"""zapctl's own."""
+_OTHER_VARIABLES = {"ZAP_ADDRESS"}
+"""Variables that zapctl reads, not the node."""
 
 
 def _name(info: FieldInfo) -> str:
@@ -355,10 +355,10 @@ def _shown(value: object) -> str:
 
 
 def _without_password(secret: str) -> str:
-    """A URL without its password, wherever that may be; what is no URL is hidden whole."""
+    """Return a URL without its password; hide any other text completely."""
     if "://" not in secret:
         return "***" if secret else ""
-    # libpq takes a password in the query too; nothing there is worth the risk.
+    # libpq also accepts a password in the query, so the whole query is dropped.
     return hide_password(secret.partition("?")[0])
 
 

@@ -1,4 +1,4 @@
-"""The kinds of values that settings have, each with what is wrong with a value that is none."""
+"""Defines the types of settings; each validates its values and explains a wrong one."""
 
 import re
 import socket
@@ -28,22 +28,20 @@ def _proxy(value: SecretStr) -> SecretStr:
 
 
 def _url_of(*schemes: str) -> AfterValidator:
-    begins = re.compile(rf"({'|'.join(schemes)})://[^\s\x00]+")
+    pattern = re.compile(rf"({'|'.join(schemes)})://[^\s\x00]+")
 
     def check(value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not begins.fullmatch(value.get_secret_value()):
+        if value is not None and not pattern.fullmatch(value.get_secret_value()):
             raise ValueError(f"must be a URL that begins with {' or '.join(f'{s}://' for s in schemes)}")
         if value is not None and not _names_hosts(value.get_secret_value()):
-            raise ValueError(
-                "must be a URL whose hosts and ports are some, as in scheme://user:password@host:port/name"
-            )
+            raise ValueError("must be a URL with valid hosts and ports, as in scheme://user:password@host:port/name")
         return value
 
     return AfterValidator(check)
 
 
 def _names_hosts(url: str) -> bool:
-    """Whether clients can make anything of the hosts; libpq takes several, between commas."""
+    """Return whether every host and port is valid; libpq takes several, separated by commas."""
     try:
         hosts = urlsplit(url).netloc.rpartition("@")[2].split(",")
         return all(urlsplit(f"//{host}").port != 0 for host in hosts)
@@ -71,8 +69,8 @@ def _node_id(value: str) -> str:
 
 def _duration(value: object) -> object:
     match = re.fullmatch(r"(\d{1,7}(?:\.\d{1,6})?)([smhd]?)", value) if isinstance(value, str) else None
-    if match is not None and float(match[1]) * _SECONDS[match[2]] <= _LONGEST:
-        return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+    if match is not None and float(match[1]) * _UNIT_SECONDS[match[2]] <= _MAX_DURATION_S:
+        return timedelta(seconds=float(match[1]) * _UNIT_SECONDS[match[2]])
     if isinstance(value, timedelta):
         return value
     raise ValueError(
@@ -81,27 +79,27 @@ def _duration(value: object) -> object:
 
 
 def duration_text(value: timedelta) -> str:
-    """A duration as a setting has it, in the largest unit that it is a whole number of."""
+    """Return a duration in the syntax of a setting, as a whole number of the largest unit that allows it."""
     seconds = value.total_seconds()
-    unit = next((unit for unit in "dhm" if seconds and seconds % _SECONDS[unit] == 0), "s")
-    return f"{seconds / _SECONDS[unit]:g}{unit}"
+    unit = next((unit for unit in "dhm" if seconds and seconds % _UNIT_SECONDS[unit] == 0), "s")
+    return f"{seconds / _UNIT_SECONDS[unit]:g}{unit}"
 
 
 def host_name() -> str:
-    """The host's name, as far as it may be a node's."""
+    """Return the host's name, reduced to what a node's name may contain."""
     return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:63] or "node"
 
 
 def setting(
     name: str, default: Any, description: str, *, unit: str = "", shown: str | None = None, **limits: Any
 ) -> Any:
-    """A field of Settings: `shown` is what the documentation says for a default that depends on something."""
+    """Return a field of Settings; the documentation has `shown` for a default that depends on something."""
     extra: dict[str, Any] = {"unit": unit, "shown": shown}
     return Field(default, validation_alias=name, description=description, json_schema_extra=extra, **limits)
 
 
-_LONGEST = 3650 * 86400
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_MAX_DURATION_S = 3650 * 86400
+_UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 PostgresUrl = Annotated[SecretStr | None, _url_of("postgres", "postgresql")]
 RedisUrl = Annotated[SecretStr | None, _url_of("redis", "rediss", "unix")]

@@ -1,6 +1,6 @@
-"""What runs in a node, and the order in which it starts and stops.
+"""Runs the parts of a node, and starts and stops them in order.
 
-stop:  not ready → no new claims → sessions are handed over → the rest step down → calls end, those of other nodes too
+stop:  not ready → no new claims → sessions are handed over → the others stop → calls end, forwarded ones too → renewals
 """
 
 import asyncio
@@ -31,102 +31,101 @@ from service.sessions.registry import RunnerRegistry
 log = structlog.get_logger(__name__)
 
 HAND_OVER_RESERVE_S = 8.0
-"""What is kept of a stop's grace for sessions that no node takes: more than a process needs to stop."""
+"""Seconds of the shutdown grace kept for sessions that no node takes; a process needs less to stop."""
 CALLS_GRACE_S = 5.0
-"""How long calls have to end when the node stops."""
+"""Seconds that calls have to end when the node stops."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """What runs, and the order in which it starts and stops."""
+    """Holds the parts of a node and runs them from start to stop."""
 
     bus: RedisBus
-    keeper: LeaseRenewer
-    fence: LeaseExpiryMonitor
+    lease_renewer: LeaseRenewer
+    lease_expiry: LeaseExpiryMonitor
     reconciler: Reconciler
     dead_nodes: DeadNodes
-    roster: RunnerRegistry
-    giver: HandoverSource
-    taker: HandoverTarget
+    runners: RunnerRegistry
+    handover_source: HandoverSource
+    handover_target: HandoverTarget
     rebalancer: Rebalancer
     wanted_count: WantedCount
-    sending: MessageSender
+    sender: MessageSender
     server: Server
     nodes: NodeListener
     channels: NodeChannels
-    pages: HealthAndMetricsServer
+    http_server: HealthAndMetricsServer
     probe: DatabaseProbe
     retention: Retention
-    lookout: LongTransactionMonitor
+    horizon_monitor: LongTransactionMonitor
     census: Census
     grace: float
-    """Seconds that sessions have to step down."""
+    """Seconds that sessions have to be handed over or to stop."""
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Serve until `stopping` is set or a task that must never end ends; then stop in order."""
+        """Serve until `stopping` is set or an essential task ends; stop in order and raise that task's error."""
         self.bus.start()
-        keeping = asyncio.create_task(self.keeper.run(), name="keeper")
-        fencing = asyncio.create_task(self.fence.run(), name="fence")
+        renewing = asyncio.create_task(self.lease_renewer.run(), name="lease-renewer")
+        expiring = asyncio.create_task(self.lease_expiry.run(), name="lease-expiry")
         reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
         detecting = asyncio.create_task(self.dead_nodes.run(), name="dead-nodes")
-        asked = asyncio.create_task(stopping.wait(), name="stop")
-        jobs = (self.retention, self.lookout, self.census, self.rebalancer, self.wanted_count)
-        beside = [asyncio.create_task(each.run()) for each in jobs]
+        stop = asyncio.create_task(stopping.wait(), name="stop")
+        jobs = (self.retention, self.horizon_monitor, self.census, self.rebalancer, self.wanted_count)
+        background = [asyncio.create_task(job.run()) for job in jobs]
         probing = asyncio.create_task(self.probe.run(), name="probe")
         try:
-            await self._open_doors()
+            await self._start_servers()
             log.info("The node is ready.")
-            await asyncio.wait((asked, keeping, fencing, reconciling, detecting), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((stop, renewing, expiring, reconciling, detecting), return_when=asyncio.FIRST_COMPLETED)
         finally:
             log.info("The node stops.", asked=stopping.is_set())
-            await end(*beside, detecting)
+            await end(*background, detecting)
             try:
-                await self._step_down(reconciling)
+                await self._stop_sessions(reconciling)
             finally:
-                # Asked twice, it has come here from anywhere in between: nothing of a session goes on without these.
+                # A second signal can interrupt the stop at any point, so every runner is ended before the renewals.
                 await end(reconciling)
                 await self.reconciler.cancel_all()
-                # Last: what steps down needs its permits until it has.
-                await end(keeping, fencing)
-                await self._close_doors()
-                await end(probing, asked)
-        for task in (keeping, fencing, reconciling, detecting):
-            # A side task that died stops the service loudly.
+                # Session processes need run permits until they have ended.
+                await end(renewing, expiring)
+                await self._stop_servers_now()
+                await end(probing, stop)
+        for task in (renewing, expiring, reconciling, detecting):
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
 
-    async def _open_doors(self) -> None:
-        await self.pages.start()
+    async def _start_servers(self) -> None:
+        await self.http_server.start()
         await self.nodes.start()
         await self.server.start()
         await self.server.set_ready(ready=True)
 
-    async def _close_doors(self) -> None:
-        """Whoever asked twice has closed none yet."""
+    async def _stop_servers_now(self) -> None:
+        """Stop all servers; after a second signal none has been stopped before."""
         await asyncio.gather(self.server.stop(0), self.nodes.stop(0))
-        await self.pages.stop()
+        await self.http_server.stop()
 
-    async def _step_down(self, reconciling: "asyncio.Task[None]") -> None:
-        """End what goes on, in order, each within its bound."""
+    async def _stop_sessions(self, reconciling: "asyncio.Task[None]") -> None:
+        """Hand over or stop all sessions and end all calls, each step within its time limit."""
         began = time.monotonic()
-        self.taker.drain()
+        self.handover_target.drain()
         await self.server.drain()
         await end(reconciling)
-        await self.keeper.drain()
-        # Whatever that takes, those that nobody takes have time to stop by themselves.
+        await self.lease_renewer.drain()
+        # The reserve lets sessions that no node takes stop by themselves.
         seconds = max(0.0, self.grace - HAND_OVER_RESERVE_S)
-        # One may be on its way already, to share sessions out.
-        still_here = [one for one in self.roster.all() if one.session_id != self.rebalancer.moving]
-        await asyncio.gather(self.giver.give(still_here, seconds), self.rebalancer.finish(seconds))
-        # What is being sent needs its sessions.
-        await self.sending.finish(CALLS_GRACE_S)
+        # The rebalancer may be handing over one session already.
+        remaining = [runner for runner in self.runners.all() if runner.session_id != self.rebalancer.moving]
+        await asyncio.gather(self.handover_source.give(remaining, seconds), self.rebalancer.finish(seconds))
+        # Messages in flight need their sessions, so they are finished before the sessions stop.
+        await self.sender.finish(CALLS_GRACE_S)
         await self.reconciler.drain(max(min(self.grace, HAND_OVER_RESERVE_S), began + self.grace - time.monotonic()))
         await asyncio.gather(self.server.stop(CALLS_GRACE_S), self.nodes.stop(CALLS_GRACE_S))
         await self.channels.close()
 
 
 async def end(*tasks: "asyncio.Task[Any]") -> None:
-    """Cancel tasks, and wait until they have ended."""
+    """Cancel tasks and wait until they have ended."""
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)

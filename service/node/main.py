@@ -1,4 +1,4 @@
-"""From a command to an exit code: signals, and failures in words instead of stack traces."""
+"""Runs a command: handles signals, reports failures in one sentence and returns an exit code."""
 
 import asyncio
 import os
@@ -18,11 +18,11 @@ EX_SOFTWARE = os.EX_SOFTWARE
 EX_CONFIG = os.EX_CONFIG
 
 Work = Callable[[Settings, asyncio.Event], Awaitable[None]]
-"""A command: runs until it is done, or the event says to stop."""
+"""A command; runs until it is done or the event is set."""
 
 
 def run(settings: Settings, work: Work) -> int:
-    """Run it until it is done or a signal asks for its end; the exit code."""
+    """Run a command until it is done or a signal stops it, and return the exit code."""
     configure_logging(level=settings.log_level.value, readable=not settings.is_production)
     for name in unknown_settings():
         log.warning("There is no such setting; is it misspelt?", setting=name)
@@ -32,13 +32,13 @@ def run(settings: Settings, work: Work) -> int:
         sys.stderr.write(f"{error}\n")
         return EX_UNAVAILABLE
     except Exception:
-        log.exception("The service ended by a fault of its own.")
+        log.exception("The service failed with an internal error; it exits.")
         return EX_SOFTWARE
     return 0
 
 
 def _refusals() -> tuple[type[Exception], ...]:
-    """Return what the operator can mend, which is reported in one sentence."""
+    """Return the errors that the operator can fix; they are reported without a stack trace."""
     # The zygote starts before any of these is imported (service/node/serve.py).
     from service.api.grpc.server import CannotListen  # noqa: PLC0415
     from service.api.http.pages import CannotServePages  # noqa: PLC0415
@@ -52,7 +52,7 @@ def _refusals() -> tuple[type[Exception], ...]:
     return (
         *(DatabaseUnreachable, NodeSecretDiffers, NoServer, CannotListen, CannotServePages),
         *(RedisUrlUnusable, StoreNotPrepared, NotMigrated),
-        # Nothing but the pool is unavailable this early: its zygote cannot be executed, or refuses the library.
+        # Only the worker pool raises it this early: the zygote cannot be executed or refuses the library.
         Unavailable,
     )
 
@@ -62,16 +62,16 @@ async def _until_signal(settings: Settings, work: Work) -> None:
     loop = asyncio.get_running_loop()
     working = asyncio.ensure_future(work(settings, stopping))
 
-    def ask() -> None:
+    def stop() -> None:
         if stopping.is_set():
-            # Asked twice: whoever asks does not want to wait.
+            # A second signal means: stop without waiting.
             working.cancel()
         stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        # Ignored is how nohup starts what is to outlive its terminal.
+        # nohup ignores SIGHUP for a process that is to outlive its terminal; it stays ignored.
         if signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, ask)
+            loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGUSR1, _log_tasks)
     try:
         await working
@@ -81,7 +81,7 @@ async def _until_signal(settings: Settings, work: Work) -> None:
 
 
 def _log_tasks() -> None:
-    """Write down where every task waits: what SIGUSR1 is for when a node does not do what it should."""
+    """Log where every task waits; SIGUSR1 triggers it to diagnose a node that hangs."""
     for task in asyncio.all_tasks():
         stack = [f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in task.get_stack()]
         log.warning("A task waits.", task=task.get_name(), coroutine=_name(task), where=stack)

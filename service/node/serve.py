@@ -1,4 +1,4 @@
-"""Starts a node: first the process that takes longest to be ready, and while that imports neonize, the node itself."""
+"""Starts a node. The zygote starts first, and the node's modules are imported while the zygote imports neonize."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -12,16 +12,16 @@ from service.workers.zygote import ZygoteClient
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """Run a node until `stopping` is set."""
     async with AsyncExitStack() as stack:
-        # Closed last, when all processes are dead.
+        # The stack closes it last: it must stay held until all session processes have ended.
         liveness = LivenessSocket(uuid4())
         stack.callback(liveness.close)
         zygote = ZygoteClient(liveness=liveness.fileno)
         stack.push_async_callback(zygote.close)
         starting = asyncio.create_task(zygote.start(), name="zygote-start")
         stack.push_async_callback(_end, starting)
-        # One step executes it. From then on two processes import at once.
+        # One step of the loop executes the zygote; from then on both processes import in parallel.
         await asyncio.sleep(0)
-        from service.node import wiring  # noqa: PLC0415 - half a second, which the zygote needs anyway
+        from service.node import wiring  # noqa: PLC0415 - takes 0.5 s, less than the zygote's start
 
         await wiring.serve(settings, stopping, liveness, zygote)
 

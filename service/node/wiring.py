@@ -1,9 +1,8 @@
-"""The one place that wires everything, and the order in which it starts and stops.
+"""Builds every part of a node and connects the parts.
 
 start:  liveness socket and zygote (service/node/serve.py) → embedded servers → database reached → schema → bus
-        → leases and reconciler → other nodes → gRPC → ready
-stop:   not ready → no new claims → sessions are handed over → the rest step down → calls end, those of other nodes too
-        → leases, bus, zygote, database
+        → leases and reconciler → node listener → gRPC → ready
+stop:   the order of service/node/lifecycle.py, then bus, database connections, zygote, embedded servers
 """
 
 import asyncio
@@ -56,7 +55,7 @@ from service.sessions.service import SessionService
 from service.sessions.start_limiter import StartLimiter
 from service.store.database import Database
 from service.store.leases import PostgresLeases
-from service.store.maintenance import SESSION_SETTINGS as UPKEEP
+from service.store.maintenance import SESSION_SETTINGS as UPKEEP_SETTINGS
 from service.store.maintenance import PostgresMaintenance
 from service.store.messages import PostgresMessages
 from service.store.migrate import index_event_buffer, migrate
@@ -78,29 +77,29 @@ from service.workers.zygote import ZygoteClient
 log = structlog.get_logger(__name__)
 
 DATABASE_CONNECTIONS = 10
-"""Of the node itself, one for leases apart."""
-READERS = 2
-"""Connections for consumers that catch up: they must keep neither sessions from writing nor others from what comes."""
-STANDSTILL = 10.0
-"""Times the patience with a consumer: for who has not taken anything at all for so long it is at an end."""
+"""Connections for calls and session writes; leases, readers, tail and upkeep have separate ones."""
+READER_CONNECTIONS = 2
+"""Connections for consumers that catch up. They are separate so that catching up delays neither writes nor the tail."""
+STALLED_STREAM_FACTOR = 10.0
+"""A stream whose consumer takes nothing ends after this multiple of ZAP_WATCH_PATIENCE."""
 DATABASE_WAIT_S = 60.0
-"""Seconds to wait for a database that does not answer yet."""
+"""Seconds to wait for a database that does not answer."""
 
 
 class NotMigrated(Exception):
-    """The schema is as it was."""
+    """The migration was stopped before it was complete."""
 
 
 class NoServer(Exception):
-    """A setting names no server, and none can be started in its place; the message says why, and what to do."""
+    """A setting names no server and no embedded server can be started; the message says why and what to do."""
 
 
 async def serve(settings: Settings, stopping: asyncio.Event, liveness: LivenessSocket, zygote: ZygoteClient) -> None:
-    """Run a node until `stopping` is set. The zygote may be starting already."""
+    """Run a node until `stopping` is set. The zygote may still be starting."""
     async with AsyncExitStack() as stack:
         building = asyncio.create_task(_build(settings, stack, liveness, zygote))
-        # Asked to stop while it waits for a database, it need not wait any longer.
-        await _first(building, stopping)
+        # A stop request also ends the wait for a database.
+        await _wait_unless_stopped(building, stopping)
         if building.done():
             await building.result().run(stopping)
         else:
@@ -108,9 +107,9 @@ async def serve(settings: Settings, stopping: asyncio.Event, liveness: LivenessS
 
 
 async def migrate_once(settings: Settings, stopping: asyncio.Event) -> None:
-    """Bring the schema up to date, whatsmeow's included. Raises NotMigrated if it is asked to stop before."""
+    """Migrate the schema, including whatsmeow's tables. Raises NotMigrated if `stopping` is set first."""
     migrating = asyncio.create_task(_migrate(settings))
-    await _first(migrating, stopping)
+    await _wait_unless_stopped(migrating, stopping)
     if not migrating.done():
         await end(migrating)
         raise NotMigrated("asked to stop before the schema was brought up to date")
@@ -127,7 +126,7 @@ async def _migrate(settings: Settings) -> None:
 
 @dataclass(frozen=True)
 class Urls:
-    """Where the servers are: as set, or embedded."""
+    """The servers' URLs, from the settings or of embedded servers."""
 
     database: str
     whatsapp_database: str
@@ -136,7 +135,7 @@ class Urls:
 
 @dataclass(frozen=True)
 class Databases:
-    """Connections to one database, apart by what must not wait for what."""
+    """Separate connection pools to one database, so that one use does not wait for another."""
 
     calls: Database
     renewals: Database
@@ -145,14 +144,14 @@ class Databases:
     upkeep: Database
 
 
-async def _first(task: "asyncio.Task[Any]", stopping: asyncio.Event) -> None:
-    asked = asyncio.create_task(stopping.wait())
-    await asyncio.wait((task, asked), return_when=asyncio.FIRST_COMPLETED)
-    await end(asked)
+async def _wait_unless_stopped(task: "asyncio.Task[Any]", stopping: asyncio.Event) -> None:
+    stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+    await end(stop)
 
 
 async def _urls(settings: Settings, stack: AsyncExitStack) -> Urls:
-    """Where the servers are; those that no setting names are started here."""
+    """Return the servers' URLs; start an embedded server for each one that is not set."""
     database = _secret(settings.database_url) or await _embedded("DATABASE_URL", settings, stack)
     redis = _secret(settings.redis_url) or await _embedded("REDIS_URL", settings, stack)
     return Urls(database, _secret(settings.whatsapp_database_url) or database, redis)
@@ -161,7 +160,7 @@ async def _urls(settings: Settings, stack: AsyncExitStack) -> Urls:
 async def _embedded(setting: str, settings: Settings, stack: AsyncExitStack) -> str:
     """Start or join an embedded server, and return its URL. Raises NoServer."""
     try:
-        import dev  # noqa: PLC0415 - for laptops and tests: an image has no such package, and need not have it
+        import dev  # noqa: PLC0415 - only for laptops and tests; the image does not contain it
     except ModuleNotFoundError as error:
         raise NoServer(
             f"{setting} is not set, and this installation has no embedded server (package dev): set {setting}"
@@ -171,12 +170,12 @@ async def _embedded(setting: str, settings: Settings, stack: AsyncExitStack) -> 
         await stack.enter_async_context(server)
     except dev.EmbeddedServerError as error:
         raise NoServer(str(error)) from error
-    what = "Joined" if server.was_joined else "Started"
-    log.info(f"{what} an embedded {server.name}, since {setting} is not set.", port=server.port)  # noqa: G004
+    action = "Joined" if server.was_joined else "Started"
+    log.info(f"{action} an embedded {server.name}, since {setting} is not set.", port=server.port)  # noqa: G004
     return server.url
 
 
-def _say_refused(session_id: str, event: NewEvent, error: Exception) -> None:
+def _log_refused(session_id: str, event: NewEvent, error: Exception) -> None:
     cause = type(error).__name__
     log.error(
         "Postgres refuses an inbound event; it is lost.", session_id=session_id, cause=cause, type=event.payload.kind
@@ -198,7 +197,7 @@ async def _pool(
     zygote: ZygoteClient | None = None,
     metrics: Metrics | None = None,
 ) -> Pool:
-    """Session processes, ready to be forked."""
+    """Return an open pool, which forks session processes."""
     proxy = settings.whatsapp_proxy_url.get_secret_value()
     pool = Pool(PoolSettings(urls.whatsapp_database, proxy, settings.worker_preload), zygote=zygote, metrics=metrics)
     stack.push_async_callback(pool.close)
@@ -207,12 +206,12 @@ async def _pool(
 
 
 async def _prepare_store(pool: Pool, urls: Urls) -> None:
-    """whatsmeow's tables, and our index on one of them."""
+    """Create whatsmeow's tables and the index that this service adds to one of them."""
     await pool.prepare_store()
     await index_event_buffer(urls.whatsapp_database)
 
 
-async def _open(stack: AsyncExitStack, url: str, name: str, size: int, timeouts: dict[str, str]) -> Database:
+async def _open_database(stack: AsyncExitStack, url: str, name: str, size: int, timeouts: dict[str, str]) -> Database:
     database = Database(url, name=name, size=size, timeouts=timeouts)
     await database.open()
     stack.push_async_callback(database.close)
@@ -220,7 +219,7 @@ async def _open(stack: AsyncExitStack, url: str, name: str, size: int, timeouts:
 
 
 async def _build(settings: Settings, stack: AsyncExitStack, liveness: LivenessSocket, zygote: ZygoteClient) -> Service:
-    """Everything in the order in which it needs each other; the stack ends it in the opposite one."""
+    """Open connections and build the node in dependency order; the stack closes them in reverse."""
     urls = await _urls(settings, stack)
     await reach(urls.database, "DATABASE_URL", DATABASE_WAIT_S)
     if urls.whatsapp_database != urls.database:
@@ -229,37 +228,38 @@ async def _build(settings: Settings, stack: AsyncExitStack, liveness: LivenessSo
     await refuse_prepared_transactions(urls.database, "DATABASE_URL")
     registry = CollectorRegistry()
     metrics = NodeMetrics(registry)
-    # It takes a tenth of a second, in which the zygote imports.
+    # The derivation takes 0.1 s, so it runs while the zygote imports.
     deriving = asyncio.create_task(fingerprint(urls.database, _node_secret(settings)))
     pool = await _pool(settings, urls, stack, zygote, metrics)
-    mine = await deriving
+    secret_fingerprint = await deriving
     await migrate(urls.database, partial(_prepare_store, pool, urls))
-    if mine := mine or await fingerprint(urls.database, _node_secret(settings)):
-        await agree_on_secret(urls.database, mine)
+    # The first derivation returns None if the schema was older than the table of the fingerprint.
+    if found := secret_fingerprint or await fingerprint(urls.database, _node_secret(settings)):
+        await agree_on_secret(urls.database, found)
 
-    quick = f"{settings.lease_times.renew_timeout:.3f}s"
+    renew_timeout = f"{settings.lease_times.renew_timeout:.3f}s"
     name = f"zap-service/{settings.node_id}"
-    hurry = {"statement_timeout": quick, "lock_timeout": quick}
-    database = await _open(stack, urls.database, name, DATABASE_CONNECTIONS, {})
-    renewals = await _open(stack, urls.database, f"{name}/leases", 1, hurry)
-    readers = await _open(stack, urls.database, f"{name}/watch", READERS, {})
-    tail = await _open(stack, urls.database, f"{name}/tail", 1, {})
-    upkeep = await _open(stack, urls.database, f"{name}/upkeep", 1, UPKEEP)
+    renewal_timeouts = {"statement_timeout": renew_timeout, "lock_timeout": renew_timeout}
+    database = await _open_database(stack, urls.database, name, DATABASE_CONNECTIONS, {})
+    renewals = await _open_database(stack, urls.database, f"{name}/leases", 1, renewal_timeouts)
+    readers = await _open_database(stack, urls.database, f"{name}/watch", READER_CONNECTIONS, {})
+    tail = await _open_database(stack, urls.database, f"{name}/tail", 1, {})
+    upkeep = await _open_database(stack, urls.database, f"{name}/upkeep", 1, UPKEEP_SETTINGS)
     tokens = ResumeTokenCodec(await token_key(readers))
     hub = WakeupHub()
     bus = RedisBus(urls.redis, hub, lambda event: to_json(event, tokens.write(event.resume_from)), metrics)
     stack.push_async_callback(bus.close)
-    # A pooler has an address of its own: this node needs connections that stay what they are.
-    stragglers = StaleBackends(database, is_pooled=urls.whatsapp_database != urls.database)
+    # A separate URL for session processes means that a pooler may multiplex their backends.
+    stale = StaleBackends(database, is_pooled=urls.whatsapp_database != urls.database)
     databases = Databases(database, renewals, readers, tail, upkeep)
-    return _wire(settings, databases, tokens, stragglers, pool, bus, hub, liveness, registry=registry, metrics=metrics)
+    return _wire(settings, databases, tokens, stale, pool, bus, hub, liveness, registry=registry, metrics=metrics)
 
 
 def _wire(
     settings: Settings,
     databases: Databases,
     tokens: ResumeTokenCodec,
-    stragglers: StaleBackends,
+    stale: StaleBackends,
     pool: Pool,
     bus: RedisBus,
     hub: WakeupHub,
@@ -268,25 +268,25 @@ def _wire(
     registry: CollectorRegistry,
     metrics: NodeMetrics,
 ) -> Service:
-    """What runs, on what is open."""
+    """Build everything that runs on the open connections."""
     database = databases.calls
     sessions = PostgresSessions(database, encode_payload)
     times, incarnation = settings.lease_times, liveness.incarnation
     outages = OutageDetector(times.ttl, time.monotonic())
     leases = PostgresLeases(database, databases.renewals, metrics)
     ports = RunnerPorts(
-        PostgresOwnedSessions(database, encode_payload, stragglers, metrics),
+        PostgresOwnedSessions(database, encode_payload, stale, metrics),
         leases,
-        PostgresEventLog(database, encode_payload, _say_refused, metrics),
+        PostgresEventLog(database, encode_payload, _log_refused, metrics),
         pool,
         bus,
         times,
         StartLimiter(settings.connects_per_second),
     )
-    roster = RunnerRegistry(incarnation, ports)
+    runners = RunnerRegistry(incarnation, ports)
     reconciler = Reconciler(
         leases,
-        roster,
+        runners,
         hub,
         ports.gate,
         outages,
@@ -296,40 +296,40 @@ def _wire(
         limit=settings.max_sessions,
     )
     wanted_count = WantedCount(leases)
-    _watch(metrics, bus, roster, reconciler, wanted_count)
-    sending = MessageSender(sessions, PostgresMessages(database, metrics), roster, metrics)
-    watch = _watching(settings, databases, tokens, hub, WatchMetrics(registry))
-    core = Core(SessionService(sessions, ports.publisher, hub, roster), sending, watch)
-    router = Router(leases, incarnation, lambda session_id: roster.get(session_id) is not None)
-    taker = HandoverTarget(ports.gate, reconciler)
-    server, nodes, channels = _doors(settings, core, router, taker, incarnation, RpcMetrics(registry))
-    announce = partial(_announcement, settings, liveness, nodes)
-    keeper = LeaseRenewer(leases, announce, times, roster.all, outages, metrics)
-    hand_over = Handover(GrpcHandoverPeers(channels), sending, reconciler)
+    _register_gauges(metrics, bus, runners, reconciler, wanted_count)
+    sender = MessageSender(sessions, PostgresMessages(database, metrics), runners, metrics)
+    watch = _build_watch(settings, databases, tokens, hub, WatchMetrics(registry))
+    core = Core(SessionService(sessions, ports.publisher, hub, runners), sender, watch)
+    router = Router(leases, incarnation, lambda session_id: runners.get(session_id) is not None)
+    handover_target = HandoverTarget(ports.gate, reconciler)
+    server, nodes, channels = _build_servers(settings, core, router, handover_target, incarnation, RpcMetrics(registry))
+    announce = partial(_announce, settings, liveness, nodes)
+    lease_renewer = LeaseRenewer(leases, announce, times, runners.all, outages, metrics)
+    handover = Handover(GrpcHandoverPeers(channels), sender, reconciler)
     rebalancer = Rebalancer(
-        incarnation, leases, reconciler, roster.get, hand_over, metrics.rebalanced, is_on=settings.rebalance
+        incarnation, leases, reconciler, runners.get, handover, metrics.rebalanced, is_on=settings.rebalance
     )
     upkeep, upkeep_metrics = PostgresMaintenance(databases.upkeep), UpkeepMetrics(registry)
     probe = DatabaseProbe(database.ping)
-    pages = HealthAndMetricsServer(
+    http_server = HealthAndMetricsServer(
         settings.http_listen, partial(reasons_not_ready, probe, outages, times, lambda: pool.overdue), registry
     )
     return Service(
         bus,
-        keeper,
-        LeaseExpiryMonitor(times, roster.all),
+        lease_renewer,
+        LeaseExpiryMonitor(times, runners.all),
         reconciler,
         DeadNodes(leases, incarnation, liveness.scope, is_held, hub.reconcile),
-        roster,
-        HandoverSource(incarnation, leases, hand_over),
-        taker,
+        runners,
+        HandoverSource(incarnation, leases, handover),
+        handover_target,
         rebalancer,
         wanted_count,
-        sending,
+        sender,
         server,
         nodes,
         channels,
-        pages,
+        http_server,
         probe,
         Retention(upkeep, upkeep_metrics, events=settings.event_retention, messages=settings.message_retention),
         LongTransactionMonitor(upkeep, upkeep_metrics.horizon),
@@ -338,30 +338,30 @@ def _wire(
     )
 
 
-def _watching(
+def _build_watch(
     settings: Settings, databases: Databases, tokens: ResumeTokenCodec, hub: WakeupHub, metrics: WatchMetrics
 ) -> Watch:
-    """Those who read the event log."""
+    """Build the readers of the event log."""
     tail = LogTailer(PostgresLogReader(databases.tail).read, hub, metrics)
-    watching = WatchService(PostgresLogReader(databases.readers), tail, tokens, settings.watch_patience)
-    return WatchLimiter(watching.watch, settings.watch_streams, metrics).watch
+    service = WatchService(PostgresLogReader(databases.readers), tail, tokens, settings.watch_patience)
+    return WatchLimiter(service.watch, settings.watch_streams, metrics).watch
 
 
-def _doors(
-    settings: Settings, core: Core, router: Router, taker: HandoverTarget, incarnation: UUID, metrics: RpcMetrics
+def _build_servers(
+    settings: Settings, core: Core, router: Router, target: HandoverTarget, incarnation: UUID, metrics: RpcMetrics
 ) -> tuple[Server, NodeListener, NodeChannels]:
-    """Where callers come in, where other nodes do, and the way to those."""
+    """Build the server for callers, the listener for other nodes and the channels to them."""
     certificate = NodeCertificate.signed_by(_node_secret(settings))
     channels = NodeChannels(certificate)
     nodes = NodeListener(
         core,
         OwnershipGuard(router, incarnation),
-        taker,
+        target,
         incarnation,
         certificate,
         listen=settings.node_listen,
         advertise=settings.node_advertise,
-        # An embedded one is on this machine.
+        # An embedded database is on this machine.
         database_hosts=hosts(url) if (url := _secret(settings.database_url)) else [],
         metrics=metrics,
     )
@@ -371,13 +371,13 @@ def _doors(
         token=_secret(settings.auth_token),
         metrics=metrics,
         elsewhere=Forwarder(router, channels, metrics),
-        standstill=STANDSTILL * settings.watch_patience,
+        standstill=STALLED_STREAM_FACTOR * settings.watch_patience,
     )
     return server, nodes, channels
 
 
-def _announcement(settings: Settings, liveness: LivenessSocket, nodes: NodeListener) -> Announcement:
-    """What this node says of itself with each renewal: its address can change."""
+def _announce(settings: Settings, liveness: LivenessSocket, nodes: NodeListener) -> Announcement:
+    """Return what this node announces with each renewal; its address can change."""
     return Announcement(
         Node(liveness.incarnation, settings.node_id, nodes.address),
         settings.max_sessions,
@@ -385,24 +385,22 @@ def _announcement(settings: Settings, liveness: LivenessSocket, nodes: NodeListe
     )
 
 
-def _watch(
-    metrics: NodeMetrics, bus: RedisBus, roster: RunnerRegistry, reconciler: Reconciler, wanted_count: WantedCount
+def _register_gauges(
+    metrics: NodeMetrics, bus: RedisBus, runners: RunnerRegistry, reconciler: Reconciler, wanted_count: WantedCount
 ) -> None:
-    """Numbers that others keep."""
-    metrics.watch("zap_events_dropped", "Live events dropped while Redis was away.", lambda: bus.dropped)
-    metrics.watch(
-        "zap_tasks", "Tasks of the event loop: more and more of them is a leak.", lambda: len(asyncio.all_tasks())
-    )
-    metrics.watch("zap_sessions_owned", "SessionService that this node owns.", lambda: len(roster))
-    metrics.watch("zap_sessions_connected", "Those of them that are connected.", lambda: roster.connected)
-    metrics.watch("zap_sessions_waiting", "Those of them that wait for their turn.", lambda: roster.waiting)
+    """Register the gauges whose values other parts hold."""
+    metrics.watch("zap_events_dropped", "Live events not published: Redis away, or not encodable.", lambda: bus.dropped)
+    metrics.watch("zap_tasks", "Tasks of the event loop; steady growth is a leak.", lambda: len(asyncio.all_tasks()))
+    metrics.watch("zap_sessions_owned", "Sessions that this node owns.", lambda: len(runners))
+    metrics.watch("zap_sessions_connected", "Connected sessions of this node.", lambda: runners.connected)
+    metrics.watch("zap_sessions_waiting", "Sessions of this node that wait to be started.", lambda: runners.waiting)
     metrics.watch(
         "zap_sessions_wanted",
-        "Paired sessions of the whole database that are to be connected.",
+        "Paired sessions of the whole database whose desired state is connected.",
         lambda: wanted_count.wanted,
     )
     metrics.watch(
         "zap_sessions_unclaimed",
-        "Those of the whole database that are nobody's: not claimed yet, or of a node that is not heard of.",
+        "Sessions of the whole database without an owner: not claimed yet, or their node is silent.",
         lambda: reconciler.survey.due + reconciler.survey.silent,
     )
