@@ -1,1 +1,1 @@
-"""Logs, metrics and probes. They wrap; the core does not know of them."""
+"""Logs and metrics, with redaction."""

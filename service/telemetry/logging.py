@@ -1,4 +1,4 @@
-"""Logs: JSON lines in production, readable ones in development. Ours and every library's go through one redaction."""
+"""Configures logs: JSON lines in production, readable ones in development, all through one redaction."""
 
 import logging
 import sys
@@ -9,7 +9,7 @@ import structlog
 from service.telemetry.redaction import redact
 
 _SHARED: list[Any] = [
-    # session_id, node and whatever else was bound for this call or task.
+    # Adds session_id, node and other keys bound for this call or task.
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
@@ -19,7 +19,7 @@ _SHARED: list[Any] = [
 
 
 def configure_logging(*, level: str, readable: bool, stream: TextIO | None = None) -> None:
-    """Send structlog's and the standard library's logs to one place; to be called once, before anything is logged."""
+    """Send the logs of structlog and of the standard library to one stream. Call it once, before anything is logged."""
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -28,7 +28,7 @@ def configure_logging(*, level: str, readable: bool, stream: TextIO | None = Non
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        # Or loggers that modules made while they were imported would keep the settings of before.
+        # A logger keeps the settings of its first use, so loggers created at import time use these.
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(stream or sys.stderr)
@@ -40,27 +40,27 @@ def configure_logging(*, level: str, readable: bool, stream: TextIO | None = Non
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # aiohttp writes a stack trace, and what was sent, for every stranger who does not speak HTTP.
+    # aiohttp logs a stack trace and the bytes received for every client that does not speak HTTP.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
-    # So does gRPC, twice, for a header that is not text, with the header.
-    logging.getLogger("grpc._cython.cygrpc").filters = [_is_no_header]
-    # These tell at info what our own lines tell better.
+    # gRPC logs a header that is not text twice, with its value.
+    logging.getLogger("grpc._cython.cygrpc").filters = [_is_not_about_header]
+    # The info lines of these loggers repeat the service's own.
     for noisy in ("aiohttp.access", "asyncio", "grpc"):
         logging.getLogger(noisy).setLevel(max(root.level, logging.WARNING))
 
 
-def _is_no_header(record: logging.LogRecord) -> bool:
+def _is_not_about_header(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("Invalid encoding on")
 
 
 def _rendering(stream: TextIO, *, readable: bool) -> list[Any]:
-    # Tracebacks become text before the redaction, which could not see into them otherwise.
-    last: Any = (
+    # Tracebacks become text first, because the redaction only masks text.
+    renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=stream.isatty()) if readable else structlog.processors.JSONRenderer()
     )
     return [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         structlog.processors.format_exc_info,
         redact,
-        last,
+        renderer,
     ]

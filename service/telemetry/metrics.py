@@ -1,4 +1,4 @@
-"""Every metric of the service, in one place."""
+"""Defines every metric of the service, except the gauges registered in service/node/wiring.py."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -13,7 +13,7 @@ _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0
 
 
 class RpcMetrics:
-    """Calls of the gRPC server."""
+    """Counts calls and streams of the gRPC server."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._calls = Counter(
@@ -21,14 +21,14 @@ class RpcMetrics:
         )
         self._seconds = Histogram(
             "zap_rpc_seconds",
-            "How long calls took, by method; a stream until it ended.",
+            "How long calls took, by method; for a stream until it ended.",
             ["method"],
             buckets=_CALL_BUCKETS,
             registry=registry,
         )
         self._forwarded = Counter(
             "zap_rpc_forwarded",
-            "Calls that were passed on to the node that owns the session, by method and what came of it.",
+            "Calls forwarded to the node that owns the session, by method and code.",
             ["method", "code"],
             registry=registry,
         )
@@ -42,52 +42,52 @@ class RpcMetrics:
         )
 
     def observe(self, method: str, code: str, seconds: float) -> None:
-        """A call ended."""
+        """Count a call that ended and record its duration."""
         self._calls.labels(method, code).inc()
         self._seconds.labels(method).observe(seconds)
 
     def forwarded(self, method: str, code: str) -> None:
-        """Another node was asked to carry out a call."""
+        """Count a call that was forwarded to another node."""
         self._forwarded.labels(method, code).inc()
 
     def unreadable(self) -> None:
-        """A stream left out an event that cannot be parsed."""
+        """Count an event that a stream left out because it cannot be parsed."""
         self._unreadable.inc()
 
     def open_stream(self, method: str) -> AbstractContextManager[object]:
-        """A stream, for as long as the context lasts."""
+        """Count a stream while the context lasts."""
         return self._streams.labels(method.removeprefix("/")).track_inprogress()
 
 
 class WatchMetrics(Metrics):
-    """What is read of the event log, and who is given it."""
+    """Counts what Watch reads from the event log and delivers to streams."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._streams = Gauge("zap_watch_streams", "Streams of EventService.Watch that stand.", registry=registry)
-        self._given = Counter("zap_watch_events", "Events given out to streams, each time.", registry=registry)
+        self._streams = Gauge("zap_watch_streams", "Open streams of EventService.Watch.", registry=registry)
+        self._delivered = Counter("zap_watch_events", "Events delivered, once for each stream.", registry=registry)
         self._lag = Histogram(
             "zap_watch_tail_lag_seconds",
-            "From an event's being appended to its being read by the tail of the log, by the database's clock; only"
-            " while there are streams that are up to date.",
+            "From an event's append to its read by the tail of the log, by the database's clock; only while some stream"
+            " is up to date.",
             buckets=_LAG_BUCKETS,
             registry=registry,
         )
 
     def open_stream(self) -> AbstractContextManager[object]:
-        """A stream, for as long as the context lasts."""
+        """Count a stream while the context lasts."""
         return self._streams.track_inprogress()
 
     def given(self) -> None:
-        """A stream was given an event."""
-        self._given.inc()
+        """Count an event delivered to a stream."""
+        self._delivered.inc()
 
     def read_by_tail(self, lag: float) -> None:
-        """The tail came to an event, so many seconds after it was appended."""
+        """Record how many seconds after its append the tail read an event."""
         self._lag.observe(lag)
 
 
 class NodeMetrics(Metrics):
-    """What a node does with its sessions."""
+    """Counts what a node does with its sessions."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._renewals = Counter(
@@ -95,19 +95,19 @@ class NodeMetrics(Metrics):
         )
         self._renewal_seconds = Histogram(
             "zap_lease_renewal_seconds",
-            "How long renewals took: near the ttl's 15 % they are given up.",
+            "How long renewals took; one is aborted near 15 % of the ttl.",
             buckets=_CALL_BUCKETS,
             registry=registry,
         )
         self._leases = Gauge("zap_leases", "Leases that the last renewal confirmed.", registry=registry)
         self._stale_writes = Counter(
             "zap_stale_writes",
-            "Writes that were refused because the epoch that made them was over: by what they were, and whether the"
-            " session has another owner or epoch (LEASE_LOST), or its wish was withdrawn (EPOCH_REVOKED).",
+            "Writes refused because their epoch was over, by operation and by whether the session has another owner or"
+            " epoch (LEASE_LOST) or its desired state revoked the epoch (EPOCH_REVOKED).",
             ["operation", "reason"],
             registry=registry,
         )
-        self._processes = Gauge("zap_session_processes", "Session processes that run.", registry=registry)
+        self._processes = Gauge("zap_session_processes", "Running session processes.", registry=registry)
         self._starts = Histogram(
             "zap_session_process_start_seconds",
             "How long starts of session processes took.",
@@ -116,14 +116,14 @@ class NodeMetrics(Metrics):
         )
         self._outcomes = Counter(
             "zap_session_starts",
-            "Starts of session processes, by the lane in which they waited for their turn, and by what came of them:"
-            " CONNECTED, or the cause of the end that came first, or NO_PROCESS.",
+            "Starts of session processes, by the lane in which they waited for a start permit, and by outcome:"
+            " CONNECTED, the cause of the end that came before, or NO_PROCESS.",
             ["lane", "outcome"],
             registry=registry,
         )
         self._moves = Counter(
             "zap_sessions_rebalanced",
-            "Sessions that this node handed to another one because it owned more than others.",
+            "Sessions that this node handed over because it owned more than others.",
             registry=registry,
         )
         self._ends = Counter(
@@ -131,91 +131,89 @@ class NodeMetrics(Metrics):
         )
         self._sends = Histogram(
             "zap_send_seconds",
-            "From a message handed to its process to WhatsApp's acknowledgement.",
+            "From handing a message to its session process to WhatsApp's acknowledgement.",
             buckets=_CALL_BUCKETS,
             registry=registry,
         )
         self._events = Counter("zap_events", "Events of this node's sessions, by type.", ["type"], registry=registry)
-        self._repeated = Counter(
-            "zap_events_repeated", "Inbound events that came again: the log had them already.", registry=registry
-        )
+        self._repeated = Counter("zap_events_repeated", "Inbound events that the log already had.", registry=registry)
         self._registry = registry
 
     def renewal(self, seconds: float, confirmed: int | None) -> None:
-        """A renewal ended with so many leases confirmed; None: it failed."""
+        """Count a renewal and how many leases it confirmed; None means that it failed."""
         self._renewals.labels("failed" if confirmed is None else "confirmed").inc()
         self._renewal_seconds.observe(seconds)
         if confirmed is not None:
             self._leases.set(confirmed)
 
     def stale_write(self, operation: str, reason: str) -> None:
-        """The fence refused a write."""
+        """Count a write refused because its epoch was over."""
         self._stale_writes.labels(operation, reason).inc()
 
     def process_started(self, seconds: float) -> None:
-        """A session process runs."""
+        """Count a session process that started, and record how long the start took."""
         self._processes.inc()
         self._starts.observe(seconds)
 
     def start_came_to(self, lane: str, outcome: str) -> None:
-        """A start led to a connection, or to an end before there was one."""
+        """Count a start by its outcome: a connection or the end that came before."""
         self._outcomes.labels(lane, outcome).inc()
 
     def process_ended(self, cause: str) -> None:
-        """A session process is dead."""
+        """Count a session process that ended."""
         self._processes.dec()
         self._ends.labels(cause).inc()
 
     def rebalanced(self) -> None:
-        """A session was handed over to share sessions out."""
+        """Count a session handed over to balance the nodes."""
         self._moves.inc()
 
     def sent(self, seconds: float) -> None:
-        """WhatsApp acknowledged a message."""
+        """Record how many seconds after its send WhatsApp acknowledged a message."""
         self._sends.observe(seconds)
 
     def event(self, kind: str) -> None:
-        """An event was committed."""
+        """Count a committed event."""
         self._events.labels(kind).inc()
 
     def repeated(self, count: int) -> None:
-        """So many inbound events were in the log already."""
+        """Count inbound events that the log already had."""
         self._repeated.inc(count)
 
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
-        """A number that somebody else keeps, read whenever Prometheus asks: dropped live events, for one."""
+        """Register a gauge whose value is computed at each scrape."""
         Gauge(name, meaning, registry=self._registry).set_function(value)
 
 
 class UpkeepMetrics:
-    """What is old in the database, what holds Watch up, and how many sessions there are."""
+    """Counts retention, the transaction that blocks Watch, and sessions by state."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._deleted = Counter(
             "zap_rows_deleted",
-            "Rows that this node deleted because they were old, by table.",
+            "Old rows that this node deleted, by table.",
             ["table"],
             registry=registry,
         )
         self._retention_failures = Counter(
-            "zap_retention_failures", "Tries to delete what is old that failed.", registry=registry
+            "zap_retention_failures", "Failed attempts to delete old rows.", registry=registry
         )
         self._retention_success = Gauge(
             "zap_retention_last_success_time_seconds",
-            "When this node last saw to it that nothing older is kept, itself or by leaving it to another one.",
+            "When this node last deleted old rows or left the deletion to another node.",
             registry=registry,
         )
         self._oldest_event = Gauge(
-            "zap_event_oldest_age_seconds", "Since the oldest event in the log was appended.", registry=registry
+            "zap_event_oldest_age_seconds", "Age of the oldest event in the log.", registry=registry
         )
         self._horizon_age = Gauge(
             "zap_watch_horizon_age_seconds",
-            "For how long one transaction in flight has held Watch up, as far as it was seen: nothing newer is shown.",
+            "How long the same transaction in flight has been seen to block Watch, which shows nothing newer.",
             registry=registry,
         )
         self._horizon_holder = Gauge(
             "zap_watch_horizon_holder",
-            "Whose transaction that is: 1 for the one that holds Watch up at two looks or more.",
+            "1 for the transaction that blocks Watch at two consecutive checks or more.",
             ["database", "application", "pid", "state"],
             registry=registry,
         )
@@ -227,26 +225,26 @@ class UpkeepMetrics:
         )
 
     def deleted(self, table: str, rows: int) -> None:
-        """So many rows were old."""
+        """Count deleted rows of a table; 0 is a success too."""
         self._deleted.labels(table).inc(rows)
         self._retention_success.set_to_current_time()
 
     def retention_failed(self) -> None:
-        """Old rows could not be deleted."""
+        """Count a deletion that failed."""
         self._retention_failures.inc()
 
     def oldest_event(self, age: float) -> None:
-        """The oldest event in the log was appended so many seconds ago."""
+        """Set the age of the oldest event in the log, in seconds."""
         self._oldest_event.set(age)
 
     def horizon(self, holder: OldestTransaction | None, seconds: float) -> None:
-        """Who holds Watch up, and for how long he has been seen to. Whoever is seen once only is nobody's worry."""
+        """Set which transaction blocks Watch and for how many seconds; one seen only once is not named."""
         self._horizon_age.set(seconds if holder is not None else 0.0)
         self._horizon_holder.clear()
         if holder is not None and seconds > 0:
             self._horizon_holder.labels(holder.database, holder.application, str(holder.pid), holder.state).set(1)
 
     def sessions(self, counts: Mapping[tuple[str, str], int]) -> None:
-        """So many sessions are in each state for each reason."""
+        """Set the number of sessions in each state for each reason."""
         for labels, count in counts.items():
             self._sessions.labels(*labels).set(count)

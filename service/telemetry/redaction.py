@@ -1,7 +1,7 @@
-"""What logs must not hold: secrets never, what says something about a person masked.
+"""Removes secrets and masks personal data in log lines.
 
 Protobuf messages are masked by the (zap.v1.sensitivity) option of their fields. Free text is masked by shape
-(service/domain/masking.py), in case a library or an error puts into it what nobody meant to log.
+(service/domain/masking.py), because libraries and errors may put sensitive data into it.
 """
 
 import functools
@@ -17,36 +17,36 @@ from service.domain.masking import SECRET, cut, masked
 from zap.v1 import options_pb2
 
 PERSONAL = "<personal>"
-LONGEST_VALUE_CHARACTERS = 64 * 1024
-"""Of one value in a line, a stack trace for one. Masking holds the event loop for some microseconds a character."""
+MAX_VALUE_CHARACTERS = 64 * 1024
+"""Limit of one value, such as a stack trace; masking blocks the event loop for some microseconds a character."""
 
 _SECRET_KEYS = re.compile(
     r"password|passwd|secret|token|authorization|dsn|database_url|redis_url|proxy_url|qr_text", re.IGNORECASE
 )
 _VERBATIM_KEYS = frozenset({"timestamp", "level", "logger", "method", "code", "session_id", "node", "incident"})
-"""Written by us, or ids that callers chose: without them a log explains nothing."""
+"""Keys whose values are not masked: the service writes them, or they are ids that make a line understandable."""
 
 Mask = Callable[[str], str]
 
 
 def loggable(message: Message) -> dict[str, Any]:
-    """The fields of a message that a log may hold; the others by a placeholder, so that one sees they were set."""
+    """Return the fields of a message for a log; a sensitive field that is set has a placeholder as its value."""
     return dict(_fields(message))
 
 
 def redact(_: Any, __: str, line: Mapping[str, Any]) -> dict[str, Any]:
-    """structlog's processor: every value of a line of log as it may be written."""
-    # Digits in its id look like a telephone number, and the line would no longer say which session it means.
+    """Redact every value of a log line (a structlog processor)."""
+    # A session id may look like a phone number; masking it would hide which session the line is about.
     session_id = line.get("session_id")
-    mask = functools.partial(_masked, but_for=session_id if isinstance(session_id, str) else "")
+    mask = functools.partial(_masked, unmasked=session_id if isinstance(session_id, str) else "")
     return {key: _redacted(key, value, mask) for key, value in line.items()}
 
 
-def _masked(text: str, but_for: str) -> str:
-    return masked(cut(text, LONGEST_VALUE_CHARACTERS), but_for)
+def _masked(text: str, unmasked: str) -> str:
+    return masked(cut(text, MAX_VALUE_CHARACTERS), unmasked)
 
 
-def _redacted(key: str, value: Any, mask: Mask) -> Any:  # noqa: PLR0911 - one line for each type is the table it looks like
+def _redacted(key: str, value: Any, mask: Mask) -> Any:  # noqa: PLR0911 - a table with one return for each type
     if _SECRET_KEYS.search(key):
         return SECRET if value else value
     match value:
@@ -74,18 +74,18 @@ def _fields(message: Message) -> Iterator[tuple[str, Any]]:
             case options_pb2.SENSITIVITY_PERSONAL:
                 yield field.name, PERSONAL
             case _:
-                yield field.name, _plain(field, value)
+                yield field.name, _field_value(field, value)
 
 
-def _plain(field: FieldDescriptor, value: Any) -> Any:
+def _field_value(field: FieldDescriptor, value: Any) -> Any:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        return {str(key): _item(field.message_type.fields_by_name["value"], item) for key, item in value.items()}
+        return {str(key): _item_value(field.message_type.fields_by_name["value"], item) for key, item in value.items()}
     if field.is_repeated:
-        return [_item(field, item) for item in value]
-    return _item(field, value)
+        return [_item_value(field, item) for item in value]
+    return _item_value(field, value)
 
 
-def _item(field: FieldDescriptor, value: Any) -> Any:
+def _item_value(field: FieldDescriptor, value: Any) -> Any:
     if isinstance(value, Timestamp):
         return value.ToJsonString()
     if isinstance(value, Message):
