@@ -1,1 +1,1 @@
-"""Keeps the database small, and watches what holds it up."""
+"""Deletes old rows, monitors what blocks Watch, and counts sessions."""

@@ -1,4 +1,4 @@
-"""Looks what holds the horizon: the oldest transaction in flight, beyond which Watch shows nothing."""
+"""Monitors what holds the horizon: the oldest transaction in flight, beyond which Watch shows nothing."""
 
 import asyncio
 import time
@@ -14,60 +14,60 @@ from service.ports import LogMaintenance
 log = structlog.get_logger(__name__)
 
 CHECK_INTERVAL_S = 2.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 WARN_AFTER_S = 10.0
-"""Seconds for which one transaction has to hold the horizon to be named in the log."""
+"""A transaction that has held the horizon for this many seconds is named in the log."""
 
-Tell = Callable[[OldestTransaction | None, float], None]
-"""Hears at each look who holds the horizon (None: nobody), and for how many seconds that has been seen."""
+Report = Callable[[OldestTransaction | None, float], None]
+"""Receives at each check the transaction that holds the horizon, or None, and for how many seconds it was seen."""
 
 
 class LongTransactionMonitor:
-    """Knows for how long the same transaction has been the oldest one: as long as it has been seen here.
+    """Measures for how long the same transaction has been seen as the oldest one.
 
-    Not since its transaction began: it may have read for an hour, and written for a second.
+    The transaction's start does not count: it may have read for an hour and written for a second.
     """
 
-    def __init__(self, upkeep: LogMaintenance, tell: Tell, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, upkeep: LogMaintenance, report: Report, clock: Callable[[], float] = time.monotonic) -> None:
         self._upkeep = upkeep
-        self._tell = tell
+        self._report = report
         self._clock = clock
         self._holder: OldestTransaction | None = None
         self._since = 0.0
-        self._is_named = False
+        self._is_logged = False
 
     async def run(self) -> None:
-        """For ever."""
+        """Check until cancelled."""
         while True:
             try:
-                # That the database is away others say.
+                # Other parts log an unavailable database.
                 with suppress(Unavailable):
                     await self.look()
             except Exception:
-                # Nothing depends on it.
-                log.exception("What holds Watch up could not be looked at.")
+                # No other part depends on this check, so the loop goes on.
+                log.exception("Checking for long transactions failed; retrying.")
             await asyncio.sleep(CHECK_INTERVAL_S)
 
     async def look(self) -> None:
-        """Once. Raises Unavailable."""
+        """Check once. Raises Unavailable."""
         holder, now = await self._upkeep.horizon_holder(), self._clock()
         if holder is None or self._holder is None or holder.xid != self._holder.xid:
-            self._let_go(now)
+            self._log_end(now)
             self._since = now
         self._holder = holder
         seconds = now - self._since
-        self._tell(holder, seconds)
-        if holder is not None and seconds >= WARN_AFTER_S and not self._is_named:
-            self._is_named = True
-            log.warning("A transaction in flight holds Watch up: nothing newer is shown.", **_named(holder, seconds))
+        self._report(holder, seconds)
+        if holder is not None and seconds >= WARN_AFTER_S and not self._is_logged:
+            self._is_logged = True
+            log.warning("A transaction in flight blocks Watch; nothing newer is shown.", **_log_keys(holder, seconds))
 
-    def _let_go(self, now: float) -> None:
-        if self._is_named and self._holder is not None:
-            log.info("Watch goes on: the transaction has ended.", **_named(self._holder, now - self._since))
-        self._is_named = False
+    def _log_end(self, now: float) -> None:
+        if self._is_logged and self._holder is not None:
+            log.info("Watch continues; the transaction has ended.", **_log_keys(self._holder, now - self._since))
+        self._is_logged = False
 
 
-def _named(holder: OldestTransaction, seconds: float) -> dict[str, object]:
+def _log_keys(holder: OldestTransaction, seconds: float) -> dict[str, object]:
     return {
         "database": holder.database,
         "application": holder.application,

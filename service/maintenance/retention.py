@@ -1,4 +1,4 @@
-"""Deletes what is old, on every node; in the database one of them works at a time."""
+"""Deletes old rows. Every node runs it; the database lets one node delete at a time."""
 
 import asyncio
 import random
@@ -14,62 +14,62 @@ from service.ports import LogMaintenance
 log = structlog.get_logger(__name__)
 
 DELETE_BATCH_ROWS = 500
-"""Rows deleted in one transaction: while it lasts, Watch shows nothing newer."""
-ROUND_INTERVAL_S = 0.05
-"""Seconds between two batches, for everybody else."""
+"""Rows deleted in one transaction; while it lasts, Watch shows nothing newer."""
+BATCH_INTERVAL_S = 0.05
+"""Seconds between two batches, which leave the database to other transactions."""
 EVENT_BUFFER_RETENTION = timedelta(days=1)
-"""How long whatsmeow remembers that it has decrypted a message which is in the log. A repetition that comes later is an
-"old counter" to whatsmeow, which acknowledges it."""
+"""How long whatsmeow remembers that it has decrypted a message that is in the log. whatsmeow rejects a later repetition
+as an "old counter" and acknowledges it."""
 RETRY_BUFFER_RETENTION = timedelta(days=7)
-"""How long a sent message is kept for a device that could not read it. whatsmeow's own limit, which it applies to an
-account only when that account sends."""
-LONGEST_WAIT = 60.0
-"""Seconds between two rounds; a tenth of the retention if that is shorter."""
+"""How long a sent message is kept for a device that could not read it. It is whatsmeow's limit, which whatsmeow applies
+to an account only when that account sends."""
+MAX_ROUND_INTERVAL_S = 60.0
+"""Mean seconds between two rounds; a tenth of the event retention if that is shorter."""
 
 
 class Numbers(Protocol):
-    """What is counted of it (telemetry.metrics.UpkeepMetrics)."""
+    """Receives the counts of retention; implemented by telemetry.metrics.UpkeepMetrics."""
 
     def deleted(self, table: str, rows: int) -> None:
-        """So many rows were old."""
+        """Count deleted rows of a table."""
 
     def retention_failed(self) -> None:
-        """Old rows could not be deleted."""
+        """Count a deletion that failed."""
 
     def oldest_event(self, age: float) -> None:
-        """The oldest event in the log was appended so many seconds ago."""
+        """Set the age of the oldest event in the log, in seconds."""
 
 
 class Retention:
-    """The job. What fails is logged, and tried again by the next round."""
+    """Deletes old rows in rounds. A failure is logged and retried in the next round."""
 
     def __init__(self, upkeep: LogMaintenance, numbers: Numbers, *, events: timedelta, messages: timedelta) -> None:
-        """How long events are kept after they were appended, and callers' messages after they were accepted."""
+        """Keep events for `events` after their append, and messages for `messages` after their acceptance."""
         self._upkeep = upkeep
         self._numbers = numbers
         self._events = events
         self._messages = messages
-        self._wait = min(LONGEST_WAIT, events.total_seconds() / 10)
+        self._round_interval = min(MAX_ROUND_INTERVAL_S, events.total_seconds() / 10)
         self._is_failing = False
 
     async def run(self) -> None:
-        """For ever."""
+        """Run rounds until cancelled."""
         while True:
-            # Not for secrets: nodes that were started together must not look together.
-            await asyncio.sleep(self._wait * random.uniform(0.5, 1.5))  # noqa: S311
+            # Jitter keeps nodes that started together from deleting together; it needs no secure random numbers.
+            await asyncio.sleep(self._round_interval * random.uniform(0.5, 1.5))  # noqa: S311
             await self._round()
 
     async def _round(self) -> None:
         try:
             await self._trim()
         except Unavailable as error:
-            # Said once for each outage.
+            # Each outage is logged once.
             if not self._is_failing:
-                log.warning("The database is away; what is old is deleted later.", **error.metadata)
+                log.warning("The database is away; old rows are deleted later.", **error.metadata)
             self._is_failing = True
         except Exception:
-            # No session depends on it, and the next round tries again.
-            log.exception("What is old could not be deleted.")
+            # No session depends on retention, so the loop goes on.
+            log.exception("Deleting old rows failed; retrying in the next round.")
         else:
             self._is_failing = False
 
@@ -83,7 +83,7 @@ class Retention:
     async def _delete(
         self, table: str, trim: Callable[[timedelta, int], Awaitable[int]], older_than: timedelta
     ) -> None:
-        """All that is old in a table, batch by batch."""
+        """Delete all old rows of a table in batches."""
         deleted = DELETE_BATCH_ROWS
         while deleted == DELETE_BATCH_ROWS:
             try:
@@ -92,4 +92,4 @@ class Retention:
                 self._numbers.retention_failed()
                 raise
             self._numbers.deleted(table, deleted)
-            await asyncio.sleep(ROUND_INTERVAL_S)
+            await asyncio.sleep(BATCH_INTERVAL_S)

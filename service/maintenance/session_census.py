@@ -14,17 +14,17 @@ from service.domain.session import State
 
 log = structlog.get_logger(__name__)
 
-PERIOD = 15.0
+COUNT_INTERVAL_S = 15.0
 """Seconds between two counts."""
 OTHER = "OTHER"
-"""A state or a reason of a later release: the values of a label are bounded, whatever the database holds."""
+"""Stands for a state or reason that this release does not know, so that the values of a label are bounded."""
 
 Counts = Mapping[tuple[str, str], int]
-"""How many sessions are in a state for a reason (empty: none is given)."""
+"""Sessions by state and reason; the reason is empty if none is given."""
 
 _STATES = {state.value for state in State}
-#: What needs a human. It is shown from the start, as 0: an alert must see the first session that gets there.
-_LASTING = {
+#: States that need an operator. Each is shown as 0 from the start so that an alert sees the first session rise from it.
+_NEEDS_OPERATOR = {
     (State.FAILED.value if policy.retry is Retry.ONCE else policy.fate.value, policy.reason)
     for policy in POLICIES.values()
     if policy.fate is not NextState.RECONNECTING or policy.retry is Retry.ONCE
@@ -32,28 +32,28 @@ _LASTING = {
 
 
 class Census:
-    """The job."""
+    """Counts sessions at intervals and shows the counts."""
 
     def __init__(self, count: Callable[[], Awaitable[Counts]], show: Callable[[Counts], None]) -> None:
-        """`count` raises Unavailable when the database is away; what was shown last stays then."""
+        """`count` raises Unavailable when the database is away; the last counts then stay shown."""
         self._count = count
         self._show = show
-        self._seen = set(_LASTING)
+        self._seen = set(_NEEDS_OPERATOR)
 
     async def run(self) -> None:
-        """For ever."""
+        """Count until cancelled."""
         while True:
             try:
-                # That the database is away others say.
+                # Other parts log an unavailable database.
                 with suppress(Unavailable):
                     await self.take()
             except Exception:
-                # No session depends on it.
-                log.exception("The sessions could not be counted.")
-            await asyncio.sleep(PERIOD)
+                # No session depends on the census, so the loop goes on.
+                log.exception("Counting sessions failed; retrying.")
+            await asyncio.sleep(COUNT_INTERVAL_S)
 
     async def take(self) -> None:
-        """Once. Raises Unavailable."""
+        """Count once and show the counts. Raises Unavailable."""
         counts = Counter(dict.fromkeys(self._seen, 0))
         for (state, reason), sessions in (await self._count()).items():
             known = state if state in _STATES else OTHER, reason if not reason or reason in REASONS else OTHER

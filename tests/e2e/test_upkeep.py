@@ -80,7 +80,7 @@ async def test_after_an_outage_of_postgres_it_goes_on(
             await writer.append("shop", 3)
 
             async def is_said() -> bool:
-                return "what is old is deleted later" in node.log()
+                return "old rows are deleted later" in node.log()
 
             await until(is_said)
             await proxy.set(Line.OPEN)
@@ -109,13 +109,13 @@ async def test_whoever_holds_watch_up_in_another_database_is_named(
         named = f'application="neighbour",database="postgres",pid="{pid}",state="idle in transaction"'
 
         async def is_named() -> bool:
-            return named in await metrics_of(node) and "holds Watch up" in node.log()
+            return named in await metrics_of(node) and "blocks Watch" in node.log()
 
         await until(is_named)
         await held.rollback()
 
         async def is_over() -> bool:
-            return named not in await metrics_of(node) and "Watch goes on" in node.log()
+            return named not in await metrics_of(node) and "Watch continues" in node.log()
 
         await until(is_over)
     await neighbour.close()

@@ -50,9 +50,9 @@ async def test_whoever_holds_it_for_long_is_named_once_and_so_is_the_end(watched
     looks = int(WARN_AFTER_S)
     assert await watched.look(*[HOLDER] * looks) == []
     ((level, words),) = await watched.look(*[HOLDER] * 100)
-    assert (level, "holds Watch up" in words) == ("warning", True)
+    assert (level, "blocks Watch" in words) == ("warning", True)
     ((level, words),) = await watched.look(None, None)
-    assert (level, "Watch goes on" in words) == ("info", True)
+    assert (level, "Watch continues" in words) == ("info", True)
     # And again, should it come to that.
     assert len(await watched.look(*[OTHER] * 2 * looks)) == 1
 
