@@ -1,1 +1,1 @@
-"""Redis: live events and hints. It may be lost at any time: slower, never wrong."""
+"""Publishes live events and hints on Redis. Losing Redis slows the service but causes no errors."""

@@ -1,4 +1,4 @@
-"""Live events that wait for Redis: the newest, within a number and an amount of memory. All of them are in the log."""
+"""Holds live events that wait for Redis, bounded by number and memory. The log has all of them."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -6,31 +6,31 @@ from collections.abc import Iterable, Sequence
 from service.domain.events import Event
 
 MOST_EVENTS, MOST_BYTES = 10_000, 64 * 1024 * 1024
-"""That wait at the most."""
+"""Limits of the events that wait."""
 BATCH_EVENTS, BATCH_BYTES = 50, 1024 * 1024
-"""That go to Redis in one round trip, unless one alone is larger."""
+"""Limits of one batch, which is one round trip; a larger event is a batch alone."""
 
 
 class Backlog:
-    """Oldest first. When it is full the oldest go."""
+    """Queues events, oldest first. When it is full it drops the oldest ones."""
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
         self._bytes = 0
         self.dropped = 0
-        """Events that went before they were taken."""
+        """Number of events dropped before they were published."""
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
+        """Return whether an event waits."""
         return bool(self._events)
 
     @property
     def has_batch(self) -> bool:
-        """Whether as many wait as go in one round trip."""
+        """Return whether the waiting events fill a batch."""
         return len(self._events) >= BATCH_EVENTS or self._bytes >= BATCH_BYTES
 
     def extend(self, events: Iterable[Event]) -> None:
-        """Have these wait as well."""
+        """Append events, and drop the oldest ones beyond the limits."""
         for event in events:
             self._events.append(event)
             self._bytes += event.size
@@ -39,20 +39,20 @@ class Backlog:
             self.dropped += 1
 
     def first(self) -> Sequence[Event]:
-        """The oldest, as many as go in one round trip; they stay until they are `done`."""
-        chosen: list[Event] = []
+        """Return the next batch; its events stay queued until `done`."""
+        batch: list[Event] = []
         size = 0
         for event in self._events:
             size += event.size
-            if chosen and (len(chosen) == BATCH_EVENTS or size > BATCH_BYTES):
+            if batch and (len(batch) == BATCH_EVENTS or size > BATCH_BYTES):
                 break
-            chosen.append(event)
-        return chosen
+            batch.append(event)
+        return batch
 
     def done(self, events: Iterable[Event]) -> None:
-        """These need not wait any longer."""
+        """Remove published events."""
         for event in events:
-            # It may have been dropped while it was on its way.
+            # The event may have been dropped while it was being published.
             if self._events and self._events[0] is event:
                 self._pop()
 

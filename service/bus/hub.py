@@ -1,4 +1,4 @@
-"""Hints inside this process, and across nodes when Redis is there."""
+"""Distributes hints inside this process; RedisBus adds the hints of other nodes."""
 
 import asyncio
 from collections import defaultdict
@@ -6,23 +6,23 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 WORK_TOPIC = ""
-"""The key of those who claim and stop sessions; no session has an empty id."""
+"""Topic of hints about claiming and stopping sessions; no session has an empty id."""
 LOG_TOPIC = "*"
-"""The key of those who read the log; no session has such an id."""
+"""Topic of hints about appended events; no session has this id."""
 
 
 class Listener:
-    """ports.Listening: remembers that a hint came until somebody waits for it."""
+    """Remembers a hint until the next wait (ports.Subscription)."""
 
     def __init__(self) -> None:
         self._hint = asyncio.Event()
 
     def hint(self) -> None:
-        """Something changed."""
+        """End the current or the next wait."""
         self._hint.set()
 
     async def wait(self, timeout: float) -> None:
-        """Until a hint came since the last wait, or `timeout` seconds have passed."""
+        """Wait until a hint has come since the last wait, at most `timeout` seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._hint.wait()
@@ -30,14 +30,14 @@ class Listener:
 
 
 class WakeupHub:
-    """ports.Wakeups: who listens in this process."""
+    """Holds the listeners of this process by topic (ports.Wakeups)."""
 
     def __init__(self) -> None:
         self._listeners: defaultdict[str, set[Listener]] = defaultdict(set)
 
     @contextmanager
     def listen(self, session_id: str) -> Iterator[Listener]:
-        """Hints about one session from now on; nothing is left of a key that nobody listens to."""
+        """Receive hints about one session while the context lasts; topics without listeners are removed."""
         listener = Listener()
         self._listeners[session_id].add(listener)
         try:
@@ -48,22 +48,22 @@ class WakeupHub:
                 del self._listeners[session_id]
 
     def listen_to_work(self) -> AbstractContextManager[Listener]:
-        """Hints that a wish changed or a lease is free, from now on."""
+        """Receive hints that a desired state changed or a lease is free."""
         return self.listen(WORK_TOPIC)
 
     def listen_to_log(self) -> AbstractContextManager[Listener]:
-        """Hints that something was appended to the log, of whatever session, from now on."""
+        """Receive hints that an event of any session was appended to the log."""
         return self.listen(LOG_TOPIC)
 
     def wake(self, session_id: str) -> None:
-        """Have whoever listens here for this session look again."""
+        """Notify the listeners of a session in this process."""
         for listener in self._listeners.get(session_id, ()):
             listener.hint()
 
     def reconcile(self) -> None:
-        """Have whoever listens here for work look again."""
+        """Notify the listeners for work in this process."""
         self.wake(WORK_TOPIC)
 
     def __len__(self) -> int:
-        """Listeners."""
+        """Return the number of listeners."""
         return sum(len(listeners) for listeners in self._listeners.values())

@@ -1,8 +1,8 @@
-"""Publishes events and hints on Redis, and hears the hints of other nodes.
+"""Publishes events and hints on Redis, and receives the hints of other nodes.
 
-One task writes from a bounded queue, in order; when Redis is away the oldest live events are dropped (they are in the
-log) and counted. Hints do not wait in it: one about each session is as good as many. Nothing here ever raises or waits
-towards the core.
+One task publishes events from a bounded queue, in order. While Redis is away the oldest live events are dropped and
+counted; the log has them. Hints are kept apart from the queue, one for each session. Callers in the core never wait and
+never see an error.
 """
 
 import asyncio
@@ -23,26 +23,25 @@ from service.ports import Metrics
 log = structlog.get_logger(__name__)
 
 CHANNEL = "zap:events:{session_id}"
-"""The contract's channel of one session's events."""
-WAKEUPS = "zap:wakeups"
-"""Between nodes: who says it, and the id of a session about which something changed, or WORK, or LOG."""
+"""Redis channel of one session's events; part of the public contract."""
+HINT_CHANNEL = "zap:wakeups"
+"""Redis channel between nodes. A hint is the sender's name and a session id, WORK_TOPIC or LOG_TOPIC."""
 RECONNECT_INTERVAL_S = 1.0
-"""Seconds between two tries to reach Redis."""
+"""Seconds between two attempts to reach Redis."""
 GATHER_S = 0.02
-"""Seconds between two batches of events, so that under load several share a round trip."""
-
+"""Seconds between two batches of events, so that under load several events share a round trip."""
 CANCEL_RETRY_S = 0.1
-"""Seconds between two cancellations of a task that did not hear the first."""
+"""Seconds between two cancellations of a task that swallowed the first one."""
 
 CONNECTION_ERRORS = (RedisError, OSError, TimeoutError)
 
 
 class RedisUrlUnusable(Exception):
-    """REDIS_URL says something that the client does not understand; the message says what."""
+    """The client cannot parse REDIS_URL; the message says why."""
 
 
 class RedisBus:
-    """ports.Publisher on Redis; feeds the hub of this process."""
+    """Publishes on Redis (ports.Publisher) and passes hints to the hub of this process."""
 
     def __init__(
         self, url: str, hub: WakeupHub, to_json: Callable[[Event], str], metrics: Metrics | None = None
@@ -53,11 +52,11 @@ class RedisBus:
             raise RedisUrlUnusable(f"REDIS_URL: cannot be used: {error}") from error
         self._hub = hub
         self._metrics = metrics or Metrics()
-        #: Its own hints come back to it: the hub has heard them long before.
+        #: Identifies this node's hints, which Redis sends back and the hub already has.
         self._name = uuid4().hex
         self._to_json = to_json
         self._events = Backlog()
-        #: Sessions about which a hint is to be published, in order: a dict has no doubles.
+        #: Topics to publish a hint about, as an ordered set.
         self._hints: dict[str, None] = {}
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
@@ -67,61 +66,61 @@ class RedisBus:
 
     @property
     def dropped(self) -> int:
-        """Live events that were not published because Redis was away too long."""
+        """Return how many live events were dropped, because Redis was away or they could not be encoded."""
         return self._events.dropped
 
     def start(self) -> None:
-        """Begin to publish and to listen; Redis need not be there yet."""
+        """Start to publish and to listen; Redis may still be unavailable."""
         self._tasks = [asyncio.create_task(self._publish()), asyncio.create_task(self._listen())]
 
     async def close(self) -> None:
-        """Publish what waits, for a moment, and disconnect."""
+        """Publish what waits, for at most a second, and disconnect."""
         with suppress(TimeoutError):
             async with asyncio.timeout(1):
                 await self._emptied.wait()
         while running := [task for task in self._tasks if not task.done()]:
-            # More than once if need be: redis-py sends under a wait_for, which can swallow a cancellation.
+            # redis-py uses wait_for, which can swallow a cancellation, so cancel until the tasks end.
             for task in running:
                 task.cancel()
             await asyncio.wait(running, timeout=CANCEL_RETRY_S)
         await self._redis.aclose()
 
     def publish(self, events: Sequence[Event]) -> None:
-        """Have consumers told."""
+        """Queue committed events for consumers, and notify the readers of the log on this node."""
         if not events:
             return
         for event in events:
             self._metrics.event(event.payload.kind)
         is_first = not self._events
         self._events.extend(events)
-        # Wakes those who read the log here. Other nodes hear of it when the batch is published.
+        # Other nodes get this hint together with the batch.
         self._hub.wake(LOG_TOPIC)
         if is_first or self._events.has_batch:
-            self._fill()
+            self._notify_publisher()
 
     def wake(self, session_id: str) -> None:
-        """Have whoever waits for something about this session look again, here and on other nodes."""
+        """Notify the listeners of a session, here and on other nodes."""
         self._hub.wake(session_id)
         self._hints[session_id] = None
-        self._fill()
+        self._notify_publisher()
 
     def reconcile(self) -> None:
-        """Have those who claim and stop sessions look again, here and on other nodes."""
+        """Notify the listeners for work, here and on other nodes."""
         self.wake(WORK_TOPIC)
 
-    def _fill(self) -> None:
+    def _notify_publisher(self) -> None:
         self._emptied.clear()
         self._filled.set()
 
     async def _publish(self) -> None:
         away = False
         while True:
-            await self._wait()
+            await self._wait_until_due()
             try:
                 await self._publish_next()
             except CONNECTION_ERRORS as error:
                 if not away:
-                    log.warning("Redis (REDIS_URL) is away; live events wait.", cause=str(error))
+                    log.warning("Redis (REDIS_URL) is away; live events are queued.", cause=str(error))
                 away = True
                 await asyncio.sleep(RECONNECT_INTERVAL_S)
                 continue
@@ -129,7 +128,7 @@ class RedisBus:
                 log.info("Redis is back.", dropped=self.dropped)
             away = False
 
-    async def _wait(self) -> None:
+    async def _wait_until_due(self) -> None:
         """Wait until there is a hint, or a batch of events is due."""
         while not self._hints and (pause := self._seconds_until_batch) != 0:
             if pause is None:
@@ -148,20 +147,19 @@ class RedisBus:
         return 0 if self._events.has_batch else max(0, self._next_batch_at - now)
 
     async def _publish_next(self) -> None:
-        """Publish what waits, in two round trips: one for each event is more than a busy node can do.
+        """Publish hints and one batch of events, in one round trip each.
 
-        Hints go first, before events are encoded (a large one takes 14 ms): what they are about is committed, and
-        others wait for it.
+        Hints go first, before events are encoded (a large one takes 14 ms), because other nodes wait for them.
         """
         events = self._events.first() if self._seconds_until_batch == 0 else ()
         if events:
             self._next_batch_at = asyncio.get_running_loop().time() + GATHER_S
             self._hints[LOG_TOPIC] = None
         if hints := list(itertools.islice(self._hints, BATCH_EVENTS)):
-            # Before they are on their way: a hint that comes meanwhile is about something else.
+            # Removed before sending: a hint that arrives meanwhile reports a later change.
             for session_id in hints:
                 del self._hints[session_id]
-            await self._send((WAKEUPS, f"{self._name} {session_id}") for session_id in hints)
+            await self._send((HINT_CHANNEL, f"{self._name} {session_id}") for session_id in hints)
         if events:
             encoded = list(self._encoded(events))
             await self._send(encoded)
@@ -169,7 +167,7 @@ class RedisBus:
             self._events.done(events)
 
     def _encoded(self, events: Iterable[Event]) -> Iterator[tuple[str, str]]:
-        """Leave out what cannot be encoded: it would end all publishing."""
+        """Yield channel and JSON of each event; leave out events that cannot be encoded."""
         for event in events:
             try:
                 encoded = self._to_json(event)
@@ -185,14 +183,14 @@ class RedisBus:
                 yield CHANNEL.format(session_id=event.session_id), encoded
 
     async def _send(self, messages: Iterable[tuple[str, str]]) -> None:
-        """In one round trip; each with its channel."""
+        """Publish pairs of channel and message in one round trip."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             for channel, message in messages:
                 pipeline.publish(channel, message)
             await pipeline.execute()
 
-    def _hear(self, hint: str) -> None:
-        """A hint, or what somebody else writes there: he may write what he likes."""
+    def _on_hint(self, hint: str) -> None:
+        """Pass a hint of another node to the hub; any text is accepted, since other clients can publish too."""
         name, _, session_id = hint.partition(" ")
         if name != self._name:
             self._hub.wake(session_id)
@@ -202,13 +200,13 @@ class RedisBus:
         while True:
             try:
                 async with self._redis.pubsub() as pubsub:
-                    await pubsub.subscribe(WAKEUPS)
+                    await pubsub.subscribe(HINT_CHANNEL)
                     away = False
                     async for message in pubsub.listen():
                         if message["type"] == "message":
-                            self._hear(message["data"].decode(errors="replace"))
+                            self._on_hint(message["data"].decode(errors="replace"))
             except CONNECTION_ERRORS as error:
                 if not away:
-                    log.warning("Redis (REDIS_URL) is away; hints of other nodes are not heard.", cause=str(error))
+                    log.warning("Redis (REDIS_URL) is away; hints of other nodes are missed.", cause=str(error))
                 away = True
             await asyncio.sleep(RECONNECT_INTERVAL_S)
