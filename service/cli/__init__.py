@@ -1,1 +1,1 @@
-"""zapctl, the operator's tool. It knows the protos and nothing else of the service."""
+"""zapctl, the operator's tool. It depends only on the protos of the service."""

@@ -1,4 +1,4 @@
-"""`python -m service.cli` is zapctl."""
+"""Runs zapctl as `python -m service.cli`."""
 
 from service.cli.zapctl import main
 

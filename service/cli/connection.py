@@ -1,4 +1,4 @@
-"""How zapctl reaches a server."""
+"""Connects zapctl to a server."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +13,14 @@ from zap.v1.session_pb2_grpc import SessionServiceStub
 from zap.v1.watch_pb2_grpc import EventServiceStub
 
 CALL_TIMEOUT_S = 60.0
-"""Seconds for a call that answers once."""
-_WATCHFUL = (("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000))
-"""A stream can be silent for long: a machine that vanished is to be noticed all the same."""
+"""Deadline of a unary call, in seconds."""
+_KEEPALIVE = (("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000))
+"""Detects a lost server during a stream, which can be silent for long."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server, and what it takes to be admitted."""
+    """Holds a server's address and the token to send, and opens its services."""
 
     address: str
     token: str = field(repr=False)
@@ -28,27 +28,27 @@ class Server:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What goes with every call."""
+        """Return the metadata of every call."""
         return (("authorization", f"Bearer {self.token}"),) if self.token else ()
 
     @contextmanager
     def sessions(self) -> Iterator[SessionServiceStub]:
-        """Its SessionService; errors end the program in words."""
+        """Open the SessionService; an error is explained on stderr and ends the program."""
         with explained(), grpc.insecure_channel(self.address) as channel:
             yield SessionServiceStub(channel)
 
     @contextmanager
     def messages(self) -> Iterator[MessageServiceStub]:
-        """Its MessageService; errors end the program in words."""
+        """Open the MessageService; an error is explained on stderr and ends the program."""
         with explained(), grpc.insecure_channel(self.address) as channel:
             yield MessageServiceStub(channel)
 
     @contextmanager
     def events(self) -> Iterator[EventServiceStub]:
-        """Its EventService; errors are the caller's, who may try again."""
-        with grpc.insecure_channel(self.address, options=_WATCHFUL) as channel:
+        """Open the EventService; the caller handles errors and may retry."""
+        with grpc.insecure_channel(self.address, options=_KEEPALIVE) as channel:
             yield EventServiceStub(channel)
 
     def call(self, method: Any, request: Any) -> Any:
-        """The answer to a call that answers once."""
+        """Return the response of a unary call."""
         return method(request, metadata=self.metadata, timeout=CALL_TIMEOUT_S)

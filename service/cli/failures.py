@@ -1,4 +1,4 @@
-"""How zapctl fails: a sentence for people, the reason for programs, and an exit code for scripts."""
+"""Reports failures of zapctl: a sentence for people, a reason for programs and an exit code for scripts."""
 
 import sys
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ EXIT_CODES = {
     grpc.StatusCode.OUT_OF_RANGE: 11,
     grpc.StatusCode.RESOURCE_EXHAUSTED: 12,
 }
-"""By kind of error; any other one is 1, and 2 is a wrong command line."""
+"""Exit codes by gRPC status; other errors are 1, and 2 is a wrong command line."""
 OUTCOME_EXIT_CODES = {
     session_pb2.PAIRING_OUTCOME_PAIRED: 0,
     session_pb2.PAIRING_OUTCOME_TIMED_OUT: 20,
@@ -34,16 +34,16 @@ OUTCOME_EXIT_CODES = {
     session_pb2.PAIRING_OUTCOME_REJECTED: 22,
     session_pb2.PAIRING_OUTCOME_CANCELLED: 23,
 }
-"""By how a pairing ended; 24 for an outcome that this zapctl does not know."""
+"""Exit codes by outcome of a pairing; UNKNOWN_OUTCOME if this zapctl does not know it."""
 UNKNOWN_OUTCOME = 24
 NOT_SENT, OUTCOME_UNKNOWN = 30, 31
-"""A message that was not sent, for certain; one of which nobody knows."""
+"""Exit codes for a message that was certainly not sent, and for one whose outcome is unknown."""
 _INTERRUPTED = 130
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn an error of a call into words on stderr and an exit code."""
+    """Explain an error of a call on stderr and exit with its code."""
     try:
         yield
     except grpc.RpcError as error:
@@ -56,12 +56,12 @@ def explained() -> Iterator[None]:
 
 
 def explanation(error: grpc.RpcError) -> list[str]:
-    """What went wrong, line by line."""
+    """Return the lines that explain an error."""
     found = _details(error)
     info = found.get(details.ErrorInfo)
     reason = info.reason if info else error.code().name
     violations = found[details.BadRequest].field_violations if details.BadRequest in found else ()
-    # With violations, the sentence would only repeat them.
+    # With violations, the server's sentence only repeats them.
     sentence = "the request is wrong" if violations else error.details() or "no explanation was given"
     lines = [f"{sentence} ({reason})", *(f"  {v.field}: {v.description}" for v in violations)]
     if details.RetryInfo in found:
@@ -70,13 +70,13 @@ def explanation(error: grpc.RpcError) -> list[str]:
 
 
 def retry_delay(error: grpc.RpcError) -> float:
-    """Seconds after which the server says to try again; one if it does not say."""
+    """Return the retry delay that the server asks for, in seconds; 1 if it names none."""
     info = _details(error).get(details.RetryInfo)
     return float(info.retry_delay.ToTimedelta().total_seconds()) if info else 1.0
 
 
 def _details(error: Any) -> dict[Any, Any]:
-    """The details of a google.rpc.Status, by type; none if no server of ours said it, as with a lost connection."""
+    """Return the details of the google.rpc.Status by type; empty if there is none, as after a lost connection."""
     found: dict[Any, Any] = {}
     for key, value in error.trailing_metadata() or ():
         if key != "grpc-status-details-bin":

@@ -1,4 +1,4 @@
-"""`zapctl qr`: the code in the terminal, replaced as it rotates, until somebody has scanned it or nobody did."""
+"""Shows the rotating QR code of a pairing in the terminal until the pairing ends (`zapctl qr`)."""
 
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -16,7 +16,7 @@ TOO_SMALL = "This terminal is too small for the whole code: enlarge it, or see z
 
 
 def show_codes(server: Server, session_id: str) -> int:
-    """Show the codes of a session's pairing; the exit code that says how it ended."""
+    """Show the codes of a session's pairing, and return the exit code for its outcome."""
     with server.sessions() as sessions:
         responses = sessions.StreamQR(session_pb2.StreamQRRequest(session_id=session_id), metadata=server.metadata)
         return _as_json(responses) if server.as_json else _in_terminal(responses)
@@ -43,23 +43,23 @@ def _in_terminal(responses: Iterable[session_pb2.StreamQRResponse]) -> int:
                 stack.close()
                 live = None
                 if response.reason.code != delay:
-                    # Once for each reason, not for each attempt.
+                    # Each reason is printed once, not at each attempt.
                     delay = response.reason.code
                     console.print(Text(delay_text(response)))
                     console.file.flush()
             elif update == "code":
                 delay = ""
                 if not console.is_terminal:
-                    # At once: when it ends, nobody can scan it any more.
+                    # Flushed at once, because a code expires.
                     console.print(_picture(response.code))
                     console.file.flush()
                     continue
                 if not _fits(response.code, console):
-                    # Drawn into the screen it would be cut; in the history it can at least be scrolled to.
+                    # The alternate screen would cut the code; in the history it can be scrolled to.
                     console.print(Group(_picture(response.code), Text(TOO_SMALL)))
                     continue
                 if live is None:
-                    # On a screen of its own: a code must not stay behind in the terminal's history.
+                    # The alternate screen keeps codes out of the terminal's history.
                     live = stack.enter_context(Live(console=console, auto_refresh=False, screen=True))
                 live.update(_picture(response.code), refresh=True)
             elif update == "outcome":
@@ -76,10 +76,10 @@ def _fits(code: session_pb2.QrCode, console: Console) -> bool:
 
 def _picture(code: session_pb2.QrCode) -> Group:
     good_until = code.expire_time.ToDatetime().strftime("%H:%M:%S UTC")
-    words = f"Scan it in WhatsApp: Settings > Linked devices. Code {code.position} of 6, good until {good_until}."
-    # Light on dark whatever the terminal's colours are: phones do not read it the other way round.
+    caption = f"Scan it in WhatsApp: Settings > Linked devices. Code {code.position} of 6, good until {good_until}."
+    # Light on dark in any terminal, because phones do not read the inverse.
     picture = Text(code.terminal_text, style="bright_white on black", no_wrap=True, overflow="ignore")
-    return Group(Text(words), picture)
+    return Group(Text(caption), picture)
 
 
 def _exit_code(response: session_pb2.StreamQRResponse) -> int:

@@ -1,4 +1,4 @@
-"""What zapctl shows."""
+"""Formats sessions, messages and pairings for the terminal."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -13,17 +13,17 @@ from rich.text import Text
 
 from zap.v1 import message_pb2, session_pb2
 
-_ENDLESS = 10_000
+_UNLIMITED_WIDTH = 10_000
 _COLOURS = {"CONNECTED": "green", "FAILED": "red", "LOGGED_OUT": "red", "SUSPENDED": "red"}
 
 
 def print_json(message: Message) -> None:
-    """One line of protobuf JSON, in ASCII: strangers write what is in it, and a terminal obeys some letters."""
+    """Print one line of protobuf JSON. It is ASCII, so that foreign text cannot send control characters."""
     print(MessageToJson(message, indent=None), flush=True)
 
 
 def print_session(session: session_pb2.Session) -> None:
-    """A session with all that is known of it."""
+    """Print all fields of a session that are set."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -34,7 +34,7 @@ def print_session(session: session_pb2.Session) -> None:
 
 
 def print_sessions(sessions: Sequence[session_pb2.Session]) -> None:
-    """A line for each session."""
+    """Print a table with one line for each session."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("SESSION", "STATE", "WANTED", "PHONE", "NODE", "LAST CONNECTED", "NEXT ATTEMPT", "REASON"):
         table.add_column(column, overflow="fold")
@@ -54,24 +54,24 @@ def print_sessions(sessions: Sequence[session_pb2.Session]) -> None:
 
 
 def _print_queue(sessions: Sequence[session_pb2.Session]) -> None:
-    """How many wait for their turn: beside the table, which programs may read."""
+    """Print to stderr how many sessions wait for a start permit; programs may read the table on stdout."""
     if waiting := sum(session.reason.code == "WAITING_FOR_TURN" for session in sessions):
         print(f"{waiting} of {len(sessions)} sessions wait for their turn to be started", file=sys.stderr)
 
 
 def print_message(message: message_pb2.Message) -> None:
-    """A message that was sent, or was not."""
+    """Print the state of a message that a caller sent."""
     state = message_pb2.Message.State.Name(message.state).removeprefix("STATE_")
     line = f"{state} {message.message_id}".rstrip()
     _console().print(Text(f"{line}{_because(message.reason)}"))
     if message.HasField("unreadable_since_time"):
         line = f"A device of a recipient could not read it at {_moment(message.unreadable_since_time)}"
-        hope = "it could not be sent again" if message.is_resend_failed else "it is sent again when the device asks"
-        _console().print(Text(f"{line}, and has not confirmed it since; {hope}."))
+        resend = "it could not be sent again" if message.is_resend_failed else "it is sent again when the device asks"
+        _console().print(Text(f"{line}, and has not confirmed it since; {resend}."))
 
 
 def outcome_text(response: session_pb2.StreamQRResponse) -> str:
-    """How a pairing ended, and what to do about it."""
+    """Return how a pairing ended and what the user can do."""
     try:
         outcome = session_pb2.PairingOutcome.Name(response.outcome).removeprefix("PAIRING_OUTCOME_")
     except ValueError:
@@ -80,12 +80,12 @@ def outcome_text(response: session_pb2.StreamQRResponse) -> str:
 
 
 def delay_text(response: session_pb2.StreamQRResponse) -> str:
-    """Why there is no code now, and what to do about it."""
+    """Return why there is no code now and what the user can do."""
     return f"There is no code now ({response.reason.code}){_because(response.reason)}"
 
 
 def word_of(enum: Any, number: int, prefix: str) -> str:
-    """The bare word for a number of a protobuf enum; the number if this zapctl does not know it."""
+    """Return the name of a protobuf enum value without its prefix; the number if this zapctl does not know it."""
     try:
         return str(enum.Name(number)).removeprefix(prefix)
     except ValueError:
@@ -93,12 +93,12 @@ def word_of(enum: Any, number: int, prefix: str) -> str:
 
 
 def state_word(number: int) -> str:
-    """The bare word for a state."""
+    """Return the name of a state without its prefix."""
     return word_of(session_pb2.Session.State, number, "STATE_")
 
 
 def wanted_word(number: int) -> str:
-    """The bare word for a desired state."""
+    """Return the name of a desired state without its prefix."""
     return word_of(session_pb2.Session.DesiredState, number, "DESIRED_STATE_")
 
 
@@ -124,9 +124,9 @@ def _rows(session: session_pb2.Session) -> Iterable[tuple[str, str]]:
 
 
 def _console() -> Console:
-    # In a pipe a line is a line, however long: there is no edge to wrap at.
+    # Lines written to a pipe are not wrapped.
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_ENDLESS)
+    return console if console.is_terminal else Console(highlight=False, width=_UNLIMITED_WIDTH)
 
 
 def _state(word: str) -> Text:

@@ -1,7 +1,7 @@
-"""zapctl: sessions from a terminal.
+"""Defines the commands of zapctl.
 
-Exit codes: 0 done · 1 unexpected · 2 wrong command line · 3 to 12 an error of the call, by kind · 20 to 24 how a
-pairing ended if not PAIRED · 30, 31 a message that was not sent, or of which nobody knows.
+Exit codes: 0 done · 1 unexpected error · 2 wrong command line · 3 to 12 error of the call, by status · 20 to 24 outcome
+of a pairing other than PAIRED · 30 message not sent · 31 outcome of a message unknown.
 """
 
 import io
@@ -64,13 +64,13 @@ def create(
 
 @app.command()
 def activate(context: typer.Context, session_id: SessionId) -> None:
-    """Have a session connected; an unpaired one begins a pairing (see qr)."""
+    """Connect a session; an unpaired one begins a pairing (see qr)."""
     _session_call(context, "Activate", session_pb2.ActivateRequest(session_id=session_id))
 
 
 @app.command()
 def qr(context: typer.Context, session_id: SessionId) -> None:
-    """Show the QR codes of a pairing until it ends; 0 if it is paired then."""
+    """Show the QR codes of a pairing until it ends; exit with 0 if it is paired."""
     sys.exit(show_codes(context.obj, session_id))
 
 
@@ -87,7 +87,7 @@ def list_sessions(
     user_id: Annotated[str, typer.Option(help="Only of this user.")] = "",
     label: Annotated[list[str] | None, typer.Option(help="Only with this label, key=value; may be repeated.")] = None,
 ) -> None:
-    """List sessions, all pages of them."""
+    """List all sessions that match."""
     server: Server = context.obj
     states = [_number(session_pb2.Session.State, "STATE_", word, "--state") for word in state or ()]
     request = session_pb2.ListRequest(page_size=1000, user_id=user_id, states=states, labels=_labels(label))
@@ -139,9 +139,9 @@ def watch(
     *,
     from_start: Annotated[bool, typer.Option("--from-start", help="Begin with the oldest event that is kept.")] = False,
 ) -> None:
-    """Print events as they come, a line each, until ^C; through restarts of nodes, and from any place on."""
+    """Print events as they arrive, one a line, until ^C; it goes on when nodes restart."""
     if resume and from_start:
-        raise typer.BadParameter("is no place beside --resume", param_hint="--from-start")
+        raise typer.BadParameter("cannot be combined with --resume", param_hint="--from-start")
     request = watch_pb2.WatchRequest(
         session_ids=session_id,
         user_id=user_id,
@@ -157,13 +157,13 @@ def watch(
 
 @app.command()
 def deactivate(context: typer.Context, session_id: SessionId) -> None:
-    """Have a session disconnected, and left so; it stays paired."""
+    """Disconnect a session and keep it disconnected; it stays paired."""
     _session_call(context, "Deactivate", session_pb2.DeactivateRequest(session_id=session_id))
 
 
 @app.command()
 def restart(context: typer.Context, session_id: SessionId) -> None:
-    """Give a session another process, now."""
+    """Restart the process of a session now."""
     _session_call(context, "Restart", session_pb2.RestartRequest(session_id=session_id))
 
 
@@ -178,7 +178,7 @@ def delete(
     context: typer.Context,
     session_id: SessionId,
     *,
-    force: Annotated[bool, typer.Option("--force", help="Although it is paired: the phone keeps it linked.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Even if it is paired; the phone keeps it linked.")] = False,
 ) -> None:
     """Remove a session with its credentials and messages."""
     server: Server = context.obj
@@ -199,34 +199,34 @@ def pairing_code(
     with server.sessions() as sessions:
         request = session_pb2.RequestPairingCodeRequest(session_id=session_id, phone=phone)
         response = server.call(sessions.RequestPairingCode, request)
-        _show(server, response, lambda answer: print(answer.code))
+        _show(server, response, lambda shown: print(shown.code))
 
 
 def main() -> None:
     """Run zapctl."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Strangers write what is printed: no letter of theirs ends a watch on a terminal that does not have it.
+        # A character that the terminal cannot encode must not end a watch.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except UnicodeEncodeError:
-        # Arguments are bytes that need not be text; protobuf strings must be.
+        # Arguments may be any bytes, but protobuf strings must be valid text.
         print("an argument is not valid UTF-8", file=sys.stderr)
         sys.exit(2)
 
 
 def _session_call(context: typer.Context, method: str, request: Any) -> None:
-    """Call a method that answers with a session, and show it."""
+    """Call a method that returns a session, and show the session."""
     server: Server = context.obj
     with server.sessions() as sessions:
         _show(server, server.call(getattr(sessions, method), request), views.print_session)
 
 
-def _show(server: Server, answer: Any, show: Any) -> None:
+def _show(server: Server, response: Any, show: Any) -> None:
     if server.as_json:
-        views.print_json(answer)
+        views.print_json(response)
     else:
-        show(answer)
+        show(response)
 
 
 def _labels(pairs: list[str] | None) -> dict[str, str]:
@@ -240,7 +240,7 @@ def _labels(pairs: list[str] | None) -> dict[str, str]:
 
 
 def _number(enum: Any, prefix: str, word: str, option: str) -> Any:
-    """The number of a protobuf enum for a word of an option, with its prefix or without."""
+    """Return the number of a protobuf enum value by its name, with or without its prefix."""
     try:
         return enum.Value(f"{prefix}{word.upper().removeprefix(prefix)}")
     except ValueError:
