@@ -139,7 +139,7 @@ def watch(
     *,
     from_start: Annotated[bool, typer.Option("--from-start", help="Begin with the oldest event that is kept.")] = False,
 ) -> None:
-    """Print events as they arrive, one a line, until ^C; it goes on when nodes restart."""
+    """Print events as they arrive, one a line, until ^C; a restart of a node does not end it."""
     if resume and from_start:
         raise typer.BadParameter("cannot be combined with --resume", param_hint="--from-start")
     request = watch_pb2.WatchRequest(

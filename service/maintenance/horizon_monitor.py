@@ -44,7 +44,7 @@ class LongTransactionMonitor:
                 with suppress(Unavailable):
                     await self.look()
             except Exception:
-                # No other part depends on this check, so the loop goes on.
+                # No other part depends on this check, so the loop continues.
                 log.exception("Checking for long transactions failed; retrying.")
             await asyncio.sleep(CHECK_INTERVAL_S)
 

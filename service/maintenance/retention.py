@@ -68,7 +68,7 @@ class Retention:
                 log.warning("The database is away; old rows are deleted later.", **error.metadata)
             self._is_failing = True
         except Exception:
-            # No session depends on retention, so the loop goes on.
+            # No session depends on retention, so the loop continues.
             log.exception("Deleting old rows failed; retrying in the next round.")
         else:
             self._is_failing = False

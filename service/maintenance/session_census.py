@@ -48,7 +48,7 @@ class Census:
                 with suppress(Unavailable):
                     await self.take()
             except Exception:
-                # No session depends on the census, so the loop goes on.
+                # No session depends on the census, so the loop continues.
                 log.exception("Counting sessions failed; retrying.")
             await asyncio.sleep(COUNT_INTERVAL_S)
 

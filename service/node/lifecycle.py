@@ -101,7 +101,7 @@ class Service:
         await self.server.set_ready(ready=True)
 
     async def _stop_servers_now(self) -> None:
-        """Stop all servers; after a second signal none has been stopped before."""
+        """Stop all servers without grace; after a second signal they may still be open."""
         await asyncio.gather(self.server.stop(0), self.nodes.stop(0))
         await self.http_server.stop()
 

@@ -2,7 +2,7 @@
 
 start:  liveness socket and zygote (service/node/serve.py) → embedded servers → database reached → schema → bus
         → leases and reconciler → node listener → gRPC → ready
-stop:   the order of service/node/lifecycle.py, then bus, database connections, zygote, embedded servers
+stop:   the order of service/node/lifecycle.py, then bus, database connections, pool, embedded servers, zygote
 """
 
 import asyncio
