@@ -1,1 +1,1 @@
-"""Who owns which session: leases, what they permit, and what is claimed next."""
+"""Decides which node owns which session: renews leases, claims sessions and hands them over."""

@@ -1,8 +1,7 @@
-"""Ends the leases of nodes of this machine that are dead, without waiting for the ttl.
+"""Ends the leases of dead nodes on this machine, without waiting for the ttl.
 
-The kernel says whether a process of a node is left (service/wire/liveness.py). Once none is, nothing can act for its
-leases any more: they are ended, and claimed like all others that have expired. If anything is in doubt, they expire by
-themselves.
+The kernel says whether a process of a node is left (service/wire/liveness.py). Once none is, nothing can act under the
+node's leases: they are ended, and claimed like other expired leases. In doubt they are left to expire.
 """
 
 import asyncio
@@ -19,9 +18,9 @@ from service.ports import Directory
 log = structlog.get_logger(__name__)
 
 LIST_EVERY_S = 1.0
-"""From one look into the database to the next: which nodes of this machine are there?"""
+"""Seconds between two lists of this machine's nodes from the database."""
 PROBE_EVERY_S = 0.1
-"""From one question to the kernel to the next, about each of them. It takes some 10 µs."""
+"""Seconds between two probes of the kernel for each node. A probe takes some 10 µs."""
 
 
 class DeadNodes:
@@ -35,7 +34,7 @@ class DeadNodes:
         is_held: Callable[[UUID], bool],
         on_ended: Callable[[], None],
     ) -> None:
-        """`scope`, `is_held`: of pool.liveness. `on_ended`: called when there is something to claim."""
+        """`scope` and `is_held` are those of wire.liveness; `on_ended` is called when there are leases to claim."""
         self._directory = directory
         self._incarnation = incarnation
         self._scope = scope
@@ -45,15 +44,15 @@ class DeadNodes:
         self._listed_at = float("-inf")
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Look forever."""
         while True:
-            # While the database is away nothing can be ended. The reconciler logs that.
+            # The reconciler logs that the database is unavailable.
             with suppress(Unavailable):
                 await self.look()
             await asyncio.sleep(PROBE_EVERY_S if self._known else LIST_EVERY_S)
 
     async def look(self) -> None:
-        """End the leases of each node of this machine of which no process is left. Raises Unavailable."""
+        """End the leases of each node of this machine that has no process left. Raises Unavailable."""
         if self._scope is None:
             return
         if time.monotonic() >= self._listed_at + LIST_EVERY_S:
@@ -61,14 +60,14 @@ class DeadNodes:
             self._listed_at = time.monotonic()
         for incarnation, name in list(self._known.items()):
             if not self._is_held(incarnation):
-                await self._end(incarnation, name)
+                await self._end_leases(incarnation, name)
 
-    async def _end(self, incarnation: UUID, name: str) -> None:
+    async def _end_leases(self, incarnation: UUID, name: str) -> None:
         ended = await self._directory.end_leases(incarnation)
         if ended is None:
-            # Its last connection is being closed.
+            # Postgres has not yet closed the node's last connection.
             return
-        # If the database carries out a late claim of the dead node, the next list has it again.
+        # If a late claim of the dead node still succeeds, the next list contains the node again.
         self._known = {key: value for key, value in self._known.items() if key != incarnation}
         log.info(
             "A node of this machine is dead; ended its leases.", node=name, incarnation=str(incarnation), leases=ended

@@ -1,18 +1,17 @@
-"""Hands a session over to another node, so that it is away for a moment only.
+"""Hands a session over to another node, so that it is disconnected for a moment only.
 
-A node that stops hands over all of its sessions (`HandoverSource`); one that owns more than others hands over some
-(rebalancer.py).
+A node that stops hands over all of its sessions (`HandoverSource`); rebalancer.py hands over single ones.
 
     source                                  target
-    ── Expect ───────────────────────────▶  takes a turn: it can start a process at once
-    no more sends; those in flight end
+    ── Expect ───────────────────────────▶  takes a start permit, so that it can start a process at once
+    accepts no more sends; waits for those in flight
     stops the process; sees it dead
-    makes the lease the taker's (one statement)
+    makes the lease the target's (one statement)
     ── Take ─────────────────────────────▶  begins an epoch, starts a process
     ◀─────────────────────────── connected
 
-Whatever fails, the lease decides: before it is the taker's the session is released like any other, after that it is
-the taker's to keep or to give up.
+If a step fails, the lease decides. Before it is the target's, the session is released like any other. Afterwards the
+target keeps it or gives it up.
 """
 
 import asyncio
@@ -37,37 +36,37 @@ log = structlog.get_logger(__name__)
 
 TARGET_ATTEMPTS = 3
 """Nodes that are asked to take a session, one after the other."""
-ARRIVAL_POLL_S = 2.0
-"""Seconds to find out who goes on."""
-ON_THE_WAY = 10.0
-"""Seconds for those whose process is being stopped: more than a stop takes."""
-IN_FLIGHT = 2.0
-"""Seconds for what is being sent before its process is stopped."""
-AT_ONCE = 1
-"""Hand-overs to each heir at a time, from the stop of the one process until the other one is connected; more only if
-there would not be time for so many."""
-ARRIVAL_FIRST_POLL_S = 0.02
-"""Seconds between two looks whether it is."""
+TARGET_LOOKUP_TIMEOUT_S = 2.0
+"""Seconds to read the possible targets from the database."""
+TRANSFER_TIMEOUT_S = 10.0
+"""Seconds for the transfers that have begun: more than the stop of a process takes."""
+IN_FLIGHT_TIMEOUT_S = 2.0
+"""Seconds for sends in flight before their session's process is stopped."""
+TRANSFERS_PER_TARGET = 1
+"""Concurrent hand-overs to each target, from the stop of one process until the next one is connected; more only if the
+time would not suffice."""
+CONNECT_POLL_S = 0.02
+"""Seconds between two checks whether a session is connected."""
 
 
 class HandoverPeers(Protocol):
-    """Other nodes."""
+    """The other nodes."""
 
     async def expect(self, target: Node, session_id: str, timeout: float) -> None:
-        """Have it be ready for a session within so many seconds. Raises Unavailable."""
+        """Have the target prepare for a session within `timeout` seconds. Raises Unavailable."""
 
     async def take(self, target: Node, session_id: str) -> None:
-        """Tell it that the session's lease is its own, and wait for its arrival. Raises Unavailable."""
+        """Notify the target that it owns the session's lease, and wait until it is connected. Raises Unavailable."""
 
 
 class InFlightSends(Protocol):
-    """What callers have sent by this node's sessions (sessions.sending.Sending)."""
+    """The messages that callers send through this node (messaging.sender.MessageSender)."""
 
     def is_sending(self, session_id: str) -> bool:
-        """Something is being sent by a session, or waits for that."""
+        """Return whether a send of the session is in flight or queued."""
 
     def paused(self, session_id: str, timeout: float) -> AbstractAsyncContextManager[bool]:
-        """Take no more for a session meanwhile, and wait for what is being sent; False: that takes longer."""
+        """Refuse new sends in this context; yield False if those in flight take longer than `timeout` seconds."""
 
 
 class HandoverSession(Protocol):
@@ -78,53 +77,53 @@ class HandoverSession(Protocol):
 
     @property
     def is_running(self) -> bool:
-        """There is a process of it."""
+        """Return whether the session has a process."""
 
     def hand_over_or_stop(self, target: Node | None = None) -> None:
-        """Stop its process, and make its lease the heir's."""
+        """Stop the session's process, and make its lease the target's."""
 
 
 class LocalSessions(Protocol):
-    """What runs here (ownership.reconciler.Reconciler)."""
+    """The sessions owned here (ownership.reconciler.Reconciler)."""
 
     @property
     def room(self) -> int:
-        """How many sessions more this node takes."""
+        """Return how many more sessions this node takes."""
 
     def running(self, session_id: str) -> "asyncio.Task[None] | None":
-        """The task of a session that is owned here."""
+        """Return the task of a session that is owned here."""
 
     def is_connected(self, session_id: str) -> bool:
-        """A session is owned here, and connected."""
+        """Return whether a session is owned here and connected."""
 
     def take(self, session_id: str, turn: StartPermit | None) -> None:
-        """Run a session whose lease is ours."""
+        """Run a session whose lease is this node's."""
 
 
 class Handover:
-    """Of one session to a node that is chosen already."""
+    """Hands one session over to a node that is chosen already."""
 
     def __init__(self, peers: HandoverPeers, calls: InFlightSends, owned: LocalSessions) -> None:
         self._peers = peers
         self._calls = calls
         self._owned = owned
 
-    def is_harmless(self, session_id: str) -> bool:
-        """Whether nobody notices more of it than that the session is away for a moment."""
+    def is_idle(self, session_id: str) -> bool:
+        """Return whether the session is connected and sends nothing, so that a hand-over delays no send."""
         return self._owned.is_connected(session_id) and not self._calls.is_sending(session_id)
 
     async def expect(self, target: Node, session_id: str, timeout: float) -> None:
-        """Have a node be ready for a session, which goes on meanwhile. Raises Unavailable."""
+        """Have the target prepare for a session, which stays connected meanwhile. Raises Unavailable."""
         await self._peers.expect(target, session_id, timeout)
 
     async def carry_out(self, session: HandoverSession, target: Node, *, even_while_sending: bool) -> bool:
-        """Stop a session that is expected, make its lease the heir's, and wait for its arrival. False: it stays.
+        """Stop a session, make its lease the target's, and wait until it is connected there. False: it stays.
 
-        It takes no sends meanwhile, and takes them again if it stays. `even_while_sending`: it is stopped although
-        something is still being sent after IN_FLIGHT seconds.
+        The target must expect the session. The session accepts no sends meanwhile, and accepts them again if it stays.
+        With `even_while_sending` it is stopped even if a send is in flight after IN_FLIGHT_TIMEOUT_S.
         """
         began = time.monotonic()
-        async with self._calls.paused(session.session_id, IN_FLIGHT) as is_idle:
+        async with self._calls.paused(session.session_id, IN_FLIGHT_TIMEOUT_S) as is_idle:
             if not is_idle and not even_while_sending:
                 return False
             session.hand_over_or_stop(target)
@@ -138,13 +137,13 @@ class Handover:
             await self._peers.take(target, session.session_id)
         except Unavailable as error:
             log.warning(
-                "The heir was not told.", session_id=session.session_id, target=target.name, cause=error.message
+                "Target was not notified.", session_id=session.session_id, target=target.name, cause=error.message
             )
         return True
 
 
 class HandoverSource:
-    """Of a node that stops."""
+    """Hands over the sessions of a node that stops."""
 
     def __init__(self, incarnation: UUID, directory: Directory, hand_over: Handover) -> None:
         self._incarnation = incarnation
@@ -152,29 +151,29 @@ class HandoverSource:
         self._hand_over = hand_over
         self._reserved: Counter[UUID] = Counter()
         self._candidates: Sequence[Candidate] = ()
-        self._until = 0.0
+        self._deadline = 0.0
         self._transferring: set[asyncio.Task[None]] = set()
 
     async def give(self, sessions: Sequence[HandoverSession], grace: float) -> None:
-        """Hand over what can be handed over within `grace` seconds; the rest is left as it is.
+        """Hand over the sessions that have a process, as far as `grace` seconds allow; leave the others as they are.
 
-        Only what has a process: what waits for its next attempt is nobody's while it waits.
+        A session that waits for its next attempt has no owner meanwhile, and needs no hand-over.
         """
-        self._until = time.monotonic() + grace
+        self._deadline = time.monotonic() + grace
         try:
-            async with asyncio.timeout(min(grace, ARRIVAL_POLL_S)):
+            async with asyncio.timeout(min(grace, TARGET_LOOKUP_TIMEOUT_S)):
                 self._candidates = await self._directory.targets(self._incarnation)
         except (Unavailable, TimeoutError) as error:
             log.warning("Sessions cannot be handed over.", cause=str(error) or "the database is silent")
             return
         tasks: set[asyncio.Task[None]] = set()
         try:
-            await self._give_all([one for one in sessions if one.is_running], tasks)
-            # Those that still look for an heir are left; those that have one are on their way.
+            await self._transfer_all([one for one in sessions if one.is_running], tasks)
+            # Only transfers that have a target may finish.
             for task in tasks - self._transferring:
                 task.cancel()
             if tasks:
-                await asyncio.wait(tasks, timeout=ON_THE_WAY)
+                await asyncio.wait(tasks, timeout=TRANSFER_TIMEOUT_S)
         finally:
             for task in tasks:
                 task.cancel()
@@ -184,24 +183,25 @@ class HandoverSource:
             if not task.cancelled() and (fault := task.exception()) is not None:
                 log.error("A session could not be handed over.", exc_info=fault)
 
-    async def _give_all(self, sessions: Sequence[HandoverSession], tasks: set[asyncio.Task[None]]) -> None:
-        """Few at a time, until all are handed over or there is no time left."""
-        waiting, concurrency = list(sessions), HandoverConcurrency(AT_ONCE * max(1, len(self._candidates)))
-        going: set[asyncio.Task[None]] = set()
-        while (seconds := self._until - time.monotonic()) > 0 and (waiting or going):
-            while waiting and len(going) < concurrency.needed(len(waiting) + len(going), seconds):
+    async def _transfer_all(self, sessions: Sequence[HandoverSession], tasks: set[asyncio.Task[None]]) -> None:
+        """Transfer the sessions, few at a time, until all are handed over or the time is up."""
+        waiting = list(sessions)
+        concurrency = HandoverConcurrency(TRANSFERS_PER_TARGET * max(1, len(self._candidates)))
+        pending: set[asyncio.Task[None]] = set()
+        while (seconds := self._deadline - time.monotonic()) > 0 and (waiting or pending):
+            while waiting and len(pending) < concurrency.needed(len(waiting) + len(pending), seconds):
                 session = waiting.pop(0)
-                task = asyncio.create_task(self._timed(session, concurrency), name=f"give-{session.session_id}")
-                going.add(task)
+                task = asyncio.create_task(self._run_timed(session, concurrency), name=f"give-{session.session_id}")
+                pending.add(task)
                 tasks.add(task)
-            _, going = await asyncio.wait(going, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            _, pending = await asyncio.wait(pending, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _timed(self, session: HandoverSession, concurrency: HandoverConcurrency) -> None:
+    async def _run_timed(self, session: HandoverSession, concurrency: HandoverConcurrency) -> None:
         began = time.monotonic()
-        await self._give(session)
+        await self._transfer(session)
         concurrency.took(time.monotonic() - began)
 
-    async def _give(self, session: HandoverSession) -> None:
+    async def _transfer(self, session: HandoverSession) -> None:
         if (target := await self._find_target(session.session_id)) is None:
             return
         if (this := asyncio.current_task()) is not None:
@@ -209,12 +209,12 @@ class HandoverSource:
         await self._hand_over.carry_out(session, target, even_while_sending=True)
 
     async def _find_target(self, session_id: str) -> Node | None:
-        """A node that is ready for it; None: there is none."""
+        """Return a node that expects the session now; None if there is none."""
         refused: set[UUID] = set()
         for _ in range(TARGET_ATTEMPTS):
             left = [one for one in self._candidates if one.node.incarnation not in refused]
             target = placement.select_target(left, self._reserved)
-            seconds = self._until - time.monotonic()
+            seconds = self._deadline - time.monotonic()
             if target is None or seconds <= 0:
                 return None
             self._reserved[target.incarnation] += 1
@@ -230,62 +230,62 @@ class HandoverSource:
 
 
 class HandoverTarget:
-    """Of a node that goes on."""
+    """Takes sessions that other nodes hand over."""
 
     def __init__(self, gate: PermitSource, owned: LocalSessions) -> None:
         self._gate = gate
         self._owned = owned
         self._expected: dict[str, tuple[StartPermit, float]] = {}
-        self._asking = 0
+        self._acquiring = 0
         self._is_draining = False
 
     def drain(self) -> None:
-        """Take nothing more."""
+        """Refuse all further sessions."""
         self._is_draining = True
 
     async def expect(self, session_id: str) -> None:
-        """Be ready to start a session at once, for some seconds. Raises Unavailable."""
-        self._forget_old()
+        """Hold a start permit for the session for PERMIT_TTL_S. Raises Unavailable."""
+        self._drop_expired()
         self._refuse_if_draining()
         if self._owned.running(session_id) is not None:
-            # It lost it, and does not see its process dead: the lease would be kept and nothing started on it.
+            # This node lost the session and its old process may still live, so nothing could start under the lease.
             raise Unavailable("this node is not done with the session itself", reason="NODE_NOT_DONE")
-        # Asked again, since the answer was lost, it needs no more room than before.
+        # A repeated request, whose first answer was lost, needs no further room.
         others = len(self._expected.keys() - {session_id})
-        if self._owned.room - others - self._asking <= 0:
+        if self._owned.room - others - self._acquiring <= 0:
             raise Unavailable("this node takes no more sessions", reason="NODE_FULL")
-        self._asking += 1
+        self._acquiring += 1
         try:
-            turn = (await self._gate.turns(Lane.FALLEN, 1))[0]
+            permit = (await self._gate.turns(Lane.FALLEN, 1))[0]
         finally:
-            self._asking -= 1
+            self._acquiring -= 1
         if self._is_draining:
-            turn.give_back()
+            permit.give_back()
         self._refuse_if_draining()
         if (before := self._expected.pop(session_id, None)) is not None:
             before[0].give_back()
-        self._expected[session_id] = turn, time.monotonic()
+        self._expected[session_id] = permit, time.monotonic()
 
     async def take(self, session_id: str) -> None:
-        """Its lease is ours: start it, at once, and return when it is connected, or has had ARRIVAL seconds for that.
+        """Start a session whose lease is this node's; return when it is connected, or after CONNECT_WAIT_S.
 
-        If it was not expected, or too long ago, it waits for a turn like any other.
+        If it was not expected, or its permit has expired, it waits for a start permit like any other.
         """
-        turn, _ = self._expected.pop(session_id, (None, 0.0))
-        self._owned.take(session_id, turn)
+        permit, _ = self._expected.pop(session_id, (None, 0.0))
+        self._owned.take(session_id, permit)
         until = time.monotonic() + CONNECT_WAIT_S
-        while self._is_on_its_way(session_id) and time.monotonic() < until:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(ARRIVAL_FIRST_POLL_S)
+        while self._is_connecting(session_id) and time.monotonic() < until:  # noqa: ASYNC110 - no event to wait for
+            await asyncio.sleep(CONNECT_POLL_S)
 
-    def _is_on_its_way(self, session_id: str) -> bool:
+    def _is_connecting(self, session_id: str) -> bool:
         return self._owned.running(session_id) is not None and not self._owned.is_connected(session_id)
 
     def _refuse_if_draining(self) -> None:
         if self._is_draining:
             raise Unavailable("this node is stopping", reason="NODE_DRAINING")
 
-    def _forget_old(self) -> None:
-        for session_id, (turn, since) in list(self._expected.items()):
+    def _drop_expired(self) -> None:
+        for session_id, (permit, since) in list(self._expected.items()):
             if time.monotonic() - since > PERMIT_TTL_S:
-                turn.give_back()
+                permit.give_back()
                 del self._expected[session_id]

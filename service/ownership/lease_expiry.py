@@ -1,7 +1,7 @@
-"""Kills the processes of sessions whose leases run out because no renewal comes through.
+"""Kills the processes of sessions whose leases expire because renewals fail.
 
-Their permits run out by themselves, in every session process, whatever becomes of this node. The node kills them just
-before, so that it knows why they ended, and does not take their end for a fault.
+Each session process also exits when its run permit ends, even without this node. The node kills the process just
+before, so that its end is not taken for a fault.
 """
 
 import asyncio
@@ -12,23 +12,24 @@ from service.domain.lease import LeaseTimes
 from service.ownership.lease_renewer import LeasedSession
 
 EXPIRY_POLL_S = 0.1
+"""Seconds between two looks."""
 
 
 class LeaseExpiryMonitor:
-    """Looks at what is left of each lease, apart from the renewals: one of those that hangs must not hold it up."""
+    """Watches the remaining time of each lease, in a separate task, so that a hanging renewal cannot delay it."""
 
     def __init__(self, times: LeaseTimes, held: Callable[[], Sequence[LeasedSession]]) -> None:
         self._times = times
         self._held = held
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Look forever."""
         while True:
             self.look()
             await asyncio.sleep(EXPIRY_POLL_S)
 
     def look(self) -> None:
-        """Look once at all of them."""
+        """Kill the processes whose lease is about to expire."""
         now = time.monotonic()
         for held in self._held():
             if held.safe_until > 0 and held.safe_until - now <= self._times.kill:

@@ -1,7 +1,7 @@
-"""Hands sessions of this node to nodes that own fewer: when a node has joined, or an outage has left them uneven.
+"""Hands sessions of this node over to nodes that own fewer, after a node has joined or an outage has ended.
 
-Gently: only while all is calm, one session at a time, the one that has been idle for longest first, by the same
-hand-over as in a planned stop. Who gives to whom is service.domain.rebalance.
+It moves one session at a time, the longest idle first, and only while no outage goes on. service.domain.rebalance
+chooses the target; the hand-over is the same as in a planned stop.
 """
 
 import asyncio
@@ -22,25 +22,25 @@ from service.ports import Directory
 log = structlog.get_logger(__name__)
 
 LOOK_INTERVAL_S = 5.0
-"""Between two looks at who owns how many; up to half of it more or less, so that nodes do not look together."""
+"""Seconds between two looks at the nodes' session counts, give or take half, so that nodes do not look together."""
 REFUSED_PAUSE_S = 30.0
-"""From a node that did not take a session to the next look."""
+"""Seconds to the next look after a node has refused a session."""
 EXPECT_TIMEOUT_S = 2.0
-"""How long a node may take to be ready for a session, which goes on meanwhile."""
+"""Seconds for a target to prepare for a session, which stays connected meanwhile."""
 IDLEST_SESSIONS = 20
-"""So many are looked at for each move; those that cannot be moved now are passed over."""
+"""Sessions that are considered for each move; those that cannot be moved now are skipped."""
 
 
 class Settled(Protocol):
-    """What goes on (ownership.reconciler.Reconciler)."""
+    """The state of this node's sessions (ownership.reconciler.Reconciler)."""
 
     @property
     def is_settled(self) -> bool:
-        """No outage goes on, and no crowd of sessions is on its way back."""
+        """Return whether no outage goes on and at most one session is away."""
 
 
 class Rebalancer:
-    """Of a node that goes on."""
+    """Moves sessions away from a node that owns more than others."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Rebalancer:
         *,
         is_on: bool,
     ) -> None:
-        """`session`: by its id, if it is owned here. `moved` counts one. `is_on`: otherwise nothing is moved."""
+        """`session` finds a session that is owned here. `moved` counts a move. Without `is_on` nothing is moved."""
         self._incarnation = incarnation
         self._directory = directory
         self._settled = settled
@@ -68,49 +68,49 @@ class Rebalancer:
         """The session that is being handed over."""
 
     async def run(self) -> None:
-        """Look for ever, and move one session after the other while there is one to move."""
+        """Look at the counts forever, and move sessions while this node owns too many."""
         while self._is_on:
             self._pause_s = LOOK_INTERVAL_S * random.uniform(0.5, 1.5)  # noqa: S311 - not for secrets
             try:
                 await self.share_out()
             except Unavailable as error:
                 self._rebalance.disturb()
-                log.info("Who owns how many sessions is not known now.", cause=error.message)
+                log.info("Cannot count the nodes' sessions; retrying.", cause=error.message)
             except Exception:
-                log.exception("Sessions could not be shared out; the next look tries again.")
+                log.exception("Sessions could not be rebalanced; retrying.")
             await asyncio.sleep(self._pause_s)
 
     async def finish(self, timeout: float) -> None:
-        """Wait for the session that is on its way, once `run` has been ended."""
+        """Wait at most `timeout` seconds for the move in progress. `run` must have ended."""
         if self._move is not None:
             await asyncio.wait((self._move,), timeout=timeout)
 
     async def share_out(self) -> None:
-        """Move sessions until this node owns its share, or something else goes on. Raises Unavailable."""
+        """Move sessions until this node owns its share, or a move is not possible now. Raises Unavailable."""
         began, count = time.monotonic(), 0
         try:
-            while (target := await self._target()) is not None and await self._move_one(target):
+            while (target := await self._next_target()) is not None and await self._move_one(target):
                 count += 1
         finally:
             if count:
                 log.info(
-                    "This node owned more sessions than others, and handed over those that were idle for longest.",
+                    "This node owned more sessions than others, and handed over the longest idle.",
                     sessions=count,
                     seconds=round(time.monotonic() - began, 1),
                 )
 
-    async def _target(self) -> Node | None:
-        """Read the numbers anew before each move: other nodes move theirs meanwhile."""
+    async def _next_target(self) -> Node | None:
+        """Return where the next session goes; read the counts again, since other nodes move sessions too."""
         if not self._settled.is_settled:
             self._rebalance.disturb()
             return None
         return self._rebalance.target(await self._directory.fleet(), time.monotonic())
 
     async def _move_one(self, target: Node) -> bool:
-        """Hand over the session that has been idle for longest and can be moved; False: none was."""
+        """Hand over the longest idle session that can be moved; False if none was."""
         for session_id in await self._directory.idlest(self._incarnation, IDLEST_SESSIONS):
             session = self._session(session_id)
-            if session is None or not self._hand_over.is_harmless(session_id):
+            if session is None or not self._hand_over.is_idle(session_id):
                 continue
             try:
                 await self._hand_over.expect(target, session_id, EXPECT_TIMEOUT_S)
@@ -119,7 +119,7 @@ class Rebalancer:
                 log.info("A node does not take a session.", session_id=session_id, target=target.name, cause=str(error))
                 return False
             self._move = asyncio.create_task(self._carry_out(session, target), name=f"rebalance-{session_id}")
-            # Shielded: a move that is cut in the middle would leave a lease with a node that knows nothing of it.
+            # Shielded: a cancelled move could leave the lease with a target that was never notified.
             return await asyncio.shield(self._move)
         return False
 

@@ -1,7 +1,7 @@
-"""Brings what is owned here into line with what is wanted: claims what is due and nobody's, stops what is unwanted.
+"""Claims due sessions that have no owner, and stops sessions whose desired state is inactive.
 
-A turn to start a process is taken first, and then a session is claimed: what cannot be started here now is left to a
-node that can. Which ones are this node's to claim is service.domain.placement. Pairings wait in a lane of their own.
+A start permit is taken before a session is claimed, so that a session that cannot start here now is left to a node
+where it can. service.domain.placement says which sessions this node claims. Pairings wait in a separate lane.
 """
 
 import asyncio
@@ -24,86 +24,86 @@ from service.ports import Directory, PermitSource, StartPermit, Wakeups
 log = structlog.get_logger(__name__)
 
 RECONCILE_INTERVAL_S = 1.0
-"""Seconds between two looks without any hint."""
+"""Seconds between two rounds without a hint."""
 DATABASE_RETRY_S = 0.5
-"""Seconds between two looks while the database is away."""
-RELEASE = 2.0
-"""Seconds for the last word to the database; without it the leases run out by themselves."""
-FAULT_PAUSE = 5.0
-"""Seconds before a session whose runner failed is taken up anew: it would fail again, and use up the pace of all."""
-GATHER = 0.02
-"""Seconds in which hints that come together are gathered."""
+"""Seconds between two rounds while the database is unavailable."""
+RELEASE_TIMEOUT_S = 2.0
+"""Seconds to release all leases when the node stops; leases that are not released expire."""
+FAULT_PAUSE_S = 5.0
+"""Seconds before a session whose runner failed is run again; without a pause its retries would use up the permits."""
+HINT_GATHER_S = 0.02
+"""Seconds in which hints are gathered into one round."""
 OTHERS_POLL_S = 0.1
-"""Seconds between two looks while other nodes are waited for."""
+"""Seconds between two rounds while this node waits for other nodes."""
 
 
 class SessionRunner(Protocol):
-    """A claimed session's runner (sessions.runner.Runner)."""
+    """The runner of a claimed session (sessions.runner.Runner)."""
 
     @property
     def session_id(self) -> str:
-        """Of the session."""
+        """Return the session's id."""
 
     @property
     def connection(self) -> object | None:
-        """Set while this node may act for it and WhatsApp has let it in."""
+        """Return the connection while this node holds the lease and WhatsApp accepts the session; otherwise None."""
 
     async def run(self) -> None:
-        """Until it is given up."""
+        """Run the session until it is released, handed over or lost."""
 
     def unwanted(self) -> None:
-        """Nobody wants it connected any more."""
+        """Stop: the session's process must end."""
 
     def hand_over_or_stop(self) -> None:
-        """The node stops."""
+        """Stop: the node stops."""
 
 
 class SessionRegistry(Protocol):
-    """The sessions owned here (sessions.roster.Roster)."""
+    """The runners of the sessions owned here (sessions.registry.RunnerRegistry)."""
 
     def __len__(self) -> int: ...
 
     def add(self, session_id: str, turn: StartPermit | None) -> SessionRunner:
-        """A runner for a session just claimed, and the turn that was taken for it, if there is one."""
+        """Return a new runner for a session; `turn` is its start permit, if one was taken."""
 
     def get(self, session_id: str) -> SessionRunner | None:
-        """The runner of a session, if it is owned here."""
+        """Return the runner of a session; None if it is not owned here."""
 
     def remove(self, session_id: str) -> None:
-        """Its runner is done."""
+        """Remove a runner that has ended."""
 
     def all(self) -> Sequence[SessionRunner]:
-        """All runners."""
+        """Return all runners."""
 
 
 class PendingClaims:
-    """How many sessions are to be claimed here in one lane, as far as is known."""
+    """The known number of sessions in one lane that this node is to claim."""
 
     def __init__(self) -> None:
         self._count = 0
-        self._some = asyncio.Event()
+        self._nonempty = asyncio.Event()
 
     def set_count(self, count: int) -> None:
-        """So many are this node's to claim."""
+        """Replace the number."""
         self._count = count
         if count > 0:
-            self._some.set()
+            self._nonempty.set()
         else:
-            self._some.clear()
+            self._nonempty.clear()
 
-    async def some(self) -> int:
-        """Wait until there are some; how many."""
-        await self._some.wait()
+    async def wait_nonempty(self) -> int:
+        """Wait until the number is above 0, and return it."""
+        await self._nonempty.wait()
         return self._count
 
 
 class Reconciler:
-    """Claims, and has every claimed session run by a task of its own."""
+    """Claims sessions, and runs a task for each."""
 
     def __init__(
         self,
         directory: Directory,
-        holdings: SessionRegistry,
+        registry: SessionRegistry,
         wakeups: Wakeups,
         gate: PermitSource,
         outages: OutageDetector,
@@ -113,9 +113,9 @@ class Reconciler:
         ttl: float,
         limit: int,
     ) -> None:
-        """`outages`: what the renewals say of them. `limit`: most sessions to own."""
+        """`outages` observes this node's renewals; `limit` is the most sessions to own."""
         self._directory = directory
-        self._holdings = holdings
+        self._registry = registry
         self._wakeups = wakeups
         self._gate = gate
         self._outages = outages
@@ -125,121 +125,121 @@ class Reconciler:
         self._limit = limit
         self._due = {Lane.PAIRING: PendingClaims(), Lane.CLAIMED: PendingClaims()}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._every: set[asyncio.Task[None]] = set()
+        self._all_tasks: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
-        self._has_seen = False
+        self._has_survey = False
         self._was_full = False
         self.survey = Survey()
-        """What the last look saw."""
+        """The result of the last round."""
 
     async def run(self) -> None:
-        """For ever: look, then wait for a hint, for the next session to become due, or for the poll."""
+        """Repeat rounds forever: at each hint, when the next session becomes due, and every RECONCILE_INTERVAL_S."""
         async with asyncio.TaskGroup() as group:
             for lane in self._due:
                 group.create_task(self._claim_loop(lane), name=f"claim-{lane.value}")
             with self._wakeups.listen_to_work() as hints:
                 while True:
                     await hints.wait(await self.look())
-                    await asyncio.sleep(GATHER)
+                    await asyncio.sleep(HINT_GATHER_S)
 
     async def look(self) -> float:
-        """One round. Returns the seconds until the next one makes sense without a hint."""
+        """Run one round, and return the seconds to wait for a hint before the next one."""
         try:
             for session_id in await self._directory.unwanted(self._incarnation):
-                if (runner := self._holdings.get(session_id)) is not None:
+                if (runner := self._registry.get(session_id)) is not None:
                     runner.unwanted()
             patience = self._outages.patience_s(time.monotonic())
             self.survey = survey = await self._directory.survey(self._incarnation, patience)
             is_early = await self._is_too_early_to_claim()
         except Unavailable as error:
-            self._has_seen = False
+            self._has_survey = False
             log.warning("Cannot look for sessions to run.", cause=error.message)
             return DATABASE_RETRY_S
-        self._has_seen = True
-        self._due[Lane.PAIRING].set_count(0 if is_early else self._ours(survey, survey.pairings, survey.late_pairings))
+        self._has_survey = True
+        self._due[Lane.PAIRING].set_count(0 if is_early else self._mine(survey, survey.pairings, survey.late_pairings))
         self._due[Lane.CLAIMED].set_count(
-            0 if is_early else self._ours(survey, survey.due, survey.late) + survey.leftovers
+            0 if is_early else self._mine(survey, survey.due, survey.late) + survey.leftovers
         )
-        self._say_if_full(survey.due)
+        self._log_if_full(survey.due)
         if is_early:
             return OTHERS_POLL_S
         return RECONCILE_INTERVAL_S if survey.next_due is None else max(0.0, min(RECONCILE_INTERVAL_S, survey.next_due))
 
     async def _is_too_early_to_claim(self) -> bool:
-        """After an outage this node waits until others announce themselves again: alone it would claim their share."""
+        """Return whether an outage goes on or other nodes are awaited after one: alone, it would claim their share."""
         now = time.monotonic()
         if self._outages.is_going_on(now):
             return True
         seconds = self._outages.others_awaited_for(now)
         return seconds is not None and await self._directory.others_are_awaited(seconds)
 
-    def _ours(self, survey: Survey, due: int, late: int) -> int:
-        """How many of a queue are this node's to claim. What is left to others must cost no turns."""
-        mine = sum(place <= due for place in placement.claim_slots(survey.candidates, self._incarnation, due))
-        # Some that are late may have places of ours, too; turns that find nothing are given back.
+    def _mine(self, survey: Survey, due: int, late: int) -> int:
+        """Return how many sessions of a queue this node may claim, so that other nodes' sessions cost no permits."""
+        mine = sum(slot <= due for slot in placement.claim_slots(survey.candidates, self._incarnation, due))
+        # A late session may be counted twice if its slot is this node's. A permit without a session is given back.
         return min(due, mine + late)
 
-    def _say_if_full(self, due: int) -> None:
-        """Once, until there is room again: sessions are due, and this node takes none of them."""
+    def _log_if_full(self, due: int) -> None:
+        """Log once that sessions are due and this node is full; again only after it had room."""
         is_full = self.room <= 0 and due > 0
         if is_full and not self._was_full:
             log.info("Sessions wait, and this node takes no more (ZAP_MAX_SESSIONS).", sessions=due)
         self._was_full = is_full
 
     async def drain(self, grace: float) -> None:
-        """Every session steps down; returns when all have been released or lost. `run` must have ended.
+        """Stop every session; return when all have been released, handed over or lost. `run` must have ended.
 
-        Those that have not after `grace` seconds are cut short: their processes are killed, their leases run out.
+        After `grace` seconds the processes that are left are killed, and leases that cannot be released expire.
         """
         self._draining.set()
-        for runner in self._holdings.all():
+        for runner in self._registry.all():
             runner.hand_over_or_stop()
-        # Also those that another one of their session waits for.
-        tasks = set(self._every)
+        # Includes ended runners whose session's next task still waits for them.
+        tasks = set(self._all_tasks)
         _, late = await asyncio.wait(tasks, timeout=grace) if tasks else ((), ())
         if late:
-            log.warning("Sessions did not step down in time; their processes are killed.", sessions=len(late))
+            log.warning("Sessions did not stop in time; killing their processes.", sessions=len(late))
             await self.cancel_all()
         try:
-            # A claim whose answer never reached us is ours as well, and nobody runs it.
-            async with asyncio.timeout(RELEASE):
+            # Includes leases whose claim succeeded without an answer to this node; no session runs on them.
+            async with asyncio.timeout(RELEASE_TIMEOUT_S):
                 await self._directory.release_all(self._incarnation)
         except (Unavailable, TimeoutError) as error:
-            log.warning("Leases are left to run out.", cause=str(error) or "the database is silent")
+            log.warning("Leases could not be released; they expire.", cause=str(error) or "the database is silent")
 
     async def cancel_all(self) -> None:
-        """Have every process killed now, and return when all are dead. Leases that cannot be released run out."""
+        """Kill every process, and return when all are dead. Leases that cannot be released expire."""
         self._draining.set()
-        tasks = set(self._every)
+        tasks = set(self._all_tasks)
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
 
     async def _claim_loop(self, lane: Lane) -> None:
-        due = self._due[lane]
+        pending = self._due[lane]
         while True:
-            wants = min(await due.some(), self.room)
-            turns = await self._gate.turns(lane, wants) if wants > 0 else ()
-            # What a look finds from here on is news: it may have seen what the claim does not see.
-            due.set_count(0)
-            if not turns:
-                # No room. The next look says whether there still is something.
+            wants = min(await pending.wait_nonempty(), self.room)
+            permits = await self._gate.turns(lane, wants) if wants > 0 else ()
+            # Reset before the claim: a round that runs meanwhile may count sessions that this claim does not see.
+            pending.set_count(0)
+            if not permits:
+                # The node is full. The next round counts again.
                 continue
             try:
-                await self._claim(lane, turns)
+                await self._claim(lane, permits)
             except Unavailable as error:
                 log.warning("Cannot claim sessions.", cause=error.message)
             else:
-                # Others claim too: only a look knows how many are left.
+                # Other nodes claim too, so only a new round knows how many are left.
                 self._wakeups.reconcile()
 
-    async def _claim(self, lane: Lane, turns: Sequence[StartPermit]) -> None:
-        """Claim a session for each turn, if there are so many, and have them run."""
+    async def _claim(self, lane: Lane, permits: Sequence[StartPermit]) -> None:
+        """Claim at most one session for each permit, and run those that were claimed."""
         claimed: Sequence[str] = ()
         try:
             # The other lane may have filled the node meanwhile.
-            if (most := min(len(turns), self.room)) > 0:
+            if (most := min(len(permits), self.room)) > 0:
                 claimed = await self._directory.claim(
                     self._incarnation,
                     self._node,
@@ -249,69 +249,69 @@ class Reconciler:
                     patience=self._outages.patience_s(time.monotonic()),
                 )
         finally:
-            for turn in turns[len(claimed) :]:
-                turn.give_back()
-        for session_id, turn in zip(claimed, turns, strict=False):
-            self._begin(session_id, turn)
+            for permit in permits[len(claimed) :]:
+                permit.give_back()
+        for session_id, permit in zip(claimed, permits, strict=False):
+            self._start_runner(session_id, permit)
 
     def take(self, session_id: str, turn: StartPermit | None) -> None:
-        """Run a session whose lease another node has made ours. Nothing happens if it runs already."""
-        if self._draining.is_set() or self._holdings.get(session_id) is not None:
+        """Run a session whose lease another node has handed over. Does nothing if it runs already."""
+        if self._draining.is_set() or self._registry.get(session_id) is not None:
             if turn is not None:
                 turn.give_back()
         else:
-            self._begin(session_id, turn)
+            self._start_runner(session_id, turn)
 
     def running(self, session_id: str) -> asyncio.Task[None] | None:
-        """The task of a session that is owned here; it ends once the session is released, handed over or lost."""
+        """Return the task of a session that is owned here; it ends when the session is released or lost."""
         return self._tasks.get(session_id)
 
     def is_connected(self, session_id: str) -> bool:
-        """A session is owned here, and connected."""
-        runner = self._holdings.get(session_id)
+        """Return whether a session is owned here and connected."""
+        runner = self._registry.get(session_id)
         return runner is not None and runner.connection is not None
 
-    def _begin(self, session_id: str, turn: StartPermit | None) -> None:
-        # A session that was just released here can be claimed before its runner has quite ended.
+    def _start_runner(self, session_id: str, permit: StartPermit | None) -> None:
+        # A session that was just released here can be claimed again before its old runner has ended.
         before = self._tasks.get(session_id)
-        task = self._tasks[session_id] = asyncio.create_task(self._run(session_id, turn, before))
-        self._every.add(task)
+        task = self._tasks[session_id] = asyncio.create_task(self._run(session_id, permit, before))
+        self._all_tasks.add(task)
         task.add_done_callback(functools.partial(self._forget, session_id))
 
     @property
     def is_settled(self) -> bool:
-        """As far as this node knows, no outage goes on, and no crowd of sessions is on its way back."""
-        return self._has_seen and self.survey.away <= 1 and not self._outages.is_going_on(time.monotonic())
+        """Return whether, as far as this node knows, no outage goes on and at most one session is away."""
+        return self._has_survey and self.survey.away <= 1 and not self._outages.is_going_on(time.monotonic())
 
     @property
     def room(self) -> int:
-        """How many sessions more this node takes."""
+        """Return how many more sessions this node takes."""
         return self._limit - len(self._tasks)
 
-    async def _run(self, session_id: str, turn: StartPermit | None, before: asyncio.Task[None] | None) -> None:
+    async def _run(self, session_id: str, permit: StartPermit | None, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait((before,))
         if self._draining.is_set():
-            if turn is not None:
-                turn.give_back()
+            if permit is not None:
+                permit.give_back()
             return
-        runner = self._holdings.add(session_id, turn)
+        runner = self._registry.add(session_id, permit)
         is_fault = False
         try:
             await runner.run()
         except Exception:
-            log.exception("A session's runner failed; the session is taken up anew.", session_id=session_id)
+            log.exception("A session's runner failed; the session will be run again.", session_id=session_id)
             is_fault = True
         finally:
-            # Whoever calls for it in the pause is to find its next owner.
-            self._holdings.remove(session_id)
+            # Before the pause, so that calls during it are sent to the next owner.
+            self._registry.remove(session_id)
             self._wakeups.reconcile()
         if is_fault:
             with suppress(TimeoutError):
-                async with asyncio.timeout(FAULT_PAUSE):
+                async with asyncio.timeout(FAULT_PAUSE_S):
                     await self._draining.wait()
 
     def _forget(self, session_id: str, task: asyncio.Task[None]) -> None:
-        self._every.discard(task)
+        self._all_tasks.discard(task)
         if self._tasks.get(session_id) is task:
             del self._tasks[session_id]

@@ -38,7 +38,7 @@ STAMP = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z \[\w+ *\] ", re.MULTILINE)
 OF_THE_NODE = re.compile(
     r"The node (is ready|stops)|the gRPC server listens|Other nodes can call this one"
     r"|zygote \d+ is ready|Applied a migration|A task waits"
-    r"|The leases could not be renewed|Cannot look for sessions|A stray lease could not"
+    r"|Lease renewal failed|Cannot look for sessions|An orphaned lease could not"
     r"|\[redis\.|call +\[[\w.]+\] .*method=(grpc\.health|zap\.v1\.SessionService/List)"
 )
 
@@ -196,7 +196,7 @@ async def story_and_log(
             await story.signal(SHOP, signal.SIGSTOP)
             await story.survive(STALL, lambda: story.signal(STALL, signal.SIGSEGV))
             async with cut(database):
-                await said(node, "written later|could not be renewed")
+                await said(node, "written later|Lease renewal failed")
             await simulator.drop(jid)
             await said(node, "has stalled")
             await node.wait_state(SHOP, State.STATE_CONNECTED, timeout=30, after_epoch=1)

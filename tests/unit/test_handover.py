@@ -170,7 +170,7 @@ async def test_a_few_are_on_their_way_at_a_time_so_that_each_is_away_for_its_own
     world = World(Candidate(ONE, 0, 50), Candidate(TWO, 0, 50))
     sessions = [world.own(f"s{number}") for number in range(20)]
     await world.giver().give(sessions, 60)
-    assert world.most_on_their_way() == 2 * handover.AT_ONCE
+    assert world.most_on_their_way() == 2 * handover.TRANSFERS_PER_TARGET
     assert all(session.is_handed_over for session in sessions)
 
 

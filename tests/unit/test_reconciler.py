@@ -277,7 +277,7 @@ async def test_a_session_whose_runner_fails_does_not_use_up_the_pace_of_all() ->
 
 
 async def test_a_session_whose_runner_failed_is_taken_up_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconciler, "FAULT_PAUSE", 0.01)
+    monkeypatch.setattr(reconciler, "FAULT_PAUSE_S", 0.01)
     leases = Leases("bad")
     async with reconciling(leases, fails=True) as node:
         await node.until(lambda: len(leases.claims) >= 4)
