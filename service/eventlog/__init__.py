@@ -1,1 +1,1 @@
-"""Appends to the durable event log and reads it."""
+"""Appends to the event log, and reads it."""

@@ -1,4 +1,4 @@
-"""The durable log of what came in: appended by the owner of the session alone, in one round trip."""
+"""Appends inbound events to the log, in one round trip, and only for the session's owner."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,15 +10,15 @@ from service.domain.lease import Lease
 from service.domain.receipts import device_receipts, message_updates
 from service.domain.records import MessageState
 from service.ports import Appended, Metrics
-from service.store.database import Database, storable
+from service.store.database import Database, strip_nul
 from service.store.event_rows import Encode, appended, columns
 from service.store.refusals import counts_refusals
 
-#: What is wrong with a row, and will be wrong with it again; not with the database, nor with those beside it.
-_REFUSALS = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
+#: Errors caused by one row, which would fail again: neither the database nor other rows are at fault.
+_ROW_ERRORS = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
 
 OnRefused = Callable[[str, NewEvent, Exception], None]
-"""Hears of an event that Postgres will never take: of which session, which, and why."""
+"""Receives an event that Postgres rejects for good: session id, event, error."""
 
 
 class PostgresEventLog:
@@ -34,30 +34,30 @@ class PostgresEventLog:
 
     @counts_refusals
     async def append(self, lease: Lease, events: Sequence[NewEvent]) -> Appended:
-        """Append what is new, and apply the receipts. Raises LeaseLost or NotFound, and has written nothing then.
+        """Append new events and apply the receipts. Raises LeaseLost or NotFound; nothing is written then.
 
-        An event that Postgres refuses must not keep back the others: it is left out, alone.
+        An event that Postgres rejects is left out, so that the others are appended.
         """
-        appended = await self._append_what_can_be(lease, events)
+        appended = await self._append_acceptable(lease, events)
         self.metrics.repeated(len(events) - len(appended.events))
         return appended
 
-    async def _append_what_can_be(self, lease: Lease, events: Sequence[NewEvent]) -> Appended:
+    async def _append_acceptable(self, lease: Lease, events: Sequence[NewEvent]) -> Appended:
         try:
             return await self._append(lease, events)
-        except _REFUSALS as error:
+        except _ROW_ERRORS as error:
             if len(events) == 1:
                 self._on_refused(lease.session_id, events[0], error)
                 return Appended()
             middle = len(events) // 2
-            first = await self._append_what_can_be(lease, events[:middle])
-            rest = await self._append_what_can_be(lease, events[middle:])
+            first = await self._append_acceptable(lease, events[:middle])
+            rest = await self._append_acceptable(lease, events[middle:])
             return Appended((*first.events, *rest.events), (*first.message_ids, *rest.message_ids))
 
     async def _append(self, lease: Lease, events: Sequence[NewEvent]) -> Appended:
-        told = message_updates(events)
+        updates = message_updates(events)
         receipts = [
-            [storable(message_id) for message_id in told.get(state, ())]
+            [strip_nul(message_id) for message_id in updates.get(state, ())]
             for state in (MessageState.DELIVERED, MessageState.READ)
         ]
         async with self._database.autocommit() as connection:
@@ -68,7 +68,7 @@ class PostgresEventLog:
                 lease.incarnation,
                 *columns(self._encode, events),
                 *receipts,
-                *_by_device(events),
+                *_device_receipts(events),
             )
         if row is None:
             raise epoch_over(lease.session_id, lease.epoch)
@@ -77,12 +77,12 @@ class PostgresEventLog:
         return Appended(tuple(appended(lease.session_id, events, row)), tuple(row["messages"]))
 
 
-def _by_device(events: Sequence[NewEvent]) -> tuple[list[object], ...]:
-    """Receipts as zap.note_retry_requests takes them: message ids, kinds, devices, times."""
+def _device_receipts(events: Sequence[NewEvent]) -> tuple[list[object], ...]:
+    """Return the arguments of zap.note_retry_requests: message ids, kinds, devices, times."""
     receipts = device_receipts(events)
     return (
-        [storable(receipt.message_id) for receipt in receipts],
+        [strip_nul(receipt.message_id) for receipt in receipts],
         [receipt.kind for receipt in receipts],
-        [storable(receipt.device) for receipt in receipts],
+        [strip_nul(receipt.device) for receipt in receipts],
         [receipt.time for receipt in receipts],
     )

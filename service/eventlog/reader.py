@@ -1,4 +1,4 @@
-"""Reads the event log in the order of places, below the horizon."""
+"""Reads the event log in the order of log positions, below the horizon."""
 
 from collections.abc import Sequence
 
@@ -7,16 +7,16 @@ from service.domain.log_positions import START, LogPosition
 from service.domain.watch import EventFilter, LogBounds, LoggedEvent, LogPage
 from service.store.database import Database, Record
 
-MOST_BYTES = 256 * 1024
-"""Of payloads in one page, but for the last of them: what a stream may keep in memory for its consumer."""
+PAGE_BYTES = 256 * 1024
+"""Bytes of payload in one page, without its last event: what a stream may keep in memory for its consumer."""
 
-FEW = 10
-"""Sessions that are looked up one by one, each for a page of its own, of which one page in all is given. For those who
-name more the whole log is read, and costs what it costs those who name none."""
+MOST_BY_INDEX = 10
+"""Sessions that are read by index, each up to a full page, before one page of all is returned. A filter that names more
+sessions reads the whole log, like one that names none."""
 
 
 async def token_key(database: Database) -> bytes:
-    """The key that signs tokens, the same for all nodes of a database."""
+    """Return the key that signs resume tokens, the same for all nodes of a database."""
     async with database.autocommit() as connection:
         return bytes(await connection.value("token_key"))
 
@@ -28,7 +28,7 @@ class PostgresLogReader:
         self._database = database
 
     async def bounds(self, asked: LogPosition = START) -> LogBounds:
-        """Which places there are, and whether `asked` is one."""
+        """Return the bounds of the log, and whether `asked` is a position in it."""
         async with self._database.autocommit() as connection:
             (row,) = await connection.rows("log_bounds", str(asked.xid), asked.id)
         return LogBounds(
@@ -38,14 +38,14 @@ class PostgresLogReader:
         )
 
     async def check_known(self, session_ids: Sequence[str]) -> None:
-        """Raises NotFound for the first id of which there is neither a session nor was there ever an event."""
+        """Raise NotFound for the first id that has no session and never had an event."""
         async with self._database.autocommit() as connection:
             unknown = await connection.value("unknown_sessions", list(session_ids))
         if unknown is not None:
             raise session_not_found(unknown)
 
     async def read(self, after: LogPosition, wanted: EventFilter, limit: int) -> LogPage | None:
-        """At most `limit` events after a place, and of those the wanted ones; None: some have been deleted."""
+        """Scan at most `limit` events after a position, and return the wanted ones; None if some were deleted."""
         named = sorted(wanted.session_ids)
         async with self._database.autocommit() as connection:
             rows = await connection.rows(
@@ -53,12 +53,12 @@ class PostgresLogReader:
                 str(after.xid),
                 after.id,
                 limit,
-                MOST_BYTES,
+                PAGE_BYTES,
                 sorted(wanted.types) or None,
                 wanted.user_id or None,
                 dict(wanted.labels) or None,
-                named if 0 < len(named) <= FEW else None,
-                named if len(named) > FEW else None,
+                named if 0 < len(named) <= MOST_BY_INDEX else None,
+                named if len(named) > MOST_BY_INDEX else None,
             )
         first = rows[0]
         if after < LogPosition(first["deleted_xid"], first["deleted_id"]):
@@ -71,13 +71,13 @@ def _page(rows: Sequence[Record], after: LogPosition, limit: int) -> LogPage:
     events = [_event(row) for row in rows if row["id"] is not None]
     is_last = False
     if len(events) < summary["passed"]:
-        # More than fits into a page: the rest is the next one's.
+        # The page is full: the next page continues after its last event.
         upto = events[-1].place
     elif summary["scanned"] >= limit:
         upto = LogPosition(summary["last_xid"], summary["last_id"])
     else:
-        # The last event's place, not the horizon: numbers of transactions that left nothing on the disk are given out
-        # again after a crash of Postgres. Unless this one is of a snapshot that was later: places never go back.
+        # The last event's position, not the horizon: after a crash Postgres reuses numbers that left nothing
+        # on disk. max(): `after` may come from a later snapshot, and positions never go back.
         upto, is_last = max(after, LogPosition(summary["settled_xid"], summary["settled_id"])), True
     return LogPage(
         events=events,

@@ -1,1 +1,1 @@
-"""Postgres: the truth about sessions, leases, events and messages."""
+"""Stores sessions, leases, events and messages in Postgres."""

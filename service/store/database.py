@@ -1,4 +1,4 @@
-"""The connection pool, with timeouts that let nobody hold a lock for long, and one meaning for every failure."""
+"""Wraps the connection pool: timeouts bound how long locks are held, and outages raise Unavailable."""
 
 import asyncio
 import json
@@ -14,15 +14,15 @@ from service.store.queries import statement
 Record = Mapping[str, Any]
 """A row: its columns by name."""
 
-#: A frozen node must not hold a lock over anybody: Postgres itself ends its transaction.
+#: Postgres itself ends the transactions of a frozen node, which would otherwise keep its locks.
 TIMEOUTS = {
     "statement_timeout": "5s",
     "lock_timeout": "4s",
     "idle_in_transaction_session_timeout": "5s",
 }
 
-#: What says that the database is away, overloaded or taken over, and that the same call may succeed later.
-_AWAY = (
+#: Errors of a database that is down, overloaded or failing over: the same call may succeed later.
+_UNAVAILABLE_ERRORS = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
@@ -34,64 +34,64 @@ _AWAY = (
     asyncpg.TransactionRollbackError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.CannotConnectNowError,
-    # The password or the name has changed while we run; `reach` looked at both at the start.
+    # The password or the name was changed after `reach` checked them at the start.
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.InsufficientPrivilegeError,
-    # It is ill itself: its disk, its memory, or a fault of its own.
+    # A full disk, no memory, or a fault of the server.
     asyncpg.PostgresSystemError,
     asyncpg.InternalServerError,
     asyncpg.InvalidTransactionStateError,
     asyncpg.InternalClientError,
-    # Another node has just changed a view (migrate.py): asyncpg forgets its statements, and the next try is right.
+    # Another node has just changed a view (migrate.py). asyncpg drops its cached statements, and a retry succeeds.
     asyncpg.InvalidCachedStatementError,
 )
 
 
-CONNECTING = 2.0
-"""Seconds in which a connection is made. The first packet is sent again after 1 s, then after 3 and 7: whoever waited
-longer would still wait when a partition is over, and sessions are to be back 3 s after it."""
+CONNECT_TIMEOUT_S = 2.0
+"""Seconds to make a connection. TCP sends the first packet again after 1, 3 and 7 s: with a longer timeout a connection
+would still wait when a partition is over, and sessions must be back 3 s after it."""
 
-CLOSING = 1.0
-"""Seconds in which a connection may say goodbye; a server that is away never answers."""
+CLOSE_TIMEOUT_S = 1.0
+"""Seconds to close the pool gracefully; a server that is down never answers."""
 
 
-def storable(text: str) -> str:
-    """A text that strangers chose, without the one character that Postgres has no place for.
+def strip_nul(text: str) -> str:
+    """Return a text from outside without NUL, which Postgres cannot store.
 
-    It would refuse the whole statement, and whoever sent the text could end a session as often as they like.
+    With a NUL the whole statement would fail, so that senders of such texts could end sessions.
     """
     return text.replace("\0", "")
 
 
 class Connection:
-    """A connection inside a transaction, on which the statements of queries.sql run by name."""
+    """Runs the statements of queries.sql by name on one connection."""
 
     def __init__(self, raw: Any) -> None:
         # Any: asyncpg has no types.
         self._raw = raw
 
     async def run(self, name: str, *arguments: Any) -> None:
-        """For a statement without rows."""
+        """Run a statement that returns no rows."""
         await self._raw.execute(statement(name), *arguments)
 
     async def rows(self, name: str, *arguments: Any) -> Sequence[Record]:
-        """All rows."""
+        """Return all rows."""
         found: Sequence[Record] = await self._raw.fetch(statement(name), *arguments)
         return found
 
     async def row(self, name: str, *arguments: Any) -> Record | None:
-        """The first row, if there is one."""
+        """Return the first row, or None."""
         found: Record | None = await self._raw.fetchrow(statement(name), *arguments)
         return found
 
     async def value(self, name: str, *arguments: Any) -> Any:
-        """The first column of the first row, or None."""
+        """Return the first column of the first row, or None."""
         return await self._raw.fetchval(statement(name), *arguments)
 
 
 class Database:
-    """A pool of connections to DATABASE_URL. Transactions raise Unavailable when the database is."""
+    """Holds a pool of connections. Its transactions raise Unavailable while the database is unavailable."""
 
     def __init__(self, url: str, *, name: str, size: int = 10, timeouts: dict[str, str] | None = None) -> None:
         self._url = url
@@ -101,50 +101,50 @@ class Database:
         self._pool: Any = None
 
     async def open(self) -> None:
-        """Connect. Raises what asyncpg raises: who starts the service wants to know exactly."""
+        """Open the pool. Raises what asyncpg raises, so that a failed start shows the exact cause."""
         self._pool = await asyncpg.create_pool(
             self._url,
-            # With a floor the pool itself reconnects in an outage, and complains in stack traces.
+            # With a minimum above 0 the pool itself reconnects in an outage, and logs stack traces.
             min_size=0,
             max_size=self._size,
-            timeout=CONNECTING,
+            timeout=CONNECT_TIMEOUT_S,
             command_timeout=6,
-            # Nothing of ours outlives a transaction on a connection; a reset would double the cost of a read.
-            reset=_leave_as_it_is,
-            init=_prepare,
-            # All statements are short, and some are expected to read much: to compile those takes longer than they do.
+            # Connections keep no state between transactions; a reset would double the cost of a read.
+            reset=_skip_reset,
+            init=_set_up,
+            # The planner overestimates some statements; compiling them would take longer than running them.
             server_settings={"application_name": self._name, "jit": "off", **self._timeouts},
         )
 
     async def close(self) -> None:
-        """Let transactions in progress end, for a moment, and disconnect."""
+        """Wait at most CLOSE_TIMEOUT_S for transactions in progress, and disconnect."""
         if self._pool is None:
             return
         try:
-            async with asyncio.timeout(CLOSING):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._pool.close()
         except TimeoutError:
             self._pool.terminate()
         self._pool = None
 
     async def ping(self) -> None:
-        """Ask the server for an answer, as any call does. Raises Unavailable."""
+        """Run a trivial statement. Raises Unavailable."""
         async with self.autocommit() as connection:
             await connection.value("ping")
 
     @asynccontextmanager
     async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Connection]:
-        """A transaction: committed at the end of the block, rolled back if it raises.
+        """Open a transaction: commit it at the end of the block, roll it back if the block raises.
 
-        `snapshot`: it only reads, and sees everything as it was at one moment.
+        With `snapshot` it is read-only, and all of its statements see the same snapshot.
         """
-        manners: dict[str, Any] = {"isolation": "repeatable_read", "readonly": True} if snapshot else {}
-        async with self._connection() as raw, raw.transaction(**manners), self._cut_in_vain(raw):
+        options: dict[str, Any] = {"isolation": "repeatable_read", "readonly": True} if snapshot else {}
+        async with self._connection() as raw, raw.transaction(**options), self._abort_on_timeout(raw):
             yield Connection(raw)
 
     @asynccontextmanager
     async def autocommit(self) -> AsyncIterator[Connection]:
-        """For statements that stand alone, each a transaction of its own: a third of the round trips of one of many."""
+        """Yield a connection on which each statement is one transaction, with a third of the round trips."""
         async with self._connection() as raw:
             yield Connection(raw)
 
@@ -154,23 +154,23 @@ class Database:
             raise RuntimeError("the database is not open")
         cancellations = _cancellations()
         try:
-            async with self._pool.acquire(timeout=5) as raw, self._cut_in_vain(raw):
+            async with self._pool.acquire(timeout=5) as raw, self._abort_on_timeout(raw):
                 yield raw
-        except _AWAY as error:
+        except _UNAVAILABLE_ERRORS as error:
             if _cancellations() > cancellations:
-                # What fails on the way out must not swallow the cancellation.
+                # An error during the cleanup must not replace the cancellation.
                 raise asyncio.CancelledError from error
             raise Unavailable(
-                "the database does not answer; nothing was changed that you were not told of",
+                "the database does not answer; no change was confirmed",
                 reason="DATABASE_UNAVAILABLE",
                 metadata={"cause": type(error).__name__},
             ) from error
 
     @asynccontextmanager
-    async def _cut_in_vain(self, raw: Any) -> AsyncIterator[None]:
-        """Whoever is cancelled, or has waited in vain, leaves at once: a rollback would wait for the same silence.
+    async def _abort_on_timeout(self, raw: Any) -> AsyncIterator[None]:
+        """Close the connection on a cancellation or a timeout; a rollback could wait for a silent server.
 
-        A server that is there sees the connection end, and rolls back by itself.
+        A running server rolls back when it sees the connection end.
         """
         try:
             yield
@@ -179,8 +179,8 @@ class Database:
             raise
         except TimeoutError:
             raw.terminate()
-            # A network can have forgotten all connections, and tells nobody. Those who take the others that are as old
-            # as this one must not find that out one after the other.
+            # A network can drop all connections silently. The others are replaced too, so that calls do not time out
+            # on them one after the other.
             await self._pool.expire_connections()
             raise
 
@@ -190,9 +190,9 @@ def _cancellations() -> int:
     return task.cancelling() if task is not None else 0
 
 
-async def _leave_as_it_is(connection: Any) -> None:
-    """asyncpg's own reset is a round trip."""
+async def _skip_reset(connection: Any) -> None:
+    """Save the round trip of asyncpg's reset."""
 
 
-async def _prepare(connection: Any) -> None:
+async def _set_up(connection: Any) -> None:
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)

@@ -1,4 +1,4 @@
-"""Leases: who may act for a session, by the database's clock."""
+"""Stores leases. Expiry is by the database's clock."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +19,7 @@ class PostgresLeases:
     """ports.LeaseStore and ports.Directory on Postgres."""
 
     def __init__(self, database: Database, renewals: Database, metrics: Metrics | None = None) -> None:
-        """`renewals` is a connection of its own: nothing can queue in front of a renewal."""
+        """`renewals` is a separate pool, so that a renewal waits behind no other statement."""
         self._database = database
         self.metrics = metrics or Metrics()
         self._renewals = renewals
@@ -27,8 +27,8 @@ class PostgresLeases:
     async def claim(
         self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool, patience: float = CLAIM_GRACE_S
     ) -> Sequence[str]:
-        """Take sessions that are due, nobody's and ours to take, and ids with nothing but devices to be deleted."""
-        # Nodes and queue as they were at one moment: places in a queue that has moved meanwhile can be another node's.
+        """Claim due sessions without an owner, and ids whose discarded devices are to be deleted."""
+        # One snapshot of nodes and queue: slots of a queue that has moved meanwhile may be another node's.
         async with self._database.transaction(snapshot=True) as connection:
             numbers = claim_slots(await _candidates(connection), incarnation, limit)
             mine = [row["session_id"] for row in await connection.rows("due_at", numbers, pairings)]
@@ -40,20 +40,20 @@ class PostgresLeases:
 
     @counts_refusals
     async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
-        """Raise the epoch of a session this incarnation holds, for a new process."""
+        """Raise the epoch of a session that this incarnation owns, for a new process."""
         async with self._database.transaction() as connection:
-            # Without a row, the session was deleted: nothing stale can be written, only its device is left to delete.
+            # A deleted session has no row to lock: no stale write is possible, and only its device is left to delete.
             with suppress(NotFound):
                 await lock_session(connection, session_id)
             epoch = await connection.value("begin_epoch", session_id, incarnation, ttl)
         if epoch is None:
             raise LeaseLost(
-                f"the lease of session {session_id!r} ran out or was taken", metadata={"session_id": session_id}
+                f"the lease of session {session_id!r} expired or was taken", metadata={"session_id": session_id}
             )
         return Lease(session_id, epoch, incarnation)
 
     async def renew(self, announced: Announcement, ttl: float) -> Renewal:
-        """Renew every lease of this incarnation that has not expired, and say where it is called and what it takes."""
+        """Renew every lease of this incarnation that has not expired, and announce the node."""
         node = announced.node
         renewed: list[Lease] = []
         held_up: list[Lease] = []
@@ -74,7 +74,7 @@ class PostgresLeases:
         return Renewal(renewed, held_up)
 
     async def holder(self, session_id: str) -> LeaseOwner | None:
-        """Who owns a session now."""
+        """Return the current owner of a session."""
         async with self._database.autocommit() as connection:
             row = await connection.row("owner_of", session_id)
         return (
@@ -82,23 +82,23 @@ class PostgresLeases:
         )
 
     async def targets(self, incarnation: UUID) -> Sequence[Candidate]:
-        """Nodes that go on, other than this one."""
+        """Return the other nodes that are not stopping."""
         async with self._database.autocommit() as connection:
             return await _candidates(connection, incarnation)
 
     async def fleet(self) -> Sequence[Candidate]:
-        """Nodes that share sessions: all that go on; none while one of them stops."""
+        """Return all nodes; none while one of them is stopping."""
         async with self._database.autocommit() as connection:
             return () if await connection.value("node_is_draining") else await _candidates(connection)
 
     async def idlest(self, incarnation: UUID, limit: int) -> Sequence[str]:
-        """Sessions of this incarnation that are connected, those that have been idle for longest first."""
+        """Return the connected sessions of this incarnation, the longest idle first."""
         async with self._database.autocommit() as connection:
             found = await connection.rows("idlest_sessions", incarnation, limit)
         return [row["session_id"] for row in found]
 
     async def hand_over(self, session_id: str, incarnation: UUID, target: Node, ttl: float) -> bool:
-        """Make the lease another node's, if that goes on."""
+        """Make the lease another node's, unless that node is stopping."""
         async with self._database.autocommit() as connection:
             handed = await connection.value(
                 "hand_over_lease", session_id, incarnation, target.incarnation, target.name, ttl
@@ -106,7 +106,7 @@ class PostgresLeases:
         return handed is not None
 
     async def release(self, lease: Lease) -> bool:
-        """Give a session up, if it is this incarnation's, and no other epoch of it has begun."""
+        """Release a session if this incarnation owns it and no other epoch of it has begun."""
         async with self._database.autocommit() as connection:
             released = await connection.value("release_lease", lease.session_id, lease.incarnation, lease.epoch)
         if released is None:
@@ -114,33 +114,33 @@ class PostgresLeases:
         return released is not None
 
     async def release_orphaned_lease(self, lease: Lease) -> None:
-        """Give up a lease that nobody here works for, unless another epoch of it has begun."""
+        """Release an orphaned lease, unless another epoch of it has begun."""
         async with self._database.autocommit() as connection:
-            await connection.run("release_stray_lease", lease.session_id, lease.incarnation, lease.epoch)
+            await connection.run("release_orphaned_lease", lease.session_id, lease.incarnation, lease.epoch)
 
     async def release_all(self, incarnation: UUID) -> None:
-        """Give up what this incarnation has claimed, or been given, and not begun; and be called no more."""
+        """Release the leases of this incarnation on which no epoch was begun, and remove its node."""
         async with self._database.autocommit() as connection:
             await connection.run("release_all_leases", incarnation)
             await connection.run("forget_node", incarnation)
 
     async def unwanted(self, incarnation: UUID) -> Sequence[str]:
-        """Sessions this incarnation holds that nobody wants any more, or that were deleted."""
+        """Return the sessions of this incarnation whose process must end: revoked, inactive or deleted."""
         async with self._database.autocommit() as connection:
             found = await connection.rows("unwanted_leases", incarnation)
         return [row["session_id"] for row in found]
 
     async def survey(self, incarnation: UUID, patience: float = CLAIM_GRACE_S) -> Survey:
-        """How things stand with all that is wanted and not connected."""
+        """Return the counts of active sessions that are not connected."""
         async with self._database.autocommit() as connection:
             found = await connection.row("survey_sessions", incarnation, patience)
             leftovers = await connection.value("leftovers_exist")
             survey = Survey(**(found or {}), leftovers=leftovers)
-            # Who takes them concerns nobody while there is nothing to take.
+            # The candidates matter only if there is something to claim.
             return replace(survey, candidates=await _candidates(connection)) if survey.has_claims else survey
 
     async def wanted(self, freshness: float) -> int:
-        """How many sessions are to be connected, counted no more than `freshness` seconds ago, by any node."""
+        """Return how many sessions are to be connected, counted at most `freshness` seconds ago by any node."""
         async with self._database.autocommit() as connection:
             known: int | None = await connection.value("known_wanted", freshness)
             if known is None:
@@ -149,26 +149,26 @@ class PostgresLeases:
         return known
 
     async def others_are_awaited(self, seconds: float) -> bool:
-        """Some node was heard of `seconds` ago or later, has not stopped, and is not heard of now."""
+        """Return whether a node that is not stopping was alive in the last `seconds`, and is silent now."""
         async with self._database.autocommit() as connection:
             return bool(await connection.value("nodes_are_awaited", seconds))
 
     async def neighbours(self, incarnation: UUID, scope: str) -> Mapping[UUID, str]:
-        """Return the names of the other nodes of this scope that own something or count as living."""
+        """Return the names of the other nodes of this scope that own sessions or have not expired."""
         async with self._database.autocommit() as connection:
             found = await connection.rows("neighbours", incarnation, scope)
         return {row["incarnation"]: row["node"] for row in found}
 
     async def end_leases(self, dead: UUID) -> int | None:
-        """End the leases of a node that is dead and return how many; None if Postgres still serves it."""
+        """End the leases of a dead node and return how many; None if Postgres still serves it."""
         async with self._database.autocommit() as connection:
             ended: int | None = await connection.value("end_leases_of_dead_node", dead)
         return ended
 
 
-async def _candidates(connection: Connection, but: UUID | None = None) -> Sequence[Candidate]:
-    """Nodes that go on, perhaps but one."""
-    found = await connection.rows("candidates", but)
+async def _candidates(connection: Connection, excluded: UUID | None = None) -> Sequence[Candidate]:
+    """Return the nodes that are not stopping, without the excluded one."""
+    found = await connection.rows("candidates", excluded)
     return [
         Candidate(Node(row["incarnation"], row["node"], row["address"]), row["sessions"], row["most_sessions"])
         for row in found

@@ -1,4 +1,4 @@
-"""Messages that callers send: the intent first, then what became of it."""
+"""Stores messages that callers send: the request first, then its outcome."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from service.domain.lease import Lease
 from service.domain.records import MessageState, OutboundMessage, Outcome
 from service.ports import Metrics
 from service.store import rows
-from service.store.database import Database, Record, storable
+from service.store.database import Database, Record, strip_nul
 from service.store.refusals import counts_refusals
 
 
@@ -20,7 +20,7 @@ class PostgresMessages:
 
     @counts_refusals
     async def accept(self, lease: Lease, request_id: str, to: str, fingerprint: bytes) -> tuple[OutboundMessage, bool]:
-        """Write the intent down; True if it is new, False with the earlier one."""
+        """Store the message and return it with True; if its key is known, return the earlier one with False."""
         async with self._database.transaction() as connection:
             await connection.run("keep_epoch", lease.session_id)
             row = await connection.row(
@@ -34,30 +34,29 @@ class PostgresMessages:
         return _same(earlier, fingerprint), False
 
     async def find(self, session_id: str, request_id: str, fingerprint: bytes | None) -> OutboundMessage | None:
-        """The message of this key, if any."""
+        """Return the message with this key; None if there is none."""
         async with self._database.autocommit() as connection:
             row = await connection.row("get_message", session_id, request_id)
         return None if row is None else _same(row, fingerprint)
 
     async def settle(self, session_id: str, request_id: str, outcome: Outcome) -> OutboundMessage:
-        """Write down what became of it, once. Raises NotFound if the session was deleted meanwhile, and all with it."""
-        detail = rows.detail(outcome.failure, storable(outcome.detail))
+        """Store the outcome once. Raises NotFound if the session, and its messages, were deleted meanwhile."""
+        detail = rows.detail(outcome.failure, strip_nul(outcome.detail))
         arguments = (outcome.state.value, outcome.message_id, detail, outcome.sent)
         async with self._database.autocommit() as connection:
             row = await connection.row("settle_message", session_id, request_id, *arguments)
             row = row or await connection.row("get_message", session_id, request_id)
         if row is None:
-            # Deleted with its session, while WhatsApp was asked.
             raise session_not_found(session_id)
         settled = rows.message(row)
         if settled.state is MessageState.OUTCOME_UNKNOWN and outcome.state is not MessageState.OUTCOME_UNKNOWN:
-            # A later epoch has given it up as unknown.
+            # A later epoch has settled the message as unknown.
             self.metrics.stale_write("settle", LeaseLost.reason)
         return settled
 
     async def delivered(self, session_id: str, message_ids: Sequence[str], state: MessageState) -> Sequence[str]:
-        """A receipt says how far messages came; never backwards. The ids of those that were found."""
-        ids = [storable(each) for each in message_ids]
+        """Advance messages to the state of a receipt, never backwards; return the ids that were found."""
+        ids = [strip_nul(each) for each in message_ids]
         async with self._database.autocommit() as connection:
             found: list[str] = await connection.value("deliver_messages", session_id, ids, state.value)
         return found

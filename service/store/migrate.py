@@ -1,6 +1,6 @@
-"""Brings the database's schema up to date: once, under one lock, whoever comes first.
+"""Brings the database's schema up to date. An advisory lock lets one node at a time do it.
 
-The files in migrations/ are dbmate's format, so that an operator may use dbmate instead.
+The files in migrations/ are in dbmate's format, so that an operator may use dbmate instead.
 """
 
 import importlib.resources
@@ -17,17 +17,17 @@ from service.store.startup_checks import connected
 
 log = structlog.get_logger(__name__)
 
-#: Key of the advisory lock under which the schema, whatsmeow's included, is changed.
+#: Key of the advisory lock for changes of the schema, whatsmeow's tables included.
 SCHEMA_LOCK = 0x7A6170_0001
-#: Ours, on a table of whatsmeow's: its name must not be one that whatsmeow may choose.
+#: An index on one of whatsmeow's tables, with a name that whatsmeow will not choose.
 EVENT_BUFFER_INDEX = "zap_event_buffer_insert_timestamp"
 
 
 async def migrate(url: str, prepare_store: Callable[[], Awaitable[None]] | None = None) -> None:
-    """Apply what is missing of our migrations; then `prepare_store` lets whatsmeow do the same with its own tables.
+    """Apply the missing migrations; then `prepare_store` lets whatsmeow migrate its tables.
 
-    whatsmeow does so without a lock (neonize-facts, 4): two first starts at once fail on each other. Hence it is done
-    here, under ours, before any session process starts.
+    whatsmeow migrates without a lock (neonize-facts, 4), so that two first starts at once would fail. Hence it does so
+    here, under the lock, before any session process starts.
     """
     async with _locked(url) as connection:
         for version, script in await _missing(connection):
@@ -41,13 +41,13 @@ async def migrate(url: str, prepare_store: Callable[[], Awaitable[None]] | None 
 
 
 async def index_event_buffer(url: str) -> None:
-    """Have an index by which old rows of whatsmeow's event buffer are found, by our retention and by its own.
+    """Create the index by which both this service and whatsmeow find old rows of whatsmeow's event buffer.
 
-    `url` is that of the table's owner, and may lead through a pooler. To be called under the lock, once whatsmeow has
-    made the table.
+    `url` connects as the table's owner, perhaps through a pooler. Call this under the lock, after whatsmeow has created
+    the table.
     """
     async with connected(url) as connection, connection.transaction():
-        # Asked first: CREATE INDEX IF NOT EXISTS locks the table against writers all the same.
+        # Check first: CREATE INDEX IF NOT EXISTS locks the table against writers even if the index exists.
         if await connection.fetchval("SELECT to_regclass($1)", EVENT_BUFFER_INDEX) is None:
             await connection.execute(
                 f"CREATE INDEX IF NOT EXISTS {EVENT_BUFFER_INDEX} ON whatsmeow_event_buffer (insert_timestamp)"
@@ -61,7 +61,7 @@ async def _locked(url: str) -> AsyncIterator[Any]:
         await connection.execute("SELECT pg_advisory_lock($1)", SCHEMA_LOCK)
         yield connection
     finally:
-        # Ends the session, and the lock with it.
+        # Closing the connection releases the lock.
         await connection.close()
 
 

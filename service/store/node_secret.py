@@ -1,6 +1,6 @@
-"""Before a node starts: do the nodes of this database have the same ZAP_NODE_SECRET?
+"""Checks, before a node starts, that all nodes of the database have the same ZAP_NODE_SECRET.
 
-With another one it would claim sessions, and no call could be passed on between it and the others.
+A node with another secret would claim sessions, but calls could not be forwarded between it and the others.
 """
 
 import asyncio
@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from service.store.queries import statement
 from service.store.startup_checks import connected
 
-#: scrypt with 16 MB, a tenth of a second: who reads the fingerprint can try few secrets.
+#: scrypt with 16 MB and a tenth of a second, so that few secrets can be tried against a stolen fingerprint.
 _COST = {"n": 2**14, "r": 8, "p": 1, "dklen": 32}
 
 
 class NodeSecretDiffers(Exception):
-    """Living nodes have another secret; the message says which setting it is, and what to do."""
+    """Live nodes have another secret; the message names the setting and the remedy."""
 
 
 async def fingerprint(url: str, secret: str) -> bytes | None:
-    """Derive what tells the secret from others, for this database alone; None: its schema is older."""
+    """Return the secret's fingerprint, salted for this database; None if its schema is older."""
     async with connected(url) as connection:
         if await connection.fetchval("SELECT to_regclass('zap.node_secret')") is None:
             return None
@@ -28,17 +28,17 @@ async def fingerprint(url: str, secret: str) -> bytes | None:
 
 
 async def agree_on_secret(url: str, mine: bytes) -> None:
-    """Return once this fingerprint is that of all nodes: it was, or no other node lives. Raises NodeSecretDiffers."""
+    """Store the fingerprint for all nodes. Raises NodeSecretDiffers if a live node has another one."""
     async with connected(url) as connection, connection.transaction():
         found = await connection.fetchrow(statement("lock_node_secret"))
-        # A statement of its own, behind the lock: nodes that start at once come here one after the other.
+        # A separate statement after the lock, so that it sees nodes that started while this one waited.
         nodes = [row["node"] for row in await connection.fetch(statement("living_nodes"))]
         if found["fingerprint"] not in (None, mine) and (nodes or found["is_fresh"]):
-            raise NodeSecretDiffers(_words(nodes))
+            raise NodeSecretDiffers(_message(nodes))
         await connection.execute(statement("use_node_secret"), mine)
 
 
-def _words(nodes: Sequence[str]) -> str:
+def _message(nodes: Sequence[str]) -> str:
     whose = (
         f"the nodes that run on this database ({', '.join(nodes)}) have"
         if nodes

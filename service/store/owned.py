@@ -1,4 +1,4 @@
-"""What the owner of a session writes: every transaction holds the session's row and checks the epoch under it."""
+"""Stores what the owner of a session writes; every transaction locks the session's row and checks the epoch."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,7 +12,7 @@ from service.domain.pairing import PairingCode
 from service.domain.records import Account, Session
 from service.domain.session import Credentials, Desired, State, Transition
 from service.ports import Decide, Metrics, Resume
-from service.store.database import Connection, Database, Record, storable
+from service.store.database import Connection, Database, Record, strip_nul
 from service.store.event_rows import Encode, append, lock_log
 from service.store.refusals import counts_refusals
 from service.store.stale_backends import StaleBackends
@@ -23,35 +23,35 @@ class PostgresOwnedSessions:
     """ports.OwnedSessionStore on Postgres."""
 
     def __init__(
-        self, database: Database, encode: Encode, stragglers: StaleBackends, metrics: Metrics | None = None
+        self, database: Database, encode: Encode, stale_backends: StaleBackends, metrics: Metrics | None = None
     ) -> None:
         self._database = database
         self.metrics = metrics or Metrics()
         self._encode = encode
-        self._stragglers = stragglers
+        self._stale_backends = stale_backends
 
     @counts_refusals
     async def observe(
         self, lease: Lease, decide: Decide, account: Account | None
     ) -> tuple[Session, Transition, Sequence[Event]]:
-        """Write what `decide` makes of the condition, what became known of the account, and the events."""
+        """Write the transition that `decide` returns, the account if it is known, and the events."""
         async with self._database.transaction() as connection:
             await lock_log(connection, lease.session_id)
             row = await _lock_owned(connection, lease)
-            transition, news = await write_transition(connection, lease.session_id, row, decide)
+            transition, new = await write_transition(connection, lease.session_id, row, decide)
             if account is not None:
                 await _write_account(connection, lease.session_id, account)
-            events = await append(connection, self._encode, lease.session_id, lease.epoch, news)
+            events = await append(connection, self._encode, lease.session_id, lease.epoch, new)
             return await read_session(connection, lease.session_id), transition, events
 
     @counts_refusals
     async def show_code(self, lease: Lease, code: PairingCode, identity: bytes) -> Sequence[Event]:
-        """Bind the session to the identity key and make the code the current one, in one transaction."""
+        """Bind the session to the identity key, and make the code the current one."""
         async with self._database.transaction() as connection:
             await lock_log(connection, lease.session_id)
             row = await _lock_owned(connection, lease)
             if row["identity_key"] not in (None, identity):
-                # Of a process that is dead: what it was saving when it died may be in the database yet.
+                # The other key is a dead process's, whose last write may still have stored the device.
                 await connection.run("discard_identity", lease.session_id)
             await connection.run("bind_identity", lease.session_id, identity)
             await connection.run("show_code", lease.session_id, code.text, code.position, code.expire_time, lease.epoch)
@@ -60,14 +60,14 @@ class PostgresOwnedSessions:
 
     @counts_refusals
     async def prepare(self, lease: Lease) -> Resume:
-        """What a new process of this session is to be, before it starts and while none runs."""
-        # Before anything is read that they could still change.
-        await self._stragglers.end(lease)
+        """Return what a new process of this session resumes. No process of the session may run."""
+        # First, so that stale backends cannot change what is read below.
+        await self._stale_backends.end(lease)
         async with self._database.transaction() as connection:
             try:
                 row = await _lock_owned(connection, lease)
             except NotFound:
-                # Deleted; only its device may be left.
+                # The session was deleted; only its device may be left.
                 await _delete_discarded(connection, lease.session_id)
                 return Resume(wanted=False)
             await _delete_discarded(connection, lease.session_id)
@@ -78,9 +78,9 @@ class PostgresOwnedSessions:
 
     @counts_refusals
     async def sweep(self, lease: Lease) -> None:
-        """Delete the devices that the session discarded. Only while no process of it runs."""
+        """Delete the devices that the session discarded. No process of the session may run."""
         async with self._database.transaction() as connection:
-            # A deleted session has no row to lock; it, or a wish withdrawn just now, may have left a device.
+            # A session that was deleted or deactivated may have left a device too.
             with suppress(NotFound, EpochRevoked):
                 await _lock_owned(connection, lease)
             await _delete_discarded(connection, lease.session_id)
@@ -95,7 +95,7 @@ async def _lock_owned(connection: Connection, lease: Lease) -> Record:
 
 
 def _is_due(row: Record) -> bool:
-    """Whether it may be connected now: it can be claimed for no more than what it left behind."""
+    """Return whether the session may connect now; it may be claimed only to delete its device."""
     if row["desired_state"] == Desired.INACTIVE.value or row["state"] == State.FAILED.value:
         return False
     is_banned = row["state"] == State.SUSPENDED.value and row["next_attempt_at"] is not None
@@ -104,7 +104,7 @@ def _is_due(row: Record) -> bool:
 
 async def _write_account(connection: Connection, session_id: str, account: Account) -> None:
     known = (account.jid, account.lid, account.push_name, account.platform)
-    await connection.run("write_account", session_id, *map(storable, known))
+    await connection.run("write_account", session_id, *map(strip_nul, known))
 
 
 async def _resume(connection: Connection, lease: Lease, row: Record) -> Resume:
@@ -115,8 +115,8 @@ async def _resume(connection: Connection, lease: Lease, row: Record) -> Resume:
             return Resume(wanted=True, jid=row["device_jid"], proxy_url=proxy_url)
         return Resume(wanted=True, missing=True)
     if row["identity_key"] is not None:
-        # A scan may have been accepted without anybody living to write it down.
-        for jid in await _unbound(connection, {row["identity_key"]}):
+        # A process may have died after a scan was accepted and before it was recorded.
+        for jid in await _unbound_devices(connection, {row["identity_key"]}):
             await connection.run("bind_device", lease.session_id, jid)
             return Resume(wanted=True, jid=jid, proxy_url=proxy_url)
     if row["credentials"] != Credentials.NONE.value:
@@ -124,17 +124,17 @@ async def _resume(connection: Connection, lease: Lease, row: Record) -> Resume:
     return Resume(wanted=True, proxy_url=proxy_url)
 
 
-async def _unbound(connection: Connection, identities: set[bytes]) -> list[str]:
-    """Devices that no session names and that belong to one of these identity keys."""
+async def _unbound_devices(connection: Connection, identities: set[bytes]) -> list[str]:
+    """Return the JIDs of devices with one of these identity keys that no session names."""
     return [
         row["jid"]
         for row in await connection.rows("unbound_devices")
-        if _public(bytes(row["identity_key"])) in identities
+        if _public_key(bytes(row["identity_key"])) in identities
     ]
 
 
-def _public(private_key: bytes) -> bytes:
-    """The public identity key of whatsmeow_device.identity_key, which holds the private one (32 bytes)."""
+def _public_key(private_key: bytes) -> bytes:
+    """Return the public key of whatsmeow_device.identity_key, which is the private one (32 bytes)."""
     return X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
 
 
@@ -142,7 +142,7 @@ async def _delete_discarded(connection: Connection, session_id: str) -> None:
     identities = {bytes(row["identity_key"]) for row in await connection.rows("discarded_identities", session_id)}
     if not identities:
         return
-    # By key and never by jid: WhatsApp may have given the jid to another session's device by now.
-    for jid in await _unbound(connection, identities):
+    # By key and never by JID: WhatsApp may have given the JID to another session's device since.
+    for jid in await _unbound_devices(connection, identities):
         await connection.run("delete_device", jid)
     await connection.run("forget_discarded", list(identities))

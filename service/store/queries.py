@@ -1,4 +1,4 @@
-"""The statements of queries.sql by name."""
+"""Reads the statements of queries.sql by name."""
 
 import functools
 import importlib.resources
@@ -16,5 +16,5 @@ def _statements() -> dict[str, str]:
 
 
 def statement(name: str) -> str:
-    """The statement of this name; KeyError if queries.sql has none."""
+    """Return the statement of this name. Raises KeyError."""
     return _statements()[name]

@@ -237,7 +237,7 @@ UPDATE zap.lease SET
 WHERE session_id = $1 AND incarnation = $2 AND expires_at > clock_timestamp()
 RETURNING epoch;
 
--- name: end_stragglers
+-- name: end_stale_backends
 -- Backends of processes of this session ($1) before this epoch. Those that execute something, or are in the middle of a
 -- transaction, belong to who their name says. An idle one behind a pooler keeps the name of who used it last, and may be
 -- another session's the next moment; without a pooler ($3) nobody else can ever use it, but what a network has kept may
@@ -305,7 +305,7 @@ UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = ''
 WHERE session_id = $1 AND incarnation = $2 AND (epoch = $3 OR NOT is_begun)
 RETURNING session_id;
 
--- name: release_stray_lease
+-- name: release_orphaned_lease
 -- That of an epoch which nobody here works for. If somebody has begun another one meanwhile, it is his.
 UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = ''
 WHERE session_id = $1 AND incarnation = $2 AND epoch = $3;

@@ -1,6 +1,6 @@
-"""Counts writes that the fence refuses: of an epoch that is over, by a node that did not know it yet.
+"""Counts stale writes: those of an ended epoch, which the fence refuses.
 
-None is an error. Each would have changed what another owner, or a later wish, has decided since.
+They are no faults: each would have overwritten a decision of a newer owner, or a newer desired state.
 """
 
 import functools
@@ -24,7 +24,7 @@ Store = TypeVar("Store", bound=_Counted)
 def counts_refusals(
     write: Callable[Concatenate[Store, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Store, P], Coroutine[Any, Any, T]]:
-    """Count a method's refusals under its name."""
+    """Wrap a method so that its stale writes are counted under its name."""
 
     @functools.wraps(write)
     async def counted(self: Store, /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,7 +1,7 @@
-"""A log that was copied into another server (pg_dump, pg_restore): its places are of a server that this one is not.
+"""Repairs the log positions of an event log that was copied into another server (pg_dump, pg_restore).
 
-Transactions of the copy's server have other numbers. If those in the log are higher than any here, nobody would be
-given what is in it before this server has come as far; and what comes now would lie before all of it.
+Positions hold the first server's transaction numbers. If these are higher than any here, Watch would not deliver the
+copied events until this server has reached them, and new events would sort before them.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ log = structlog.get_logger(__name__)
 
 
 async def settle_restored_log(connection: Any) -> None:
-    """Put what a copy holds before all that comes, in its order, and make all tokens invalid. Once, under the lock.
+    """Move copied events before all new ones, and invalidate all tokens. Needs the schema lock; does nothing twice.
 
     A session's events keep their order: their ids rise with their sequences.
     """
@@ -23,4 +23,4 @@ async def settle_restored_log(connection: Any) -> None:
     async with connection.transaction():
         await connection.execute(statement("settle_restored_events"))
         await connection.execute(statement("settle_restored_log"))
-    log.warning("The event log comes from another server; resume tokens of before are not valid any more.")
+    log.warning("The event log comes from another server; earlier resume tokens are invalid.")

@@ -1,4 +1,4 @@
-"""Rows of queries.sql to records, and back."""
+"""Converts rows of queries.sql to records, and back."""
 
 from service.domain.pairing import PairingCode, PairingOutcome
 from service.domain.records import (
@@ -17,7 +17,7 @@ from service.store.database import Record
 
 
 def condition(row: Record) -> Condition:
-    """The condition in a row of zap.session or zap.session_now."""
+    """Convert a row of zap.session or zap.session_now to a condition."""
     return Condition(
         desired=Desired(row["desired_state"]),
         state=State(row["state"]),
@@ -30,7 +30,7 @@ def condition(row: Record) -> Condition:
 
 
 def session(row: Record) -> Session:
-    """A row of zap.session_now, with the database's time."""
+    """Convert a row of zap.session_now, with the database's time, to a session."""
     is_owned = row["lease_expires_at"] is not None
     return Session(
         session_id=row["session_id"],
@@ -56,7 +56,7 @@ def session(row: Record) -> Session:
 
 
 def pairing(row: Record | None) -> Pairing:
-    """A row of zap.pairing; a session that never paired has none."""
+    """Convert a row of zap.pairing; None, for a session that never paired, to an empty pairing."""
     if row is None:
         return Pairing(code=None, outcome=None)
     shown = row["code_text"] is not None
@@ -68,19 +68,19 @@ def pairing(row: Record | None) -> Pairing:
 
 
 def detail(failure: SendFailure | None, words: str) -> str:
-    """What zap.message.detail holds: the library's words, behind the kind of failure if there is one."""
+    """Return the value of zap.message.detail: the library's words, after the kind of failure if there is one."""
     return f"{failure.value}: {words}" if failure is not None else words
 
 
 def _failure(detail: str) -> tuple[SendFailure | None, str]:
-    """Kind and words of a detail. What an earlier release wrote has no kind."""
+    """Split a detail into kind and words. Details of earlier releases have no kind."""
     code, _, words = detail.partition(": ")
     failure = SendFailure.__members__.get(code)
     return failure, words if failure is not None else detail
 
 
 def message(row: Record) -> OutboundMessage:
-    """A row of zap.message."""
+    """Convert a row of zap.message."""
     failure, words = _failure(row["detail"])
     return OutboundMessage(
         session_id=row["session_id"],
@@ -93,7 +93,7 @@ def message(row: Record) -> OutboundMessage:
         create_time=row["create_time"],
         sent_time=row["sent_time"],
         update_time=row["update_time"],
-        # Only a lookup has these columns: a message that is being written has not been asked for.
+        # Only the statement get_message returns these two columns.
         unreadable_since=row.get("unreadable_since"),
         is_resend_failed=bool(row.get("is_resend_failed")),
         failure=failure,

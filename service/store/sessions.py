@@ -1,4 +1,4 @@
-"""Sessions as callers see and change them."""
+"""Stores sessions as callers see and change them."""
 
 import hashlib
 import json
@@ -23,28 +23,28 @@ class PostgresSessions:
         self._encode = encode
 
     async def create(self, new: NewSession) -> Session:
-        """A new session, or the one that the same request made earlier."""
+        """Insert and return a session; return the earlier one if the request is repeated."""
         async with self._database.transaction() as connection:
             asked = (new.session_id, new.name, new.user_id, dict(new.labels), new.proxy_url)
             key = (new.request_id or None, _fingerprint(new))
             if await connection.value("insert_session", *asked, *key) is None:
-                return await _made_earlier(connection, new)
+                return await _earlier_session(connection, new)
             return await read_session(connection, new.session_id)
 
     async def get(self, session_id: str) -> Session:
-        """Raises NotFound."""
+        """Return a session. Raises NotFound."""
         async with self._database.autocommit() as connection:
             return await read_session(connection, session_id)
 
     async def list(self, chosen: SessionFilter, after: str, limit: int) -> Sequence[Session]:
-        """Sessions with an id behind `after`, in order."""
+        """Return at most `limit` sessions with an id after `after`, in order."""
         states = [state.value for state in chosen.states]
         async with self._database.autocommit() as connection:
             found = await connection.rows("list_sessions", after, chosen.user_id, states, dict(chosen.labels), limit)
         return [rows.session(row) for row in found]
 
     async def update(self, session_id: str, changes: Changes, etag: str) -> Session:
-        """Change the caller's own fields."""
+        """Change the fields that callers own."""
         labels = None if changes.labels is None else dict(changes.labels)
         async with self._database.transaction() as connection:
             row = await lock_session(connection, session_id)
@@ -54,13 +54,13 @@ class PostgresSessions:
                     metadata={"session_id": session_id, "etag": etag},
                 )
             if changes.proxy_url not in (None, row["proxy_url"]) and row["state"] != State.CONNECTED.value:
-                # One that is connected is replaced by its owner when it ceases to be.
+                # A connected process keeps the old proxy; its owner replaces the process when it disconnects.
                 await connection.run("revoke_unless_code_is_shown", session_id)
             await connection.run("update_session", session_id, changes.name, changes.user_id, labels, changes.proxy_url)
             return await read_session(connection, session_id)
 
     async def delete(self, session_id: str, *, force: bool) -> None:
-        """Remove it; its device's rows follow when no process can write them any more."""
+        """Delete a session; its device's rows are deleted when no process can write them any more."""
         async with self._database.transaction() as connection:
             row = await lock_session(connection, session_id)
             if row["credentials"] != Credentials.NONE.value and not force:
@@ -75,26 +75,26 @@ class PostgresSessions:
             await connection.run("delete_session", session_id)
 
     async def decide(self, session_id: str, decide: Decide) -> tuple[Session, Transition, Sequence[Event]]:
-        """Write what `decide` makes of the session's condition."""
+        """Write the transition that `decide` returns for the session's condition."""
         async with self._database.transaction() as connection:
             await lock_log(connection, session_id)
             row = await lock_session(connection, session_id)
-            transition, news = await write_transition(connection, session_id, row, decide)
+            transition, new = await write_transition(connection, session_id, row, decide)
             if transition.directive is not Directive.CONTINUE:
                 await connection.run("revoke_epoch", session_id)
             epoch = await connection.value("current_epoch", session_id) or 0
-            events = await append(connection, self._encode, session_id, epoch, news)
+            events = await append(connection, self._encode, session_id, epoch, new)
             return await read_session(connection, session_id), transition, events
 
     async def pairing(self, session_id: str) -> tuple[Session, Pairing]:
-        """The session with its pairing in progress or last one."""
+        """Return the session with its current or last pairing."""
         async with self._database.autocommit() as connection:
             found = await read_session(connection, session_id)
             return found, rows.pairing(await connection.row("get_pairing", session_id))
 
 
-async def _made_earlier(connection: Connection, new: NewSession) -> Session:
-    """The session that the same request made, if that is what is in the way."""
+async def _earlier_session(connection: Connection, new: NewSession) -> Session:
+    """Return the session that the same request made earlier. Raises AlreadyExists or InvalidArgument."""
     earlier = await connection.row("session_by_request", new.request_id) if new.request_id else None
     if earlier is None:
         raise AlreadyExists(
@@ -109,6 +109,6 @@ async def _made_earlier(connection: Connection, new: NewSession) -> Session:
 
 
 def _fingerprint(new: NewSession) -> bytes:
-    """Of what a caller asked for; two that ask for the same have the same."""
+    """Return a digest of the request's content; equal requests have equal digests."""
     asked = [new.session_id, new.name, new.user_id, sorted(new.labels.items()), new.proxy_url]
     return hashlib.sha256(json.dumps(asked).encode()).digest()

@@ -1,4 +1,4 @@
-"""Before the service starts: is the database there, and do both of its addresses lead to the same one?"""
+"""Checks, before the service starts, that the database answers and that both of its addresses lead to it."""
 
 import asyncio
 import secrets
@@ -13,51 +13,51 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-RETRY = 2.0
-"""Seconds between two tries."""
+CONNECT_RETRY_S = 2.0
+"""Seconds between two attempts to connect."""
 
-#: No waiting mends these: the address or the password is wrong.
-_WRONG = (
+#: Errors that a retry does not fix: the address or the password is wrong.
+_PERMANENT_ERRORS = (
     asyncpg.InvalidPasswordError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.ClientConfigurationError,
     ValueError,
 )
-#: What waiting may mend: nothing listens yet, a name is not known yet, it is starting or full.
-_NOT_YET = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+#: Errors that a retry may fix: nothing listens yet, the name is not known yet, the server is starting or full.
+_TRANSIENT_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class DatabaseUnreachable(Exception):
-    """A setting names a database that cannot be used; the message says which, why, and what to do."""
+    """A setting names an unusable database; the message names the setting, the cause and the remedy."""
 
 
-async def reach(url: str, setting: str, patience: float) -> None:
-    """Return once a connection was made; raise DatabaseUnreachable if that takes longer than `patience` seconds."""
-    give_up = time.monotonic() + patience
+async def reach(url: str, setting: str, timeout: float) -> None:
+    """Wait until a connection succeeds. Raises DatabaseUnreachable after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
     where, server = _address(url), _server(url)
     while True:
         try:
             async with connected(url):
                 return
-        except _WRONG as error:
+        except _PERMANENT_ERRORS as error:
             raise DatabaseUnreachable(f"{setting}: {where} does not let us in: {error}") from error
-        except _NOT_YET as error:
+        except _TRANSIENT_ERRORS as error:
             cause = str(error) or type(error).__name__
-            if time.monotonic() + RETRY > give_up:
+            if time.monotonic() + CONNECT_RETRY_S > deadline:
                 raise DatabaseUnreachable(
-                    f"{setting}: no database answers at {where} within {patience:g} s: {cause}."
+                    f"{setting}: no database answers at {where} within {timeout:g} s: {cause}."
                     f" Is Postgres running there, and can this machine reach it?"
                 ) from error
-            log.warning("No database answers yet; trying again.", setting=setting, address=server, cause=cause)
-            await asyncio.sleep(RETRY)
+            log.warning("No database answers yet; retrying.", setting=setting, address=server, cause=cause)
+            await asyncio.sleep(CONNECT_RETRY_S)
 
 
 async def check_same_database(url: str, other_url: str, other_setting: str) -> None:
     """Raise DatabaseUnreachable if the two addresses lead to different databases.
 
-    The second may go through PgBouncer. An advisory lock is per database: what one address holds, the other must not
-    get.
+    The second may go through PgBouncer. Advisory locks are per database, so a lock that is held through one address
+    must not be available through the other.
     """
     key = secrets.randbits(62)
     async with connected(url) as one, connected(other_url) as other, one.transaction(), other.transaction():
@@ -65,13 +65,13 @@ async def check_same_database(url: str, other_url: str, other_setting: str) -> N
         if await other.fetchval("SELECT pg_try_advisory_xact_lock($1)", key):
             raise DatabaseUnreachable(
                 f"{other_setting}: {_address(other_url)} is another database than DATABASE_URL's {_address(url)};"
-                f" credentials would be written where nobody looks for them"
+                f" credentials would be written to a database that this node does not read"
             )
 
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Any]:
-    """A connection for a moment, perhaps through a pooler, which has no place for prepared statements."""
+    """Yield a short connection without prepared statements, since it may go through a pooler."""
     connection = await asyncpg.connect(url, timeout=5, statement_cache_size=0)
     try:
         yield connection
@@ -80,10 +80,10 @@ async def connected(url: str) -> AsyncIterator[Any]:
 
 
 def _address(url: str) -> str:
-    """Host, port and database of a URL: what may be shown of it."""
+    """Return a URL's host, port and database: the parts without secrets."""
     return f"{_server(url)}{urlsplit(url).path}"
 
 
 def _server(url: str) -> str:
-    """Host and port. By themselves they are readable in a log, where a long path behind them is taken for a key."""
+    """Return a URL's host and port. In logs a long path after them would be masked as a key."""
     return urlsplit(url).netloc.rpartition("@")[2] or "the local socket"

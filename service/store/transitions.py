@@ -1,4 +1,4 @@
-"""Writing a transition: the condition, what follows for the pairing and the device, and the events, all or nothing."""
+"""Writes a transition in one transaction: the condition, the pairing, the device and the events."""
 
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from service.store.database import Connection, Record
 
 
 async def lock_session(connection: Connection, session_id: str) -> Record:
-    """The session's row, locked. Raises NotFound."""
+    """Lock and return the session's row. Raises NotFound."""
     row = await connection.row("lock_session", session_id)
     if row is None:
         raise session_not_found(session_id)
@@ -20,7 +20,7 @@ async def lock_session(connection: Connection, session_id: str) -> Record:
 
 
 async def read_session(connection: Connection, session_id: str) -> Session:
-    """The session as it is now. Raises NotFound."""
+    """Return the session as it is now. Raises NotFound."""
     row = await connection.row("get_session", session_id)
     if row is None:
         raise session_not_found(session_id)
@@ -30,7 +30,7 @@ async def read_session(connection: Connection, session_id: str) -> Session:
 async def write_transition(
     connection: Connection, session_id: str, row: Record, decide: Decide
 ) -> tuple[Transition, list[NewEvent]]:
-    """Write what `decide` makes of a locked session; with the events that say so, to be appended in its transaction."""
+    """Write the transition that `decide` returns for a locked row; return it with the events to append."""
     before = rows.condition(row)
     transition = decide(before, row["now"])
     after = transition.condition
@@ -64,7 +64,7 @@ async def _write_condition(connection: Connection, session_id: str, before: Cond
 
 
 def events_of(before: Condition, transition: Transition, now: datetime) -> list[NewEvent]:
-    """What consumers are told of a transition: first the pairing's outcome, then the state."""
+    """Return a transition's events: first the pairing's outcome, then the state."""
     after = transition.condition
     events = []
     if transition.outcome is not None:

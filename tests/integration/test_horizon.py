@@ -100,14 +100,14 @@ async def test_a_prepared_transaction_holds_it_and_is_refused_at_the_start(
     assert holder is not None
     assert (holder.database, holder.application, holder.pid) == ("postgres", "it's mine", 0)
     with pytest.raises(DatabaseUnreachable, match=r"ROLLBACK PREPARED 'it''s mine'") as refused:
-        await refuse_prepared_transactions(server.url, "DATABASE_URL", patience=0.0)
+        await refuse_prepared_transactions(server.url, "DATABASE_URL", grace=0.0)
     assert "in the database postgres" in str(refused.value)
     await neighbour.execute("ROLLBACK PREPARED 'it''s mine'")
 
 
 async def test_one_that_is_ended_meanwhile_is_no_reason_to_refuse(server: EmbeddedPostgres, neighbour: Sql) -> None:
     await neighbour.execute("BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'first'")
-    starting = asyncio.create_task(refuse_prepared_transactions(server.url, "DATABASE_URL", patience=60.0))
+    starting = asyncio.create_task(refuse_prepared_transactions(server.url, "DATABASE_URL", grace=60.0))
     await asyncio.sleep(0.1)
     assert not starting.done()
     await neighbour.execute("COMMIT PREPARED 'first'")

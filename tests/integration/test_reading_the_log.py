@@ -10,7 +10,7 @@ import pytest
 from service.domain.errors import InvalidArgument, NotFound, OutOfRange
 from service.domain.log_positions import LogPosition, ResumeTokenCodec
 from service.domain.watch import Bookmark, Delivered, EventFilter, StartPosition
-from service.eventlog.reader import FEW, PostgresLogReader, token_key
+from service.eventlog.reader import MOST_BY_INDEX, PostgresLogReader, token_key
 from service.ports import Changes, NewSession
 from service.protocol.events import encode_payload
 from service.store.database import Connection, Database
@@ -79,7 +79,7 @@ async def test_a_page_costs_what_is_in_it_and_not_what_is_in_the_log(
         )
     assert cost["seq_scan"] == 0
     # Those who name many sessions cost what those cost who name none.
-    most = 100 * sessions if 0 < sessions <= FEW else 100
+    most = 100 * sessions if 0 < sessions <= MOST_BY_INDEX else 100
     # Beside the pages a few for each look: the newest events by id and by place, and what is below them in an index.
     assert cost["idx_tup_fetch"] <= 8 * (most + 10)
 
@@ -94,7 +94,7 @@ async def test_of_a_thousand_sessions_everything_comes_in_the_order_of_places(lo
 
 
 async def test_large_events_come_in_pages_that_fit_into_memory(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.eventlog.reader.MOST_BYTES", 1000)
+    monkeypatch.setattr("service.eventlog.reader.PAGE_BYTES", 1000)
     async with log.database.transaction() as connection:
         await connection._raw.execute(
             "INSERT INTO zap.event (session_id, sequence, epoch, frame, time, type, payload)"
