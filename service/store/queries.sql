@@ -1,11 +1,11 @@
--- Every statement that the service sends to Postgres. `-- name:` starts one; service/store/queries.py reads this file.
+-- All statements that the service sends to Postgres. `-- name:` starts one; service/store/queries.py reads this file.
 
 -- name: ping
 SELECT 1;
 
 -- name: lock_session_log
--- Order for one session's events. A statement of its own, and the first of its transaction: it must not have a number yet
--- while it waits, or a later sequence could be visible before an earlier one.
+-- Orders the events of one session. Must be the first statement of its transaction: with a transaction number assigned
+-- before the wait, a later sequence could become visible before an earlier one.
 SELECT pg_advisory_xact_lock(hashtextextended('zap.event:' || $1, 0));
 
 -- name: insert_session
@@ -23,8 +23,8 @@ SELECT session_id, create_fingerprint FROM zap.session WHERE create_request_id =
 SELECT *, clock_timestamp() AS now FROM zap.session_now WHERE session_id = $1;
 
 -- name: list_sessions
--- Ids first: the view tells the time for each row, so Postgres computes all of its rows before it sorts and limits them.
--- OFFSET 0: it would also do so before it joins them.
+-- Ids first: the view calls clock_timestamp() for each row, so Postgres would compute all of its rows before it sorts
+-- and limits them. OFFSET 0 prevents the same before the join.
 SELECT seen.*, clock_timestamp() AS now
 FROM zap.page_of_sessions($1, $2, $3, $4, $5) AS page (session_id)
 CROSS JOIN LATERAL (SELECT * FROM zap.session_now n WHERE n.session_id = page.session_id OFFSET 0) seen
@@ -41,7 +41,7 @@ UPDATE zap.session SET
 WHERE session_id = $1;
 
 -- name: lock_session
--- The row that decides what happens next, and the database's time to decide by.
+-- The row and the database's time, by which the next transition is decided.
 SELECT
     desired_state, state, reason, credentials, attempts, next_attempt_at, replaced_at, identity_key, device_jid,
     version, proxy_url, clock_timestamp() AS now
@@ -50,14 +50,14 @@ WHERE session_id = $1
 FOR UPDATE;
 
 -- name: fence
--- Holds only under the session's row lock, which begin_epoch takes too.
+-- Valid only under the session's row lock, which begin_epoch takes too.
 SELECT is_revoked FROM zap.lease WHERE session_id = $1 AND epoch = $2 AND incarnation = $3;
 
 -- name: current_epoch
 SELECT epoch FROM zap.lease WHERE session_id = $1;
 
 -- name: write_condition
--- $9 says whether the caller's wishes changed: only then the etag does.
+-- $9: whether the desired state changed; only then the etag changes.
 UPDATE zap.session SET
     desired_state = $2,
     state = $3,
@@ -85,7 +85,7 @@ UPDATE zap.session SET
 WHERE session_id = $1;
 
 -- name: write_account
--- What is not known (an empty string) leaves what was.
+-- An empty string means unknown, and keeps the stored value.
 UPDATE zap.session SET
     account_jid = coalesce(nullif($2, ''), account_jid),
     account_lid = coalesce(nullif($3, ''), account_lid),
@@ -101,7 +101,7 @@ UPDATE zap.session SET identity_key = $2 WHERE session_id = $1;
 UPDATE zap.session SET device_jid = $2, account_jid = $2, credentials = 'UNCONFIRMED' WHERE session_id = $1;
 
 -- name: discard_identity
--- The session lets go of its device: the device's row is deleted once no process of the session can write it again.
+-- Queues the session's device for deletion: its row is deleted once no process of the session can write it again.
 INSERT INTO zap.discarded_identity (identity_key, session_id)
 SELECT identity_key, session_id FROM zap.session WHERE session_id = $1 AND identity_key IS NOT NULL
 ON CONFLICT DO NOTHING;
@@ -119,12 +119,12 @@ DELETE FROM zap.discarded_identity WHERE identity_key = any($1::bytea[]);
 SELECT EXISTS (SELECT FROM whatsmeow_device WHERE jid = $1);
 
 -- name: unbound_devices
--- Devices that no session names: the few whose pairing was interrupted, and any that somebody else put there.
+-- Devices that no session names: those of interrupted pairings, and any from outside this service.
 SELECT jid, identity_key FROM whatsmeow_device d
 WHERE NOT EXISTS (SELECT FROM zap.session s WHERE s.device_jid = d.jid);
 
 -- name: delete_device
--- Its keys go with it (whatsmeow's foreign keys cascade).
+-- whatsmeow's foreign keys cascade, so the device's keys are deleted too.
 DELETE FROM whatsmeow_device WHERE jid = $1;
 
 -- name: begin_pairing
@@ -146,7 +146,7 @@ UPDATE zap.pairing SET
 WHERE session_id = $1;
 
 -- name: get_pairing
--- A code is on show while the process that shows it may live: its epoch is the current one, under a live lease.
+-- A code is shown while its process may live: its epoch is the current one, under a live lease.
 SELECT
     CASE WHEN l.session_id IS NOT NULL THEN p.code_text END AS code_text, p.code_position, p.code_expires_at,
     p.outcome, p.reason
@@ -159,12 +159,12 @@ WHERE p.session_id = $1;
 DELETE FROM zap.session WHERE session_id = $1;
 
 -- name: append_events
--- Under the session's log lock. See migrations/0008_inbound.sql, which has the functions.
+-- Needs the session's log lock. migrations/0008_inbound.sql defines the functions.
 SELECT * FROM zap.append_events($1, $2, $3, $4, $5, $6);
 
 -- name: append_inbound
--- The whole transaction: the lock, the fence, the events, and what receipts among them say of messages.
--- $10 to $13: what devices say of them, see migrations/0010_retry_requests.sql. Nothing is noted where nothing is appended.
+-- The whole transaction: the lock, the fence, the events, and the message states from receipts among them.
+-- $10 to $13: retry requests of devices (migrations/0010_retry_requests.sql), noted only if the append succeeds.
 SELECT
     appended.*,
     CASE
@@ -174,19 +174,19 @@ SELECT
 FROM zap.append_inbound($1, $2, $3, $4, $5, $6, $7, $8, $9) AS appended;
 
 -- name: due_at
--- What is due at these places of the queue: of pairings, or of all others.
+-- The due sessions in these slots of the queue: of pairings, or of all others.
 SELECT session_id FROM zap.session_due WHERE turn = any($1::bigint[]) AND is_pairing = $2;
 
 -- name: claim_leases
--- Sessions that are wanted, due and nobody's: pairings, or all others. First those whose places were this node's ($6;
--- service/domain/placement.py), then those that were left to others for too long ($7 seconds). Two nodes that ask at once
--- have different places; if they meet all the same they lock the rows in one order, and the second finds the WHERE no
--- longer true.
+-- Active, due sessions without an owner: pairings, or all others. First those in this node's slots ($6;
+-- service/domain/placement.py), then those that were reserved for other nodes for more than $7 seconds. Nodes that
+-- claim at once have different slots. If they still meet, they lock the rows in the same order, and the WHERE fails for
+-- the second.
 WITH due AS (
-    SELECT session_id, row_number() OVER (ORDER BY is_mine DESC, turn) AS place
+    SELECT session_id, row_number() OVER (ORDER BY is_mine DESC, turn) AS slot
     FROM (SELECT *, session_id = any($6::text[]) AS is_mine FROM zap.session_due WHERE is_pairing = $5) d
     WHERE is_mine OR due_since <= clock_timestamp() - make_interval(secs => $7)
-    ORDER BY place
+    ORDER BY slot
     LIMIT $4
 ),
 claimed AS (
@@ -202,11 +202,11 @@ claimed AS (
     WHERE l.incarnation IS NULL OR l.expires_at <= clock_timestamp()
     RETURNING l.session_id
 )
-SELECT session_id FROM claimed JOIN due USING (session_id) ORDER BY place;
+SELECT session_id FROM claimed JOIN due USING (session_id) ORDER BY slot;
 
 -- name: claim_leftovers
--- Ids with discarded identities that nobody owns: whoever claims them deletes the devices, if need be of a session
--- that has itself been deleted.
+-- Ids without an owner that have discarded identities. The node that claims them deletes the devices, even if the
+-- session itself was deleted.
 INSERT INTO zap.lease AS l (session_id, incarnation, node, renewed_at, expires_at, is_begun)
 SELECT DISTINCT
     d.session_id, $1::uuid, $2, clock_timestamp(), clock_timestamp() + make_interval(secs => $3), false
@@ -225,8 +225,8 @@ WHERE l.incarnation IS NULL OR l.expires_at <= clock_timestamp()
 RETURNING l.session_id;
 
 -- name: begin_epoch
--- Under the session's row lock: a writer of the epoch before has committed, or will find itself fenced. Only nodes of an
--- earlier release write and read turn_at (when the owner expects to start the session): it is cleared for them.
+-- Needs the session's row lock: a writer of the previous epoch has committed, or will be fenced. Only nodes of an
+-- earlier release use turn_at (when the owner expects to start the session); it is cleared for them.
 UPDATE zap.lease SET
     epoch = epoch + 1,
     is_revoked = false,
@@ -238,10 +238,10 @@ WHERE session_id = $1 AND incarnation = $2 AND expires_at > clock_timestamp()
 RETURNING epoch;
 
 -- name: end_stale_backends
--- Backends of processes of this session ($1) before this epoch. Those that execute something, or are in the middle of a
--- transaction, belong to who their name says. An idle one behind a pooler keeps the name of who used it last, and may be
--- another session's the next moment; without a pooler ($3) nobody else can ever use it, but what a network has kept may
--- still reach it. Backends of another role are none of our business, nor do we see their state.
+-- Terminates backends of this session's processes ($1) before this epoch. An active backend, or one inside a
+-- transaction, belongs to the process in its application_name. An idle one behind a pooler keeps the name of its last
+-- user and may serve another session next, so it is spared. Without a pooler ($3) it is terminated, because data that
+-- the network has delayed may still reach it. Backends of other roles are left out; their state is not visible.
 SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE
     datname = current_database() AND usename = current_user
@@ -250,20 +250,20 @@ WHERE
     AND (state IN ('active', 'idle in transaction') OR $3 AND state = 'idle');
 
 -- name: revoke_epoch
--- The process that runs now, if one does, must not go on for what is wanted next. Under the session's row lock.
+-- A running process must not continue under the new desired state. Needs the session's row lock.
 UPDATE zap.lease SET is_revoked = true WHERE session_id = $1;
 
 -- name: revoke_unless_code_is_shown
--- For a new proxy: a code that somebody is about to scan stays good.
+-- For a new proxy: a code that is shown stays valid.
 UPDATE zap.lease SET is_revoked = true
 WHERE session_id = $1 AND NOT EXISTS (SELECT FROM zap.pairing WHERE session_id = $1 AND code_text IS NOT NULL);
 
 -- name: renew_leases
--- One statement for all sessions of a node, which says as well where it is called and what it takes. An expired lease
--- is not renewed, even if nobody took it. It waits for nobody: a row that somebody holds (a node that was frozen in the
--- middle of a transaction) is passed over, and returned as not renewed, or one session would cost the node all others.
--- Such a row is seen as it was when the statement began. It may be another's by now, which the next renewal says.
--- heard_until: see migrations/0011_by_index.sql. By the statement's time, which is before that of any lease.
+-- Renews all leases of a node, and announces its address and capacity. An expired lease is not renewed, even if no
+-- other node has taken it. A locked row (of a node that froze inside a transaction, say) is skipped and returned as not
+-- renewed: waiting for it would cost the node all other leases. Such a row is read as of the statement's start; if it
+-- has another owner since, the next renewal shows that.
+-- heard_until: see migrations/0011_by_index.sql. It counts from the statement's start, before the time of any lease.
 WITH free AS (
     SELECT session_id, is_wanted FROM zap.lease
     WHERE incarnation = $1 AND expires_at > clock_timestamp()
@@ -299,19 +299,19 @@ FROM zap.lease LEFT JOIN renewed USING (session_id)
 WHERE lease.incarnation = $1 AND (renewed.session_id IS NOT NULL OR lease.expires_at > clock_timestamp());
 
 -- name: release_lease
--- It can be late: kept by a lock or the network when its node no longer waits for it, and has claimed the session anew.
--- What was only claimed has no process, and whoever is about to begin it finds that it has lost it.
+-- May run late, delayed by a lock or the network, after its node has claimed the session again. Then either a new epoch
+-- has begun and nothing is released, or there is no process yet and begin_epoch finds the lease lost.
 UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = ''
 WHERE session_id = $1 AND incarnation = $2 AND (epoch = $3 OR NOT is_begun)
 RETURNING session_id;
 
 -- name: release_orphaned_lease
--- That of an epoch which nobody here works for. If somebody has begun another one meanwhile, it is his.
+-- If another epoch has begun meanwhile, the lease is kept.
 UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = ''
 WHERE session_id = $1 AND incarnation = $2 AND epoch = $3;
 
 -- name: release_all_leases
--- Those on which nothing was begun. What was is given up by whoever began it, once its process is dead for certain.
+-- Only leases without a begun epoch. A begun one is released by its runner, once its process is certainly dead.
 UPDATE zap.lease SET incarnation = NULL, expires_at = NULL, node = '' WHERE incarnation = $1 AND NOT is_begun;
 
 -- name: owner_of
@@ -320,9 +320,9 @@ FROM zap.lease l JOIN zap.node n USING (incarnation)
 WHERE l.session_id = $1 AND l.expires_at > clock_timestamp();
 
 -- name: candidates
--- Nodes that go on, other than $1 (NULL: all of them), with what they own. Not one that will not be heard of any more:
--- half a second before its row ends a node is killing what it has. Otherwise a dead one, whose leases end a moment
--- before its row, would be the one with the fewest sessions just when those are claimed.
+-- Nodes that are not stopping, except $1 (NULL: none), with their session counts. Nodes whose row ends within 0.5 s are
+-- left out: they are killing their processes. A dead node's leases end a moment before its row, so that it would appear
+-- as the node with the fewest sessions just when its sessions are claimed.
 SELECT n.incarnation, n.node, n.address, n.most_sessions, count(l.session_id)::int AS sessions
 FROM zap.node n
 LEFT JOIN zap.lease l ON l.incarnation = n.incarnation AND l.expires_at > clock_timestamp()
@@ -333,7 +333,7 @@ GROUP BY n.incarnation;
 SELECT salt FROM zap.node_secret;
 
 -- name: lock_node_secret
--- A node that started so recently may not have announced itself yet.
+-- A node that has used it within 10 s may not have announced itself yet.
 SELECT fingerprint, used_at > clock_timestamp() - interval '10 s' AS is_fresh FROM zap.node_secret FOR UPDATE;
 
 -- name: living_nodes
@@ -346,7 +346,7 @@ UPDATE zap.node_secret SET fingerprint = $1, used_at = clock_timestamp();
 SELECT EXISTS (SELECT FROM zap.node WHERE is_draining AND expires_at > clock_timestamp());
 
 -- name: idlest_sessions
--- Connected under the epoch that its lease has now. Idle since what came in or went out last, as in zap.session_due.
+-- Connected under the current epoch of their lease. Idle since the last message in or out, as in zap.session_due.
 SELECT s.session_id FROM zap.lease l JOIN zap.session s USING (session_id)
 WHERE
     l.incarnation = $1 AND l.expires_at > clock_timestamp() AND l.is_begun AND NOT l.is_revoked
@@ -355,7 +355,7 @@ ORDER BY greatest(s.last_inbound_at, s.last_acknowledged_send_at, s.paired_at) N
 LIMIT $2;
 
 -- name: nodes_are_awaited
--- Some node was heard of $1 seconds ago or later, has not stopped, and is not heard of (as in `candidates`).
+-- Whether a node that is not stopping was alive in the last $1 seconds and is silent now (as in `candidates`).
 SELECT EXISTS (
     SELECT FROM zap.node
     WHERE NOT is_draining AND expires_at <= clock_timestamp() + interval '0.5 s'
@@ -363,7 +363,7 @@ SELECT EXISTS (
 );
 
 -- name: hand_over_lease
--- From its owner, whose process is dead, to the one that is named ($3, $4): there is no moment in which it is nobody's.
+-- From its owner, whose process is dead, to the target ($3, $4), without a moment in which the session has no owner.
 UPDATE zap.lease SET
     incarnation = $3,
     node = $4,
@@ -371,7 +371,7 @@ UPDATE zap.lease SET
     renewed_at = clock_timestamp(),
     expires_at = clock_timestamp() + make_interval(secs => $5)
 WHERE session_id = $1 AND incarnation = $2 AND expires_at > clock_timestamp()
-    -- It may have been told to stop meanwhile, or be dead and another one at its address.
+    -- The target may be stopping or dead by now, and another node may have its address.
     AND EXISTS (
         SELECT FROM zap.node
         WHERE node.incarnation = $3 AND NOT is_draining AND node.expires_at > clock_timestamp()
@@ -379,7 +379,7 @@ WHERE session_id = $1 AND incarnation = $2 AND expires_at > clock_timestamp()
 RETURNING session_id;
 
 -- name: neighbours
--- The other nodes of one machine, as far as they own something or count as living.
+-- The other nodes of one machine that own sessions or have not expired.
 SELECT n.incarnation, n.node FROM zap.node n
 WHERE
     n.liveness_scope = $2 AND n.incarnation <> $1
@@ -391,9 +391,9 @@ WHERE
     );
 
 -- name: end_leases_of_dead_node
--- Its leases end, and it is no candidate any more. NULL, and nothing is done, while the backend of its last renewal is
--- there: that ends with the node. So a node that renews its leases cannot be taken for dead, even if its machine is the
--- copy of another one and both have the same boot id. Rows that somebody holds are left for the next call.
+-- Ends a node's leases, and its candidacy. Returns NULL and does nothing while the backend of its last renewal exists,
+-- which ends with the node. So a node that renews its leases cannot be taken for dead, even if its machine is a copy of
+-- another one with the same boot id. Locked rows are left for the next call.
 WITH dead AS (
     SELECT n.incarnation FROM zap.node n
     WHERE
@@ -419,7 +419,7 @@ ended AS (
 SELECT (SELECT count(*) FROM ended) FROM dead;
 
 -- name: forget_node
--- It has stopped; and those that were killed a day ago or longer.
+-- The node has stopped. Nodes that expired a day ago are removed too.
 DELETE FROM zap.node WHERE incarnation = $1 OR expires_at < clock_timestamp() - interval '1 day';
 
 -- name: unwanted_leases
@@ -428,30 +428,29 @@ LEFT JOIN zap.session s ON s.session_id = l.session_id
 WHERE l.incarnation = $1 AND (l.is_revoked OR s.desired_state IS DISTINCT FROM 'ACTIVE');
 
 -- name: survey_sessions
--- All that the reconciler wants to know, with one look at each session that is not connected, as far as that can be seen
--- without a look at it. A temporary ban that goes on is nothing to be mended. The last column: seconds until the next
--- session becomes due by itself, because its lease expires or its next attempt comes, or has been left to its node for
--- long enough ($2); of a lease that is not heard of, since the others are renewed before. The time is materialized: a
--- planner who expects few sessions would have it told anew for each of them.
+-- Counts for the reconciler. It reads only sessions that indexes show as possibly not connected. A session under a
+-- temporary ban is not counted. next_due: seconds until the next session becomes due, because its lease expires (only
+-- of silent nodes, since others renew before) or its next attempt comes, or until it has been reserved for its node for
+-- $2 seconds. The time is materialized: with few sessions expected, the planner would read the clock for each of them.
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
 looked_at AS (
     SELECT session_id FROM zap.lease_unheard
     UNION
-    -- Those that wait in their owner.
+    -- Sessions that wait for a start permit at their owner.
     SELECT session_id FROM zap.session
     WHERE desired_state = 'ACTIVE' AND state <> 'FAILED' AND next_attempt_at <= (SELECT now FROM clock)
 )
 SELECT
     count(*) FILTER (WHERE paired AND NOT live AND ready) AS due,
-    count(*) FILTER (WHERE paired AND NOT live AND ready AND anybodys_at <= now) AS late,
+    count(*) FILTER (WHERE paired AND NOT live AND ready AND unreserved_at <= now) AS late,
     count(*) FILTER (WHERE paired AND live AND NOT heard) AS silent,
     count(*) FILTER (WHERE paired AND heard AND next_attempt_at <= now) AS waiting,
     count(*) FILTER (WHERE state = 'PAIRING' AND NOT live AND ready) AS pairings,
-    count(*) FILTER (WHERE state = 'PAIRING' AND NOT live AND ready AND anybodys_at <= now) AS late_pairings,
+    count(*) FILTER (WHERE state = 'PAIRING' AND NOT live AND ready AND unreserved_at <= now) AS late_pairings,
     extract(epoch FROM least(
         min(greatest(CASE WHEN live THEN expires_at END, next_attempt_at))
             FILTER (WHERE incarnation IS DISTINCT FROM $1 AND (live OR NOT ready)),
-        min(anybodys_at) FILTER (WHERE NOT live AND ready AND anybodys_at > now)
+        min(unreserved_at) FILTER (WHERE NOT live AND ready AND unreserved_at > now)
     ) - min(now))::float8 AS next_due
 FROM (
     SELECT
@@ -461,7 +460,7 @@ FROM (
         coalesce(l.expires_at > n.now, false) AS live,
         coalesce(l.renewed_at + (l.expires_at - l.renewed_at) / 2 > n.now, false) AS heard,
         -- As in zap.session_due.
-        greatest(s.update_time, s.next_attempt_at, l.expires_at) + make_interval(secs => $2) AS anybodys_at
+        greatest(s.update_time, s.next_attempt_at, l.expires_at) + make_interval(secs => $2) AS unreserved_at
     FROM clock n
     CROSS JOIN looked_at
     -- OFFSET 0, as in zap.session_due.
@@ -475,7 +474,7 @@ FROM (
 SELECT wanted FROM zap.census WHERE counted_at > clock_timestamp() - make_interval(secs => $1);
 
 -- name: count_wanted
--- It only reads: with a number of its own, this transaction would hold Watch for as long as it counts.
+-- Must not write: with a transaction number, this count would delay Watch while it runs.
 SELECT count(*) FROM zap.session
 WHERE
     desired_state = 'ACTIVE' AND state NOT IN ('FAILED', 'PAIRING')
@@ -492,13 +491,13 @@ SELECT EXISTS (
 );
 
 -- name: keep_epoch
--- Until this transaction ends, no epoch of the session does: begin_epoch, a wish and a deletion lock this row. Whether one
--- has ended is for another statement to see, behind this one: it must know what was committed while this one waited.
+-- Keeps the session's epoch until this transaction ends: begin_epoch, changes of the desired state and deletions lock
+-- this row. The next statement checks the epoch, because it must see what was committed while this one waited.
 SELECT FROM zap.session WHERE session_id = $1 FOR KEY SHARE;
 
 -- name: accept_message
--- Fenced by itself, behind keep_epoch: a new message is accepted only by the session's owner, and while there is a
--- session. It locks no lease: a renewal passes over what is locked, and some sessions send all the time.
+-- Fenced, after keep_epoch: only the session's owner accepts a new message, and only while the session exists. It does
+-- not lock the lease, because a renewal skips locked rows and some sessions send all the time.
 INSERT INTO zap.message (session_id, request_id, recipient, fingerprint, epoch)
 SELECT $1, $2, $3, $4, l.epoch FROM zap.lease l JOIN zap.session s USING (session_id)
 WHERE l.session_id = $1 AND l.epoch = $5 AND l.incarnation = $6 AND l.expires_at > clock_timestamp()
@@ -516,7 +515,7 @@ CROSS JOIN LATERAL (
 WHERE m.session_id = $1 AND m.request_id = $2;
 
 -- name: settle_message
--- Once: what is settled stays. That WhatsApp acknowledged it is evidence for the session.
+-- A settled message never changes. An acknowledgement by WhatsApp is also noted as evidence for the session.
 WITH settled AS (
     UPDATE zap.message SET
         state = $3, message_id = $4, detail = $5, sent_time = $6, update_time = clock_timestamp()
@@ -533,7 +532,7 @@ SELECT * FROM settled;
 SELECT zap.deliver_messages($1, $2, $3);
 
 -- name: abandon_messages
--- Messages that an earlier process was sending: nobody can know any more what became of them.
+-- Messages that an earlier process was sending: their outcome can no longer be known.
 UPDATE zap.message SET
     state = 'OUTCOME_UNKNOWN',
     detail = 'the session''s process ended before WhatsApp answered',
@@ -544,13 +543,13 @@ WHERE session_id = $1 AND state = 'ACCEPTED' AND epoch < $2;
 SELECT token_key FROM zap.event_log;
 
 -- name: is_log_restored
--- It names transactions that have not begun on this server.
+-- True if the log contains numbers of transactions that have not begun on this server.
 SELECT
     EXISTS (SELECT FROM zap.event WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()))
     OR EXISTS (SELECT FROM zap.event_log WHERE deleted_xid >= pg_snapshot_xmax(pg_current_snapshot()));
 
 -- name: settle_restored_events
--- 1 and 2 are no transaction's numbers.
+-- No transaction has the number 1 or 2.
 UPDATE zap.event SET xid = '1' WHERE xid <> '1';
 
 -- name: settle_restored_log
@@ -560,9 +559,9 @@ UPDATE zap.event_log SET
     deleted_id = 0;
 
 -- name: log_bounds
--- Whether the place ($1, $2) can be one of this database's: its transaction has a number that was given out, and if it is
--- an event's, the event is there, or is the last one that was deleted: who has read it misses nothing. (Places before
--- that one are expired.)
+-- has_asked: whether the log position ($1, $2) can be one of this database. Its transaction number must have been
+-- assigned, and its event, if it names one, must exist or be the last deleted one, after which nothing is missing.
+-- (Earlier positions are expired.)
 SELECT
     deleted_xid::text::bigint AS deleted_xid, deleted_id,
     settled_xid::text::bigint AS settled_xid, settled_id,
@@ -574,17 +573,17 @@ SELECT
 FROM zap.event_log_now;
 
 -- name: unknown_sessions
--- Of these ids, those of which there is neither a session nor was there ever an event.
-SELECT asked.session_id FROM unnest($1::text[]) WITH ORDINALITY AS asked (session_id, place)
+-- The first of these ids that has no session and never had an event.
+SELECT asked.session_id FROM unnest($1::text[]) WITH ORDINALITY AS asked (session_id, number)
 WHERE NOT EXISTS (SELECT FROM zap.session s WHERE s.session_id = asked.session_id)
     AND NOT EXISTS (SELECT FROM zap.event_sequence s WHERE s.session_id = asked.session_id)
-ORDER BY asked.place LIMIT 1;
+ORDER BY asked.number LIMIT 1;
 
 -- name: read_log
--- The next $3 events after the place ($1, $2) and below the horizon, of all sessions or of the few in $8; of these the ones
--- that pass the filter ($5 types, $6 user, $7 labels, $9 sessions; NULL: all), and of those as many as fit into $4 bytes of
--- payload, one at least. One statement, and so one snapshot: an event is seen, or lies above the horizon. There is a row even if
--- there is no event.
+-- Scans the next $3 events after the position ($1, $2) and below the horizon, of all sessions or of those in $8.
+-- Returns those that pass the filter ($5 types, $6 user, $7 labels, $9 sessions; NULL: all) and fit into $4 bytes of
+-- payload, at least one. It is one statement, so that one snapshot decides: an event is either seen or above the
+-- horizon. Without events there is one row.
 WITH log AS MATERIALIZED (
     SELECT
         deleted_xid::text::bigint AS deleted_xid, deleted_id,
@@ -613,7 +612,7 @@ SELECT
     (SELECT count(*) FROM scanned) AS scanned,
     last.xid::text::bigint AS last_xid, last.id AS last_id,
     (SELECT count(*) FROM chosen) AS passed,
-    -- By the end of the index, and once: an EXISTS would be asked for each row, of the whole table.
+    -- Reads the end of the index once; an EXISTS would scan the whole table for each row.
     coalesce((SELECT event.xid FROM zap.event ORDER BY event.xid DESC, event.id DESC LIMIT 1) >= log.horizon, false)
         AS is_held,
     (SELECT max(id) FROM zap.event) AS newest_id,
@@ -625,14 +624,14 @@ LEFT JOIN (SELECT * FROM chosen WHERE bytes_before < $4) c ON true
 ORDER BY c.xid, c.id;
 
 -- name: begin_upkeep
--- One at a time, in the whole database, until the transaction ends. False: somebody else is at it.
+-- Locks maintenance in the whole database until the transaction ends. False: another node is at it.
 SELECT pg_try_advisory_xact_lock(hashtextextended('zap.upkeep', 0));
 
 -- name: trim_events
--- Of the $2 oldest events, in the order of places, those before the first one that was appended less than $1 ago. The place
--- up to which events are deleted moves in the same transaction. Above the horizon nobody has been given them yet. It begins
--- behind what was deleted before: the index keeps that until it is vacuumed. An array instead of a join, which a planner
--- would have read the whole log for.
+-- Deletes, of the $2 oldest events by log position, those before the first that was appended less than $1 ago, and
+-- advances the deleted position with them. Events above the horizon have not been delivered and stay. The scan begins
+-- after the deleted position, because the index keeps deleted entries until a vacuum. An array, because for a join the
+-- planner would read the whole log.
 WITH oldest AS MATERIALIZED (
     SELECT found.* FROM zap.event_log
     CROSS JOIN LATERAL (
@@ -643,18 +642,18 @@ WITH oldest AS MATERIALIZED (
         LIMIT $2
     ) found
 ),
-doomed AS MATERIALIZED (
+deletable AS MATERIALIZED (
     SELECT xid, id FROM (
         SELECT *, bool_or(is_young) OVER (ORDER BY xid, id) AS is_kept FROM oldest
-    ) judged
+    ) checked
     WHERE NOT is_kept
 ),
 moved AS (
     UPDATE zap.event_log SET deleted_xid = last.xid, deleted_id = last.id
-    FROM (SELECT xid, id FROM doomed ORDER BY xid DESC, id DESC LIMIT 1) last
+    FROM (SELECT xid, id FROM deletable ORDER BY xid DESC, id DESC LIMIT 1) last
 ),
 deleted AS (
-    DELETE FROM zap.event WHERE id = ANY (ARRAY(SELECT id FROM doomed)) RETURNING true
+    DELETE FROM zap.event WHERE id = ANY (ARRAY(SELECT id FROM deletable)) RETURNING true
 )
 SELECT count(*) FROM deleted;
 
@@ -671,9 +670,9 @@ WITH deleted AS (
 SELECT count(*) FROM deleted;
 
 -- name: trim_event_buffer
--- Of what whatsmeow remembers of decrypted messages (times in milliseconds): rows whose plaintext is cleared, since their
--- event is in our log. One that is not cleared was not acknowledged: WhatsApp may send its message again for 14 days, and
--- without the row nobody could read it.
+-- Deletes whatsmeow's rows about decrypted messages (times in milliseconds) whose plaintext is cleared: their event is
+-- in the log. A row with its plaintext was not acknowledged. WhatsApp may send its message again for 14 days, and
+-- without the row it could not be decrypted.
 WITH deleted AS (
     DELETE FROM whatsmeow_event_buffer WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM whatsmeow_event_buffer
@@ -688,8 +687,8 @@ WITH deleted AS (
 SELECT count(*) FROM deleted;
 
 -- name: trim_retry_buffer
--- Of what whatsmeow keeps of sent messages, for those whose device asks for one again (times in milliseconds). By device,
--- because whatsmeow's own index is: (our_jid, timestamp).
+-- Deletes sent messages that whatsmeow keeps for retry requests (times in milliseconds). By device, because whatsmeow's
+-- index is (our_jid, timestamp).
 WITH deleted AS (
     DELETE FROM whatsmeow_retry_buffer WHERE ctid = ANY (ARRAY(
         SELECT old.ctid FROM whatsmeow_device d
@@ -715,13 +714,13 @@ CROSS JOIN LATERAL (
 ) found;
 
 -- name: count_sessions
--- As Status shows them, but for WAITING_FOR_TURN, which is not stored.
+-- As Status shows them, except WAITING_FOR_TURN, which is not stored.
 SELECT state, reason, count(*) AS sessions FROM zap.session_now GROUP BY state, reason;
 
 -- name: horizon_holder
--- The transaction whose number is the horizon, if it is in flight: it is if a later one has ended (is_certain), or if somebody
--- has it; otherwise nobody may have had that number yet. What pg_stat_activity has of another role's backends without
--- pg_read_all_stats is NULL or little. Its numbers have 32 bits.
+-- The transaction whose number is the horizon, if it is in flight. It is if a later one has ended (is_certain), or if a
+-- backend or prepared transaction has the number; otherwise the number may not be assigned yet. Without
+-- pg_read_all_stats, pg_stat_activity shows little of other roles' backends. Its transaction numbers have 32 bits.
 WITH horizon AS MATERIALIZED (
     SELECT
         pg_snapshot_xmin(s) AS xid, (pg_snapshot_xmin(s)::text::bigint & 4294967295)::text::xid AS short,
