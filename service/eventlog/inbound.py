@@ -22,7 +22,7 @@ OnRefused = Callable[[str, NewEvent, Exception], None]
 
 
 class PostgresEventLog:
-    """ports.EventLog on Postgres."""
+    """Implements ports.EventLog on Postgres."""
 
     def __init__(
         self, database: Database, encode: Encode, on_refused: OnRefused, metrics: Metrics | None = None

@@ -96,7 +96,7 @@ class LocalSessions(Protocol):
     def is_connected(self, session_id: str) -> bool:
         """Return whether a session is owned here and connected."""
 
-    def take(self, session_id: str, turn: StartPermit | None) -> None:
+    def take(self, session_id: str, permit: StartPermit | None) -> None:
         """Run a session whose lease is this node's."""
 
 
@@ -164,7 +164,7 @@ class HandoverSource:
             async with asyncio.timeout(min(grace, TARGET_LOOKUP_TIMEOUT_S)):
                 self._candidates = await self._directory.targets(self._incarnation)
         except (Unavailable, TimeoutError) as error:
-            log.warning("Sessions cannot be handed over.", cause=str(error) or "the database is silent")
+            log.warning("Cannot hand sessions over; releasing them.", cause=str(error) or "the database is silent")
             return
         tasks: set[asyncio.Task[None]] = set()
         try:
@@ -221,7 +221,7 @@ class HandoverSource:
             try:
                 await self._hand_over.expect(target, session_id, seconds)
             except Unavailable as error:
-                log.info("A node does not take a session.", session_id=session_id, target=target.name, cause=str(error))
+                log.info("A node refused a session.", session_id=session_id, target=target.name, cause=str(error))
                 self._reserved[target.incarnation] -= 1
                 refused.add(target.incarnation)
             else:

@@ -1,6 +1,6 @@
 """Hands sessions of this node over to nodes that own fewer, after a node has joined or an outage has ended.
 
-It moves one session at a time, the longest idle first, and only while no outage goes on. service.domain.rebalance
+It moves one session at a time, the longest idle first, and only while there is no outage. service.domain.rebalance
 chooses the target; the hand-over is the same as in a planned stop.
 """
 
@@ -36,7 +36,7 @@ class Settled(Protocol):
 
     @property
     def is_settled(self) -> bool:
-        """Return whether no outage goes on and at most one session is away."""
+        """Return whether there is no outage and at most one session is away."""
 
 
 class Rebalancer:
@@ -116,7 +116,7 @@ class Rebalancer:
                 await self._hand_over.expect(target, session_id, EXPECT_TIMEOUT_S)
             except Unavailable as error:
                 self._pause_s = REFUSED_PAUSE_S
-                log.info("A node does not take a session.", session_id=session_id, target=target.name, cause=str(error))
+                log.info("A node refused a session.", session_id=session_id, target=target.name, cause=str(error))
                 return False
             self._move = asyncio.create_task(self._carry_out(session, target), name=f"rebalance-{session_id}")
             # Shielded: a cancelled move could leave the lease with a target that was never notified.

@@ -148,12 +148,12 @@ class Reconciler:
             for session_id in await self._directory.unwanted(self._incarnation):
                 if (runner := self._registry.get(session_id)) is not None:
                     runner.unwanted()
-            patience = self._outages.patience_s(time.monotonic())
-            self.survey = survey = await self._directory.survey(self._incarnation, patience)
+            grace_s = self._outages.patience_s(time.monotonic())
+            self.survey = survey = await self._directory.survey(self._incarnation, grace_s)
             is_early = await self._is_too_early_to_claim()
         except Unavailable as error:
             self._has_survey = False
-            log.warning("Cannot look for sessions to run.", cause=error.message)
+            log.warning("Cannot look for sessions to run; retrying.", cause=error.message)
             return DATABASE_RETRY_S
         self._has_survey = True
         self._due[Lane.PAIRING].set_count(0 if is_early else self._mine(survey, survey.pairings, survey.late_pairings))
@@ -166,7 +166,7 @@ class Reconciler:
         return RECONCILE_INTERVAL_S if survey.next_due is None else max(0.0, min(RECONCILE_INTERVAL_S, survey.next_due))
 
     async def _is_too_early_to_claim(self) -> bool:
-        """Return whether an outage goes on or other nodes are awaited after one: alone, it would claim their share."""
+        """Return whether there is an outage, or other nodes are awaited after one so that they claim their share."""
         now = time.monotonic()
         if self._outages.is_going_on(now):
             return True
@@ -194,7 +194,7 @@ class Reconciler:
         self._draining.set()
         for runner in self._registry.all():
             runner.hand_over_or_stop()
-        # Includes ended runners whose session's next task still waits for them.
+        # Includes older tasks that the newest task of their session waits for.
         tasks = set(self._all_tasks)
         _, late = await asyncio.wait(tasks, timeout=grace) if tasks else ((), ())
         if late:
@@ -229,7 +229,7 @@ class Reconciler:
             try:
                 await self._claim(lane, permits)
             except Unavailable as error:
-                log.warning("Cannot claim sessions.", cause=error.message)
+                log.warning("Cannot claim sessions; retrying.", cause=error.message)
             else:
                 # Other nodes claim too, so only a new round knows how many are left.
                 self._wakeups.reconcile()
@@ -254,13 +254,13 @@ class Reconciler:
         for session_id, permit in zip(claimed, permits, strict=False):
             self._start_runner(session_id, permit)
 
-    def take(self, session_id: str, turn: StartPermit | None) -> None:
+    def take(self, session_id: str, permit: StartPermit | None) -> None:
         """Run a session whose lease another node has handed over. Does nothing if it runs already."""
         if self._draining.is_set() or self._registry.get(session_id) is not None:
-            if turn is not None:
-                turn.give_back()
+            if permit is not None:
+                permit.give_back()
         else:
-            self._start_runner(session_id, turn)
+            self._start_runner(session_id, permit)
 
     def running(self, session_id: str) -> asyncio.Task[None] | None:
         """Return the task of a session that is owned here; it ends when the session is released or lost."""
@@ -280,7 +280,7 @@ class Reconciler:
 
     @property
     def is_settled(self) -> bool:
-        """Return whether, as far as this node knows, no outage goes on and at most one session is away."""
+        """Return whether, as far as this node knows, there is no outage and at most one session is away."""
         return self._has_survey and self.survey.away <= 1 and not self._outages.is_going_on(time.monotonic())
 
     @property

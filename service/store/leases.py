@@ -16,7 +16,7 @@ from service.store.transitions import lock_session
 
 
 class PostgresLeases:
-    """ports.LeaseStore and ports.Directory on Postgres."""
+    """Implements ports.LeaseStore and ports.Directory on Postgres."""
 
     def __init__(self, database: Database, renewals: Database, metrics: Metrics | None = None) -> None:
         """`renewals` is a separate pool, so that a renewal waits behind no other statement."""

@@ -6,12 +6,12 @@ from datetime import timedelta
 from service.domain.maintenance import OldestTransaction
 from service.store.database import Database
 
-#: Settings of connections for maintenance: locks are not waited for, and deletions that a crash undoes are repeated.
+#: Settings of connections for maintenance: short waits for locks; deletions that a crash undoes are repeated.
 SESSION_SETTINGS = {"lock_timeout": "1s", "synchronous_commit": "off"}
 
 
 class PostgresMaintenance:
-    """ports.LogMaintenance on Postgres."""
+    """Implements ports.LogMaintenance on Postgres."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

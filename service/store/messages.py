@@ -12,7 +12,7 @@ from service.store.refusals import counts_refusals
 
 
 class PostgresMessages:
-    """ports.MessageStore on Postgres."""
+    """Implements ports.MessageStore on Postgres."""
 
     def __init__(self, database: Database, metrics: Metrics | None = None) -> None:
         self._database = database

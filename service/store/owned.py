@@ -20,7 +20,7 @@ from service.store.transitions import lock_session, read_session, write_transiti
 
 
 class PostgresOwnedSessions:
-    """ports.OwnedSessionStore on Postgres."""
+    """Implements ports.OwnedSessionStore on Postgres."""
 
     def __init__(
         self, database: Database, encode: Encode, stale_backends: StaleBackends, metrics: Metrics | None = None

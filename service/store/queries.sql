@@ -333,7 +333,7 @@ GROUP BY n.incarnation;
 SELECT salt FROM zap.node_secret;
 
 -- name: lock_node_secret
--- A node that has used it within 10 s may not have announced itself yet.
+-- is_fresh: a node that used the secret within the last 10 s may not have announced itself yet.
 SELECT fingerprint, used_at > clock_timestamp() - interval '10 s' AS is_fresh FROM zap.node_secret FOR UPDATE;
 
 -- name: living_nodes
@@ -496,8 +496,8 @@ SELECT EXISTS (
 SELECT FROM zap.session WHERE session_id = $1 FOR KEY SHARE;
 
 -- name: accept_message
--- Fenced, after keep_epoch: only the session's owner accepts a new message, and only while the session exists. It does
--- not lock the lease, because a renewal skips locked rows and some sessions send all the time.
+-- Fenced by its WHERE, after keep_epoch: only the session's owner accepts a new message, and only while the session
+-- exists. It does not lock the lease, because a renewal skips locked rows and some sessions send all the time.
 INSERT INTO zap.message (session_id, request_id, recipient, fingerprint, epoch)
 SELECT $1, $2, $3, $4, l.epoch FROM zap.lease l JOIN zap.session s USING (session_id)
 WHERE l.session_id = $1 AND l.epoch = $5 AND l.incarnation = $6 AND l.expires_at > clock_timestamp()

@@ -16,7 +16,7 @@ from service.store.transitions import lock_session, read_session, write_transiti
 
 
 class PostgresSessions:
-    """ports.SessionStore on Postgres."""
+    """Implements ports.SessionStore on Postgres."""
 
     def __init__(self, database: Database, encode: Encode) -> None:
         self._database = database
