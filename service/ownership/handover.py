@@ -221,7 +221,7 @@ class HandoverSource:
             try:
                 await self._hand_over.expect(target, session_id, seconds)
             except Unavailable as error:
-                log.info("A node refused a session.", session_id=session_id, target=target.name, cause=str(error))
+                log.info("A node did not take a session.", session_id=session_id, target=target.name, cause=str(error))
                 self._reserved[target.incarnation] -= 1
                 refused.add(target.incarnation)
             else:

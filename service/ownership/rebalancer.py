@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 LOOK_INTERVAL_S = 5.0
 """Seconds between two looks at the nodes' session counts, give or take half, so that nodes do not look together."""
 REFUSED_PAUSE_S = 30.0
-"""Seconds to the next look after a node has refused a session."""
+"""Seconds to the next look after a node did not take a session."""
 EXPECT_TIMEOUT_S = 2.0
 """Seconds for a target to prepare for a session, which stays connected meanwhile."""
 IDLEST_SESSIONS = 20
@@ -116,7 +116,7 @@ class Rebalancer:
                 await self._hand_over.expect(target, session_id, EXPECT_TIMEOUT_S)
             except Unavailable as error:
                 self._pause_s = REFUSED_PAUSE_S
-                log.info("A node refused a session.", session_id=session_id, target=target.name, cause=str(error))
+                log.info("A node did not take a session.", session_id=session_id, target=target.name, cause=str(error))
                 return False
             self._move = asyncio.create_task(self._carry_out(session, target), name=f"rebalance-{session_id}")
             # Shielded: a cancelled move could leave the lease with a target that was never notified.

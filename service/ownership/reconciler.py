@@ -77,7 +77,7 @@ class SessionRegistry(Protocol):
 
 
 class PendingClaims:
-    """The known number of sessions in one lane that this node is to claim."""
+    """Holds the known number of sessions in one lane that this node is to claim."""
 
     def __init__(self) -> None:
         self._count = 0

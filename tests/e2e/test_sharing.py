@@ -240,7 +240,7 @@ async def test_a_node_that_is_frozen_when_it_would_be_given_a_session_costs_none
         os.kill(frozen.pid, signal.SIGSTOP)
         try:
             async with asyncio.timeout(30):
-                while "A node refused a session." not in giver.log():
+                while "A node did not take a session." not in giver.log():
                     await asyncio.sleep(0.1)
             assert await there.epochs(giver) == epochs
             states = [(await giver.status(name)).state for name in there.sessions]
