@@ -1,7 +1,6 @@
 """Kills the processes of sessions whose leases expire because renewals fail.
 
-Each session process also exits when its run permit ends, even without this node. The node kills the process just
-before, so that its end is not taken for a fault.
+Each process also exits by itself when its run permit ends. The node kills it just before, so that its end is no fault.
 """
 
 import asyncio
