@@ -11,30 +11,19 @@ way out. The lease is released only when the process is dead for certain, and ne
 """
 
 import asyncio
-import logging
-import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import TypeVar
 from uuid import UUID
 
 import structlog
 
 from service.domain import observations as seen
-from service.domain.backoff import CAP, STEADY, backoff
-from service.domain.disconnect_policy import Cause, policy_for
+from service.domain.disconnect_policy import Cause
 from service.domain.errors import EpochRevoked, LeaseLost, NotFound, Unavailable, ZapError
-from service.domain.events import Event, NewEvent
 from service.domain.lease import Lease, LeaseTimes, Node
-from service.domain.pairing import PairingCode, identity_of
-from service.domain.reasons import reason
-from service.domain.receipts import message_updates
-from service.domain.records import Account
-from service.domain.session import Condition, Directive, Input, ProcessStarted, State, Transition, reduce
-from service.domain.start_scheduler import Lane
+from service.domain.session import Directive, ProcessStarted, State
 from service.ports import (
     EventLog,
     LeaseStore,
@@ -46,21 +35,14 @@ from service.ports import (
     StartOrder,
     StartPermit,
 )
-from service.sessions.early_receipts import EarlyReceipts
+from service.sessions.observation_sink import ObservationSink, grouped
 from service.sessions.start_limiter import StartLimiter
 from service.sessions.start_slot import StartSlot
 
 log = structlog.get_logger(__name__)
 
-Result = TypeVar("Result")
-
 STOP_GRACE_S = 7.0
 """Seconds a process has to disconnect and finish the event in hand before it is killed: it takes at most 5 itself."""
-REPLACED_BURST = 5
-"""Times in a row that a session may log in and fall within STEADY seconds before it waits as long as any other."""
-DATABASE_RETRY_S = 0.5
-"""Seconds between two tries to write to a database that is away."""
-
 
 _BY_A_CONNECT = (seen.Connected, seen.Disconnected, seen.KeepAliveTimeout)
 """What comes before a connect of the library's own, or behind it."""
@@ -87,25 +69,22 @@ class Runner:
         self.session_id = session_id
         self.is_handed_over = False
         """Its lease is the heir's now."""
-        self.early_receipts = EarlyReceipts()
         self._incarnation = incarnation
         self._ports = ports
         self._lease: Lease | None = None
         self._process: SessionProcess | None = None
-        self._condition: Condition | None = None
         self._proxy_url = ""
         self._safe_until = 0.0
-        self._failures = 0
-        self._connected_at: float | None = None
-        self._fell_at_once = False
-        self._pause = 0.0
         self._leaving = False
         self._target: Node | None = None
         self._lost = False
         self._next_start = StartSlot(ports.gate, turn)
-        self._active_at = 0.0
         self._stopping: SessionProcess | None = None
         self._look_again = asyncio.Event()
+        self._sink = ObservationSink(
+            session_id, ports.owned, ports.events, ports.publisher, ports.times.ttl, lambda: self._lost
+        )
+        self.early_receipts = self._sink.early_receipts
         self._log = log.bind(session_id=session_id)
 
     # --- what others see and do ---------------------------------------------------------------------------------
@@ -113,14 +92,12 @@ class Runner:
     @property
     def connection(self) -> tuple[Lease, SessionProcess] | None:
         """The lease and the process to call, while the session is connected and this node may act for it."""
-        connected = self._condition is not None and self._condition.state is State.CONNECTED
-        return self._current() if connected else None
+        return self._current() if self._sink.state is State.CONNECTED else None
 
     @property
     def pairing(self) -> tuple[Lease, SessionProcess] | None:
         """The lease and the process to ask for a pairing code, while a pairing is in progress."""
-        pairing = self._condition is not None and self._condition.state is State.PAIRING
-        return self._current() if pairing else None
+        return self._current() if self._sink.state is State.PAIRING else None
 
     @property
     def is_running(self) -> bool:
@@ -151,7 +128,7 @@ class Runner:
         self._lost = True
         self._disturb()
         if self._process is not None:
-            self._spawn(self._process.kill())
+            _spawn(self._process.kill())
 
     def hand_over_or_stop(self, target: Node | None = None) -> None:
         """The node stops: stop the process gently and release the lease, or make it the heir's."""
@@ -161,7 +138,7 @@ class Runner:
 
     def restart(self) -> None:
         """Replace the process, now."""
-        self._failures = 0
+        self._sink.restarts.reset()
         self._stop_process()
 
     def unwanted(self) -> None:
@@ -185,14 +162,14 @@ class Runner:
 
     async def _one_process(self) -> Directive:
         # Perhaps it is not wanted any more: what was asked meanwhile is looked at without waiting for a turn.
-        await self._next_start.wait(self._lane(), self._active_at, skip_wait=self._look_again.is_set())
+        await self._next_start.wait(self._sink.lane, self._sink.active_at, skip_wait=self._look_again.is_set())
         if self._over():
             return Directive.RELEASE
         # Before the wishes are read: what changes from here on is noticed.
         self._look_again.clear()
-        self._lease = lease = await self._until_written(self._begin_epoch)
+        self._lease = lease = await self._sink.until_written(self._begin_epoch)
         try:
-            resume = await self._until_written(lambda: self._ports.owned.prepare(lease))
+            resume = await self._sink.until_written(lambda: self._ports.owned.prepare(lease))
             if not resume.wanted or self._over():
                 return Directive.RELEASE
             if not self._next_start.has_turn:
@@ -214,12 +191,12 @@ class Runner:
         return lease
 
     async def _live(self, lease: Lease, resume: Resume) -> Directive:
-        await self._observe(lease, ProcessStarted())
+        await self._sink.apply(lease, ProcessStarted())
         if resume.missing:
-            return await self._end(lease, Cause.DEVICE_MISSING)
+            return await self._sink.end(lease, Cause.DEVICE_MISSING)
         while (turn := self._next_start.use()) is None:
             skip_wait = self._look_again.is_set()
-            await self._next_start.wait(self._lane(), self._active_at, skip_wait=skip_wait)
+            await self._next_start.wait(self._sink.lane, self._sink.active_at, skip_wait=skip_wait)
             if not self._next_start.has_turn:
                 return Directive.REPLACE
         order = StartOrder(
@@ -233,7 +210,7 @@ class Runner:
         try:
             self._process = await self._ports.pool.start(order)
         except Unavailable as error:
-            return await self._end(lease, Cause.PROCESS_DIED, error.message)
+            return await self._sink.end(lease, Cause.PROCESS_DIED, error.message)
         self._proxy_url = resume.proxy_url
         resumes, lane = bool(resume.jid), turn.lane.value
         self._log.info("Started a session process.", epoch=lease.epoch, resumes=resumes, lane=lane)
@@ -253,108 +230,38 @@ class Runner:
             # Cancelled or failed: nothing of ours may outlive its runner.
             await asyncio.shield(self._process.kill())
             self._process = None
-        return await self._end(lease, Cause.CLIENT_ERROR, fault)
+        return await self._sink.end(lease, Cause.CLIENT_ERROR, fault)
 
     def _catch_up(self, process: SessionProcess) -> None:
         """What was asked while the process was being made must not be lost on it."""
         if self._lost:
-            self._spawn(process.kill())
+            _spawn(process.kill())
         elif self._look_again.is_set():
             self._stop_process()
 
     async def _attend(self, lease: Lease, process: SessionProcess) -> Directive:
         directive = Directive.REPLACE
         async for batch in process.observations():
-            for transition in await self._write(lease, batch):
-                directive = transition.directive
+            for group in grouped(batch):
+                if self._lost:
+                    # Nothing may be written.
+                    break
+                try:
+                    transition = await self._sink.write(lease, process, group)
+                except (EpochRevoked, NotFound):
+                    # Unwanted or deleted while its process ran, and perhaps wanted again: that is for another process.
+                    self._stop_process()
+                    continue
+                except LeaseLost:
+                    self.lose()
+                    break
+                if transition is not None:
+                    directive = transition.directive
+                if isinstance(group[0].observation, _BY_A_CONNECT) and self._sink.proxy_url != self._proxy_url:
+                    # The library would go on connecting through the old one.
+                    self._log.info("The session has another proxy by now; its process is replaced.")
+                    self.restart()
         return directive
-
-    async def _write(self, lease: Lease, batch: Sequence[seen.Observed]) -> list[Transition]:
-        """Write a batch in its order: what came in together at once, everything that changes the state by itself."""
-        transitions = []
-        inbound: list[seen.Observed] = []
-        for observed in batch:
-            if isinstance(observed.observation, seen.InboundEvent):
-                inbound.append(observed)
-                continue
-            await self._append(lease, inbound)
-            inbound = []
-            if (transition := await self._take(lease, observed)) is not None:
-                transitions.append(transition)
-        await self._append(lease, inbound)
-        return transitions
-
-    async def _append(self, lease: Lease, inbound: Sequence[seen.Observed]) -> None:
-        """Append what came in under the lease, and tell the process: it acknowledges to WhatsApp what is confirmed.
-
-        What is not appended is not acknowledged, and comes again, to the session's next process.
-        """
-        if not inbound or self._lost:
-            return
-        news = [
-            NewEvent(observed.observation, observed.time, observed.origin)
-            for observed in inbound
-            if isinstance(observed.observation, seen.InboundEvent)
-        ]
-        for state, message_ids in message_updates(news).items():
-            self.early_receipts.remember(message_ids, state)
-        try:
-            appended = await self._until_written(lambda: self._ports.events.append(lease, news))
-        except NotFound:
-            self._stop_process()
-            return
-        except LeaseLost:
-            self.lose()
-            return
-        self.early_receipts.found(appended.message_ids)
-        if self._process is not None and (number := max(observed.number for observed in inbound)) > 0:
-            self._process.confirm(number)
-        self._ports.publisher.publish(appended.events)
-
-    async def _take(self, lease: Lease, observed: seen.Observed) -> Transition | None:
-        """One observation about the session itself; None once the lease is lost and nothing may be written."""
-        if self._lost:
-            return None
-        try:
-            if isinstance(observed.observation, seen.CodeShown):
-                await self._show(lease, observed.observation, observed.time)
-                return None
-            return await self._observe(lease, observed.observation)
-        except (EpochRevoked, NotFound):
-            # Unwanted or deleted while its process ran, and perhaps wanted again: that is for another process.
-            self._stop_process()
-        except LeaseLost:
-            self.lose()
-        return None
-
-    async def _show(self, lease: Lease, shown: seen.CodeShown, when: datetime) -> None:
-        code = PairingCode(shown.text, shown.position, when + shown.lifetime)
-        identity = identity_of(shown.text)
-        self._tell(await self._until_written(lambda: self._ports.owned.show_code(lease, code, identity)))
-
-    async def _end(self, lease: Lease, cause: Cause, detail: str = "") -> Directive:
-        """The end of a process that cannot, or could not, say so by itself."""
-        return (await self._observe(lease, seen.Ended(cause, detail))).directive
-
-    async def _observe(self, lease: Lease, cause: Input) -> Transition:
-        self._count(cause)
-        self._pause = self._wait_after(cause)
-        wait = timedelta(seconds=self._pause)
-        account = _account(cause)
-        session, transition, events = await self._until_written(
-            lambda: self._ports.owned.observe(lease, lambda c, now: reduce(c, cause, now, wait), account)
-        )
-        self._active_at = session.active_at
-        self._log_change(cause, transition.condition)
-        self._condition = transition.condition
-        # Those of an owner before count: or each new node would begin with quick attempts.
-        self._failures = max(self._failures, transition.condition.attempts - 1)
-        self._tell(events)
-        if isinstance(cause, _BY_A_CONNECT) and session.proxy_url != self._proxy_url:
-            # The library would go on connecting through the old one.
-            self._log.info("The session has another proxy by now; its process is replaced.")
-            self.restart()
-        return transition
 
     # --- small parts --------------------------------------------------------------------------------------------
 
@@ -366,20 +273,6 @@ class Runner:
     def _over(self) -> bool:
         return self._leaving or self._lost
 
-    def _tell(self, events: Sequence[Event]) -> None:
-        self._ports.publisher.publish(events)
-        self._ports.publisher.wake(self.session_id)
-
-    def _log_change(self, cause: Input, after: Condition) -> None:
-        """Each end of a process, since its words are nowhere else; a warning if somebody should do something."""
-        fields = {"state": after.state.value, "reason": after.reason}
-        if isinstance(cause, seen.Ended):
-            level = logging.WARNING if after.reason and reason(after.reason).user_action else logging.INFO
-            words = {"cause": cause.cause.value, "detail": cause.detail}
-            self._log.log(level, "The session's process ended.", **fields, **words)
-        elif self._condition is None or after.state is not self._condition.state:
-            self._log.info("The session changed.", **fields)
-
     def _disturb(self) -> None:
         """Whatever it waits for, it looks again now."""
         self._look_again.set()
@@ -390,33 +283,7 @@ class Runner:
         # Once: whoever wants it stopped says so again at every look.
         if self._process is not None and self._process is not self._stopping:
             self._stopping = self._process
-            self._spawn(self._process.stop(STOP_GRACE_S))
-
-    def _count(self, cause: Input) -> None:
-        """Failures in a row: forgotten only by a connection that lasts."""
-        now = time.monotonic()
-        if isinstance(cause, seen.Connected):
-            self._connected_at = self._connected_at or now
-        elif isinstance(cause, seen.Ended):
-            steady = self._connected_at is not None and now - self._connected_at >= STEADY
-            self._failures = 1 if steady else self._failures + 1
-            self._fell_at_once = self._connected_at is not None and not steady
-            self._connected_at = None
-
-    def _wait_after(self, cause: Input) -> float:
-        if isinstance(cause, seen.Ended) and cause.cause is Cause.STREAM_REPLACED:
-            return self._ports.times.ttl
-        # Whatever it is that lets a session log in and has it fall at once, again and again: a storm of logins.
-        is_storm = self._fell_at_once and self._failures > REPLACED_BURST
-        longest = policy_for(cause.cause).longest_wait if isinstance(cause, seen.Ended) and not is_storm else CAP
-        # Not for secrets: sessions that fell together must not come back together.
-        return backoff(self._failures, random.random(), longest)  # noqa: S311
-
-    def _lane(self) -> Lane:
-        if self._failures > 1:
-            return Lane.FAILING
-        is_pairing = self._condition is not None and self._condition.state is State.PAIRING
-        return Lane.PAIRING if is_pairing else Lane.FALLEN
+            _spawn(self._process.stop(STOP_GRACE_S))
 
     async def _wait_until_due(self) -> None:
         # Somebody else can start meanwhile.
@@ -424,25 +291,12 @@ class Runner:
         # On this machine's clock: next_attempt is on the database's.
         if not self._over():
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._pause):
+                async with asyncio.timeout(self._sink.restart_wait_s):
                     await self._look_again.wait()
-
-    async def _until_written(self, write: Callable[[], Awaitable[Result]]) -> Result:
-        """Try until the database answers, or the lease is lost. Raises LeaseLost."""
-        while True:
-            try:
-                return await write()
-            except LeaseLost:
-                raise
-            except Unavailable as error:
-                self._log.warning("A write failed for want of the database; it is tried again.", **error.metadata)
-                if self._lost:
-                    raise LeaseLost(f"the lease of session {self.session_id!r} ended in an outage") from error
-                await asyncio.sleep(DATABASE_RETRY_S)
 
     async def _give_up(self) -> None:
         """The process is dead: delete what it left, if that is to go, and release the lease."""
-        self._condition = None
+        self._sink.condition = None
         if self._lost or self._process is not None:
             # Lost; or whoever waited for the end of its process was cut short, and it may live: the lease runs out.
             return
@@ -473,22 +327,12 @@ class Runner:
         except Exception:  # noqa: BLE001 - logged with its stack; the lease must be released all the same
             self._log.exception("What the session left could not be deleted; its next owner tries again.")
 
-    def _spawn(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        _background.add(task)
-        task.add_done_callback(_background.discard)
-
 
 #: asyncio keeps only weak references to tasks.
 _background: set[asyncio.Future[None]] = set()
 
 
-def _account(cause: Input) -> Account | None:
-    match cause:
-        case seen.DeviceSaved():
-            return Account(jid=cause.jid, lid=cause.lid, platform=cause.platform)
-        case seen.Connected():
-            return Account(jid=cause.jid, lid=cause.lid, push_name=cause.push_name)
-        case seen.PushNameChanged():
-            return Account(push_name=cause.push_name)
-    return None
+def _spawn(work: Awaitable[None]) -> None:
+    task = asyncio.ensure_future(work)
+    _background.add(task)
+    task.add_done_callback(_background.discard)

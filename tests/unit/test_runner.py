@@ -22,10 +22,11 @@ from service.domain.disconnect_policy import Cause
 from service.domain.errors import LeaseLost, NotFound, Unavailable
 from service.domain.lease import Lease, LeaseTimes
 from service.domain.records import Account
+from service.domain.restart_policy import REPLACED_BURST
 from service.domain.session import Condition, Credentials, Desired, State, Transition
 from service.domain.start_scheduler import Lane
 from service.ports import Appended, Decide, EventLog, Publisher, Resume, StartOrder, StartPermit
-from service.sessions.runner import REPLACED_BURST, Runner, RunnerPorts
+from service.sessions.runner import Runner, RunnerPorts
 from service.sessions.start_limiter import StartLimiter
 
 NODE = uuid4()
@@ -197,7 +198,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waits: list[float] = []
 
     async def note(self: Runner) -> None:
-        waits.append(self._pause)
+        waits.append(self._sink.restart_wait_s)
         await asyncio.sleep(0)
 
     monkeypatch.setattr(Runner, "_wait_until_due", note)
@@ -306,7 +307,7 @@ async def test_what_comes_in_when_the_lease_is_lost_is_refused_and_ends_the_proc
 async def test_what_comes_in_is_confirmed_when_it_is_appended_and_not_before(
     world: World, ports: RunnerPorts, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.sessions.runner.DATABASE_RETRY_S", 0.0)
+    monkeypatch.setattr("service.sessions.observation_sink.DATABASE_RETRY_S", 0.0)
     append: Any = ports.events.append
     tries = 0
 
@@ -487,7 +488,7 @@ async def test_only_a_connection_that_lasted_has_failures_forgotten(
     steady: float,
     are_forgotten: bool,
 ) -> None:
-    monkeypatch.setattr("service.sessions.runner.STEADY", steady)
+    monkeypatch.setattr("service.domain.restart_policy.STEADY", steady)
     running = asyncio.create_task(runner.run())
     await world.until(lambda: len(world.processes) == 1)
     for _ in range(3):
@@ -650,7 +651,7 @@ async def test_a_turn_that_was_held_for_too_long_is_waited_for_again(
 async def test_who_fails_again_waits_apart_from_who_has_fallen_once(
     world: World, ports: RunnerPorts, monkeypatch: pytest.MonkeyPatch, condition: Condition, failures: int, lane: Lane
 ) -> None:
-    monkeypatch.setattr("service.sessions.runner.backoff", lambda *_: 0.0)
+    monkeypatch.setattr("service.domain.restart_policy.backoff", lambda *_: 0.0)
     world.condition = condition
     world.resume = Resume(wanted=True, jid=JID if condition.credentials is Credentials.CONFIRMED else "")
     running = asyncio.create_task(Runner("anna", NODE, ports).run())

@@ -1,0 +1,54 @@
+"""Decides when and in which lane a session's next process starts, from how its processes ended before."""
+
+from service.domain import observations as seen
+from service.domain.backoff import CAP, STEADY, backoff
+from service.domain.disconnect_policy import Cause, policy_for
+from service.domain.session import Input
+from service.domain.start_scheduler import Lane
+
+REPLACED_BURST = 5
+"""Processes in a row that may log in and end within STEADY seconds before the wait grows to CAP, whatever the cause."""
+
+
+class RestartPolicy:
+    """Counts the failures in a row of one session. `now` is always time.monotonic()."""
+
+    def __init__(self, ttl: float) -> None:
+        """`ttl`: of the lease, in seconds; a session that was replaced by another connection waits that long."""
+        self._failures = 0
+        self._ttl = ttl
+        self._connected_at: float | None = None
+        self._ended_soon_after_login = False
+
+    def record(self, cause: Input, now: float) -> None:
+        """Count an end as a failure. Only a connection of STEADY seconds resets the count."""
+        if isinstance(cause, seen.Connected):
+            self._connected_at = self._connected_at or now
+        elif isinstance(cause, seen.Ended):
+            was_steady = self._connected_at is not None and now - self._connected_at >= STEADY
+            self._failures = 1 if was_steady else self._failures + 1
+            self._ended_soon_after_login = self._connected_at is not None and not was_steady
+            self._connected_at = None
+
+    def inherit(self, attempts: int) -> None:
+        """Count the failed attempts of earlier owners too, so that a new owner does not begin with short waits."""
+        self._failures = max(self._failures, attempts - 1)
+
+    def reset(self) -> None:
+        """Forget the failures."""
+        self._failures = 0
+
+    def wait_after(self, cause: Input, jitter: float) -> float:
+        """Return the seconds to wait before the next process; `jitter` is a random number from 0 to 1."""
+        if isinstance(cause, seen.Ended) and cause.cause is Cause.STREAM_REPLACED:
+            return self._ttl
+        # A session that logs in and ends at once, again and again, would log in far too often.
+        is_login_loop = self._ended_soon_after_login and self._failures > REPLACED_BURST
+        longest = policy_for(cause.cause).longest_wait if isinstance(cause, seen.Ended) and not is_login_loop else CAP
+        return backoff(self._failures, jitter, longest)
+
+    def lane(self, *, is_pairing: bool) -> Lane:
+        """Return the lane in which the next process waits for its start permit."""
+        if self._failures > 1:
+            return Lane.FAILING
+        return Lane.PAIRING if is_pairing else Lane.FALLEN
