@@ -1,4 +1,4 @@
-"""How many watch one node at once: what it keeps in memory for them has a bound."""
+"""Limits the streams of a node, so that the memory they use has a bound."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -7,32 +7,32 @@ from service.domain.errors import Unavailable
 from service.domain.watch import Delivered, EventFilter, StartPosition, Step
 from service.ports import Metrics, Watch
 
-RETRY_AFTER = 1.0
-"""Seconds after which one who found no place may ask again."""
+RETRY_AFTER_S = 1.0
+"""Seconds after which a refused caller may retry."""
 
 
 class WatchLimiter:
-    """Watching, for so many at once."""
+    """Wraps Watch, for at most `max_streams` at once."""
 
-    def __init__(self, watch: Watch, most: int, metrics: Metrics | None = None) -> None:
+    def __init__(self, watch: Watch, max_streams: int, metrics: Metrics | None = None) -> None:
         self._metrics = metrics or Metrics()
         self._watch = watch
-        self._most = most
+        self._max_streams = max_streams
         self._streams = 0
 
     async def watch(self, wanted: EventFilter, start: StartPosition) -> AsyncGenerator[Step, None]:
-        """See Watching. Raises Unavailable too, if there is no place."""
-        if self._streams >= self._most:
+        """Yield what Watch yields. Raises Unavailable too, if there are `max_streams` already."""
+        if self._streams >= self._max_streams:
             raise Unavailable(
-                f"this node serves as many streams as it may ({self._most}); watch on another node, or later",
+                f"this node serves its maximum of {self._max_streams} streams; watch on another node, or later",
                 reason="TOO_MANY_STREAMS",
-                metadata={"streams": str(self._most)},
-                retry_after=RETRY_AFTER,
+                metadata={"streams": str(self._max_streams)},
+                retry_after=RETRY_AFTER_S,
             )
         self._streams += 1
         try:
             async with aclosing(self._watch(wanted, start)) as steps:
-                # Up to here it may be refused.
+                # A refused stream ends before its first step and is not counted.
                 yield await anext(steps)
                 with self._metrics.open_stream():
                     async for step in steps:

@@ -1,4 +1,4 @@
-"""Reads the end of the log once, for all streams of this node that are up to date, and only while there are any."""
+"""Reads the end of the log once for all streams of this node that are up to date, while there are any."""
 
 import asyncio
 from collections import deque
@@ -16,74 +16,73 @@ from service.ports import Metrics, Read, Subscription, Wakeups
 log = structlog.get_logger(__name__)
 
 HINTLESS_POLL_S = 0.5
-"""Seconds after which the tail looks again without any hint."""
+"""Seconds after which the log is read again without a hint, or while the database is away."""
 PAGE_SIZE = 256
-"""Events that are read in one look at most."""
+"""Most events that one read returns."""
 SUBSCRIPTION_EVENTS = 512
-"""Events that wait for one stream at most; one that takes them too slowly reads for itself."""
+"""Most events that wait for one stream; a stream that takes them too slowly reads the log by itself."""
 SUBSCRIPTION_BYTES = 512 * 1024
-"""Of payloads, the same."""
+"""Most bytes of payloads that wait for one stream."""
 MIN_POLL_S = 0.001
 MAX_POLL_S = 0.1
-"""Seconds after which the tail looks again while events are committed that a transaction in flight holds back: first,
-then twice as long each time, and at last."""
+"""Shortest and longest wait in seconds, doubled each time, while an open transaction holds back committed events."""
 
 _ALL = EventFilter()
 
 
 class TailSubscription:
-    """A stream's place at the tail: what has come since it sat down, until that is too much."""
+    """Queues the events that are new to one stream, until there are too many."""
 
     def __init__(self, wanted: EventFilter, since: LogPosition) -> None:
         self._wanted = wanted
         self._events: deque[LoggedEvent] = deque()
         self._bytes = 0
-        self._came = asyncio.Event()
+        self._arrived = asyncio.Event()
         self.since = since
-        """From here on everything that is wanted comes here."""
+        """The position from which on every wanted event is queued."""
         self.upto = since
-        """Everything up to here has been given, or waits here."""
+        """The position up to which every wanted event was queued."""
         self.read_time: datetime | None = None
-        """When the tail last looked, by the database's clock; None: not since this stream sat down."""
+        """When the tail last read, by the database's clock; None: not since the stream subscribed."""
         self.newest_id = 0
-        """The highest id in the log when the tail last looked."""
-        self.is_lost = False
-        """Too much came: what is left here is to be forgotten, and read."""
+        """The highest id in the log when the tail last read."""
+        self.is_detached = False
+        """Whether events may be missing here: the stream has to read the log by itself."""
 
     @property
-    def has_news(self) -> bool:
-        """Something has come that was not taken, or too much to wait here."""
-        return self.is_lost or bool(self._events)
+    def has_events(self) -> bool:
+        """Whether events are queued, or the subscription is detached."""
+        return self.is_detached or bool(self._events)
 
-    def take(self, page: LogPage) -> None:
-        """What the tail has read."""
+    def offer(self, page: LogPage) -> None:
+        """Queue the wanted events of a page, or detach if they are too many."""
         wanted = [event for event in page.events if self._wanted.passes(event)]
         self._events.extend(wanted)
         self._bytes += sum(len(event.payload) for event in wanted)
         if len(self._events) > SUBSCRIPTION_EVENTS or (self._bytes > SUBSCRIPTION_BYTES and len(self._events) > 1):
-            self.is_lost = True
+            self.is_detached = True
             self._events.clear()
         self.upto, self.read_time, self.newest_id = page.upto, page.read_time, page.newest_id
-        if wanted or self.is_lost:
-            self._came.set()
+        if wanted or self.is_detached:
+            self._arrived.set()
 
-    def lose(self) -> None:
-        """What is to come is not known any more."""
-        self.is_lost = True
-        self._came.set()
+    def detach(self) -> None:
+        """End the subscription, because the tail does not read any more."""
+        self.is_detached = True
+        self._arrived.set()
 
     async def wait(self, until: float) -> None:
-        """Until something has come, or the loop's clock says so."""
+        """Wait until an event is queued, at most until a time of the loop's clock."""
         try:
             async with asyncio.timeout_at(until):
-                await self._came.wait()
+                await self._arrived.wait()
         except TimeoutError:
             return
 
     def next(self) -> LoggedEvent | None:
-        """The next event that waits here, if there is one."""
+        """Remove and return the next event, if one is queued."""
         if not self._events:
-            self._came.clear()
+            self._arrived.clear()
             return None
         event = self._events.popleft()
         self._bytes -= len(event.payload)
@@ -91,32 +90,33 @@ class TailSubscription:
 
 
 class LogTailer:
-    """The end of the log."""
+    """Reads the end of the log for its subscriptions."""
 
     def __init__(self, read: Read, wakeups: Wakeups, metrics: Metrics | None = None) -> None:
         self._read = read
         self._metrics = metrics or Metrics()
         self._wakeups = wakeups
-        self._seats: set[TailSubscription] = set()
-        self._place = START
+        self._subscriptions: set[TailSubscription] = set()
+        self._position = START
         self._task: asyncio.Task[None] | None = None
 
     @contextmanager
-    def seat(self, wanted: EventFilter, place: LogPosition) -> Iterator[TailSubscription]:
-        """For a stream that has read up to `place`: what comes later, perhaps from a later place (its `since`) on.
+    def subscribe(self, wanted: EventFilter, position: LogPosition) -> Iterator[TailSubscription]:
+        """Subscribe a stream that has read up to `position`, while the context lasts.
 
-        The first one who sits down sets the tail to reading, the last one who leaves ends that.
+        The subscription may begin at a later position, its `since`. The first one starts the reading of the tail, the
+        end of the last one stops it.
         """
-        if not self._seats:
-            self._place = place
+        if not self._subscriptions:
+            self._position = position
             self._task = asyncio.create_task(self._run(), name="tail")
-        seat = TailSubscription(wanted, self._place)
-        self._seats.add(seat)
+        subscription = TailSubscription(wanted, self._position)
+        self._subscriptions.add(subscription)
         try:
-            yield seat
+            yield subscription
         finally:
-            self._seats.discard(seat)
-            if not self._seats and self._task is not None:
+            self._subscriptions.discard(subscription)
+            if not self._subscriptions and self._task is not None:
                 self._task.cancel()
                 self._task = None
 
@@ -125,37 +125,37 @@ class LogTailer:
             with self._wakeups.listen_to_log() as hints:
                 await self._follow(hints)
         except Exception:
-            # Not the end of the node: the streams go on by themselves, and say so if they meet the same fault.
-            log.exception("The tail of the event log failed; each stream reads for itself.")
+            # Do not end the node: each stream reads by itself, and fails on its own if it meets the same error.
+            log.exception("Tailing the event log failed; each stream reads the log by itself.")
         if asyncio.current_task() is not self._task:
             return
-        # Who sits here would wait for ever.
+        # Wake all subscribers; otherwise they would wait for ever.
         self._task = None
-        for seat in tuple(self._seats):
-            seat.lose()
-        self._seats.clear()
+        for subscription in tuple(self._subscriptions):
+            subscription.detach()
+        self._subscriptions.clear()
 
     async def _follow(self, hints: Subscription) -> None:
-        """Until what comes next has been deleted."""
+        """Read until the next events have been deleted."""
         pause = MIN_POLL_S
-        # A cancellation can be swallowed on the way: two that read would move one place.
+        # A cancellation can be swallowed on the way, and two tasks must not move one position.
         while asyncio.current_task() is self._task:
             try:
-                page = await self._read(self._place, _ALL, PAGE_SIZE)
+                page = await self._read(self._position, _ALL, PAGE_SIZE)
             except Unavailable:
                 await hints.wait(HINTLESS_POLL_S)
                 continue
             if page is None:
                 return
-            self._place = page.upto
+            self._position = page.upto
             for event in page.events:
                 self._metrics.read_by_tail((page.read_time - event.appended_at).total_seconds())
-            for seat in tuple(self._seats):
-                seat.take(page)
+            for subscription in tuple(self._subscriptions):
+                subscription.offer(page)
             if not page.is_last:
                 continue
             if page.events:
-                # What held these back is gone; what holds others is something else, and perhaps as quick.
+                # The transaction that held these back has ended; another one may end as soon.
                 pause = MIN_POLL_S
             if page.is_held:
                 await asyncio.sleep(pause)

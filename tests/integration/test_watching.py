@@ -44,7 +44,7 @@ class Log:
         self.hub = WakeupHub()
         self.reader = PostgresLogReader(database)
         self.tokens = ResumeTokenCodec(key)
-        self.watching = WatchService(self.reader, LogTailer(self.reader.read, self.hub), self.tokens, patience=60.0)
+        self.watching = WatchService(self.reader, LogTailer(self.reader.read, self.hub), self.tokens, max_lag_s=60.0)
 
     async def append(self, session_id: str, *numbers: int) -> None:
         await append_events(self.database, session_id, [message(number) for number in numbers])

@@ -87,9 +87,9 @@ async def test_how_late_the_tail_comes_to_each_event_is_observed(registry: Colle
         return pages.pop(0) if pages else None
 
     tail = LogTailer(read, WakeupHub(), WatchMetrics(registry))
-    with tail.seat(EventFilter(), START) as seat:
+    with tail.subscribe(EventFilter(), START) as subscription:
         async with asyncio.timeout(5):
-            while not seat.has_news:
+            while not subscription.has_events:
                 await asyncio.sleep(0)
     assert registry.get_sample_value("zap_watch_tail_lag_seconds_count") == 2
     assert registry.get_sample_value("zap_watch_tail_lag_seconds_sum") == 3

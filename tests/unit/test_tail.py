@@ -69,7 +69,7 @@ class Scene:
         self.log = MemoryLog()
         self.hub = WakeupHub()
         self.watching = WatchService(
-            self.log, LogTailer(self.log.read, self.hub), ResumeTokenCodec(b"key"), patience=60.0
+            self.log, LogTailer(self.log.read, self.hub), ResumeTokenCodec(b"key"), max_lag_s=60.0
         )
 
     async def caught_up(self, steps: AsyncIterator[Step]) -> None:
