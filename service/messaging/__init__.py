@@ -1,1 +1,1 @@
-"""Sends what callers ask for, each message once."""
+"""Sends messages for callers, each message once."""

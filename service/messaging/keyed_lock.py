@@ -1,4 +1,4 @@
-"""One at a time for each key, in the order of asking; nothing is left of a key that nobody works on."""
+"""Locks by key: one holder at a time for each key, in the order of asking."""
 
 import asyncio
 from collections import Counter
@@ -7,19 +7,19 @@ from contextlib import asynccontextmanager
 
 
 class KeyedLock:
-    """A lock for each key, for as long as somebody has or wants it."""
+    """Keeps a lock for each key only while it is held or waited for."""
 
     def __init__(self) -> None:
         self._locks: dict[Hashable, asyncio.Lock] = {}
         self._users: Counter[Hashable] = Counter()
 
     def __len__(self) -> int:
-        """Keys that somebody works on or waits for."""
+        """Return the number of keys that are held or waited for."""
         return len(self._locks)
 
     @asynccontextmanager
-    async def of(self, key: Hashable) -> AsyncIterator[None]:
-        """Nobody else works on this key meanwhile."""
+    async def acquire(self, key: Hashable) -> AsyncIterator[None]:
+        """Hold the key's lock while the context lasts."""
         lock = self._locks.setdefault(key, asyncio.Lock())
         self._users[key] += 1
         try:

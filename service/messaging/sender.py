@@ -1,4 +1,4 @@
-"""Sends messages: the intent is written down first, WhatsApp is asked once, and the outcome is written down."""
+"""Sends messages: writes the request to the database, asks WhatsApp once, and writes the outcome."""
 
 import asyncio
 import hashlib
@@ -20,15 +20,15 @@ from service.sessions.registry import RunnerRegistry
 
 log = structlog.get_logger(__name__)
 
-SETTLE_POLL = 0.1
-"""Seconds between two looks at a message that another call is sending."""
-SETTLE_RETRY = 0.5
-"""Seconds between two tries to write the outcome to a database that is away."""
+SETTLE_POLL_S = 0.1
+"""Seconds between two reads of a message that another call is sending."""
+SETTLE_RETRY_S = 0.5
+"""Seconds between two attempts to write the outcome while the database is away."""
 
 
 @dataclass(frozen=True)
 class ConnectedSession:
-    """A session that is connected here: what to send through."""
+    """Holds what is needed to send through a session that is connected on this node."""
 
     lease: Lease
     process: SessionProcess
@@ -37,7 +37,7 @@ class ConnectedSession:
 
 @dataclass(frozen=True)
 class SendRequest:
-    """What a caller asks for."""
+    """Holds what a caller asks to send. `fingerprint` is a hash of the recipient and the content."""
 
     request_id: str
     to: str = field(repr=False)
@@ -46,47 +46,47 @@ class SendRequest:
 
 
 class MessageSender:
-    """The use-cases of MessageService."""
+    """Implements MessageService."""
 
     def __init__(
-        self, sessions: SessionStore, messages: MessageStore, roster: RunnerRegistry, metrics: Metrics | None = None
+        self, sessions: SessionStore, messages: MessageStore, registry: RunnerRegistry, metrics: Metrics | None = None
     ) -> None:
         self._sessions = sessions
         self._metrics = metrics or Metrics()
         self._messages = messages
-        self._roster = roster
-        self._under_way: dict[asyncio.Task[OutboundMessage], str] = {}
-        """What is being sent, and by which session."""
-        self._turns = KeyedLock()
-        self._doubtful: set[tuple[str, str]] = set()
-        """Session and request_id of what was begun here and is not settled."""
-        self._finishing = False
+        self._registry = registry
+        self._sends: dict[asyncio.Task[OutboundMessage], str] = {}
+        """The running sends, each with its session_id."""
+        self._locks = KeyedLock()
+        self._unsettled: set[tuple[str, str]] = set()
+        """Session and request_id of each send that was begun here and is not settled."""
+        self._is_draining = False
         self._paused: set[str] = set()
-        """Sessions that are being handed over."""
+        """The sessions that are being handed over."""
 
     async def send_text(self, session_id: str, to: str, body: str, request_id: str, timeout: float) -> OutboundMessage:
-        """Send a text to a JID, once per request_id; waits at most `timeout` seconds for WhatsApp's server."""
+        """Send a text to a JID, once per request_id. Wait at most `timeout` seconds for WhatsApp's server."""
         deadline = time.monotonic() + timeout
         fingerprint = hashlib.sha256(f"text\0{to}\0{body}".encode()).digest()
-        if self._finishing:
+        if self._is_draining:
             raise Unavailable("this node is stopping; call again", reason="NODE_DRAINING")
-        held = self._held(session_id)
-        if held is None:
-            # Only what was accepted before can be answered.
+        session = self._connected(session_id)
+        if session is None:
+            # Only a message that was accepted before can be answered.
             earlier = await self._messages.find(session_id, request_id, fingerprint)
             if earlier is None:
                 raise _cannot_send(await self._sessions.get(session_id))
             return await self._settled(earlier, deadline)
-        # A caller who hangs up does not undo what WhatsApp has: from the intent on, the outcome is written down whoever
-        # waits for it. An intent that was written with nobody left to carry it out would stay open for ever.
-        intent = SendRequest(request_id, to, body, fingerprint)
-        task = asyncio.create_task(self._accept_and_send(held, intent, deadline))
-        self._under_way[task] = session_id
+        # The send goes on if the caller hangs up: WhatsApp may have the message, so its outcome must be written, and a
+        # request that was written and is not carried out would stay open for ever.
+        request = SendRequest(request_id, to, body, fingerprint)
+        task = asyncio.create_task(self._send_once(session, request, deadline))
+        self._sends[task] = session_id
         task.add_done_callback(self._forget)
         return await self._settled(await asyncio.shield(task), deadline)
 
     async def get(self, session_id: str, request_id: str) -> OutboundMessage:
-        """The message as it is now."""
+        """Return the message as it is now. Raises NotFound."""
         message = await self._messages.find(session_id, request_id, None)
         if message is None:
             await self._sessions.get(session_id)
@@ -98,70 +98,69 @@ class MessageSender:
         return message
 
     async def finish(self, timeout: float) -> None:
-        """Take no more, and wait for what is being sent; before its sessions step down."""
-        self._finishing = True
-        if self._under_way:
-            await asyncio.wait(self._under_way, timeout=timeout)
+        """Refuse new sends, and wait at most `timeout` seconds for the running ones."""
+        self._is_draining = True
+        if self._sends:
+            await asyncio.wait(self._sends, timeout=timeout)
 
     def is_sending(self, session_id: str) -> bool:
-        """Something is being sent by a session, or waits for that."""
-        return session_id in self._under_way.values()
+        """Return whether a send of the session is running or waiting."""
+        return session_id in self._sends.values()
 
     @asynccontextmanager
     async def paused(self, session_id: str, timeout: float) -> AsyncIterator[bool]:
-        """Take no more for one session while the context lasts, and wait for what is being sent; before a hand-over.
+        """Refuse new sends of a session while the context lasts, as for a hand-over, and wait for the running ones.
 
-        False: it takes longer than `timeout` seconds.
+        Yields whether they were done within `timeout` seconds.
         """
         self._paused.add(session_id)
         try:
-            if under_way := [task for task, by in self._under_way.items() if by == session_id]:
-                await asyncio.wait(under_way, timeout=timeout)
+            if sends := [task for task, by in self._sends.items() if by == session_id]:
+                await asyncio.wait(sends, timeout=timeout)
             yield not self.is_sending(session_id)
         finally:
-            # It may have stayed, or come back by now.
+            # The session may have stayed on this node, or have come back.
             self._paused.discard(session_id)
 
-    def _held(self, session_id: str) -> ConnectedSession | None:
-        runner = self._roster.get(session_id) if session_id not in self._paused else None
+    def _connected(self, session_id: str) -> ConnectedSession | None:
+        runner = self._registry.get(session_id) if session_id not in self._paused else None
         connection = runner.connection if runner is not None else None
-        return (
-            ConnectedSession(*connection, runner.early_receipts)
-            if runner is not None and connection is not None
-            else None
-        )
+        if runner is None or connection is None:
+            return None
+        return ConnectedSession(*connection, runner.early_receipts)
 
-    async def _accept_and_send(self, held: ConnectedSession, intent: SendRequest, deadline: float) -> OutboundMessage:
-        key = (held.lease.session_id, intent.request_id)
-        async with self._turns.of(key):
-            message, is_new = await self._messages.accept(held.lease, intent.request_id, intent.to, intent.fingerprint)
-            # Accepted for this very process, and nobody here works on it: the answer to an earlier accept was lost.
-            is_orphan = message.state is MessageState.ACCEPTED and message.epoch == held.lease.epoch
-            if not is_new and (not is_orphan or key in self._doubtful):
+    async def _send_once(self, session: ConnectedSession, request: SendRequest, deadline: float) -> OutboundMessage:
+        lease, request_id = session.lease, request.request_id
+        key = (lease.session_id, request_id)
+        async with self._locks.acquire(key):
+            message, is_new = await self._messages.accept(lease, request_id, request.to, request.fingerprint)
+            # Accepted in this epoch but not being sent: the answer to an earlier accept was lost, so send it now.
+            is_unstarted = message.state is MessageState.ACCEPTED and message.epoch == lease.epoch
+            if not is_new and (not is_unstarted or key in self._unsettled):
                 return message
-            # Until it is settled: after a fault of ours it may have been sent, and is nobody's to send again.
-            self._doubtful.add(key)
+            # After an internal error the outcome is unknown, so the message must not be resent.
+            self._unsettled.add(key)
             try:
-                message = await self._send(held, message, intent.body, deadline)
+                message = await self._send(session, message, request.body, deadline)
             except NotFound:
-                # Deleted with its session: there is nothing left to be in doubt about.
-                self._doubtful.discard(key)
+                # The message was deleted with its session.
+                self._unsettled.discard(key)
                 raise
-            self._doubtful.discard(key)
+            self._unsettled.discard(key)
             return message
 
     def _forget(self, task: asyncio.Task[OutboundMessage]) -> None:
-        self._under_way.pop(task, None)
+        self._sends.pop(task, None)
         if not task.cancelled():
-            # Seen: if the caller has hung up there is nobody to tell, and nothing was done.
+            # Retrieve the exception, so that asyncio does not log it when the caller has hung up.
             task.exception()
 
     async def _send(
-        self, held: ConnectedSession, message: OutboundMessage, body: str, deadline: float
+        self, session: ConnectedSession, message: OutboundMessage, body: str, deadline: float
     ) -> OutboundMessage:
         try:
             began = time.monotonic()
-            reply = await held.process.send_text(message.to, body, max(0.1, deadline - began))
+            reply = await session.process.send_text(message.to, body, max(0.1, deadline - began))
             self._metrics.sent(time.monotonic() - began)
         except CallFailed as error:
             if error.certain:
@@ -171,34 +170,34 @@ class MessageSender:
         else:
             outcome = Outcome(MessageState.SENT, reply.message_id, sent=reply.sent_time)
         message = await self._settle(message, outcome)
-        early = held.early_receipts.pop(message.message_id)
+        early = session.early_receipts.pop(message.message_id)
         if early is not None:
-            # The recipient was quicker than we were with writing down that it is sent.
+            # The receipt came before the message was recorded as sent.
             await self._messages.delivered(message.session_id, [message.message_id], early)
             message = await self.get(message.session_id, message.request_id)
         return message
 
     async def _settle(self, message: OutboundMessage, outcome: Outcome) -> OutboundMessage:
-        """Write the outcome down, however long the database is away; if the node dies first, the next epoch does."""
+        """Write the outcome, however long the database is away. If the node dies first, the next epoch settles it."""
         while True:
             try:
                 return await self._messages.settle(message.session_id, message.request_id, outcome)
             except Unavailable as error:
                 log.warning(
-                    "The outcome of a message is written later.", session_id=message.session_id, **error.metadata
+                    "Writing a message's outcome failed; retrying.", session_id=message.session_id, **error.metadata
                 )
-                await asyncio.sleep(SETTLE_RETRY)
+                await asyncio.sleep(SETTLE_RETRY_S)
 
     async def _settled(self, message: OutboundMessage, deadline: float) -> OutboundMessage:
-        """A message that another call is sending, once that one knows; as it is if it takes too long."""
+        """Wait until the message is settled, or until the deadline. Return it as it is then."""
         while message.state is MessageState.ACCEPTED and time.monotonic() < deadline:
-            await asyncio.sleep(SETTLE_POLL)
+            await asyncio.sleep(SETTLE_POLL_S)
             message = await self.get(message.session_id, message.request_id)
         return message
 
 
 def _cannot_send(session: Session) -> FailedPrecondition | Unavailable:
-    """Why a session that is not connected here cannot send, in the order in which a caller can mend it."""
+    """Return the error for a session that is not connected here, by the first thing that the caller can correct."""
     metadata = {"session_id": session.session_id, "state": session.condition.state.value}
     if session.condition.credentials is not Credentials.CONFIRMED:
         return FailedPrecondition(

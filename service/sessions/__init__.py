@@ -1,1 +1,1 @@
-"""Use-cases: what callers ask of sessions, and what the owner of one does with its process."""
+"""Serves what callers ask of sessions, and runs the sessions that this node owns."""

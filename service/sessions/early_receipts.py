@@ -1,8 +1,7 @@
-"""Receipts that came for messages nobody knew yet.
+"""Remembers receipts that arrive before their message is recorded as sent.
 
-A recipient's device can be quicker than the transaction that writes down that a message is sent. The owner remembers
-what a receipt said *before* it looks for the message; whoever settles the message looks here *afterwards*. So one of
-the two finds the other, in whichever order they come.
+A recipient's device can be faster than the transaction that records a message as sent. The owner remembers a receipt
+before it searches for the message, and the sender looks here after it has recorded the outcome: one finds the other.
 """
 
 import time
@@ -11,36 +10,37 @@ from collections.abc import Callable, Sequence
 
 from service.domain.records import MessageState
 
-LIMIT, KEEP = 1000, 300.0
-"""How many, and for how many seconds. Most of them are for messages that were sent from other devices, or repeat what
-is known, and are never asked for."""
+MAX_RECEIPTS = 1000
+"""Receipts that are kept. Most belong to messages from other devices or repeat a known state, and are never needed."""
+KEEP_S = 300.0
+"""Seconds for which a receipt is kept."""
 
 
 class EarlyReceipts:
-    """The last receipts of one session whose message was not found, by WhatsApp's id of the message."""
+    """Holds the latest receipts of one session whose message was not found, by WhatsApp's message id."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._states: OrderedDict[str, tuple[MessageState, float]] = OrderedDict()
-        """Oldest first."""
+        """The state and when it was remembered, oldest first."""
 
     def remember(self, message_ids: Sequence[str], state: MessageState) -> None:
-        """Before the messages are looked for."""
+        """Keep the state that a receipt reports. Call this before searching for the messages."""
         now = self._clock()
         for message_id in message_ids:
             before = self._states.pop(message_id, None)
             was_read = before is not None and before[0] is MessageState.READ
             self._states[message_id] = (MessageState.READ if was_read else state, now)
-        while self._states and (len(self._states) > LIMIT or self._oldest < now - KEEP):
+        while self._states and (len(self._states) > MAX_RECEIPTS or self._oldest < now - KEEP_S):
             self._states.popitem(last=False)
 
-    def found(self, message_ids: Sequence[str]) -> None:
-        """These messages know by now."""
+    def forget(self, message_ids: Sequence[str]) -> None:
+        """Drop the receipts of messages that were found."""
         for message_id in message_ids:
             self._states.pop(message_id, None)
 
     def pop(self, message_id: str) -> MessageState | None:
-        """What a receipt said of this message, once."""
+        """Remove and return the state that was remembered for a message."""
         state, _ = self._states.pop(message_id, (None, 0.0))
         return state
 

@@ -121,7 +121,7 @@ class ObservationSink:
             except LeaseLost:
                 raise
             except Unavailable as error:
-                self._log.warning("A write failed for want of the database; it is tried again.", **error.metadata)
+                self._log.warning("Write failed because the database is unavailable; retrying.", **error.metadata)
                 if self._is_lost():
                     raise LeaseLost(f"the lease of session {self._session_id!r} ended in an outage") from error
                 await asyncio.sleep(DATABASE_RETRY_S)
@@ -131,15 +131,15 @@ class ObservationSink:
 
         WhatsApp sends what is not acknowledged again, to the session's next process.
         """
-        news = [
+        new_events = [
             NewEvent(observed.observation, observed.time, observed.origin)
             for observed in inbound
             if isinstance(observed.observation, seen.InboundEvent)
         ]
-        for state, message_ids in message_updates(news).items():
+        for state, message_ids in message_updates(new_events).items():
             self.early_receipts.remember(message_ids, state)
-        appended = await self.until_written(lambda: self._events.append(lease, news))
-        self.early_receipts.found(appended.message_ids)
+        appended = await self.until_written(lambda: self._events.append(lease, new_events))
+        self.early_receipts.forget(appended.message_ids)
         if (number := max(observed.number for observed in inbound)) > 0:
             process.confirm(number)
         self._publisher.publish(appended.events)

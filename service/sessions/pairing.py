@@ -1,4 +1,4 @@
-"""Follows a pairing for whoever wants to show its codes, on any node: the codes are in Postgres, hints wake us."""
+"""Follows a pairing on any node, so that its codes can be shown. The codes are in Postgres; hints announce changes."""
 
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
@@ -10,24 +10,22 @@ from service.domain.session import Credentials, Desired
 from service.ports import SessionStore, Wakeups
 
 PAIRING_POLL_S = 1.0
-"""Seconds after which we look again without any hint."""
+"""Seconds after which the pairing is read again without a hint."""
 
 
 async def pairing_steps(store: SessionStore, wakeups: Wakeups, session_id: str) -> AsyncGenerator[PairingStep, None]:
-    """The current code at once, or why there is none; then each change, then how it ended.
+    """Yield the current code at once, or why there is none; then each change; then how the pairing ended.
 
-    Leaves nothing behind when it is closed.
-
-    Raises, before the first step: NotFound, FailedPrecondition (SESSION_NOT_ACTIVE).
+    Raises NotFound or FailedPrecondition (SESSION_NOT_ACTIVE) before the first step.
     """
     with wakeups.listen(session_id) as hints:
         session, pairing = await store.pairing(session_id)
-        if session.condition.credentials is not Credentials.CONFIRMED and not _wanted(session):
+        if session.condition.credentials is not Credentials.CONFIRMED and not _is_desired(session):
             raise _not_active(session, pairing)
-        told: PairingStep | None = None
+        sent: PairingStep | None = None
         while (ended := _ended(session, pairing)) is None:
-            if (step := _current(session, pairing)) is not None and step != told:
-                told = step
+            if (step := _current(session, pairing)) is not None and step != sent:
+                sent = step
                 yield step
             await hints.wait(PAIRING_POLL_S)
             try:
@@ -36,32 +34,32 @@ async def pairing_steps(store: SessionStore, wakeups: Wakeups, session_id: str) 
                 yield PairingEnded(PairingOutcome.CANCELLED, "PAIRING_CANCELLED")
                 return
             except Unavailable:
-                # The stream outlives an outage of the database, and so may the attempt.
+                # The stream survives an outage of the database, and the attempt may, too.
                 continue
         yield ended
 
 
-def _wanted(session: Session) -> bool:
+def _is_desired(session: Session) -> bool:
     return session.condition.desired is Desired.ACTIVE
 
 
 def _current(session: Session, pairing: Pairing) -> PairingStep | None:
-    """A code to scan, or why there is none; None if the one comes soon and the other is not known."""
+    """Return the code to scan, or why there is none; None if that is not known, as before the first code."""
     if pairing.code is not None:
         return ShownCode(pairing.code) if pairing.code.expire_time > datetime.now(UTC) else None
     condition = session.condition
-    # After a scan the reason may be one from before it; with an attempt to come it is not.
+    # After a scan the reason may be from before it. If another attempt is planned, it is not.
     if condition.reason and (condition.credentials is Credentials.NONE or condition.next_attempt is not None):
         return PairingDelayed(condition.reason, condition.next_attempt)
     return None
 
 
 def _ended(session: Session, pairing: Pairing) -> PairingEnded | None:
-    """How the pairing ended. While the session is wanted it has not: a newer attempt than ours is ours then."""
+    """Return how the pairing ended. It has not while the session is to be active: then a newer attempt is followed."""
     if session.condition.credentials is Credentials.CONFIRMED:
         return PairingEnded(PairingOutcome.PAIRED)
-    if _wanted(session) or pairing.outcome is None:
-        # Not wanted and yet without an outcome: it was begun anew between our two looks.
+    if _is_desired(session) or pairing.outcome is None:
+        # If it is not active and has no outcome, a new attempt was begun between two reads.
         return None
     return PairingEnded(pairing.outcome, pairing.reason)
 

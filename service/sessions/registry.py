@@ -1,4 +1,4 @@
-"""The sessions that this node owns now, each with its runner."""
+"""Keeps the runners of the sessions that this node owns."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -8,7 +8,7 @@ from service.sessions.runner import Runner, RunnerPorts
 
 
 class RunnerRegistry:
-    """Runners by session. Kept by the reconciler, asked by the use-cases."""
+    """Maps session ids to runners. The reconciler adds and removes them, the use-cases look them up."""
 
     def __init__(self, incarnation: UUID, ports: RunnerPorts) -> None:
         self._incarnation = incarnation
@@ -20,29 +20,29 @@ class RunnerRegistry:
 
     @property
     def connected(self) -> int:
-        """How many of them can be called."""
+        """The number of sessions that can be called."""
         return sum(runner.connection is not None for runner in self._runners.values())
 
     @property
     def waiting(self) -> int:
-        """How many of them wait for their turn to be started."""
+        """The number of sessions that wait for a start permit."""
         return sum(runner.is_waiting for runner in self._runners.values())
 
     def all(self) -> Sequence[Runner]:
-        """A copy: runners may come and go meanwhile."""
+        """Return a copy, so that runners may be added and removed while it is used."""
         return list(self._runners.values())
 
     def get(self, session_id: str) -> Runner | None:
-        """The runner of a session that is owned here."""
+        """Return the session's runner, or None if this node does not own the session."""
         return self._runners.get(session_id)
 
-    def add(self, session_id: str, turn: StartPermit | None = None) -> Runner:
-        """A runner for a session just claimed on this turn. ValueError if it has one: two would be two owners."""
+    def add(self, session_id: str, start_permit: StartPermit | None = None) -> Runner:
+        """Create the runner of a session that was just claimed. Raises ValueError if the session has a runner."""
         if session_id in self._runners:
             raise ValueError(f"session {session_id!r} has a runner already")
-        runner = self._runners[session_id] = Runner(session_id, self._incarnation, self._ports, turn)
+        runner = self._runners[session_id] = Runner(session_id, self._incarnation, self._ports, start_permit)
         return runner
 
     def remove(self, session_id: str) -> None:
-        """Its runner has released it or lost it."""
+        """Remove a runner that has released or lost its session."""
         del self._runners[session_id]

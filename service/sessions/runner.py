@@ -1,13 +1,13 @@
-"""One owned session: a process after the other, from the claim of its lease to its release.
+"""Runs one owned session: one process after the other, from the claim of its lease to its release.
 
-    claimed ─▶ begin epoch ─▶ prepare ─▶ process ─▶ observations ─▶ ended ─▶ back-off ─▶ turn ─▶ begin epoch …
+    claimed ─▶ begin epoch ─▶ prepare ─▶ process ─▶ observations ─▶ ended ─▶ back-off ─▶ permit ─▶ begin epoch …
                                  │                                    │
-                                 └── not wanted ──▶ release ◀─────────┘ (released, or the node stops)
+                                 └── undesired ───▶ release ◀─────────┘ (released, or the node stops)
 
-Every process is started on a turn of the node's gate (start_gate.py): the first on the one that the claim took.
+Each process needs a start permit of the node's StartLimiter; the first one uses the permit that the claim took.
 
-Whatever ends a process (a caller, a lost lease, its own death) ends it through its last observation, so there is one
-way out. The lease is released only when the process is dead for certain, and never if it was lost.
+Every process ends with a last observation, whatever ended it (a caller, a lost lease, a crash), so there is one way
+out. The lease is released only after the process is known to be dead, and never after it was lost.
 """
 
 import asyncio
@@ -42,15 +42,15 @@ from service.sessions.start_slot import StartSlot
 log = structlog.get_logger(__name__)
 
 STOP_GRACE_S = 7.0
-"""Seconds a process has to disconnect and finish the event in hand before it is killed: it takes at most 5 itself."""
+"""Seconds that a process has to disconnect and finish the current event before it is killed; it needs at most 5."""
 
-_BY_A_CONNECT = (seen.Connected, seen.Disconnected, seen.KeepAliveTimeout)
-"""What comes before a connect of the library's own, or behind it."""
+_AROUND_A_RECONNECT = (seen.Connected, seen.Disconnected, seen.KeepAliveTimeout)
+"""Observations just before or after a connect that the library makes by itself."""
 
 
 @dataclass(frozen=True)
 class RunnerPorts:
-    """What a runner works with; the same for all of a node."""
+    """Holds what every runner of a node works with."""
 
     owned: OwnedSessionStore
     leases: LeaseStore
@@ -64,120 +64,122 @@ class RunnerPorts:
 class Runner:
     """Runs one session that this node's incarnation has claimed."""
 
-    def __init__(self, session_id: str, incarnation: UUID, ports: RunnerPorts, turn: StartPermit | None = None) -> None:
-        """`turn`: the one that was taken for the claim."""
+    def __init__(
+        self, session_id: str, incarnation: UUID, ports: RunnerPorts, start_permit: StartPermit | None = None
+    ) -> None:
+        """`start_permit`: the one that was taken for the claim."""
         self.session_id = session_id
         self.is_handed_over = False
-        """Its lease is the heir's now."""
+        """Whether the target of the hand-over has the lease now."""
         self._incarnation = incarnation
         self._ports = ports
         self._lease: Lease | None = None
         self._process: SessionProcess | None = None
         self._proxy_url = ""
         self._safe_until = 0.0
-        self._leaving = False
+        self._is_stopping = False
         self._target: Node | None = None
         self._lost = False
-        self._next_start = StartSlot(ports.gate, turn)
-        self._stopping: SessionProcess | None = None
-        self._look_again = asyncio.Event()
+        self._start_slot = StartSlot(ports.gate, start_permit)
+        self._stopping_process: SessionProcess | None = None
+        self._interrupted = asyncio.Event()
         self._sink = ObservationSink(
             session_id, ports.owned, ports.events, ports.publisher, ports.times.ttl, lambda: self._lost
         )
         self.early_receipts = self._sink.early_receipts
         self._log = log.bind(session_id=session_id)
 
-    # --- what others see and do ---------------------------------------------------------------------------------
+    # --- for other parts of the node ----------------------------------------------------------------------------
 
     @property
     def connection(self) -> tuple[Lease, SessionProcess] | None:
-        """The lease and the process to call, while the session is connected and this node may act for it."""
-        return self._current() if self._sink.state is State.CONNECTED else None
+        """The lease and the process to call, while the session is connected and the lease is valid."""
+        return self._usable() if self._sink.state is State.CONNECTED else None
 
     @property
     def pairing(self) -> tuple[Lease, SessionProcess] | None:
-        """The lease and the process to ask for a pairing code, while a pairing is in progress."""
-        return self._current() if self._sink.state is State.PAIRING else None
+        """The lease and the process to ask for a pairing code, while the session is being paired."""
+        return self._usable() if self._sink.state is State.PAIRING else None
 
     @property
     def is_running(self) -> bool:
-        """There is a process of it."""
+        """Whether the session has a process."""
         return self._process is not None
 
     @property
     def is_waiting(self) -> bool:
-        """It waits for its turn to be started."""
-        return self._next_start.is_waiting
+        """Whether the session waits for a start permit."""
+        return self._start_slot.is_waiting
 
     @property
     def safe_until(self) -> float:
-        """Until when (time.monotonic()) this node may act for the session."""
+        """The time (time.monotonic()) until which this node may act for the session."""
         return self._safe_until
 
     def permit(self, safe_until: float) -> None:
-        """The lease was renewed."""
+        """Extend the run permit after a renewal of the lease."""
         self._safe_until = max(self._safe_until, safe_until)
         if self._process is not None:
             self._process.permit(self._safe_until)
 
     def lose(self) -> None:
-        """The lease is lost: kill what runs, write nothing more, release nothing."""
+        """Kill the process, because the lease is lost. Nothing is written or released any more."""
         if self._lost:
             return
-        self._log.warning("The lease is lost; the session's process is killed.")
+        self._log.warning("Lease lost; killing the session process.")
         self._lost = True
-        self._disturb()
+        self._interrupt_waits()
         if self._process is not None:
             _spawn(self._process.kill())
 
     def hand_over_or_stop(self, target: Node | None = None) -> None:
-        """The node stops: stop the process gently and release the lease, or make it the heir's."""
+        """Stop the process gently, then hand the lease over to `target`, or release it."""
         self._target = target
-        self._leaving = True
+        self._is_stopping = True
         self._stop_process()
 
     def restart(self) -> None:
-        """Replace the process, now."""
+        """Replace the process without a wait."""
         self._sink.restarts.reset()
         self._stop_process()
 
     def unwanted(self) -> None:
-        """Nobody wants it connected any more (or it was deleted)."""
+        """Stop the process, because the session was deactivated, deleted or restarted."""
         self._stop_process()
 
     async def run(self) -> None:
-        """Until the session is given up; the lease is released by then, or lost."""
+        """Run the session until it is given up. Its lease is released or lost then."""
         try:
-            while not self._over():
-                if await self._one_process() is Directive.RELEASE:
+            while not self._is_over():
+                if await self._run_epoch() is Directive.RELEASE:
                     break
         except LeaseLost as error:
             self._lost = True
-            self._log.warning("The session has another owner.", cause=error.message)
+            self._log.warning("Lease lost; giving the session up.", cause=error.message)
         finally:
-            self._next_start.give_back()
+            self._start_slot.give_back()
             await asyncio.shield(self._give_up())
 
-    # --- one process --------------------------------------------------------------------------------------------
+    # --- one epoch ----------------------------------------------------------------------------------------------
 
-    async def _one_process(self) -> Directive:
-        # Perhaps it is not wanted any more: what was asked meanwhile is looked at without waiting for a turn.
-        await self._next_start.wait(self._sink.lane, self._sink.active_at, skip_wait=self._look_again.is_set())
-        if self._over():
+    async def _run_epoch(self) -> Directive:
+        # After an interruption the desired state may have changed, so it is read without a wait for a permit.
+        await self._start_slot.wait(self._sink.lane, self._sink.active_at, skip_wait=self._interrupted.is_set())
+        if self._is_over():
             return Directive.RELEASE
-        # Before the wishes are read: what changes from here on is noticed.
-        self._look_again.clear()
+        # Clear before the desired state is read, so that a later change is not missed.
+        self._interrupted.clear()
         self._lease = lease = await self._sink.until_written(self._begin_epoch)
         try:
             resume = await self._sink.until_written(lambda: self._ports.owned.prepare(lease))
-            if not resume.wanted or self._over():
+            if not resume.wanted or self._is_over():
                 return Directive.RELEASE
-            if not self._next_start.has_turn:
-                # It is wanted all the same.
+            if not self._start_slot.has_permit:
+                # The wait was interrupted, but the session is still to run.
                 return Directive.REPLACE
-            directive = await self._live(lease, resume)
+            directive = await self._run_process(lease, resume)
         except (EpochRevoked, NotFound):
-            # Unwanted or deleted since this epoch began, and perhaps wanted again: the next one finds out.
+            # Deactivated or deleted since this epoch began, and perhaps activated again: the next epoch finds out.
             return Directive.REPLACE
         if directive is Directive.REPLACE:
             await self._wait_until_due()
@@ -190,14 +192,14 @@ class Runner:
         self._safe_until = times.safe_until(sent)
         return lease
 
-    async def _live(self, lease: Lease, resume: Resume) -> Directive:
+    async def _run_process(self, lease: Lease, resume: Resume) -> Directive:
         await self._sink.apply(lease, ProcessStarted())
         if resume.missing:
             return await self._sink.end(lease, Cause.DEVICE_MISSING)
-        while (turn := self._next_start.use()) is None:
-            skip_wait = self._look_again.is_set()
-            await self._next_start.wait(self._sink.lane, self._sink.active_at, skip_wait=skip_wait)
-            if not self._next_start.has_turn:
+        while (permit := self._start_slot.use()) is None:
+            skip_wait = self._interrupted.is_set()
+            await self._start_slot.wait(self._sink.lane, self._sink.active_at, skip_wait=skip_wait)
+            if not self._start_slot.has_permit:
                 return Directive.REPLACE
         order = StartOrder(
             self.session_id,
@@ -205,51 +207,52 @@ class Runner:
             resume.jid,
             resume.proxy_url,
             self._safe_until,
-            lane=turn.lane,
+            lane=permit.lane,
         )
         try:
             self._process = await self._ports.pool.start(order)
         except Unavailable as error:
             return await self._sink.end(lease, Cause.PROCESS_DIED, error.message)
         self._proxy_url = resume.proxy_url
-        resumes, lane = bool(resume.jid), turn.lane.value
+        resumes, lane = bool(resume.jid), permit.lane.value
         self._log.info("Started a session process.", epoch=lease.epoch, resumes=resumes, lane=lane)
         try:
-            # Renewed while it was being made.
+            # The lease may have been renewed while the process started.
             self._process.permit(self._safe_until)
-            self._catch_up(self._process)
-            return await self._attend(lease, self._process)
+            self._apply_missed_calls(self._process)
+            return await self._consume(lease, self._process)
         except ZapError:
             raise
-        except Exception as error:  # noqa: BLE001 - logged with its stack, and written down as what it is
-            # A fault of ours, or of the database's. It has to be an end like the others: the state would go on saying
-            # what was, and the session would be started again at once, for ever.
-            self._log.exception("A session's process is given up for a fault that nobody expected.")
+        except Exception as error:  # noqa: BLE001 - logged with its stack, and written as CLIENT_ERROR
+            # Write an end as for any other process. Otherwise the state would stay stale, and the session would be
+            # restarted for ever without a wait.
+            self._log.exception("Unexpected error; ending the session process.")
             fault = type(error).__name__
         finally:
-            # Cancelled or failed: nothing of ours may outlive its runner.
+            # No process may outlive its runner, even if the runner is cancelled or failed.
             await asyncio.shield(self._process.kill())
             self._process = None
         return await self._sink.end(lease, Cause.CLIENT_ERROR, fault)
 
-    def _catch_up(self, process: SessionProcess) -> None:
-        """What was asked while the process was being made must not be lost on it."""
+    def _apply_missed_calls(self, process: SessionProcess) -> None:
+        """Stop or kill a process if that was asked while it started."""
         if self._lost:
             _spawn(process.kill())
-        elif self._look_again.is_set():
+        elif self._interrupted.is_set():
             self._stop_process()
 
-    async def _attend(self, lease: Lease, process: SessionProcess) -> Directive:
+    async def _consume(self, lease: Lease, process: SessionProcess) -> Directive:
+        """Write what the process reports until it has ended. Return what follows."""
         directive = Directive.REPLACE
         async for batch in process.observations():
             for group in grouped(batch):
                 if self._lost:
-                    # Nothing may be written.
+                    # Nothing may be written. Go on reading until the process has ended.
                     break
                 try:
                     transition = await self._sink.write(lease, process, group)
                 except (EpochRevoked, NotFound):
-                    # Unwanted or deleted while its process ran, and perhaps wanted again: that is for another process.
+                    # Deactivated or deleted while the process ran. If activated again since, another process runs it.
                     self._stop_process()
                     continue
                 except LeaseLost:
@@ -257,78 +260,80 @@ class Runner:
                     break
                 if transition is not None:
                     directive = transition.directive
-                if isinstance(group[0].observation, _BY_A_CONNECT) and self._sink.proxy_url != self._proxy_url:
-                    # The library would go on connecting through the old one.
-                    self._log.info("The session has another proxy by now; its process is replaced.")
+                if isinstance(group[0].observation, _AROUND_A_RECONNECT) and self._sink.proxy_url != self._proxy_url:
+                    # The library would go on connecting through the old proxy.
+                    self._log.info("The session's proxy has changed; replacing its process.")
                     self.restart()
         return directive
 
     # --- small parts --------------------------------------------------------------------------------------------
 
-    def _current(self) -> tuple[Lease, SessionProcess] | None:
+    def _usable(self) -> tuple[Lease, SessionProcess] | None:
         if self._lost or self._lease is None or self._process is None or time.monotonic() >= self._safe_until:
             return None
         return self._lease, self._process
 
-    def _over(self) -> bool:
-        return self._leaving or self._lost
+    def _is_over(self) -> bool:
+        return self._is_stopping or self._lost
 
-    def _disturb(self) -> None:
-        """Whatever it waits for, it looks again now."""
-        self._look_again.set()
-        self._next_start.disturb()
+    def _interrupt_waits(self) -> None:
+        """End the waits for a start permit and for the back-off."""
+        self._interrupted.set()
+        self._start_slot.wake()
 
     def _stop_process(self) -> None:
-        self._disturb()
-        # Once: whoever wants it stopped says so again at every look.
-        if self._process is not None and self._process is not self._stopping:
-            self._stopping = self._process
+        self._interrupt_waits()
+        # Stop each process once: the reconciler repeats the call in every round.
+        if self._process is not None and self._process is not self._stopping_process:
+            self._stopping_process = self._process
             _spawn(self._process.stop(STOP_GRACE_S))
 
     async def _wait_until_due(self) -> None:
-        # Somebody else can start meanwhile.
-        self._next_start.give_back()
-        # On this machine's clock: next_attempt is on the database's.
-        if not self._over():
+        # Another session can use the permit meanwhile.
+        self._start_slot.give_back()
+        # Wait by this machine's clock; next_attempt is by the database's.
+        if not self._is_over():
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._sink.restart_wait_s):
-                    await self._look_again.wait()
+                    await self._interrupted.wait()
 
     async def _give_up(self) -> None:
-        """The process is dead: delete what it left, if that is to go, and release the lease."""
+        """Delete discarded devices and release the lease, if the process is known to be dead."""
         self._sink.condition = None
         if self._lost or self._process is not None:
-            # Lost; or whoever waited for the end of its process was cut short, and it may live: the lease runs out.
+            # If the wait for the end of the process was cancelled, the process may live. The lease runs out by itself.
             return
         try:
             async with asyncio.timeout(STOP_GRACE_S):
-                await self._sweep()
-                await self._let_go()
+                await self._delete_discarded()
+                await self._release()
         except (Unavailable, TimeoutError) as error:
-            # The lease runs out by itself, and whoever claims it next sweeps.
-            self._log.warning("The lease could not be released.", cause=str(error) or "the database is silent")
+            # The next owner deletes the discarded devices.
+            self._log.warning(
+                "Lease release failed; the lease runs out by itself.", cause=str(error) or "the database is silent"
+            )
         self._ports.publisher.reconcile()
 
-    async def _let_go(self) -> None:
+    async def _release(self) -> None:
         leases, ttl = self._ports.leases, self._ports.times.ttl
         if self._target is not None:
             self.is_handed_over = await leases.hand_over(self.session_id, self._incarnation, self._target, ttl)
         if not self.is_handed_over:
             await leases.release(self._lease or Lease(self.session_id, 0, self._incarnation))
 
-    async def _sweep(self) -> None:
+    async def _delete_discarded(self) -> None:
         if self._lease is None:
-            # Claimed, and no more.
+            # No epoch was begun, so no process has run.
             return
         try:
             await self._ports.owned.sweep(self._lease)
         except ZapError:
             raise
-        except Exception:  # noqa: BLE001 - logged with its stack; the lease must be released all the same
-            self._log.exception("What the session left could not be deleted; its next owner tries again.")
+        except Exception:  # noqa: BLE001 - logged with its stack; the lease must still be released
+            self._log.exception("Deleting the session's discarded devices failed; its next owner tries again.")
 
 
-#: asyncio keeps only weak references to tasks.
+#: Keeps the tasks alive: asyncio holds only weak references to them.
 _background: set[asyncio.Future[None]] = set()
 
 

@@ -1,4 +1,4 @@
-"""What callers ask of sessions: create, wish, look, pair, log out."""
+"""Serves what callers ask of sessions: create, read, change the desired state, pair, log out."""
 
 import hashlib
 import secrets
@@ -29,64 +29,64 @@ from service.sessions.registry import RunnerRegistry
 
 
 class SessionService:
-    """The use-cases of SessionService. They write wishes; the owner of a session carries them out."""
+    """Implements SessionService. It writes desired states; the owner of a session carries them out."""
 
-    def __init__(self, store: SessionStore, publisher: Publisher, wakeups: Wakeups, roster: RunnerRegistry) -> None:
+    def __init__(self, store: SessionStore, publisher: Publisher, wakeups: Wakeups, registry: RunnerRegistry) -> None:
         self._store = store
         self._publisher = publisher
         self._wakeups = wakeups
-        self._roster = roster
+        self._registry = registry
 
     async def create(self, new: NewSession) -> Session:
-        """A new session; an empty session_id is generated, from the request_id if there is one."""
+        """Create a session. An empty session_id is generated, from the request_id if there is one."""
         return await self._store.create(new if new.session_id else replace(new, session_id=_generated(new.request_id)))
 
     async def status(self, session_id: str) -> Session:
-        """The session as it is now."""
+        """Return the session as it is now."""
         return await self._store.get(session_id)
 
     async def list(self, chosen: SessionFilter, after: str, limit: int) -> Sequence[Session]:
-        """At most `limit` sessions with an id behind `after`, in order."""
+        """Return at most `limit` sessions with an id after `after`, in order."""
         return await self._store.list(chosen, after, limit)
 
     async def update(self, session_id: str, changes: Changes, etag: str) -> Session:
-        """Change the caller's own fields."""
+        """Change the fields that belong to callers."""
         session = await self._store.update(session_id, changes, etag)
         if changes.proxy_url is not None:
-            # Its owner may have to replace a process that tries to connect through the old one.
+            # The owner may have to replace a process that tries to connect through the old proxy.
             self._publisher.reconcile()
         return session
 
     async def activate(self, session_id: str) -> Session:
-        """Want it connected."""
+        """Set the desired state to ACTIVE."""
         return await self._set_desired(session_id, Activate())
 
     async def deactivate(self, session_id: str) -> Session:
-        """Want it left alone."""
+        """Set the desired state to INACTIVE."""
         return await self._set_desired(session_id, Deactivate())
 
     async def restart(self, session_id: str) -> Session:
-        """Have a new process, now."""
+        """Replace the session's process. Raises FailedPrecondition if the session is not active."""
 
         def decide(condition: Condition, now: datetime) -> Transition:
-            # Under the session's lock: between a look and the wish somebody else may deactivate it.
+            # Check under the session's lock, because another caller may deactivate the session at any time.
             if condition.desired is Desired.INACTIVE:
                 raise _not_active(session_id)
             return reduce(condition, Restart(), now)
 
         session = await self._decide(session_id, decide)
-        if (runner := self._roster.get(session_id)) is not None:
+        if (runner := self._registry.get(session_id)) is not None:
             runner.restart()
         return session
 
     async def delete(self, session_id: str, *, force: bool) -> None:
-        """Remove it, its messages and, once its process is dead, its credentials."""
+        """Delete the session and its messages. Its credentials are deleted when its process is dead."""
         await self._store.delete(session_id, force=force)
         self._publisher.wake(session_id)
         self._publisher.reconcile()
 
     async def log_out(self, session_id: str, timeout: float) -> Session:
-        """Unlink the device at WhatsApp; `timeout` in seconds."""
+        """Unlink the device at WhatsApp, within `timeout` seconds. Only the session's owner can."""
         session = await self._store.get(session_id)
         if session.condition.credentials is not Credentials.CONFIRMED:
             raise FailedPrecondition(
@@ -94,11 +94,11 @@ class SessionService:
                 reason="SESSION_NOT_PAIRED",
                 metadata={"session_id": session_id, "state": session.condition.state.value},
             )
-        runner = self._roster.get(session_id)
-        held = runner.connection if runner is not None else None
-        if held is None:
+        runner = self._registry.get(session_id)
+        connection = runner.connection if runner is not None else None
+        if connection is None:
             raise _not_connected(session)
-        _, process = held
+        _, process = connection
         try:
             await process.log_out(timeout)
         except CallFailed as error:
@@ -106,24 +106,24 @@ class SessionService:
         return await self._set_desired(session_id, LoggedOutByCaller())
 
     async def request_pairing_code(self, session_id: str, phone: str, timeout: float) -> tuple[str, datetime]:
-        """A code to type on the phone, and when the attempt it belongs to ends."""
+        """Return a code to type on the phone, and when the pairing attempt ends."""
         session, pairing = await self._store.pairing(session_id)
-        runner = self._roster.get(session_id)
+        runner = self._registry.get(session_id)
         if session.condition.state is not State.PAIRING:
             raise FailedPrecondition(
                 f"session {session_id!r} is not being paired; call Activate first",
                 reason="NOT_PAIRING",
                 metadata={"session_id": session_id, "state": session.condition.state.value},
             )
-        held = runner.pairing if runner is not None else None
-        if held is None or pairing.code is None:
+        connection = runner.pairing if runner is not None else None
+        if connection is None or pairing.code is None:
             why = reason(session.condition.reason).message if session.condition.reason else "It is just beginning."
             raise Unavailable(
                 f"the pairing of session {session_id!r} shows no code now. {why}",
                 reason="PAIRING_NOT_READY",
                 metadata={"session_id": session_id, "cause": session.condition.reason},
             )
-        _, process = held
+        _, process = connection
         try:
             code = await process.request_pairing_code(phone, timeout)
         except CallFailed as error:
@@ -131,11 +131,11 @@ class SessionService:
         return code, pairing.code.expire_time + (CODES_PER_ATTEMPT - pairing.code.position) * NEXT_CODE_LIFETIME
 
     def pairing_steps(self, session_id: str) -> AsyncGenerator[PairingStep, None]:
-        """The steps of its pairing, the current code at once. Closing it leaves nothing behind."""
+        """Yield the steps of the session's pairing, the current code at once."""
         return pairing_steps(self._store, self._wakeups, session_id)
 
-    async def _set_desired(self, session_id: str, wish: Input) -> Session:
-        return await self._decide(session_id, lambda condition, now: reduce(condition, wish, now))
+    async def _set_desired(self, session_id: str, cause: Input) -> Session:
+        return await self._decide(session_id, lambda condition, now: reduce(condition, cause, now))
 
     async def _decide(self, session_id: str, decide: Decide) -> Session:
         session, _, events = await self._store.decide(session_id, decide)
@@ -146,7 +146,7 @@ class SessionService:
 
 
 def _generated(request_id: str) -> str:
-    """An id: the same one for the same request_id, so that a repeated Create names the same session."""
+    """Return an id, the same for the same request_id, so that a repeated Create names the same session."""
     seed = hashlib.sha256(b"zap.v1 session " + request_id.encode()).hexdigest() if request_id else secrets.token_hex(16)
     return f"s-{seed[:24]}"
 

@@ -1,4 +1,4 @@
-"""Where starts of session processes wait for their turn: service.domain.start_scheduler on an event loop."""
+"""Limits the rate at which a node starts session processes: service.domain.start_scheduler on an event loop."""
 
 import asyncio
 import random
@@ -9,110 +9,110 @@ from contextlib import contextmanager
 from service.domain.start_scheduler import Lane, PermitRequest, StartScheduler
 
 JITTER = 0.5
-"""A turn that was waited for comes late by up to this part of the time between two: nodes do not march in step."""
+"""Largest delay of a permit that was waited for, as a part of the time between two: nodes must not start in step."""
 SHORTEST_TIMER_S = 0.001
-"""Seconds; a timer that fires a hair too early must not become a busy loop."""
+"""Seconds; keeps a timer that fires slightly too early from becoming a busy loop."""
 
 
 class GrantedPermit:
-    """ports.Turn at this gate."""
+    """Implements ports.StartPermit."""
 
-    def __init__(self, gate: "StartLimiter", number: int, lane: Lane) -> None:
+    def __init__(self, limiter: "StartLimiter", number: int, lane: Lane) -> None:
         self.lane = lane
-        self._gate = gate
+        self._limiter = limiter
         self._number = number
 
     def use(self) -> bool:
-        """The process is started now; False if the turn was held for too long."""
-        return self._gate.settle(self._number, was_used=True)
+        """Use the permit for a start; False if it was held for too long."""
+        return self._limiter.settle(self._number, was_used=True)
 
     def give_back(self) -> None:
-        """No process is started."""
-        self._gate.settle(self._number, was_used=False)
+        """Return the permit without a start."""
+        self._limiter.settle(self._number, was_used=False)
 
 
 class PermitWaiter:
-    """A place in the queue."""
+    """Waits in a lane for start permits."""
 
-    def __init__(self, gate: "StartLimiter", waiting: PermitRequest) -> None:
-        self.waiting = waiting
+    def __init__(self, limiter: "StartLimiter", request: PermitRequest) -> None:
+        self.request = request
         self.decided = asyncio.Event()
-        """A turn was granted, or there is nothing to wait for any more."""
-        self._gate = gate
+        """Set when a permit was granted, or there is nothing to wait for any more."""
+        self._limiter = limiter
 
     @property
     def is_granted(self) -> bool:
-        """There is a turn to take."""
-        return bool(self.waiting.turns)
+        """Whether there is a permit to take."""
+        return bool(self.request.turns)
 
-    async def turns(self) -> list[GrantedPermit]:
-        """Wait for the first turn, and take all that are granted by then; none if the place was left meanwhile."""
+    async def permits(self) -> list[GrantedPermit]:
+        """Wait for the first permit and take all that are granted by then; none after `leave`."""
         await self.decided.wait()
-        return self._gate.take(self)
+        return self._limiter.take(self)
 
     def leave(self) -> None:
-        """Wait no longer: `turns` returns at once, with what was granted already."""
-        self._gate.leave(self)
+        """Stop waiting: `permits` returns at once, with what was granted already."""
+        self._limiter.leave(self)
 
 
 class StartLimiter:
-    """The one gate of a node that every start of a session process goes through."""
+    """Grants the permits for all starts of session processes on a node."""
 
     def __init__(self, rate: float, *, chance: Callable[[], float] = random.random) -> None:
-        """`rate`: starts a second. `chance` gives numbers from 0 to 1, for the jitter."""
-        self._pace = StartScheduler(rate, time.monotonic())
+        """`rate`: starts a second. `chance` returns numbers from 0 to 1, for the jitter."""
+        self._scheduler = StartScheduler(rate, time.monotonic())
         self._chance = chance
-        self._tickets: dict[PermitRequest, PermitWaiter] = {}
+        self._waiters: dict[PermitRequest, PermitWaiter] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     @contextmanager
     def join(self, lane: Lane, wants: int = 1, active_at: float = 0.0) -> Iterator[PermitWaiter]:
-        """A place in a lane for so many turns, while the context lasts; what is not taken by then is given back.
+        """Wait in a lane for `wants` permits while the context lasts; give back what is not taken at its end.
 
-        `active_at`: see domain.pace.PermitRequest.
+        `active_at`: see PermitRequest.
         """
-        waiting = self._pace.join(lane, wants, active_at)
-        ticket = self._tickets[waiting] = PermitWaiter(self, waiting)
+        request = self._scheduler.join(lane, wants, active_at)
+        waiter = self._waiters[request] = PermitWaiter(self, request)
         self._grant()
         try:
-            yield ticket
+            yield waiter
         finally:
-            for turn in self.take(ticket):
-                turn.give_back()
+            for permit in self.take(waiter):
+                permit.give_back()
 
     async def turns(self, lane: Lane, wants: int) -> list[GrantedPermit]:
-        """At least one turn, and at most so many."""
-        with self.join(lane, wants) as ticket:
-            return await ticket.turns()
+        """Wait for at least one permit, and return at most `wants`."""
+        with self.join(lane, wants) as waiter:
+            return await waiter.permits()
 
-    def leave(self, ticket: PermitWaiter) -> None:
-        """See PermitWaiter."""
-        self._pace.leave(ticket.waiting)
-        self._tickets.pop(ticket.waiting, None)
-        ticket.decided.set()
+    def leave(self, waiter: PermitWaiter) -> None:
+        """Remove a waiter from its lane."""
+        self._scheduler.leave(waiter.request)
+        self._waiters.pop(waiter.request, None)
+        waiter.decided.set()
         self._grant()
 
-    def take(self, ticket: PermitWaiter) -> list[GrantedPermit]:
-        """What was granted to the ticket, once; it waits for no more."""
-        numbers, ticket.waiting.turns = ticket.waiting.turns, []
-        self.leave(ticket)
-        return [GrantedPermit(self, number, ticket.waiting.lane) for number in numbers]
+    def take(self, waiter: PermitWaiter) -> list[GrantedPermit]:
+        """Remove a waiter from its lane and return the permits that were granted to it, once."""
+        numbers, waiter.request.turns = waiter.request.turns, []
+        self.leave(waiter)
+        return [GrantedPermit(self, number, waiter.request.lane) for number in numbers]
 
     def settle(self, number: int, *, was_used: bool) -> bool:
-        """See ports.Turn."""
-        act = self._pace.use if was_used else self._pace.give_back
+        """Use a permit or give it back; False if it was used or given back before, or has expired."""
+        act = self._scheduler.use if was_used else self._scheduler.give_back
         was_held = act(number, time.monotonic())
         self._grant()
         return was_held
 
     def _grant(self) -> None:
-        """Grant what can be granted now, and come again when more can be."""
-        while (waiting := self._pace.grant(time.monotonic())) is not None:
-            self._tickets[waiting].decided.set()
+        """Grant what can be granted now, and set a timer for the next grant."""
+        while (request := self._scheduler.grant(time.monotonic())) is not None:
+            self._waiters[request].decided.set()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        wait = self._pace.wait(time.monotonic())
+        wait = self._scheduler.wait(time.monotonic())
         if wait is not None:
-            late = self._chance() * JITTER / self._pace.rate
+            late = self._chance() * JITTER / self._scheduler.rate
             self._timer = asyncio.get_running_loop().call_later(max(SHORTEST_TIMER_S, wait + late), self._grant)

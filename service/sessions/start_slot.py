@@ -1,4 +1,4 @@
-"""The turn on which a session's next process starts: waited for, held, and used or given back."""
+"""Waits for, holds, and uses or gives back the start permit of one session's next process."""
 
 from service.domain.start_scheduler import Lane
 from service.ports import StartPermit
@@ -6,52 +6,52 @@ from service.sessions.start_limiter import PermitWaiter, StartLimiter
 
 
 class StartSlot:
-    """Of one session. Its runner asks, one thing after another; `disturb` may come at any time."""
+    """Holds at most one start permit. Only one `wait` may run at a time; `wake` may be called at any time."""
 
-    def __init__(self, gate: StartLimiter, turn: StartPermit | None = None) -> None:
-        """`turn`: one that was taken already, with the claim."""
-        self._gate = gate
-        self._turn = turn
-        self._ticket: PermitWaiter | None = None
+    def __init__(self, limiter: StartLimiter, permit: StartPermit | None = None) -> None:
+        """`permit`: one that was taken already, with the claim."""
+        self._limiter = limiter
+        self._permit = permit
+        self._waiter: PermitWaiter | None = None
 
     @property
     def is_waiting(self) -> bool:
-        """It waits for its turn."""
-        return self._ticket is not None
+        """Whether a permit is being waited for."""
+        return self._waiter is not None
 
     @property
-    def has_turn(self) -> bool:
-        """There is a turn to use."""
-        return self._turn is not None
+    def has_permit(self) -> bool:
+        """Whether there is a permit to use."""
+        return self._permit is not None
 
     async def wait(self, lane: Lane, active_at: float, *, skip_wait: bool = False) -> None:
-        """Until there is a turn, or it is disturbed: then there may be none. Hurried, it does not wait at all."""
-        if self._turn is not None:
+        """Wait until a permit is granted or `wake` is called. With `skip_wait`, take only a permit that is free now."""
+        if self._permit is not None:
             return
-        with self._gate.join(lane, active_at=active_at) as ticket:
-            if not ticket.is_granted and skip_wait:
+        with self._limiter.join(lane, active_at=active_at) as waiter:
+            if not waiter.is_granted and skip_wait:
                 return
-            self._ticket = ticket
+            self._waiter = waiter
             try:
-                self._turn = next(iter(await ticket.turns()), None)
+                self._permit = next(iter(await waiter.permits()), None)
             finally:
-                self._ticket = None
+                self._waiter = None
 
-    def disturb(self) -> None:
-        """Whoever waits looks again now."""
-        if self._ticket is not None:
-            self._ticket.leave()
+    def wake(self) -> None:
+        """End a running `wait`."""
+        if self._waiter is not None:
+            self._waiter.leave()
 
     def use(self) -> StartPermit | None:
-        """The turn, and a process must be started on it now; None if it was held for too long: wait for another one.
+        """Return the permit, on which a process must start now; None if there is none or it was held for too long.
 
-        Whatever held it up may have held up others, and they must not all start at once.
+        What delayed this start may have delayed others, and they must not all start at once: wait for a new permit.
         """
-        turn, self._turn = self._turn, None
-        return turn if turn is not None and turn.use() else None
+        permit, self._permit = self._permit, None
+        return permit if permit is not None and permit.use() else None
 
     def give_back(self) -> None:
-        """No process is started now: the turn, if there is one, is somebody else's."""
-        if self._turn is not None:
-            self._turn.give_back()
-            self._turn = None
+        """Give the permit, if there is one, to another session."""
+        if self._permit is not None:
+            self._permit.give_back()
+            self._permit = None

@@ -197,9 +197,9 @@ async def test_no_more_are_claimed_than_can_be_started_and_what_is_not_needed_is
         assert len(node.holdings) == 5, "a second's worth at once"
         await node.until(lambda: len(leases.claims) == 8)
         assert sum(leases.asked) <= 8 + len(leases.asked), "as many as there were turns for"
-        await node.until(lambda: not any(node.gate._pace._lanes.values()))
+        await node.until(lambda: not any(node.gate._scheduler._lanes.values()))
         leases.due = []
-    assert not node.gate._pace._held
+    assert not node.gate._scheduler._held
 
 
 async def test_a_pairing_does_not_wait_behind_the_restored() -> None:
@@ -228,7 +228,7 @@ async def test_what_is_left_to_another_node_costs_no_turn() -> None:
             node.hub.reconcile()
             await asyncio.sleep(0.03)
         assert leases.asked == []
-        assert not any(node.gate._pace._lanes.values())
+        assert not any(node.gate._scheduler._lanes.values())
         leases.late = 1
         node.hub.reconcile()
         await node.until(lambda: leases.claims == ["a"])

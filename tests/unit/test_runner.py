@@ -521,9 +521,9 @@ def slow_ports(ports: RunnerPorts, slow_gate: StartLimiter) -> RunnerPorts:
 
 def assert_nothing_is_left_at(gate: StartLimiter) -> None:
     """The next who comes has the turn at once, and nobody else waits."""
-    assert not any(gate._pace._lanes.values())
-    with gate.join(Lane.FAILING) as ticket:
-        assert ticket.is_granted
+    assert not any(gate._scheduler._lanes.values())
+    with gate.join(Lane.FAILING) as waiter:
+        assert waiter.is_granted
 
 
 async def test_a_claim_that_has_a_turn_does_not_pay_twice_and_a_restart_pays(
@@ -541,7 +541,7 @@ async def test_a_claim_that_has_a_turn_does_not_pay_twice_and_a_restart_pays(
     running.cancel()
     await asyncio.wait((running,), timeout=PATIENCE)
     assert not runner.is_waiting
-    assert not any(slow_gate._pace._lanes.values())
+    assert not any(slow_gate._scheduler._lanes.values())
 
 
 @pytest.mark.parametrize("ask", [Runner.hand_over_or_stop, Runner.lose, Runner.unwanted])
@@ -626,7 +626,7 @@ async def test_a_turn_that_was_held_for_too_long_is_waited_for_again(
         """The database did not answer for longer than a turn may be held; all other turns are taken meanwhile."""
         with monkeypatch.context() as patched:
             patched.setattr(start_scheduler, "PERMIT_TTL_S", 0.0)
-            assert not gate._pace.use(0, time.monotonic())
+            assert not gate._scheduler.use(0, time.monotonic())
         for other in await gate.turns(Lane.CLAIMED, 10):
             other.use()
 

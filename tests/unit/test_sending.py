@@ -17,7 +17,7 @@ from service.domain.session import Condition, Credentials, Desired, State
 from service.messaging.keyed_lock import KeyedLock
 from service.messaging.sender import MessageSender
 from service.ports import SendReply
-from service.sessions.early_receipts import KEEP, LIMIT, EarlyReceipts
+from service.sessions.early_receipts import KEEP_S, MAX_RECEIPTS, EarlyReceipts
 
 NOW = datetime.now(UTC)
 LEASE = Lease("anna", 3, uuid4())
@@ -138,7 +138,7 @@ async def test_of_a_session_that_is_deleted_meanwhile_nothing_is_remembered(
     world.is_deleted_while_sending = True
     with pytest.raises(NotFound):
         await send(sending)
-    assert not sending._doubtful
+    assert not sending._unsettled
 
 
 async def test_two_callers_at_once_send_once(world: World, sending: MessageSender) -> None:
@@ -201,9 +201,9 @@ def test_early_receipts_forget_the_oldest_and_do_not_go_backwards() -> None:
     receipts.remember(["a"], MessageState.DELIVERED)
     assert receipts.pop("a") is MessageState.READ
     assert receipts.pop("a") is None
-    receipts.remember([str(number) for number in range(LIMIT + 1)], MessageState.DELIVERED)
+    receipts.remember([str(number) for number in range(MAX_RECEIPTS + 1)], MessageState.DELIVERED)
     assert receipts.pop("0") is None
-    receipts.found(["1"])
+    receipts.forget(["1"])
     assert receipts.pop("1") is None
     assert receipts.pop("2") is MessageState.DELIVERED
 
@@ -212,9 +212,9 @@ def test_early_receipts_are_not_kept_for_ever() -> None:
     now = 0.0
     receipts = EarlyReceipts(lambda: now)
     receipts.remember(["a", "b"], MessageState.DELIVERED)
-    now = KEEP - 1
+    now = KEEP_S - 1
     receipts.remember(["b"], MessageState.READ)
-    now = KEEP + 1
+    now = KEEP_S + 1
     receipts.remember(["c"], MessageState.DELIVERED)
     assert receipts.pop("a") is None
     assert receipts.pop("b") is MessageState.READ
@@ -226,7 +226,7 @@ async def test_turns_come_one_at_a_time_and_leave_nothing() -> None:
 
     async def take() -> None:
         nonlocal inside
-        async with turns.of("key"):
+        async with turns.acquire("key"):
             inside += 1
             assert inside == 1
             await asyncio.sleep(0)

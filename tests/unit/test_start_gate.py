@@ -13,9 +13,9 @@ PATIENCE = 5.0
 
 
 def assert_idle(gate: StartLimiter) -> None:
-    assert not any(gate._pace._lanes.values())
-    assert not gate._pace._held
-    assert not gate._tickets
+    assert not any(gate._scheduler._lanes.values())
+    assert not gate._scheduler._held
+    assert not gate._waiters
 
 
 async def test_it_lets_through_a_seconds_worth_at_once_and_then_at_its_rate() -> None:
@@ -77,10 +77,10 @@ async def test_who_is_cancelled_leaves_nothing_behind_even_with_a_turn_on_its_wa
 async def test_a_place_that_is_left_ends_the_wait_without_a_turn() -> None:
     gate = StartLimiter(0.1)
     (only,) = await gate.turns(Lane.FALLEN, 1)
-    with gate.join(Lane.FALLEN) as ticket:
-        waiting = asyncio.create_task(ticket.turns())
+    with gate.join(Lane.FALLEN) as waiter:
+        waiting = asyncio.create_task(waiter.permits())
         await asyncio.sleep(0.01)
-        ticket.leave()
+        waiter.leave()
         assert await waiting == []
     only.give_back()
     only.give_back()
