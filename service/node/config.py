@@ -135,8 +135,8 @@ class Settings(BaseSettings):
     lease_ttl: float = setting(
         "ZAP_LEASE_TTL",
         10.0,
-        "How long a session stays with a node that is not heard of. Shorter is a faster failover and less patience"
-        " with a slow database.",
+        "How long a session stays with a node that does not renew its lease. Shorter is a faster failover and less"
+        " tolerance of a slow database.",
         unit="s",
         gt=0,
         le=300,
@@ -180,8 +180,8 @@ class Settings(BaseSettings):
     watch_patience: float = setting(
         "ZAP_WATCH_PATIENCE",
         60.0,
-        "A consumer of `EventService.Watch` who is late by more than this, and has more before him than this long ago,"
-        " is told that he is too slow.",
+        "A consumer of `EventService.Watch` that is late by more than this, and has more events before it than this"
+        " long ago, gets CONSUMER_TOO_SLOW.",
         unit="s",
         gt=0,
         le=86_400,
@@ -190,8 +190,9 @@ class Settings(BaseSettings):
     watch_streams: int = setting(
         "ZAP_WATCH_STREAMS",
         1000,
-        "Streams of `EventService.Watch` that this node serves at once; who comes later is told to try another node."
-        " One whose consumer takes nothing costs up to 0.5 MiB, and ends after ten times `ZAP_WATCH_PATIENCE`.",
+        "Streams of `EventService.Watch` that this node serves at once; further calls are refused, to try another"
+        " node. A stream whose consumer takes nothing costs up to 0.5 MiB, and ends after ten times"
+        " `ZAP_WATCH_PATIENCE`.",
         unit="streams",
         ge=1,
         le=100_000,
@@ -205,7 +206,7 @@ class Settings(BaseSettings):
     message_retention: Duration = setting(
         "ZAP_MESSAGE_RETENTION",
         timedelta(days=90),
-        "How long messages that callers sent are kept (longer if nobody knows what became of them), and so how long the"
+        "How long messages that callers sent are kept (longer if their outcome is unknown), and so how long the"
         " same `request_id` gives the same message and sends none. At least `1d`.",
     )
     whatsapp_proxy_url: ProxyUrl = setting(
