@@ -1,1 +1,1 @@
-"""The database relay: the library reaches Postgres through a thread of its own process, and never hears of a loss."""
+"""Proxies the library's connections to Postgres through a thread of the same process, and hides every loss."""

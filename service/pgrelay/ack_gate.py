@@ -1,98 +1,98 @@
-"""Holds the acknowledgement of a message back until the event log has the message.
+"""Delays the acknowledgement of a message until the event log has the message.
 
-whatsmeow acknowledges a message after it has cleared the message's plaintext from its decryption buffer, and it clears
-the buffer by a statement that passes the database relay. The relay asks this gate before it lets the statement pass
+whatsmeow acknowledges a message after it has cleared the message's plaintext from its decryption buffer. It clears the
+buffer by a statement that passes the database relay, and the relay asks this gate whether the statement may pass
 (docs/supervision.md, "Acknowledge what is written").
 
 For each ciphertext the library, on one goroutine,
 
 1. looks the ciphertext up in the buffer: `expect_event`;
-2. decrypts it and hands over one message event, which ends when its frames are committed: `handling`;
+2. decrypts it and passes one message event to a callback, which returns when its frames are committed: `handling`;
 3. clears the buffer: `may_clear`.
 
-A ciphertext that was processed before has step 1 alone. A protocol message that the library cannot apply has no step 2:
-the clearing then passes after a bounded wait. Messages of bots, posts of newsletters and messages that the phone sends
-again have step 2 alone.
+A ciphertext that was processed before has only step 1. A protocol message that the library cannot apply has no step 2;
+its clearing passes after a bounded wait. Messages of bots, posts of newsletters and messages that the phone sends again
+have only step 2.
 """
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-MISSING_EVENT_LOOKS = 10
-"""Looks of the relay, at least `LOOK_S` apart and without any event in between, after which no event is expected."""
-LOOK_S = 0.5
-"""Looks are counted instead of seconds: a process that stood still has not looked."""
+MISSING_EVENT_CHECKS = 10
+"""Checks by the relay, without any event in between, after which no event is expected."""
+CHECK_INTERVAL_S = 0.5
+"""Least seconds between two checks. Checks are counted, not seconds, because a suspended process makes none."""
 
 
 class AckGate:
-    """Knows whether the message in hand is committed. The relay asks it, the library's callbacks feed it."""
+    """Decides whether a clearing may pass. The relay asks it; the library's callbacks update it."""
 
-    def __init__(self, say: Callable[[str, str], None]) -> None:
-        """`say` takes a level and a sentence for the log."""
-        self._say = say
-        self._lock = threading.Condition()
+    def __init__(self, log: Callable[[str, str], None]) -> None:
+        """`log` takes a level and a sentence."""
+        self._log_line = log
+        self._condition = threading.Condition()
         self._on_open: Callable[[], None] = lambda: None
         self._expects_event = self._is_handling = self._is_awaited = self._is_shut = False
         self._is_logged = False
         self._deferred_commits = self._open_commits = 0
-        self._looks = 0
+        self._checks = 0
 
     def notify(self, on_open: Callable[[], None]) -> None:
-        """Have `on_open` called, by any thread, when a clearing that had to wait may pass, or a COMMIT is wanted."""
+        """Set the callback, called by any thread, for when a waiting clearing may pass or a COMMIT is wanted."""
         self._on_open = on_open
 
     def defer_commit(self) -> None:
-        """Take note that the library takes a decryption for committed that the server has not heard of."""
-        with self._lock:
+        """Record that the relay answered a decryption's COMMIT without forwarding it."""
+        with self._condition:
             self._deferred_commits += 1
             self._open_commits += 1
 
     def forward_commit(self) -> None:
-        """Take note that the server is asked to commit it."""
-        with self._lock:
+        """Record that the deferred COMMIT is forwarded."""
+        with self._condition:
             self._deferred_commits -= 1
 
     def end_commit(self) -> None:
-        """Take note that the server has committed it."""
-        with self._lock:
+        """Record that the server has committed the decryption."""
+        with self._condition:
             self._open_commits -= 1
-            self._lock.notify_all()
+            self._condition.notify_all()
             is_open = self._is_awaited and not self._has_to_wait
         if is_open:
             self._on_open()
 
     @property
     def wants_commit(self) -> bool:
-        """Whether an event is in hand: it is not handed to the node before its decryption is committed."""
+        """Whether a callback handles an event: its decryption must be committed before the node gets the event."""
         return self._is_handling
 
     def wait_for_commit(self) -> None:
-        """Wait until the decryption of the message in hand is committed."""
-        with self._lock:
-            self._lock.wait_for(lambda: not self._open_commits)
+        """Wait until every decryption whose COMMIT was deferred is committed."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._open_commits)
 
     def expect_event(self) -> None:
-        """Expect a message event: the library has looked a ciphertext up."""
-        with self._lock:
+        """Expect a message event, because the library has looked a ciphertext up."""
+        with self._condition:
             self._expects_event, self._is_logged = True, False
 
     def log(self) -> None:
-        """Take note that the event in hand is in the event log, on the disk."""
-        with self._lock:
+        """Record that the event being handled is durable in the event log."""
+        with self._condition:
             self._is_logged = True
 
     @property
     def is_logged(self) -> bool:
-        """Whether the event of the ciphertext in hand is in the event log; False if it had none to be logged."""
+        """Whether the event of the current ciphertext is in the event log; False if it has no event."""
         return self._is_logged
 
     @contextmanager
     def handling(self, *, is_message: bool) -> Iterator[None]:
-        """Surround the handling of one event of the library, until its frames are committed."""
-        with self._lock:
+        """Keep clearings waiting while one event of the library is handled, until its frames are committed."""
+        with self._condition:
             self._is_handling = True
-            self._looks = 0
+            self._checks = 0
             if is_message:
                 self._expects_event = False
             is_commit_wanted = self._deferred_commits > 0
@@ -101,19 +101,19 @@ class AckGate:
         try:
             yield
         finally:
-            with self._lock:
+            with self._condition:
                 self._is_handling = False
-                self._looks = 0
+                self._checks = 0
                 is_open = self._is_awaited and not self._has_to_wait
             if is_open:
                 self._on_open()
 
     def shut(self) -> None:
-        """Let no clearing pass any more: from now on an event may be taken by no callback.
+        """Let no clearing pass any more, because events may reach no callback from now on.
 
-        A message that is committed and not cleared comes again, and the log recognises it.
+        WhatsApp sends a message that is committed and not cleared again, and the event log recognises it.
         """
-        with self._lock:
+        with self._condition:
             self._is_shut = True
 
     @property
@@ -121,20 +121,20 @@ class AckGate:
         return self._is_handling or self._expects_event or self._is_shut or self._open_commits > 0
 
     def may_clear(self) -> bool:
-        """Return whether a clearing may pass now; if not, `on_open` is called when it may."""
-        with self._lock:
+        """Return whether a clearing may pass now. If not, call `on_open` once it may."""
+        with self._condition:
             self._is_awaited = self._has_to_wait
             if not self._is_awaited:
-                self._looks = 0
+                self._checks = 0
             return not self._is_awaited
 
-    def look(self) -> None:
-        """Count one look at a clearing that waits, and let it pass if its event does not come."""
-        with self._lock:
+    def check(self) -> None:
+        """Count one check of a waiting clearing, and stop expecting its event after `MISSING_EVENT_CHECKS` of them."""
+        with self._condition:
             if self._is_handling or self._is_shut or not self._expects_event:
                 return
-            self._looks += 1
-            if self._looks < MISSING_EVENT_LOOKS:
+            self._checks += 1
+            if self._checks < MISSING_EVENT_CHECKS:
                 return
             self._expects_event = False
-        self._say("warning", "a message was decrypted and brought no event; it is acknowledged")
+        self._log_line("warning", "a message was decrypted and brought no event; it is acknowledged")

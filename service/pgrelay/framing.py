@@ -1,7 +1,7 @@
-"""Postgres' protocol, as far as the relay must understand it: where messages begin, and which of them mean a loss.
+"""Parses the part of Postgres' protocol that the relay needs: message boundaries, losses and known statements.
 
-A message of a connection that is up: one byte that says its type, four that say its length (themselves included, the
-type not), its body. What a client says first has no type.
+A message is a type (one byte), a length (four bytes, which count themselves and not the type) and a body. The first
+message of a client has no type.
 """
 
 import enum
@@ -12,36 +12,36 @@ from dataclasses import dataclass
 LONGEST_STARTUP = 10_000
 """Bytes of the longest startup message; Postgres' own bound."""
 LONGEST_ERROR = 64 * 1024
-"""Bytes of an ErrorResponse that are collected to judge it; severity and code are its first fields."""
+"""Bytes of an ErrorResponse that are read; severity and code are its first fields."""
 LONGEST_GREETING = 64 * 1024
-"""Bytes of all that a server says before it waits for an answer."""
+"""Bytes that a server may send before it waits for an answer."""
 
 CANCEL = 80877102
 ENCRYPTION = frozenset({80877103, 80877104})
 """SSLRequest, GSSENCRequest."""
 
-_HEADER = 5
+_HEADER_BYTES = 5
 _LENGTH = struct.Struct("!I")
 _STARTUP = struct.Struct("!II")
 _COUNT = struct.Struct("!H")
 _VALUE = struct.Struct("!i")
 
-_FATAL = frozenset({"FATAL", "PANIC"})
-#: Shut down, crashed, starting, dropped; connection failures, PgBouncer's among them; no disk, no memory, too many; a
-#: server that is broken, or has become a standby; a deadlock, a lock that is not to be had. Whatever it cannot do just
-#: now: the library would take it for a fault of the message that it was about, and forget that.
-_LOST = ("57P", "08", "53", "58", "XX", "40", "25006", "55P03")
-_CANCELLED = "57014"
-"""By its client, which knows why; or by a role's statement_timeout, when the server is too slow just now."""
+_FATAL_SEVERITIES = frozenset({"FATAL", "PANIC"})
+#: SQLSTATE prefixes of what a server cannot do now: it shuts down or starts; connection failures (also PgBouncer's); no
+#: disk, memory or connection slots; internal errors; deadlocks; a standby; a lock that is not available. The library
+#: would blame the message that it processes, and drop it.
+_LOST_CODES = ("57P", "08", "53", "58", "XX", "40", "25006", "55P03")
+_CANCELLED_CODE = "57014"
+"""Cancelled by the client, or by a role's statement_timeout if the server is too slow."""
 
 
 class NotPostgres(Exception):
-    """What came in is not the protocol."""
+    """The received bytes violate the protocol."""
 
 
 @dataclass(frozen=True)
 class ServerError:
-    """An ErrorResponse, without what it repeats of a query or of data."""
+    """An ErrorResponse, without the fields that repeat a query or data."""
 
     severity: str
     code: str
@@ -49,25 +49,25 @@ class ServerError:
 
     @property
     def is_loss(self) -> bool:
-        """Whether the connection is gone with it, or what is behind it."""
-        return self.severity in _FATAL or self.code.startswith(_LOST)
+        """Whether the error means that the connection or the server behind it is lost."""
+        return self.severity in _FATAL_SEVERITIES or self.code.startswith(_LOST_CODES)
 
     def __str__(self) -> str:
         return f"{self.severity} {self.code}: {self.message}"
 
 
 def read_error(body: bytes) -> ServerError:
-    """The body of an ErrorResponse, or its beginning. What cannot be read is severe."""
+    """Parse the body of an ErrorResponse, or its beginning. Without a severity it counts as FATAL."""
     fields: dict[str, str] = {}
     for field in body.split(b"\0"):
-        # Of each kind the first one: what follows a message is never taken for the message.
+        # The first field of each kind counts; later bytes must not replace it.
         fields.setdefault(field[:1].decode("latin-1"), field[1:].decode(errors="replace"))
     severity = fields.get("V") or fields.get("S") or "FATAL"
     return ServerError(severity, fields.get("C") or "unknown", fields.get("M", "no message"))
 
 
 class StartupKind(enum.Enum):
-    """What the first message of a client asks for."""
+    """The request in the first message of a client."""
 
     SESSION = enum.auto()
     CANCEL = enum.auto()
@@ -75,7 +75,7 @@ class StartupKind(enum.Enum):
 
 
 def first_message(received: bytes) -> tuple[StartupKind, bytes] | None:
-    """The client's first message, whole, and what it asks for; None: there is more to come. Raises NotPostgres."""
+    """Return the kind and the bytes of a client's first message; None if it is incomplete. Raise NotPostgres."""
     if len(received) < _STARTUP.size:
         return None
     length, code = _STARTUP.unpack_from(received)
@@ -90,61 +90,61 @@ def first_message(received: bytes) -> tuple[StartupKind, bytes] | None:
 
 
 class ServerMessages:
-    """What a server says after its first request to authenticate: how much of it may be passed on.
+    """Follows a server's messages after its first authentication request, and decides what to forward.
 
-    All of it, in pieces of any size, but an error is held back until it is there whole (or long enough to be judged).
+    It forwards bytes as they come, but an error only once it is complete or `LONGEST_ERROR` bytes of it are there.
     """
 
     def __init__(self) -> None:
         self.ready = 0
         """ReadyForQuery messages since this was last set to 0."""
         self.is_idle = False
-        """The last of them said that no transaction is open."""
+        """The last ReadyForQuery reported no open transaction."""
         self.may_be_cancelled = False
-        """Its client has asked for that, since the last of them."""
+        """The client has sent a cancel request since the last ReadyForQuery."""
         self.loss: ServerError | None = None
-        """The error that ended it: neither it nor what comes behind it is to be passed on."""
+        """The error that means a loss; neither it nor what follows is forwarded."""
         self.to_skip = 0
-        """Answers that are not to be passed on, each up to its ReadyForQuery."""
+        """Answers that are not forwarded, each up to its ReadyForQuery."""
         self.must_succeed = False
-        """The client has been answered already: an error among the skipped answers is a loss."""
-        self._held = b""
-        self._left = 0
+        """The relay has answered the client already, so an error among the skipped answers is a loss."""
+        self._partial = b""
+        self._remaining = 0
 
     @property
     def is_between(self) -> bool:
-        """What may be passed on so far ends where a message does."""
-        return self._left == 0
+        """Whether the forwarded bytes end at a message boundary."""
+        return self._remaining == 0
 
     def feed(self, data: bytes) -> bytes | memoryview:
-        """What may be passed on now. Raises NotPostgres."""
+        """Return the bytes to forward now. Raise NotPostgres."""
         if self.loss is not None:
             return b""
-        if self._held:
-            data, self._held = self._held + data, b""
+        if self._partial:
+            data, self._partial = self._partial + data, b""
         start, position, end = 0, 0, len(data)
         while position < end and self.loss is None:
-            if self._left:
-                step = min(self._left, end - position)
-                self._left -= step
+            if self._remaining:
+                step = min(self._remaining, end - position)
+                self._remaining -= step
                 position += step
                 continue
-            left_to_skip = self.to_skip
-            if (next_position := self._message(data, position)) == position:
+            skips_before = self.to_skip
+            if (next_position := self._begin(data, position)) == position:
                 break
             position = next_position
-            if self.to_skip < left_to_skip:
+            if self.to_skip < skips_before:
                 start = position
         if self.to_skip:
             start = position
         if (start, position) == (0, end):
             return data
-        self._held = data[position:]
+        self._partial = data[position:]
         return memoryview(data)[start:position]
 
-    def _message(self, data: bytes, position: int) -> int:
-        """Begin the message at this position; where to go on, or the same position if more of it is needed."""
-        if len(data) - position < _HEADER:
+    def _begin(self, data: bytes, position: int) -> int:
+        """Read the header at `position`; return the next position, or the same one if more bytes are needed."""
+        if len(data) - position < _HEADER_BYTES:
             return position
         kind = data[position]
         (length,) = _LENGTH.unpack_from(data, position + 1)
@@ -153,34 +153,34 @@ class ServerMessages:
         if length < _LENGTH.size:
             raise NotPostgres(f"a message of {length} bytes")
         if kind == _READY:
-            if len(data) - position == _HEADER:
+            if len(data) - position == _HEADER_BYTES:
                 return position
             self.ready += 1
             self.to_skip = max(0, self.to_skip - 1)
             self.must_succeed = self.must_succeed and self.to_skip > 0
-            self.is_idle = data[position + _HEADER] == _IDLE
+            self.is_idle = data[position + _HEADER_BYTES] == _IDLE
             self.may_be_cancelled = False
-            self._left = length - _LENGTH.size - 1
-            return position + _HEADER + 1
-        self._left = length - _LENGTH.size
-        return position + _HEADER
+            self._remaining = length - _LENGTH.size - 1
+            return position + _HEADER_BYTES + 1
+        self._remaining = length - _LENGTH.size
+        return position + _HEADER_BYTES
 
     def _error(self, data: bytes, position: int, length: int) -> int:
-        body = position + _HEADER
+        body = position + _HEADER_BYTES
         needed = min(max(length - _LENGTH.size, 0), LONGEST_ERROR)
         if len(data) - body < needed:
             return position
         error = read_error(data[body : body + needed])
-        is_timeout = error.code == _CANCELLED and not self.may_be_cancelled
+        is_timeout = error.code == _CANCELLED_CODE and not self.may_be_cancelled
         if error.is_loss or is_timeout or self.must_succeed or length < _LENGTH.size:
             self.loss = error
             return position
-        self._left = length - _LENGTH.size - needed
+        self._remaining = length - _LENGTH.size - needed
         return body + needed
 
 
 class Statement(enum.Enum):
-    """A statement of the library that the relay does not just pass on, by how its text begins."""
+    """A statement of the library that the relay handles, by the beginning of its text."""
 
     LOOK_UP = b"SELECT plaintext, server_timestamp, insert_timestamp FROM whatsmeow_event_buffer "
     STORE_EVENT = b"INSERT INTO whatsmeow_event_buffer "
@@ -188,7 +188,7 @@ class Statement(enum.Enum):
     LOAD_SESSION = b"SELECT session FROM whatsmeow_sessions "
     LOAD_SESSIONS = b"SELECT their_id, session FROM whatsmeow_sessions "
     LOAD_SENDER_KEY = b"SELECT sender_key FROM whatsmeow_sender_keys "
-    # There are others that begin alike, copy rows, and whose number of rows matters.
+    # The text must reach into VALUES: similar statements copy rows, and their row count matters.
     STORE_SESSION = b"INSERT INTO whatsmeow_sessions (our_jid, their_id, session) VALUES "
     STORE_IDENTITY = b"INSERT INTO whatsmeow_identity_keys (our_jid, their_id, identity) VALUES "
     STORE_SENDER_KEY = b"INSERT INTO whatsmeow_sender_keys (our_jid, chat_id, sender_id, sender_key) VALUES "
@@ -199,20 +199,22 @@ class Statement(enum.Enum):
 
 
 _BEGINNING_BYTES = 16 + max(len(statement.value) for statement in Statement)
-"""Of a text that has to be read to know the statement, white space before it included."""
+"""Bytes of a text that identify the statement, leading white space included."""
 _STATEMENTS = tuple(Statement)
-#: The statement's name, empty in what lib/pq sends with parameters, and a zero come first.
-_KNOWN = re.compile(rb"[\0 \t\n]*(?:" + b"|".join(b"(%b)" % re.escape(one.value) for one in _STATEMENTS) + b")")
+#: In a Parse message the statement's name (empty in lib/pq) and a zero come first.
+_KNOWN_STATEMENT = re.compile(
+    rb"[\0 \t\n]*(?:" + b"|".join(b"(%b)" % re.escape(one.value) for one in _STATEMENTS) + b")"
+)
 
 
 def first_values(request: bytes, count: int) -> list[bytes]:
-    """Return the first values of a request that begins with Parse and Bind; NULL is an empty one.
+    """Return the first values of a request that begins with Parse and Bind; NULL becomes empty.
 
-    Raises struct.error or ValueError if it does not begin so, or has fewer values.
+    Raise struct.error or ValueError if the request has another form or fewer values.
     """
     position = 1 + _LENGTH.unpack_from(request, 1)[0]
-    # The names of the portal and of the statement.
-    position = request.index(b"\0", request.index(b"\0", position + _HEADER) + 1) + 1
+    # Skip the names of the portal and of the statement.
+    position = request.index(b"\0", request.index(b"\0", position + _HEADER_BYTES) + 1) + 1
     position += _COUNT.size * (1 + _COUNT.unpack_from(request, position)[0])
     if _COUNT.unpack_from(request, position)[0] < count:
         raise ValueError("too few values")
@@ -226,54 +228,54 @@ def first_values(request: bytes, count: int) -> list[bytes]:
 
 
 class ClientMessages:
-    """What a client says after its first message: how many answers it waits for, and what it asks of the buffer."""
+    """Follows a client's messages after the first: counts the answers they need and finds known statements."""
 
     def __init__(self) -> None:
         self.asked = 0
-        """Messages since this was last set to 0 that a ReadyForQuery answers."""
+        """Messages answered by a ReadyForQuery, since this was last set to 0."""
         self.is_over = False
-        """It said goodbye."""
+        """The client has sent Terminate."""
         self.statement: Statement | None = None
-        """The last one of those that are known by name which began in what was fed last."""
+        """The last known statement that was found in the last `feed`; None if there was none."""
         self.is_single = False
-        """What was fed last is all of one request: one ReadyForQuery answers it."""
-        self._held = b""
-        self._left = 0
+        """The last `feed` was exactly one request, answered by one ReadyForQuery."""
+        self._partial = b""
+        self._remaining = 0
         self._text: bytes | None = None
-        """The beginning of a statement, until it is long enough; None if the message has none."""
+        """The beginning of a statement until it is identified; None if the message has no statement."""
 
     def feed(self, data: bytes) -> None:
-        """Follow what is passed on. Raises NotPostgres."""
+        """Parse the next bytes from the client. Raise NotPostgres."""
         self.statement = None
-        begins, asked = not (self._held or self._left), self.asked
-        data = self._held + data
+        begins, asked = not (self._partial or self._remaining), self.asked
+        data = self._partial + data
         position, end = 0, len(data)
         while True:
-            step = min(self._left, end - position)
+            step = min(self._remaining, end - position)
             if step and self._text is not None:
                 self._read_text(data[position : position + min(step, _BEGINNING_BYTES)])
-            self._left -= step
+            self._remaining -= step
             position += step
-            if end - position < _HEADER:
+            if end - position < _HEADER_BYTES:
                 break
             position = self._begin(data, position)
-        self._held = data[position:]
-        self.is_single = begins and not (self._held or self._left) and self.asked == asked + 1
+        self._partial = data[position:]
+        self.is_single = begins and not (self._partial or self._remaining) and self.asked == asked + 1
 
     def _begin(self, data: bytes, position: int) -> int:
         kind = data[position]
         (length,) = _LENGTH.unpack_from(data, position + 1)
         if length < _LENGTH.size:
             raise NotPostgres(f"a message of {length} bytes")
-        self.asked += kind in _ANSWERED
+        self.asked += kind in _READY_REQUESTS
         self.is_over = self.is_over or kind == _TERMINATE
         self._text = b"" if kind in _WITH_TEXT else None
-        self._left = length - _LENGTH.size
-        return position + _HEADER
+        self._remaining = length - _LENGTH.size
+        return position + _HEADER_BYTES
 
-    def _read_text(self, piece: bytes) -> None:
-        self._text = ((self._text or b"") + piece)[:_BEGINNING_BYTES]
-        if (known := _KNOWN.match(self._text)) is not None and known.lastindex is not None:
+    def _read_text(self, data: bytes) -> None:
+        self._text = ((self._text or b"") + data)[:_BEGINNING_BYTES]
+        if (known := _KNOWN_STATEMENT.match(self._text)) is not None and known.lastindex is not None:
             self.statement, self._text = _STATEMENTS[known.lastindex - 1], None
         elif len(self._text) == _BEGINNING_BYTES:
             self._text = None
@@ -285,52 +287,52 @@ _TERMINATE = b"X"[0]
 _WITH_TEXT = frozenset(b"PQ")
 _IDLE = b"I"[0]
 #: Query, Sync, FunctionCall.
-_ANSWERED = frozenset(b"QSF")
+_READY_REQUESTS = frozenset(b"QSF")
 
 
 class StartupHandshake:
-    """What a server says to a startup message, until it waits for an answer: then `is_whole`.
+    """Collects a server's answer to a startup message until the server waits for the client: then `is_whole`.
 
-    Until then the startup message is all that was said to it, and can be said again to another one.
+    Until then the server has received only the startup message, which can be sent to another server.
     """
 
     def __init__(self) -> None:
         self.is_whole = False
         self.said = b""
-        """All of it, to be passed on once it is whole."""
+        """All bytes so far, to forward once they are whole."""
         self._position = 0
 
     def feed(self, data: bytes) -> None:
-        """Raises ServerRefused if it says an error, NotPostgres."""
+        """Parse the next bytes from the server. Raise ServerRefused for an error, or NotPostgres."""
         self.said += data
         if len(self.said) > LONGEST_GREETING:
-            raise NotPostgres("a server that says too much to begin with")
-        while not self.is_whole and len(self.said) - self._position >= _HEADER:
+            raise NotPostgres("a greeting that is too long")
+        while not self.is_whole and len(self.said) - self._position >= _HEADER_BYTES:
             kind = self.said[self._position]
             (length,) = _LENGTH.unpack_from(self.said, self._position + 1)
             if kind == _ERROR:
                 self._refuse(length)
             if length < _LENGTH.size:
-                raise NotPostgres(f"a message of {length} bytes to begin with")
+                raise NotPostgres(f"a message of {length} bytes in a greeting")
             end = self._position + 1 + length
             if len(self.said) < end:
                 return
-            body = self.said[self._position + _HEADER : end]
-            # An authentication that is complete (0) needs no answer; what follows it can still be an error.
+            body = self.said[self._position + _HEADER_BYTES : end]
+            # AuthenticationOk (0) needs no answer, and an error can still follow it.
             self.is_whole = kind == _READY or (kind == _AUTHENTICATION and any(body[:4]))
             self._position = end
 
     def _refuse(self, length: int) -> None:
-        text = self.said[self._position + _HEADER :]
+        text = self.said[self._position + _HEADER_BYTES :]
         if not 2 * _LENGTH.size <= length <= LONGEST_ERROR:
-            # A postmaster that cannot fork says so in plain text behind the E.
+            # A postmaster that cannot fork sends plain text after the E.
             raise ServerRefused(ServerError("FATAL", "unknown", _plain(self.said[self._position + 1 :])))
         if len(text) >= length - _LENGTH.size:
             raise ServerRefused(read_error(text[: length - _LENGTH.size]))
 
 
 class ServerRefused(Exception):
-    """It answered a startup message with an error."""
+    """The server answered the startup message with an error."""
 
     def __init__(self, error: ServerError) -> None:
         super().__init__(str(error))

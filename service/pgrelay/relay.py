@@ -1,10 +1,10 @@
-"""The relay: listens for the library in this process, and lets it reach Postgres without ever hearing that it failed.
+"""Accepts the library's connections in this process and proxies them to Postgres, hiding every loss of a server.
 
-One thread passes everything on (`splice.py`); dialling blocks, so each dial has a thread of its own (`upstream.py`).
-When a connection is lost on which a statement is under way, the library's end of it falls silent: it is not closed, and
-nothing comes. The owner of the relay is told and ends the process. What the library was doing was not acknowledged to
-WhatsApp, and comes again. A connection that is lost while it is idle is closed: the library dials another one when it
-has something to ask, and the dial waits for Postgres.
+One thread copies the bytes of all connections (`proxy_session.py`). Dialling blocks, so each dial has a thread of its
+own (`upstream.py`). If a server is lost while a statement is under way, the relay neither closes nor answers the
+library's connection, and calls `on_lost`, which ends the process. WhatsApp sends again what the library was processing,
+because it is not acknowledged. If a server is lost while its connection is idle, the relay closes the library's
+connection. The library dials again for its next statement, and that dial waits for Postgres.
 """
 
 import collections
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from service.pgrelay.ack_gate import LOOK_S, AckGate
+from service.pgrelay.ack_gate import CHECK_INTERVAL_S, AckGate
 from service.pgrelay.framing import NotPostgres, StartupKind, first_message
 from service.pgrelay.interceptor import Interceptor
 from service.pgrelay.outage_log import OutageLog
@@ -30,18 +30,18 @@ from service.pgrelay.upstream import UNREACHABLE, OpenConnection, Upstream
 from zap.worker.v1 import frames_pb2
 
 ANSWER_TIMEOUT_S = 15.0
-"""How long a server may owe an answer and send nothing."""
+"""Seconds for which a server may owe an answer and send nothing."""
 
 _REDIAL_PAUSE_S = (0.2, 0.3)
-"""Between two dials of a server that cannot be reached."""
+"""Seconds between two dials of a server that cannot be reached: shortest and longest."""
 _BACKLOG = 4096
-"""Connections that may wait to be accepted: Go is refused beyond that."""
-_PEER = struct.Struct("3i")
-_SMALL = 4096
+"""Connections that may wait to be accepted; further ones are refused."""
+_UCRED = struct.Struct("3i")
+_READ_BYTES = 4096
 
 
 class Relay:
-    """Listens from the beginning; passes on from `start` on."""
+    """Listens from its construction on, and serves connections from `start` on."""
 
     def __init__(
         self,
@@ -49,78 +49,79 @@ class Relay:
         url: str,
         gate: AckGate,
         on_lost: Callable[[str], None],
-        say: Callable[[str, str], None],
+        log: Callable[[str, str], None],
         answer_timeout: float | None = ANSWER_TIMEOUT_S,
     ) -> None:
-        """`url`: the library's address of the database. It names no host, only the user and the database.
+        """Bind one listener for each target.
 
-        `on_lost` is called once, with the reason, by the relay's thread: it must not wait. `say` takes a level and a
-        sentence for the log. `answer_timeout` None: a server may take its time.
+        `url` is the library's address of the database; it names the user and the database, and no host. `on_lost` is
+        called once, with the reason, by the relay's thread, and must not block. `log` takes a level and a sentence.
+        `answer_timeout` is in seconds; None sets no limit.
         """
         self._upstream = Upstream(database)
         self._on_lost = on_lost
         self._answer_timeout = answer_timeout
-        self._trouble = OutageLog(say)
-        self._url, self._say = url, say
+        self._outages = OutageLog(log)
+        self._url, self._log = url, log
         self._gate = gate
-        self._lock: SignalLock[Interceptor] = SignalLock(say)
+        self._lock: SignalLock[Interceptor] = SignalLock(log)
         self._clearings: list[bytes] = []
-        gate.notify(self._ring)
-        doors = _doors(database)
+        gate.notify(self._wake)
+        targets = _targets(database)
         self._name = f"@zap-{secrets.token_hex(8)}"
-        self._listeners = [self._listen(number) for number in range(1, len(doors) + 1)]
+        self._listeners = [self._listen(number) for number in range(1, len(targets) + 1)]
         self._selector = selectors.DefaultSelector()
-        for listener, server in zip(self._listeners, doors, strict=True):
-            self._selector.register(listener, READ, _Door(listener, server))
-        self._callers: set[_Caller] = set()
-        self._splices: dict[ProxySession, tuple[int, int]] = {}
-        """With what is waited for on their two sockets."""
+        for listener, server in zip(self._listeners, targets, strict=True):
+            self._selector.register(listener, READ, _Target(listener, server))
+        self._pending: set[_PendingClient] = set()
+        self._proxies: dict[ProxySession, tuple[int, int]] = {}
+        """The selector events of the client's and of the server's socket."""
         self._has_more: set[ProxySession] = set()
-        """Those that stopped to let others be served."""
-        self._dialled: collections.deque[tuple[_Caller, OpenConnection | None]] = collections.deque()
-        self._doorbell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._closing = threading.Lock()
-        self._selector.register(self._doorbell, READ)
-        self._mute: list[ProxySession | _Caller] = []
-        """Whose server is lost. Kept, since what is garbage is closed."""
-        self._looked_at = 0.0
-        self._is_over = self._has_lost = self._is_finishing = self._is_quiet = False
+        """Sessions that stopped pumping so that others are served."""
+        self._dialled: collections.deque[tuple[_PendingClient, OpenConnection | None]] = collections.deque()
+        self._wakeup_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wakeup_lock = threading.Lock()
+        self._selector.register(self._wakeup_fd, READ)
+        self._detached: list[ProxySession | _PendingClient] = []
+        """Connections that are lost. They are kept because garbage collection would close their sockets."""
+        self._checked_at = 0.0
+        self._is_closed = self._is_loss_reported = self._is_finishing = self._is_quiet = False
         self._has_finished = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
     def start(self) -> None:
-        """Pass on from now on."""
+        """Start the thread that serves connections."""
         self._thread.start()
 
     def finish(self, timeout: float) -> None:
-        """Have the messages cleared that are to be cleared, before the process ends; wait `timeout` seconds at most."""
+        """Forward the deferred statements before the process ends; wait `timeout` seconds at most."""
         self._is_finishing = True
-        self._ring()
+        self._wake()
         self._has_finished.wait(timeout)
 
     def close(self) -> None:
-        """Stop, and close everything. The library would take that for a failure."""
-        self._is_over = True
-        os.eventfd_write(self._doorbell, 1)
+        """Stop the thread and close all connections, which the library would see as a failure."""
+        self._is_closed = True
+        os.eventfd_write(self._wakeup_fd, 1)
         if self._thread.is_alive():
             self._thread.join()
-        for connected in [*self._splices, *self._callers, *self._mute]:
+        for connected in [*self._proxies, *self._pending, *self._detached]:
             connected.close()
         for listener in self._listeners:
             listener.close()
         self._selector.close()
-        with self._closing:
-            os.close(self._doorbell)
-            self._doorbell = -1
+        with self._wakeup_lock:
+            os.close(self._wakeup_fd)
+            self._wakeup_fd = -1
 
     @property
     def trouble(self) -> str:
-        """Why Postgres cannot be reached just now, in words; empty if nothing is known of that."""
-        return self._trouble.last
+        """Why Postgres cannot be reached now; empty if no dial has failed since the last success."""
+        return self._outages.last
 
     @property
     def address(self) -> str:
-        """The library's, by way of the relay."""
+        """The URL by which the library reaches Postgres through the relay."""
         hosts = ",".join([self._name] * len(self._listeners))
         ports = ",".join(str(number) for number in range(1, len(self._listeners) + 1))
         return f"{self._url}&host={quote(hosts)}&port={quote(ports)}"
@@ -129,124 +130,124 @@ class Relay:
 
     def _run(self) -> None:
         try:
-            while not self._is_over:
-                self._pass_on()
-        except Exception as error:  # noqa: BLE001 - whatever it is: the library must not hear of it
-            words = f"the relay failed: {type(error).__name__}: {error}"
-            self._say("error", words)
-            self._lose(words)
+            while not self._is_closed:
+                self._serve_once()
+        except Exception as error:  # noqa: BLE001 - the library must see no error
+            reason = f"the relay failed: {type(error).__name__}: {error}"
+            self._log("error", reason)
+            self._report_loss(reason)
 
-    def _lose(self, words: str) -> None:
-        if not self._has_lost:
-            self._has_lost = True
-            self._on_lost(words)
+    def _report_loss(self, reason: str) -> None:
+        if not self._is_loss_reported:
+            self._is_loss_reported = True
+            self._on_lost(reason)
 
-    def _pass_on(self) -> None:
-        """Serve each connection that has news, once."""
+    def _serve_once(self) -> None:
+        """Serve each connection that is ready once."""
         has_more = list(self._has_more)
-        ready = self._selector.select(0.0 if has_more else None if self._is_quiet else LOOK_S)
+        ready = self._selector.select(0.0 if has_more else None if self._is_quiet else CHECK_INTERVAL_S)
         for key, _ in ready:
-            self._attend(key)
-        for splice in has_more:
-            self._pump(splice, client=False, server=False)
-        self._welcome()
+            self._dispatch(key)
+        for proxy in has_more:
+            self._pump(proxy, client=False, server=False)
+        self._attach_dialled()
         if self._lock.has_next:
-            self._release()
-        if time.monotonic() - self._looked_at >= LOOK_S:
-            self._look()
-        # If no statement is under way there is nothing to look at before the next one comes.
-        self._is_quiet = not (ready or any(splice.is_busy for splice in self._splices))
+            self._pump_held()
+        if time.monotonic() - self._checked_at >= CHECK_INTERVAL_S:
+            self._check_waits()
+        # While no statement is under way, nothing needs a check before the next event.
+        self._is_quiet = not (ready or any(proxy.is_busy for proxy in self._proxies))
         if self._is_finishing:
             self._flush()
-            if not any(splice.is_flushing for splice in self._splices):
+            if not any(proxy.is_flushing for proxy in self._proxies):
                 self._has_finished.set()
 
-    def _attend(self, key: selectors.SelectorKey) -> None:
+    def _dispatch(self, key: selectors.SelectorKey) -> None:
         match key.data:
-            case ProxySession() as splice:
-                is_client = key.fileobj is splice.client
-                self._pump(splice, client=is_client, server=not is_client)
-            case _Door() as door:
-                self._accept(door)
-            case _Caller() as caller:
-                self._hear(caller)
+            case ProxySession() as proxy:
+                is_client = key.fileobj is proxy.client
+                self._pump(proxy, client=is_client, server=not is_client)
+            case _Target() as target:
+                self._accept(target)
+            case _PendingClient() as client:
+                self._read_startup(client)
             case _:
-                os.eventfd_read(self._doorbell)
-                self._release()
+                os.eventfd_read(self._wakeup_fd)
+                self._pump_held()
 
-    def _look(self) -> None:
-        """Look at what waits: for a server, for an event that does not come, for the Signal lock, to be cleared."""
-        self._looked_at = now = time.monotonic()
-        since = min((splice.waiting_since or now for splice in self._splices), default=now)
+    def _check_waits(self) -> None:
+        """Check the answer timeout and all that waits for an event, for the Signal lock or to be flushed."""
+        self._checked_at = now = time.monotonic()
+        since = min((proxy.waiting_since or now for proxy in self._proxies), default=now)
         if self._answer_timeout is not None and now - since >= self._answer_timeout:
-            self._lose(f"Postgres has not answered for {self._answer_timeout:g} s")
-        if any(splice.interceptor.waits_for_event for splice in self._splices):
-            self._gate.look()
-        self._lock.look()
-        self._release()
+            self._report_loss(f"Postgres has not answered for {self._answer_timeout:g} s")
+        if any(proxy.interceptor.waits_for_event for proxy in self._proxies):
+            self._gate.check()
+        self._lock.check()
+        self._pump_held()
         self._flush()
 
     def _flush(self) -> None:
-        for splice in list(self._splices):
-            splice.flush()
-            self._pump(splice, client=False, server=False)
+        for proxy in list(self._proxies):
+            proxy.flush()
+            self._pump(proxy, client=False, server=False)
 
-    def _release(self) -> None:
-        """Pass on what was held, if it may pass by now."""
-        for splice in list(self._splices):
-            if splice.interceptor.is_held or splice.interceptor.is_commit_due:
-                self._pump(splice, client=False, server=False)
+    def _pump_held(self) -> None:
+        """Pump each session that holds a request or has a COMMIT due."""
+        for proxy in list(self._proxies):
+            if proxy.interceptor.is_held or proxy.interceptor.is_commit_due:
+                self._pump(proxy, client=False, server=False)
 
-    # --- connections that are up
+    # --- connected sessions
 
-    def _pump(self, splice: ProxySession, *, client: bool, server: bool) -> None:
-        if splice not in self._splices:
+    def _pump(self, proxy: ProxySession, *, client: bool, server: bool) -> None:
+        if proxy not in self._proxies:
             return
         try:
-            splice.pump(client=client, server=server)
+            proxy.pump(client=client, server=server)
         except Lost as loss:
-            self._end_lost(splice, str(loss))
+            self._detach_lost(proxy, str(loss))
             return
-        if splice.has_more:
-            self._has_more.add(splice)
+        if proxy.has_more:
+            self._has_more.add(proxy)
         else:
-            self._has_more.discard(splice)
-        wanted = (0, 0) if splice.is_over else (splice.client_events, splice.server_events)
-        if wanted != self._splices[splice]:
-            self._splices[splice] = wanted
-            self._watch(splice.client, wanted[0], splice)
-            self._watch(splice.server, wanted[1], splice)
-        if splice.is_over:
-            self._forget(splice)
-            splice.close()
+            self._has_more.discard(proxy)
+        wanted = (0, 0) if proxy.is_over else (proxy.client_events, proxy.server_events)
+        if wanted != self._proxies[proxy]:
+            self._proxies[proxy] = wanted
+            self._set_events(proxy.client, wanted[0], proxy)
+            self._set_events(proxy.server, wanted[1], proxy)
+        if proxy.is_over:
+            self._remove(proxy)
+            proxy.close()
 
-    def _end_lost(self, splice: ProxySession, words: str) -> None:
-        self._watch(splice.client, 0, splice)
-        self._watch(splice.server, 0, splice)
-        self._forget(splice)
-        if splice.close_idle():
-            self._say("info", f"an idle connection to Postgres was lost: {words}")
+    def _detach_lost(self, proxy: ProxySession, reason: str) -> None:
+        self._set_events(proxy.client, 0, proxy)
+        self._set_events(proxy.server, 0, proxy)
+        self._remove(proxy)
+        if proxy.close_idle():
+            self._log("info", f"an idle connection to Postgres was lost: {reason}")
         else:
-            self._mute.append(splice)
-            self._lose(words)
+            self._detached.append(proxy)
+            self._report_loss(reason)
 
-    def _forget(self, splice: ProxySession) -> None:
-        del self._splices[splice]
-        self._lock.forget(splice.interceptor)
-        self._has_more.discard(splice)
+    def _remove(self, proxy: ProxySession) -> None:
+        del self._proxies[proxy]
+        self._lock.forget(proxy.interceptor)
+        self._has_more.discard(proxy)
 
-    def _watch(self, connection: socket.socket, events: int, data: object) -> None:
+    def _set_events(self, connection: socket.socket, events: int, data: object) -> None:
         known = self._selector.get_map().get(connection)
         if known is None:
             if events:
                 self._selector.register(connection, events, data)
         elif not events:
-            # Not even for a hang-up: it would be reported until it is dealt with, and it is not its turn.
+            # With an empty mask, a hang-up would be reported again and again.
             self._selector.unregister(connection)
         elif known.events != events or known.data is not data:
             self._selector.modify(connection, events, data)
 
-    # --- connections to be
+    # --- listeners and pending clients
 
     def _listen(self, number: int) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -254,92 +255,91 @@ class Relay:
         listener.listen(_BACKLOG)
         return listener
 
-    def _accept(self, door: "_Door") -> None:
+    def _accept(self, target: "_Target") -> None:
         try:
-            connection, _ = door.listener.accept()
+            connection, _ = target.listener.accept()
         except BlockingIOError:
             return
-        pid, _, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        pid, _, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         if pid != os.getpid():
-            # An address without a file has no owner either: anybody on this machine can try it.
-            self._say("error", f"process {pid} tried to use the session's database relay")
+            # An abstract address has no file permissions: any process of this machine can connect.
+            self._log("error", f"process {pid} tried to use the session's database relay")
             connection.close()
             return
         connection.setblocking(False)  # noqa: FBT003
-        caller = _Caller(connection, door.server)
-        self._callers.add(caller)
-        self._watch(connection, READ, caller)
+        client = _PendingClient(connection, target.server)
+        self._pending.add(client)
+        self._set_events(connection, READ, client)
 
-    def _hear(self, caller: "_Caller") -> None:
+    def _read_startup(self, client: "_PendingClient") -> None:
         try:
-            # Once it has said what it wants, only whether it is still there matters.
-            data = caller.connection.recv(_SMALL, socket.MSG_PEEK if caller.is_served else 0)
-            kind = caller.hear(data)
+            # After the startup message, only a close of the connection matters.
+            data = client.connection.recv(_READ_BYTES, socket.MSG_PEEK if client.is_dialling else 0)
+            kind = client.receive(data)
         except BlockingIOError:
             return
         except (OSError, NotPostgres):
             data, kind = b"", None
         if not data:
-            self._drop(caller)
+            self._drop_client(client)
         elif kind is not None:
-            self._serve(caller, kind)
-        elif caller.is_served:
-            self._watch(caller.connection, 0, caller)
+            self._start_dial(client, kind)
+        elif client.is_dialling:
+            self._set_events(client.connection, 0, client)
 
-    def _serve(self, caller: "_Caller", kind: StartupKind) -> None:
-        if caller.server is None:
-            self._watch(caller.connection, 0, caller)
-            self._mute.append(caller)
-            self._lose(f"none of the servers is of use: {self.trouble or 'not one is what the address asks for'}")
+    def _start_dial(self, client: "_PendingClient", kind: StartupKind) -> None:
+        if client.server is None:
+            self._set_events(client.connection, 0, client)
+            self._detached.append(client)
+            self._report_loss(f"none of the servers is of use: {self.trouble or 'none fits target_session_attrs'}")
             return
-        caller.is_served = True
+        client.is_dialling = True
         if kind is StartupKind.CANCEL:
-            for splice in self._splices:
-                splice.expect_cancel()
+            for proxy in self._proxies:
+                proxy.expect_cancel()
         work = self._cancel if kind is StartupKind.CANCEL else self._dial
-        threading.Thread(target=work, args=(caller, caller.server), name="relay-dial", daemon=True).start()
+        threading.Thread(target=work, args=(client, client.server), name="relay-dial", daemon=True).start()
 
-    def _drop(self, caller: "_Caller") -> None:
-        caller.is_gone = True
-        self._watch(caller.connection, 0, caller)
-        self._callers.discard(caller)
-        caller.close()
+    def _drop_client(self, client: "_PendingClient") -> None:
+        client.is_dropped = True
+        self._set_events(client.connection, 0, client)
+        self._pending.discard(client)
+        client.close()
 
-    def _welcome(self) -> None:
-        """Go on with those whose dial is over."""
+    def _attach_dialled(self) -> None:
+        """Attach each client whose dial has ended to its server, or drop the client."""
         while self._dialled:
-            caller, opened = self._dialled.popleft()
-            if caller.is_gone:
+            client, opened = self._dialled.popleft()
+            if client.is_dropped:
                 if opened is not None:
                     opened.connection.close()
             elif opened is None:
-                self._drop(caller)
+                self._drop_client(client)
             else:
                 interceptor = Interceptor(self._gate, self._lock, self._clearings)
-                splice = ProxySession(caller.connection, opened.connection, opened.said, interceptor)
-                # Its client has been watched until now.
-                self._watch(caller.connection, 0, caller)
-                self._splices[splice] = (0, 0)
-                self._callers.discard(caller)
-                self._pump(splice, client=True, server=True)
+                proxy = ProxySession(client.connection, opened.connection, opened.greeting, interceptor)
+                self._set_events(client.connection, 0, client)
+                self._proxies[proxy] = (0, 0)
+                self._pending.discard(client)
+                self._pump(proxy, client=True, server=True)
 
     # --- dials, each in its own thread
 
-    def _dial(self, caller: "_Caller", server: frames_pb2.Server) -> None:
-        """Until a server answers. Only if another one does is the library told to go on to it."""
+    def _dial(self, client: "_PendingClient", server: frames_pb2.Server) -> None:
+        """Dial a server until it answers. Stop without a connection if it fails and another server answers."""
         opened: OpenConnection | None = None
-        while not (self._is_over or caller.is_gone):
+        while not (self._is_closed or client.is_dropped):
             try:
-                opened = self._upstream.open(server, caller.first)
-            except Exception as error:  # noqa: BLE001 - a host's name that is no name, say: it waits, and its node sees why
-                self._trouble.failed(_words(server), error)
-                if self._is_another_up(server, caller.first):
+                opened = self._upstream.open(server, client.startup)
+            except Exception as error:  # noqa: BLE001 - such as an invalid host name: the outage log reports it
+                self._outages.failed(_host_port(server), error)
+                if self._is_another_up(server, client.startup):
                     break
-                time.sleep(random.uniform(*_REDIAL_PAUSE_S))  # noqa: S311 - so that not all come back in one moment
+                time.sleep(random.uniform(*_REDIAL_PAUSE_S))  # noqa: S311 - jitter
             else:
-                self._trouble.over()
+                self._outages.over()
                 break
-        self._hand_over(caller, opened)
+        self._queue_dialled(client, opened)
 
     def _is_another_up(self, server: frames_pb2.Server, startup: bytes) -> bool:
         for other in self._upstream.servers:
@@ -347,76 +347,76 @@ class Relay:
                 try:
                     self._upstream.open(other, startup).connection.close()
                 except UNREACHABLE as error:
-                    self._trouble.failed(_words(other), error)
+                    self._outages.failed(_host_port(other), error)
                 else:
                     return True
         return False
 
-    def _cancel(self, caller: "_Caller", server: frames_pb2.Server) -> None:
+    def _cancel(self, client: "_PendingClient", server: frames_pb2.Server) -> None:
         try:
-            self._upstream.say(server, caller.first)
+            self._upstream.send_cancel(server, client.startup)
         except UNREACHABLE as error:
-            self._say("info", f"a query could not be cancelled: {error}")
-        self._hand_over(caller, None)
+            self._log("info", f"a query could not be cancelled: {error}")
+        self._queue_dialled(client, None)
 
-    def _hand_over(self, caller: "_Caller", opened: OpenConnection | None) -> None:
-        self._dialled.append((caller, opened))
-        self._ring()
+    def _queue_dialled(self, client: "_PendingClient", opened: OpenConnection | None) -> None:
+        self._dialled.append((client, opened))
+        self._wake()
 
-    def _ring(self) -> None:
-        with self._closing:
-            if self._doorbell >= 0:
-                os.eventfd_write(self._doorbell, 1)
+    def _wake(self) -> None:
+        with self._wakeup_lock:
+            if self._wakeup_fd >= 0:
+                os.eventfd_write(self._wakeup_fd, 1)
 
 
-def _doors(database: frames_pb2.Database) -> list[frames_pb2.Server | None]:
-    """The servers that the library can knock at.
+def _targets(database: frames_pb2.Database) -> list[frames_pb2.Server | None]:
+    """Return the server of each listener, in the library's order.
 
-    If there are several, or it matters which of them it is, the library goes through them in order. When it has come to
-    the end it would report an error; so behind the last one there is a door that leads nowhere (None).
+    If there are several servers, or the address chooses by their attributes, lib/pq tries them in order. A final target
+    without a server (None) keeps it from reporting an error after the last one.
     """
     servers = list(database.servers)
     return [*servers, None] if len(servers) > 1 or database.is_choosy else [*servers]
 
 
 @dataclass(frozen=True)
-class _Door:
-    """Where the library knocks to reach one server; None: where it knocks when no server was of use."""
+class _Target:
+    """A listener and the server behind it; None after the last server."""
 
     listener: socket.socket
     server: frames_pb2.Server | None
 
 
-class _Caller:
-    """A connection of the library's that is not connected to a server yet."""
+class _PendingClient:
+    """A connection of the library that has no server connection yet."""
 
     def __init__(self, connection: socket.socket, server: frames_pb2.Server | None) -> None:
         self.connection = connection
         self.server = server
-        self.first = b""
-        """What it said first, once it is served."""
-        self.is_served = False
-        self.is_gone = False
+        self.startup = b""
+        """The startup message or cancel request, once it is complete."""
+        self.is_dialling = False
+        self.is_dropped = False
         self._received = b""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the connection."""
         self.connection.close()
 
-    def hear(self, data: bytes) -> StartupKind | None:
-        """What it wants, once it is known. Raises NotPostgres."""
-        if self.is_served:
+    def receive(self, data: bytes) -> StartupKind | None:
+        """Return what the client asks for, or None until that is known. Raise NotPostgres."""
+        if self.is_dialling:
             return None
         self._received += data
         while (message := first_message(self._received)) is not None:
-            kind, self.first = message
+            kind, self.startup = message
             if kind is not StartupKind.ENCRYPTION:
                 return kind
-            # Encrypted it is from here on, not up to here.
+            # Only the connection to the server is encrypted.
             self.connection.send(b"N")
-            self._received = self._received[len(self.first) :]
+            self._received = self._received[len(self.startup) :]
         return None
 
 
-def _words(server: frames_pb2.Server) -> str:
+def _host_port(server: frames_pb2.Server) -> str:
     return f"{server.host}:{server.port}"

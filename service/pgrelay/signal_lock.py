@@ -1,12 +1,12 @@
-"""Keeps one use of the Signal sessions from overlapping another.
+"""Keeps two uses of the Signal sessions from overlapping.
 
-whatsmeow loads a Signal session, advances its ratchet and stores it, to encrypt as well as to decrypt, and has no lock
-for that. Where a send and an inbound message of one conversation overlap, the later store overwrites the ratchet of the
-earlier one, and what follows cannot be read. All of these statements pass the relay, so the relay has the lock.
+To encrypt or decrypt, whatsmeow loads a Signal session, advances its ratchet and stores it, without a lock. If a send
+and an inbound message of one conversation overlap, the later store overwrites the ratchet of the earlier one, and later
+messages cannot be decrypted. The relay has the lock because all of these statements pass it.
 
 A decryption loads and stores in one transaction. A send, or an answer to a retry receipt, loads outside of any
-transaction, and stores later, perhaps on another connection. One lock is enough for all conversations: it is held for
-two or three round trips to Postgres, and for one to WhatsApp if a send must fetch prekeys.
+transaction and stores later, perhaps on another connection. One lock serves all conversations: it is held for two or
+three round trips to Postgres, and for one to WhatsApp if a send must fetch prekeys.
 """
 
 from collections.abc import Callable
@@ -14,42 +14,42 @@ from typing import Generic, TypeVar
 
 Connection = TypeVar("Connection")
 
-MISSING_STORE_LOOKS = 4
-"""Looks of the relay after which a session that was loaded outside of a transaction is not expected to be stored."""
+MISSING_STORE_CHECKS = 4
+"""Checks by the relay after which the store of a session loaded outside of a transaction is no longer expected."""
 
 
 class SignalLock(Generic[Connection]):
-    """A lock whose owner is a connection of the library's. Used by the relay's thread alone."""
+    """A lock owned by a connection of the library. Only the relay's thread uses it."""
 
-    def __init__(self, say: Callable[[str, str], None]) -> None:
-        """`say` takes a level and a sentence for the log."""
-        self._say = say
+    def __init__(self, log: Callable[[str, str], None]) -> None:
+        """`log` takes a level and a sentence."""
+        self._log = log
         self._owner: Connection | None = None
         self._is_transaction = False
         self._waiting: dict[Connection, None] = {}
-        """In the order in which they came."""
-        self._looks = 0
+        """An ordered set, first come first."""
+        self._checks = 0
 
     def acquire(self, connection: Connection, *, in_transaction: bool) -> bool:
-        """Let a connection load a session if none is in use; otherwise note that it waits, and return False."""
+        """Return whether the connection may load a session now; if not, append it to those that wait."""
         if in_transaction and self._is_transaction and self._owner is connection:
             return True
         if self._owner is not None or next(iter(self._waiting), connection) is not connection:
             self._waiting.setdefault(connection)
             return False
         self._waiting.pop(connection, None)
-        self._owner, self._is_transaction, self._looks = connection, in_transaction, 0
+        self._owner, self._is_transaction, self._checks = connection, in_transaction, 0
         return True
 
     def release(self, connection: Connection, *, has_stored: bool) -> None:
-        """Take note that a connection has no open transaction any more; `has_stored`: it has stored a session."""
+        """Release the lock at the end of a transaction; `has_stored`: the connection has stored a session."""
         if self._owner is connection if self._is_transaction else has_stored:
             self._owner = None
 
     def forget(self, connection: Connection) -> None:
-        """Take note that a connection is closed."""
+        """Remove a closed connection."""
         self._waiting.pop(connection, None)
-        # A send may store by another connection what it has loaded by this one.
+        # A send may store on another connection what it loaded on this one.
         if self._owner is connection and self._is_transaction:
             self._owner = None
 
@@ -58,11 +58,11 @@ class SignalLock(Generic[Connection]):
         """Return whether a connection that waits may load now."""
         return self._owner is None and bool(self._waiting)
 
-    def look(self) -> None:
-        """Count one look, and let others go on if what was loaded is not stored."""
+    def check(self) -> None:
+        """Count one check, and release the lock after `MISSING_STORE_CHECKS` checks without a store."""
         if self._owner is None or self._is_transaction or not self._waiting:
             return
-        self._looks += 1
-        if self._looks >= MISSING_STORE_LOOKS:
+        self._checks += 1
+        if self._checks >= MISSING_STORE_CHECKS:
             self._owner = None
-            self._say("warning", "a Signal session was loaded and is not stored; other messages go on")
+            self._log("warning", "a Signal session was loaded and not stored; the lock is released")

@@ -1,7 +1,6 @@
-"""The servers behind the relay: how one is reached, with TLS as libpq understands it, up to its first request to
-authenticate.
+"""Opens connections to the servers behind the relay, with TLS as in libpq, up to the first authentication request.
 
-Everything here blocks, and runs in a thread of its own.
+All functions block; the relay calls them in a thread for each dial.
 """
 
 import ipaddress
@@ -16,10 +15,10 @@ from pathlib import Path
 from service.pgrelay.framing import ENCRYPTION, NotPostgres, ServerRefused, StartupHandshake
 from zap.worker.v1 import frames_pb2
 
-CONNECT_SECONDS = 2.0
-"""For TCP alone: a connect that is tried again finds a server that is back sooner than the kernel's next SYN."""
-ANSWER_SECONDS = 15.0
-"""For all that follows, unless the address names a bound of its own (connect_timeout)."""
+CONNECT_TIMEOUT_S = 2.0
+"""Seconds for the TCP connect: a new attempt finds a recovered server sooner than the kernel's next SYN."""
+ANSWER_TIMEOUT_S = 15.0
+"""Seconds for all that follows, unless the address sets connect_timeout."""
 
 _KEEPALIVE = {
     "TCP_KEEPIDLE": 30,  # seconds
@@ -28,85 +27,87 @@ _KEEPALIVE = {
     "TCP_USER_TIMEOUT": 15_000,  # milliseconds in which what was sent must be acknowledged
 }
 _SSL_REQUEST = struct.pack("!II", 8, min(ENCRYPTION))
-_PIECE = 64 * 1024
+_READ_BYTES = 64 * 1024
 
-#: Everything by which a server can be out of reach, or not be one.
+#: What a dial raises if the server cannot be reached, refuses or does not speak the protocol.
 UNREACHABLE = (OSError, NotPostgres, ServerRefused)
 
-_NO_ENTRY = "28"
-"""Class of what a server says to a connection that has TLS and should not have it, or the other way round."""
+_AUTHORIZATION_CLASS = "28"
+"""SQLSTATE class of a refusal, such as that of a connection with or without TLS."""
 
 
 @dataclass(frozen=True)
 class OpenConnection:
-    """A connection on which a server waits for an answer to what it said."""
+    """A connection whose server waits for an answer to its greeting."""
 
     connection: socket.socket
-    said: bytes = field(repr=False)
+    greeting: bytes = field(repr=False)
 
 
 class Upstream:
-    """The servers, in the order in which they are to be tried."""
+    """Dials the servers of one database; `servers` is in the order of the address."""
 
     def __init__(self, database: frames_pb2.Database) -> None:
         self.servers = tuple(database.servers)
-        self._seconds = database.connect_timeout or ANSWER_SECONDS
+        self._timeout_s = database.connect_timeout or ANSWER_TIMEOUT_S
         self._tls = _Tls(database.tls)
 
     def open(self, server: frames_pb2.Server, startup: bytes) -> OpenConnection:
-        """Say the startup message to a server; returns once it waits for an answer. Raises what is in UNREACHABLE."""
+        """Connect, send the startup message and wait for the greeting. Raise the exceptions in UNREACHABLE."""
         refused: Exception | None = None
-        for encrypted in self._tls.ways(server):
+        for encrypted in self._tls.encryption_modes(server):
             try:
                 return self._open(server, startup, encrypted=encrypted)
             except (ssl.SSLError, _NoTls) as error:
                 refused = error
             except ServerRefused as error:
-                if not error.error.code.startswith(_NO_ENTRY):
+                if not error.error.code.startswith(_AUTHORIZATION_CLASS):
                     raise
                 refused = error
         raise refused or ConnectionError("no way to connect")
 
-    def say(self, server: frames_pb2.Server, cancel: bytes) -> None:
-        """Have a server cancel something; it closes the connection and says nothing. Raises OSError."""
-        with self._connect(server, encrypted=self._tls.ways(server)[0], end=self._end()) as connection:
+    def send_cancel(self, server: frames_pb2.Server, cancel: bytes) -> None:
+        """Send a cancel request and wait until the server closes the connection. Raise OSError."""
+        with self._connect(
+            server, encrypted=self._tls.encryption_modes(server)[0], deadline=self._deadline()
+        ) as connection:
             connection.sendall(cancel)
-            while connection.recv(_PIECE):
+            while connection.recv(_READ_BYTES):
                 pass
 
-    def _end(self) -> float:
-        return time.monotonic() + self._seconds
+    def _deadline(self) -> float:
+        return time.monotonic() + self._timeout_s
 
     def _open(self, server: frames_pb2.Server, startup: bytes, *, encrypted: bool) -> OpenConnection:
-        end = self._end()
-        connection = self._connect(server, encrypted=encrypted, end=end)
+        deadline = self._deadline()
+        connection = self._connect(server, encrypted=encrypted, deadline=deadline)
         try:
-            _bound(connection, end)
+            _set_timeout(connection, deadline)
             connection.sendall(startup)
-            said = _hear_greeting(connection, end)
+            greeting = _read_greeting(connection, deadline)
             connection.setblocking(False)  # noqa: FBT003
         except BaseException:
             connection.close()
             raise
-        return OpenConnection(connection, said)
+        return OpenConnection(connection, greeting)
 
-    def _connect(self, server: frames_pb2.Server, *, encrypted: bool, end: float) -> socket.socket:
-        connection = _dial(server, min(self._seconds, CONNECT_SECONDS))
+    def _connect(self, server: frames_pb2.Server, *, encrypted: bool, deadline: float) -> socket.socket:
+        connection = _dial(server, min(self._timeout_s, CONNECT_TIMEOUT_S))
         try:
-            _bound(connection, end)
+            _set_timeout(connection, deadline)
             return self._tls.encrypt(connection, server) if encrypted else connection
         except BaseException:
             connection.close()
             raise
 
 
-def _hear_greeting(connection: socket.socket, end: float) -> bytes:
+def _read_greeting(connection: socket.socket, deadline: float) -> bytes:
     greeting = StartupHandshake()
     while not greeting.is_whole:
-        _bound(connection, end)
-        if not (piece := connection.recv(_PIECE)):
+        _set_timeout(connection, deadline)
+        if not (data := connection.recv(_READ_BYTES)):
             raise ConnectionError("the server closed the connection instead of answering")
-        greeting.feed(piece)
+        greeting.feed(data)
     return greeting.said
 
 
@@ -129,42 +130,42 @@ def _dial(server: frames_pb2.Server, timeout: float) -> socket.socket:
 
 
 def unix_path(server: frames_pb2.Server) -> str | None:
-    """The address of a server's Unix socket (abstract behind an @), if that is where it is."""
+    """Return the path of a server's Unix socket, abstract if the host begins with @; None for a TCP server."""
     if not server.host.startswith(("/", "@")):
         return None
     path = f"{server.host}/.s.PGSQL.{server.port}"
     return "\0" + path[1:] if path.startswith("@") else path
 
 
-def _bound(connection: socket.socket, end: float) -> None:
-    if (left := end - time.monotonic()) <= 0:
+def _set_timeout(connection: socket.socket, deadline: float) -> None:
+    if (left := deadline - time.monotonic()) <= 0:
         raise TimeoutError("the server did not answer in time")
     connection.settimeout(left)
 
 
 class _NoTls(ConnectionError):
-    """The server speaks no TLS, and must."""
+    """The server does not support TLS, and the settings require it."""
 
 
 class _Tls:
-    """What libpq's settings mean."""
+    """Applies libpq's TLS settings."""
 
     def __init__(self, settings: frames_pb2.Tls) -> None:
         self._settings = settings
         self._mode = settings.mode or "prefer"
-        self._made: tuple[Sequence[object], ssl.SSLContext] | None = None
+        self._cached: tuple[Sequence[object], ssl.SSLContext] | None = None
 
-    def ways(self, server: frames_pb2.Server) -> Sequence[bool]:
-        """Whether to try it encrypted, in order."""
+    def encryption_modes(self, server: frames_pb2.Server) -> Sequence[bool]:
+        """Return whether each attempt is encrypted, in order."""
         if unix_path(server) is not None:
             return (False,)
         return {"disable": (False,), "allow": (False, True), "prefer": (True, False)}.get(self._mode, (True,))
 
     def encrypt(self, connection: socket.socket, server: frames_pb2.Server) -> socket.socket:
-        """Ask for TLS and shake hands. With `prefer`, a server that has none goes on in the clear."""
+        """Negotiate TLS. Return the plain connection if the server has no TLS and the mode is `prefer`."""
         if not self._settings.direct:
             connection.sendall(_SSL_REQUEST)
-            # One byte and no more: what somebody put in behind it must not be taken for what came encrypted.
+            # Exactly one byte: plain bytes injected after it must not pass for encrypted ones.
             answer = connection.recv(1)
             if answer == b"N" and self._mode == "prefer":
                 return connection
@@ -173,11 +174,11 @@ class _Tls:
             if answer != b"S":
                 raise _NoTls("the server does not speak TLS")
         context = self._context()
-        name = server.host if context.check_hostname or self._names(server.host) else None
+        name = server.host if context.check_hostname or self._sends_name(server.host) else None
         return context.wrap_socket(connection, server_hostname=name)
 
-    def _names(self, host: str) -> bool:
-        """Whether the server is to be told by which name it is meant. An address is no name."""
+    def _sends_name(self, host: str) -> bool:
+        """Return whether to send the host in the SNI extension; addresses are never sent."""
         try:
             ipaddress.ip_address(host)
         except ValueError:
@@ -185,11 +186,11 @@ class _Tls:
         return False
 
     def _context(self) -> ssl.SSLContext:
-        """Made anew when one of its files was replaced: this process may live longer than a certificate."""
-        state = [_stamp(path) for path in self._files()]
-        if self._made is None or self._made[0] != state:
-            self._made = state, self._make_context()
-        return self._made[1]
+        """Return the context, rebuilt if one of its files has changed, since the process may outlive a certificate."""
+        state = [_modified(path) for path in self._files()]
+        if self._cached is None or self._cached[0] != state:
+            self._cached = state, self._make_context()
+        return self._cached[1]
 
     def _files(self) -> Sequence[str]:
         return [
@@ -241,7 +242,7 @@ def _default(name: str) -> str:
     return str(path) if path.is_file() else ""
 
 
-def _stamp(path: str) -> tuple[str, int]:
+def _modified(path: str) -> tuple[str, int]:
     file = Path(path)
     return path, file.stat().st_mtime_ns if file.exists() else 0
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from service.pgrelay import ack_gate
-from service.pgrelay.ack_gate import MISSING_EVENT_LOOKS, AckGate
+from service.pgrelay.ack_gate import MISSING_EVENT_CHECKS, AckGate
 from service.pgrelay.framing import ClientMessages, Statement
 from tests.fakes.postgres_messages import PARSED_AND_BOUND, READY, TERMINATE, as_lib_pq_asks, message
 from tests.fakes.relayed import Relayed, at, eventually, is_silent, receive
@@ -118,16 +118,16 @@ def test_a_message_that_brings_no_event_is_cleared_after_a_bounded_wait() -> Non
     gate = AckGate(lambda _, words: said.append(words))
     gate.expect_event()
     assert not gate.may_clear()
-    for _ in range(MISSING_EVENT_LOOKS - 1):
-        gate.look()
+    for _ in range(MISSING_EVENT_CHECKS - 1):
+        gate.check()
     # Something else is handled: the library is slow, or the event is behind it.
     with gate.handling(is_message=False):
-        for _ in range(2 * MISSING_EVENT_LOOKS):
-            gate.look()
-    for _ in range(MISSING_EVENT_LOOKS - 1):
-        gate.look()
+        for _ in range(2 * MISSING_EVENT_CHECKS):
+            gate.check()
+    for _ in range(MISSING_EVENT_CHECKS - 1):
+        gate.check()
     assert not gate.may_clear()
-    gate.look()
+    gate.check()
     assert gate.may_clear()
     assert said == ["a message was decrypted and brought no event; it is acknowledged"]
 
@@ -166,8 +166,8 @@ def test_a_gate_that_is_shut_lets_nothing_pass_any_more() -> None:
     gate.notify(lambda: opened.append(None))
     gate.expect_event()
     gate.shut()
-    for _ in range(2 * MISSING_EVENT_LOOKS):
-        gate.look()
+    for _ in range(2 * MISSING_EVENT_CHECKS):
+        gate.check()
     assert not gate.may_clear()
     with gate.handling(is_message=True):
         pass
@@ -176,7 +176,7 @@ def test_a_gate_that_is_shut_lets_nothing_pass_any_more() -> None:
 
 
 def test_the_relay_serves_others_while_it_holds_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ack_gate, "LOOK_S", 0.05)
+    monkeypatch.setattr(ack_gate, "CHECK_INTERVAL_S", 0.05)
     handled = threading.Event()
 
     def answer(connection: socket.socket) -> None:
@@ -210,7 +210,7 @@ def test_a_server_that_is_lost_while_its_client_is_held_is_silence() -> None:
     with ScriptedPostgres(welcome_only) as server, Relayed(at(server.port)) as relay, log_in(relay) as client:
         relay.gate.expect_event()
         client.sendall(CLEAR)
-        eventually(lambda: any(splice.interceptor.is_held for splice in relay.relay._splices), "it to be held")
+        eventually(lambda: any(splice.interceptor.is_held for splice in relay.relay._proxies), "it to be held")
         server.connections[0].close()
         assert relay.lost()
         assert is_silent(client)

@@ -224,7 +224,7 @@ def test_a_loss_is_told_once_and_what_is_lost_is_silent() -> None:
         clients = [log_in(relay) for _ in range(3)]
         for client in clients:
             client.sendall(QUERY)
-        eventually(lambda: all(splice.waiting_since for splice in relay.relay._splices), "all to wait")
+        eventually(lambda: all(splice.waiting_since for splice in relay.relay._proxies), "all to wait")
         for connection in server.connections:
             connection.shutdown(socket.SHUT_RDWR)
         assert "closed the connection" in relay.lost()
@@ -262,7 +262,7 @@ def test_what_is_not_lost_goes_on_until_the_end() -> None:
         lost, healthy = log_in(relay), log_in(relay)
         eventually(lambda: len(server.connections) == 2, "both")
         lost.sendall(QUERY[:1])
-        eventually(lambda: any(splice._is_asking for splice in relay.relay._splices), "it to be read")
+        eventually(lambda: any(splice._is_asking for splice in relay.relay._proxies), "it to be read")
         hang_up(server.connections[0])
         relay.lost()
         assert is_silent(lost)

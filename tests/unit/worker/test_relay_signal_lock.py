@@ -1,6 +1,6 @@
 """One use of the Signal sessions at a time."""
 
-from service.pgrelay.signal_lock import MISSING_STORE_LOOKS, SignalLock
+from service.pgrelay.signal_lock import MISSING_STORE_CHECKS, SignalLock
 
 
 def new_lock(said: list[str] | None = None) -> SignalLock[str]:
@@ -65,14 +65,14 @@ def test_a_send_that_stores_nothing_loses_it_after_a_bounded_wait() -> None:
     said: list[str] = []
     lock = new_lock(said)
     lock.acquire("send", in_transaction=False)
-    for _ in range(2 * MISSING_STORE_LOOKS):
-        lock.look()
+    for _ in range(2 * MISSING_STORE_CHECKS):
+        lock.check()
     assert not lock.acquire("decryption", in_transaction=True), "nothing waited"
-    for _ in range(MISSING_STORE_LOOKS - 1):
-        lock.look()
+    for _ in range(MISSING_STORE_CHECKS - 1):
+        lock.check()
     assert not lock.acquire("decryption", in_transaction=True)
-    lock.look()
-    assert said == ["a Signal session was loaded and is not stored; other messages go on"]
+    lock.check()
+    assert said == ["a Signal session was loaded and not stored; the lock is released"]
     assert lock.acquire("decryption", in_transaction=True)
 
 
@@ -80,6 +80,6 @@ def test_a_decryption_never_loses_it() -> None:
     lock = new_lock()
     lock.acquire("decryption", in_transaction=True)
     lock.acquire("send", in_transaction=False)
-    for _ in range(2 * MISSING_STORE_LOOKS):
-        lock.look()
+    for _ in range(2 * MISSING_STORE_CHECKS):
+        lock.check()
     assert not lock.has_next

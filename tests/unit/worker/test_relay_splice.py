@@ -87,7 +87,7 @@ def test_a_server_that_cannot_be_asked_and_says_nothing_is_lost(line: Line) -> N
 
 def test_a_server_that_hangs_up_is_lost(line: Line) -> None:
     line.server.close()
-    with pytest.raises(Lost, match="without a word"):
+    with pytest.raises(Lost, match="without an error message"):
         line.splice.pump()
     assert line.heard(line.client) is None
 
@@ -315,7 +315,7 @@ def test_what_a_client_asks_in_the_moment_of_the_loss_is_not_refused(line: Line)
     line.server.close()
     with pytest.raises(Lost):
         line.splice.pump(client=False)
-    line.splice._client_has_news = False
+    line.splice._client_readable = False
     line.client.send(QUERY)
     assert not line.splice.close_idle()
 
