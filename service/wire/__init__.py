@@ -1,1 +1,1 @@
-"""What a node and its session processes share: framing, and the node's liveness socket."""
+"""Shared by a node and its session processes: framing, and the node's liveness socket."""

@@ -1,11 +1,11 @@
-"""The liveness socket of a node: by it the kernel says whether a process of the node is left.
+"""The liveness socket of a node, which shows whether a process of the node is left.
 
-A node binds an abstract Unix socket that is named after its incarnation, before it announces itself. Its zygote and all
-its session processes inherit the descriptor and keep it, so the kernel frees the name when the last of these processes
-has ended, and not before. A process that is frozen, dumps its core or waits for a disk still has the name. Whether the
-name is taken is found out by binding it: the answer does not depend on process ids, timeouts or files.
+A node binds an abstract Unix socket named after its incarnation before it announces itself. Its zygote and all its
+session processes inherit the descriptor, so the kernel frees the name only when the last of these processes has ended.
+A process that is frozen, dumps core or waits for a disk still holds the name. Another node tests the name by binding
+it, which does not depend on process ids, timeouts or files.
 
-An abstract name belongs to one network namespace. So only nodes of the same `scope` may ask about each other.
+An abstract name belongs to one network namespace, so only nodes of the same `scope` can test each other.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ _NETWORK_NAMESPACE = Path("/proc/self/ns/net")
 
 
 class LivenessSocket:
-    """Held by a node from its first moment to its end."""
+    """The bound socket that a node holds from its start to its end."""
 
     def __init__(self, incarnation: UUID) -> None:
         self.incarnation = incarnation
         self.scope = scope()
-        """Where it can be seen."""
+        """The scope in which the socket is visible; None if it is unknown."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.bind(_name(incarnation))
@@ -35,31 +35,31 @@ class LivenessSocket:
 
     @property
     def fileno(self) -> int:
-        """The descriptor, which programs that are executed do not inherit unless it is passed to them."""
+        """The descriptor, which an executed program inherits only if it is passed explicitly."""
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Let go of it, once the other processes of the node are dead."""
+        """Close the socket, once the other processes of the node are dead."""
         self._socket.close()
 
 
 def is_held(incarnation: UUID) -> bool:
-    """Return whether a process of this node is left, or may be left. The node's scope must be the caller's own."""
+    """Return whether a process of the node is or may be left. The node's scope must be that of the caller."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            # The type has to be the same as above: sockets of two types can have the same name.
+            # The same socket type as above: sockets of different types can have the same name.
             probe.bind(_name(incarnation))
     except OSError:
-        # EADDRINUSE; with any other error nothing is known.
+        # EADDRINUSE; any other error leaves it unknown.
         return True
     return False
 
 
 def scope() -> str | None:
-    """Return where the abstract names of this process can be seen: in this boot, in this network namespace.
+    """Return the boot and the network namespace in which abstract names of this process are visible.
 
-    None if the kernel does not say it. The number of a namespace can be given to another one later. Even then nothing
-    wrong follows, since a socket keeps its namespace alive: once the number is free, no such socket is left.
+    Return None if they are unknown. A namespace's number can be reused, which is safe: a socket keeps its namespace
+    alive, so no socket is left once the number is free.
     """
     with contextlib.suppress(OSError):
         namespace = _NETWORK_NAMESPACE.stat()
@@ -69,7 +69,7 @@ def scope() -> str | None:
 
 
 def inherit(descriptor: int) -> None:
-    """Keep a liveness socket that was passed at exec from programs executed later. Raises ValueError if it is none."""
+    """Make an inherited liveness socket non-inheritable. Raise ValueError if it is no liveness socket."""
     os.set_inheritable(descriptor, False)  # noqa: FBT003
     with socket.socket(fileno=os.dup(descriptor)) as inherited:
         if inherited.family != socket.AF_UNIX or not _is_name(inherited.getsockname()):

@@ -1,1 +1,1 @@
-"""Starts session processes and talks to them: the node's side."""
+"""Starts session processes and communicates with them, on the node's side."""

@@ -1,18 +1,18 @@
-"""What a dead zygote leaves behind that nobody knows of."""
+"""Reaps children of a dead zygote that this process has adopted."""
 
 import asyncio
 import os
 
-_LOOK_SECONDS = 0.2
+_CHECK_INTERVAL_S = 0.2
 
 
 async def reap_adopted_children(zygote: int) -> None:
-    """Reap the children of a dead zygote that it had forked without its node getting to know of them.
+    """Reap the children that a dead zygote forked without reporting them to its node.
 
-    Orphans go to the first process of their container, or to the next ancestor that adopts them. If that is this very
-    process, each of them would stay a zombie for ever. They end by themselves, since their sockets are closed, and they
-    have never left the zygote's group, as those do that are told to start: only they are reaped here, none of those
-    that this process has started itself.
+    The kernel gives them to the first process of the container, or to the next ancestor that adopts children. If that
+    is this process, each child would stay a zombie. They exit by themselves, because their sockets are closed. They are
+    still in the zygote's process group, which a child leaves when it gets its start command; no other children are
+    reaped here.
     """
     while True:
         try:
@@ -20,4 +20,4 @@ async def reap_adopted_children(zygote: int) -> None:
         except ChildProcessError:
             return
         if reaped is None:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_CHECK_INTERVAL_S)

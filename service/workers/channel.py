@@ -1,4 +1,4 @@
-"""The node's end of a session process's socket."""
+"""Reads frames from a session process's socket, and writes commands to it."""
 
 import asyncio
 import contextlib
@@ -11,13 +11,13 @@ from google.protobuf.message import DecodeError
 from service.wire import framing
 from zap.worker.v1 import frames_pb2
 
-_PIECE = 256 * 1024
-_MOST_PIECES = 16
-"""More than a socket holds: a process that writes on and on must not keep the event loop."""
+_READ_BYTES = 256 * 1024
+_MAX_FINAL_READS = 16
+"""More than a socket buffer holds: a process that keeps writing must not occupy the event loop."""
 
 
 class WorkerChannel(asyncio.Protocol):
-    """Frames in, commands out. Neither direction ever blocks the event loop or grows without bound."""
+    """The node's end of the socket. Neither direction blocks the event loop or grows without bound."""
 
     def __init__(
         self,
@@ -25,7 +25,7 @@ class WorkerChannel(asyncio.Protocol):
         on_frame: Callable[[frames_pb2.Frame, int], None],
         log: logging.LoggerAdapter[logging.Logger],
     ) -> None:
-        """`connection`: does not block. `on_frame`: takes a frame and its bytes. `log`: names the session."""
+        """`connection` is non-blocking. `on_frame` takes a frame and its size in bytes. `log` names the session."""
         self._connection = connection
         self._on_frame = on_frame
         self._log = log
@@ -35,36 +35,36 @@ class WorkerChannel(asyncio.Protocol):
         self._permit: frames_pb2.Permit | None = None
         self._confirm: frames_pb2.Confirm | None = None
         self.closed = asyncio.Event()
-        """Set once nothing more comes in."""
-        self.garbled = ""
-        """Why what came in could not be understood; empty if it could."""
-        self.is_held = False
-        """Nothing is read for now: the node has not dealt with what came."""
-        self._is_ending = False
+        """Set once the connection is closed and read."""
+        self.protocol_error = ""
+        """Why a frame could not be decoded; empty if all could."""
+        self.is_paused = False
+        """Reading is paused, because the node has not processed earlier frames."""
+        self._is_draining = False
 
     async def open(self) -> None:
-        """Read and write from now on."""
+        """Attach the socket to the event loop."""
         await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=self._connection)
 
     # --- out
 
     @property
     def accepts_commands(self) -> bool:
-        """Whether a command would reach the socket, instead of a queue for a process that does not read."""
+        """Whether a command would reach the socket, instead of waiting for a process that does not read."""
         return self._transport is not None and not self._is_full and not self.closed.is_set()
 
     def send(self, command: frames_pb2.Command) -> None:
-        """Send a command. Raises framing.Garbled if it is too long."""
+        """Send a command. Raise framing.ProtocolError if it is too long."""
         if self._transport is not None:
             self._transport.write(framing.frame(command))
 
     def permit(self, deadline_ns: int) -> None:
-        """Permit it to go on. If the socket is full only the last permit waits: it says all that the others did."""
+        """Send a run permit. While the socket is full, only the last permit is kept."""
         self._permit = frames_pb2.Permit(deadline_ns=deadline_ns)
         self._flush()
 
     def confirm(self, number: int) -> None:
-        """Confirm frames up to a number; of several that wait only the last is sent."""
+        """Confirm frames up to a number. While the socket is full, only the last confirmation is kept."""
         self._confirm = frames_pb2.Confirm(number=number)
         self._flush()
 
@@ -79,80 +79,81 @@ class WorkerChannel(asyncio.Protocol):
 
     # --- in
 
-    def hold(self) -> None:
-        """Read nothing for now; the process waits once the socket is full."""
-        if self._transport is not None and not self._is_ending:
-            self.is_held = True
+    def pause_reading(self) -> None:
+        """Stop reading; the process blocks once the socket is full."""
+        if self._transport is not None and not self._is_draining:
+            self.is_paused = True
             self._transport.pause_reading()
 
-    def go_on(self) -> None:
-        """Read again."""
-        if self._transport is not None and self.is_held:
-            self.is_held = False
+    def resume_reading(self) -> None:
+        """Resume reading, if it is paused."""
+        if self._transport is not None and self.is_paused:
+            self.is_paused = False
             self._transport.resume_reading()
 
     async def read_to_end(self, timeout: float) -> None:
-        """Wait until all that a dead process wrote has been read, for as long as there is more to read."""
-        # No more than a socket holds.
-        self._is_ending = True
-        self.go_on()
+        """Read what a dead process wrote, for `timeout` seconds at most."""
+        # Without backpressure: it is at most one socket buffer.
+        self._is_draining = True
+        self.resume_reading()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self.closed.wait()
 
     def close(self) -> None:
-        """Close it; for the process that is the sign to end."""
+        """Close the connection, upon which the process exits."""
         if self._transport is not None:
             self._transport.abort()
 
     # --- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport."""
+        """Store the transport."""
         if not isinstance(transport, asyncio.Transport):
             raise TypeError(f"not a stream: {transport!r}")
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Take in what came; here and not in a task, so that no timer is served before it."""
+        """Decode frames here and not in a task, so that they are handled before any timer."""
         try:
             for body in self._deframer.feed(data):
-                self._on_frame(_understood(body), len(body))
+                self._on_frame(_parse_frame(body), len(body))
         except (framing.ProtocolError, DecodeError) as error:
-            self._log.error("the session's process says what cannot be understood: %s", error)
-            self.garbled = str(error)
+            self._log.error("a frame of the session's process cannot be decoded; its socket is closed: %s", error)
+            self.protocol_error = str(error)
             self.close()
 
     def pause_writing(self) -> None:
-        """The process does not read."""
+        """Stop sending, since the process does not read."""
         self._is_full = True
 
     def resume_writing(self) -> None:
-        """It reads again."""
+        """Send what is waiting."""
         self._is_full = False
         self._flush()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Nothing more comes in or goes out."""
-        if error is not None and not self.garbled:
-            self._read_what_is_left()
+        """Read what is left after a write error, and set `closed`."""
+        if error is not None and not self.protocol_error:
+            self._read_rest()
         if self._deframer.pending:
             self._log.warning(
-                "the session's process ended in the middle of a frame (%d bytes of it came)", self._deframer.pending
+                "the session's process ended in the middle of a frame (%d bytes of it were read)",
+                self._deframer.pending,
             )
         self.closed.set()
 
-    def _read_what_is_left(self) -> None:
-        """A transport that cannot write reads no more either; but what a process says last it says before it dies."""
+    def _read_rest(self) -> None:
+        """Read the last frames of a dead process; the transport stops reading after a write error."""
         with contextlib.suppress(OSError):
-            for _ in range(_MOST_PIECES):
-                if self.garbled or not (data := self._connection.recv(_PIECE)):
+            for _ in range(_MAX_FINAL_READS):
+                if self.protocol_error or not (data := self._connection.recv(_READ_BYTES)):
                     break
                 self.data_received(data)
 
 
-def _understood(body: bytes) -> frames_pb2.Frame:
-    """The frame, if it is no longer than its kind may be. Raises framing.Garbled, DecodeError."""
+def _parse_frame(body: bytes) -> frames_pb2.Frame:
+    """Parse a frame and check the size limit of its kind. Raise framing.ProtocolError or DecodeError."""
     frame = frames_pb2.Frame.FromString(body)
     kind = frame.WhichOneof("body")
     longest = framing.LONGEST_FRAME_BYTES if kind == "event" else framing.LONGEST_WITHOUT_EVENT

@@ -1,4 +1,4 @@
-"""From a session process's frames to what the core knows: one line for each kind."""
+"""Decodes the frames of a session process into the domain's observations."""
 
 import datetime
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from service.domain.masking import cut
 from zap.v1 import event_pb2
 from zap.worker.v1 import frames_pb2
 
-#: What a receipt says of messages that this session sent.
-_TOLD = {
+#: Receipts for messages that this session sent.
+_DELIVERY_KINDS = {
     event_pb2.Receipt.KIND_DELIVERED: "DELIVERED",
     event_pb2.Receipt.KIND_READ: "READ",
     event_pb2.Receipt.KIND_PLAYED: "PLAYED",
@@ -20,17 +20,17 @@ _TOLD = {
 
 
 def decode_frame(frame: frames_pb2.Frame) -> domain.Observed | None:
-    """What a frame reports; None if it is about the process and not about the session."""
+    """Return what a frame reports; None if it is about the process and not about the session."""
     kind = frame.WhichOneof("body")
-    translate = _TRANSLATIONS.get(kind or "")
-    if translate is None:
+    decode = _DECODERS.get(kind or "")
+    if decode is None:
         return None
-    observation = translate(getattr(frame, kind or ""))
+    observation = decode(getattr(frame, kind or ""))
     return domain.Observed(observation, frame.time.ToDatetime(tzinfo=datetime.UTC), frame.number, frame.origin)
 
 
 def decode_end(body: frames_pb2.Ended) -> domain.Ended:
-    """What a process said of its own end; a cause that only another release knows counts as a fault of the client."""
+    """Return the reported end of a process. A cause of another release counts as CLIENT_ERROR."""
     known = body.cause in Cause.__members__
     cause = Cause[body.cause] if known else Cause.CLIENT_ERROR
     detail = body.detail if known else f"{body.cause}: {body.detail}"
@@ -38,22 +38,22 @@ def decode_end(body: frames_pb2.Ended) -> domain.Ended:
     return domain.Ended(cause, cut(detail), until)
 
 
-def _happening(body: event_pb2.Event) -> domain.InboundEvent:
+def _inbound_event(body: event_pb2.Event) -> domain.InboundEvent:
     kind = event_pb2.Event.Type.Name(body.type).removeprefix("TYPE_")
-    return domain.InboundEvent(kind, body.SerializeToString(), _delivered(body))
+    return domain.InboundEvent(kind, body.SerializeToString(), _delivery_of(body))
 
 
-def _delivered(body: event_pb2.Event) -> domain.Delivered | None:
+def _delivery_of(body: event_pb2.Event) -> domain.Delivered | None:
     if body.HasField("resend_failed"):
         failed = body.resend_failed
         return domain.Delivered((failed.message_id,), "RESEND_FAILED", (failed.device,))
     receipt = body.receipt
-    kind = _TOLD.get(receipt.kind)
+    kind = _DELIVERY_KINDS.get(receipt.kind)
     device = tuple(filter(None, (receipt.sender, receipt.sender_alternative)))
     return domain.Delivered(tuple(receipt.message_ids), kind, device) if kind else None
 
 
-_TRANSLATIONS: dict[str, Callable[[Any], domain.Observation]] = {
+_DECODERS: dict[str, Callable[[Any], domain.Observation]] = {
     "code_shown": lambda body: domain.CodeShown(body.text, body.position, body.lifetime.ToTimedelta()),
     "device_saved": lambda body: domain.DeviceSaved(body.jid, body.lid, body.platform),
     "connected": lambda body: domain.Connected(body.jid, body.lid, body.push_name),
@@ -61,5 +61,5 @@ _TRANSLATIONS: dict[str, Callable[[Any], domain.Observation]] = {
     "keep_alive_timeout": lambda _: domain.KeepAliveTimeout(),
     "keep_alive_restored": lambda _: domain.KeepAliveRestored(),
     "push_name": lambda body: domain.PushNameChanged(body.name),
-    "event": _happening,
+    "event": _inbound_event,
 }

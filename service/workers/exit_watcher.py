@@ -1,4 +1,4 @@
-"""The death of one session process: brought about, awaited and explained through its pidfd."""
+"""Kills a session process, waits for its death and explains it."""
 
 import asyncio
 import contextlib
@@ -10,98 +10,97 @@ import time
 from service.workers import exit_diagnostics
 from service.workers.zygote_process import Child
 
-_REPORT_SECONDS = 1.0
-_REMIND_SECONDS = 5.0
-_STACKS_SECONDS = 0.2
+_STATUS_TIMEOUT_S = 1.0
+_REMINDER_INTERVAL_S = 5.0
+_STACK_DUMP_TIMEOUT_S = 0.2
 
 
 class ExitWatcher:
-    """A pidfd becomes readable when its process is dead, and never before: that is the confirmation."""
+    """Watches the pidfd of a process, which becomes readable only once the process is dead."""
 
     def __init__(self, child: Child, log: logging.LoggerAdapter[logging.Logger]) -> None:
-        """`log`: says of each line which session it is about."""
+        """`log` names the session in each line."""
         self._child = child
         self._log = log
         self._loop = asyncio.get_running_loop()
-        self._happened = asyncio.Event()
+        self._exited = asyncio.Event()
         self._killed_at: float | None = None
         self._loop.add_reader(child.pidfd, self._on_readable)
 
     @property
-    def happened(self) -> bool:
-        """Whether it is dead for certain."""
-        return self._happened.is_set()
+    def exited(self) -> bool:
+        """Whether the process is known to be dead."""
+        return self._exited.is_set()
 
     @property
     def overdue(self) -> float:
-        """Seconds for which it has been killed and not been dead; 0 if it was not killed, or is dead."""
-        return 0.0 if self._killed_at is None or self.happened else time.monotonic() - self._killed_at
+        """Seconds since the process was killed; 0 if it was not killed, or is dead."""
+        return 0.0 if self._killed_at is None or self.exited else time.monotonic() - self._killed_at
 
     async def wait(self) -> None:
-        """Until it is dead."""
-        await self._happened.wait()
+        """Wait until the process is dead."""
+        await self._exited.wait()
 
     async def kill(self) -> None:
-        """Kill it, and return when it is dead, however long that takes."""
+        """Kill the process and wait until it is dead, without a limit."""
         self.kill_soon()
-        while not self.happened:
+        while not self.exited:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_REMIND_SECONDS):
+                async with asyncio.timeout(_REMINDER_INTERVAL_S):
                     await self.wait()
                 return
             self._log.error("the session's process was killed and does not die")
 
     def kill_soon(self) -> None:
-        """Kill it; do not wait."""
+        """Kill the process without waiting for its death."""
         if self._killed_at is None:
             self._killed_at = time.monotonic()
         self._signal(signal.SIGKILL)
 
     async def request_stack_dump(self) -> None:
-        """Have it write down where all its threads are. One that was stopped is continued: it could not do it else."""
+        """Have the process dump the stacks of its threads; continue it first if a signal has stopped it."""
         self._signal(signal.SIGUSR1)
         self._signal(signal.SIGCONT)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_STACKS_SECONDS):
+            async with asyncio.timeout(_STACK_DUMP_TIMEOUT_S):
                 await self.wait()
 
     async def status(self) -> int | None:
-        """How it exited, once it is dead; None if nobody knows."""
+        """Return the exit status of the dead process, negative for a signal; None if it is unknown."""
         if (status := self._reap()) is not None:
             return status
         try:
-            async with asyncio.timeout(_REPORT_SECONDS):
+            async with asyncio.timeout(_STATUS_TIMEOUT_S):
                 return await asyncio.shield(self._child.exit_status)
         except (TimeoutError, asyncio.CancelledError):
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
             return self._reap()
 
-    def words(self, status: int | None) -> str:
-        """Why it is dead."""
-        words = (exit_diagnostics.describe_exit(status), exit_diagnostics.exit_report(self._child.stderr))
-        return "; ".join(filter(None, words))
+    def describe(self, status: int | None) -> str:
+        """Return why the process died, from its exit status and its stderr."""
+        parts = (exit_diagnostics.describe_exit(status), exit_diagnostics.exit_report(self._child.stderr))
+        return "; ".join(filter(None, parts))
 
     def close(self) -> None:
-        """Let go of the descriptors, once it is dead."""
+        """Close the descriptors of the dead process."""
         self._loop.remove_reader(self._child.pidfd)
         self._child.connection.close()
         os.close(self._child.stderr)
         if self._child.exit_status.done():
-            self._let_go()
+            self._release()
         else:
-            # Its zygote is stuck. If that dies before it has reaped this one, it may be ours to reap.
-            self._child.exit_status.add_done_callback(lambda _: self._let_go())
+            # The zygote is stuck. If it dies before it reaps the child, this process may have to.
+            self._child.exit_status.add_done_callback(lambda _: self._release())
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         self._reap()
         os.close(self._child.pidfd)
 
     def _reap(self) -> int | None:
-        """Its exit status, if it is this process's to reap; else None.
+        """Reap the child and return its exit status; None if this process is not its parent.
 
-        If its parent, the zygote, died, its parent may be this very process: the first one in a container, or one that
-        has adopted orphans.
+        After the zygote's death this process is the parent, if it is the first one of a container or adopts children.
         """
         try:
             result = os.waitid(os.P_PIDFD, self._child.pidfd, os.WEXITED | os.WNOHANG)
@@ -112,10 +111,10 @@ class ExitWatcher:
         return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
 
     def _signal(self, number: int) -> None:
-        if not self.happened:
+        if not self.exited:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._child.pidfd, number)
 
     def _on_readable(self) -> None:
         self._loop.remove_reader(self._child.pidfd)
-        self._happened.set()
+        self._exited.set()

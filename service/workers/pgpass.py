@@ -1,4 +1,4 @@
-"""libpq's password file: `host:port:database:user:password`, a line each, `*` for any."""
+"""Reads libpq's password file: lines of `host:port:database:user:password`, with `*` for any value."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -8,9 +8,9 @@ from zap.worker.v1 import frames_pb2
 
 
 def password(path: str, servers: Sequence[frames_pb2.Server], database: str, user: str) -> str:
-    """The password of the first line that fits one of the servers; empty if there is none, or no file.
+    """Return the password of the first line that matches a server; empty if there is none, or no file.
 
-    lib/pq cannot look for it by itself: the one host that it knows is the relay.
+    lib/pq cannot read the file itself, because the only host that it knows is the relay.
     """
     file = Path(path) if path else Path.home() / ".pgpass"
     if not os.access(file, os.R_OK):
@@ -19,19 +19,19 @@ def password(path: str, servers: Sequence[frames_pb2.Server], database: str, use
         if not line or line.startswith("#"):
             continue
         fields = list(_fields(line))
-        if len(fields) == 5 and any(_fits(fields, server, database, user) for server in servers):
+        if len(fields) == 5 and any(_matches(fields, server, database, user) for server in servers):
             return fields[4]
     return ""
 
 
-def _fits(fields: Sequence[str], server: frames_pb2.Server, database: str, user: str) -> bool:
+def _matches(fields: Sequence[str], server: frames_pb2.Server, database: str, user: str) -> bool:
     host = "localhost" if server.host.startswith("/") else server.host
-    wanted = ((host, server.host), (str(server.port),), (database or user,), (user,))
-    return all(field == "*" or field in values for field, values in zip(fields, wanted, strict=False))
+    accepted = ((host, server.host), (str(server.port),), (database or user,), (user,))
+    return all(field == "*" or field in values for field, values in zip(fields, accepted, strict=False))
 
 
 def _fields(line: str) -> Iterator[str]:
-    """Separated by colons; a backslash before a colon or another backslash takes its meaning."""
+    """Yield the fields of a line; a backslash escapes a colon or a backslash."""
     field, escaped = "", False
     for character in line:
         if escaped or character not in "\\:":

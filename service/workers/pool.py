@@ -1,4 +1,4 @@
-"""Makes session processes (service.ports.ProcessPool)."""
+"""Starts session processes and ends them with the node (service.ports.ProcessPool)."""
 
 import asyncio
 import time
@@ -16,28 +16,28 @@ from service.workers.zygote import ZygoteClient
 from zap.worker.v1 import frames_pb2
 
 _PREPARE_SECONDS = 60.0
-_OVERDUE_SECONDS = 2.0
+_KILL_TIMEOUT_S = 2.0
 _NANOSECONDS = 1_000_000_000
 
 
 class StoreNotPrepared(Exception):
-    """whatsmeow could not make or upgrade its tables; no session can be started."""
+    """whatsmeow could not create or upgrade its tables, so no session can start."""
 
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """What every session process gets."""
+    """Settings of all session processes."""
 
     database_url: str = field(repr=False)
-    """Of whatsmeow's tables, as asyncpg takes it."""
+    """The URL of the database of whatsmeow's tables, in asyncpg's form."""
     proxy_url: str = field(default="", repr=False)
-    """Of sessions that name none."""
+    """The proxy of sessions that name none."""
     preload: str = ""
     """ "module:function" to call before the first connect (tests only)."""
 
 
 class Pool:
-    """The session processes of this node, and the zygote that they are forked from."""
+    """Owns the session processes of this node and the client of the zygote."""
 
     def __init__(
         self,
@@ -46,43 +46,43 @@ class Pool:
         zygote: ZygoteClient | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        """`environment`: what the zygote is executed with, this process's own by default; secrets are left out.
+        """Use `zygote`, which may be started already, or a new one.
 
-        `zygote`: one that was made, and perhaps started, before.
+        `environment` is the environment of a new zygote, without its secrets; by default that of this process.
         """
         self._settings = settings
         self._metrics = metrics or Metrics()
         self._zygote = ZygoteClient(environment) if zygote is None else zygote
         self._processes: set[Process] = set()
-        self._endings: set[asyncio.Task[None]] = set()
+        self._removals: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Have the zygote ready before the first session needs it. Raises Unavailable."""
+        """Start the zygote before the first session needs it. Raise Unavailable."""
         await self._zygote.start()
 
     async def close(self) -> None:
-        """End what still runs, and the zygote. Returns when all of it is dead."""
+        """Kill all session processes and the zygote, and wait until they are dead."""
         await asyncio.gather(*(process.kill() for process in self._processes))
-        await asyncio.gather(*(process.over() for process in set(self._processes)))
+        await asyncio.gather(*(process.wait_closed() for process in set(self._processes)))
         await self._zygote.close()
 
     @property
     def overdue(self) -> tuple[str, ...]:
-        """Sessions whose process was killed and does not die: this node is not well, and keeps them."""
-        return tuple(sorted(p.session_id for p in self._processes if p.overdue > _OVERDUE_SECONDS))
+        """The sessions whose process was killed and does not die; this node keeps their leases."""
+        return tuple(sorted(p.session_id for p in self._processes if p.overdue > _KILL_TIMEOUT_S))
 
     async def start(self, order: StartOrder) -> Process:
-        """A running process for this order. Raises Unavailable if none can be made now."""
+        """Start a process for this order. Raise Unavailable if none can be forked now."""
         began = time.monotonic()
         try:
-            process = await self._begin(self._start_of(order), order.lane)
+            process = await self._begin(self._start_command(order), order.lane)
         except Unavailable:
             self._metrics.start_came_to(order.lane.value, "NO_PROCESS")
             raise
         self._metrics.process_started(time.monotonic() - began)
         return process
 
-    def _start_of(self, order: StartOrder) -> frames_pb2.Start:
+    def _start_command(self, order: StartOrder) -> frames_pb2.Start:
         address = dsn.for_session(self._settings.database_url, order.session_id, order.epoch)
         return frames_pb2.Start(
             session_id=order.session_id,
@@ -96,9 +96,9 @@ class Pool:
         )
 
     async def prepare_store(self) -> None:
-        """Have whatsmeow make or upgrade its tables. Raises StoreNotPrepared.
+        """Have whatsmeow create or upgrade its tables. Raise StoreNotPrepared.
 
-        It does so without a lock of its own (fact 4): the caller must see to it that nobody else does at the time.
+        whatsmeow takes no lock for that, so the caller must hold one.
         """
         address = dsn.with_application_name(self._settings.database_url, "zap/prepare-store")
         process = await self._begin(
@@ -110,12 +110,12 @@ class Pool:
                 permit=frames_pb2.Permit(deadline_ns=int((time.monotonic() + 2 * _PREPARE_SECONDS) * _NANOSECONDS)),
             )
         )
-        ending = asyncio.create_task(_end_of(process))
+        ending = asyncio.create_task(_wait_ended(process))
         try:
             await asyncio.wait((ending,), timeout=_PREPARE_SECONDS)
             if not ending.done():
-                # It then says what it has waited for.
-                await process.stop(_OVERDUE_SECONDS)
+                # The end of a stopped process reports what it waited for.
+                await process.stop(_KILL_TIMEOUT_S)
             if (ended := await ending).cause is not Cause.STOPPED:
                 raise StoreNotPrepared(f"whatsmeow's tables could not be made: {ended.detail}")
         finally:
@@ -125,9 +125,9 @@ class Pool:
         child = await self._zygote.fork()
         process = Process(child, start.session_id, start.epoch, lane, self._metrics)
         self._processes.add(process)
-        ending = asyncio.create_task(self._forget_when_over(process), name=f"forget-{start.session_id}")
-        self._endings.add(ending)
-        ending.add_done_callback(self._endings.discard)
+        removal = asyncio.create_task(self._remove_when_closed(process), name=f"forget-{start.session_id}")
+        self._removals.add(removal)
+        removal.add_done_callback(self._removals.discard)
         try:
             await process.begin(start)
         except BaseException:
@@ -135,13 +135,13 @@ class Pool:
             raise
         return process
 
-    async def _forget_when_over(self, process: Process) -> None:
-        await process.over()
+    async def _remove_when_closed(self, process: Process) -> None:
+        await process.wait_closed()
         self._processes.discard(process)
 
 
-async def _end_of(process: Process) -> Ended:
+async def _wait_ended(process: Process) -> Ended:
     async for batch in process.observations():
         if isinstance(ended := batch[-1].observation, Ended):
             return ended
-    raise AssertionError("a process whose last observation is no end")
+    raise AssertionError("the last observation of a process is no Ended")

@@ -1,4 +1,4 @@
-"""A session process as the core knows it (service.ports.SessionProcess)."""
+"""Implements `service.ports.SessionProcess`: controls one session process and reports what it observes."""
 
 import asyncio
 import datetime
@@ -24,24 +24,24 @@ from zap.worker.v1 import frames_pb2
 
 _log = logging.getLogger(__name__)
 
-#: A healthy process tells its progress each second, from its start on.
+#: Seconds of silence after which a process has stalled. A healthy one reports progress each second.
 STALLED_SECONDS = 4.0
-_EXIT_SECONDS = 2.0
+_EXIT_TIMEOUT_S = 2.0
 _LAST_FRAME_TIMEOUT_S = 1.0
-#: Silence is counted in looks: a node that was held up itself has not listened, and knows nothing.
-_LOOK_SECONDS = 0.25
+#: Silence is counted in checks, because a node that was suspended itself has read nothing meanwhile.
+_CHECK_INTERVAL_S = 0.25
 _NANOSECONDS = 1_000_000_000
 _KILLED = "killed"
 
-_SHOWN = frozenset({Cause.PROCESS_DIED, Cause.PROCESS_STALLED, Cause.CONNECT_STALLED})
-"""Ends of which what is on stderr says more: last words, or where every thread was stuck."""
+_STDERR_CAUSES = frozenset({Cause.PROCESS_DIED, Cause.PROCESS_STALLED, Cause.CONNECT_STALLED})
+"""Ends that stderr explains: by an error, or by the stacks of all threads."""
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _session_log = logging.getLogger("service.session")
 
 
 class Process:
-    """One session for a while: its socket, its pidfd, and what it has said that nobody has taken yet."""
+    """One session process: its socket, its pidfd and the observations that wait for the core."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Process:
         lane: Lane | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        """`lane`: in which its start waited; it and its end are counted under that. None: they are not counted."""
+        """Count the start and the end under `lane`, the priority of the start; None counts neither."""
         self.session_id = session_id
         self._is_counted, self._lane = lane is not None, lane
         self._metrics = metrics or Metrics()
@@ -59,161 +59,161 @@ class Process:
         self.pid = child.pid
         self._child = child
         self._log = logging.LoggerAdapter(_log, {"session_id": session_id, "epoch": epoch, "pid": child.pid})
-        self._death = ExitWatcher(child, self._log)
-        self._link = WorkerChannel(child.connection, self._take, self._log)
-        self._waiting = Waiting(self._link.hold, self._link.go_on)
+        self._exit = ExitWatcher(child, self._log)
+        self._channel = WorkerChannel(child.connection, self._on_frame, self._log)
+        self._waiting = Waiting(self._channel.pause_reading, self._channel.resume_reading)
         self._replies: dict[int, asyncio.Future[frames_pb2.Reply]] = {}
         self._last_call = 0
-        self._places = asyncio.Semaphore(framing.MOST_CALLS)
+        self._call_slots = asyncio.Semaphore(framing.MOST_CALLS)
         self._permitted_until = 0.0
-        self._said: Ended | None = None
-        self._asked = ""
+        self._reported_end: Ended | None = None
+        self._stop_reason = ""
         self._stalled = False
         self._showed_life = False
-        self._overstayed = ""
-        self._over: asyncio.Task[None] | None = None
+        self._exit_failure = ""
+        self._lifecycle: asyncio.Task[None] | None = None
 
     async def begin(self, start: frames_pb2.Start) -> None:
-        """Tell it what to be. Called once, before anything else."""
+        """Send the start command. Called once, before anything else."""
         loop = asyncio.get_running_loop()
-        self._over = loop.create_task(self._live(), name=f"session-process-{self.session_id}-{self.epoch}")
-        await self._link.open()
+        self._lifecycle = loop.create_task(self._run(), name=f"session-process-{self.session_id}-{self.epoch}")
+        await self._channel.open()
         self._permitted_until = start.permit.deadline_ns / _NANOSECONDS
-        self._link.send(frames_pb2.Command(start=start))
+        self._channel.send(frames_pb2.Command(start=start))
 
     # --- service.ports.SessionProcess
 
     async def observations(self) -> AsyncIterator[Sequence[Observed]]:
-        """Yield what it reports, in order, all that waits at a time. The last is an Ended: the process is dead then."""
+        """Yield its observations in order, all that wait at a time. The last is an Ended, when the process is dead."""
         async for batch in self._waiting.batches():
             yield batch
             if isinstance(batch[-1].observation, Ended):
                 return
 
     def permit(self, until: float) -> None:
-        """Let it go on until this moment of time.monotonic()."""
+        """Extend its run permit to this time of time.monotonic()."""
         if until > self._permitted_until:
             self._permitted_until = until
-            self._link.permit(int(until * _NANOSECONDS))
+            self._channel.permit(int(until * _NANOSECONDS))
 
     def confirm(self, number: int) -> None:
-        """Tell it that every frame up to this number is committed."""
-        self._link.confirm(number)
+        """Confirm that every frame up to this number is committed."""
+        self._channel.confirm(number)
 
     async def send_text(self, to: str, body: str, timeout: float) -> SendReply:
-        """Send a text to a JID. Raises CallFailed."""
+        """Send a text to a JID. Raise CallFailed."""
         send = frames_pb2.Send(call_id=self._next_call(), to=to, text=message_pb2.Text(body=body))
         reply = await self._call(send.call_id, frames_pb2.Command(send=send), timeout)
         return SendReply(reply.message_id, reply.sent_time.ToDatetime(tzinfo=datetime.UTC))
 
     async def request_pairing_code(self, phone: str, timeout: float) -> str:
-        """Ask WhatsApp for a code to type on the phone. Raises CallFailed."""
+        """Ask WhatsApp for a code to type on the phone. Raise CallFailed."""
         request = frames_pb2.RequestPairingCode(call_id=self._next_call(), phone=phone)
         command = frames_pb2.Command(request_pairing_code=request)
         return (await self._call(request.call_id, command, timeout)).pairing_code
 
     async def log_out(self, timeout: float) -> None:
-        """Unlink the device at WhatsApp. Raises CallFailed."""
+        """Unlink the device at WhatsApp. Raise CallFailed."""
         logout = frames_pb2.Logout(call_id=self._next_call())
         await self._call(logout.call_id, frames_pb2.Command(logout=logout), timeout)
 
     async def stop(self, grace: float) -> None:
-        """Have it disconnect, finish the event in hand and exit; kill it after `grace` seconds.
+        """Have it disconnect, finish the current event and exit; kill it after `grace` seconds.
 
-        There is no SIGTERM between the two: service managers send it to all processes, so these ignore it.
+        It gets no SIGTERM: session processes ignore it, because service managers send it to all processes.
         """
-        self._asked = self._asked or "asked to stop"
-        self._link.send(frames_pb2.Command(stop=frames_pb2.Stop()))
+        self._stop_reason = self._stop_reason or "asked to stop"
+        self._channel.send(frames_pb2.Command(stop=frames_pb2.Stop()))
         try:
             async with asyncio.timeout(grace):
-                await self._death.wait()
+                await self._exit.wait()
         except TimeoutError:
-            self._asked = f"asked to stop, and killed after {grace:g} seconds"
+            self._stop_reason = f"asked to stop, and killed after {grace:g} seconds"
             self._log.warning("the session's process did not stop within %g s", grace)
-            await self._death.kill()
+            await self._exit.kill()
 
     async def kill(self) -> None:
         """Kill it and return when it is dead."""
-        self._asked = self._asked or _KILLED
-        await self._death.kill()
+        self._stop_reason = self._stop_reason or _KILLED
+        await self._exit.kill()
 
     # --- for the pool
 
     @property
     def overdue(self) -> float:
-        """Seconds for which it has been killed and its death not confirmed."""
-        return self._death.overdue
+        """Seconds since it was killed without its death being confirmed."""
+        return self._exit.overdue
 
-    async def over(self) -> None:
-        """Wait until it is dead and its descriptors are closed, whether or not anybody takes its observations."""
-        if self._over is not None:
-            await asyncio.shield(self._over)
+    async def wait_closed(self) -> None:
+        """Wait until it is dead and its descriptors are closed, even if its observations are not read."""
+        if self._lifecycle is not None:
+            await asyncio.shield(self._lifecycle)
 
-    # --- what it says
+    # --- frames
 
-    def _take(self, frame: frames_pb2.Frame, size: int) -> None:
+    def _on_frame(self, frame: frames_pb2.Frame, size: int) -> None:
         match frame.WhichOneof("body"):
             case "progress":
                 self._showed_life = True
-                self._make_room_on_stderr()
+                self._empty_stderr()
             case "log_line":
-                self._pass_on(frame.log_line)
+                self._forward_log_line(frame.log_line)
             case "reply":
-                self._answer(frame.reply)
+                self._on_reply(frame.reply)
             case "ended":
-                self._said = self._said or decode_end(frame.ended)
+                self._reported_end = self._reported_end or decode_end(frame.ended)
             case _:
-                # What waits in the socket in front of the progress shows life as well.
+                # Other frames delay the progress frame in the socket, so they count as progress.
                 self._showed_life = True
                 if (observation := decode_frame(frame)) is not None:
                     if isinstance(observation.observation, Connected):
                         self._count_start("CONNECTED")
                     self._waiting.add(observation, size)
 
-    def _pass_on(self, line: frames_pb2.LogLine) -> None:
+    def _forward_log_line(self, line: frames_pb2.LogLine) -> None:
         level = _LEVELS.get(line.level, logging.INFO)
-        # Cut already, by a process that is neither broken nor hostile.
+        # A healthy process has cut them already; a broken or hostile one may not have.
         logger, message = cut(line.logger), cut(line.message)
         fields = {"session_id": self.session_id, "epoch": self.epoch, "logger_name": logger}
         _session_log.log(level, "%s: %s", logger, message, extra=fields)
 
-    def _make_room_on_stderr(self) -> None:
-        """If it is running out of it, or its last words would find none."""
-        if words := empty_if_half_full(self._child.stderr):
-            self._log.warning("the session's process wrote on stderr:\n%s", words)
+    def _empty_stderr(self) -> None:
+        """Log and empty stderr if it is half full, so that a final error has room."""
+        if text := empty_if_half_full(self._child.stderr):
+            self._log.warning("the session's process wrote on stderr:\n%s", text)
 
-    def _answer(self, reply: frames_pb2.Reply) -> None:
-        waiting = self._replies.pop(reply.call_id, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(reply)
+    def _on_reply(self, reply: frames_pb2.Reply) -> None:
+        pending = self._replies.pop(reply.call_id, None)
+        if pending is not None and not pending.done():
+            pending.set_result(reply)
 
-    # --- what it is asked
+    # --- calls
 
     def _next_call(self) -> int:
         self._last_call += 1
         return self._last_call
 
     async def _call(self, call_id: int, command: frames_pb2.Command, timeout: float) -> frames_pb2.Reply:
-        """Ask, once there is a place: what the process has no place for it would refuse, and refused is for ever."""
+        """Send a call once a slot is free, because the process refuses calls above MOST_CALLS for good."""
         deadline = time.monotonic() + timeout
         try:
             async with asyncio.timeout(timeout):
-                await self._places.acquire()
+                await self._call_slots.acquire()
         except TimeoutError:
-            words = f"{framing.MOST_CALLS} calls were in flight for {timeout:g} seconds"
-            raise CallFailed(words, certain=True) from None
+            message = f"{framing.MOST_CALLS} calls were in flight for {timeout:g} seconds"
+            raise CallFailed(message, certain=True) from None
         try:
-            return await self._ask(call_id, command, max(0.0, deadline - time.monotonic()))
+            return await self._send_call(call_id, command, max(0.0, deadline - time.monotonic()))
         finally:
-            self._places.release()
+            self._call_slots.release()
 
-    async def _ask(self, call_id: int, command: frames_pb2.Command, timeout: float) -> frames_pb2.Reply:
-        if not self._link.accepts_commands or self._said is not None:
+    async def _send_call(self, call_id: int, command: frames_pb2.Command, timeout: float) -> frames_pb2.Reply:
+        if not self._channel.accepts_commands or self._reported_end is not None:
             raise CallFailed("the session's process takes no commands now", certain=True)
         answer: asyncio.Future[frames_pb2.Reply] = asyncio.get_running_loop().create_future()
         self._replies[call_id] = answer
         try:
-            self._link.send(command)
+            self._channel.send(command)
             async with asyncio.timeout(timeout):
                 reply = await answer
         except framing.ProtocolError as error:
@@ -227,69 +227,70 @@ class Process:
             raise CallFailed(cut(reply.error), certain=reply.certain, failure=failure)
         return reply
 
-    # --- its life
+    # --- lifecycle
 
-    async def _live(self) -> None:
-        """Watch it until it is dead, then say how it ended. The one place that says so."""
-        watching = asyncio.create_task(self._watch(), name=f"watch-{self.session_id}-{self.epoch}")
-        await self._death.wait()
+    async def _run(self) -> None:
+        """Watch it until it is dead, then log, count and report its end."""
+        watching = asyncio.create_task(self._watch_progress(), name=f"watch-{self.session_id}-{self.epoch}")
+        await self._exit.wait()
         watching.cancel()
-        # Its last frame, which says why it ended, may still be in the socket.
-        await self._link.read_to_end(_LAST_FRAME_TIMEOUT_S)
-        status = await self._death.status()
+        # The last frame, which reports why it ended, may still be in the socket.
+        await self._channel.read_to_end(_LAST_FRAME_TIMEOUT_S)
+        status = await self._exit.status()
         verdict = self._verdict(status)
-        said = f", it said: {verdict.detail}" if verdict is self._said and verdict.detail else ""
-        self._log.info("the session's process %s (%s)%s", self._death.words(status), verdict.cause.value, said)
-        if verdict.cause in _SHOWN and (stderr := stderr_excerpt(self._child.stderr)):
+        said = f", it said: {verdict.detail}" if verdict is self._reported_end and verdict.detail else ""
+        self._log.info("the session's process %s (%s)%s", self._exit.describe(status), verdict.cause.value, said)
+        if verdict.cause in _STDERR_CAUSES and (stderr := stderr_excerpt(self._child.stderr)):
             self._log.warning("the session's process left on stderr:\n%s", stderr)
-        self._link.close()
-        self._death.close()
+        self._channel.close()
+        self._exit.close()
         for answer in self._replies.values():
             if not answer.done():
                 answer.set_exception(CallFailed("the session's process ended before it answered", certain=False))
         if self._is_counted:
-            cause = "KILLED" if verdict.cause is Cause.STOPPED and self._asked == _KILLED else verdict.cause.value
+            cause = "KILLED" if verdict.cause is Cause.STOPPED and self._stop_reason == _KILLED else verdict.cause.value
             self._count_start(cause)
             self._metrics.process_ended(cause)
         self._waiting.add(Observed(verdict, datetime.datetime.now(datetime.UTC)))
 
     def _count_start(self, outcome: str) -> None:
-        """Count what the start came to, once: CONNECTED, or what ended it before."""
+        """Count the outcome of the start once: CONNECTED, or the cause that ended it before."""
         if self._lane is not None:
             self._metrics.start_came_to(self._lane.value, outcome)
             self._lane = None
 
-    async def _watch(self) -> None:
-        """Replace it if it is stuck, or is not gone soon after it said or showed that it would be."""
-        silent = leaving = 0.0
-        while silent < STALLED_SECONDS and leaving < _EXIT_SECONDS:
+    async def _watch_progress(self) -> None:
+        """Kill it if it stalls, or if it does not exit soon after it reported its end or closed its socket."""
+        silent = exiting = 0.0
+        while silent < STALLED_SECONDS and exiting < _EXIT_TIMEOUT_S:
             self._showed_life = False
-            await asyncio.sleep(_LOOK_SECONDS)
-            if self._said is not None or self._link.closed.is_set():
-                leaving += _LOOK_SECONDS
-            elif self._showed_life or self._link.is_held:
+            await asyncio.sleep(_CHECK_INTERVAL_S)
+            if self._reported_end is not None or self._channel.closed.is_set():
+                exiting += _CHECK_INTERVAL_S
+            elif self._showed_life or self._channel.is_paused:
                 silent = 0.0
             else:
-                silent += _LOOK_SECONDS
-        if leaving >= _EXIT_SECONDS:
-            self._overstayed = "it closed its socket and was killed"
-            self._death.kill_soon()
+                silent += _CHECK_INTERVAL_S
+        if exiting >= _EXIT_TIMEOUT_S:
+            self._exit_failure = "it closed its socket and was killed"
+            self._exit.kill_soon()
         else:
             await self._end_stalled()
 
     async def _end_stalled(self) -> None:
-        """Have it write down where it is stuck, and kill it."""
+        """Have it dump its stacks, and kill it."""
         self._stalled = True
         self._log.warning("the session's process has stalled; it is %s", describe_state(self.pid))
-        await self._death.request_stack_dump()
-        await self._death.kill()
+        await self._exit.request_stack_dump()
+        await self._exit.kill()
 
     def _verdict(self, status: int | None) -> Ended:
-        if self._said is not None and self._said.cause is not Cause.STOPPED:
-            return self._said
+        if self._reported_end is not None and self._reported_end.cause is not Cause.STOPPED:
+            return self._reported_end
         if self._stalled:
-            return Ended(Cause.PROCESS_STALLED, f"it said nothing for {STALLED_SECONDS:g} seconds")
-        if self._asked or self._said is not None:
-            return Ended(Cause.STOPPED, self._asked)
-        garbled = f"what it said could not be understood: {self._link.garbled}" if self._link.garbled else ""
-        return Ended(Cause.PROCESS_DIED, garbled or self._overstayed or self._death.words(status))
+            return Ended(Cause.PROCESS_STALLED, f"it reported no progress for {STALLED_SECONDS:g} seconds")
+        if self._stop_reason or self._reported_end is not None:
+            return Ended(Cause.STOPPED, self._stop_reason)
+        error = self._channel.protocol_error
+        frame_error = f"a frame could not be decoded: {error}" if error else ""
+        return Ended(Cause.PROCESS_DIED, frame_error or self._exit_failure or self._exit.describe(status))

@@ -1,4 +1,4 @@
-"""What a session process has said and nobody has dealt with yet: bounded, since a process may be broken or hostile."""
+"""Buffers the observations of a session process, bounded because the process may be broken or hostile."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -6,44 +6,44 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from service.domain.observations import Observed
 
 HIGH_BYTES, LOW_BYTES = 4 * 1024 * 1024, 1024 * 1024
-"""Of one process: above the first nothing more is read from it, until no more than the second are left."""
-_MOST_MOMENTARY = 500
-"""Observations that wait, beyond which one is dropped that is of the moment."""
-_OBJECTS_BYTES = 512
-"""What an observation takes beside its frame's own bytes, about."""
+"""High and low watermark of one process: reading pauses above the first and resumes at the second."""
+_MAX_WITH_EPHEMERAL = 500
+"""Observations that wait, from which on ephemeral ones are dropped."""
+_OVERHEAD_BYTES = 512
+"""Approximate bytes of an observation in addition to its frame."""
 
 
 class Waiting:
-    """Observations in their order, and their bytes: of those that wait, and of the batch that is in hand."""
+    """A queue of observations that counts the bytes of those that wait and of the current batch."""
 
-    def __init__(self, hold: Callable[[], None], go_on: Callable[[], None]) -> None:
-        """`hold` is called when there is too much, as often as there is more; `go_on` when there is little again."""
-        self._hold = hold
-        self._go_on = go_on
+    def __init__(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+        """`pause` is called for each observation above the high watermark, `resume` at the low one."""
+        self._pause = pause
+        self._resume = resume
         self._observations: list[Observed] = []
         self._bytes = 0
-        self._something = asyncio.Event()
+        self._nonempty = asyncio.Event()
 
     def add(self, observation: Observed, frame_bytes: int = 0) -> None:
-        """Have it wait, or drop one that is of the moment if there is much already."""
-        is_much = len(self._observations) >= _MOST_MOMENTARY or self._bytes > LOW_BYTES
-        if observation.is_momentary and is_much:
+        """Append an observation, or drop it if it is ephemeral and the queue is long."""
+        is_loaded = len(self._observations) >= _MAX_WITH_EPHEMERAL or self._bytes > LOW_BYTES
+        if observation.is_momentary and is_loaded:
             return
         self._observations.append(observation)
-        self._bytes += frame_bytes + _OBJECTS_BYTES
-        self._something.set()
+        self._bytes += frame_bytes + _OVERHEAD_BYTES
+        self._nonempty.set()
         if self._bytes > HIGH_BYTES:
-            self._hold()
+            self._pause()
 
     async def batches(self) -> AsyncIterator[Sequence[Observed]]:
-        """Yield all that waits at a time, for ever. A batch is dealt with when the next one is asked for."""
+        """Yield all that waits, again and again. A batch counts as processed when the next one is requested."""
         while True:
             while not self._observations:
-                self._something.clear()
-                await self._something.wait()
+                self._nonempty.clear()
+                await self._nonempty.wait()
             batch, self._observations = self._observations, []
-            in_hand = self._bytes
+            batch_bytes = self._bytes
             yield batch
-            self._bytes -= in_hand
+            self._bytes -= batch_bytes
             if self._bytes <= LOW_BYTES:
-                self._go_on()
+                self._resume()

@@ -1,8 +1,7 @@
-"""The node's zygote: started when it is needed, asked to fork, replaced when it dies.
+"""Keeps a zygote running for the node, and forks session processes from it.
 
-The node itself never forks (it has threads and gRPC). It executes the zygote, hands it one end of a new socket for each
-session, and gets a pidfd back: the one thing by which a process can be killed and its death awaited without ever
-meaning another process that has got the same number.
+The node itself never forks, because it has threads and gRPC. It executes the zygote, sends it one end of a new socket
+for each session, and receives a pidfd. A pidfd identifies a process even after its process id has been reused.
 """
 
 import asyncio
@@ -18,12 +17,12 @@ from service.workers.zygote_process import Child, ZygoteDied, ZygoteProcess
 
 _log = logging.getLogger(__name__)
 
-_READY_SECONDS = 20.0
-_ATTEMPTS = 3
+_READY_TIMEOUT_S = 20.0
+_FORK_ATTEMPTS = 3
 
-#: What must not be in the environment of processes that other tools can look at: secrets travel over the sockets. All
-#: else goes on: a preload may have settings of its own.
-_SECRET = frozenset(
+#: Secrets, which go over the sockets, because other tools can read a process's environment. All other variables are
+#: passed on, since a preload may need them.
+_SECRET_VARIABLES = frozenset(
     {
         "DATABASE_URL",
         "REDIS_URL",
@@ -38,15 +37,15 @@ COMMAND = (sys.executable, "-m", "service.worker")
 
 
 def environment_for(base: Mapping[str, str]) -> dict[str, str]:
-    """The environment that the zygote is executed with. Go sees no later one (fact 24)."""
-    # PG…: lib/pq reads them too, and some would lead it past the relay. What they say is in its address (dsn.py).
-    kept = {name: value for name, value in base.items() if name not in _SECRET and not name.startswith("PG")}
-    # SPHINX: import neonize without its library. MALLOC_ARENA_MAX: a heap for each thread costs more than it gives.
+    """Return the environment for the zygote. Go sees no later changes of it."""
+    # lib/pq reads PG… too, and some would lead it past the relay. Its URL contains their values (dsn.py).
+    kept = {name: value for name, value in base.items() if name not in _SECRET_VARIABLES and not name.startswith("PG")}
+    # SPHINX imports neonize without its library. MALLOC_ARENA_MAX saves the memory of a heap for each thread.
     return {"MALLOC_ARENA_MAX": "2"} | kept | {"SPHINX": "1", "NEONIZE_BOT_TAG": "off"}
 
 
 class ZygoteClient:
-    """Forks session processes, whichever process does it at the time. For one event loop."""
+    """Forks session processes from the current zygote, and replaces a zygote that dies. For one event loop."""
 
     def __init__(
         self,
@@ -60,59 +59,59 @@ class ZygoteClient:
         self._liveness = liveness
         self._process: ZygoteProcess | None = None
         self._starting = asyncio.Lock()
-        self._keeper: asyncio.Task[None] | None = None
+        self._replacing: asyncio.Task[None] | None = None
         self._is_closed = False
 
     @property
     def pid(self) -> int | None:
-        """Of the process that forks now, if there is one."""
+        """The process id of the current zygote; None if none is usable."""
         return self._process.pid if self._process and self._process.is_usable else None
 
     async def start(self) -> None:
-        """Have it running. Raises Unavailable if it does not get ready."""
-        await self._usable()
+        """Start a zygote, unless one is running. Raise Unavailable if it does not get ready."""
+        await self._ensure_running()
 
     async def close(self) -> None:
-        """End it. Its children go on until their sockets are closed."""
+        """Terminate the zygote. Its children go on until their sockets are closed."""
         self._is_closed = True
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+        if self._replacing is not None:
+            self._replacing.cancel()
+            await asyncio.wait([self._replacing])
         async with self._starting:
             if self._process is not None:
-                self._process.is_asked_to_end = True
-                await _bury(self._process)
+                self._process.is_stopping = True
+                await _terminate_and_wait(self._process)
 
     async def fork(self) -> Child:
-        """A new process that waits for its first command. Raises Unavailable.
+        """Fork a process that waits for its first command. Raise Unavailable.
 
-        If the zygote dies in the middle, another one is asked: what the first one may have forked finds its socket
-        closed, and ends.
+        If the zygote dies meanwhile, request the fork from another one. A child that the first one may have forked
+        finds its socket closed, and exits.
         """
-        for _ in range(_ATTEMPTS):
-            process = await self._usable()
+        for _ in range(_FORK_ATTEMPTS):
+            process = await self._ensure_running()
             try:
                 return await process.fork()
             except ZygoteDied as error:
-                _log.warning("the zygote died while it was asked to fork: %s", error)
+                _log.warning("the zygote died during a fork: %s", error)
         raise Unavailable("session processes cannot be made now: the zygote keeps dying", reason="POOL_UNAVAILABLE")
 
-    async def _usable(self) -> ZygoteProcess:
+    async def _ensure_running(self) -> ZygoteProcess:
         async with self._starting:
             if self._is_closed:
                 raise Unavailable("the pool is closed", reason="POOL_UNAVAILABLE")
             if self._process is None or not self._process.is_usable:
                 self._process = await self._start()
-                self._keeper = asyncio.create_task(self._replace_when_gone(self._process), name="zygote-keeper")
+                self._replacing = asyncio.create_task(self._replace_when_dead(self._process), name="zygote-keeper")
             return self._process
 
     async def _start(self) -> ZygoteProcess:
         began = time.monotonic()
         process = ZygoteProcess(self._command, self._environment, self._liveness)
         try:
-            await process.ready(_READY_SECONDS)
+            await process.ready(_READY_TIMEOUT_S)
         except (TimeoutError, ZygoteDied) as error:
-            await _bury(process)
+            await _terminate_and_wait(process)
             raise Unavailable(f"the zygote did not start: {error}", reason="POOL_UNAVAILABLE") from error
         except BaseException:
             process.terminate()
@@ -120,13 +119,13 @@ class ZygoteClient:
         _log.info("zygote %d is ready after %.2f s", process.pid, time.monotonic() - began)
         return process
 
-    async def _replace_when_gone(self, process: ZygoteProcess) -> None:
-        """Have a new one before it is needed; if there is none to be had, the next fork says why."""
+    async def _replace_when_dead(self, process: ZygoteProcess) -> None:
+        """Start a new zygote once this one is dead; if that fails, the next fork raises the reason."""
         await process.wait_dead()
         with contextlib.suppress(Unavailable):
-            await self._usable()
+            await self._ensure_running()
 
 
-async def _bury(process: ZygoteProcess) -> None:
+async def _terminate_and_wait(process: ZygoteProcess) -> None:
     process.terminate()
     await process.wait_dead()

@@ -1,4 +1,4 @@
-"""One zygote, as long as it lives: executed, asked to fork, heard out about the deaths of its children."""
+"""Runs one zygote process: executes it, requests forks from it and receives the exit statuses of its children."""
 
 import asyncio
 import contextlib
@@ -19,94 +19,94 @@ from service.workers.exit_diagnostics import describe_exit, exit_report
 _log = logging.getLogger(__name__)
 
 SILENT_SECONDS = 2.0
-"""How long a zygote that is asked may say nothing. It answers one after another: a hundred forks may take longer."""
-_LOOK_SECONDS = 0.5
+"""Seconds without any packet after which a zygote counts as stuck. It answers requests one after another."""
+_CHECK_INTERVAL_S = 0.5
 
 
 class ZygoteDied(Exception):
-    """The zygote is gone; what was asked of it may have been done, and its result ends by itself."""
+    """The zygote has died. A child that it may have forked for the request exits by itself."""
 
 
 @dataclass
 class Child:
-    """A process that was forked. The descriptors belong to whoever has it."""
+    """A forked process. Its descriptors belong to the caller, who must close them."""
 
     pid: int
     pidfd: int
     stderr: int
-    """A file in memory: what it wrote there."""
+    """A memory file that is the child's stderr."""
     connection: socket.socket
     exit_status: asyncio.Future[int]
-    """Set when the zygote has reaped it; cancelled once the zygote is dead, if it died before that."""
+    """Set when the zygote has reaped the child; cancelled if the zygote dies before that."""
 
     def close(self) -> None:
-        """Let go of it. A child whose socket is closed ends by itself."""
+        """Close the descriptors. A child whose socket is closed exits by itself."""
         self.connection.close()
         os.close(self.pidfd)
         os.close(self.stderr)
 
 
 class ZygoteProcess:
-    """Constructed running; `ready` then tells when it can be asked."""
+    """A zygote that runs from its construction on, and can fork once `ready` returns."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], liveness: int | None = None) -> None:
-        """Execute it. `liveness`: descriptor of the node's liveness socket, which it and its children keep open.
+        """Execute the zygote. It and its children keep `liveness`, the node's liveness descriptor, open.
 
-        Raises Unavailable if it cannot be executed, or not be watched.
+        Raise Unavailable if it cannot be executed or watched.
         """
         self._loop = asyncio.get_running_loop()
         self._forks: dict[int, tuple[asyncio.Future[Child], socket.socket]] = {}
-        """What was asked for: the answer, and the node's end of the child's socket."""
+        """By request: the answer, and the node's end of the child's socket."""
         self._exits: dict[int, asyncio.Future[int]] = {}
         self._last_request = 0
         self._ready: asyncio.Future[None] = self._loop.create_future()
-        self._was_heard = False
+        self._has_answered = False
         try:
             self._execute(command, environment, liveness)
         except OSError as error:
             raise Unavailable(f"the zygote cannot be executed: {error}", reason="POOL_UNAVAILABLE") from error
         self._loop.add_reader(self._connection, self._read)
-        self._grave: asyncio.Future[None] = self._loop.create_future()
+        self._dead: asyncio.Future[None] = self._loop.create_future()
         self._reaping: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
-        self.is_asked_to_end = False
+        self.is_stopping = False
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id of the zygote."""
         return self._process.pid
 
     @property
     def is_usable(self) -> bool:
-        """Whether it can be asked to fork."""
+        """Whether the zygote accepts fork requests."""
         return self._reaping is None
 
     async def ready(self, timeout: float) -> None:
-        """Wait until it has imported everything. Raises ZygoteDied, TimeoutError."""
+        """Wait until the zygote has imported everything. Raise ZygoteDied or TimeoutError."""
         async with asyncio.timeout(timeout):
             await asyncio.shield(self._ready)
         self._watching = self._loop.create_task(self._watch(), name="zygote-watch")
 
     async def wait_dead(self) -> None:
-        """Wait until it is dead and reaped, however that comes about."""
-        await asyncio.shield(self._grave)
+        """Wait until the zygote is dead and reaped."""
+        await asyncio.shield(self._dead)
 
     async def fork(self) -> Child:
-        """A new process that waits for its first command. Raises ZygoteDied, Unavailable."""
+        """Fork a process that waits for its first command. Raise ZygoteDied or Unavailable."""
         try:
-            ours, theirs = framing.socket_pair()
+            node_end, child_end = framing.socket_pair()
         except OSError as error:
-            words = f"no session process can be made now: {error}"
-            raise Unavailable(words, reason="POOL_UNAVAILABLE") from error
+            message = f"no session process can be made now: {error}"
+            raise Unavailable(message, reason="POOL_UNAVAILABLE") from error
         try:
-            with theirs:
-                return await self._ask(ours, theirs)
+            with child_end:
+                return await self._request_fork(node_end, child_end)
         except BaseException:
-            ours.close()
+            node_end.close()
             raise
 
-    def terminate(self, why: str = "") -> None:
-        """Make sure that it is dead and let go of it. Its children's sockets are not touched: they go on."""
+    def terminate(self, reason: str = "") -> None:
+        """Kill the zygote and release it. Its children keep their sockets and go on."""
         if self._reaping is not None:
             return
         if self._watching is not None:
@@ -115,66 +115,66 @@ class ZygoteProcess:
         self._connection.close()
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGKILL)
-        words = why or exit_report(self._stderr) or "it left no words"
-        died = ZygoteDied(words)
-        _fail(self._ready, died)
+        reason = reason or exit_report(self._stderr) or "it wrote nothing on stderr"
+        died = ZygoteDied(reason)
+        _set_error(self._ready, died)
         for answer, _ in self._forks.values():
-            _fail(answer, died)
-        self._reaping = self._loop.create_task(self._reap(words), name="zygote-reap")
+            _set_error(answer, died)
+        self._reaping = self._loop.create_task(self._reap(reason), name="zygote-reap")
 
-    async def _reap(self, words: str) -> None:
-        # By no thread: there may be none to be had, nor a zygote for that reason.
+    async def _reap(self, reason: str) -> None:
+        # Without a thread: perhaps the zygote died because no thread can be started.
         dead = asyncio.Event()
         self._loop.add_reader(self._pidfd, dead.set)
         await dead.wait()
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         status = self._process.wait()
-        if not self.is_asked_to_end:
-            _log.warning("zygote %d %s; %s", self.pid, describe_exit(status), words)
+        if not self.is_stopping:
+            _log.warning("zygote %d %s; %s", self.pid, describe_exit(status), reason)
         os.close(self._stderr)
-        # Not earlier: its children are somebody else's only now, perhaps ours.
+        # Not earlier: only now have its children another parent, perhaps this process.
         for exit_status in self._exits.values():
             exit_status.cancel()
-        self._grave.set_result(None)
+        self._dead.set_result(None)
         await reap_adopted_children(self.pid)
 
     async def _watch(self) -> None:
-        """Ask whether it is there, time and again, and bury it if it says nothing.
+        """Ping the zygote periodically, and terminate it if it does not answer.
 
-        Counted in looks: a node that was held up itself has not listened. What it was asked before it is heard first.
+        Silence is counted in checks, because a node that was suspended itself has read nothing meanwhile.
         """
         silent = 0.0
         while silent < SILENT_SECONDS:
             if silent == 0.0:
-                with contextlib.suppress(OSError):  # it is gone, which is seen elsewhere, or owes many answers already
+                with contextlib.suppress(OSError):  # it is dead, which _read notices, or owes many answers
                     framing.send_packet(self._connection, framing.Packet("ping", {}))
-            self._was_heard = False
-            await asyncio.sleep(_LOOK_SECONDS)
-            silent = 0.0 if self._was_heard else silent + _LOOK_SECONDS
+            self._has_answered = False
+            await asyncio.sleep(_CHECK_INTERVAL_S)
+            silent = 0.0 if self._has_answered else silent + _CHECK_INTERVAL_S
         self._watching = None
         self.terminate(f"it did not answer for {SILENT_SECONDS:g} seconds")
 
     def _execute(self, command: Sequence[str], environment: Mapping[str, str], liveness: int | None) -> None:
-        """Not in a thread: the zygote asks to die with its parent, and to the kernel that is the thread."""
+        """Execute the zygote, not in a thread: its parent-death signal is bound to the thread that forks it."""
         with contextlib.ExitStack() as undo:
             self._stderr = os.memfd_create("zygote-stderr", os.MFD_CLOEXEC)
             undo.callback(os.close, self._stderr)
-            self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._connection, child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(self._connection.close)
             self._connection.setblocking(False)  # noqa: FBT003
             kept = [] if liveness is None else [liveness]
-            with theirs:
+            with child_end:
                 self._process = subprocess.Popen(
                     [
-                        *(*command, "--socket", str(theirs.fileno()), "--node", str(os.getpid())),
+                        *(*command, "--socket", str(child_end.fileno()), "--node", str(os.getpid())),
                         *(f"--liveness={descriptor}" for descriptor in kept),
                     ],
                     env=dict(environment),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=self._stderr,
-                    pass_fds=[theirs.fileno(), *kept],
+                    pass_fds=[child_end.fileno(), *kept],
                     start_new_session=True,
                 )
             undo.callback(self._process.wait)
@@ -182,23 +182,23 @@ class ZygoteProcess:
             self._pidfd = os.pidfd_open(self._process.pid)
             undo.pop_all()
 
-    async def _ask(self, ours: socket.socket, theirs: socket.socket) -> Child:
+    async def _request_fork(self, node_end: socket.socket, child_end: socket.socket) -> Child:
         if not self.is_usable:
-            raise ZygoteDied("it is gone")
+            raise ZygoteDied("it has ended")
         self._last_request += 1
         request = self._last_request
         answer: asyncio.Future[Child] = self._loop.create_future()
-        self._forks[request] = answer, ours
+        self._forks[request] = answer, node_end
         try:
-            await self._send(framing.Packet("fork", {"id": request}, (theirs.fileno(),)))
-            # Our copy of the child's end: with it open, the child's death would not close the connection.
-            theirs.close()
+            await self._send(framing.Packet("fork", {"id": request}, (child_end.fileno(),)))
+            # With this copy open, the child's death would not close the connection.
+            child_end.close()
             return await answer
         except BaseException:
-            _discard(answer)
+            _close_unclaimed(answer)
             raise
         finally:
-            # What comes later finds nobody waiting, and is closed.
+            # A child that is forked later is closed by _resolve_fork.
             del self._forks[request]
 
     async def _send(self, packet: framing.Packet) -> None:
@@ -209,8 +209,8 @@ class ZygoteProcess:
             except BlockingIOError:
                 await asyncio.sleep(0.005)  # thousands of requests are under way; it is busy forking
             except OSError as error:
-                # It hears nothing any more. Whoever asks next must find that out before its death is told, or all tries
-                # would be made within that moment. What it has said is heard first.
+                # The zygote reads no more. Terminate it now, or the caller would spend all its attempts on it before
+                # its death is noticed. Read what it sent before.
                 self._read()
                 self.terminate()
                 raise ZygoteDied(str(error)) from error
@@ -218,17 +218,17 @@ class ZygoteProcess:
     def _read(self) -> None:
         try:
             while (packet := framing.receive_packet(self._connection)) is not None:
-                self._take(packet)
+                self._handle_packet(packet)
         except BlockingIOError:
             return
         except OSError:
-            pass  # its end, with something unread: what it said before was heard
+            pass  # reset by a zygote that left something unread; its packets were read before
         except (ValueError, KeyError) as error:
-            _log.error("what the zygote says cannot be understood: %s", error)
+            _log.error("a packet of the zygote is invalid; the zygote is killed: %s", error)
         self.terminate()
 
-    def _take(self, packet: framing.Packet) -> None:
-        self._was_heard = True
+    def _handle_packet(self, packet: framing.Packet) -> None:
+        self._has_answered = True
         match packet.kind:
             case "ready" if not self._ready.done():
                 self._ready.set_result(None)
@@ -237,39 +237,39 @@ class ZygoteProcess:
                 if exit_status is not None and not exit_status.done():
                     exit_status.set_result(packet.values["status"])
             case "forked" if len(packet.descriptors) == 2:
-                self._take_forked(packet)
+                self._resolve_fork(packet)
             case "forked":
-                # The kernel keeps back what there is no room for here. What was forked finds its socket closed.
+                # The kernel drops descriptors above this process's limit. The child finds its socket closed and exits.
                 for descriptor in packet.descriptors:
                     os.close(descriptor)
-                self._refuse(packet.values["id"], "this node has too many files open")
+                self._fail_fork(packet.values["id"], "this node has too many files open")
             case "failed":
-                self._refuse(packet.values["id"], packet.values["words"])
+                self._fail_fork(packet.values["id"], packet.values["words"])
 
-    def _refuse(self, request: int, words: str) -> None:
+    def _fail_fork(self, request: int, detail: str) -> None:
         answer, _ = self._forks.get(request, (None, None))
         if answer is not None and not answer.done():
-            words = f"no session process can be made now: {words}"
-            answer.set_exception(Unavailable(words, reason="POOL_UNAVAILABLE"))
+            message = f"no session process can be made now: {detail}"
+            answer.set_exception(Unavailable(message, reason="POOL_UNAVAILABLE"))
 
-    def _take_forked(self, packet: framing.Packet) -> None:
+    def _resolve_fork(self, packet: framing.Packet) -> None:
         pid, (pidfd, stderr) = packet.values["pid"], packet.descriptors
         exit_status = self._exits[pid] = self._loop.create_future()
-        answer, ours = self._forks.get(packet.values["id"], (None, None))
-        if answer is None or ours is None or answer.done():
+        answer, node_end = self._forks.get(packet.values["id"], (None, None))
+        if answer is None or node_end is None or answer.done():
             os.close(pidfd)
             os.close(stderr)
         else:
-            answer.set_result(Child(pid, pidfd, stderr, ours, exit_status))
+            answer.set_result(Child(pid, pidfd, stderr, node_end, exit_status))
 
 
-def _fail(waiting: asyncio.Future[Any], error: Exception) -> None:
+def _set_error(waiting: asyncio.Future[Any], error: Exception) -> None:
     if not waiting.done():
         waiting.set_exception(error)
-        waiting.exception()  # seen: whoever has stopped waiting must not turn it into a complaint
+        waiting.exception()  # mark as retrieved: a caller may have stopped waiting
 
 
-def _discard(answer: "asyncio.Future[Child]") -> None:
-    """Close what came in the very moment in which whoever waited for it gave up."""
+def _close_unclaimed(answer: "asyncio.Future[Child]") -> None:
+    """Close a child that arrived as its caller was cancelled."""
     if answer.done() and not answer.cancelled() and answer.exception() is None:
         answer.result().close()

@@ -129,7 +129,7 @@ async def stop(watched: Watched) -> None:
 
 async def leave(watched: Watched) -> None:
     """As a node that dies."""
-    watched.process._link.close()
+    watched.process._channel.close()
 
 
 @pytest.mark.parametrize("end", [kill, stop, leave])

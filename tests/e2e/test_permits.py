@@ -56,7 +56,7 @@ async def past_its_permit(simulator: SimulatorProcess, session: Watched, phone: 
     await control.write(FRIEND, phone, "what it would acknowledge if it went on")
     before = (await control.device(jid)).stanzas
     await asyncio.sleep(max(0.0, process._permitted_until + 0.1 - time.monotonic()))
-    assert not process._death.happened
+    assert not process._exit.exited
     os.kill(process.pid, signal.SIGCONT)
     ended = await session.ended()
     assert ended.cause is Cause.PROCESS_DIED

@@ -18,7 +18,7 @@ from service.domain.observations import Disconnected, InboundEvent
 from service.ports import CallFailed, ProcessPool
 from service.telemetry.metrics import NodeMetrics
 from service.wire import framing
-from service.workers.exit_diagnostics import everything
+from service.workers.exit_diagnostics import read_stderr
 from service.workers.pool import Pool
 from service.workers.process import STALLED_SECONDS, Process
 from tests.integration.session_children import ScriptedChild, all_of
@@ -118,7 +118,7 @@ async def test_a_process_that_says_it_ends_and_stays_is_killed(begin: Begin) -> 
     """)
     _, ended = await all_of(process)
     assert ended.cause is Cause.LOGGED_OUT_ON_PHONE
-    assert process._death.happened
+    assert process._exit.exited
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ async def test_a_process_that_says_it_ends_and_stays_is_killed(begin: Begin) -> 
         ("node.close()", "it closed its socket and was killed"),
         (
             "node.sendall(bytes([255]) * 100)",
-            "what it said could not be understood: a message of 4294967295 bytes was announced, more than 16777216",
+            "a frame could not be decoded: a message of 4294967295 bytes was announced, more than 16777216",
         ),
     ],
 )
@@ -190,8 +190,8 @@ async def test_time_in_which_the_node_was_held_up_says_nothing_of_the_process(be
     time.sleep(STALLED_SECONDS + 1)  # noqa: ASYNC251 - the loop is to stand still
     asyncio.get_running_loop().call_later(0.5, os.kill, process.pid, signal.SIGCONT)
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(process.over(), 2)
-    assert not process._death.happened
+        await asyncio.wait_for(process.wait_closed(), 2)
+    assert not process._exit.exited
 
 
 async def test_stderr_that_fills_up_is_logged_and_emptied_so_that_last_words_find_room(
@@ -214,16 +214,16 @@ async def test_stderr_that_fills_up_is_logged_and_emptied_so_that_last_words_fin
 
 async def test_what_is_of_the_moment_is_left_out_while_nobody_takes_what_it_says(begin: Begin) -> None:
     process = await begin("tell(event=got())\n" + TELL_MESSAGES.format(count=600) + "tell(event=got())\nos._exit(0)")
-    await asyncio.wait_for(process._death.wait(), 10)
+    await asyncio.wait_for(process._exit.wait(), 10)
     heard, _ = await all_of(process)
     assert [observed.number for observed in heard] == list(range(601))
 
 
 async def test_what_a_dead_process_left_in_its_socket_is_heard_however_late(begin: Begin) -> None:
     process = await begin(TELL_MESSAGES.format(count=1040) + "os._exit(0)")
-    await asyncio.wait_for(process._death.wait(), 10)
+    await asyncio.wait_for(process._exit.wait(), 10)
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(process.over(), 2)
+        await asyncio.wait_for(process.wait_closed(), 2)
     heard, ended = await all_of(process)
     assert [observed.number for observed in heard] == list(range(1, 1041))
     assert ended.cause is Cause.PROCESS_DIED
@@ -247,7 +247,7 @@ async def test_only_an_event_may_be_long(begin: Begin, frame: str, kind: str) ->
     heard, ended = await all_of(process)
     assert [observed.number for observed in heard] == [1]
     assert ended.cause is Cause.PROCESS_DIED
-    assert ended.detail.startswith(f"what it said could not be understood: a frame of kind {kind} has ")
+    assert ended.detail.startswith(f"a frame could not be decoded: a frame of kind {kind} has ")
     assert ended.detail.endswith(" bytes, more than 65536")
 
 
@@ -284,13 +284,13 @@ async def test_what_waits_in_the_node_is_bounded_and_nobody_is_blamed_for_what_i
         os._exit(3)
     """)
     async with asyncio.timeout(20):
-        while not everything(process._child.stderr).startswith("4"):
+        while not read_stderr(process._child.stderr).startswith("4"):
             await asyncio.sleep(0.01)
     monkeypatch.setattr("service.workers.process.STALLED_SECONDS", 0.5)
     await asyncio.sleep(2)
     # What it has written beyond these is in the socket.
-    assert int(everything(process._child.stderr)) < 8
-    assert not process._death.happened
+    assert int(read_stderr(process._child.stderr)) < 8
+    assert not process._exit.exited
     heard, ended = await all_of(process)
     assert [observed.number for observed in heard] == list(range(1, 33))
     assert ended.cause is Cause.STREAM_REPLACED
@@ -304,7 +304,7 @@ async def test_the_last_word_of_a_dead_process_is_heard_though_nothing_was_read_
         tell(ended=frames_pb2.Ended(cause="STREAM_REPLACED"))
         os._exit(3)
     """)
-    await asyncio.wait_for(process.over(), 20)
+    await asyncio.wait_for(process.wait_closed(), 20)
     heard, ended = await all_of(process)
     assert [observed.number for observed in heard] == list(range(1, 7))
     assert ended.cause is Cause.STREAM_REPLACED
@@ -338,7 +338,7 @@ async def test_a_process_of_which_nobody_takes_anything_any_more_is_over_when_it
     process = await begin(TELL_MESSAGES.format(count=1600) + "time.sleep(60)")
     await until_it_lives(process)
     await process.kill()
-    await asyncio.wait_for(process.over(), 5)
+    await asyncio.wait_for(process.wait_closed(), 5)
 
 
 async def test_stopping_lets_it_say_the_rest(begin: Begin) -> None:
@@ -358,7 +358,7 @@ async def test_stopping_one_that_does_not_listen_kills_it_after_the_grace(begin:
     process = await begin("time.sleep(60)")
     began = time.monotonic()
     await process.stop(0.5)
-    assert process._death.happened
+    assert process._exit.exited
     assert 0.5 <= time.monotonic() - began < 3
     _, ended = await all_of(process)
     assert (ended.cause, ended.detail) == (Cause.STOPPED, "asked to stop, and killed after 0.5 seconds")
@@ -368,7 +368,7 @@ async def test_killing_returns_when_it_is_dead(begin: Begin) -> None:
     process = await begin("time.sleep(60)")
     os.kill(process.pid, signal.SIGSTOP)
     await process.kill()
-    assert process._death.happened
+    assert process._exit.exited
     _, ended = await all_of(process)
     assert (ended.cause, ended.detail) == (Cause.STOPPED, "killed")
     await process.kill()
@@ -413,7 +413,7 @@ async def test_of_permits_that_wait_only_the_last_is_sent(begin: Begin) -> None:
     """)
     # Fill the socket and asyncio's buffer with something that is not superseded.
     sends = [asyncio.create_task(process.send_text("x@lid", "x" * 100_000, 30)) for _ in range(10)]
-    while process._link.accepts_commands:
+    while process._channel.accepts_commands:
         await asyncio.sleep(0)
     began = time.monotonic()
     until = time.monotonic() + 100

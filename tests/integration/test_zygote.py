@@ -426,7 +426,7 @@ async def test_a_process_whose_node_is_gone_ends(pool: Pool) -> None:
         silent = Pool(PoolSettings(f"postgresql://zap@127.0.0.1:{port}/none"))
         process: Process = await silent.start(order(60))
         await eventually(lambda: process._showed_life, "a sign of life")
-        process._link.close()
+        process._channel.close()
         _, ended = await all_of(process)
         assert (ended.cause, "status 4" in ended.detail) == (Cause.PROCESS_DIED, True)
         await silent.close()

@@ -83,7 +83,7 @@ def test_the_state_of_a_process_is_told_in_words() -> None:
     [
         (0, "exited with status 0"),
         (-9, "killed by SIGKILL (by hand, or for want of memory)"),
-        (-14, "killed by SIGALRM (its watchdog: it had no leave to go on)"),
+        (-14, "killed by SIGALRM (its watchdog: it had no run permit)"),
         (-15, "killed by SIGTERM"),
         (-64, "killed by SIGRTMAX"),
         (None, "ended with a status that is not known: the zygote, its parent, died before it"),
