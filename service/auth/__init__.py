@@ -1,1 +1,1 @@
-"""Who may call."""
+"""Authentication of callers and of nodes."""

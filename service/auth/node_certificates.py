@@ -1,8 +1,8 @@
-"""How nodes prove to each other that they belong together: TLS with certificates on both sides, out of one secret.
+"""Derives the mutual TLS credentials of nodes from one shared secret.
 
-From ZAP_NODE_SECRET every node derives the same key of a certificate authority (HKDF-SHA256, then P-256), signs a
-certificate for a key of its own with it, and accepts nobody whose certificate that authority has not signed. So there
-are no files to distribute, the secret never travels, and what was recorded cannot be read by whoever learns it later.
+Every node derives the same certificate authority key from ZAP_NODE_SECRET (HKDF-SHA256, then P-256) and signs a
+certificate for a fresh key with it. A node accepts only certificates signed by that authority. No files need to be
+distributed, the secret never travels, and learning the secret later does not decrypt recorded traffic.
 """
 
 import datetime
@@ -17,18 +17,19 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 NAME = "zap-node"
-"""What every node's certificate is for: who may own sessions, whatever its address."""
+"""Name in every node's certificate. It stands for the role of a node, not for an address."""
 
 _PURPOSE = b"zap.v1 authority of nodes"
-_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-"""Of P-256."""
-#: Clocks of two hosts may differ, and a node may run for years.
-_BEFORE, _BEHIND = datetime.timedelta(days=2), datetime.timedelta(days=3650)
+_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+_CLOCK_SKEW = datetime.timedelta(days=2)
+"""Tolerated difference between the clocks of two hosts."""
+_VALIDITY = datetime.timedelta(days=3650)
+"""Lifetime of a certificate. A node may run for years without a restart."""
 
 
 @dataclass(frozen=True)
 class NodeCertificate:
-    """A node's own, in PEM."""
+    """The key and certificate of one node and the authority's certificate, in PEM."""
 
     key: bytes
     certificate: bytes
@@ -36,7 +37,7 @@ class NodeCertificate:
 
     @classmethod
     def signed_by(cls, secret: str) -> "NodeCertificate":
-        """A new one, that nodes with the same secret accept."""
+        """Return a new certificate that nodes with the same secret accept."""
         authority = _authority_key(secret)
         own = ec.generate_private_key(ec.SECP256R1())
         issuer = _name("zap-service nodes")
@@ -58,20 +59,20 @@ class NodeCertificate:
         return cls(key, leaf.public_bytes(Encoding.PEM), root.public_bytes(Encoding.PEM))
 
     def for_server(self) -> grpc.ServerCredentials:
-        """Serve nobody who does not show such a certificate."""
+        """Return server credentials that require a client certificate of the authority."""
         return grpc.ssl_server_credentials(
             [(self.key, self.certificate)], root_certificates=self.authority, require_client_auth=True
         )
 
     def for_calls(self) -> grpc.ChannelCredentials:
-        """Call nobody who does not."""
+        """Return channel credentials that require a server certificate of the authority."""
         return grpc.ssl_channel_credentials(self.authority, self.key, self.certificate)
 
 
 def _authority_key(secret: str) -> ec.EllipticCurvePrivateKey:
-    # 16 bytes more than the key has: what is left of a larger number by a division is as good as evenly spread.
+    # Derive 16 bytes more than a key has, so that the remainder below is almost uniformly distributed.
     seed = HKDF(hashes.SHA256(), 48, salt=None, info=_PURPOSE).derive(secret.encode())
-    return ec.derive_private_key(int.from_bytes(seed) % (_ORDER - 1) + 1, ec.SECP256R1())
+    return ec.derive_private_key(int.from_bytes(seed) % (_P256_ORDER - 1) + 1, ec.SECP256R1())
 
 
 def _name(common_name: str) -> x509.Name:
@@ -86,6 +87,6 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicK
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _BEFORE)
-        .not_valid_after(now + _BEHIND)
+        .not_valid_before(now - _CLOCK_SKEW)
+        .not_valid_after(now + _VALIDITY)
     )

@@ -14,7 +14,7 @@ import structlog
 from google.rpc import error_details_pb2 as details
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service.api.grpc.limits import HEALTH_STREAMS, LARGEST_REQUEST, READ_TIME, Places
+from service.api.grpc.limits import HEALTH_STREAMS, LARGEST_REQUEST, READ_TIME, CallLimiter
 from service.api.grpc.receiving import receive
 from service.domain.errors import Unavailable
 from service.telemetry.logging import configure_logging
@@ -139,13 +139,13 @@ def test_each_call_of_a_burst_is_answered_or_told_when_to_try_again(opened: Fake
 
 
 def test_who_finds_no_place_is_told_when_to_try_again() -> None:
-    places = Places(1)
-    with places.one():
-        with pytest.raises(Unavailable) as caught, places.one():
+    limiter = CallLimiter(1)
+    with limiter.slot():
+        with pytest.raises(Unavailable) as caught, limiter.slot():
             pass
         assert caught.value.reason == "TOO_MANY_CALLS"
         assert caught.value.retry_after > 0
-    with places.one():
+    with limiter.slot():
         pass
 
 

@@ -1,1 +1,1 @@
-"""gRPC: what callers say, in and out."""
+"""The gRPC servers: the callers' API and the API between nodes."""

@@ -1,4 +1,4 @@
-"""At which address other nodes call this one."""
+"""Finds the address at which other nodes call this one."""
 
 import contextlib
 import ipaddress
@@ -9,56 +9,59 @@ from service.domain.addresses import is_anywhere, split_address
 
 _LOOPBACK = "127.0.0.1"
 _ANY_PORT = 9
-"""Nothing is sent: the kernel is asked which way it would go."""
+"""Nothing is sent to this port. Connecting a UDP socket only makes the kernel choose a route."""
 
 
 class AdvertisedAddress:
-    """What was set; or, of a node that listens everywhere, the address from which this machine reaches its database.
+    """The configured address, or, for a wildcard address, the local address of the route to the database.
 
-    All nodes reach that, so most often they reach each other there. It is looked up each time it is asked for: a
-    container that was taken off its network and put back has another one.
+    All nodes reach the database, so they usually reach each other by the same route. The route is looked up on each
+    use, because a container that is reattached to its network gets another address.
     """
 
     def __init__(self, called: str, port: int, *, database_hosts: Sequence[str]) -> None:
-        """`called`: host:port; `port` is for where that has 0. `database_hosts`: names, addresses, or folders."""
+        """Take `called` as host:port and `port` to replace a port of 0.
+
+        `database_hosts` are names, addresses or folders of Unix sockets.
+        """
         self._host, given = split_address(called)
         self._port = given or port
-        self._is_found_out = is_anywhere(called)
-        self._ways: list[tuple[int, str]] = []
-        if self._is_found_out:
-            # Nobody is called by IPv6 who listens for IPv4 alone.
+        self._is_wildcard = is_anywhere(called)
+        self._routes: list[tuple[int, str]] = []
+        if self._is_wildcard:
+            # A node that listens on IPv4 only must not advertise an IPv6 address.
             family = socket.AF_UNSPEC if ":" in self._host else socket.AF_INET
-            # Once, when the node starts and has just connected: a name is not looked up while leases are renewed.
-            self._ways = [way for host in database_hosts for way in _ways_to(host, family)]
+            # Resolve names at startup only: a slow resolver must not delay lease renewals.
+            self._routes = [route for host in database_hosts for route in _resolve(host, family)]
             self._host = _LOOPBACK
 
     def __str__(self) -> str:
-        """host:port, as of now."""
-        host = self._look()
+        """Return the current host:port."""
+        host = self._current_host()
         return f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
 
     @property
     def is_of_this_machine_alone(self) -> bool:
-        """It was found out, and no other machine can call it: the database is on this one, or no way leads to it."""
-        return self._is_found_out and ipaddress.ip_address(self._look()).is_loopback
+        """Whether the address was derived and is loopback: the database is local, or there is no route to it."""
+        return self._is_wildcard and ipaddress.ip_address(self._current_host()).is_loopback
 
-    def _look(self) -> str:
-        """The host, as of now; what it was if there is no way to the database."""
-        for family, address in self._ways:
-            with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as way:
-                way.connect((address, _ANY_PORT))
-                self._host = way.getsockname()[0]
+    def _current_host(self) -> str:
+        """Return the local address of the route to the database, or the last known one if there is no route."""
+        for family, address in self._routes:
+            with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((address, _ANY_PORT))
+                self._host = probe.getsockname()[0]
                 break
         return self._host
 
 
-def _ways_to(host: str, family: int) -> list[tuple[int, str]]:
-    """Families and addresses by which a host may be reached; none for one that has no name now, or is a folder."""
+def _resolve(host: str, family: int) -> list[tuple[int, str]]:
+    """Return (family, address) pairs of a host; none for a folder or a name that does not resolve."""
     if host.startswith(("/", "@")):
         return []
     try:
         found = socket.getaddrinfo(host, _ANY_PORT, family, socket.SOCK_DGRAM)
     except socket.gaierror:
-        # One of several servers, perhaps: another one was reached.
+        # With several database hosts, it suffices that another one resolves.
         return []
-    return [(of, str(address[0])) for of, _, _, _, address in found]
+    return [(resolved_family, str(address[0])) for resolved_family, _, _, _, address in found]

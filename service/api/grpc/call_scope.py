@@ -1,4 +1,4 @@
-"""One call while it lasts: whichever way it ends, its caller is told, one line is logged and two metrics move."""
+"""Ends every call in one way: answers the caller with a status, logs one line and updates the metrics."""
 
 import time
 from types import TracebackType
@@ -14,12 +14,12 @@ from service.telemetry.metrics import RpcMetrics
 
 log = structlog.get_logger(__name__)
 
-_READS = frozenset({"Status", "List", "Get", "Check", "Watch", "ServerReflectionInfo"})
-"""Calls that change nothing and come often: when they succeed, only debug logs have them."""
+_FREQUENT_READS = frozenset({"Status", "List", "Get", "Check", "Watch", "ServerReflectionInfo"})
+"""Frequent calls that change nothing. They are logged at debug level when they succeed."""
 
 
 class CallScope:
-    """A context around a handler; what is raised in it becomes the status that the caller gets."""
+    """A context around a handler that converts an exception into the status of the call."""
 
     def __init__(self, method: str, context: Context, metrics: RpcMetrics) -> None:
         self._method = method
@@ -40,23 +40,23 @@ class CallScope:
         if error is None:
             code = grpc.StatusCode.OK
         elif isinstance(error, grpc.aio.AbortError):
-            # A foreign servicer (health) has told its caller already.
+            # A servicer that is not ours (health) has already set the status.
             code = self._context.code()
         elif isinstance(error, Exception):
             status = status_of(error, self._method)
             code = code_of(status)
         else:
-            # A caller that went away, or whose deadline passed, cancels the handler's task or closes its generator.
+            # gRPC cancels the handler's task or closes its generator on a disconnect or a passed deadline.
             code = grpc.StatusCode.CANCELLED
-        self._note(code, status)
+        self._record(code, status)
         if status is not None:
             await abort(self._context, status)
 
-    def _note(self, code: grpc.StatusCode, status: Status | None) -> None:
+    def _record(self, code: grpc.StatusCode, status: Status | None) -> None:
         seconds = time.perf_counter() - self._started
         self._metrics.observe(self._method, code.name, seconds)
-        quiet = code is grpc.StatusCode.OK and self._method.rpartition("/")[2] in _READS
-        # A caller that went away before it had asked for anything. Strangers could fill the log with these.
+        quiet = code is grpc.StatusCode.OK and self._method.rpartition("/")[2] in _FREQUENT_READS
+        # The caller disconnected before it sent a request. Unauthenticated clients could fill the log with these.
         quiet = quiet or (code is grpc.StatusCode.CANCELLED and not self.has_request)
         fields: dict[str, object] = {"method": self._method, "code": code.name, "ms": round(seconds * 1000, 1)}
         if self.session_id:

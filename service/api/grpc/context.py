@@ -1,4 +1,4 @@
-"""grpc.aio's types, which only the type checker's stubs know as generic."""
+"""Aliases of grpc.aio's types, which are generic in the type checker's stubs only."""
 
 from typing import TYPE_CHECKING, Any
 

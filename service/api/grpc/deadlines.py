@@ -1,10 +1,13 @@
-"""How long the core may take for a call."""
+"""Derives time limits from the deadlines of calls."""
 
 from service.api.grpc.context import Context
 
 
 def remaining_time(context: Context, longest: float) -> float:
-    """Seconds for the work of a call: what its deadline leaves, less what the answer needs to be back before it."""
-    # None if the caller set no deadline, which the stub does not know.
+    """Return the seconds for the work of a call: 90 % of the time to its deadline, so that the answer arrives in time.
+
+    Return at most `longest`.
+    """
+    # The value is None without a deadline, which the stub does not declare.
     left: float | None = context.time_remaining()
     return longest if left is None else max(0.0, min(longest, left * 0.9))

@@ -1,4 +1,4 @@
-"""The one table from what can go wrong to what a caller is told: google.rpc.Status with details.
+"""Maps every error to the google.rpc.Status, with details, that the caller gets. This is the only such table.
 
 InvalidArgument     INVALID_ARGUMENT     ErrorInfo, BadRequest
 NotFound            NOT_FOUND            ErrorInfo, ResourceInfo
@@ -9,7 +9,7 @@ OutOfRange          OUT_OF_RANGE         ErrorInfo
 ConsumerTooSlow     RESOURCE_EXHAUSTED   ErrorInfo
 Unavailable         UNAVAILABLE          ErrorInfo, RetryInfo
 Unauthenticated     UNAUTHENTICATED      ErrorInfo
-anything else       INTERNAL             ErrorInfo with the id of an incident, which the log explains
+any other           INTERNAL             ErrorInfo with the id of an incident, which the log explains
 """
 
 import asyncio
@@ -40,17 +40,17 @@ from service.domain.errors import (
 )
 
 DOMAIN = "zap.v1"
-LONGEST_TEXT = 400
-"""Bytes. An error travels in HTTP/2 headers, which clients limit to 8 KiB in all: what is longer is cut."""
-VIOLATIONS_BUDGET = 2000
-METADATA_BUDGET = 800
-"""Bytes that all violations, and all metadata, may take; those that do not fit are left out."""
+_MAX_TEXT_BYTES = 400
+"""Limit for each text; longer ones are cut. Errors travel in HTTP/2 headers, which clients limit to 8 KiB in all."""
+_MAX_VIOLATIONS_BYTES = 2000
+_MAX_METADATA_BYTES = 800
+"""Limits for all violations and all metadata together; entries that do not fit are left out."""
 
 log = structlog.get_logger(__name__)
 
 
 class RemoteError(Exception):
-    """Another node carried the call out and said this; the caller is told the same."""
+    """The owner's error for a forwarded call. The caller gets the same status."""
 
     def __init__(self, status: Status) -> None:
         super().__init__(status.message)
@@ -59,7 +59,7 @@ class RemoteError(Exception):
 
 @dataclass(frozen=True)
 class Row:
-    """What gRPC says for one class of errors, and the detail that goes with it besides ErrorInfo."""
+    """The gRPC code of one error class, and a function that builds its detail besides ErrorInfo."""
 
     code: grpc.StatusCode
     detail: Callable[[Any], Message] | None = None
@@ -69,7 +69,7 @@ def _bad_request(error: InvalidArgument) -> details.BadRequest:
     request = details.BadRequest()
     for violation in error.violations:
         request.field_violations.add(field=_clip(violation.field, 200), description=_clip(violation.description))
-        if request.ByteSize() > VIOLATIONS_BUDGET:
+        if request.ByteSize() > _MAX_VIOLATIONS_BYTES:
             request.field_violations.pop()
             break
     return request
@@ -89,7 +89,7 @@ def _precondition_failure(error: FailedPrecondition) -> details.PreconditionFail
 
 
 def _resource_info(error: NotFound | AlreadyExists) -> details.ResourceInfo:
-    """A message is meant where the metadata names a request beside the session; otherwise a session."""
+    """Name the missing message if the metadata has a request_id; otherwise name the session."""
     session_id, request_id = error.metadata.get("session_id", ""), error.metadata.get("request_id", "")
     if request_id and isinstance(error, NotFound):
         kind, name = "zap.v1.Message", f"{session_id}/{request_id}"
@@ -112,7 +112,7 @@ ERROR_TABLE: dict[type[ZapError], Row] = {
 
 
 def status_of(error: Exception, method: str) -> Status:
-    """What a caller of `method` is told. What nobody expected is logged here, and only here, with its traceback."""
+    """Return the status for a caller of `method`. Log an unexpected error, here only, with its traceback."""
     if isinstance(error, RemoteError):
         return error.status
     row = _row(error)
@@ -122,20 +122,20 @@ def status_of(error: Exception, method: str) -> Status:
 
 
 def code_of(status: Status) -> grpc.StatusCode:
-    """gRPC's enum value of a status."""
+    """Return the gRPC code of a status."""
     return _CODES[status.code]
 
 
 async def abort(context: Context, status: Status) -> None:
-    """End a call with a status and its details. Raises, always.
+    """End a call with a status and its details. Always raises.
 
-    grpc.aio's context has no abort_with_status: the details are a trailer that its abort takes.
+    grpc.aio's context has no abort_with_status, so the details go into a trailer of its abort.
     """
     trailers = rpc_status.to_status(status).trailing_metadata
     try:
         await context.abort(code_of(status), status.message, trailers or ())
     except grpc.aio.InternalError as error:
-        # Whoever takes nothing is told when he does, or never, if he goes away first.
+        # The client is not reading. It gets the status when it resumes, or never if it disconnects.
         raise asyncio.CancelledError from error
 
 
@@ -148,7 +148,7 @@ def _row(error: Exception) -> Row | None:
 
 def _incident(error: Exception, method: str) -> Status:
     incident = uuid4().hex
-    log.error("a call failed for no expected reason", incident=incident, method=method, exc_info=error)
+    log.error("A call failed with an unexpected error.", incident=incident, method=method, exc_info=error)
     message = f"an internal error; the server's log explains it under incident {incident}"
     return _status(grpc.StatusCode.INTERNAL, message, "INTERNAL", {"incident": incident}, None)
 
@@ -160,7 +160,7 @@ def _status(
     info = details.ErrorInfo(reason=reason, domain=DOMAIN)
     for key, value in metadata.items():
         shown = _clip(value)
-        if info.ByteSize() + len(key.encode()) + len(shown.encode()) > METADATA_BUDGET:
+        if info.ByteSize() + len(key.encode()) + len(shown.encode()) > _MAX_METADATA_BYTES:
             break
         info.metadata[key] = shown
     status.details.add().Pack(info)
@@ -169,7 +169,7 @@ def _status(
     return status
 
 
-def _clip(text: str, longest: int = LONGEST_TEXT) -> str:
-    """At most `longest` bytes of a text, whole characters."""
+def _clip(text: str, longest: int = _MAX_TEXT_BYTES) -> str:
+    """Return at most `longest` bytes of a text, cut between characters."""
     data = text.encode(errors="replace")
     return data.decode() if len(data) <= longest else data[: longest - 3].decode(errors="ignore") + "…"

@@ -1,4 +1,4 @@
-"""zap.v1.EventService: parse, call, convert."""
+"""Serves zap.v1.EventService: parses requests, calls the core, converts results."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,21 +20,24 @@ NAME = pb.DESCRIPTOR.services_by_name["EventService"].full_name
 
 log = structlog.get_logger(__name__)
 
-STANDSTILL = 600.0
-"""Seconds, unless said otherwise, in which a consumer must take a response that waits for him."""
+WRITE_TIMEOUT_S = 600.0
+"""Default seconds in which a consumer must accept a response that is ready."""
 
 
 class EventServicer(EventServiceServicer):
-    """Translates; the core decides."""
+    """Translates between the proto and `Watch`."""
 
-    def __init__(self, watch: Watch, unreadable: Callable[[], None], standstill: float = STANDSTILL) -> None:
-        """`unreadable`: hears of each event that a stream leaves out because its payload cannot be parsed."""
+    def __init__(self, watch: Watch, unreadable: Callable[[], None], standstill: float = WRITE_TIMEOUT_S) -> None:
+        """Take `unreadable`, which is called for each event that a stream skips because its payload cannot be parsed.
+
+        `standstill` is the write timeout in seconds.
+        """
         self._watch = watch
         self._unreadable = unreadable
         self._standstill = standstill
 
     async def Watch(self, request: pb.WatchRequest, context: Context) -> None:  # type: ignore[override]
-        """Writes its responses by itself: a generator that waits for its caller hears of nothing else."""
+        """Write the responses here, with a timeout: a generator that waits for its caller cannot limit the wait."""
         async with aclosing(self._watch(wanted_of(request), start_of(request))) as steps:
             token = ""
             async for step in steps:
@@ -44,14 +47,14 @@ class EventServicer(EventServiceServicer):
                         if response is not None:
                             await context.write(response)
                 except grpc.aio.InternalError as error:
-                    # He has gone, and it is not cancelled yet.
+                    # The consumer has disconnected, and gRPC has not cancelled this task yet.
                     raise asyncio.CancelledError from error
                 except TimeoutError:
-                    raise _stands_still(token or step.token) from None
+                    raise _not_reading(token or step.token) from None
                 token = step.token
 
     def _response(self, step: Step) -> pb.WatchResponse | None:
-        """Return None for an event that cannot be read: it would end each stream that comes to it, for good."""
+        """Return the response; None for an event that cannot be parsed, which must not end every stream reaching it."""
         try:
             return step_message(step)
         except DecodeError as error:
@@ -60,7 +63,7 @@ class EventServicer(EventServiceServicer):
         if isinstance(step, Delivered):
             event = step.event
             log.error(
-                "An event of the log cannot be parsed (zap.event.payload); this stream of Watch leaves it out.",
+                "An event of the log cannot be parsed (zap.event.payload); this Watch stream skips it.",
                 session_id=event.session_id,
                 sequence=event.sequence,
                 event_id=event.place.id,
@@ -71,9 +74,12 @@ class EventServicer(EventServiceServicer):
         return None
 
 
-def _stands_still(token: str) -> ConsumerTooSlow:
-    """He hears it when he has taken what is on its way; until then nothing of his is kept here."""
+def _not_reading(token: str) -> ConsumerTooSlow:
+    """Return the error for a consumer that does not read.
+
+    The consumer gets it after it has read what is in flight. Until then the node buffers nothing for it.
+    """
     return ConsumerTooSlow(
-        f"you have not taken anything for too long: {token} resumes after the last response that you were given",
+        f"consumer did not read for too long: resume from {token}",
         metadata={"resume_token": token},
     )

@@ -1,9 +1,9 @@
-"""Calls that need a session's owner, made on a node that is not: passed on to it as they are, byte for byte.
+"""Forwards calls that need a session's owner from any node to the owner, byte for byte.
 
-    caller ──▶ this node ──(not here: who owns it?)──▶ the owner's own listener ──▶ its answer, or its error, as it is
+    caller ──▶ this node ──(not owned here: look up the owner)──▶ the owner's node listener ──▶ its answer or error
 
-Another owner is asked if it has changed meanwhile and nothing can be done twice; then the caller is told. A node that
-is asked by another one never passes on: it owns the session, or says NOT_OWNER.
+If a call fails because the owner has changed, it is sent once to the new owner, unless it could then be carried out
+twice. A node never forwards a forwarded call: it owns the session, or answers NOT_OWNER.
 """
 
 import time
@@ -34,30 +34,32 @@ OWNER_METHODS = frozenset(
         "zap.v1.SessionService/Restart",
     }
 )
-"""Methods that are carried out by the session's process."""
-_ONCE = frozenset({"zap.v1.MessageService/Send"})
-"""Those that are carried out once, however often they are asked for: under their request_id."""
+"""Methods that the session's process carries out."""
+_DEDUPLICATED_METHODS = frozenset({"zap.v1.MessageService/Send"})
+"""Methods that may be repeated: the owner deduplicates them by request_id."""
 
 NOT_OWNER = "NOT_OWNER"
-LONGEST = 40.0
-"""Seconds for a call without a deadline: more than the owner takes for any."""
-_CARRIED = frozenset({"traceparent", "tracestate", "baggage", "x-request-id"})
-"""What goes along of a call's metadata. Never its token: the owner trusts the node, which has looked at it."""
-_MEANT = "zap-incarnation"
-"""The node that is asked. Another one may have come to its address, even one of another database that shares the secret
-and has a session of the same id."""
-_RETRY_AFTER = 1.0
+_DEFAULT_TIMEOUT_S = 40.0
+"""Seconds for a call without a deadline: longer than the owner needs for any call."""
+_FORWARDED_METADATA = frozenset({"traceparent", "tracestate", "baggage", "x-request-id"})
+"""Metadata keys that are forwarded. The token is not: this node has checked it, and the owner trusts this node."""
+_TARGET_INCARNATION = "zap-incarnation"
+"""Metadata key for the incarnation of the node that the call is meant for.
+
+A different node may now have that address, even one of another database with the same secret and session id.
+"""
+_RETRY_AFTER_S = 1.0
 
 
 class Channels(Protocol):
     """Connections to other nodes."""
 
     def to(self, address: str) -> AbstractContextManager[grpc.aio.Channel]:
-        """One to this address, to call on while the context lasts."""
+        """Return a channel to this address that is usable while the context lasts."""
 
 
 class Forwarder:
-    """For calls that come from callers."""
+    """Forwards calls of callers to the session's owner."""
 
     def __init__(self, router: Router, channels: Channels, metrics: RpcMetrics) -> None:
         self._router = router
@@ -65,37 +67,37 @@ class Forwarder:
         self._metrics = metrics
 
     async def answer(self, method: str, request: bytes, session_id: str, context: Context) -> bytes | None:
-        """The owner's answer; None: this node carries it out. Raises RemoteError, Unavailable."""
-        if method not in OWNER_METHODS or (holder := await self._router.elsewhere(session_id)) is None:
+        """Return the owner's answer, or None if this node must carry the call out. Raise RemoteError or Unavailable."""
+        if method not in OWNER_METHODS or (owner := await self._router.elsewhere(session_id)) is None:
             return None
         left: float | None = context.time_remaining()
-        deadline = time.monotonic() + (LONGEST if left is None else left)
-        carried = tuple(item for item in context.invocation_metadata() or () if _goes_along(*item))
-        is_harmless = True
+        deadline = time.monotonic() + (_DEFAULT_TIMEOUT_S if left is None else left)
+        metadata = tuple(item for item in context.invocation_metadata() or () if _is_forwarded(*item))
+        may_retry = True
         for tries_left in (1, 0):
             try:
-                return await self._ask(holder, method, request, deadline, carried)
+                return await self._call(owner, method, request, deadline, metadata)
             except _NotAnswered as failure:
-                node = holder.node.name
-                log.info("A call could not be passed on.", method=method, node=node, cause=str(failure))
-                is_harmless = failure.was_refused or method in _ONCE
-            now = await self._router.elsewhere(session_id) if tries_left and is_harmless else None
-            if now is None or now.node.incarnation == holder.node.incarnation:
+                node = owner.node.name
+                log.info("A call could not be forwarded to the owner.", method=method, node=node, cause=str(failure))
+                may_retry = failure.was_refused or method in _DEDUPLICATED_METHODS
+            now = await self._router.elsewhere(session_id) if tries_left and may_retry else None
+            if now is None or now.node.incarnation == owner.node.incarnation:
                 break
-            holder = now
-        if is_harmless and self._router.is_here(session_id):
+            owner = now
+        if may_retry and self._router.is_here(session_id):
             return None
-        raise _unreachable(holder)
+        raise _unreachable(owner)
 
-    async def _ask(
-        self, holder: LeaseOwner, method: str, request: bytes, deadline: float, metadata: tuple[tuple[str, Any], ...]
+    async def _call(
+        self, owner: LeaseOwner, method: str, request: bytes, deadline: float, metadata: tuple[tuple[str, Any], ...]
     ) -> bytes:
-        # Bytes in, bytes out: what a newer caller and a newer owner say to each other passes through an older node.
+        # The bytes are not parsed, so that fields of newer callers and owners pass through an older node.
         channel: Any
         left = max(0.0, deadline - time.monotonic())
-        metadata = (*metadata, (_MEANT, str(holder.node.incarnation)))
+        metadata = (*metadata, (_TARGET_INCARNATION, str(owner.node.incarnation)))
         try:
-            with self._channels.to(holder.node.address) as channel:
+            with self._channels.to(owner.node.address) as channel:
                 answer: bytes = await channel.unary_unary(f"/{method}")(request, timeout=left, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             status = remote_error(error)
@@ -108,19 +110,19 @@ class Forwarder:
 
 
 class OwnershipGuard:
-    """For calls that come from other nodes."""
+    """Admits forwarded calls for sessions that this node owns."""
 
     def __init__(self, router: Router, incarnation: UUID) -> None:
         self._router = router
         self._incarnation = str(incarnation)
 
     async def answer(self, method: str, request: bytes, session_id: str, context: Context) -> bytes | None:
-        """None if this node carries it out. Raises Unavailable (NOT_OWNER)."""
+        """Return None if this node must carry the call out. Raise Unavailable (NOT_OWNER) otherwise."""
         if method not in OWNER_METHODS:
             return None
-        # A node of an older release does not say whom it means.
-        meant = dict(context.invocation_metadata() or ()).get(_MEANT, self._incarnation)
-        if meant == self._incarnation and self._router.is_here(session_id):
+        # Nodes of older releases do not send the incarnation.
+        incarnation = dict(context.invocation_metadata() or ()).get(_TARGET_INCARNATION, self._incarnation)
+        if incarnation == self._incarnation and self._router.is_here(session_id):
             return None
         raise Unavailable(
             f"session {session_id!r} is not run by this node", reason=NOT_OWNER, metadata={"session_id": session_id}
@@ -128,21 +130,21 @@ class OwnershipGuard:
 
 
 class _NotAnswered(Exception):
-    """The node could not be reached, or is not the owner: in its words."""
+    """The called node could not be reached, or is not the owner."""
 
     def __init__(self, message: str, *, was_refused: bool) -> None:
-        """`was_refused`: it said that it is not the owner, so nothing was done for certain."""
+        """Take `was_refused`: the node answered that it is not the owner, so it certainly did nothing."""
         super().__init__(message)
         self.was_refused = was_refused
 
 
-def _goes_along(key: str, value: str | bytes) -> bool:
-    """It may, and can: some clients let through what gRPC refuses to send, and the call must not fail of it."""
-    return key in _CARRIED and isinstance(value, str) and value.isascii() and value.isprintable()
+def _is_forwarded(key: str, value: str | bytes) -> bool:
+    # Some clients send values that gRPC refuses to send again. Such a value must not fail the call.
+    return key in _FORWARDED_METADATA and isinstance(value, str) and value.isascii() and value.isprintable()
 
 
 def remote_error(error: grpc.aio.AioRpcError) -> Status | None:
-    """What the service itself said; None if it was gRPC alone: nobody there, or no answer."""
+    """Return the status of the other node's service, or None if the error comes from gRPC itself."""
     try:
         status: Status | None = rpc_status.from_call(error)  # type: ignore[arg-type]
     except ValueError:
@@ -151,7 +153,7 @@ def remote_error(error: grpc.aio.AioRpcError) -> Status | None:
 
 
 def reason_of(status: Status) -> str:
-    """The reason in its ErrorInfo; empty if it has none of ours."""
+    """Return the reason in the status's ErrorInfo, or an empty text if it has none of our domain."""
     for detail in status.details:
         info = details.ErrorInfo()
         if detail.Unpack(info) and info.domain == DOMAIN:
@@ -159,11 +161,11 @@ def reason_of(status: Status) -> str:
     return ""
 
 
-def _unreachable(holder: LeaseOwner) -> Unavailable:
+def _unreachable(owner: LeaseOwner) -> Unavailable:
     return Unavailable(
-        f"the session's owner, node {holder.node.name!r}, did not carry this out, or could not say so; look at the"
-        " session, or call again with the same request_id",
+        f"the session's owner, node {owner.node.name!r}, did not confirm the call; it may have been carried out: check"
+        " the session, or call again with the same request_id",
         reason="OWNER_UNREACHABLE",
-        metadata={"node": holder.node.name, "epoch": str(holder.epoch)},
-        retry_after=_RETRY_AFTER,
+        metadata={"node": owner.node.name, "epoch": str(owner.epoch)},
+        retry_after=_RETRY_AFTER_S,
     )

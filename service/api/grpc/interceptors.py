@@ -1,11 +1,11 @@
-"""What every call goes through: authentication, a place, its request, the handler, and `call_scope.py` around them.
+"""Takes every call through authentication, the call limit, reading its request and the handler, inside a `CallScope`.
 
-For gRPC each method takes a stream of requests. Before the handler of any other method grpc.aio reads the request,
-from callers too that are then refused; the handler of a stream reads it by itself, when the call is admitted. On the
-wire, and to callers, it is all the same.
+Every method is registered with gRPC as one that takes a stream of requests. For other methods grpc.aio reads the
+request before the handler runs, even from callers that are then refused. The handler of a request stream reads it
+itself, once the call is admitted. On the wire, and for callers, there is no difference.
 
-One interceptor does it all, because an error of any of the steps has to leave by the same door: gRPC's abort raises,
-and a second interceptor around it would take that for an error of its own.
+One interceptor does all steps. gRPC's abort raises an exception, and a second interceptor around it would report that
+exception as another error.
 """
 
 import inspect
@@ -21,7 +21,14 @@ from google.protobuf.message import DecodeError
 from service.api.grpc.call_scope import CallScope
 from service.api.grpc.context import Context, Handler
 from service.api.grpc.drainable_streams import DrainableStreams
-from service.api.grpc.limits import CALLS, HEALTH_CALLS, HEALTH_STREAMS, LONGEST_OPEN_REQUEST, STREAMS, Places
+from service.api.grpc.limits import (
+    HEALTH_CALLS,
+    HEALTH_STREAMS,
+    MAX_CALLS,
+    MAX_OPEN_REQUEST_BYTES,
+    MAX_STREAMS,
+    CallLimiter,
+)
 from service.api.grpc.receiving import receive
 from service.auth.authentication import Authentication, is_open
 from service.domain.errors import FieldViolation, InvalidArgument
@@ -33,14 +40,14 @@ _SESSION_ID = re.compile(r"[a-z0-9-]{1,63}")
 
 
 class RemoteCalls(Protocol):
-    """Who else may carry out a call (service.api.grpc.forwarding)."""
+    """Answers calls that another node must carry out (service.api.grpc.forwarding)."""
 
     async def answer(self, method: str, request: bytes, session_id: str, context: Context) -> bytes | None:
-        """The answer, serialised; None: this node carries it out."""
+        """Return the serialised answer, or None if this node must carry the call out."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the handler of every method, once."""
+    """Wraps the handler of each method once."""
 
     def __init__(
         self,
@@ -53,8 +60,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._streams = streams
         self._metrics = metrics
         self._elsewhere = elsewhere
-        self._calls, self._open_calls = Places(CALLS), Places(HEALTH_CALLS)
-        self._held, self._open_held = Places(STREAMS), Places(HEALTH_STREAMS)
+        self._calls, self._health_calls = CallLimiter(MAX_CALLS), CallLimiter(HEALTH_CALLS)
+        self._open_streams, self._health_streams = CallLimiter(MAX_STREAMS), CallLimiter(HEALTH_STREAMS)
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -62,12 +69,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """The wrapped handler of a method; None, which gRPC answers with UNIMPLEMENTED, if there is none."""
+        """Return the wrapped handler of a method, or None for an unknown one, which gRPC answers with UNIMPLEMENTED."""
         method = handler_call_details.method
         wrapped = self._wrapped.get(method)
         if wrapped is None:
             handler = await continuation(handler_call_details)
-            if handler is None or not _is_written(handler):
+            if handler is None or not _is_implemented(handler):
                 return None
             wrapped = self._wrapped[method] = self._wrap(method, handler)
         return wrapped
@@ -86,9 +93,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         serialise = handler.response_serializer
         wrapped: Handler = make(
             serve,
-            # Bytes that are no request are answered by us, not by gRPC, which has only INTERNAL for them.
+            # Requests are parsed in `_request`: for malformed bytes gRPC itself would answer INTERNAL.
             request_deserializer=handler.request_deserializer if handler.request_streaming else None,
-            # What another node answered is serialised already.
+            # A forwarded answer is serialised already.
             response_serializer=lambda answer: answer if isinstance(answer, bytes) else serialise(answer),
         )
         return wrapped
@@ -98,15 +105,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._authentication.check(context.invocation_metadata() or ())
 
     async def _request(self, method: str, parse: Any, call: CallScope, context: Context) -> tuple[bytes, Any]:
-        """The request of a call that has a place, as it came and as it is read."""
+        """Return the request of an admitted call, as bytes and parsed."""
         raw = await receive(context, method)
         call.has_request = True
-        if is_open(method) and len(raw) > LONGEST_OPEN_REQUEST:
-            raise InvalidArgument([FieldViolation("service", f"must not exceed {LONGEST_OPEN_REQUEST} bytes")])
+        if is_open(method) and len(raw) > MAX_OPEN_REQUEST_BYTES:
+            raise InvalidArgument([FieldViolation("service", f"must not exceed {MAX_OPEN_REQUEST_BYTES} bytes")])
         try:
             request = read_request(raw, parse)
         except InvalidArgument:
-            call.session_id = _named(raw, parse)
+            call.session_id = _session_id_of_invalid(raw, parse)
             raise
         call.session_id = _session_id(request)
         if call.session_id:
@@ -114,67 +121,70 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return raw, request
 
     def _coroutine(self, method: str, handler: Any, behaviour: Any) -> Any:
-        """Around a handler that returns its response."""
+        """Wrap a handler that returns its response."""
         name, parse = method.removeprefix("/"), handler.request_deserializer
-        places = self._open_calls if is_open(method) else self._calls
+        limiter = self._call_limiter(method)
 
         async def serve(_: Any, context: Context) -> Any:
             async with CallScope(name, context, self._metrics) as call:
                 self._authenticate(method, context)
-                with places.one():
+                with limiter.slot():
                     raw, request = await self._request(method, parse, call, context)
                     if self._elsewhere is not None and call.session_id:
                         answer = await self._elsewhere.answer(name, raw, call.session_id, context)
                         if answer is not None:
                             return answer
                     response = await behaviour(request, context)
-                    # Create may have chosen it.
+                    # Create may have chosen the id.
                     call.session_id = call.session_id or _session_id(response)
                     return response
 
         return serve
 
     def _writer(self, method: str, handler: Any, behaviour: Any) -> Any:
-        """Around a handler that (every Watch) writes its responses by itself."""
+        """Wrap a handler that writes its responses itself (Watch)."""
         name = method.removeprefix("/")
 
         async def serve(requests: Any, context: Context) -> None:
             async with CallScope(name, context, self._metrics) as call:
                 self._authenticate(method, context)
-                request = await self._opening(method, handler, requests, call, context)
-                with self._place(method), self._metrics.open_stream(name):
+                request = await self._stream_request(method, handler, requests, call, context)
+                with self._stream_slot(method), self._metrics.open_stream(name):
                     await self._streams.run_until_drained(lambda: behaviour(request, context))
 
         return serve
 
     def _generator(self, method: str, handler: Any, behaviour: Any) -> Any:
-        """Around a handler that yields its responses."""
+        """Wrap a handler that yields its responses."""
         name = method.removeprefix("/")
 
         async def serve(requests: Any, context: Context) -> AsyncIterator[Any]:
             async with CallScope(name, context, self._metrics) as call:
                 self._authenticate(method, context)
-                request = await self._opening(method, handler, requests, call, context)
-                with self._place(method), self._metrics.open_stream(name):
+                request = await self._stream_request(method, handler, requests, call, context)
+                with self._stream_slot(method), self._metrics.open_stream(name):
                     async with aclosing(behaviour(request, context)) as responses:
                         async for response in self._until_drained(responses):
                             yield response
 
         return serve
 
-    async def _opening(self, method: str, handler: Any, requests: Any, call: CallScope, context: Context) -> Any:
-        """What the handler of a stream is given: its request, or its requests as they come."""
+    async def _stream_request(self, method: str, handler: Any, requests: Any, call: CallScope, context: Context) -> Any:
+        """Return the argument for a stream's handler: its one request, or the iterator of its requests."""
         if handler.request_streaming:
             call.has_request = True
             return requests
-        with (self._open_calls if is_open(method) else self._calls).one():
+        with self._call_limiter(method).slot():
             return (await self._request(method, handler.request_deserializer, call, context))[1]
 
-    def _place(self, method: str) -> AbstractContextManager[None]:
-        # Watch has a bound of its own, which is a setting.
+    def _call_limiter(self, method: str) -> CallLimiter:
+        return self._health_calls if is_open(method) else self._calls
+
+    def _stream_slot(self, method: str) -> AbstractContextManager[None]:
+        # The setting ZAP_WATCH_STREAMS limits Watch.
         if method == _WATCH:
             return nullcontext()
-        return (self._open_held if is_open(method) else self._held).one()
+        return (self._health_streams if is_open(method) else self._open_streams).slot()
 
     async def _until_drained(self, responses: AsyncGenerator[Any, None]) -> AsyncIterator[Any]:
         while True:
@@ -189,19 +199,19 @@ def _behaviour(handler: Any) -> Any:
     return handler.unary_unary or handler.unary_stream or handler.stream_stream
 
 
-def _is_written(handler: Any) -> bool:
-    """Whether its method is more than what generated code has for one that is not: a plain function that raises."""
+def _is_implemented(handler: Any) -> bool:
+    """Return whether the method is implemented: generated code has a plain function that raises for the others."""
     behaviour = _behaviour(handler)
     return inspect.iscoroutinefunction(behaviour) or inspect.isasyncgenfunction(behaviour)
 
 
-def _named(raw: bytes, parse: Any) -> str:
-    """The session that a refused request is about, if it names one by what can be an id."""
+def _session_id_of_invalid(raw: bytes, parse: Any) -> str:
+    """Return the session id of an invalid request for the log, or an empty text if it has no well-formed one."""
     try:
-        named = _session_id(parse(raw))
+        session_id = _session_id(parse(raw))
     except DecodeError:
         return ""
-    return named if _SESSION_ID.fullmatch(named) else ""
+    return session_id if _SESSION_ID.fullmatch(session_id) else ""
 
 
 def _session_id(request: Any) -> str:

@@ -1,4 +1,4 @@
-"""zap.v1.MessageService: parse, call, convert."""
+"""Serves zap.v1.MessageService: parses requests, calls the core, converts results."""
 
 from service.api.grpc.context import Context
 from service.api.grpc.deadlines import remaining_time
@@ -9,12 +9,12 @@ from zap.v1 import message_pb2 as pb
 from zap.v1.message_pb2_grpc import MessageServiceServicer
 
 NAME = pb.DESCRIPTOR.services_by_name["MessageService"].full_name
-_LONGEST = 30.0
+_SEND_TIMEOUT_S = 30.0
 """Seconds after which a send that WhatsApp has not acknowledged is OUTCOME_UNKNOWN."""
 
 
 class MessageServicer(MessageServiceServicer):
-    """Translates; the core decides."""
+    """Translates between the proto and `MessageSender`."""
 
     def __init__(self, sending: MessageSender) -> None:
         self._sending = sending
@@ -25,7 +25,7 @@ class MessageServicer(MessageServiceServicer):
             parsing.recipient(request.to),
             request.text.body,
             request.request_id,
-            remaining_time(context, _LONGEST),
+            remaining_time(context, _SEND_TIMEOUT_S),
         )
         return outbound_message(message)
 

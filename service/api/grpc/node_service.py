@@ -1,4 +1,4 @@
-"""zap.node.v1.NodeService, both ends of it."""
+"""Serves and calls zap.node.v1.NodeService, by which nodes hand sessions over."""
 
 from typing import Any, Protocol
 from uuid import UUID
@@ -15,63 +15,63 @@ from zap.node.v1 import node_pb2_grpc
 from zap.node.v1.node_pb2_grpc import NodeServiceServicer
 
 NOTIFY_TIMEOUT_S = 2.0
-"""Seconds for a node to hear that a session is its own, beside those that it waits for its arrival."""
+"""RPC timeout for Take, in addition to the target's wait for the session to connect."""
 
 
-class Taker(Protocol):
-    """Who takes sessions over (ownership.handover.Taker)."""
+class HandoverReceiver(Protocol):
+    """The target side of hand-overs (ownership.handover.HandoverTarget)."""
 
     async def expect(self, session_id: str) -> None:
-        """Be ready to start a session at once. Raises Unavailable."""
+        """Prepare to start a session at once. Raise Unavailable if this node cannot."""
 
     async def take(self, session_id: str) -> None:
-        """Its lease is ours: start it, and wait a moment for it to be connected."""
+        """Start a session whose lease is now this node's, and wait up to CONNECT_WAIT_S until it is connected."""
 
 
 class NodeServicer(NodeServiceServicer):
-    """Translates."""
+    """Translates between the proto and the hand-over target."""
 
-    def __init__(self, taker: Taker, incarnation: UUID) -> None:
-        self._taker = taker
+    def __init__(self, target: HandoverReceiver, incarnation: UUID) -> None:
+        self._target = target
         self._incarnation = str(incarnation)
 
     async def Expect(self, request: pb.ExpectRequest, context: Context) -> pb.ExpectResponse:  # noqa: D102, N802 - in the proto
         self._check(request.incarnation)
-        await self._taker.expect(request.session_id)
+        await self._target.expect(request.session_id)
         return pb.ExpectResponse()
 
     async def Take(self, request: pb.TakeRequest, context: Context) -> pb.TakeResponse:  # noqa: D102, N802 - in the proto
         self._check(request.incarnation)
-        await self._taker.take(request.session_id)
+        await self._target.take(request.session_id)
         return pb.TakeResponse()
 
     def _check(self, incarnation: str) -> None:
         if incarnation != self._incarnation:
-            raise Unavailable("another node has come to this address", reason="NOT_THIS_NODE")
+            raise Unavailable("this address now belongs to another node", reason="NOT_THIS_NODE")
 
 
 class GrpcHandoverPeers:
-    """Other nodes, as a node that stops calls them (ownership.handover.Peers)."""
+    """Calls the targets of hand-overs (ownership.handover.HandoverPeers)."""
 
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
 
     async def expect(self, target: Node, session_id: str, timeout: float) -> None:
-        """Have it be ready for a session within so many seconds. Raises Unavailable."""
+        """Make the target ready for a session within `timeout` seconds. Raise Unavailable."""
         request = pb.ExpectRequest(session_id=session_id, incarnation=str(target.incarnation))
         await self._call(target, lambda stub: stub.Expect(request, timeout=timeout))
 
     async def take(self, target: Node, session_id: str) -> None:
-        """Tell it that the session's lease is its own, and wait for its arrival. Raises Unavailable."""
+        """Notify the target that it holds the session's lease, and wait for the connect. Raise Unavailable."""
         request = pb.TakeRequest(session_id=session_id, incarnation=str(target.incarnation))
         await self._call(target, lambda stub: stub.Take(request, timeout=NOTIFY_TIMEOUT_S + CONNECT_WAIT_S))
 
     async def _call(self, target: Node, call: Any) -> None:
-        # Any: the stubs for synchronous and asynchronous channels are one class.
+        # Any, because the stubs for synchronous and asynchronous channels are one class.
         channel: Any
         try:
             with self._channels.to(target.address) as channel:
                 await call(node_pb2_grpc.NodeServiceStub(channel))
         except grpc.aio.AioRpcError as error:
-            words = f"node {target.name!r}: {error.details() or error.code().name}"
-            raise Unavailable(words, reason="NODE_UNREACHABLE", metadata={"node": target.name}) from error
+            message = f"node {target.name!r}: {error.details() or error.code().name}"
+            raise Unavailable(message, reason="NODE_UNREACHABLE", metadata={"node": target.name}) from error

@@ -1,4 +1,4 @@
-"""Between nodes: a listener of its own, where nobody but nodes is let in, and the channels to those of others."""
+"""Connects nodes: a listener that admits only nodes, and the channels to the listeners of other nodes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -16,8 +16,8 @@ from service.api.grpc.context import Handler
 from service.api.grpc.drainable_streams import DrainableStreams
 from service.api.grpc.forwarding import OWNER_METHODS, OwnershipGuard
 from service.api.grpc.interceptors import CallInterceptor
-from service.api.grpc.limits import NODE_CONNECTIONS, server_options
-from service.api.grpc.node_service import NodeServicer, Taker
+from service.api.grpc.limits import MAX_NODE_CONNECTIONS, server_options
+from service.api.grpc.node_service import HandoverReceiver, NodeServicer
 from service.api.grpc.qr_rendering import QrRenderer
 from service.api.grpc.server import CannotListen, Core
 from service.auth.authentication import Authentication
@@ -29,30 +29,29 @@ from zap.v1 import message_pb2_grpc, session_pb2_grpc
 log = structlog.get_logger(__name__)
 
 IDLE_CHANNEL_S = 60.0
-"""Seconds for which a channel is kept that nobody calls on."""
+"""Seconds for which a channel without calls is kept."""
 
 _SERVER_OPTIONS: Sequence[tuple[str, Any]] = (
-    *server_options(NODE_CONNECTIONS),
+    *server_options(MAX_NODE_CONNECTIONS),
     ("grpc.http2.min_ping_interval_without_data_ms", 500),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 500),
-    # Channels ping all the time, to notice a node that is frozen.
+    # Channels ping continuously, to detect a frozen node.
     ("grpc.http2.max_ping_strikes", 0),
 )
 _CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
-    # The certificate is for a node, wherever that is.
+    # Certificates name the role of a node, not its address.
     ("grpc.ssl_target_name_override", NAME),
     ("grpc.max_receive_message_length", -1),
-    # A node that is frozen answers nobody, and its kernel takes what is sent all the same: the caller must not wait
-    # until its deadline.
+    # The kernel of a frozen node still accepts data. Pings spare callers the wait until their deadline.
     ("grpc.keepalive_time_ms", 1_000),
     ("grpc.keepalive_timeout_ms", 2_000),
     ("grpc.http2.ping_timeout_ms", 2_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    # It is also what a connection may take: with less, a link of 80 ms is none.
+    # This is also the connect timeout: with less, nodes 80 ms apart cannot connect.
     ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    # A proxy of the environment is for WhatsApp.
+    # A proxy in the environment is meant for WhatsApp.
     ("grpc.enable_http_proxy", 0),
 )
 
@@ -64,7 +63,7 @@ class NodeListener:
         self,
         core: Core,
         owned: OwnershipGuard,
-        taker: Taker,
+        taker: HandoverReceiver,
         incarnation: UUID,
         certificate: NodeCertificate,
         *,
@@ -73,14 +72,14 @@ class NodeListener:
         database_hosts: Sequence[str],
         metrics: RpcMetrics,
     ) -> None:
-        """Listens at once, and serves from `start` on. Raises CannotListen.
+        """Listen now and serve after `start`. Raise CannotListen.
 
-        `database_hosts`: by which a node that listens everywhere finds out what others call it.
+        A node that listens on a wildcard address derives its advertised address from the route to `database_hosts`.
         """
         self._pictures = QrRenderer()
-        # Who it is was settled when the connection was made.
+        # No token is needed: TLS has authenticated the connection.
         interceptor = CallInterceptor(Authentication(""), DrainableStreams(), metrics, owned)
-        self._server = grpc.aio.server(interceptors=[_ForNodes(), interceptor], options=_SERVER_OPTIONS)
+        self._server = grpc.aio.server(interceptors=[_NodeMethodsOnly(), interceptor], options=_SERVER_OPTIONS)
         session_pb2_grpc.add_SessionServiceServicer_to_server(
             sessions.SessionServicer(core.sessions, self._pictures), self._server
         )
@@ -94,34 +93,35 @@ class NodeListener:
 
     @property
     def address(self) -> str:
-        """At which other nodes call this one, as of now."""
+        """The host:port at which other nodes currently call this one."""
         return str(self._own)
 
     async def start(self) -> None:
-        """Serve."""
+        """Serve, and log the address."""
         await self._server.start()
         if self._own.is_of_this_machine_alone:
             log.warning(
-                "Only nodes on this machine can call this one; else set ZAP_NODE_ADVERTISE.", address=self.address
+                "Only nodes on this machine can call this one; set ZAP_NODE_ADVERTISE to admit others.",
+                address=self.address,
             )
         else:
             log.info("Other nodes can call this one.", address=self.address)
 
     async def stop(self, grace: float) -> None:
-        """Refuse new calls, and cancel those that are not done after `grace` seconds."""
+        """Refuse new calls and cancel unfinished ones after `grace` seconds."""
         await self._server.stop(grace)
         self._pictures.close()
 
 
-class _ForNodes(grpc.aio.ServerInterceptor):
-    """Serves what nodes ask of each other; for all else there is the other listener, which asks for a token."""
+class _NodeMethodsOnly(grpc.aio.ServerInterceptor):
+    """Admits only the methods that nodes call. All others need a token and the callers' listener."""
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """The handler of a method, if nodes ask for it; None is answered with UNIMPLEMENTED."""
+        """Return the handler of a method that nodes call, or None, which gRPC answers with UNIMPLEMENTED."""
         method = handler_call_details.method.removeprefix("/")
         if method in OWNER_METHODS or method.startswith("zap.node.v1."):
             return await continuation(handler_call_details)
@@ -129,63 +129,63 @@ class _ForNodes(grpc.aio.ServerInterceptor):
 
 
 @dataclass
-class _Kept:
-    """A channel, and whether it is of use."""
+class _PooledChannel:
+    """A channel and its use count."""
 
     channel: grpc.aio.Channel
     calls: int = 0
-    """Under way on it."""
-    hang_up: asyncio.TimerHandle | None = None
-    """Set while there are none."""
+    """Number of calls in progress."""
+    idle_timer: asyncio.TimerHandle | None = None
+    """Set while there are no calls."""
 
 
 class NodeChannels:
-    """A channel to each node that is called, and for a while afterwards.
+    """Pools one channel per called node, until it has been idle for some time.
 
-    Not for ever: one to a node that is gone would go on trying to connect, and every restart of a node that is called
-    somewhere else would leave another one.
+    Channels must not be kept forever: a channel to a stopped node would keep trying to connect, and each restart of a
+    node at a new address would leave another one behind.
     """
 
     def __init__(self, certificate: NodeCertificate, *, idle: float = IDLE_CHANNEL_S) -> None:
-        """`idle`: seconds for which one is kept that nobody calls on."""
+        """Take `idle`, the seconds for which a channel without calls is kept."""
         self._credentials = certificate.for_calls()
         self._idle = idle
-        self._kept: dict[str, _Kept] = {}
+        self._pool: dict[str, _PooledChannel] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
-        """How many there are."""
-        return len(self._kept)
+        """Return the number of open channels."""
+        return len(self._pool)
 
     @contextmanager
     def to(self, address: str) -> Iterator[grpc.aio.Channel]:
-        """One to this address, to call on while the context lasts."""
-        kept = self._kept.get(address)
-        if kept is None:
+        """Return a channel to this address that is usable while the context lasts."""
+        pooled = self._pool.get(address)
+        if pooled is None:
             channel = grpc.aio.secure_channel(address, self._credentials, options=_CHANNEL_OPTIONS)
-            kept = self._kept[address] = _Kept(channel)
-        if kept.hang_up is not None:
-            kept.hang_up.cancel()
-            kept.hang_up = None
-        kept.calls += 1
+            pooled = self._pool[address] = _PooledChannel(channel)
+        if pooled.idle_timer is not None:
+            pooled.idle_timer.cancel()
+            pooled.idle_timer = None
+        pooled.calls += 1
         try:
-            yield kept.channel
+            yield pooled.channel
         finally:
-            kept.calls -= 1
-            if not kept.calls and self._kept.get(address) is kept:
-                kept.hang_up = asyncio.get_running_loop().call_later(self._idle, self._hang_up, address)
+            pooled.calls -= 1
+            if not pooled.calls and self._pool.get(address) is pooled:
+                pooled.idle_timer = asyncio.get_running_loop().call_later(self._idle, self._remove, address)
 
     async def close(self) -> None:
-        """Hang up, whoever still calls."""
-        for address in list(self._kept):
-            self._hang_up(address)
+        """Close all channels, even those with calls in progress."""
+        for address in list(self._pool):
+            self._remove(address)
         if self._closing:
             await asyncio.wait(self._closing)
 
-    def _hang_up(self, address: str) -> None:
-        kept = self._kept.pop(address)
-        if kept.hang_up is not None:
-            kept.hang_up.cancel()
-        closing = asyncio.create_task(kept.channel.close(), name=f"hang-up-{address}")
+    def _remove(self, address: str) -> None:
+        pooled = self._pool.pop(address)
+        if pooled.idle_timer is not None:
+            pooled.idle_timer.cancel()
+        closing = asyncio.create_task(pooled.channel.close(), name=f"close-channel-{address}")
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)

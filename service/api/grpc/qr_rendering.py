@@ -1,4 +1,4 @@
-"""QR codes as pictures: drawn once for all who watch, in a thread, and forgotten soon."""
+"""Renders QR codes once for all subscribers, in a thread, and caches them briefly."""
 
 import asyncio
 import io
@@ -8,35 +8,35 @@ from dataclasses import dataclass, field
 
 import segno
 
-REMEMBERED = 64
-"""Codes drawn last. One serves every subscriber of a session for its 20 to 60 seconds."""
-FORGOTTEN_AFTER = 60.0
-"""Seconds: a code is a secret while it lasts and worthless later, and none lasts longer."""
+_CACHE_SIZE = 64
+"""Cached codes. One entry serves every subscriber of a session for the 20 to 60 seconds of its code."""
+_CACHE_TTL_S = 60.0
+"""No code is valid for longer. A valid code is a secret, and an expired one is useless."""
 _PIXELS_PER_MODULE = 6
 _TERMINAL_BORDER = 2
-"""Modules of light around the code. The norm's 4 would cost lines of a terminal; phones read it with 2."""
+"""Light modules around the code. The standard's 4 would cost terminal lines, and phones read the code with 2."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A code as PNG, and as half blocks for light text on dark ground."""
+    """A code as PNG, and as half blocks for a terminal with light text on a dark background."""
 
     png: bytes = field(repr=False)
     terminal_text: str = field(repr=False)
 
 
 class QrRenderer:
-    """Draws codes."""
+    """Renders codes and caches the pictures."""
 
-    def __init__(self, remembered: int = REMEMBERED, forgotten_after: float = FORGOTTEN_AFTER) -> None:
+    def __init__(self, remembered: int = _CACHE_SIZE, forgotten_after: float = _CACHE_TTL_S) -> None:
         self._remembered = remembered
         self._forgotten_after = forgotten_after
         self._drawn: OrderedDict[str, asyncio.Future[Picture]] = OrderedDict()
-        # One thread: drawing holds the interpreter, more of them would only take turns.
+        # Drawing holds the interpreter lock, so that more threads would gain nothing.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
 
     async def of(self, text: str) -> Picture:
-        """The picture of a code; whoever asks while it is being drawn waits for the same one."""
+        """Return the picture of a code. Concurrent calls for one code share one drawing."""
         loop = asyncio.get_running_loop()
         drawing = self._drawn.get(text)
         if drawing is None:
@@ -45,11 +45,11 @@ class QrRenderer:
             while len(self._drawn) > self._remembered:
                 self._drawn.popitem(last=False)
         self._drawn.move_to_end(text)
-        # Shielded: a subscriber that leaves must not take the drawing away from the others.
+        # Shield the drawing: a cancelled subscriber must not cancel it for the others.
         return await asyncio.shield(drawing)
 
     def close(self) -> None:
-        """Let the thread go."""
+        """Clear the cache and stop the thread."""
         self._drawn.clear()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
@@ -59,7 +59,7 @@ class QrRenderer:
 
 
 def draw(text: str) -> Picture:
-    """Both pictures of a text, with the lowest error correction: on a screen nothing gets dirty, and it stays small."""
+    """Return the pictures of a text. Screens do not get dirty, so the lowest error correction keeps them small."""
     code = segno.make(text, error="l", boost_error=False, micro=False)
     png = io.BytesIO()
     code.save(png, kind="png", scale=_PIXELS_PER_MODULE)
@@ -68,7 +68,7 @@ def draw(text: str) -> Picture:
 
 
 def half_blocks(rows: list[list[int]]) -> str:
-    """Two rows of modules in each line. Light modules are drawn, dark ones are left to the terminal's ground."""
+    """Return two rows of modules per line. Light modules are drawn; dark ones show the terminal's background."""
     light_pairs = {(False, False): "█", (False, True): "▀", (True, False): "▄", (True, True): " "}
     if len(rows) % 2:
         rows = [*rows, [1] * len(rows[0])]

@@ -1,4 +1,4 @@
-"""The one request of a call, which has a time to arrive."""
+"""Receives the request of a call within a time limit."""
 
 import asyncio
 from contextlib import suppress
@@ -11,25 +11,26 @@ from service.api.grpc.errors import abort, status_of
 from service.api.grpc.limits import READ_TIME
 from service.domain.errors import FieldViolation, InvalidArgument, Unavailable
 
-_NOTHING = InvalidArgument([FieldViolation("request", "is missing")], reason="MALFORMED_REQUEST")
+_MISSING_REQUEST = InvalidArgument([FieldViolation("request", "is missing")], reason="MALFORMED_REQUEST")
 
 _ending: set[asyncio.Task[None]] = set()
-"""asyncio keeps only weak references to tasks."""
+"""References that keep the tasks alive: asyncio has only weak ones."""
 
 
 async def receive(context: Context, method: str, within: float = READ_TIME) -> bytes:
-    """The request's bytes. If none comes, the call is ended here, with a status if its caller still listens.
+    """Return the request's bytes. If none arrive, end the call, with a status if the caller is still connected.
 
-    gRPC itself has told a caller whose request is too large (RESOURCE_EXHAUSTED).
+    gRPC itself answers a request that is too large with RESOURCE_EXHAUSTED.
     """
-    # Not a timeout: gRPC would go on reading into what a cancelled read has freed. Ending the call ends the read.
-    late = asyncio.get_running_loop().call_later(within, _end, context, method, within)
+    # Do not use a timeout: gRPC would keep reading into memory that the cancelled read has freed. Ending the call
+    # ends the read.
+    timer = asyncio.get_running_loop().call_later(within, _end, context, method, within)
     try:
         raw: Any = await context.read()
     finally:
-        late.cancel()
+        timer.cancel()
     if raw is grpc.aio.EOF:
-        await abort(context, status_of(_NOTHING, method))
+        await abort(context, status_of(_MISSING_REQUEST, method))
     return bytes(raw)
 
 

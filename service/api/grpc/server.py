@@ -1,4 +1,4 @@
-"""The gRPC server: its settings, its services, how it starts, drains and stops."""
+"""Runs the gRPC server for callers: its options and services, and how it starts, drains and stops."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from service.api.grpc import events, messages, sessions
 from service.api.grpc.drainable_streams import DrainableStreams
 from service.api.grpc.interceptors import CallInterceptor, RemoteCalls
-from service.api.grpc.limits import CONNECTIONS, server_options
+from service.api.grpc.limits import MAX_CONNECTIONS, server_options
 from service.api.grpc.qr_rendering import QrRenderer
 from service.auth.authentication import Authentication
 from service.messaging.sender import MessageSender
@@ -22,18 +22,18 @@ from service.telemetry.metrics import RpcMetrics
 from zap.v1 import message_pb2_grpc, session_pb2_grpc, watch_pb2_grpc
 
 _OPTIONS: Sequence[tuple[str, Any]] = (
-    *server_options(CONNECTIONS),
-    # A stream that waits for a scan is silent for a minute: pings keep balancers from closing it, and notice a
+    *server_options(MAX_CONNECTIONS),
+    # A stream that waits for a scan is silent for a minute. Pings keep load balancers from closing it, and detect a
     # caller that vanished.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # The one that counts for a caller whose machine still answers, and who does not: a minute unless it is set.
+    # Detects a frozen caller whose kernel still answers. The default is a minute.
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    # Callers may ping every five seconds, without calls too, before they are told to calm down.
+    # Callers may ping every five seconds, also without calls, before gRPC sends ENHANCE_YOUR_CALM.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-    # Callers connect again by themselves. What is open when a connection gets old goes on to its end.
+    # Callers reconnect automatically. Calls that are open on an aged connection run to their end.
     ("grpc.max_connection_idle_ms", 5 * 60_000),
     ("grpc.max_connection_age_ms", 60 * 60_000),
 )
@@ -47,7 +47,7 @@ class CannotListen(Exception):
 
 @dataclass(frozen=True)
 class Core:
-    """What the services call."""
+    """The core objects that the servicers call."""
 
     sessions: SessionService
     sending: MessageSender
@@ -65,9 +65,12 @@ class Server:
         token: str,
         metrics: RpcMetrics,
         elsewhere: RemoteCalls | None = None,
-        standstill: float = events.STANDSTILL,
+        standstill: float = events.WRITE_TIMEOUT_S,
     ) -> None:
-        """`elsewhere`: who else may carry out what comes in; None: nobody. `standstill`: see EventServicer."""
+        """Take `elsewhere`, which answers calls that another node must carry out. None: there is no other node.
+
+        `standstill` is the write timeout of Watch in seconds.
+        """
         self._listen = listen
         self._streams = DrainableStreams()
         self._pictures = QrRenderer()
@@ -77,7 +80,7 @@ class Server:
         self._names = self._add_services(core, metrics, standstill)
 
     async def start(self) -> int:
-        """Listen, as not ready; the port, which the system chose if the address ends in :0."""
+        """Listen, with health not serving. Return the port, which the system chooses if the address ends in :0."""
         await self.set_ready(False)
         try:
             port = self._server.add_insecure_port(self._listen)
@@ -88,19 +91,19 @@ class Server:
         return port
 
     async def set_ready(self, ready: bool) -> None:  # noqa: FBT001 - a setter of one flag
-        """What health says from now on."""
+        """Set what the health service reports."""
         serving = health_pb2.HealthCheckResponse.SERVING
         status = serving if ready else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *self._names):
             await self._health.set(name, status)
 
     async def drain(self) -> None:
-        """Tell health that this node goes, for good, and end every stream with UNAVAILABLE; calls are still served."""
+        """Set health to not serving permanently and end every stream with UNAVAILABLE. Calls are still served."""
         await self._health.enter_graceful_shutdown()
         self._streams.drain()
 
     async def stop(self, grace: float) -> None:
-        """Drain, refuse new calls, and cancel those that are not done after `grace` seconds."""
+        """Drain, refuse new calls and cancel unfinished ones after `grace` seconds."""
         await self.drain()
         await self._server.stop(grace)
         self._pictures.close()

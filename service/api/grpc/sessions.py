@@ -1,4 +1,4 @@
-"""zap.v1.SessionService: parse, call, convert."""
+"""Serves zap.v1.SessionService: parses requests, calls the core, converts results."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -19,12 +19,12 @@ from zap.v1 import session_pb2 as pb
 from zap.v1.session_pb2_grpc import SessionServiceServicer
 
 NAME = pb.DESCRIPTOR.services_by_name["SessionService"].full_name
-_LONGEST = 30.0
-"""Seconds that WhatsApp is given to answer a logout or a request for a pairing code."""
+_REPLY_TIMEOUT_S = 30.0
+"""Seconds in which WhatsApp must answer a logout or a request for a pairing code."""
 
 
 class SessionServicer(SessionServiceServicer):
-    """Translates; the core decides."""
+    """Translates between the proto and `SessionService`."""
 
     def __init__(self, sessions: SessionService, pictures: QrRenderer) -> None:
         self._sessions = sessions
@@ -48,7 +48,7 @@ class SessionServicer(SessionServiceServicer):
 
     async def List(self, request: pb.ListRequest, context: Context) -> pb.ListResponse:
         page = parsing.page(request)
-        # One more than asked for: whether it exists says whether there is another page.
+        # Query one more than requested: if it exists, there is another page.
         found = await self._sessions.list(page.chosen, page.after, page.size + 1)
         shown = found[: page.size]
         token = page.token(shown[-1].session_id) if len(found) > page.size else ""
@@ -69,12 +69,14 @@ class SessionServicer(SessionServiceServicer):
         self, request: pb.RequestPairingCodeRequest, context: Context
     ) -> pb.RequestPairingCodeResponse:
         code, expiry = await self._sessions.request_pairing_code(
-            request.session_id, parsing.phone_digits(request.phone), remaining_time(context, _LONGEST)
+            request.session_id, parsing.phone_digits(request.phone), remaining_time(context, _REPLY_TIMEOUT_S)
         )
         return pb.RequestPairingCodeResponse(code=code, expire_time=timestamp(expiry))
 
     async def Logout(self, request: pb.LogoutRequest, context: Context) -> pb.Session:
-        return session_message(await self._sessions.log_out(request.session_id, remaining_time(context, _LONGEST)))
+        return session_message(
+            await self._sessions.log_out(request.session_id, remaining_time(context, _REPLY_TIMEOUT_S))
+        )
 
     async def Delete(self, request: pb.DeleteRequest, context: Context) -> Empty:
         await self._sessions.delete(request.session_id, force=request.force)
@@ -97,12 +99,12 @@ class SessionServicer(SessionServiceServicer):
         return pb.StreamQRResponse(code=code)
 
     async def _with_stored_password(self, session_id: str, changes: Changes) -> Changes:
-        """A proxy exactly as Status shows it keeps the stored one, whose password the caller never got back."""
+        """Keep the stored proxy if the request has it as Status shows it, with the password masked."""
         if not changes.proxy_url or not has_hidden_password(changes.proxy_url):
             return changes
         stored = await self._sessions.status(session_id)
         if hide_password(stored.proxy_url) != changes.proxy_url:
             raise parsing.refuse(
-                "session.proxy_url", "its password is ***, but the rest is not as stored; give the password itself"
+                "session.proxy_url", "its password is ***, but the rest differs from the stored one; give the password"
             )
         return Changes(name=changes.name, user_id=changes.user_id, labels=changes.labels)

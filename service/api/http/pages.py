@@ -1,4 +1,4 @@
-"""The pages that probes and Prometheus read: /livez, /readyz, /metrics."""
+"""Serves the pages that probes and Prometheus read: /livez, /readyz, /metrics."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -11,17 +11,16 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from service.domain.addresses import split_address
 
 Readiness = Callable[[], Mapping[str, str]]
-"""What keeps this node from being ready: a name and a sentence for each; empty when it is ready."""
+"""Returns the reasons why this node is not ready: a sentence by name. Empty when the node is ready."""
 
-
-CONNECTIONS = 100
-"""At once. More are closed as they come, so that strangers leave descriptors for everything else."""
-IDLE = 15.0
-"""Seconds for a whole request to arrive, and after an answer for the next one."""
+MAX_CONNECTIONS = 100
+"""Concurrent connections. Further ones are closed at once, to leave file descriptors for the rest of the node."""
+IDLE_TIMEOUT_S = 15.0
+"""Seconds for a whole request to arrive; and, after an answer, for the next request to begin."""
 
 
 class CannotServePages(Exception):
-    """ZAP_HTTP_LISTEN cannot be listened on."""
+    """The address in ZAP_HTTP_LISTEN cannot be listened on."""
 
 
 class HealthAndMetricsServer:
@@ -33,10 +32,9 @@ class HealthAndMetricsServer:
         readiness: Readiness,
         registry: CollectorRegistry,
         *,
-        connections: int = CONNECTIONS,
-        idle: float = IDLE,
+        connections: int = MAX_CONNECTIONS,
+        idle: float = IDLE_TIMEOUT_S,
     ) -> None:
-        """`connections`, `idle`: see CONNECTIONS and IDLE."""
         self._listen = listen
         self._connections = connections
         self._idle = idle
@@ -46,7 +44,7 @@ class HealthAndMetricsServer:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> int:
-        """Listen; the port, which the system chose if the address ends in :0."""
+        """Listen and return the port, which the system chooses if the address ends in :0."""
         app = web.Application()
         app.add_routes(
             [
@@ -55,7 +53,7 @@ class HealthAndMetricsServer:
                 web.get("/metrics", self._metrics),
             ]
         )
-        # What aiohttp calls keep-alive counts from the first byte of a connection on, and until a request is complete.
+        # aiohttp's keep-alive timeout also limits the arrival of a request, from a connection's first byte on.
         runner = web.AppRunner(app, access_log=None, keepalive_timeout=self._idle, lingering_time=1.0)
         await runner.setup()
         host, port = split_address(self._listen)
@@ -83,7 +81,7 @@ class HealthAndMetricsServer:
         return serving()
 
     async def _livez(self, _: web.Request) -> web.Response:
-        """The event loop answers: that is all that a restart could mend."""
+        """Answer always: a restart helps only if the event loop does not answer."""
         return web.json_response({"status": "alive"})
 
     async def _readyz(self, _: web.Request) -> web.Response:

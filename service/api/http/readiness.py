@@ -1,4 +1,4 @@
-"""What /readyz says: the database is probed for it, leases and processes are looked at."""
+"""Decides what /readyz reports, from a database probe, the lease renewals and the session processes."""
 
 import asyncio
 import time
@@ -14,34 +14,34 @@ log = structlog.get_logger(__name__)
 
 
 class DatabaseProbe:
-    """Asks Postgres about once a second whether it answers, on the connections that calls use."""
+    """Queries Postgres about once a second, on the connections that calls use."""
 
     def __init__(self, ask: Callable[[], Awaitable[None]]) -> None:
-        """`ask`: one short statement; raises whatever a call would fail of."""
+        """Take `ask`, which runs one short statement and raises any error that calls would get."""
         self._ask = ask
         self._health = DatabaseHealth(time.monotonic())
 
     @property
     def fault(self) -> str | None:
-        """Why calls that need the database fail, in words; None while it answers."""
+        """The reason why calls that need the database fail; None while Postgres answers."""
         if self._health.is_reachable:
             return None
         return f"Postgres has not answered for {self._health.silent_for(time.monotonic()):.1f} s"
 
     async def run(self) -> None:
-        """Probe for ever."""
+        """Probe until cancelled."""
         while True:
             await self.probe()
             await asyncio.sleep(self._health.next_probe_s)
 
     async def probe(self) -> None:
-        """Ask once, and note what becomes of it."""
+        """Query once, record the result, and log a change of reachability."""
         was_reachable = self._health.is_reachable
         cause = ""
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 await self._ask()
-        except Exception as error:  # noqa: BLE001 - whatever it is, calls fail of it as well; it is named in the log
+        except Exception as error:  # noqa: BLE001 - calls would fail with the same error; the log names it
             self._health.failed()
             cause = str(error) or type(error).__name__
         else:
@@ -55,14 +55,17 @@ class DatabaseProbe:
 def reasons_not_ready(
     probe: DatabaseProbe, outages: OutageDetector, times: LeaseTimes, overdue: Callable[[], Sequence[str]]
 ) -> Mapping[str, str]:
-    """Return what keeps the node from being ready, in words. `overdue`: sessions whose processes do not die."""
+    """Return a sentence for each reason why the node is not ready.
+
+    `overdue` returns the sessions whose killed process has not been reaped in time.
+    """
     reasons = {}
     silent = time.monotonic() - outages.renewed_at
     if (fault := probe.fault) is not None:
         reasons["database"] = fault
     elif silent > times.ttl - times.margin:
-        # It answers calls, but not this: a lock is held over the leases.
-        reasons["database"] = f"no renewal of the leases came through for {silent:.1f} s"
+        # Postgres answers the probe but does not renew leases: another transaction locks their rows.
+        reasons["database"] = f"no lease renewal has succeeded for {silent:.1f} s"
     if sessions := overdue():
-        reasons["processes"] = f"killed, but not seen dead: the processes of {', '.join(sessions)}"
+        reasons["processes"] = f"killed, but still running: the processes of {', '.join(sessions)}"
     return reasons
