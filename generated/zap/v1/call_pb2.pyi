@@ -19,8 +19,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Call(_message.Message):
-    """A step of a call. The steps of one call have one call_id; some may be missing, and any may come alone. What the
-    library does not show: that somebody rejected a call (it ends all the same), and calls that the account makes.
+    """A step of a call. The steps of one call share a call_id. Any step may be missing. The library does not report calls
+    that the account makes, nor the rejection of a call; a rejected call ends like any other.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -34,23 +34,23 @@ class Call(_message.Message):
         PHASE_UNSPECIFIED: Call._Phase.ValueType  # 0
         """Never sent by the server."""
         PHASE_OFFERED: Call._Phase.ValueType  # 1
-        """It rings."""
+        """The call rings."""
         PHASE_ACCEPTED: Call._Phase.ValueType  # 2
-        """It was taken, on a device of the account's or, of a group, by somebody."""
+        """The call was accepted on a device of the account; for a group call, by any member."""
         PHASE_ENDED: Call._Phase.ValueType  # 3
-        """It is over, whether or not it was taken."""
+        """The call is over, whether or not it was accepted."""
 
     class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper):
-        """How far a call is. New values may be added."""
+        """The progress of a call. New values may be added."""
 
     PHASE_UNSPECIFIED: Call.Phase.ValueType  # 0
     """Never sent by the server."""
     PHASE_OFFERED: Call.Phase.ValueType  # 1
-    """It rings."""
+    """The call rings."""
     PHASE_ACCEPTED: Call.Phase.ValueType  # 2
-    """It was taken, on a device of the account's or, of a group, by somebody."""
+    """The call was accepted on a device of the account; for a group call, by any member."""
     PHASE_ENDED: Call.Phase.ValueType  # 3
-    """It is over, whether or not it was taken."""
+    """The call is over, whether or not it was accepted."""
 
     CALL_ID_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
@@ -65,21 +65,21 @@ class Call(_message.Message):
     call_id: _builtins.str
     """WhatsApp's id of the call."""
     phase: Global___Call.Phase.ValueType
-    """How far it is."""
+    """The progress of the call."""
     caller: _builtins.str
-    """Who calls."""
+    """The caller."""
     caller_alternative: _builtins.str
     """The caller's other address, if WhatsApp gave it: the phone number of a LID or the LID of a phone number."""
     group: _builtins.str
-    """The group that is called, if it is one and WhatsApp named it."""
+    """The called group, for a group call whose group WhatsApp named."""
     is_group: _builtins.bool
-    """Several people are called. Only said when it rings."""
+    """Several people are called. Set only with PHASE_OFFERED."""
     is_video: _builtins.bool
-    """With pictures. Only said when it rings."""
+    """A video call. Set only with PHASE_OFFERED."""
     end_reason: _builtins.str
-    """With PHASE_ENDED: why, in WhatsApp's word (timeout, accepted_elsewhere, …), if it gave one."""
+    """With PHASE_ENDED: WhatsApp's word for the cause (timeout, accepted_elsewhere, …), if it gave one."""
     platform: _builtins.str
-    """What the other side calls from (android, iphone, …), if WhatsApp said so."""
+    """The other side's platform (android, iphone, …), if WhatsApp gave it."""
     def __init__(
         self,
         *,

@@ -18,16 +18,16 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class IdentityChanged(_message.Message):
-    """Somebody's security code is another one: they have a new phone, or installed WhatsApp anew. Messages go on."""
+    """A person's security code changed, because of a new phone or a new installation of WhatsApp. Messages continue."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PERSON_FIELD_NUMBER: _builtins.int
     IS_IMPLICIT_FIELD_NUMBER: _builtins.int
     person: _builtins.str
-    """Whose."""
+    """The person."""
     is_implicit: _builtins.bool
-    """Noticed by the library, when a message came with another key than before; otherwise WhatsApp told."""
+    """The library detected the change from a message with a new key; otherwise WhatsApp reported it."""
     def __init__(
         self,
         *,

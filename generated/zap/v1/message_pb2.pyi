@@ -34,35 +34,35 @@ class Message(_message.Message):
         STATE_UNSPECIFIED: Message._State.ValueType  # 0
         """Never sent by the server."""
         STATE_ACCEPTED: Message._State.ValueType  # 1
-        """Written down, and handed to the session."""
+        """Stored, and passed to the session."""
         STATE_SENT: Message._State.ValueType  # 2
-        """WhatsApp's server has it."""
+        """WhatsApp's server has accepted it."""
         STATE_DELIVERED: Message._State.ValueType  # 3
-        """A device of the recipient has it."""
+        """A device of the recipient has received it."""
         STATE_READ: Message._State.ValueType  # 4
         """The recipient has read it."""
         STATE_FAILED: Message._State.ValueType  # 5
-        """It was not sent, for certain."""
+        """It was certainly not sent."""
         STATE_OUTCOME_UNKNOWN: Message._State.ValueType  # 6
-        """The session ended, or took too long, before it was known whether it was sent."""
+        """The session ended or timed out before the outcome was known."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """How far it came. New values may be added."""
+        """The progress of a message. New values may be added."""
 
     STATE_UNSPECIFIED: Message.State.ValueType  # 0
     """Never sent by the server."""
     STATE_ACCEPTED: Message.State.ValueType  # 1
-    """Written down, and handed to the session."""
+    """Stored, and passed to the session."""
     STATE_SENT: Message.State.ValueType  # 2
-    """WhatsApp's server has it."""
+    """WhatsApp's server has accepted it."""
     STATE_DELIVERED: Message.State.ValueType  # 3
-    """A device of the recipient has it."""
+    """A device of the recipient has received it."""
     STATE_READ: Message.State.ValueType  # 4
     """The recipient has read it."""
     STATE_FAILED: Message.State.ValueType  # 5
-    """It was not sent, for certain."""
+    """It was certainly not sent."""
     STATE_OUTCOME_UNKNOWN: Message.State.ValueType  # 6
-    """The session ended, or took too long, before it was known whether it was sent."""
+    """The session ended or timed out before the outcome was known."""
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
@@ -76,38 +76,38 @@ class Message(_message.Message):
     UNREADABLE_SINCE_TIME_FIELD_NUMBER: _builtins.int
     IS_RESEND_FAILED_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """Which session sent it."""
+    """The session that sent it."""
     request_id: _builtins.str
-    """The caller's key for it."""
+    """The caller's idempotency key of the message."""
     message_id: _builtins.str
-    """WhatsApp's id of it, once SENT."""
+    """WhatsApp's id of the message, once SENT."""
     to: _builtins.str
-    """To whom, as a JID."""
+    """The recipient, as a JID."""
     state: Global___Message.State.ValueType
-    """How far it came."""
+    """The progress of the message."""
     is_resend_failed: _builtins.bool
-    """It could not be sent again to one of these devices at least, which cannot be mended (ResendFailed says which, and why)."""
+    """Resending to at least one of these devices failed permanently. ResendFailed names the device and the cause."""
     @_builtins.property
     def reason(self) -> _session_pb2.Reason:
-        """With FAILED and OUTCOME_UNKNOWN: why, with the library's words in parentheses. OUTCOME_UNKNOWN has the code of this name.
-        FAILED has one of these; new ones may be added:
+        """The cause of FAILED and OUTCOME_UNKNOWN, with the library's error in parentheses. OUTCOME_UNKNOWN has the code
+        OUTCOME_UNKNOWN. FAILED has one of these codes; new ones may be added:
         RECIPIENT_NOT_ON_WHATSAPP: no account has this number.
-        GROUP_NOT_FOUND: there is no such group.
+        GROUP_NOT_FOUND: the group does not exist.
         NOT_IN_GROUP: the account is not in the group, or may not write in it.
-        ACCOUNT_RESTRICTED: WhatsApp does not let the account begin conversations for now (463, 475). Do not repeat it: that
+        ACCOUNT_RESTRICTED: WhatsApp does not let the account start conversations for now (463, 475). Do not retry: that
         makes it worse.
-        RATE_LIMITED: the account sends too much in too short a time (420, 429). Wait for some minutes before the next message.
-        REFUSED_BY_WHATSAPP: another number, which the message names. Only one from 500 on is worth another try, later.
-        NOT_SENT: anything else. It may be sent again, with another request_id.
+        RATE_LIMITED: the account sends too fast (420, 429). Wait some minutes before the next message.
+        REFUSED_BY_WHATSAPP: any other error number, given in the message. Retry later, and only for numbers from 500 on.
+        NOT_SENT: any other cause. The message may be sent again, with another request_id.
         """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was accepted."""
+        """When the message was accepted."""
 
     @_builtins.property
     def sent_time(self) -> _timestamp_pb2.Timestamp:
-        """When WhatsApp's server had it, by its clock."""
+        """When WhatsApp's server accepted it, by the server's clock."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
@@ -115,10 +115,10 @@ class Message(_message.Message):
 
     @_builtins.property
     def unreadable_since_time(self) -> _timestamp_pb2.Timestamp:
-        """Since when a device of a recipient could not read it: the device has asked for it again, and has not confirmed it since.
-        It shows "Waiting for this message" until it is sent the message again, which happens by itself, mostly within seconds.
-        Of several such devices the first one counts. Not set while there is none. The state says nothing of it: in a group, or
-        on another device of the recipient's, the message may have been read.
+        """Set while a recipient's device cannot read the message: when the first such device asked for it again. The device
+        shows "Waiting for this message" until the message is resent, which happens automatically, usually within seconds.
+        Cleared when the devices confirm. Independent of the state: the message may have been read in the group, or on
+        another device of the recipient.
         """
 
     def __init__(
@@ -155,10 +155,10 @@ class SendRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """Through which session."""
+    """The session to send through."""
     to: _builtins.str
-    """To whom: a phone number with country code (a leading + is optional), or a JID of a user (@s.whatsapp.net, @lid)
-    or a group (@g.us).
+    """The recipient: a phone number with country code (a leading + is optional), or a JID of a user (@s.whatsapp.net,
+    @lid) or a group (@g.us).
     """
     request_id: _builtins.str
     """The caller's idempotency key."""
@@ -186,13 +186,13 @@ Global___SendRequest: _TypeAlias = SendRequest  # noqa: Y015
 
 @_typing.final
 class Text(_message.Message):
-    """A text. Links in it are not looked up: no preview is made."""
+    """A text. No previews are made for links in it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BODY_FIELD_NUMBER: _builtins.int
     body: _builtins.str
-    """The text itself, at most 65,536 characters."""
+    """The text, at most 65,536 characters."""
     def __init__(
         self,
         *,
@@ -215,9 +215,9 @@ class GetRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """Which session sent it."""
+    """The session that sent it."""
     request_id: _builtins.str
-    """The key it was sent with."""
+    """The idempotency key that the message was sent with."""
     def __init__(
         self,
         *,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class MessageServiceStub:
-    """Sending, exactly as often as asked: a request_id sends once, however often it is used.
+    """Sends messages. A request_id sends at most one message, however often it is used.
     """
 
     def __init__(self, channel):
@@ -48,23 +48,23 @@ class MessageServiceStub:
 
 
 class MessageServiceServicer:
-    """Sending, exactly as often as asked: a request_id sends once, however often it is used.
+    """Sends messages. A request_id sends at most one message, however often it is used.
     """
 
     def Send(self, request, context):
-        """Sends a message and waits until WhatsApp's server has it (SENT), refused it (FAILED), or neither can be known
-        (OUTCOME_UNKNOWN: it may have been sent). The same request_id gives the same message again and sends nothing;
-        with other content it is INVALID_ARGUMENT (REQUEST_ID_REUSED). FAILED_PRECONDITION (SESSION_NOT_ACTIVE,
-        SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING) mean that nothing was sent or kept.
-        UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that it may have been kept, or be under way: try it again with
-        the same request_id, which sends it once at the most.
+        """Sends a message and waits until WhatsApp's server has accepted it (SENT) or refused it (FAILED), or the outcome
+        cannot be known (OUTCOME_UNKNOWN: it may have been sent). The same request_id returns the same message and sends
+        nothing; with other content it returns INVALID_ARGUMENT (REQUEST_ID_REUSED). FAILED_PRECONDITION
+        (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING) mean that nothing
+        was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have been stored or
+        sent: retry with the same request_id, which sends it at most once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Get(self, request, context):
-        """Gives a message by its session and request_id, as it is now. NOT_FOUND if there is none.
+        """Returns the current message of a session and request_id. NOT_FOUND if there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -92,7 +92,7 @@ def add_MessageServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MessageService:
-    """Sending, exactly as often as asked: a request_id sends once, however often it is used.
+    """Sends messages. A request_id sends at most one message, however often it is used.
     """
 
     @staticmethod

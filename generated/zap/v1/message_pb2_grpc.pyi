@@ -27,41 +27,41 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class MessageServiceStub:
-    """Sending, exactly as often as asked: a request_id sends once, however often it is used."""
+    """Sends messages. A request_id sends at most one message, however often it is used."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MessageServiceAsyncStub: ...
     Send: _grpc.UnaryUnaryMultiCallable[_message_pb2.SendRequest, _message_pb2.Message]
-    """Sends a message and waits until WhatsApp's server has it (SENT), refused it (FAILED), or neither can be known
-    (OUTCOME_UNKNOWN: it may have been sent). The same request_id gives the same message again and sends nothing;
-    with other content it is INVALID_ARGUMENT (REQUEST_ID_REUSED). FAILED_PRECONDITION (SESSION_NOT_ACTIVE,
-    SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING) mean that nothing was sent or kept.
-    UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that it may have been kept, or be under way: try it again with
-    the same request_id, which sends it once at the most.
+    """Sends a message and waits until WhatsApp's server has accepted it (SENT) or refused it (FAILED), or the outcome
+    cannot be known (OUTCOME_UNKNOWN: it may have been sent). The same request_id returns the same message and sends
+    nothing; with other content it returns INVALID_ARGUMENT (REQUEST_ID_REUSED). FAILED_PRECONDITION
+    (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING) mean that nothing
+    was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have been stored or
+    sent: retry with the same request_id, which sends it at most once.
     """
     Get: _grpc.UnaryUnaryMultiCallable[_message_pb2.GetRequest, _message_pb2.Message]
-    """Gives a message by its session and request_id, as it is now. NOT_FOUND if there is none."""
+    """Returns the current message of a session and request_id. NOT_FOUND if there is none."""
 
 @_typing.type_check_only
 class MessageServiceAsyncStub(MessageServiceStub):
-    """Sending, exactly as often as asked: a request_id sends once, however often it is used."""
+    """Sends messages. A request_id sends at most one message, however often it is used."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Send: _aio.UnaryUnaryMultiCallable[_message_pb2.SendRequest, _message_pb2.Message]  # type: ignore[assignment]
-    """Sends a message and waits until WhatsApp's server has it (SENT), refused it (FAILED), or neither can be known
-    (OUTCOME_UNKNOWN: it may have been sent). The same request_id gives the same message again and sends nothing;
-    with other content it is INVALID_ARGUMENT (REQUEST_ID_REUSED). FAILED_PRECONDITION (SESSION_NOT_ACTIVE,
-    SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING) mean that nothing was sent or kept.
-    UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that it may have been kept, or be under way: try it again with
-    the same request_id, which sends it once at the most.
+    """Sends a message and waits until WhatsApp's server has accepted it (SENT) or refused it (FAILED), or the outcome
+    cannot be known (OUTCOME_UNKNOWN: it may have been sent). The same request_id returns the same message and sends
+    nothing; with other content it returns INVALID_ARGUMENT (REQUEST_ID_REUSED). FAILED_PRECONDITION
+    (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING) mean that nothing
+    was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have been stored or
+    sent: retry with the same request_id, which sends it at most once.
     """
     Get: _aio.UnaryUnaryMultiCallable[_message_pb2.GetRequest, _message_pb2.Message]  # type: ignore[assignment]
-    """Gives a message by its session and request_id, as it is now. NOT_FOUND if there is none."""
+    """Returns the current message of a session and request_id. NOT_FOUND if there is none."""
 
 class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Sending, exactly as often as asked: a request_id sends once, however often it is used."""
+    """Sends messages. A request_id sends at most one message, however often it is used."""
 
     @_abc_1.abstractmethod
     def Send(
@@ -69,12 +69,12 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _message_pb2.SendRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_message_pb2.Message, _abc.Awaitable[_message_pb2.Message]]:
-        """Sends a message and waits until WhatsApp's server has it (SENT), refused it (FAILED), or neither can be known
-        (OUTCOME_UNKNOWN: it may have been sent). The same request_id gives the same message again and sends nothing;
-        with other content it is INVALID_ARGUMENT (REQUEST_ID_REUSED). FAILED_PRECONDITION (SESSION_NOT_ACTIVE,
-        SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING) mean that nothing was sent or kept.
-        UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that it may have been kept, or be under way: try it again with
-        the same request_id, which sends it once at the most.
+        """Sends a message and waits until WhatsApp's server has accepted it (SENT) or refused it (FAILED), or the outcome
+        cannot be known (OUTCOME_UNKNOWN: it may have been sent). The same request_id returns the same message and sends
+        nothing; with other content it returns INVALID_ARGUMENT (REQUEST_ID_REUSED). FAILED_PRECONDITION
+        (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING) mean that nothing
+        was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have been stored or
+        sent: retry with the same request_id, which sends it at most once.
         """
 
     @_abc_1.abstractmethod
@@ -83,6 +83,6 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _message_pb2.GetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_message_pb2.Message, _abc.Awaitable[_message_pb2.Message]]:
-        """Gives a message by its session and request_id, as it is now. NOT_FOUND if there is none."""
+        """Returns the current message of a session and request_id. NOT_FOUND if there is none."""
 
 def add_MessageServiceServicer_to_server(servicer: MessageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -18,7 +18,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class PictureChanged(_message.Message):
-    """Somebody's picture, or a group's, is another one or gone. The picture itself is not in the event."""
+    """The picture of a person or a group changed or was removed. The event does not contain the picture."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -26,11 +26,11 @@ class PictureChanged(_message.Message):
     AUTHOR_FIELD_NUMBER: _builtins.int
     IS_REMOVED_FIELD_NUMBER: _builtins.int
     whose: _builtins.str
-    """Whose: a person or a group; the account's own too."""
+    """The person or group whose picture changed; also the account itself."""
     author: _builtins.str
-    """Who changed it; empty if WhatsApp did not say."""
+    """Who changed it; empty if WhatsApp did not report it."""
     is_removed: _builtins.bool
-    """There is none now."""
+    """The picture was removed."""
     def __init__(
         self,
         *,

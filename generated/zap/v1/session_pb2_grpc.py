@@ -30,9 +30,9 @@ class SessionServiceStub:
     """Sessions and their pairing. Any replica answers any call.
 
     Errors are google.rpc.Status with one ErrorInfo (domain "zap.v1"). INVALID_ARGUMENT carries BadRequest and changes
-    nothing; UNAVAILABLE carries RetryInfo and may be retried as it is; no other code is worth an automatic retry.
-    UNAVAILABLE may come from any call (TOO_MANY_CALLS, REQUEST_TOO_SLOW: nothing was done). A request of more than 1 MiB
-    is RESOURCE_EXHAUSTED.
+    nothing. UNAVAILABLE carries RetryInfo; the same call may be retried. Do not retry any other code automatically.
+    Any call may return UNAVAILABLE (TOO_MANY_CALLS, REQUEST_TOO_SLOW: nothing was done). A request of more than 1 MiB
+    returns RESOURCE_EXHAUSTED.
     """
 
     def __init__(self, channel):
@@ -102,96 +102,97 @@ class SessionServiceServicer:
     """Sessions and their pairing. Any replica answers any call.
 
     Errors are google.rpc.Status with one ErrorInfo (domain "zap.v1"). INVALID_ARGUMENT carries BadRequest and changes
-    nothing; UNAVAILABLE carries RetryInfo and may be retried as it is; no other code is worth an automatic retry.
-    UNAVAILABLE may come from any call (TOO_MANY_CALLS, REQUEST_TOO_SLOW: nothing was done). A request of more than 1 MiB
-    is RESOURCE_EXHAUSTED.
+    nothing. UNAVAILABLE carries RetryInfo; the same call may be retried. Do not retry any other code automatically.
+    Any call may return UNAVAILABLE (TOO_MANY_CALLS, REQUEST_TOO_SLOW: nothing was done). A request of more than 1 MiB
+    returns RESOURCE_EXHAUSTED.
     """
 
     def Create(self, request, context):
-        """Creates a session, not yet wanted (INACTIVE) and not yet paired. The same request_id with the same content returns
-        the session made earlier; with other content it is INVALID_ARGUMENT (REQUEST_ID_REUSED). ALREADY_EXISTS if the
-        session_id is taken.
+        """Creates a session that is INACTIVE and not paired. The same request_id with the same content returns the session
+        created earlier; with other content it returns INVALID_ARGUMENT (REQUEST_ID_REUSED). ALREADY_EXISTS if the
+        session_id is in use.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Activate(self, request, context):
-        """Asks for the session to be connected and returns at once: a paired session is connected, any other one starts a
-        pairing whose codes StreamQR gives. Idempotent. On a FAILED or LOGGED_OUT session it starts afresh.
+        """Sets the desired state to ACTIVE and returns at once. A paired session connects; any other session starts a pairing,
+        whose codes StreamQR returns. Idempotent. A FAILED or LOGGED_OUT session starts again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamQR(self, request, context):
-        """Gives the QR codes of the pairing in progress and then its outcome, and ends OK. The current code comes at once,
-        however late the call is, on whichever replica. While there is none because WhatsApp cannot be reached or the like,
-        the stream says so (delay). A session that is already paired gives PAIRED right away. If nobody scans, TIMED_OUT
-        comes after about 160 s. FAILED_PRECONDITION (SESSION_NOT_ACTIVE) if Activate was not called.
+        """Streams the QR codes of the pairing in progress and then its outcome, and ends OK. Any replica sends the current
+        code at once, also to a late call. While no code is available, for example because WhatsApp is unreachable, the
+        stream sends a delay. A session that is already paired returns PAIRED at once. Without a scan, TIMED_OUT follows
+        after about 160 s. FAILED_PRECONDITION (SESSION_NOT_ACTIVE) if Activate was not called.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Status(self, request, context):
-        """Gives a session as it is now. NOT_FOUND if there is none of this id.
+        """Returns the current session. NOT_FOUND if no session has this id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def List(self, request, context):
-        """Lists sessions in the order of their ids, a page at a time.
+        """Lists sessions in the order of their ids, page by page.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Update(self, request, context):
-        """Changes the fields named in update_mask. ABORTED (ETAG_MISMATCH) if session.etag is given and is not the current
-        one. A new proxy is used from the next connect on, for which the session's process is replaced: at once if it is not
-        connected and shows no code, otherwise when its connection ends.
+        """Changes the fields named in update_mask. ABORTED (ETAG_MISMATCH) if session.etag is set and is not the current one.
+        A new proxy takes effect when the session's process is replaced: at once if the session is not connected and shows
+        no code, otherwise when its connection ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Deactivate(self, request, context):
-        """Asks for the session to be disconnected and stay so; its credentials are kept. A pairing in progress is cancelled.
-        Idempotent.
+        """Sets the desired state to INACTIVE: the session disconnects and stays disconnected. Its credentials are kept. A
+        pairing in progress is cancelled. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Restart(self, request, context):
-        """Ends the session's process and starts another, at once even if the next attempt was planned for later.
-        FAILED_PRECONDITION (SESSION_NOT_ACTIVE) if the session is not wanted.
+        """Replaces the session's process at once, even if the next attempt was planned for later. FAILED_PRECONDITION
+        (SESSION_NOT_ACTIVE) if the desired state is INACTIVE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RequestPairingCode(self, request, context):
-        """Gives a code of eight characters to type on the phone instead of scanning: WhatsApp shows a notification there.
-        Needs a pairing in progress: FAILED_PRECONDITION (NOT_PAIRING) otherwise.
+        """Returns a code of eight characters to type on the phone instead of scanning. WhatsApp shows a notification on the
+        phone. FAILED_PRECONDITION (NOT_PAIRING) if no pairing is in progress.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Logout(self, request, context):
-        """Unlinks the device at WhatsApp, erases the credentials and leaves the session LOGGED_OUT and INACTIVE.
-        FAILED_PRECONDITION (SESSION_NOT_PAIRED) if there is nothing to log out, UNAVAILABLE if it is not connected now.
+        """Unlinks the device at WhatsApp, deletes the credentials and leaves the session LOGGED_OUT and INACTIVE.
+        FAILED_PRECONDITION (SESSION_NOT_PAIRED) if the session is not paired, UNAVAILABLE if it is not connected.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Delete(self, request, context):
-        """Removes the session, its credentials and its messages. A paired session needs force, because the device stays
-        linked on the phone: FAILED_PRECONDITION (SESSION_PAIRED) otherwise; use Logout before. Idempotent by NOT_FOUND.
+        """Deletes the session, its credentials and its messages. A paired session needs force, because the device stays
+        linked on the phone; otherwise FAILED_PRECONDITION (SESSION_PAIRED). Call Logout first to unlink the device. A
+        repeated Delete returns NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -267,9 +268,9 @@ class SessionService:
     """Sessions and their pairing. Any replica answers any call.
 
     Errors are google.rpc.Status with one ErrorInfo (domain "zap.v1"). INVALID_ARGUMENT carries BadRequest and changes
-    nothing; UNAVAILABLE carries RetryInfo and may be retried as it is; no other code is worth an automatic retry.
-    UNAVAILABLE may come from any call (TOO_MANY_CALLS, REQUEST_TOO_SLOW: nothing was done). A request of more than 1 MiB
-    is RESOURCE_EXHAUSTED.
+    nothing. UNAVAILABLE carries RetryInfo; the same call may be retried. Do not retry any other code automatically.
+    Any call may return UNAVAILABLE (TOO_MANY_CALLS, REQUEST_TOO_SLOW: nothing was done). A request of more than 1 MiB
+    returns RESOURCE_EXHAUSTED.
     """
 
     @staticmethod

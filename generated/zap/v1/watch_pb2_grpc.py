@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EventServiceStub:
-    """Events out of the durable log. Any node answers for all sessions.
+    """Serves events of the durable log. Any node serves all sessions.
     """
 
     def __init__(self, channel):
@@ -43,27 +43,30 @@ class EventServiceStub:
 
 
 class EventServiceServicer:
-    """Events out of the durable log. Any node answers for all sessions.
+    """Serves events of the durable log. Any node serves all sessions.
     """
 
     def Watch(self, request, context):
-        """Streams events: those since the token, then each as it comes, until the caller ends it. Per session they come in the
-        order of their sequences, without a gap; across sessions nothing is promised. Nothing is skipped, and what was seen
-        may come again after a resumption: `sequence` tells.
+        """Streams the events after the token, then each new event, until the caller ends the stream. The events of a session
+        come in the order of their `sequence`, without a gap. The order across sessions is undefined. No event is skipped.
+        After a resumption, events may be repeated; `sequence` identifies repeated ones.
 
-        1. The first response is a bookmark: the stream stands.
-        2. Each response has a token that covers everything up to and including it.
-        3. Bookmarks come when the stream has caught up, and at least every 10 s while no event comes. If neither comes, the
-        node cannot reach the database: nothing is lost, and the stream goes on by itself.
+        1. The first response is a bookmark: the stream is established.
+        2. The token of each response covers everything up to and including that response.
+        3. A bookmark is sent when the stream has caught up, and at least every 10 s while no event is sent. If neither
+        arrives, the node cannot reach the database: nothing is lost, and the stream resumes automatically.
 
-        The stream never ends OK. It ends with INVALID_ARGUMENT (RESUME_TOKEN_INVALID: not one of ours), OUT_OF_RANGE
-        (RESUME_TOKEN_EXPIRED: what followed it is deleted; the metadata `resume_token` is the oldest that is good.
-        RESUME_TOKEN_AHEAD: the database was restored from before it; the metadata `resume_token` resumes with what happens
-        from now on, `from_start` with the oldest event), RESOURCE_EXHAUSTED (CONSUMER_TOO_SLOW: it is more than a minute
-        behind and further than a minute ago, or has not taken anything for ten; the metadata `resume_token` is that of the
-        last response), NOT_FOUND (SESSION_NOT_FOUND: a session that is named, of which nothing is known), UNAVAILABLE
-        (NODE_DRAINING: watch on, on another node; TOO_MANY_STREAMS: likewise, and DATABASE_UNAVAILABLE: only before the
-        first response).
+        The stream never ends OK. It ends with one of these errors:
+        INVALID_ARGUMENT (RESUME_TOKEN_INVALID): the token was not issued by this service.
+        OUT_OF_RANGE (RESUME_TOKEN_EXPIRED): events after the token are deleted. The metadata `resume_token` is the oldest
+        valid token.
+        OUT_OF_RANGE (RESUME_TOKEN_AHEAD): the database was restored to a time before the token. The metadata
+        `resume_token` resumes with events from now on, and `from_start` with the oldest event.
+        RESOURCE_EXHAUSTED (CONSUMER_TOO_SLOW): the consumer is more than a minute behind and still falling back, or has
+        read nothing for ten minutes. The metadata `resume_token` is that of the last response.
+        NOT_FOUND (SESSION_NOT_FOUND): a requested session is unknown.
+        UNAVAILABLE (NODE_DRAINING): resume on another node.
+        UNAVAILABLE (TOO_MANY_STREAMS, DATABASE_UNAVAILABLE): only before the first response.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,7 +89,7 @@ def add_EventServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EventService:
-    """Events out of the durable log. Any node answers for all sessions.
+    """Serves events of the durable log. Any node serves all sessions.
     """
 
     @staticmethod

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class NodeServiceStub:
-    """How a node that stops hands its sessions over to one that goes on.
+    """Hands sessions over from one node to another, the target.
     """
 
     def __init__(self, channel):
@@ -48,24 +48,23 @@ class NodeServiceStub:
 
 
 class NodeServiceServicer:
-    """How a node that stops hands its sessions over to one that goes on.
+    """Hands sessions over from one node to another, the target.
     """
 
     def Expect(self, request, context):
-        """Asked before a session's process is stopped: returns once the asked node can start a process for it at once, which
-        may take as long as the caller waits. What was promised is void after a few seconds; asked again, it is promised
-        anew. UNAVAILABLE with NODE_DRAINING (it stops), NODE_FULL (it takes no more), NODE_NOT_DONE (it had the session itself
-        and does not see its process dead), NOT_THIS_NODE (another incarnation).
+        """Called before the session's process is stopped. Returns once the target can start a process for the session at once,
+        waiting at most until the caller's deadline. The reservation expires after a few seconds; another call renews it.
+        UNAVAILABLE with NODE_DRAINING (the target stops), NODE_FULL (it has no capacity), NODE_NOT_DONE (it ran the session
+        before and that process has not ended), NOT_THIS_NODE (another incarnation).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Take(self, request, context):
-        """Told once the session's lease is the asked node's: start it. Answered when it is connected, or has had two seconds for
-        that. Idempotent. If this call is lost, the lease that nobody
-        works for is given up by the asked node's keeper, and the session is claimed like any other. UNAVAILABLE with
-        NOT_THIS_NODE.
+        """Called once the target holds the session's lease. The target starts the session and answers when it is connected, or
+        after two seconds. Idempotent. If this call is lost, the target's lease renewer releases the orphaned lease, and the
+        session is claimed like any other. UNAVAILABLE with NOT_THIS_NODE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,7 +92,7 @@ def add_NodeServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class NodeService:
-    """How a node that stops hands its sessions over to one that goes on.
+    """Hands sessions over from one node to another, the target.
     """
 
     @staticmethod
