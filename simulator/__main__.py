@@ -24,7 +24,7 @@ _PARENT_CHECK_SECONDS = 0.2
 
 
 def main() -> None:
-    """Parse the arguments, serve until told to stop."""
+    """Parse the arguments and serve until a signal stops the simulator."""
     arguments = _parser().parse_args()
     logging.basicConfig(level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _allow_many_connections()
@@ -91,7 +91,7 @@ async def _serve(arguments: argparse.Namespace, directory: Path) -> None:
 
 
 async def _stop_with_parent(stop: asyncio.Event) -> None:
-    """Watch who our parent is. (PR_SET_PDEATHSIG would fire when the *thread* that started us ends.)"""
+    """Stop when the parent process ends. PR_SET_PDEATHSIG would fire already when the parent's *thread* ends."""
     parent = os.getppid()
     while os.getppid() == parent:
         await asyncio.sleep(_PARENT_CHECK_SECONDS)

@@ -1,4 +1,4 @@
-"""Who exists: accounts, their phones, and the devices linked to them."""
+"""Holds the accounts, their phones and their linked devices."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from simulator.stanzas import notification
 
 _MOST_REMEMBERED_IDS = 4_096
 _MOST_DEVICES = 200
-#: One-time prekeys of which a linked device is told that so few are left; clients then upload more.
+#: Number of remaining one-time prekeys at which a linked device is notified; clients then upload more.
 _FEW_PREKEYS = 4
-#: What no server keeps for a device that is away.
-_MOMENTARY = frozenset({"presence", "chatstate"})
+#: Stanzas that a server does not queue for a device that is offline.
+_EPHEMERAL = frozenset({"presence", "chatstate"})
 
 
 class Device(Protocol):
@@ -29,26 +29,26 @@ class Device(Protocol):
 
     @property
     def account(self) -> Account:
-        """Whose it is."""
+        """The account of the device."""
 
     @property
     def number(self) -> int:
-        """Its number within the account; the phone is 0."""
+        """Number of the device within the account; the phone is 0."""
 
     def receive(self, stanza: Node) -> None:
-        """Take a stanza, now or when it is back."""
+        """Accept a stanza, now or when the device is online again."""
 
     def bundle(self) -> PreKeyBundle:
-        """The keys for one correspondent; each call uses up a one-time key."""
+        """Return the keys for one correspondent. Each call uses up a one-time key."""
 
 
 class Addressing(enum.StrEnum):
-    """By what others are given the messages of an account."""
+    """The address that others see on the messages of an account."""
 
     LID = "lid"
-    """The hidden id, and the phone number beside it."""
+    """The hidden id, with the phone number as the alternative."""
     NUMBER = "number"
-    """The phone number, and the hidden id beside it."""
+    """The phone number, with the hidden id as the alternative."""
     NUMBER_ALONE = "number-alone"
 
 
@@ -63,18 +63,18 @@ class Account:
     last_number: int = 0
     addressing: Addressing = Addressing.LID
     seconds_ahead: int = 0
-    """How far ahead of now the times of its messages are."""
+    """Seconds by which the times of its messages are ahead of the clock."""
 
     def pn_jid(self, number: int = 0) -> Jid:
-        """A device's address by phone number."""
+        """Return a device's address by phone number."""
         return Jid(self.pn, PN_SERVER, number)
 
     def lid_jid(self, number: int = 0) -> Jid:
-        """A device's address by hidden id."""
+        """Return a device's address by hidden id."""
         return Jid(self.lid, LID_SERVER, number)
 
     def author(self, number: int, of_address: str, of_other: str) -> Attrs:
-        """Attributes of a message by one of its devices; that of the other address begins with `of_other`."""
+        """Return the author attributes of a device's message. Names of the other address begin with `of_other`."""
         is_by_lid = self.addressing is Addressing.LID
         others: dict[Addressing, Attrs] = {
             Addressing.LID: {f"{of_other}_pn": self.pn_jid()},
@@ -94,7 +94,7 @@ class Account:
 
 
 class Companion:
-    """A linked device: what a neonize client is to the server."""
+    """A linked device, as the server sees a neonize client."""
 
     def __init__(self, account: Account, number: int, noise_public: bytes, shelf: Shelf, record: DeviceRecord) -> None:
         self._account = account
@@ -133,8 +133,8 @@ class Companion:
         return bundle
 
     def receive(self, stanza: Node) -> None:
-        """Queue a stanza until the device confirms it, and send it if the device is here."""
-        if stanza.tag in _MOMENTARY:
+        """Queue a stanza until the device confirms it, and send it if the device is connected."""
+        if stanza.tag in _EPHEMERAL:
             self._send(stanza)
             return
         delivery = self.record.queued(stanza) if stanza.tag == "message" else None
@@ -143,25 +143,25 @@ class Companion:
             self.record.delivered(delivery)
 
     def _send(self, stanza: Node) -> bool:
-        """Send it if the device is here; whether it is."""
+        """Send a stanza if the device is connected. Return whether it is."""
         if self.connection is None or self.connection.is_over:
             return False
         self.connection.send(stanza)
         return True
 
     def attach(self, connection: Connection) -> Interval:
-        """A connection of this device logged in: it is the one that stanzas go to from now on."""
+        """Record the login of a connection, which gets the stanzas from now on."""
         self.connection = connection
         return self.record.connected()
 
     def detach(self, connection: Connection, interval: Interval) -> None:
-        """That connection is over."""
+        """Record the end of a connection."""
         self.record.disconnected(interval)
         if self.connection is connection:
             self.connection = None
 
     def send_queue(self, connection: Connection) -> None:
-        """Deliver what waited, in order, with what announces and what concludes it."""
+        """Deliver the queued stanzas in order, between their announcement and their end marker."""
         self.queue.begin_connection()
         queued = list(self.queue)
         if queued:
@@ -176,7 +176,7 @@ class Companion:
         connection.send(node("ib", {"from": SERVER}, node("offline", {"count": len(queued)})))
 
     def is_repeated(self, message_id: str) -> bool:
-        """Whether the device has handed over this message before; remembers it."""
+        """Return whether the device has sent this message before, and remember the message."""
         if message_id in self._message_ids:
             return True
         self._message_ids[message_id] = None
@@ -186,7 +186,7 @@ class Companion:
 
 
 class Directory:
-    """All accounts, by every name they go by."""
+    """All accounts, by phone number and hidden id."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -196,41 +196,41 @@ class Directory:
 
     @property
     def accounts(self) -> list[Account]:
-        """Everyone, in order of creation."""
+        """All accounts, in order of creation."""
         return list(self._by_pn.values())
 
     @property
     def companions(self) -> list[Companion]:
-        """Every linked device."""
+        """All linked devices."""
         return list(self._by_noise_key.values())
 
     def create(self, pn: str, push_name: str) -> Account:
-        """A new account, with a hidden id that says nothing about its number."""
+        """Create an account with a hidden id that does not reveal its number."""
         lid = f"{secrets.randbelow(9 * 10**13) + 10**14}"
         account = self._by_pn[pn] = self._by_lid[lid] = Account(pn, lid, push_name)
         return account
 
     def by_pn(self, pn: str) -> Account | None:
-        """The account of a phone number."""
+        """Return the account of a phone number."""
         return self._by_pn.get(pn)
 
     def account(self, jid: Jid | None) -> Account | None:
-        """The account that an address belongs to."""
+        """Return the account that an address belongs to."""
         if jid is None:
             return None
         return (self._by_lid if jid.server == LID_SERVER else self._by_pn).get(jid.user)
 
     def device(self, jid: Jid | None) -> Device | None:
-        """The device at an address."""
+        """Return the device at an address."""
         account = self.account(jid)
         return account.devices.get(jid.device) if account and jid else None
 
     def companion_of(self, noise_public: bytes) -> Companion | None:
-        """The linked device that shakes hands with this key."""
+        """Return the linked device whose handshake uses this key."""
         return self._by_noise_key.get(noise_public)
 
     def reserve_number(self, account: Account) -> int:
-        """The number of the account's next device; numbers are used again only when all others were."""
+        """Return the number of the account's next device. A number is reused only after all others."""
         if len(account.devices) > _MOST_DEVICES:
             raise ValueError(f"{account.pn} has {_MOST_DEVICES} linked devices already")
         account.last_number = account.last_number % 250 + 1
@@ -239,7 +239,7 @@ class Directory:
         return account.last_number
 
     def link(self, account: Account, number: int, noise_public: bytes, shelf: Shelf) -> Companion:
-        """A device is linked from now on. A client that links anew with the same key is the new device only."""
+        """Link a device. A client that links again with the same key is only the new device."""
         formerly = self._by_noise_key.get(noise_public)
         if formerly is not None:
             self.unlink(formerly, "linked anew")
@@ -251,7 +251,7 @@ class Directory:
         return companion
 
     def unlink(self, companion: Companion, why: str) -> None:
-        """A device is no longer linked: its next login fails."""
+        """Unlink a device, so that its next login fails."""
         self._by_noise_key.pop(companion.noise_public, None)
         companion.account.devices.pop(companion.number, None)
         companion.record.removed = why

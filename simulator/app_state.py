@@ -1,4 +1,4 @@
-"""App state as a phone writes it: the account's push name, in a patch that linked devices verify."""
+"""Writes app state as a phone does: the account's push name, in a patch that linked devices verify."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LANES = struct.Struct("<64H")
 
 @dataclass(frozen=True)
 class _Keys:
-    """The five keys that follow from one app state key."""
+    """The five keys derived from one app state key."""
 
     index: bytes
     value_encryption: bytes
@@ -60,16 +60,16 @@ class AppState:
         self._patches = {PUSH_NAME_COLLECTION: [self._push_name_patch(push_name).encode()]}
 
     def key_share(self) -> AppStateKeyShare:
-        """What the phone gives a newly linked device so that it can read the patches."""
+        """Return the message that gives a newly linked device the key of the patches."""
         data = AppStateKeyData(self._secret, AppStateKeyFingerprint(1, 0, [0]), self._made_at)
         return AppStateKeyShare([AppStateKey(AppStateKeyId(self._key_id), data)])
 
     def patches_after(self, collection: str, version: int) -> list[bytes]:
-        """The patches of a collection that a device at this version lacks."""
+        """Return the patches of a collection that a device at this version lacks."""
         return self._patches.get(collection, [])[version:]
 
     def version(self, collection: str) -> int:
-        """The newest version of a collection."""
+        """Return the newest version of a collection."""
         return len(self._patches.get(collection, []))
 
     def _push_name_patch(self, push_name: str) -> SyncdPatch:
@@ -102,7 +102,7 @@ def _encrypt(key: bytes, plain: bytes) -> bytes:
 
 
 def _add(state: bytes, value_mac: bytes) -> bytes:
-    """Add a value to the hash of a collection: a sum that does not depend on the order."""
+    """Add a value to the hash of a collection. The sum does not depend on the order."""
     summand = hkdf(value_mac, _LANES.size, info=b"WhatsApp Patch Integrity")
     lanes = zip(_LANES.unpack(state), _LANES.unpack(summand), strict=True)
     return _LANES.pack(*((left + right) & 0xFFFF for left, right in lanes))

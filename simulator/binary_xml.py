@@ -31,12 +31,12 @@ _LID_DOMAIN = 1
 _DEEPEST = 64
 
 Value = str | Jid
-#: What attributes may be given as.
+#: Types that attributes may have.
 Attrs = Mapping[str, Value | int | None]
 
 
 class BinaryXmlError(ValueError):
-    """Bytes that are not a stanza."""
+    """The bytes are not a stanza."""
 
 
 @dataclass
@@ -49,34 +49,34 @@ class Node:
 
     @property
     def children(self) -> list[Node]:
-        """The nodes inside; none if the content is bytes."""
+        """The child nodes; none if the content is bytes."""
         return self.content if isinstance(self.content, list) else []
 
     @property
     def data(self) -> bytes:
-        """The bytes inside; none if the content is nodes."""
+        """The bytes; empty if the content is nodes."""
         return self.content if isinstance(self.content, bytes) else b""
 
     def find(self, tag: str) -> Node | None:
-        """The first child with this tag."""
+        """Return the first child with this tag."""
         return next(self.find_all(tag), None)
 
     def find_all(self, tag: str) -> Iterator[Node]:
-        """The children with this tag."""
+        """Return the children with this tag."""
         return (child for child in self.children if child.tag == tag)
 
     def text(self, name: str) -> str:
-        """An attribute as text; empty if absent."""
+        """Return an attribute as text; empty if absent."""
         return str(self.attrs.get(name, ""))
 
     def jid(self, name: str) -> Jid | None:
-        """An attribute as an address; None if absent or not one."""
+        """Return an attribute as an address; None if absent or not an address."""
         value = self.attrs.get(name)
         return Jid.parse(value) if isinstance(value, str) else value
 
 
 def node(tag: str, attrs: Attrs | None = None, *content: Node | bytes) -> Node:
-    """Build a stanza: attributes that are None are left out, numbers become text, content is bytes or children."""
+    """Build a stanza from bytes or children. Attributes that are None are omitted; numbers become text."""
     kept = {
         name: value if isinstance(value, Jid) else str(value)
         for name, value in (attrs or {}).items()
@@ -89,14 +89,14 @@ def node(tag: str, attrs: Attrs | None = None, *content: Node | bytes) -> Node:
 
 
 def encode(stanza: Node) -> bytes:
-    """The stanza's bytes."""
+    """Return the stanza's bytes."""
     out = bytearray()
     _write_node(out, stanza)
     return bytes(out)
 
 
 def decode(data: bytes, tokens: Tokens | None = None) -> Node:
-    """The stanza in these bytes."""
+    """Return the stanza in these bytes."""
     reader = _Reader(data, tokens or installed_tokens())
     try:
         stanza = reader.node(0)

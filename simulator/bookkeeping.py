@@ -1,4 +1,4 @@
-"""What happened, counted for proofs: tests assert on these numbers instead of reading logs."""
+"""Counts the activity of the simulator. Tests assert on these numbers instead of reading logs."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class Interval:
 
 @dataclass
 class MessageCounts:
-    """Stanzas of a device, by what became of them."""
+    """Numbers of a device's messages, by outcome."""
 
-    #: messages that the device handed to the server
+    #: messages that the device sent to the server
     sent: int = 0
-    #: messages that the device handed over again (same id): acknowledged, not routed a second time
+    #: messages that the device sent again (same id): acknowledged, but not routed again
     resent: int = 0
-    #: messages that the device handed over again because another one had asked for them
+    #: messages that the device sent again because another device had asked for them
     answered: int = 0
     #: messages put into the device's queue
     queued: int = 0
     #: messages written to a connection of the device, redeliveries included
     delivered: int = 0
-    #: messages that the device said it has
+    #: messages that the device confirmed
     receipted: int = 0
-    #: messages that the device said it could not read
+    #: messages that the device reported as unreadable
     retry_receipted: int = 0
     #: stanzas pushed out of a full queue
     dropped: int = 0
@@ -46,7 +46,7 @@ class MessageCounts:
 
 @dataclass
 class DeviceRecord:
-    """The history of one device. It outlives the device."""
+    """The history of one device. It is kept after the device is unlinked."""
 
     jid: str
     lid: str
@@ -59,7 +59,7 @@ class DeviceRecord:
     overlaps: int = 0
     #: connections ended with "replaced", by a second login or by a test
     replaced: int = 0
-    #: what came from it since it was linked, answers to the server's own queries excluded
+    #: stanzas received since it was linked, without answers to the server's queries
     stanzas: int = 0
     #: why the device is no longer linked; None while it is
     removed: str | None = None
@@ -69,7 +69,7 @@ class DeviceRecord:
     deliveries: deque[Delivery] = field(default_factory=lambda: deque(maxlen=_MOST_DELIVERIES))
 
     def connected(self) -> Interval:
-        """A connection logged in."""
+        """Record the login of a connection."""
         self.logins += 1
         self.connections += 1
         self.most_connections = max(self.most_connections, self.connections)
@@ -78,7 +78,7 @@ class DeviceRecord:
         return interval
 
     def disconnected(self, interval: Interval) -> None:
-        """That connection is over."""
+        """Record the end of a connection."""
         self.connections -= 1
         interval.disconnected_at = time.time()
 
@@ -100,7 +100,7 @@ class DeviceRecord:
 
 @dataclass
 class PairingCounts:
-    """Linking attempts, by what became of them."""
+    """Numbers of linking attempts, by outcome."""
 
     #: clients that connected without an account
     candidates: int = 0
@@ -120,16 +120,16 @@ class Ledger:
     pairing: PairingCounts = field(default_factory=PairingCounts)
     #: devices by PN address, linked and formerly linked
     devices: dict[str, DeviceRecord] = field(default_factory=dict)
-    #: connections now, of devices and of clients that are not linked yet
+    #: current connections of devices and of clients that are not linked yet
     connections: int = 0
     #: connections whose handshake or first frames were not a client's
     rubbish: int = 0
     refused_connections: int = 0
-    #: stanzas that the simulator has no handler for, as "tag/namespace/child", with how often they came
+    #: numbers of stanzas that the simulator has no handler for, by "tag/namespace/child"
     unknown: dict[str, int] = field(default_factory=dict)
 
     def note_unknown(self, description: str) -> bool:
-        """Count an unknown stanza; True if it is the first of its kind."""
+        """Count an unknown stanza. Return whether it is the first of its kind."""
         is_new = description not in self.unknown
         if not is_new or len(self.unknown) < _MOST_UNKNOWN:
             self.unknown[description] = self.unknown.get(description, 0) + 1

@@ -1,4 +1,4 @@
-"""Prekeys as stanzas: devices upload them, and get those of others from the server or in a retry receipt."""
+"""Converts prekeys to and from stanzas, which devices upload, get from the server and add to retry receipts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TLS for the proxy listener: a certificate authority of its own and one leaf for WhatsApp's host names."""
+"""Provides TLS for the proxy listener: a private certificate authority and one leaf for WhatsApp's host names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOST_NAMES = ("web.whatsapp.com", "*.whatsapp.com", "*.whatsapp.net", "*.cdn.wha
 
 
 class CertificateAuthority:
-    """Signs one leaf; clients trust it through SSL_CERT_FILE."""
+    """A certificate authority that clients trust through SSL_CERT_FILE."""
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -44,7 +44,7 @@ class CertificateAuthority:
         self.pem = self._certificate.public_bytes(Encoding.PEM)
 
     def server_context(self, *, is_expired: bool = False) -> ssl.SSLContext:
-        """A TLS context that answers as WhatsApp."""
+        """Return a TLS context with a certificate for WhatsApp's host names."""
         key = ec.generate_private_key(ec.SECP256R1())
         leaf = (
             _builder(_name("web.whatsapp.com"), self._certificate.subject, key.public_key(), is_expired=is_expired)

@@ -1,4 +1,4 @@
-"""One client's encrypted connection: stanzas in, stanzas out."""
+"""Exchanges stanzas with one client over an encrypted connection."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from simulator.schemas import ClientPayload
 from simulator.transport import ConnectionEnded, FrameStream
 
 HANDSHAKE_DEADLINE = 30.0
-#: A client reads the reason of an end and the end itself on different paths; closed at once, the end wins.
+#: Seconds between the reason of an end and the close: a client that sees both at once may miss the reason.
 GRACE = 0.25
 _COMPRESSED = 2
 
 
 async def accept(stream: FrameStream, identity: ServerIdentity, latency: Callable[[], float]) -> Connection:
-    """Shake hands with a client; HandshakeError or ConnectionEnded if it is not one."""
+    """Shake hands with a client. Raise HandshakeError or ConnectionEnded if it is not a client."""
     responder = Responder(identity)
     async with asyncio.timeout(HANDSHAKE_DEADLINE):
         stream.send(responder.hello(await stream.receive()))
@@ -54,7 +54,7 @@ class Connection:
 
     @property
     def is_over(self) -> bool:
-        """Whether the connection has ended, or is about to: nothing sent now would be read."""
+        """Whether the connection has ended or is ending, so that nothing sent now would be read."""
         return self._is_ending or self._stream.is_over
 
     @property
@@ -63,7 +63,7 @@ class Connection:
         return self._stream.caller
 
     async def receive(self) -> Node:
-        """The client's next stanza that is not an answer to a request of ours."""
+        """Return the client's next stanza that is not an answer to `request`."""
         while True:
             stanza = _unwrap(self._incoming.decrypt(await self._stream.receive()))
             if not self._is_answer(stanza):
@@ -82,27 +82,27 @@ class Connection:
         loop.call_at(due, self._send_now, stanza)
 
     def request(self, kind: str, namespace: str, *content: Node) -> asyncio.Future[Node]:
-        """Send an iq to the client; the future is its answer (of type result or error), or ConnectionEnded."""
+        """Send an iq to the client. The future yields the answer (result or error) or raises ConnectionEnded."""
         request_id = secrets.token_hex(8)
         answer = self.expect(request_id)
         self.send(node("iq", {"from": SERVER, "type": kind, "id": request_id, "xmlns": namespace}, *content))
         return answer
 
     def expect(self, name: str) -> asyncio.Future[Node]:
-        """A stanza that the client will send of its own accord: `fulfil` delivers it, the connection's end fails it."""
+        """Return a future for a stanza of the client. `fulfil` resolves it; the end of the connection fails it."""
         expected = self._requests[name] = asyncio.get_running_loop().create_future()
         if self.is_over:
             self.ended()
         return expected
 
     def fulfil(self, name: str, stanza: Node) -> None:
-        """What `expect` waits for is here."""
+        """Resolve the future that `expect` returned."""
         expected = self._requests.pop(name, None)
         if expected is not None and not expected.done():
             expected.set_result(stanza)
 
     def end(self, *farewell: Node) -> None:
-        """Say why, then close once the client had time to read it."""
+        """Send the reason and close the connection once the client had time to read it."""
         for stanza in farewell:
             self.send(stanza)
         self._is_ending = True
@@ -115,11 +115,11 @@ class Connection:
         self._stream.abort()
 
     def ended(self) -> None:
-        """The connection is over: nobody will answer the requests that are still open."""
+        """Fail the open requests, because the connection has ended."""
         for answer in self._requests.values():
             if not answer.done():
                 answer.set_exception(ConnectionEnded("the client went away without an answer"))
-                answer.exception()  # whoever waits sees it; nobody waiting is no error
+                answer.exception()  # mark as retrieved: a future without a waiter is no error
         self._requests.clear()
 
     def _send_now(self, stanza: Node) -> None:

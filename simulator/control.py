@@ -1,4 +1,4 @@
-"""A typed client of the control interface: what tests and the demo drive the simulator with."""
+"""A typed client of the control interface, with which tests and the demo drive the simulator."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from simulator.views import (
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.02
-#: Linking waits for the client, and for a test that holds one of its steps.
+#: Long, because linking waits for the client and for a test that holds one of its steps.
 _DEADLINE = aiohttp.ClientTimeout(total=300)
 
 
@@ -64,7 +64,7 @@ class SimulatorControl:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections to the simulator; it goes on."""
+        """Close the connections to the simulator, which keeps running."""
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -72,38 +72,38 @@ class SimulatorControl:
     # --- the simulator as a whole
 
     async def addresses(self) -> Addresses:
-        """Where clients reach it."""
+        """Return the addresses of the simulator."""
         return await self._get(Addresses, "/addresses")
 
     async def state(self) -> StateView:
-        """Counters of the whole simulator."""
+        """Return the counters of the whole simulator."""
         return await self._get(StateView, "/state")
 
     # --- phones
 
     async def create_phone(self, pn: str, push_name: str | None = None) -> PhoneView:
-        """A new account with a phone; the existing one if there is one."""
+        """Return the phone with this number, and create it with an account if there is none."""
         body = {"pn": pn} if push_name is None else {"pn": pn, "push_name": push_name}
         return from_json(PhoneView, await self._call("POST", "/phones", body))
 
     async def phones(self) -> list[PhoneView]:
-        """Everybody."""
+        """Return all phones."""
         return await self._list(PhoneView, "/phones")
 
     async def phone(self, pn: str) -> PhoneView:
-        """One phone."""
+        """Return one phone."""
         return await self._get(PhoneView, f"/phones/{pn}")
 
     async def send_read_receipts(self, pn: str, *, enabled: bool = True) -> None:
-        """Make a phone confirm the reading of each message as it arrives."""
+        """Make a phone send a read receipt for each message as it arrives."""
         await self._call("PATCH", f"/phones/{pn}", {"sends_read_receipts": enabled})
 
     async def address_by(self, pn: str, addressing: str) -> None:
-        """Have a phone's messages come by "lid", by "number", or by "number-alone", without the hidden id beside it."""
+        """Set the address of a phone's messages: "lid", "number", or "number-alone" without the hidden id."""
         await self._call("PATCH", f"/phones/{pn}", {"addressing": addressing})
 
     async def set_clock_ahead(self, pn: str, seconds: int) -> None:
-        """Have a phone's messages bear times that are to come."""
+        """Set the seconds by which the times of a phone's messages are ahead of the clock."""
         await self._call("PATCH", f"/phones/{pn}", {"seconds_ahead": seconds})
 
     async def scan(self, pn: str, qr_text: str, flaw: str = "none") -> LinkView:
@@ -115,15 +115,15 @@ class SimulatorControl:
         return from_json(LinkView, await self._call("POST", f"/phones/{pn}/type-code", {"code": code, "flaw": flaw}))
 
     async def switch_off(self, pn: str) -> None:
-        """Switch a phone off: what is for it waits at the server. Its linked devices go on."""
+        """Switch a phone off: its stanzas wait at the server. Its linked devices stay on."""
         await self._call("POST", f"/phones/{pn}/off")
 
     async def switch_on(self, pn: str) -> None:
-        """Switch a phone on, and have it take what has waited."""
+        """Switch a phone on, and deliver the stanzas that waited."""
         await self._call("POST", f"/phones/{pn}/on")
 
     async def write(self, pn: str, to: str, text: str, *, begin_anew: bool = False, is_garbled: bool = False) -> str:
-        """Write a text from one phone number to another, or to a group; the message's id.
+        """Write a text from one phone number to another or to a group. Return the message's id.
 
         begin_anew: as the first message of a conversation, with prekeys (pkmsg), or in a group with a new sender key.
         is_garbled: linked devices cannot decrypt it, and get it whole when they ask again.
@@ -132,28 +132,28 @@ class SimulatorControl:
         return str((await self._call("POST", f"/phones/{pn}/messages", body))["id"])
 
     async def edit(self, pn: str, message_id: str, text: str) -> str:
-        """Give a message of this phone's another text; the id of the edit."""
+        """Edit a message of this phone. Return the id of the edit."""
         return str((await self._call("POST", f"/phones/{pn}/edit", {"id": message_id, "text": text}))["id"])
 
     async def repeat(self, pn: str, message_id: str) -> None:
-        """Send a message of this phone's once more, with the same id, encrypted anew."""
+        """Send a message of this phone again, with the same id, encrypted anew."""
         await self._call("POST", f"/phones/{pn}/repeat", {"id": message_id})
 
     async def post(self, pn: str, to: str, letter: Letter) -> str:
-        """Send a message of any kind from one phone number to another, or to a group; the message's id."""
+        """Send a message of any kind from one phone number to another or to a group. Return the message's id."""
         body = {**vars(letter), "to": to, "content": base64.b64encode(letter.content).decode()}
         return str((await self._call("POST", f"/phones/{pn}/letters", body))["id"])
 
     async def share_history(self, pn: str, history: bytes) -> int:
-        """Have a phone give its linked devices a piece of history, a serialised HistorySync; how many."""
+        """Send a phone's linked devices a piece of history, a serialised HistorySync. Return the number of devices."""
         return int((await self._call("POST", f"/phones/{pn}/history", data=history))["affected"])
 
     async def sent(self, pn: str) -> list[SentView]:
-        """What a phone wrote, with the receipts that came for it."""
+        """Return the messages that a phone wrote, with their receipts."""
         return await self._list(SentView, f"/phones/{pn}/messages")
 
     async def inbox(self, pn: str) -> list[InboxView]:
-        """What arrived at a phone, messages of its own linked devices included."""
+        """Return the messages that arrived at a phone, including those of its linked devices."""
         return await self._list(InboxView, f"/phones/{pn}/inbox")
 
     async def unreadable(self, pn: str) -> list[UnreadableView]:
@@ -173,7 +173,7 @@ class SimulatorControl:
         return await wait_for(arrived, timeout, f"{text!r} at {pn}")
 
     async def wait_for_given_up(self, pn: str, message_id: str, timeout: float = 10.0) -> UnreadableView:
-        """Wait until a phone does not ask for a message any more, which it has not been able to read."""
+        """Wait until a phone no longer asks for a message that it could not read."""
 
         async def given_up() -> UnreadableView | None:
             return next((it for it in await self.unreadable(pn) if it.id == message_id and it.is_given_up), None)
@@ -208,15 +208,15 @@ class SimulatorControl:
     # --- linked devices
 
     async def devices(self) -> list[DeviceView]:
-        """All devices that are, or were, linked."""
+        """Return all devices that are or were linked."""
         return await self._list(DeviceView, "/devices")
 
     async def device(self, jid: str) -> DeviceView:
-        """One device, by PN address (`number:device@s.whatsapp.net`)."""
+        """Return one device, by PN address (`number:device@s.whatsapp.net`)."""
         return await self._get(DeviceView, f"/devices/{jid}")
 
     async def deliveries(self, jid: str) -> list[DeliveryView]:
-        """Return what became of each message for a device, oldest first."""
+        """Return the outcome of each message for a device, oldest first."""
         return await self._list(DeliveryView, f"/devices/{jid}/messages")
 
     async def wait_for_device(
@@ -235,35 +235,35 @@ class SimulatorControl:
         return await self.wait_for_device(jid, lambda it: it.connections > 0 and it.logins >= logins, timeout)
 
     async def drop(self, target: str = "") -> int:
-        """Cut connections; how many."""
+        """Cut connections. Return their number."""
         return await self._affect("/devices/drop", target=target)
 
     async def kick(self, target: str = "", code: int = 503) -> int:
-        """End connections with a stream error; how many."""
+        """End connections with a stream error. Return their number."""
         return await self._affect("/devices/kick", target=target, code=code)
 
     async def end_stream(self, target: str = "") -> int:
-        """End connections with <xmlstreamend/>; how many."""
+        """End connections with <xmlstreamend/>. Return their number."""
         return await self._affect("/devices/end-stream", target=target)
 
     async def replace(self, target: str = "") -> int:
-        """End connections as if other clients had logged in with the same keys; how many."""
+        """End connections as if other clients had logged in with the same keys. Return their number."""
         return await self._affect("/devices/replace", target=target)
 
     async def ban(self, target: str = "", code: int = 101, expire: int = 3600) -> int:
-        """Cut connections and answer each login with a temporary ban until faults are cleared; how many were cut."""
+        """Cut connections and answer logins with a temporary ban until faults are cleared. Return the number cut."""
         return await self._affect("/devices/ban", target=target, code=code, expire=expire)
 
     async def log_out(self, target: str) -> int:
-        """Unlink devices from the phone: at once if connected, else at their next login; how many."""
+        """Unlink devices from the phone, at once or at their next login. Return their number."""
         return await self._affect("/devices/log-out", target=target)
 
     async def send_receipt(self, target: str, sender: str, kind: str) -> int:
-        """Give devices a receipt of any type from this phone number, for a message that nobody wrote; how many."""
+        """Send devices a receipt of any type from this number for a non-existent message. Return their number."""
         return await self._affect("/devices/receipt", target=target, sender=sender, type=kind)
 
     async def deliver(self, target: str, stanza: Node) -> int:
-        """Give devices a stanza of any kind, until they confirm it; how many."""
+        """Send devices a stanza of any kind until they confirm it. Return their number."""
         return await self._affect("/devices/stanza", target=target, stanza=stanzas.to_json(stanza))
 
     # --- faults
@@ -282,15 +282,15 @@ class SimulatorControl:
         await self._call("POST", "/faults/fail-logins", body)
 
     async def refuse_connections(self, how: str = "abort", times: int | None = None) -> None:
-        """Turn new connections away: abort, http (502), tls; until faults are cleared unless a number is given."""
+        """Refuse new connections by abort, http (502) or tls, `times` times or until faults are cleared."""
         await self._call("POST", "/faults/refuse-connections", {"how": how, "times": times})
 
     async def drop_before_ack(self, target: str = "", times: int | None = 1, *, is_taken: bool = True) -> None:
-        """Cut the connection at a message instead of acknowledging it, whether or not the server has taken it."""
+        """Cut the connection at a message instead of acknowledging it, whether or not the server has accepted it."""
         await self._call("POST", "/faults/drop-before-ack", {"target": target, "times": times, "is_taken": is_taken})
 
     async def refuse_messages(self, code: int, target: str = "", times: int | None = 1) -> None:
-        """Acknowledge messages with an error instead of taking them."""
+        """Acknowledge messages with an error instead of accepting them."""
         await self._call("POST", "/faults/refuse-messages", {"target": target, "code": code, "times": times})
 
     async def fail_queries(
@@ -301,11 +301,11 @@ class SimulatorControl:
         await self._call("POST", "/faults/fail-queries", body)
 
     async def drop_at_confirmation(self, target: str = "", times: int | None = 1) -> None:
-        """Cut the connection instead of taking the receipt of a message, or the ack of a receipt: it comes again."""
+        """Cut the connection at the receipt of a message or the ack of a receipt, which is then repeated."""
         await self._call("POST", "/faults/drop-at-confirmation", {"target": target, "times": times})
 
     async def make_unreadable(self, pn: str, sender: str = "", *, how: str = "lost", times: int | None = 1) -> None:
-        """Have a phone lose what it shares with the sending device (or `how="damaged"`) at its next messages.
+        """Make a phone lose the keys it shares with the sending device (or damage them) at its next messages.
 
         `sender` is a phone number or a device's address; empty for all. Answers to retries count as messages, too.
         """
@@ -321,7 +321,7 @@ class SimulatorControl:
         await self._call("POST", "/faults/hold-queries", {"namespace": namespace, "target": target, "times": times})
 
     async def wait_for_held_queries(self, count: int = 1, timeout: float = 10.0) -> None:
-        """Wait until so many queries are held."""
+        """Wait until this number of queries is held."""
 
         async def held() -> bool | None:
             return (await self.state()).held_queries >= count or None
@@ -329,7 +329,7 @@ class SimulatorControl:
         await wait_for(held, timeout, f"{count} held queries")
 
     async def release_queries(self) -> int:
-        """Answer the queries that were held; how many."""
+        """Answer the held queries. Return their number."""
         return await self._affect("/faults/release-queries")
 
     async def set_latency(self, seconds: float) -> None:
@@ -337,23 +337,23 @@ class SimulatorControl:
         await self._call("POST", "/faults/latency", {"seconds": seconds})
 
     async def set_qr_refs(self, count: int) -> None:
-        """How many QR codes the next clients get: 6 last 60+5*20 seconds, any other number 20 seconds each."""
+        """Set the number of QR codes for the next clients: 6 last 60+5*20 seconds, other numbers 20 seconds each."""
         await self._call("POST", "/faults/qr-refs", {"count": count})
 
     async def clear_faults(self) -> None:
-        """Nothing goes wrong any more; what is held goes on."""
+        """Clear all faults and release what is held."""
         await self._call("DELETE", "/faults")
 
     async def hold(self, step: str) -> None:
-        """Hold everyone at a step: pair-success, 515, login."""
+        """Hold all clients at a step: pair-success, 515, login."""
         await self._call("POST", f"/steps/{step}/hold")
 
     async def release(self, step: str) -> None:
-        """Let everyone pass a step."""
+        """Release a step."""
         await self._call("POST", f"/steps/{step}/release")
 
     async def wait_for_held(self, step: str, count: int = 1, timeout: float = 10.0) -> None:
-        """Wait until so many wait at a step."""
+        """Wait until this number of clients waits at a step."""
 
         async def waiting() -> bool | None:
             return (await self.state()).waiting.get(step, 0) >= count or None
@@ -384,7 +384,7 @@ class SimulatorControl:
 
 
 async def wait_for(probe: Callable[[], Awaitable[T | None]], timeout: float, what: str) -> T:
-    """Ask again and again until there is an answer; TimeoutError says what was waited for."""
+    """Poll until the probe returns an answer. Raise TimeoutError, which names the condition."""
     deadline = asyncio.get_running_loop().time() + timeout
     while (answer := await probe()) is None:
         if asyncio.get_running_loop().time() > deadline:

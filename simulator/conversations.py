@@ -1,4 +1,4 @@
-"""All Signal sessions of one phone, by the device at the other end."""
+"""Holds all Signal sessions of one phone, by the device at the other end."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Conversations(Generic[Peer]):
         self._sessions: dict[Peer, list[Session]] = {}
 
     def encrypt(self, peer: Peer, content: Content) -> tuple[str, bytes] | None:
-        """The kind and the bytes for this peer; None if it has left no prekeys to begin with."""
+        """Return the kind and the bytes for this peer; None if it has no prekeys to begin a session."""
         if peer not in self._sessions and not self.begin_anew(peer):
             return None
         return self._sessions[peer][0].encrypt(pad(content.encode()))
 
     def begin_anew(self, peer: Peer, bundle: PreKeyBundle | None = None) -> bool:
-        """Start a fresh session, with this bundle or with one of the server's; False if there is none."""
+        """Start a new session with this bundle or one from the server. Return False if there is none."""
         bundle = bundle or self._fetch(peer)
         if bundle is None:
             return False
@@ -44,7 +44,7 @@ class Conversations(Generic[Peer]):
         return True
 
     def decrypt(self, peer: Peer, kind: str, message: bytes) -> Content:
-        """The content of a message; SignalError if it cannot be read."""
+        """Return the content of a message. Raise SignalError if it cannot be read."""
         try:
             if kind == "pkmsg":
                 return self._decrypt_introduction(peer, message)

@@ -1,4 +1,4 @@
-"""What became of each message that the server had for a linked device."""
+"""Records the outcome of each message for a linked device."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ class Delivery:
     acknowledged_by: str = ""
 
     def acknowledge(self, how: str) -> None:
-        """Note that the device has confirmed it."""
+        """Record that the device has confirmed it."""
         self.acknowledged_at, self.acknowledged_by = time.time(), how

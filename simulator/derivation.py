@@ -1,4 +1,4 @@
-"""Key derivation: HKDF and HMAC over SHA-256, as Noise, Signal and pairing use them."""
+"""Derives keys with HKDF and HMAC over SHA-256, as Noise, Signal and pairing do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hmac
 
 
 def hkdf(secret: bytes, size: int, *, salt: bytes = b"", info: bytes = b"") -> bytes:
-    """HKDF-SHA256; an empty salt is 32 zero bytes."""
+    """Return HKDF-SHA256. An empty salt is 32 zero bytes."""
     key = hmac_sha256(salt or bytes(32), secret)
     out = block = b""
     counter = 1
@@ -19,5 +19,5 @@ def hkdf(secret: bytes, size: int, *, salt: bytes = b"", info: bytes = b"") -> b
 
 
 def hmac_sha256(key: bytes, data: bytes) -> bytes:
-    """HMAC-SHA256."""
+    """Return HMAC-SHA256."""
     return hmac.digest(key, data, hashlib.sha256)

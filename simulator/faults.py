@@ -1,4 +1,4 @@
-"""What is set to go wrong: asked at each place where something can."""
+"""Holds the faults that a test has set. The server consults them wherever a fault can occur."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from simulator.gates import Gates
 from simulator.listeners import Refusal
 from simulator.signal_state import Damage
 
-#: What clients that are not linked yet go by.
+#: Name of clients that are not linked yet.
 UNPAIRED = frozenset({"unpaired"})
 
 
 @dataclass(frozen=True)
 class Target:
-    """Which are meant: all, those of a phone number, one (by PN or LID address), or clients not linked yet."""
+    """Selects devices: all, those of a phone number, one (by PN or LID address), or clients not linked yet."""
 
     text: str = ""
 
     def covers(self, addresses: frozenset[str]) -> bool:
-        """Whether a device that goes by these names (phone number, addresses) is meant."""
+        """Return whether a device with these names (phone number, addresses) is selected."""
         return not self.text or self.text in addresses
 
 
 @dataclass
 class Countdown:
-    """Something that happens to whom it is aimed at, a number of times or until cleared."""
+    """A fault for selected devices, a number of times or until cleared."""
 
     target: Target
     #: None means until cleared
     remaining: int | None = 1
 
     def strikes(self, addresses: frozenset[str]) -> bool:
-        """Whether it happens now; counts it if so."""
+        """Return whether the fault occurs now, and count it."""
         if self.remaining == 0 or not self.target.covers(addresses):
             return False
         if self.remaining is not None:
@@ -54,25 +54,25 @@ class LoginFailure(Countdown):
 class DropBeforeAck(Countdown):
     """A message whose connection is cut before its acknowledgement."""
 
-    #: whether the server has taken the message nevertheless, so that its repetition is a duplicate
+    #: whether the server has accepted the message, so that its repetition is a duplicate
     is_taken: bool = True
 
 
 @dataclass
 class MessageRefusal(Countdown):
-    """A message that is not taken, and acknowledged with an error."""
+    """A message that is rejected and acknowledged with an error."""
 
     code: int = 500
 
 
 @dataclass
 class DropAtConfirmation(Countdown):
-    """The receipt of a message, or the ack of a receipt, that is not taken: its connection is cut instead."""
+    """The receipt of a message, or the ack of a receipt, at which the connection is cut instead."""
 
 
 @dataclass
 class UnreadableMessage(Countdown):
-    """A message that a phone cannot read: what it needs for that is lost or damaged as the message arrives."""
+    """A message that a phone cannot read, because keys are lost or damaged as the message arrives."""
 
     sender: Target = field(default_factory=Target)
     damage: Damage = Damage.LOST
@@ -97,16 +97,16 @@ class HeldQuery(Countdown):
 
 @dataclass
 class ConnectionRefusal(Countdown):
-    """New connections that are turned away before the WebSocket."""
+    """New connections that are refused before the WebSocket upgrade."""
 
     how: Refusal = Refusal.ABORT
 
 
-_NOBODY: frozenset[str] = frozenset()
+_NO_ADDRESSES: frozenset[str] = frozenset()
 
 
 class Faults:
-    """All of them."""
+    """All faults of a simulator."""
 
     def __init__(self) -> None:
         self.gates = Gates()
@@ -122,11 +122,11 @@ class Faults:
         self.refusals: list[ConnectionRefusal] = []
 
     def login_failure(self, addresses: frozenset[str]) -> LoginFailure | None:
-        """How this device's login fails, if it does."""
+        """Return how this device's login fails, if it does."""
         return next((failure for failure in self.login_failures if failure.strikes(addresses)), None)
 
     def drop_before_ack(self, addresses: frozenset[str]) -> DropBeforeAck | None:
-        """Whether this message's connection is cut before the acknowledgement."""
+        """Return the fault that cuts the connection before this message is acknowledged, if any."""
         return next((drop for drop in self.drops_before_ack if drop.strikes(addresses)), None)
 
     def message_refusal(self, addresses: frozenset[str]) -> MessageRefusal | None:
@@ -139,16 +139,16 @@ class Faults:
         return next((failure for failure in meant if failure.strikes(addresses)), None)
 
     def drop_at_confirmation(self, addresses: frozenset[str]) -> bool:
-        """Whether the connection is cut instead of taking this confirmation."""
+        """Return whether the connection is cut instead of accepting this confirmation."""
         return any(drop.strikes(addresses) for drop in self.drops_at_confirmation)
 
     def damage(self, phone: str, sender: frozenset[str]) -> Damage | None:
-        """Return what happens to a phone's keys at a message of the device that goes by these names."""
+        """Return the damage to a phone's keys at a message of the device with these names, if any."""
         struck = (fault for fault in self.unreadable_messages if fault.sender.covers(sender))
         return next((fault.damage for fault in struck if fault.strikes(frozenset({phone}))), None)
 
     def hold_query(self, addresses: frozenset[str], namespace: str, answer: Callable[[], None]) -> bool:
-        """Whether this query is left unanswered; if so, `answer` is called when it is released."""
+        """Return whether this query is left unanswered. If so, `answer` is called when it is released."""
         for query in self.held_queries:
             if query.namespace in ("", namespace) and query.strikes(addresses):
                 query.held.append(answer)
@@ -157,11 +157,11 @@ class Faults:
 
     @property
     def held_query_count(self) -> int:
-        """How many queries wait to be released."""
+        """Number of queries that wait to be released."""
         return sum(len(query.held) for query in self.held_queries)
 
     def release_queries(self) -> int:
-        """Answer all queries that were held; how many."""
+        """Answer all held queries and return their number."""
         answers = [answer for query in self.held_queries for answer in query.held]
         self.held_queries.clear()
         for answer in answers:
@@ -169,21 +169,21 @@ class Faults:
         return len(answers)
 
     def mute_keepalives(self, target: Target, *, is_muted: bool) -> None:
-        """Leave its keepalives unanswered from now on, or no longer."""
+        """Set whether the keepalives of these devices stay unanswered."""
         self.muted_keepalives = [muted for muted in self.muted_keepalives if muted != target]
         if is_muted:
             self.muted_keepalives.append(target)
 
     def is_keepalive_muted(self, addresses: frozenset[str]) -> bool:
-        """Whether this device's keepalives get no answer."""
+        """Return whether this device's keepalives stay unanswered."""
         return any(target.covers(addresses) for target in self.muted_keepalives)
 
     def next_refusal(self) -> Refusal | None:
-        """How the connection that comes in now is turned away, if it is."""
-        return next((refusal.how for refusal in self.refusals if refusal.strikes(_NOBODY)), None)
+        """Return how the next connection is refused, if it is."""
+        return next((refusal.how for refusal in self.refusals if refusal.strikes(_NO_ADDRESSES)), None)
 
     def clear(self) -> None:
-        """Nothing goes wrong any more; what was held goes on."""
+        """Clear all faults and release what is held."""
         self.release_queries()
         for step in list(self.gates.waiting):
             self.gates.release(step)

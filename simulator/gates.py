@@ -1,4 +1,4 @@
-"""Places where a test can make the simulator wait."""
+"""Makes the simulator wait at steps that a test holds."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from enum import StrEnum
 
 
 class Step(StrEnum):
-    """The places."""
+    """The steps that can be held."""
 
-    PAIR_SUCCESS = "pair-success"  #: the phone has scanned, the client has not heard of it yet
-    RESTART = "515"  #: the client has signed, it has not been told to reconnect yet
-    LOGIN = "login"  #: a device has shaken hands, it has not been let in or refused yet
+    PAIR_SUCCESS = "pair-success"  #: the phone has scanned, and the client has not been notified yet
+    RESTART = "515"  #: the client has signed, and has not been asked to reconnect yet
+    LOGIN = "login"  #: a device has finished its handshake, and its login is not answered yet
 
 
 class Gates:
-    """Steps that are held, and how many wait there."""
+    """The held steps, with the number of clients that wait at each."""
 
     def __init__(self) -> None:
         self._open: dict[Step, asyncio.Event] = {step: asyncio.Event() for step in Step}
@@ -24,19 +24,19 @@ class Gates:
         self.waiting: dict[Step, int] = dict.fromkeys(Step, 0)
 
     def hold(self, step: Step) -> None:
-        """Make everyone who comes to this step wait."""
+        """Make all clients wait at this step."""
         self._open[step].clear()
 
     def release(self, step: Step) -> None:
-        """Let everyone go on."""
+        """Release all clients at this step."""
         self._open[step].set()
 
     def is_held(self, step: Step) -> bool:
-        """Whether this step is held."""
+        """Return whether this step is held."""
         return not self._open[step].is_set()
 
     async def passed(self, step: Step) -> None:
-        """Return when this step is not, or no longer, held."""
+        """Wait until this step is not held."""
         self.waiting[step] += 1
         try:
             await self._open[step].wait()

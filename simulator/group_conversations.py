@@ -1,4 +1,4 @@
-"""All sender keys of one phone: its own by group, those of others by group and device."""
+"""Holds all sender keys of one phone: the phone's by group, those of other devices by group and device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Peer = TypeVar("Peer", bound=Hashable)
 
 @dataclass
 class _Own(Generic[Peer]):
-    """This phone's sender key of a group, and the devices that it was announced to."""
+    """This phone's sender key of a group, and the devices to which it was announced."""
 
     key: OwnSenderKey = field(default_factory=OwnSenderKey)
     holders: set[Peer] = field(default_factory=set)
@@ -50,7 +50,7 @@ class GroupConversations(Generic[Peer]):
         return self._own_in(group).key.encrypt(pad(content.encode()))
 
     def learn(self, group: str, peer: Peer, announcement: bytes) -> None:
-        """Take the sender key that a device announces. Raise SignalError if it is none."""
+        """Store the sender key that a device announces. Raise SignalError if it is invalid."""
         self._announced.setdefault((group, peer), AnnouncedSenderKeys()).learn(announcement)
 
     def decrypt(self, group: str, peer: Peer, message: bytes) -> Content:

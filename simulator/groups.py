@@ -1,4 +1,4 @@
-"""Groups: who is in them, and what the server says of them."""
+"""Holds the groups and their members, and builds the stanzas that describe them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Group:
 
     @property
     def devices(self) -> Iterator[Device]:
-        """Every member's phone and linked devices."""
+        """Return every member's phone and linked devices."""
         return (device for member in self.members for device in list(member.devices.values()))
 
     def stanza(self) -> Node:
@@ -47,7 +47,7 @@ class Group:
         return node("group", about, *(self._participant(member) for member in self.members))
 
     def creation(self) -> Node:
-        """Return the notification that tells a device of the new group."""
+        """Return the notification of the new group for a device."""
         return notification(
             "w:gp2",
             self.jid,
@@ -73,7 +73,7 @@ class Groups:
         return iter(list(self._by_jid.values()))
 
     def create(self, creator: Account, subject: str, others: list[Account]) -> Group:
-        """Create a group and tell the linked devices of its members."""
+        """Create a group and notify the linked devices of its members."""
         jid = Jid(f"120363{secrets.randbelow(10**12):012}", GROUP_SERVER)
         members = tuple(dict.fromkeys((creator, *others)))
         group = self._by_jid[jid] = Group(jid, subject, creator, members, int(time.time()))
@@ -87,5 +87,5 @@ class Groups:
         return self._by_jid.get(jid) if jid is not None else None
 
     def of(self, member: Account) -> list[Group]:
-        """Return the groups that an account is in."""
+        """Return the groups of a member."""
         return [group for group in self if member in group.members]

@@ -1,4 +1,4 @@
-"""Pieces of history as phones give them to newly linked devices, with no more in them than clients insist on."""
+"""Builds pieces of history as phones send them to newly linked devices, with only the fields that clients require."""
 
 # ruff: noqa: RUF009  (number() and repeated() make dataclass fields; they are not values)
 
@@ -48,9 +48,9 @@ class History(Record):
 
 
 def chat(jid: str, times: Sequence[int], text: str = "once upon a time") -> Chat:
-    """A chat with a text for each of these times, in seconds since 1970."""
+    """Return a chat with a text for each of these times, in seconds since 1970."""
     messages = [
-        PastMessage(MessageKey(chat=jid, id=f"3EB0{place:06}"), Content(conversation=text), seconds)
-        for place, seconds in enumerate(times)
+        PastMessage(MessageKey(chat=jid, id=f"3EB0{index:06}"), Content(conversation=text), seconds)
+        for index, seconds in enumerate(times)
     ]
     return Chat(jid, [Entry(message) for message in messages])

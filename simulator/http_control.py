@@ -1,4 +1,4 @@
-"""The control interface: JSON over HTTP, one route for each thing a test may want. README.md shows it with curl."""
+"""Serves the control interface, JSON over HTTP. README.md shows its routes with curl."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from simulator.views import Addresses, DeliveryView, DeviceView, StateView
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _LARGEST = 64 * 1024 * 1024
-"""Bytes of a request: a piece of history."""
+"""Limit of a request in bytes, enough for a piece of history."""
 _NOT_FOUND = (UnknownPhone, UnknownGroup, UnknownDevice, StaleQr, NoCodeRequested)
 
 
 class ControlInterface:
-    """Routes to a simulator: to linked devices here, to all the rest elsewhere."""
+    """Routes for linked devices and the whole simulator. The other routes are in http_phones.py and http_faults.py."""
 
     def __init__(self, simulator: Simulator, addresses: Callable[[], Addresses]) -> None:
         self._simulator = simulator

@@ -1,4 +1,4 @@
-"""Routes by which a test sets what goes wrong, and holds steps."""
+"""Routes by which a test sets faults and holds steps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FaultRoutes:
         self._faults = simulator.faults
 
     def routes(self) -> list[web.RouteDef]:
-        """Return all of them."""
+        """Return all routes."""
         return [
             web.post("/faults/fail-logins", self._fail_logins),
             web.post("/faults/refuse-connections", self._refuse_connections),

@@ -1,4 +1,4 @@
-"""Routes by which a test has people do something: on their phones, and in groups."""
+"""Routes by which a test controls phones and groups."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PhoneRoutes:
         self._simulator = simulator
 
     def routes(self) -> list[web.RouteDef]:
-        """Return all of them."""
+        """Return all routes."""
         return [
             web.get("/phones", self._list_phones),
             web.post("/phones", self._create_phone),

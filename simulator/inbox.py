@@ -1,4 +1,4 @@
-"""What reached a phone: the messages that it shows, and those that it could not read."""
+"""Holds the messages that reached a phone: those that it shows, and those that it could not read."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class InboxMessage:
     to: str  #: a group, or a phone number; differs from the phone's own for messages that its linked devices wrote
     text: str
     timestamp: float
-    #: how many times this id was decrypted here: 1 unless somebody repeated it
+    #: number of times this id was decrypted here: 1 unless the message was repeated
     times: int = 1
-    #: how often the phone had to ask for it again before it could read it
+    #: number of retries until the phone could read it
     retries: int = 0
-    #: how often its author edited it; the text is the newest
+    #: number of edits by its author; the text is the newest
     edits: int = 0
 
 
@@ -40,9 +40,9 @@ class UnreadableMessage:
     sender_device: int
     chat: str  #: a group, or the author's phone number
     timestamp: float
-    #: how often the phone has asked for it again
+    #: number of times the phone has asked for it again
     retries: int = 0
-    #: whether the phone will not ask any more
+    #: whether the phone has stopped asking
     is_given_up: bool = False
 
 
@@ -70,7 +70,7 @@ class Inbox:
         return next((message for message in self._messages.values() if message.id == message_id), None)
 
     def keep(self, message: InboxMessage) -> None:
-        """Keep a message that was read, or count it if it is here already."""
+        """Store a message that was read, or count a repeated one."""
         name = (message.sender, message.id)
         known = self._messages.get(name)
         if known is not None:
@@ -81,16 +81,16 @@ class Inbox:
             self._messages.popitem(last=False)
 
     def edit(self, name: MessageName, text: str) -> None:
-        """Give a message another text."""
+        """Replace the text of a message."""
         message = self._messages.get(name)
         if message is not None:
             message.text = text
             message.edits += 1
 
     def miss(self, message: UnreadableMessage, asked: int) -> int | None:
-        """Note that a message could not be read; return which retry to ask for, None if the phone gives up.
+        """Record an unreadable message. Return the number of the retry to ask for, or None if the phone gives up.
 
-        `asked` is what the message itself says: how many retries it answers.
+        `asked` is the number of retries that the message answers, according to its stanza.
         """
         self.failures += 1
         missed = self._unreadable.setdefault((message.sender, message.id), message)
@@ -103,7 +103,7 @@ class Inbox:
         return missed.retries
 
     def read(self, name: MessageName) -> int:
-        """Note that a message could be read; return how often the phone had asked for it."""
+        """Record that a message could be read. Return how often the phone had asked for it."""
         missed = self._unreadable.pop(name, None)
         return missed.retries if missed is not None else 0
 

@@ -1,4 +1,4 @@
-"""WhatsApp addresses."""
+"""Parses and formats WhatsApp addresses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GROUP_SERVER = "g.us"
 
 @dataclass(frozen=True, slots=True)
 class Jid:
-    """An address: a user at a server, and which of the user's devices (0 is the phone, and the user as a whole)."""
+    """An address: user, server and device number (0 is the phone, and the user as a whole)."""
 
     user: str
     server: str = PN_SERVER
@@ -19,7 +19,7 @@ class Jid:
 
     @classmethod
     def parse(cls, text: str) -> Jid:
-        """The address in `user[:device]@server` or a bare server name."""
+        """Return the address in `user[:device]@server` or a bare server name."""
         local, at, server = text.rpartition("@")
         if not at:
             return cls("", text)
@@ -30,7 +30,7 @@ class Jid:
 
     @property
     def bare(self) -> Jid:
-        """The user, without a device."""
+        """Return the user's address, without a device."""
         return Jid(self.user, self.server)
 
     def __str__(self) -> str:
@@ -40,5 +40,5 @@ class Jid:
         return f"{self.user}{device}@{self.server}"
 
 
-#: The server itself. Stanzas of its own must be `from` exactly this, or clients ignore them.
+#: The server itself. Clients ignore the server's stanzas unless they are `from` exactly this address.
 SERVER = Jid("", PN_SERVER)

@@ -1,4 +1,4 @@
-"""Messages as a phone sends them: their content, and what their stanza says of it."""
+"""Builds messages as a phone sends them: their content, and the attributes of their stanza."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ class Letter:
     """A message of any kind. Its bytes are encrypted as they are."""
 
     content: bytes
-    """A serialised waE2E.Message, or anything at all."""
+    """A serialised waE2E.Message, or arbitrary bytes."""
     type: str = "text"
-    """WhatsApp's word for the stanza: text, media, reaction, poll, …"""
+    """WhatsApp's stanza type: text, media, reaction, poll, …"""
     media_type: str = ""
     edit: str = ""
     decrypt_fail: str = ""
     is_garbled: bool = False
-    """Its ciphertext was damaged on the way; whoever asks for it again gets it whole."""
+    """Damage the first ciphertext. A device that asks again gets an intact one."""
     unavailable: str | None = None
-    """Not encrypted for linked devices at all: the type of <unavailable/> that they get instead."""
+    """The type of <unavailable/> that linked devices get instead of a ciphertext."""
 
     @property
     def message(self) -> Composed:
-        """What is encrypted."""
+        """Return the content to encrypt."""
         return Composed(self.content)
 
     @property
     def attributes(self) -> dict[str, str]:
-        """Of the stanza."""
+        """Return the attributes of the stanza."""
         return {"type": self.type} | ({"edit": self.edit} if self.edit else {})
 
     def sealed(self, kind: str, ciphertext: bytes) -> Node:
-        """Return the <enc> that the phone sends at first, or what stands in its place."""
+        """Return the <enc> that the phone sends first, or its replacement."""
         if self.unavailable is not None:
             return node("unavailable", {"type": self.unavailable})
         return self._enc(kind, _garbled(ciphertext) if self.is_garbled else ciphertext, None)
 
     def sealed_again(self, kind: str, ciphertext: bytes, count: int) -> Node:
-        """Return the <enc> for a device that asked for the message again; `count` says how often."""
+        """Return the <enc> for a device that has asked for the message `count` times."""
         return self._enc(kind, ciphertext, count)
 
     def _enc(self, kind: str, ciphertext: bytes, count: int | None) -> Node:
@@ -60,13 +60,13 @@ class Letter:
 
 
 def text_letter(text: str, *, is_garbled: bool = False) -> Letter:
-    """Return a text. Phones give every message a secret, by which later ones refer to it; its readers keep it."""
+    """Return a text. Phones add a secret to every message, by which later messages refer to it; readers store it."""
     content = Content(conversation=text, context=Context(secrets.token_bytes(32)))
     return Letter(content.encode(), is_garbled=is_garbled)
 
 
 def edit_letter(chat: str, message_id: str, text: str) -> Letter:
-    """Return an edit by which a message gets another text, from the author of both."""
+    """Return an edit that replaces the text of a message by the same author."""
     edit = ProtocolMessage(
         key=MessageKey(chat=chat, from_me=1, id=message_id),
         type=MESSAGE_EDIT,
@@ -78,5 +78,5 @@ def edit_letter(chat: str, message_id: str, text: str) -> Letter:
 
 
 def _garbled(ciphertext: bytes) -> bytes:
-    """Flip a bit near the end: in the MAC or the signature of a message, or in what they are of."""
+    """Flip a bit near the end: in the MAC or signature of a message, or in the data that they cover."""
     return ciphertext[:-10] + bytes([ciphertext[-10] ^ 1]) + ciphertext[-9:]

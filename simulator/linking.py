@@ -1,4 +1,4 @@
-"""Linking a device: QR codes, what the phone signs, and the client's answer."""
+"""Links devices: issues QR codes, signs as the phone, and checks the client's answer."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _DEVICE_SIGNATURE = b"\x06\x01"
 
 
 class Flaw(StrEnum):
-    """What a test can make go wrong in a scan."""
+    """The faults that a test can add to a scan."""
 
     NONE = "none"
     BAD_HMAC = "bad-hmac"  #: the phone's message does not verify with the QR code's secret
     PASSKEY = "passkey"  #: the account asks for a passkey instead of linking
     #: the server makes the client show a new code with a new secret; only a scan of that one links it
     REFRESH = "refresh"
-    REFUSED_LOGIN = "refused-login"  #: linked, as far as the client can tell, but its first login fails with 401
+    REFUSED_LOGIN = "refused-login"  #: the client is linked from its own view, but its first login fails with 401
 
 
 class Outcome(StrEnum):
@@ -64,12 +64,12 @@ class LinkResult:
 
 
 class StaleQr(LookupError):
-    """No client shows this QR code (any more)."""
+    """No client shows this QR code, or no longer."""
 
 
 @dataclass(frozen=True)
 class QrText:
-    """What a QR code says."""
+    """The content of a QR code."""
 
     ref: str
     noise_public: bytes
@@ -78,7 +78,7 @@ class QrText:
 
     @classmethod
     def parse(cls, text: str) -> QrText:
-        """Read a QR code's text, with or without the URL in front of it."""
+        """Parse a QR code's text, with or without the URL in front."""
         parts = text.rpartition("#")[2].split(",")
         if len(parts) < 4:
             raise ValueError("a QR text has at least four fields separated by commas")
@@ -101,11 +101,11 @@ class Candidate:
 
     @property
     def identity(self) -> bytes:
-        """The client's Signal identity, as it says itself."""
+        """The client's Signal identity, as the client states it."""
         return self.data.identity or b""
 
     def shelf(self) -> Shelf:
-        """The keys that the client brought along."""
+        """The prekeys that the client sent with its payload."""
         signed = PreKey(
             int.from_bytes(self.data.signed_prekey_id or b"", "big"),
             self.data.signed_prekey or b"",
@@ -115,7 +115,7 @@ class Candidate:
 
 
 class Linking:
-    """Hands out QR codes and links devices to accounts."""
+    """Issues QR codes and links devices to accounts."""
 
     def __init__(self, directory: Directory, ledger: Ledger, faults: Faults, ref_count: int) -> None:
         self._directory = directory
@@ -125,7 +125,7 @@ class Linking:
         self.ref_count = ref_count
 
     def welcome(self, candidate: Candidate) -> None:
-        """Give a client the codes that it may show, one after the other."""
+        """Send a client the codes that it may show one after the other."""
         self._ledger.pairing.candidates += 1
         candidate.refs = ["2@" + base64.b64encode(os.urandom(90)).decode() for _ in range(self.ref_count)]
         self._ledger.pairing.qr_refs += len(candidate.refs)
@@ -134,12 +134,12 @@ class Linking:
         candidate.connection.request("set", "md", node("pair-device", {}, *refs))
 
     def farewell(self, candidate: Candidate) -> None:
-        """The client is gone, and its codes with it."""
+        """Remove the codes of a client that has disconnected."""
         for ref in candidate.refs:
             self._by_ref.pop(ref, None)
 
     async def scan(self, phone: Phone, qr: QrText, flaw: Flaw = Flaw.NONE) -> LinkResult:
-        """A phone scans a QR code: link the client that shows it to the phone's account."""
+        """Scan a QR code with a phone: link the client that shows it to the phone's account."""
         candidate = self._by_ref.get(qr.ref)
         if candidate is None or candidate.connection.is_over:
             raise StaleQr("no connected client shows this QR code")
@@ -149,7 +149,7 @@ class Linking:
     async def link(
         self, phone: Phone, candidate: Candidate, identity: bytes, adv_secret: bytes, flaw: Flaw
     ) -> LinkResult:
-        """What follows a scan or a typed code; counts how it ended."""
+        """Run the steps after a scan or a typed code, and count the outcome."""
         counts = self._ledger.pairing
         if flaw is Flaw.PASSKEY:
             counts.passkey_requests += 1
@@ -196,7 +196,7 @@ class Linking:
 
 
 def _registration_refresh() -> Node:
-    """Retires the secret of the code on the screen; what the server answers to many scans since the summer of 2026."""
+    """Return the answer that invalidates the displayed code's secret, frequent at WhatsApp since the summer of 2026."""
     return node(
         "notification",
         {"from": SERVER, "type": "companion_reg_refresh", "id": secrets.token_hex(8), "t": int(time.time())},

@@ -1,4 +1,4 @@
-"""Linking by a code that is typed into the phone instead of a QR code that it scans."""
+"""Links devices by a code that is typed into the phone instead of a scanned QR code."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class CodeRequest:
 
 @dataclass
 class _Typed:
-    """A code that was typed; the client's last message is still to come."""
+    """A typed code for which the client's last message is pending."""
 
     phone: Phone
     candidate: Candidate
@@ -46,11 +46,11 @@ class _Typed:
 
 
 class NoCodeRequested(LookupError):
-    """No connected client has asked to be linked to this phone number by a code."""
+    """No connected client has requested a code for this phone number."""
 
 
 class CodeLinking:
-    """The three steps: the client asks, the phone types, the client hands over its keys."""
+    """Runs the three steps: the client requests a code, the phone types it, the client sends its keys."""
 
     def __init__(self, linking: Linking, ledger: Ledger) -> None:
         self._linking = linking
@@ -58,13 +58,13 @@ class CodeLinking:
         self._requests: dict[str, CodeRequest] = {}
 
     def farewell(self, candidate: Candidate) -> None:
-        """The client is gone, and what it asked for with it."""
+        """Remove the requests of a client that has disconnected."""
         gone = [pn for pn, request in self._requests.items() if request.candidate is candidate]
         for pn in gone:
             del self._requests[pn]
 
     def hello(self, candidate: Candidate, registration: Node) -> Node:
-        """A client shows a code: remember it by the phone number it is meant for."""
+        """Record a client that shows a code, by the phone number of the code."""
         self._ledger.pairing.code_requests += 1
         jid = registration.jid("jid")
         wrapped = registration.find("link_code_pairing_wrapped_companion_ephemeral_pub")
@@ -74,7 +74,7 @@ class CodeLinking:
         return node("link_code_companion_reg", {"stage": "companion_hello"}, node("link_code_pairing_ref", {}, ref))
 
     async def type_code(self, phone: Phone, code: str, flaw: Flaw = Flaw.NONE) -> LinkResult:
-        """A person types a code into their phone."""
+        """Type a code into a phone."""
         request = self._requests.get(phone.account.pn)
         if request is None or request.candidate.connection.is_over:
             raise NoCodeRequested(f"no connected client asks for a code of {phone.account.pn}")
@@ -95,7 +95,7 @@ class CodeLinking:
         return await self._linking.link(phone, request.candidate, *keys, flaw)
 
     def finish(self, connection: Connection, registration: Node) -> None:
-        """The client hands over its keys, encrypted with what the code has agreed on."""
+        """Accept the client's keys, encrypted with the secret that the code has established."""
         connection.fulfil("companion_finish", registration)
 
 
@@ -114,7 +114,7 @@ def _primary_hello(ref: bytes, wrapped: bytes, identity: bytes) -> Node:
 
 
 def _open_bundle(typed: _Typed, registration: Node) -> tuple[bytes, bytes]:
-    """The client's identity and the secret that vouches for it."""
+    """Return the client's identity and the secret that authenticates it."""
     wrapped = registration.find("link_code_pairing_wrapped_key_bundle")
     data = wrapped.data if wrapped else b""
     salt, nonce, ciphertext = data[:32], data[32:44], data[44:]

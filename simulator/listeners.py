@@ -1,4 +1,4 @@
-"""Where clients come in: a plain WebSocket port, and a CONNECT proxy that answers as WhatsApp over TLS."""
+"""Accepts clients on a plain WebSocket port and on a CONNECT proxy that answers as WhatsApp over TLS."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ log = logging.getLogger(__name__)
 _BACKLOG = 1024
 _REQUEST_DEADLINE = 20.0
 _IN_TOUCH = 3
-"""Seconds after which a connection whose other machine does not acknowledge anything is over. A client whose machine
-was taken off the network is not connected any more, though it never said so; the kernel of one that merely hangs, or
-is stopped, still answers."""
+"""Seconds without TCP acknowledgements after which a connection is closed. This detects a client whose machine left
+the network. The kernel of a client that hangs or is stopped still acknowledges."""
 
 
 class Refusal(StrEnum):
-    """How new connections are turned away."""
+    """The ways to refuse new connections."""
 
     ABORT = "abort"  #: accepted, then reset
     HTTP = "http"  #: CONNECT, or the WebSocket upgrade, is answered 502
-    TLS = "tls"  #: CONNECT succeeds, then the TLS handshake is cut (the plain port: reset)
+    TLS = "tls"  #: CONNECT succeeds, then the TLS handshake is cut (on the plain port: reset)
 
 
 #: Serves one client from its first frame to its end.
@@ -38,7 +37,7 @@ NextRefusal = Callable[[], Refusal | None]
 
 
 class Listener:
-    """A port. Subclasses say what happens between the TCP connection and the WebSocket."""
+    """A port. Subclasses handle the steps between the TCP connection and the WebSocket."""
 
     def __init__(self, serve: Serve, next_refusal: NextRefusal) -> None:
         self._serve = serve
@@ -47,10 +46,10 @@ class Listener:
         self.address = ""
 
     async def start(self, host: str, port: int) -> None:
-        """Listen; `address` then says where."""
+        """Listen, and set `address`."""
         self._server = await asyncio.start_server(self._accept, host, port, backlog=_BACKLOG)
         for listening in self._server.sockets:
-            # What it accepts inherits them.
+            # Accepted connections inherit these options.
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
@@ -60,7 +59,7 @@ class Listener:
         self.address = f"{bound_host}:{bound_port}"
 
     async def stop(self) -> None:
-        """Stop listening; connections are the server's to end."""
+        """Stop listening. The server ends the connections."""
         if self._server is not None:
             self._server.close()
 
@@ -77,12 +76,12 @@ class Listener:
     async def _prepare(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, refusal: Refusal | None
     ) -> str | None:
-        """Bring the stream to where the WebSocket upgrade comes next, and say who calls; None: it was turned away."""
+        """Advance the stream to the WebSocket upgrade. Return the caller's name, or None if it was refused."""
         raise NotImplementedError
 
 
 class PlainListener(Listener):
-    """WebSocket without TLS, for a client whose URL is patched (way C)."""
+    """A WebSocket port without TLS, for a client whose URL is patched."""
 
     async def _prepare(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, refusal: Refusal | None
@@ -96,7 +95,7 @@ class PlainListener(Listener):
 
 
 class ProxyListener(Listener):
-    """A CONNECT proxy that terminates the TLS itself, for an unpatched URL (ways A and B)."""
+    """A CONNECT proxy that terminates TLS, for a client whose URL is not patched."""
 
     def __init__(self, serve: Serve, next_refusal: NextRefusal, tls: ssl.SSLContext) -> None:
         super().__init__(serve, next_refusal)
@@ -125,7 +124,7 @@ class ProxyListener(Listener):
 
 
 async def _read_request(reader: asyncio.StreamReader) -> tuple[str, str, str]:
-    """Method, target, and the user's name in the proxy's authentication."""
+    """Return the method, the target, and the user name of the proxy authentication."""
     head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _REQUEST_DEADLINE)).decode("latin-1")
     method, _, rest = head.partition(" ")
     credentials = re.search(r"(?im)^Proxy-Authorization: Basic (\S+)", head)

@@ -1,4 +1,4 @@
-"""What a phone reaches: everybody else, and what the test has set to go wrong."""
+"""Gives a phone access to all accounts and groups, and to the faults of the test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from simulator.prekeys import PreKeyBundle
 from simulator.router import Router
 from simulator.signal_state import Peer
 
-#: Whom a message goes to.
+#: The recipient of a message.
 Addressee = Account | Group
 
 
@@ -32,7 +32,7 @@ class Network:
         return self.directory.by_pn(name)
 
     def bundle(self, peer: Peer) -> PreKeyBundle | None:
-        """Return the prekeys that a device has left with the server; None if it does not exist."""
+        """Return the prekeys that a device has uploaded; None if the device does not exist."""
         account = self.directory.by_pn(peer[0])
         device = account.devices.get(peer[1]) if account else None
         return device.bundle() if device else None
@@ -44,5 +44,5 @@ def name_of(addressee: Addressee) -> str:
 
 
 def address_of(addressee: Addressee) -> Jid:
-    """Return where messages to it are sent."""
+    """Return the address for messages to it."""
     return addressee.lid_jid() if isinstance(addressee, Account) else addressee.jid

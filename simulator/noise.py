@@ -1,4 +1,4 @@
-"""Noise_XX_25519_AESGCM_SHA256, the server's side, with the certificates that clients verify."""
+"""Implements the server's side of Noise_XX_25519_AESGCM_SHA256, with the certificates that clients verify."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from simulator.schemas import (
 from simulator.signing import AgreementKey, SigningKey
 from simulator.wire_format import WireError
 
-#: The pattern's name is exactly 32 bytes with its padding, so it is the first hash as it stands.
+#: The pattern's name is exactly 32 bytes with its padding, so it is used as the first hash.
 PATTERN = b"Noise_XX_25519_AESGCM_SHA256\x00\x00\x00\x00"
-#: What a client sends before its first frame; the handshake hashes it.
+#: The bytes that a client sends before its first frame. The handshake hashes them.
 PROLOGUE = b"WA\x06\x03"
 _CERTIFICATE_LIFETIME = 365 * 86_400
 
 
 class HandshakeError(ValueError):
-    """The peer does not speak this handshake, or not with these keys."""
+    """The peer does not follow this handshake, or uses other keys."""
 
 
 class Cipher:
@@ -54,7 +54,7 @@ class Cipher:
 
 
 class SymmetricState:
-    """The running hash and keys of a handshake; both sides keep the same one."""
+    """The running hash and keys of a handshake, equal on both sides."""
 
     def __init__(self) -> None:
         self._hash = self._chaining_key = PATTERN
@@ -80,7 +80,7 @@ class SymmetricState:
         return data
 
     def split(self) -> tuple[Cipher, Cipher]:
-        """The ciphers of the connection: client to server, server to client."""
+        """Return the ciphers of the connection: client to server, server to client."""
         material = hkdf(b"", 64, salt=self._chaining_key)
         return Cipher(material[:32]), Cipher(material[32:])
 
@@ -110,7 +110,7 @@ def _certificate(serial: int, issuer_serial: int, key: bytes, issuer: SigningKey
 
 @dataclass(frozen=True)
 class Established:
-    """What a finished handshake leaves: who the client is, what it says, and the ciphers of the connection."""
+    """The result of a handshake: the client's key, its payload, and the ciphers of the connection."""
 
     client_static: bytes
     payload: bytes
@@ -142,7 +142,7 @@ class Responder:
         return HandshakeMessage(server_hello=ServerHello(self._ephemeral.public, static, payload)).encode()
 
     def finish(self, message: bytes) -> Established:
-        """Take the client's last message."""
+        """Process the client's last message."""
         finish = _parse(message).client_finish or ClientFinish()
         static = self._state.decrypt(finish.static or b"")
         self._state.mix_key(_agree(self._ephemeral, static))

@@ -1,4 +1,4 @@
-"""What a device has not confirmed yet. It survives connections; a real server keeps it for weeks."""
+"""Queues the stanzas that a device has not confirmed, across connections. A real server keeps them for weeks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from simulator.binary_xml import Node
 from simulator.deliveries import Delivery
 
-#: What a stanza and its confirmation agree in: tag, id, type (but for messages), from, participant.
+#: Values that a stanza shares with its confirmation: tag, id, type (except for messages), from, participant.
 Key = tuple[str, str, str, str, str]
 
 
@@ -19,7 +19,7 @@ class Waiting:
 
     stanza: Node
     delivery: Delivery | None
-    place: int
+    position: int
 
 
 class OfflineQueue:
@@ -31,7 +31,7 @@ class OfflineQueue:
         self._waiting: OrderedDict[int, Waiting] = OrderedDict()
         self._by_key: dict[Key, deque[Waiting]] = {}
         self._next_place = 0
-        #: messages confirmed by a retry receipt, whose ack may follow: it is not for the answer that waits by then
+        #: messages confirmed by a retry receipt: an ack that follows is not for the answer that then waits
         self._asked_again: set[Key] = set()
 
     def __len__(self) -> int:
@@ -41,11 +41,11 @@ class OfflineQueue:
         return iter(list(self._waiting.values()))
 
     def count(self, tag: str) -> int:
-        """How many stanzas with this tag wait."""
+        """Return the number of waiting stanzas with this tag."""
         return sum(waiting.stanza.tag == tag for waiting in self._waiting.values())
 
     def add(self, stanza: Node, delivery: Delivery | None = None) -> bool:
-        """Keep a stanza; return False if the oldest had to go for it."""
+        """Queue a stanza. Return False if the oldest one was dropped for it."""
         waiting = self._waiting[self._next_place] = Waiting(stanza, delivery, self._next_place)
         self._by_key.setdefault(_key(stanza), deque()).append(waiting)
         self._next_place += 1
@@ -55,7 +55,7 @@ class OfflineQueue:
         return True
 
     def confirm_receipt(self, receipt: Node) -> int:
-        """Remove the messages that a receipt is for; return how many of them waited."""
+        """Remove the messages that a receipt confirms. Return their number."""
         how = "retry" if receipt.text("type") == "retry" else "receipt"
         keys = [_of_message(receipt, message_id) for message_id in _ids(receipt)]
         confirmed = [self._confirm(key, how) for key in keys]
@@ -64,7 +64,7 @@ class OfflineQueue:
         return sum(confirmed)
 
     def confirm_ack(self, ack: Node) -> bool:
-        """Remove the stanza that an ack is for; return False if there is none."""
+        """Remove the stanza that an ack confirms. Return False if there is none."""
         key = _acknowledged(ack)
         if key in self._asked_again:
             self._asked_again.discard(key)
@@ -72,13 +72,13 @@ class OfflineQueue:
         return self._confirm(key, "ack")
 
     def waits_for(self, confirmation: Node) -> bool:
-        """Return whether this receipt, or this ack, is for something that waits."""
+        """Return whether this receipt or ack confirms a waiting stanza."""
         is_receipt = confirmation.tag == "receipt"
         key = _of_message(confirmation, confirmation.text("id")) if is_receipt else _acknowledged(confirmation)
         return key in self._by_key
 
     def begin_connection(self) -> None:
-        """Note that the device has logged in: acks that it did not send before do not come any more."""
+        """Record a login: acks that the device did not send before will not arrive."""
         self._asked_again.clear()
 
     def _confirm(self, key: Key, how: str) -> bool:
@@ -95,7 +95,7 @@ class OfflineQueue:
         waiting = alike.popleft()
         if not alike:
             del self._by_key[key]
-        del self._waiting[waiting.place]
+        del self._waiting[waiting.position]
         return waiting
 
 

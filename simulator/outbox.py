@@ -1,4 +1,4 @@
-"""What a phone wrote, and what other devices said of it."""
+"""Holds the messages that a phone wrote, with the receipts of other devices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_MESSAGES = 20_000
 
 @dataclass
 class Receipt:
-    """What a device said about a message that this phone wrote."""
+    """A device's receipt for a message that this phone wrote."""
 
     device: str
     type: str  #: "delivered", "inactive", "read", "retry", …
@@ -23,7 +23,7 @@ class Receipt:
 
 @dataclass
 class SentMessage:
-    """A message that this phone wrote; kept so that it can be written again for a device that could not read it."""
+    """A message that this phone wrote, stored so that it can be sent again to a device that could not read it."""
 
     id: str
     to: str  #: a phone number or a group
@@ -45,7 +45,7 @@ class Outbox:
         return list(self._messages.values())
 
     def add(self, to: str, letter: Letter, text: str = "") -> SentMessage:
-        """Keep a message under a new id."""
+        """Store a message under a new id."""
         message = SentMessage(new_message_id(), to, text, time.time(), letter)
         self._messages[message.id] = message
         if len(self._messages) > _MOST_MESSAGES:
@@ -58,5 +58,5 @@ class Outbox:
 
 
 def new_message_id() -> str:
-    """Return an id as phones make them."""
+    """Return an id in the form that phones use."""
     return "3EB0" + secrets.token_hex(9).upper()

@@ -1,4 +1,4 @@
-"""The padding of what is inside an encrypted message."""
+"""Pads the content of encrypted messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from simulator.ratchet import SignalError
 
 
 def pad(data: bytes) -> bytes:
-    """Hide the length: 1 to 15 bytes that each say how many they are."""
+    """Hide the length with 1 to 15 bytes, each of which is their number."""
     count = secrets.randbelow(15) + 1
     return data + bytes((count,)) * count
 

@@ -1,6 +1,6 @@
-"""How WhatsApp asks for a passkey while a device is being linked (WhatsApp's name for the flow is "shortcake").
+"""Requests a passkey while a device is being linked. WhatsApp's name for the flow is "shortcake".
 
-Only the request is simulated: neonize has no way to answer it, so what follows cannot be reached with it.
+Only the request is simulated, because neonize cannot answer it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from simulator.jid import SERVER
 
 
 def prologue_request() -> Node:
-    """The notification with WebAuthn options that the client hands to an authenticator."""
+    """Return the notification with WebAuthn options that the client passes to an authenticator."""
     options = {
         "challenge": _unpadded(os.urandom(32)),
         "timeout": 600_000,

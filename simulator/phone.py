@@ -1,4 +1,4 @@
-"""A person's phone: it reads and writes messages that are really encrypted, and vouches for linked devices."""
+"""Simulates a person's phone, which reads and writes encrypted messages and signs linked devices."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from simulator.writer import Writer
 
 
 class PhoneIsOff(ValueError):
-    """Something that only a phone that is switched on does."""
+    """The operation needs a phone that is switched on."""
 
 
 class Phone:
@@ -57,26 +57,26 @@ class Phone:
 
     @property
     def is_on(self) -> bool:
-        """Whether it is switched on. While it is not, what is for it waits at the server."""
+        """Whether the phone is switched on. While it is off, its stanzas wait at the server."""
         return self._is_on
 
     @property
     def waiting(self) -> int:
-        """How many stanzas wait for it at the server."""
+        """Number of stanzas that wait for the phone at the server."""
         return len(self._waiting)
 
     def switch_off(self) -> None:
-        """Switch it off. The account's linked devices go on."""
+        """Switch the phone off. The account's linked devices stay on."""
         self._is_on = False
 
     def switch_on(self) -> None:
-        """Switch it on, and take what has waited."""
+        """Switch the phone on, and process the stanzas that waited."""
         self._is_on = True
         while self._waiting:
             self._take(self._waiting.popleft())
 
     def require_on(self) -> None:
-        """Raise PhoneIsOff if it is switched off."""
+        """Raise PhoneIsOff if the phone is switched off."""
         if not self._is_on:
             raise PhoneIsOff(f"the phone {self._account.pn} is switched off")
 
@@ -91,13 +91,13 @@ class Phone:
         return self._writer.write(to, letter, text, begin_anew=begin_anew)
 
     def edit(self, message_id: str, text: str) -> SentMessage | None:
-        """Give a message that was written here another text; None if there is none."""
+        """Edit a message that was written here. Return None if there is none."""
         self.require_on()
         message = self.outbox.find(message_id)
         return self._writer.edit(message, text) if message is not None else None
 
     def repeat(self, message_id: str) -> bool:
-        """Send a message once more to the devices of its addressee, encrypted anew; False if there is none."""
+        """Send a message again to its addressee's devices, encrypted anew. Return False if there is none."""
         self.require_on()
         message = self.outbox.find(message_id)
         if message is not None:
@@ -105,21 +105,21 @@ class Phone:
         return message is not None
 
     def mark_read(self, message_id: str) -> bool:
-        """Tell the sender of a message that it was read; False if there is no such message."""
+        """Send a read receipt for a message. Return False if there is no such message."""
         self.require_on()
         return self.reader.mark_read(message_id)
 
     def share_app_state(self, companion: Companion) -> None:
-        """Give a newly linked device the key of the app state."""
+        """Send a newly linked device the key of the app state."""
         share = ProtocolMessage(type=APP_STATE_KEY_SHARE, app_state_key_share=self.app_state.key_share())
-        self._writer.tell(companion.number, Content(protocol_message=share))
+        self._writer.send_to_companion(companion.number, Content(protocol_message=share))
 
     def share_history(self, companion: Companion, history: bytes) -> None:
-        """Give a linked device a piece of history, inside a message: a small one need not be fetched."""
+        """Send a linked device a piece of history inside a message, as phones do with small ones."""
         self.require_on()
         inline = HistorySyncNotification(inline=zlib.compress(history))
         content = Content(protocol_message=ProtocolMessage(type=HISTORY_SYNC, history_sync=inline))
-        self._writer.tell(companion.number, content)
+        self._writer.send_to_companion(companion.number, content)
 
     def _send(self, stanza: Node) -> None:
         if stanza.tag == "message":
@@ -130,7 +130,7 @@ class Phone:
     # --- reading
 
     def receive(self, stanza: Node) -> None:
-        """Take a stanza from the server, now or when the phone is switched on."""
+        """Process a stanza from the server, now or when the phone is switched on."""
         if self._is_on and not self._waiting:
             self._take(stanza)
         else:

@@ -1,4 +1,4 @@
-"""Prekeys: what a device leaves with the server so that others can write to it while it is away."""
+"""Holds prekeys, which a device uploads so that others can write to it while it is offline."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PreKey:
 
 @dataclass(frozen=True)
 class PreKeyBundle:
-    """What one correspondent gets to start a Signal session with a device."""
+    """The keys with which one correspondent starts a Signal session with a device."""
 
     registration_id: int
     identity: bytes
@@ -31,7 +31,7 @@ class PreKeyBundle:
 
 @dataclass
 class Shelf:
-    """The prekeys of a companion device, as it uploaded them. Each one-time key is given out once."""
+    """The uploaded prekeys of a linked device. Each one-time key is issued once."""
 
     registration_id: int
     identity: bytes
@@ -39,15 +39,15 @@ class Shelf:
     one_time: OrderedDict[int, PreKey] = field(default_factory=OrderedDict)
 
     def bundle(self) -> PreKeyBundle:
-        """The next correspondent's bundle; without a one-time key when they have run out."""
+        """Return the next correspondent's bundle, without a one-time key when none is left."""
         one_time = self.one_time.popitem(last=False)[1] if self.one_time else None
         return PreKeyBundle(self.registration_id, self.identity, self.signed, one_time)
 
 
 class KeyRing:
-    """The private side of a phone's prekeys; one-time keys are made when somebody asks for one."""
+    """The private keys of a phone's prekeys. One-time keys are created on demand."""
 
-    #: One-time keys that were handed out and never used do not pile up beyond this.
+    #: Maximum number of issued one-time keys that are not used yet.
     MOST_UNUSED = 1024
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class KeyRing:
         self._next_id = int.from_bytes(os.urandom(2), "big") + 1
 
     def bundle(self) -> PreKeyBundle:
-        """A bundle with a fresh one-time key."""
+        """Return a bundle with a new one-time key."""
         key, key_id = AgreementKey(), self._next_id
         self._next_id = self._next_id % 0xFFFFFE + 1
         self._one_time[key_id] = key
@@ -68,10 +68,10 @@ class KeyRing:
         return PreKeyBundle(self.registration_id, self.identity.public, self._signed, PreKey(key_id, key.public))
 
     def one_time_key(self, key_id: int) -> AgreementKey | None:
-        """The one-time key of this number, if it is still unused."""
+        """Return the one-time key of this number, if it is unused."""
         return self._one_time.get(key_id)
 
     def use_up(self, key_id: int | None) -> None:
-        """Forget a one-time key: a session was started with it."""
+        """Delete a one-time key, with which a session was started."""
         if key_id is not None:
             self._one_time.pop(key_id, None)

@@ -1,13 +1,13 @@
-"""Aim the real neonize at a simulator: called in each session process, before its first connect.
+"""Aims the real neonize at a simulator. Called in each session process before its first connect.
 
-``ZAP_WORKER_PRELOAD=simulator.preload:aim``. The wheel's file is not touched; some constants are overwritten in
-the memory of this process, after neonize has loaded its Go library:
+``ZAP_WORKER_PRELOAD=simulator.preload:aim``. The wheel's file is not changed. After neonize has loaded its Go library,
+some constants are overwritten in the memory of this process:
 
 - the public key that signs WhatsApp's Noise certificates, with the simulator's (``SIMULATOR_NOISE_ROOT``, hex);
-- WhatsApp's WebSocket URL, with the simulator's (``SIMULATOR_URL``), unless clients come in through the proxy;
-- the times of keepalives, if a test cannot wait for them (``SIMULATOR_KEEPALIVE``, seconds).
+- WhatsApp's WebSocket URL, with the simulator's (``SIMULATOR_URL``), unless clients use the proxy;
+- the keepalive times, if a test needs shorter ones (``SIMULATOR_KEEPALIVE``, seconds).
 
-Nothing but the standard library is imported here: the session process must not get anything of the simulator's.
+Only the standard library is imported here, so that the session process loads no module of the simulator.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _PROT_WRITE = 2
 
 
 class CannotAim(RuntimeError):
-    """The neonize in this process is not one that can be aimed at a simulator."""
+    """The neonize in this process cannot be aimed at a simulator."""
 
 
 @dataclass(frozen=True)
 class _Constant:
-    """A constant of the library: what it is, and where it was found in the wheel that this was written for."""
+    """A constant of the library: its value, and its address in the wheel for which this module was written."""
 
     name: str
     value: bytes
@@ -48,7 +48,7 @@ _NOISE_ROOT = _Constant(
 )
 _SECOND = 10**9
 _KEEPALIVE = _Constant(
-    "keepalive times",  # how long an answer may take; the least and the most between two; until a forced reconnect
+    "keepalive times",  # answer timeout; minimum and maximum interval; time until a forced reconnect
     struct.pack("<4q", 10 * _SECOND, 20 * _SECOND, 30 * _SECOND, 180 * _SECOND),
     0x11955E0,
 )
@@ -66,7 +66,7 @@ class _Mapping:
 
 
 def aim(environ: Mapping[str, str] = os.environ) -> None:
-    """Overwrite the constants that the environment asks for; CannotAim if one is not in exactly one place."""
+    """Overwrite the constants that the environment selects. Raise CannotAim if one does not occur exactly once."""
     noise_root = _noise_root(environ)
     url = _url(environ)
     mappings = list(_library_mappings())
@@ -93,7 +93,7 @@ def _noise_root(environ: Mapping[str, str]) -> bytes:
 
 
 def _url(environ: Mapping[str, str]) -> bytes | None:
-    """The URL, padded with a query that nobody reads: the Go string keeps its length."""
+    """Return the URL, padded with an ignored query, because the Go string keeps its length."""
     text = environ.get(URL_VARIABLE, "").strip()
     if not text:
         return None
@@ -108,7 +108,7 @@ def _keepalive(environ: Mapping[str, str]) -> bytes | None:
     if not text:
         return None
     every = round(float(text) * _SECOND)
-    # The most must be more than the least; a forced reconnect stays as far away as it was.
+    # The maximum must exceed the minimum. The time until a forced reconnect stays unchanged.
     return struct.pack("<4q", every, every, every + _SECOND // 10, 180 * _SECOND)
 
 
@@ -139,20 +139,20 @@ def _overwrite(mappings: list[_Mapping], constant: _Constant, replacement: bytes
 
 
 def _locate(mappings: list[_Mapping], constant: _Constant, replacement: bytes) -> tuple[_Mapping, int]:
-    """Where the constant is: at its known place (or its replacement, if this ran before), else wherever it is once."""
+    """Return the constant's address: the known one (also if replaced before), else that of its only occurrence."""
     size = len(constant.value)
     for mapping in mappings:
         address = mapping.start + constant.file_offset - mapping.file_offset
         is_mapped = mapping.start <= address <= mapping.end - size
         if is_mapped and ctypes.string_at(address, size) in (constant.value, replacement):
             return mapping, address
-    places = [(mapping, address) for mapping in mappings for address in _occurrences(mapping, constant.value)]
-    if len(places) != 1:
+    matches = [(mapping, address) for mapping in mappings for address in _occurrences(mapping, constant.value)]
+    if len(matches) != 1:
         raise CannotAim(
-            f"the {constant.name} is in {len(places)} places of neonize's Go library, expected 1: this is written for "
+            f"the {constant.name} is in {len(matches)} places of neonize's Go library, expected 1: this is written for "
             f"neonize 0.5.2, installed is {_installed()}"
         )
-    return places[0]
+    return matches[0]
 
 
 def _occurrences(mapping: _Mapping, value: bytes) -> Iterator[int]:

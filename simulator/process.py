@@ -1,4 +1,4 @@
-"""A simulator in a process of its own, for as long as a test needs it."""
+"""Runs a simulator in a separate process for the duration of a test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simulator.control import SimulatorControl
 from simulator.preload import NOISE_ROOT_VARIABLE, URL_VARIABLE
 from simulator.views import Addresses, from_json
 
-#: What ZAP_WORKER_PRELOAD is set to.
+#: The value of ZAP_WORKER_PRELOAD.
 PRELOAD = "simulator.preload:aim"
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -25,7 +25,7 @@ _STOP_SECONDS = 5.0
 
 
 class SimulatorProcess:
-    """``async with SimulatorProcess() as simulator:``; its `control` and `addresses` are there inside."""
+    """``async with SimulatorProcess() as simulator:`` provides `control` and `addresses` inside the context."""
 
     def __init__(self, *arguments: str, directory: Path | None = None) -> None:
         self._arguments = arguments
@@ -44,20 +44,20 @@ class SimulatorProcess:
 
     @property
     def addresses(self) -> Addresses:
-        """Where clients reach it."""
+        """The addresses of the simulator."""
         if self._addresses is None:
             raise RuntimeError("the simulator is not running")
         return self._addresses
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         if self._process is None:
             raise RuntimeError("the simulator is not running")
         return self._process.pid
 
     def environment(self, *, through_proxy: bool = False) -> dict[str, str]:
-        """What a process needs *when it is executed* so that neonize in it, aimed by the preload, comes here."""
+        """Return the variables a process needs *at exec*, so that the preload aims its neonize at this simulator."""
         aimed = {NOISE_ROOT_VARIABLE: self.addresses.noise_root}
         if through_proxy:
             return aimed | {"SSL_CERT_FILE": self.addresses.ca, "HTTPS_PROXY": self.addresses.proxy}
@@ -73,7 +73,7 @@ class SimulatorProcess:
         await self.stop()
 
     async def start(self) -> None:
-        """Start it and wait until it listens."""
+        """Start the process and wait until it listens."""
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "simulator", "--die-with-parent", "--directory", str(self._directory)),
             *self._arguments,
@@ -91,7 +91,7 @@ class SimulatorProcess:
         self._control = SimulatorControl(self._addresses.control)
 
     async def stop(self) -> None:
-        """Stop it, if need be by force."""
+        """Stop the process, by force if necessary."""
         if self._control is not None:
             await self._control.close()
         if self._process is not None and self._process.returncode is None:

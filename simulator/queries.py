@@ -1,4 +1,4 @@
-"""Answers to the queries (iq) of linked devices, in one table."""
+"""Answers the queries (iq) of linked devices from one table."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ log = logging.getLogger(__name__)
 
 _PRIVACY = ("readreceipts", "profile", "status", "last", "groupadd", "calladd", "online")
 
-#: Takes the device and the query, gives the content of the result.
+#: Takes the device and the query, and returns the content of the result.
 Handler = Callable[[Companion, Node], list[Node]]
 
 
 class QueryFailed(Exception):
-    """A query that is answered with an error."""
+    """The query is answered with an error."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"{code} {text}")
@@ -60,7 +60,7 @@ class Queries:
         }
 
     def answer(self, device: Companion, query: Node) -> Node:
-        """The answer to a query; an empty result, and a line in the log, for what nobody has taught us."""
+        """Return the answer to a query. An unknown query is logged and gets an empty result."""
         child = query.children[0].tag if query.children else ""
         key = (query.text("xmlns"), query.text("type"), child)
         handler = self._handlers.get(key)
@@ -76,7 +76,7 @@ class Queries:
     # --- prekeys
 
     def _count_prekeys(self, device: Companion, _query: Node) -> list[Node]:
-        # "1" is too few as well, and makes a new client upload 50 keys instead of 812.
+        # "1" is also too few, but makes a new client upload 50 keys instead of 812.
         count = len(device.shelf.one_time)
         return [node("count", {"value": max(count, 1) if self._few_prekeys else count})]
 
@@ -134,7 +134,7 @@ class Queries:
             return node("collection", attrs)
         return node("collection", attrs, node("patches", {}, *(node("patch", {}, patch) for patch in patches)))
 
-    # --- who exists, and with which devices
+    # --- accounts and their devices
 
     def _usync(self, _device: Companion, query: Node) -> list[Node]:
         usync = query.find("usync") or Node("usync")
@@ -164,7 +164,7 @@ class Queries:
         return node("user", {"jid": jid}, *parts)
 
     def _contact(self, contact: Node) -> Node:
-        """Whether a phone number is on WhatsApp."""
+        """Return whether a phone number is on WhatsApp."""
         number = contact.data.decode(errors="replace").partition("@")[0].lstrip("+")
         account = self._directory.by_pn(number)
         if account is None:

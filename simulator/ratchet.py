@@ -1,4 +1,4 @@
-"""One Signal session: X3DH to begin it, the double ratchet to go on."""
+"""Implements one Signal session: X3DH to begin it, then the double ratchet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from simulator.schemas import PreKeySignalMessage, SignalMessage
 from simulator.signing import DJB_TYPE, AgreementKey, verify
 from simulator.symmetric import decrypt_cbc, encrypt_cbc
 
-#: Version 3, twice: this message's and the newest its sender knows.
+#: Version 3, twice: the version of the message, and the newest version that its sender knows.
 VERSION = b"\x33"
 _MAC_SIZE = 8
 _FURTHEST_AHEAD = 2_000
@@ -34,7 +34,7 @@ class Chain:
     counter: int = 0
 
     def step(self) -> tuple[int, bytes]:
-        """The next message's number and the seed of its keys."""
+        """Return the next message's number and the seed of its keys."""
         seed = hmac_sha256(self.key, b"\x01")
         self.key = hmac_sha256(self.key, b"\x02")
         self.counter += 1
@@ -43,7 +43,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class Introduction:
-    """What the initiator repeats in front of its messages until the first answer arrives."""
+    """The header that the initiator adds to its messages until the first answer arrives."""
 
     registration_id: int
     prekey_id: int | None
@@ -67,7 +67,7 @@ class Session:
     skipped: OrderedDict[tuple[bytes, int], bytes] = field(default_factory=OrderedDict)
 
     def encrypt(self, plaintext: bytes) -> tuple[str, bytes]:
-        """The kind ("pkmsg" or "msg") and the bytes of the next message."""
+        """Return the kind ("pkmsg" or "msg") and the bytes of the next message."""
         counter, seed = self.sending.step()
         keys = _MessageKeys(seed)
         body = SignalMessage(
@@ -88,7 +88,7 @@ class Session:
         return "pkmsg", VERSION + wrapped.encode()
 
     def decrypt(self, message: bytes) -> bytes:
-        """The plaintext; on SignalError the session is as it was before."""
+        """Return the plaintext. A SignalError leaves the session unchanged."""
         attempt = copy.copy(self)
         attempt.receiving = OrderedDict((key, copy.copy(chain)) for key, chain in self.receiving.items())
         attempt.skipped = self.skipped.copy()
@@ -97,7 +97,7 @@ class Session:
         return plaintext
 
     def damage(self) -> None:
-        """Overwrite what it decrypts with: it reads nothing any more, and encrypts as before."""
+        """Overwrite the receiving keys: the session cannot decrypt any more, and encrypts as before."""
         self.root = os.urandom(32)
         self.receiving = OrderedDict(
             (key, Chain(os.urandom(32), chain.counter)) for key, chain in self.receiving.items()
@@ -117,7 +117,7 @@ class Session:
     def _seed_for(self, ratchet: bytes, counter: int) -> bytes:
         if (seed := self.skipped.pop((ratchet, counter), None)) is not None:
             return seed
-        chain = self.receiving.get(ratchet) or self._turn(ratchet)
+        chain = self.receiving.get(ratchet) or self._advance(ratchet)
         if counter < chain.counter:
             raise SignalError(f"message {counter} was decrypted before")
         if counter - chain.counter > _FURTHEST_AHEAD:
@@ -130,8 +130,8 @@ class Session:
             if len(self.skipped) > _MOST_SKIPPED:
                 self.skipped.popitem(last=False)
 
-    def _turn(self, ratchet: bytes) -> Chain:
-        """The other side has a new ratchet key: derive its chain, then a new one of our own."""
+    def _advance(self, ratchet: bytes) -> Chain:
+        """Derive the chain of the other side's new ratchet key, then a new sending chain."""
         self.root, chain_key = _ratchet(self.root, self.own_ratchet, ratchet)
         chain = self.receiving[ratchet] = Chain(chain_key)
         if len(self.receiving) > _MOST_RECEIVING_CHAINS:
@@ -173,7 +173,7 @@ def initiate(own: KeyRing, bundle: PreKeyBundle) -> Session:
 
 
 def respond(own: KeyRing, message: PreKeySignalMessage) -> Session:
-    """The other side of a session that somebody began towards us."""
+    """Return the session that the sender of this message has begun."""
     base, their_identity = (message.base_key or b"")[1:], (message.identity_key or b"")[1:]
     agreements = [
         own.signed_key.agree(their_identity),

@@ -1,4 +1,4 @@
-"""The reading side of a phone: it decrypts, says that it has a message, and asks again for what it cannot read."""
+"""Implements the reading side of a phone: decrypts messages, sends receipts, and asks again for unreadable ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Incoming:
-    """A message stanza, and who wrote it where."""
+    """A message stanza with its author and chat."""
 
     stanza: Node
     sender: Account
@@ -41,16 +41,16 @@ class _Incoming:
 
     @property
     def chat(self) -> str:
-        """A group, or the phone number of its author."""
+        """The group, or the phone number of the author."""
         return str(self.group.jid) if self.group else self.sender.pn
 
     @property
     def retry_count(self) -> int:
-        """How many retries it answers."""
+        """Number of retries that the message answers."""
         return max((int(part.text("count") or 0) for part in self.stanza.find_all("enc")), default=0)
 
     def answer(self, kind: str | None, *content: Node, **more: Jid | None) -> Node:
-        """Return a receipt for it."""
+        """Return a receipt for the message."""
         to: Attrs = {"to": self.group.jid, "participant": self.source} if self.group else {"to": self.source}
         return node("receipt", {**to, "id": self.id, "type": kind, **more}, *content)
 
@@ -69,7 +69,7 @@ class Reader:
         self.sends_read_receipts = False
 
     def read(self, stanza: Node) -> None:
-        """Take a message, and send a receipt for it."""
+        """Process a message and send a receipt for it."""
         source = stanza.jid("participant") or stanza.jid("from")
         sender = self._network.directory.account(source)
         encrypted = list(stanza.find_all("enc"))
@@ -90,7 +90,7 @@ class Reader:
         self._confirm(message)
 
     def mark_read(self, message_id: str) -> bool:
-        """Tell the sender of a message that it was read; False if there is no such message."""
+        """Send a read receipt for a message. Return False if there is no such message."""
         message = self._inbox.find(message_id)
         sender = self._network.directory.by_pn(message.sender) if message is not None else None
         if message is None or sender is None:
@@ -101,7 +101,7 @@ class Reader:
         return True
 
     def _suffer(self, message: _Incoming) -> None:
-        """Let happen to the phone's keys what the test has set."""
+        """Damage the phone's keys as the test has set."""
         damage = self._network.faults.damage(self._account.pn, _names(message))
         if damage is not None:
             self._signal.strike(message.peer, damage, message.stanza)
@@ -129,7 +129,7 @@ class Reader:
             self._send(message.answer("read"))
 
     def _ask_again(self, message: _Incoming) -> None:
-        """Ask the sender for the message, with keys to begin a session if the one that there was has not worked."""
+        """Ask the sender for the message, with keys for a new session if the existing one did not work."""
         sender, device = message.peer
         count = self._inbox.miss(unread(message.id, sender, device, message.chat), message.retry_count)
         if count is None:
@@ -143,6 +143,6 @@ class Reader:
 
 
 def _names(message: _Incoming) -> frozenset[str]:
-    """Return the names that the sending device goes by."""
+    """Return the names of the sending device."""
     sender, device = message.sender, message.source.device
     return frozenset({sender.pn, str(sender.pn_jid(device)), str(sender.lid_jid(device))})

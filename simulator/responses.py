@@ -1,4 +1,4 @@
-"""Answers of the control interface."""
+"""Builds the answers of the control interface."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def shown(view: object) -> web.Response:
 
 
 def affected(count: int) -> web.Response:
-    """Return how many devices an operation has affected."""
+    """Return the number of affected devices as JSON."""
     return web.json_response({"affected": count})

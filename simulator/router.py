@@ -1,4 +1,4 @@
-"""From one device to the others: messages to each device they are encrypted for, receipts back to the sender."""
+"""Routes messages to each device they are encrypted for, and receipts back to the sender."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _FORBIDDEN, _NOT_FOUND = 403, 404
 
 
 class Router:
-    """Knows who gets which stanza; how it gets there is the device's business."""
+    """Decides which devices get a stanza. The devices deliver it."""
 
     def __init__(self, directory: Directory, groups: Groups) -> None:
         self._directory = directory
         self._groups = groups
 
     def message(self, sender: Device, stanza: Node) -> Attrs:
-        """Deliver a message; return what its acknowledgement has to say beyond that it came.
+        """Deliver a message. Return the extra attributes of its acknowledgement.
 
-        That is a hash of the devices concerned if the message was not encrypted for exactly these, or an error.
+        These are an error, or a hash of the right devices if the message was not encrypted for exactly those.
         """
         to = stanza.jid("to")
         if to is not None and to.server == GROUP_SERVER:
             return self._to_group(sender, stanza, to)
         recipient = self._directory.account(to)
         if to is None or recipient is None:
-            log.info("message from %s to %s, whom nobody knows", sender.account.pn, to)
+            log.info("message from %s to unknown address %s", sender.account.pn, to)
             return {}
         participants = stanza.find("participants")
         if participants is None:
@@ -107,7 +107,7 @@ class Router:
     def _deliver(
         self, sender: Device, stanza: Node, device: Device | None, recipient: Account, encrypted: list[Node]
     ) -> None:
-        """Deliver a message between people. The sender's own devices are told whom it went to, others who wrote it."""
+        """Deliver a message between people. The sender's devices get its recipient, other devices its author."""
         whose = sender.account.author(sender.number, "from", "sender")
         if device is not None and device.account is sender.account:
             to: Attrs = {"recipient": recipient.lid_jid(), "peer_recipient_pn": recipient.pn_jid()}
@@ -144,6 +144,6 @@ def _devices(accounts: Iterable[Account]) -> Iterator[Device]:
 
 
 def _hash(devices: Iterable[Device]) -> str:
-    """Return the hash of a list of devices, as clients make it of those that they encrypt for."""
+    """Return the hash of a list of devices, as clients compute it for the devices they encrypt for."""
     addresses = sorted(f"{device.account.lid}.0:{device.number}@lid" for device in devices)
     return "2:" + base64.b64encode(hashlib.sha256("".join(addresses).encode()).digest()[:6]).decode().rstrip("=")

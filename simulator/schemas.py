@@ -1,4 +1,4 @@
-"""The messages that the simulator reads and writes: only the fields it has a use for, under their own numbers."""
+"""Defines the protocol messages of the simulator, with only the fields that it needs."""
 
 # ruff: noqa: RUF009  (number() and repeated() make dataclass fields; they are not values)
 
@@ -60,7 +60,7 @@ class CertificateChain(Record):
     intermediate: Certificate | None = number(2)
 
 
-# --- What a client says of itself at the end of the handshake
+# --- The client's payload at the end of the handshake
 
 
 @dataclass
@@ -145,7 +145,7 @@ class SenderKeyAnnouncement(Record):
     signing_key: bytes | None = number(4)
 
 
-# --- What is inside an encrypted message (waE2E)
+# --- The content of an encrypted message (waE2E)
 
 
 @dataclass
@@ -190,7 +190,7 @@ class HistorySyncNotification(Record):
 
 @dataclass
 class MessageKey(Record):
-    """Which message another one is about."""
+    """A reference to a message."""
 
     chat: str | None = number(1)
     from_me: int | None = number(2)
@@ -216,14 +216,14 @@ class DeviceSent(Record):
 
 @dataclass
 class Context(Record):
-    """What goes along with a message."""
+    """The context of a message."""
 
     secret: bytes | None = number(3)
 
 
 @dataclass
 class SenderKeyDistribution(Record):
-    """A sender key, announced to a device of a group."""
+    """A sender key that is announced to a device of a group."""
 
     group_id: str | None = number(1)
     announcement: bytes | None = number(2)
@@ -238,7 +238,7 @@ class Wrapped(Record):
 
 @dataclass
 class Content(Record):
-    """A decrypted message: a text in one of its two forms, or one of the messages between own devices."""
+    """A decrypted message: a text in one of its two forms, or a message between devices of one account."""
 
     conversation: str | None = number(1)
     sender_key: SenderKeyDistribution | None = number(2)
@@ -250,25 +250,25 @@ class Content(Record):
 
     @property
     def text(self) -> str | None:
-        """The text, however it was written; None for anything else."""
+        """The text in either form; None for any other content."""
         return self.extended_text.text if self.extended_text else self.conversation
 
     @property
     def edit(self) -> ProtocolMessage | None:
-        """The edit of another message, wrapped or not; None for anything else."""
+        """The edit of another message, wrapped or not; None for any other content."""
         protocol = (self.edited.message or Content()).protocol_message if self.edited else self.protocol_message
         return protocol if protocol is not None and protocol.type == MESSAGE_EDIT else None
 
 
 class Composed(Content):
-    """A message that somebody else has composed: its bytes are encrypted as they are."""
+    """A message that is already serialised. Its bytes are encrypted unchanged."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__()
         self._data = data
 
     def encode(self) -> bytes:
-        """The bytes."""
+        """Return the bytes."""
         return self._data
 
 

@@ -1,7 +1,7 @@
-"""Signal's group cipher.
+"""Implements Signal's group cipher.
 
-A device that writes in a group has a sender key: a chain that yields one message key a message, and a signing key. It
-announces both to each reader once, over their pairwise sessions. After that one ciphertext serves all readers.
+A device that writes in a group has a sender key: a chain that yields one key per message, and a signing key. The
+device announces both to each reader once, over their pairwise session. Then one ciphertext serves all readers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class OwnSenderKey:
         self._chain = Chain(os.urandom(32))
 
     def announcement(self) -> bytes:
-        """Return what a device needs in order to read the messages that follow."""
+        """Return the announcement that lets a device read the following messages."""
         announced = SenderKeyAnnouncement(
             self._id, self._chain.counter, self._chain.key, DJB_TYPE + self._signing.public
         )
@@ -56,7 +56,7 @@ class _ReadingChain:
     skipped: OrderedDict[int, bytes] = field(default_factory=OrderedDict)
 
     def seed_for(self, iteration: int) -> bytes:
-        """Return the seed of a message's keys, and keep those of the messages before it."""
+        """Return the seed of a message's keys, and store the seeds of skipped messages."""
         if (seed := self.skipped.pop(iteration, None)) is not None:
             return seed
         if iteration < self.chain.counter:
@@ -79,7 +79,7 @@ class AnnouncedSenderKeys:
         self._chains: list[_ReadingChain] = []
 
     def learn(self, announcement: bytes) -> None:
-        """Take an announcement. One that was taken before changes nothing: its chain still reads older messages."""
+        """Store an announcement. A known one is ignored, so that its chain still reads older messages."""
         try:
             announced = SenderKeyAnnouncement.decode(announcement[1:])
         except WireError as error:
@@ -108,7 +108,7 @@ class AnnouncedSenderKeys:
         return _decrypt(chain.seed_for(body.iteration or 0), body.ciphertext or b"")
 
     def damage(self) -> None:
-        """Replace the signing keys, as if they were damaged on disk."""
+        """Replace the signing keys, to simulate damage on disk."""
         self._chains = [replace(chain, signing_public=SigningKey().public) for chain in self._chains]
 
 

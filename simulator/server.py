@@ -1,4 +1,4 @@
-"""The WhatsApp server: lets clients in, links them or logs them in, and handles what they send."""
+"""Implements the WhatsApp server: accepts clients, links them or logs them in, and handles their stanzas."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from simulator.wire_format import WireError
 log = logging.getLogger(__name__)
 
 _NOT_LINKED = 401
-#: Receipts about a device's own messages and its housekeeping concern nobody else.
+#: Receipts that are not forwarded: they concern only the device itself.
 _NOT_RELAYED = frozenset({"peer_msg", "hist_sync", "sender"})
 
 
 class WhatsAppServer:
-    """Serves connections; whom it knows and what goes wrong are given to it."""
+    """Serves connections, with the given accounts and faults."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class WhatsAppServer:
         self._candidates: set[Connection] = set()
 
     async def serve(self, stream: FrameStream) -> None:
-        """Serve one client to its end. Whatever it sends, this returns."""
+        """Serve one client until its end. Return normally, whatever the client sends."""
         try:
             connection = await accept(stream, self._identity, lambda: self._faults.latency)
         except (HandshakeError, ConnectionEnded, WireError, TimeoutError) as error:
@@ -73,7 +73,7 @@ class WhatsAppServer:
             log.warning("connection cut: %s", error)
             connection.abort()
         except Exception:
-            # One client's stanza must not take the others' server down; the traceback is the bug report.
+            # A stanza of one client must not stop the server for the others. The log has the traceback.
             log.exception("connection cut: a stanza could not be handled")
             connection.abort()
         finally:
@@ -87,7 +87,7 @@ class WhatsAppServer:
             connection.abort()
 
     def candidates(self, target: Target) -> list[Connection]:
-        """The connections of clients that are not linked yet and are meant."""
+        """Return the selected connections of clients that are not linked yet."""
         return [connection for connection in self._candidates if target.covers(_names(connection))]
 
     async def _serve(self, connection: Connection) -> None:
@@ -96,13 +96,13 @@ class WhatsAppServer:
             await self._serve_candidate(connection, data)
             return
         await self._faults.gates.passed(Step.LOGIN)
-        if connection.is_over:  # it was held, and hung up meanwhile: that is no login
+        if connection.is_over:  # the client disconnected while it was held, which is no login
             return
         device = self._directory.companion_of(connection.client_static)
         if not self._refuse(connection, device) and device is not None:
             await self._serve_device(connection, device)
             return
-        while True:  # until the client has read why, and hung up
+        while True:  # until the client has read the reason and disconnected
             await connection.receive()
 
     # --- clients that are not linked yet
@@ -137,7 +137,7 @@ class WhatsAppServer:
     # --- linked devices
 
     def _refuse(self, connection: Connection, device: Companion | None) -> bool:
-        """Answer a login with a failure, if it is to fail."""
+        """Answer a login with a failure, if one is set."""
         if device is None:
             log.info("login of a device that is not linked (any more)")
             connection.end(_failure(_NOT_LINKED))
@@ -170,7 +170,7 @@ class WhatsAppServer:
             device.detach(connection, interval)
 
     def replace(self, device: Companion) -> None:
-        """End a device's connection as if another one had logged in."""
+        """End a device's connection as if another client had logged in."""
         if device.connection is not None and not device.connection.is_over:
             device.record.replaced += 1
             device.connection.end(node("stream:error", {}, node("conflict", {"type": "replaced"})))
@@ -219,7 +219,7 @@ class WhatsAppServer:
         connection.send(node("ack", {**about, **said}))
 
     def _take_message(self, device: Companion, message: Node) -> Attrs:
-        """Route a message unless it is a repetition; return what its ack has to say."""
+        """Route a message unless it is a repetition. Return the extra attributes of its ack."""
         counts = device.record.messages
         if message.find("participants") is None and message.text("category") != "peer":
             counts.answered += 1
@@ -255,7 +255,7 @@ class WhatsAppServer:
             device.record.messages.receipted += 1
 
     def _is_cut_at(self, confirmation: Node, connection: Connection, device: Companion) -> bool:
-        """Whether the connection is cut instead, so that what is confirmed comes again."""
+        """Return whether the connection is cut instead, so that the confirmed stanza is repeated."""
         is_meant = confirmation.tag == "receipt" or confirmation.text("class") in ("message", "receipt")
         is_meant = is_meant and device.queue.waits_for(confirmation)
         if not is_meant or not self._faults.drop_at_confirmation(device.addresses):
@@ -266,7 +266,7 @@ class WhatsAppServer:
 
 
 def _names(candidate: Connection) -> frozenset[str]:
-    """What a client that is not linked yet goes by."""
+    """Return the names of a client that is not linked yet."""
     return UNPAIRED | {candidate.caller} if candidate.caller else UNPAIRED
 
 

@@ -1,4 +1,4 @@
-"""What a phone's Signal knows: its keys, its sessions with other devices, and the sender keys of groups."""
+"""Holds a phone's Signal state: its keys, its sessions with other devices, and the sender keys of groups."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Peer = tuple[str, int]
 
 
 class Damage(StrEnum):
-    """What can happen to the state that a phone shares with another device."""
+    """The kinds of damage to the state that a phone shares with another device."""
 
     LOST = "lost"  #: the sessions and sender keys are gone
-    DAMAGED = "damaged"  #: they are there and read nothing
+    DAMAGED = "damaged"  #: they exist but cannot decrypt
 
 
 class SignalState:
@@ -31,7 +31,7 @@ class SignalState:
         self.groups: GroupConversations[Peer] = GroupConversations()
 
     def decrypt(self, peer: Peer, group: str, encrypted: Node) -> Content:
-        """Return the content of an <enc>, and learn a sender key in it. Raise SignalError if it cannot be read."""
+        """Return the content of an <enc>, and store a sender key in it. Raise SignalError if it cannot be read."""
         if encrypted.text("type") == "skmsg":
             return self.groups.decrypt(group, peer, encrypted.data)
         content = self.pairs.decrypt(peer, encrypted.text("type"), encrypted.data)
@@ -41,7 +41,7 @@ class SignalState:
         return content
 
     def strike(self, peer: Peer, damage: Damage, message: Node) -> None:
-        """Lose or damage what is shared with a device, so that this message of it cannot be read."""
+        """Delete or damage the keys shared with a device, so that this message of the device cannot be read."""
         if damage is Damage.LOST:
             self.pairs.forget(peer)
             self.groups.forget(peer)

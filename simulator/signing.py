@@ -1,7 +1,7 @@
-"""Curve keys that both agree (X25519) and sign (XEdDSA), made of ordinary Ed25519 keys.
+"""Provides curve keys for both key agreement (X25519) and signatures (XEdDSA), based on Ed25519 keys.
 
-Signal and WhatsApp publish a Montgomery key and verify Edwards signatures with it. Read the other way round, that is an
-ordinary Ed25519 key pair whose clamped scalar is used as the X25519 private key: no curve arithmetic has to be written.
+Signal and WhatsApp publish a Montgomery key and verify Edwards signatures with it. This is equivalent to an Ed25519 key
+pair whose clamped scalar is the X25519 private key, so that no curve arithmetic is needed here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-#: Signal writes public keys with this byte before them.
+#: Signal writes this byte before a public key.
 DJB_TYPE = b"\x05"
 _PRIME = 2**255 - 19
 
@@ -27,7 +27,7 @@ class AgreementKey:
         self.public = self._private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
     def agree(self, public: bytes) -> bytes:
-        """The secret shared with the owner of this public key."""
+        """Return the secret shared with the owner of this public key."""
         return self._private.exchange(X25519PublicKey.from_public_bytes(public))
 
 
@@ -42,14 +42,14 @@ class SigningKey(AgreementKey):
         self._sign_bit = edwards[31] & 0x80
 
     def sign(self, message: bytes) -> bytes:
-        """A signature that verifies with the Montgomery public key; its top bit carries the sign of the Edwards key."""
+        """Return a signature for the Montgomery public key. Its top bit is the sign of the Edwards key."""
         signature = bytearray(self._signer.sign(message))
         signature[63] |= self._sign_bit
         return bytes(signature)
 
 
 def verify(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether the owner of this Montgomery public key signed this message."""
+    """Return whether the owner of this Montgomery public key signed this message."""
     if len(public) != 32 or len(signature) != 64:
         return False
     u = int.from_bytes(public, "little") % (1 << 255)

@@ -1,4 +1,4 @@
-"""The one place that wires the simulator together, and everything that a test may ask of it."""
+"""Wires the simulator together and offers all operations for tests."""
 
 from __future__ import annotations
 
@@ -48,21 +48,21 @@ class UnknownDevice(LookupError):
 
 @dataclass(frozen=True)
 class Settings:
-    """How a simulator differs from another."""
+    """The settings of a simulator."""
 
     listen: tuple[str, int] = ("127.0.0.1", 0)
     proxy_listen: tuple[str, int] = ("127.0.0.1", 0)
-    #: how many QR codes a client gets; 6 make it show the first for 60 seconds, any other number for 20
+    #: number of QR codes per client; with 6 it shows the first for 60 seconds, with any other number for 20
     qr_refs: int = 6
     #: whether new clients are made to upload 50 prekeys instead of the real 812
     few_prekeys: bool = True
 
 
 class Simulator:
-    """WhatsApp, with its people."""
+    """A simulated WhatsApp with its accounts."""
 
     def __init__(self, settings: Settings) -> None:
-        installed_tokens()  # fail now rather than at the first stanza if the installed neonize is not what we know
+        installed_tokens()  # fail now, and not at the first stanza, if the installed neonize is not supported
         self._settings = settings
         self.identity = ServerIdentity()
         self.authority = CertificateAuthority()
@@ -90,16 +90,16 @@ class Simulator:
 
     @property
     def websocket_url(self) -> str:
-        """Where a client with a patched URL connects to."""
+        """The URL for a client whose URL is patched."""
         return f"ws://{self._plain.address}/ws/chat"
 
     @property
     def proxy_url(self) -> str:
-        """The proxy for clients whose URL is not patched."""
+        """The URL of the proxy for clients whose URL is not patched."""
         return f"http://{self._proxy.address}"
 
     async def start(self) -> None:
-        """Listen."""
+        """Start listening."""
         await self._plain.start(*self._settings.listen)
         await self._proxy.start(*self._settings.proxy_listen)
 
@@ -111,7 +111,7 @@ class Simulator:
         self.server.cut_all()
 
     def write_trust(self, directory: Path) -> None:
-        """Write what a client needs in order to trust this server: ca.pem and noise-root.hex."""
+        """Write the files with which a client trusts this server: ca.pem and noise-root.hex."""
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "ca.pem").write_bytes(self.authority.pem)
         (directory / "noise-root.hex").write_text(self.identity.root.public.hex() + "\n")
@@ -119,7 +119,7 @@ class Simulator:
     # --- people
 
     def create_phone(self, pn: str, push_name: str) -> Phone:
-        """A new account with a phone; the existing one if there is one."""
+        """Return the phone with this number, and create it with an account if there is none."""
         account = self.directory.by_pn(pn)
         if account is None:
             account = self.directory.create(pn, push_name)
@@ -127,7 +127,7 @@ class Simulator:
         return self.phone(pn)
 
     def phone(self, pn: str) -> Phone:
-        """The phone with this number."""
+        """Return the phone with this number."""
         account = self.directory.by_pn(pn)
         phone = account.devices.get(Phone.number) if account else None
         if not isinstance(phone, Phone):
@@ -142,30 +142,30 @@ class Simulator:
         return group
 
     def create_group(self, creator: str, subject: str, members: list[str]) -> Group:
-        """Have a person create a group with these people in it."""
+        """Create a group with these members."""
         phone = self.phone(creator)
         phone.require_on()
         return self.groups.create(phone.account, subject, [self.phone(pn).account for pn in members])
 
     async def scan(self, pn: str, qr_text: str, flaw: Flaw = Flaw.NONE) -> LinkResult:
-        """A phone scans a QR code."""
+        """Scan a QR code with a phone."""
         phone = self.phone(pn)
         phone.require_on()
         return await self.linking.scan(phone, QrText.parse(qr_text), flaw)
 
     async def type_code(self, pn: str, code: str, flaw: Flaw = Flaw.NONE) -> LinkResult:
-        """A person types a linking code into their phone."""
+        """Type a linking code into a phone."""
         phone = self.phone(pn)
         phone.require_on()
         return await self._code_linking.type_code(phone, code, flaw)
 
     def write(self, pn: str, to: str, text: str, *, begin_anew: bool = False, is_garbled: bool = False) -> SentMessage:
-        """Have a person write a text to another, or in a group (`Phone.write`, `Letter.is_garbled`)."""
+        """Write a text from a phone to a person or a group (`Phone.write`, `Letter.is_garbled`)."""
         letter = text_letter(text, is_garbled=is_garbled)
         return self.phone(pn).write(self._addressee(to), letter, text, begin_anew=begin_anew)
 
     def post(self, pn: str, to: str, letter: Letter) -> SentMessage:
-        """Have a person send another, or a group, a message of any kind."""
+        """Send a message of any kind from a phone to a person or a group."""
         return self.phone(pn).write(self._addressee(to), letter)
 
     def _addressee(self, name: str) -> Addressee:
@@ -180,7 +180,7 @@ class Simulator:
     # --- linked devices
 
     def companion(self, address: str) -> Companion:
-        """The linked device at this address."""
+        """Return the linked device at this address."""
         try:
             device = self.directory.device(Jid.parse(address))
         except ValueError:
@@ -190,44 +190,44 @@ class Simulator:
         return device
 
     def companions(self, target: Target) -> list[Companion]:
-        """The linked devices that are meant."""
+        """Return the selected linked devices."""
         return [device for device in self.directory.companions if target.covers(device.addresses)]
 
     def drop(self, target: Target) -> int:
-        """Cut the connections of these devices; how many were connected."""
+        """Cut the connections of these devices. Return their number."""
         connected = self._connections(target)
         for connection in connected:
             connection.abort()
         return len(connected)
 
     def kick(self, target: Target, code: int) -> int:
-        """End the connections of these devices with a stream error; how many were connected."""
+        """End the connections of these devices with a stream error. Return their number."""
         connected = self._connections(target)
         for connection in connected:
             connection.end(node("stream:error", {"code": code}))
         return len(connected)
 
     def end_streams(self, target: Target) -> int:
-        """End the connections of these devices with <xmlstreamend/>; how many were connected."""
+        """End the connections of these devices with <xmlstreamend/>. Return their number."""
         connected = self._connections(target)
         for connection in connected:
             connection.end(node("xmlstreamend"))
         return len(connected)
 
     def replace(self, target: Target) -> int:
-        """End the connections of these devices as if others had logged in; how many were connected."""
+        """End the connections of these devices as if others had logged in. Return their number."""
         connected = [device for device in self.companions(target) if device.connection]
         for device in connected:
             self.server.replace(device)
         return len(connected)
 
     def ban(self, target: Target, code: int, expire: int) -> int:
-        """Ban these devices for a while: cut them off, and fail every login until faults are cleared."""
+        """Ban these devices: cut their connections, and fail every login until faults are cleared."""
         self.faults.login_failures.append(LoginFailure(target, None, TEMPORARY_BAN, code, expire))
         return self.drop(target)
 
     def log_out(self, target: Target) -> int:
-        """The phone unlinks these devices: at once if they are connected, else at their next login; how many."""
+        """Unlink these devices from the phone, at once or at their next login. Return their number."""
         devices = self.companions(target)
         for device in devices:
             if device.connection is not None:
@@ -236,7 +236,7 @@ class Simulator:
         return len(devices)
 
     def send_receipt(self, target: Target, sender: str, kind: str) -> int:
-        """Give these devices a receipt of any type, for a message that nobody wrote; how many."""
+        """Send these devices a receipt of any type for a non-existent message. Return their number."""
         devices, source = self.companions(target), self.phone(sender).account.lid_jid()
         for device in devices:
             message_id = "3EB0" + secrets.token_hex(9).upper()
@@ -246,14 +246,14 @@ class Simulator:
         return len(devices)
 
     def deliver(self, target: Target, stanza: Node) -> int:
-        """Give these devices a stanza of any kind, until they confirm it; how many."""
+        """Send these devices a stanza of any kind until they confirm it. Return their number."""
         devices = self.companions(target)
         for device in devices:
             device.receive(stanza)
         return len(devices)
 
     def share_history(self, pn: str, history: bytes) -> int:
-        """A phone gives its linked devices a piece of history (a WAWebProtobufsHistorySync.HistorySync); how many."""
+        """Send a phone's linked devices a piece of history, a serialised HistorySync. Return the number of devices."""
         phone = self.phone(pn)
         for device in phone.account.companions:
             phone.share_history(device, history)

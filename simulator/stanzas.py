@@ -1,6 +1,6 @@
-"""Stanzas as JSON, for the control interface; and those by which the server tells devices of what happens.
+"""Converts stanzas to and from JSON for the control interface, and builds the server's notifications.
 
-What looks like an address (it has an @) is one: clients take no text in its place.
+A JSON text with an @ becomes an address, because clients do not accept a text instead of an address.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ Address = str | Jid
 
 
 class NoStanza(ValueError):
-    """JSON that is not a stanza."""
+    """The JSON is not a stanza."""
 
 
 def to_json(stanza: Node) -> dict[str, Any]:
-    """A stanza as {"tag", "attrs", and "text" or "children" if it has either}. Bytes have to be text."""
+    """Return {"tag", "attrs", and "text" or "children" if it has either}. Bytes must be text."""
     shown: dict[str, Any] = {"tag": stanza.tag, "attrs": {name: str(value) for name, value in stanza.attrs.items()}}
     if isinstance(stanza.content, bytes):
         shown["text"] = stanza.content.decode()
@@ -30,7 +30,7 @@ def to_json(stanza: Node) -> dict[str, Any]:
 
 
 def from_json(shown: object) -> Node:
-    """The stanza. Raises NoStanza."""
+    """Return the stanza. Raise NoStanza."""
     match shown:
         case {"tag": str(tag), "attrs": dict(attrs), "text": str(text)}:
             return Node(tag, _values(attrs), text.encode())
@@ -43,22 +43,22 @@ def from_json(shown: object) -> Node:
 
 
 def call(caller: Address, step: Node, **attrs: Value | int | None) -> Node:
-    """A step of a call: `step` is what is inside."""
+    """Return a step of a call with `step` as its content."""
     return node("call", {"from": caller, "id": _new_id(), "t": _now(), **attrs}, step)
 
 
 def notification(kind: str, source: Address, *changes: Node, **attrs: Value | int | None) -> Node:
-    """Something that the server tells of: a group (w:gp2), a picture, an identity (encrypt)."""
+    """Return a notification about a group (w:gp2), a picture or an identity (encrypt)."""
     return node("notification", {"from": source, "id": _new_id(), "type": kind, "t": _now(), **attrs}, *changes)
 
 
 def presence(person: Address, **attrs: Value | int | None) -> Node:
-    """Somebody is there, or no longer (type="unavailable", last=seconds)."""
+    """Return the presence of a person: online, or offline (type="unavailable", last=seconds)."""
     return node("presence", {"from": person, **attrs})
 
 
 def chat_state(chat: Address, state: str, participant: Address | None = None, media: str | None = None) -> Node:
-    """Somebody writes (composing), or no longer (paused)."""
+    """Return the chat state of a person: writing (composing) or stopped (paused)."""
     return node("chatstate", {"from": chat, "participant": participant}, node(state, {"media": media}))
 
 

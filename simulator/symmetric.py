@@ -1,4 +1,4 @@
-"""AES-256 in CBC mode with PKCS#7 padding, as Signal and app state use it."""
+"""Encrypts with AES-256 in CBC mode with PKCS#7 padding, as Signal and app state do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The token dictionaries of WhatsApp's binary XML, read out of the installed neonize library.
+"""Reads the token dictionaries of WhatsApp's binary XML from the installed neonize library.
 
 The client writes frequent words as one or two bytes. Which words those are belongs to the wheel under test, so they are
 read from it: the dictionaries are arrays of Go strings, and in a shared library the pointer of every string is a
@@ -14,7 +14,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-#: R_X86_64_RELATIVE and R_AARCH64_RELATIVE: "this place holds a pointer to that address".
+#: R_X86_64_RELATIVE and R_AARCH64_RELATIVE: "this location holds a pointer to that address".
 _RELATIVE_RELOCATIONS = frozenset({8, 1027})
 _STRING_HEADER = 16  # pointer, length
 _SLICE_HEADER = 24  # pointer, length, capacity
@@ -24,19 +24,19 @@ DICTIONARY_SIZE = 256
 
 
 class TokensNotFound(RuntimeError):
-    """The installed neonize library does not hold its dictionaries in the form that was expected."""
+    """The installed neonize library does not contain its dictionaries in the expected form."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The words behind single bytes and behind (dictionary, byte)."""
+    """The words for single bytes and for pairs (dictionary, byte)."""
 
     single: tuple[str, ...]
     double: tuple[tuple[str, ...], ...]
 
 
 def library_path() -> Path:
-    """The shared library of the installed neonize, without importing it."""
+    """Return the path of the installed neonize's shared library, without importing it."""
     spec = importlib.util.find_spec("neonize")
     if spec is None or not spec.submodule_search_locations:
         raise TokensNotFound("neonize is not installed")
@@ -48,13 +48,13 @@ def library_path() -> Path:
 
 @functools.cache
 def installed_tokens() -> Tokens:
-    """The dictionaries of the installed neonize."""
+    """Return the dictionaries of the installed neonize."""
     with library_path().open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
         return _Library(image).tokens()
 
 
 class _Library:
-    """An ELF file, as far as its strings are concerned."""
+    """An ELF file and the strings in it."""
 
     def __init__(self, image: mmap.mmap) -> None:
         self._image = image
@@ -65,14 +65,14 @@ class _Library:
         second_single = self._array_with("xmlstreamstart", "xmlstreamend")
         first_dictionary = self._array_with("read-self", "active")
         single = tuple(self._strings(second_single - _STRING_HEADER, SINGLE_BYTE_TOKENS))
-        slices = [place for place, target in self._pointers.items() if target == first_dictionary]
+        slices = [source for source, target in self._pointers.items() if target == first_dictionary]
         if len(slices) != 1:
             raise TokensNotFound(f"expected one list of dictionaries, found {len(slices)}")
         arrays = [self._pointers[slices[0] + index * _SLICE_HEADER] for index in range(DICTIONARIES)]
         return Tokens(single, tuple(tuple(self._strings(array, DICTIONARY_SIZE)) for array in arrays))
 
     def _loaded_segments(self) -> list[tuple[int, int, int]]:
-        """(address, offset in the file, size in the file) of what is loaded."""
+        """Return (address, offset in the file, size in the file) of each loaded segment."""
         offset, size, count = self._unpack("<Q", 32) + self._unpack("<HH", 54)
         segments = []
         for index in range(count):
@@ -89,21 +89,21 @@ class _Library:
             if kind == 4:  # SHT_RELA
                 entries = struct.iter_unpack("<QQq", self._image[at : at + length])
                 pointers.update(
-                    (place, target) for place, info, target in entries if info & 0xFFFFFFFF in _RELATIVE_RELOCATIONS
+                    (source, target) for source, info, target in entries if info & 0xFFFFFFFF in _RELATIVE_RELOCATIONS
                 )
         return pointers
 
     def _array_with(self, first: str, second: str) -> int:
-        """The address of the one place where these two strings follow each other in an array."""
+        """Return the only address at which these two strings follow each other in an array."""
         wanted = self._addresses_of(first)
-        places = [
-            place
-            for place, target in self._pointers.items()
-            if target in wanted and self._string(place) == first and self._string(place + _STRING_HEADER) == second
+        sources = [
+            source
+            for source, target in self._pointers.items()
+            if target in wanted and self._string(source) == first and self._string(source + _STRING_HEADER) == second
         ]
-        if len(places) != 1:
-            raise TokensNotFound(f"expected {first!r}, {second!r} in one place, found {len(places)}")
-        return places[0]
+        if len(sources) != 1:
+            raise TokensNotFound(f"expected {first!r}, {second!r} at one location, found {len(sources)}")
+        return sources[0]
 
     def _addresses_of(self, text: str) -> set[int]:
         needle = text.encode()

@@ -1,4 +1,4 @@
-"""From a TCP stream to WhatsApp's frames: the WebSocket upgrade, its messages, the length-prefixed frames in them."""
+"""Reads WhatsApp's length-prefixed frames from the messages of a WebSocket over a TCP stream, and writes them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from simulator.noise import PROLOGUE
 
 _READ_SIZE = 16 * 1024
 _LARGEST_FRAME = 16 * 1024 * 1024
-#: A client that reads nothing gets no more than this queued for it, then its connection is cut.
+#: Maximum bytes queued for a client that does not read. Beyond this, its connection is cut.
 _LARGEST_BACKLOG = 32 * 1024 * 1024
 
-#: asyncio reserves 256 KiB for each TLS connection; a chat connection carries far less, and there are thousands.
+#: asyncio reserves 256 KiB for each TLS connection. There are thousands of connections, which need far less.
 asyncio.sslproto.SSLProtocol.max_size = 16 * 1024
 
 
 class ConnectionEnded(Exception):
-    """The peer closed the connection, it was cut, or it was not a WhatsApp client's."""
+    """The connection was closed or cut, or the peer is not a WhatsApp client."""
 
 
 class FrameStream:
-    """A client's frames over a WebSocket. Sending never waits: order is the order of the calls."""
+    """A client's frames over a WebSocket. Sending never waits and keeps the order of the calls."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, caller: str = "") -> None:
-        """`caller`: the user name that the client gave the proxy, if it did."""
+        """Take `caller`, the user name that the client gave the proxy; empty if it gave none."""
         self.caller = caller
         self._reader = reader
         self._writer = writer
@@ -38,11 +38,11 @@ class FrameStream:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing can be sent or received any more, as far as this side knows."""
+        """Whether this side knows that nothing can be sent or received any more."""
         return self._writer.transport.is_closing() or self._reader.at_eof()
 
     async def receive(self) -> bytes:
-        """The next frame."""
+        """Return the next frame."""
         try:
             return await anext(self._frames)
         except StopAsyncIteration:
@@ -53,13 +53,13 @@ class FrameStream:
         self._write(BytesMessage(len(frame).to_bytes(3, "big") + frame))
 
     def close(self) -> None:
-        """Close the connection politely."""
+        """Close the connection with a WebSocket close."""
         if not self.is_over:
             self._write(CloseConnection(code=1000))
         self._writer.close()
 
     def abort(self) -> None:
-        """Cut the connection: the peer sees a reset, not a close."""
+        """Reset the connection, without a WebSocket close."""
         self._writer.transport.abort()
 
     def _write(self, event: Event) -> None:

@@ -1,4 +1,4 @@
-"""What the control interface says about the simulator, as dataclasses that both of its ends share."""
+"""Defines the answers of the control interface as dataclasses, shared by its server and its client."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ View = TypeVar("View")
 
 @dataclass
 class Addresses:
-    """Where a simulator is reached, and what makes clients trust it."""
+    """The addresses of a simulator, and the keys with which clients trust it."""
 
     control: str  #: base URL of the control interface
     websocket: str  #: ws:// URL for clients whose URL is patched (SIMULATOR_URL)
@@ -73,7 +73,7 @@ class InboxView:
     text: str
     timestamp: float
     times: int
-    #: 0 if it was read at first, else how often the phone had to ask for it again
+    #: number of retries until the phone could read it
     retries: int
     edits: int
 
@@ -93,7 +93,7 @@ class UnreadableView:
 
 @dataclass
 class DeliveryView:
-    """A message that the server had for a linked device: see `deliveries.Delivery`."""
+    """A message for a linked device: see `deliveries.Delivery`."""
 
     id: str
     sender: str
@@ -108,7 +108,7 @@ class DeliveryView:
 
 @dataclass
 class ReceiptView:
-    """What a device said about a message: "delivered", "inactive" (delivered, nobody looking), "read", "retry"."""
+    """A device's receipt: "delivered", "inactive" (delivered to an inactive client), "read", "retry"."""
 
     device: str
     type: str
@@ -128,7 +128,7 @@ class SentView:
 
 @dataclass
 class DeviceView:
-    """A linked device, or one that was: see `bookkeeping.DeviceRecord`."""
+    """A device that is or was linked: see `bookkeeping.DeviceRecord`."""
 
     jid: str
     lid: str
@@ -158,20 +158,20 @@ class StateView:
     refused_connections: int
     #: queries that wait to be released
     held_queries: int = 0
-    #: how many wait at each step (see `gates.Step`)
+    #: number of clients that wait at each step (see `gates.Step`)
     waiting: dict[str, int] = field(default_factory=dict)
     unknown: dict[str, int] = field(default_factory=dict)
 
 
 def to_json(view: Any) -> Any:
-    """A view, or a list of views, as JSON values."""
+    """Return a view, or a list of views, as JSON values."""
     if isinstance(view, list):
         return [to_json(item) for item in view]
     return dataclasses.asdict(view)
 
 
 def from_json(kind: type[View], value: Mapping[str, Any]) -> View:
-    """The view of this kind in JSON values; fields that it does not know are ignored."""
+    """Return the view of this kind from JSON values. Unknown fields are ignored."""
     hints = typing.get_type_hints(kind)
     names = [item.name for item in dataclasses.fields(kind) if item.name in value]  # type: ignore[arg-type]
     return kind(**{name: _convert(hints[name], value[name]) for name in names})

@@ -1,4 +1,4 @@
-"""Protocol-buffer wire format as typed dataclasses.
+"""Encodes and decodes the protocol-buffer wire format as typed dataclasses.
 
 The simulator speaks a dozen small messages, some of WhatsApp's and some of Signal's. Declaring them here costs less
 than importing neonize's generated modules, which bring the client and the Go library into the server's process.
@@ -14,21 +14,21 @@ from typing import Any, Self
 
 
 class WireError(ValueError):
-    """Bytes that are not a protocol-buffer message."""
+    """The bytes are not a protocol-buffer message."""
 
 
 def number(field_number: int) -> Any:
-    """An optional field with this number; absent is None."""
+    """Return an optional field with this number. An absent field is None."""
     return dataclasses.field(default=None, metadata={"number": field_number})
 
 
 def repeated(field_number: int) -> Any:
-    """A repeated field with this number; absent is an empty list."""
+    """Return a repeated field with this number. An absent field is an empty list."""
     return dataclasses.field(default_factory=list, metadata={"number": field_number})
 
 
 def encode_varint(value: int) -> bytes:
-    """An unsigned integer, seven bits a byte, lowest first."""
+    """Encode an unsigned integer with seven bits per byte, lowest first."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -38,7 +38,7 @@ def encode_varint(value: int) -> bytes:
 
 
 def decode_varint(data: bytes, at: int) -> tuple[int, int]:
-    """The integer at this place and the place after it."""
+    """Return the integer at this offset and the offset after it."""
     value = shift = 0
     while True:
         if at >= len(data) or shift > 63:
@@ -52,7 +52,7 @@ def decode_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def fields_of(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Every field of a message as (number, value); fixed-size fields come as their bytes."""
+    """Return every field of a message as (number, value). Fixed-size fields are returned as bytes."""
     at = 0
     while at < len(data):
         key, at = decode_varint(data, at)
@@ -75,7 +75,7 @@ def fields_of(data: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 @dataclasses.dataclass(frozen=True)
 class _Field:
-    """What a dataclass field is on the wire."""
+    """The wire format of a dataclass field."""
 
     name: str
     number: int
@@ -85,7 +85,7 @@ class _Field:
 
 @dataclasses.dataclass
 class Record:
-    """A message. Subclasses are dataclasses whose fields are made with `number` and `repeated`."""
+    """A message. Subclasses are dataclasses whose fields are created with `number` and `repeated`."""
 
     @classmethod
     @functools.cache
@@ -100,7 +100,7 @@ class Record:
         return tuple(described)
 
     def encode(self) -> bytes:
-        """The message's bytes, fields in order of declaration."""
+        """Return the message's bytes, with the fields in order of declaration."""
         out = bytearray()
         for field in self._fields():
             value = getattr(self, field.name)
@@ -111,7 +111,7 @@ class Record:
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """The message in these bytes; unknown fields are skipped, the last of a repeated optional field wins."""
+        """Return the message in these bytes. Unknown fields are skipped. Of a repeated optional field the last wins."""
         known = {field.number: field for field in cls._fields()}
         message = cls()
         for field_number, raw in fields_of(data):

@@ -1,4 +1,4 @@
-"""The writing side of a phone: it encrypts for every device that has to read a message, and again for one that asks."""
+"""Implements the writing side of a phone: encrypts for every recipient device, and again for one that asks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from simulator.signal_state import Peer, SignalState
 log = logging.getLogger(__name__)
 
 _PHONE = 0
-#: How what is no letter is sealed: as it is.
+#: Seals content that is no letter without changes.
 _PLAIN = Letter(b"")
 
 
@@ -39,7 +39,7 @@ class Writer:
         self._send = send
 
     def write(self, to: Addressee, letter: Letter, text: str = "", *, begin_anew: bool = False) -> SentMessage:
-        """Write to all devices concerned; begin_anew: with new sessions, or a new sender key."""
+        """Write to all recipient devices; with `begin_anew` in new sessions or with a new sender key."""
         if begin_anew:
             self._begin_anew(to)
         message = self._outbox.add(name_of(to), letter, text)
@@ -47,18 +47,18 @@ class Writer:
         return message
 
     def edit(self, message: SentMessage, text: str) -> SentMessage | None:
-        """Give a message another text, in a message of its own; None if there is nobody to write to any more."""
+        """Send an edit of a message. Return None if the recipient no longer exists."""
         to = self._network.addressee(message.to)
         return self.write(to, edit_letter(str(address_of(to)), message.id, text), text) if to is not None else None
 
     def repeat(self, message: SentMessage) -> None:
-        """Send a message once more to the devices of its addressee, encrypted anew."""
+        """Send a message again to the devices of its addressee, encrypted anew."""
         to = self._network.addressee(message.to)
         if to is not None:
             self._dispatch(to, message, [])
 
-    def tell(self, number: int, content: Content) -> None:
-        """Send a linked device of this account something that is for it alone."""
+    def send_to_companion(self, number: int, content: Content) -> None:
+        """Send content to one linked device of this account."""
         part = self._part((self._account, number), content, _PLAIN)
         if part is not None:
             about: Attrs = {
@@ -70,7 +70,7 @@ class Writer:
             self._send(node("message", about, node("participants", {}, part)))
 
     def hear(self, receipt: Node) -> None:
-        """Take a receipt, and write again what its device could not read."""
+        """Process a receipt, and resend the message if its device could not read it."""
         source = receipt.jid("participant") or receipt.jid("from")
         reader = self._network.directory.account(source)
         if source is None or reader is None:
@@ -85,10 +85,10 @@ class Writer:
             if kind == "retry":
                 self._write_again(message, reader, source, receipt)
 
-    # --- to everybody
+    # --- to all recipient devices
 
     def _dispatch(self, to: Addressee, message: SentMessage, copies: list[Account]) -> None:
-        """Send a message; copies: those whose linked devices get it as one that this account has written."""
+        """Send a message. The linked devices of `copies` get it as a message written by this account."""
         letter = message.letter
         if isinstance(to, Group):
             parts, shared = self._announcements(to), [self._for_group(to, letter)]
@@ -107,7 +107,7 @@ class Writer:
         return letter.sealed("skmsg", self._signal.groups.encrypt(str(group.jid), letter.message))
 
     def _announcements(self, group: Group) -> list[Node]:
-        """Return this phone's sender key for each device of the group that does not hold it."""
+        """Return an announcement of this phone's sender key for each device of the group that lacks it."""
         name = str(group.jid)
         owners = {(member.pn, number): member for member in group.members for number in list(member.devices)}
         owners.pop((self._account.pn, _PHONE), None)
@@ -121,7 +121,7 @@ class Writer:
         return Content(sender_key=SenderKeyDistribution(group, self._signal.groups.announce(group, peer)))
 
     def _part(self, device: tuple[Account, int], content: Content, letter: Letter) -> Node | None:
-        """Return what one device gets (<to>); None for this phone, and for a device without prekeys."""
+        """Return the part for one device (<to>); None for this phone and for a device without prekeys."""
         owner, number = device
         if owner is self._account and number == _PHONE:
             return None
@@ -136,13 +136,13 @@ class Writer:
             self._signal.pairs.begin_anew((to.pn, number))
 
     def _copy(self, to: Account, content: Content) -> Content:
-        """Return a message as this account's own devices get it."""
+        """Return a message in the form for this account's own devices."""
         return Content(device_sent=DeviceSent(str(to.lid_jid()), content))
 
-    # --- to one device that asked for it
+    # --- to one device that asked again
 
     def _write_again(self, message: SentMessage, reader: Account, device: Jid, receipt: Node) -> None:
-        """Begin a new session with a device and send a message to it alone."""
+        """Begin a new session with a device and send a message only to it."""
         retry, peer, to = receipt.find("retry"), (reader.pn, device.device), self._network.addressee(message.to)
         count = int(retry.text("count") or 1) if retry else 1
         if to is None or count > MOST_RETRIES or not self._renew(peer, receipt):
@@ -158,7 +158,7 @@ class Writer:
         self._send(node("message", {**about, "id": message.id, **message.letter.attributes}, part))
 
     def _renew(self, peer: Peer, receipt: Node) -> bool:
-        """Begin a session with the keys in a receipt, or else with some that the device has left with the server."""
+        """Begin a session with the keys in a receipt, or else with keys from the server."""
         try:
             if self._signal.pairs.begin_anew(peer, bundle_in_retry(receipt)):
                 return True
@@ -169,6 +169,6 @@ class Writer:
 
     def _content_for(self, peer: Peer, to: Addressee, letter: Letter) -> Content:
         if isinstance(to, Group):
-            # Two serialised messages in a row are one that has the fields of both.
+            # Two concatenated serialised messages are one message with the fields of both.
             return Composed(self._announcement(str(to.jid), peer).encode() + letter.content)
         return self._copy(to, letter.message) if peer[0] == self._account.pn else letter.message
