@@ -20,10 +20,7 @@ class AdvertisedAddress:
     """
 
     def __init__(self, called: str, port: int, *, database_hosts: Sequence[str]) -> None:
-        """Take `called` as host:port and `port` to replace a port of 0.
-
-        `database_hosts` are names, addresses or folders of Unix sockets.
-        """
+        """Take `called` as host:port, `port` instead of a port of 0, and names, addresses or folders of databases."""
         self._host, given = split_address(called)
         self._port = given or port
         self._is_wildcard = is_anywhere(called)

@@ -28,10 +28,7 @@ class EventServicer(EventServiceServicer):
     """Translates between the proto and `Watch`."""
 
     def __init__(self, watch: Watch, unreadable: Callable[[], None], standstill: float = WRITE_TIMEOUT_S) -> None:
-        """Take `unreadable`, which is called for each event that a stream skips because its payload cannot be parsed.
-
-        `standstill` is the write timeout in seconds.
-        """
+        """Take `unreadable`, called for each event that cannot be parsed, and `standstill`, a write timeout (s)."""
         self._watch = watch
         self._unreadable = unreadable
         self._standstill = standstill
@@ -75,10 +72,7 @@ class EventServicer(EventServiceServicer):
 
 
 def _not_reading(token: str) -> ConsumerTooSlow:
-    """Return the error for a consumer that does not read.
-
-    The consumer gets it after it has read what is in flight. Until then the node buffers nothing for it.
-    """
+    """Return the error that a consumer gets once it has read what is in flight. The node buffers nothing until then."""
     return ConsumerTooSlow(
         f"consumer did not read for too long: resume from {token}",
         metadata={"resume_token": token},

@@ -44,10 +44,8 @@ _DEFAULT_TIMEOUT_S = 40.0
 _FORWARDED_METADATA = frozenset({"traceparent", "tracestate", "baggage", "x-request-id"})
 """Metadata keys that are forwarded. The token is not: this node has checked it, and the owner trusts this node."""
 _TARGET_INCARNATION = "zap-incarnation"
-"""Metadata key for the incarnation of the node that the call is meant for.
-
-A different node may now have that address, even one of another database with the same secret and session id.
-"""
+"""Metadata key for the incarnation of the target node. Its address may now belong to a different node, even one of
+another database with the same secret and session id."""
 _RETRY_AFTER_S = 1.0
 
 

@@ -61,7 +61,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._metrics = metrics
         self._elsewhere = elsewhere
         self._calls, self._health_calls = CallLimiter(MAX_CALLS), CallLimiter(HEALTH_CALLS)
-        self._open_streams, self._health_streams = CallLimiter(MAX_STREAMS), CallLimiter(HEALTH_STREAMS)
+        self._active_streams, self._health_streams = CallLimiter(MAX_STREAMS), CallLimiter(HEALTH_STREAMS)
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -184,7 +184,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         # The setting ZAP_WATCH_STREAMS limits Watch.
         if method == _WATCH:
             return nullcontext()
-        return (self._health_streams if is_open(method) else self._open_streams).slot()
+        return (self._health_streams if is_open(method) else self._active_streams).slot()
 
     async def _until_drained(self, responses: AsyncGenerator[Any, None]) -> AsyncIterator[Any]:
         while True:

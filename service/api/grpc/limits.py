@@ -26,11 +26,8 @@ MAX_CONNECTIONS, MAX_NODE_CONNECTIONS = 500, 100
 _MAX_STREAMS_PER_CONNECTION = 1_000
 """Clients queue further calls until one ends."""
 _MAX_DEALLOCATING_STREAMS = 4_000
-"""Ended streams of one connection that gRPC has not freed yet.
-
-Clients count a call as ended once its answer arrives. With a lower limit gRPC refuses hundreds of calls of a
-well-behaved client in a burst: UNAVAILABLE without RetryInfo.
-"""
+"""Ended streams of one connection that gRPC has not freed yet. Clients count a call as ended once its answer arrives;
+with a lower limit gRPC refuses hundreds of calls in an honest burst: UNAVAILABLE without RetryInfo."""
 _MAX_PENDING_CALLS = 10_000
 """Calls that gRPC queues for the event loop. It resets further ones, whose callers get CANCELLED."""
 _MAX_UNREAD_BYTES = 16 * 1024

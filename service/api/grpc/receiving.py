@@ -22,8 +22,7 @@ async def receive(context: Context, method: str, within: float = READ_TIME) -> b
 
     gRPC itself answers a request that is too large with RESOURCE_EXHAUSTED.
     """
-    # Do not use a timeout: gRPC would keep reading into memory that the cancelled read has freed. Ending the call
-    # ends the read.
+    # End the call, not the read: gRPC would keep reading into memory that a cancelled read has freed.
     timer = asyncio.get_running_loop().call_later(within, _end, context, method, within)
     try:
         raw: Any = await context.read()

@@ -67,10 +67,7 @@ class Server:
         elsewhere: RemoteCalls | None = None,
         standstill: float = events.WRITE_TIMEOUT_S,
     ) -> None:
-        """Take `elsewhere`, which answers calls that another node must carry out. None: there is no other node.
-
-        `standstill` is the write timeout of Watch in seconds.
-        """
+        """Take `elsewhere`, which answers calls for other nodes, and `standstill`, the write timeout of Watch."""
         self._listen = listen
         self._streams = DrainableStreams()
         self._pictures = QrRenderer()

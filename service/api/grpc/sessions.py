@@ -19,7 +19,7 @@ from zap.v1 import session_pb2 as pb
 from zap.v1.session_pb2_grpc import SessionServiceServicer
 
 NAME = pb.DESCRIPTOR.services_by_name["SessionService"].full_name
-_REPLY_TIMEOUT_S = 30.0
+_TIMEOUT_S = 30.0
 """Seconds in which WhatsApp must answer a logout or a request for a pairing code."""
 
 
@@ -69,14 +69,12 @@ class SessionServicer(SessionServiceServicer):
         self, request: pb.RequestPairingCodeRequest, context: Context
     ) -> pb.RequestPairingCodeResponse:
         code, expiry = await self._sessions.request_pairing_code(
-            request.session_id, parsing.phone_digits(request.phone), remaining_time(context, _REPLY_TIMEOUT_S)
+            request.session_id, parsing.phone_digits(request.phone), remaining_time(context, _TIMEOUT_S)
         )
         return pb.RequestPairingCodeResponse(code=code, expire_time=timestamp(expiry))
 
     async def Logout(self, request: pb.LogoutRequest, context: Context) -> pb.Session:
-        return session_message(
-            await self._sessions.log_out(request.session_id, remaining_time(context, _REPLY_TIMEOUT_S))
-        )
+        return session_message(await self._sessions.log_out(request.session_id, remaining_time(context, _TIMEOUT_S)))
 
     async def Delete(self, request: pb.DeleteRequest, context: Context) -> Empty:
         await self._sessions.delete(request.session_id, force=request.force)

@@ -55,10 +55,7 @@ class DatabaseProbe:
 def reasons_not_ready(
     probe: DatabaseProbe, outages: OutageDetector, times: LeaseTimes, overdue: Callable[[], Sequence[str]]
 ) -> Mapping[str, str]:
-    """Return a sentence for each reason why the node is not ready.
-
-    `overdue` returns the sessions whose killed process has not been reaped in time.
-    """
+    """Return the reasons why the node is not ready. `overdue` returns the sessions whose killed process still runs."""
     reasons = {}
     silent = time.monotonic() - outages.renewed_at
     if (fault := probe.fault) is not None:
