@@ -120,7 +120,7 @@ class StartPermit(Protocol):
 class PermitSource(Protocol):
     """Grants start permits at a limited rate (sessions.start_limiter.StartLimiter)."""
 
-    async def turns(self, lane: Lane, wants: int) -> Sequence[StartPermit]:
+    async def acquire(self, lane: Lane, wants: int) -> Sequence[StartPermit]:
         """Wait for start permits; return at least one and at most `wants`."""
 
 
@@ -339,11 +339,11 @@ class Directory(Protocol):
     """
 
     async def claim(
-        self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool, patience: float = CLAIM_GRACE_S
+        self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool, grace_s: float = CLAIM_GRACE_S
     ) -> Sequence[str]:
         """Claim at most `limit` unowned sessions that are active and due: only pairings, or only others.
 
-        Sessions just activated come first, in that order; then the most recently active. For `patience` seconds a
+        Sessions just activated come first, in that order; then the most recently active. For `grace_s` seconds a
         session in another node's claim slot (domain.placement) is left to that node.
         """
 
@@ -356,8 +356,8 @@ class Directory(Protocol):
         An epoch stays revoked even if its session is activated again; a restart revokes it as well.
         """
 
-    async def survey(self, incarnation: UUID, patience: float = CLAIM_GRACE_S) -> Survey:
-        """Count the active sessions of all nodes that are not connected. `patience`: see `claim`."""
+    async def survey(self, incarnation: UUID, grace_s: float = CLAIM_GRACE_S) -> Survey:
+        """Count the active sessions of all nodes that are not connected. `grace_s`: see `claim`."""
 
     async def wanted(self, freshness: float) -> int:
         """Return how many paired sessions should be connected, counted at most `freshness` seconds ago."""

@@ -92,7 +92,7 @@ class Policy:
     """Says what one cause does to a paired session, and to a pairing in progress."""
 
     reason: str
-    fate: NextState
+    next_state: NextState
     retry: Retry
     pairing: PairingOutcome | None
     """Outcome of a pairing in progress; None: a new process shows new codes."""

@@ -45,6 +45,6 @@ class OutageDetector:
         """Return within how many seconds awaited nodes must have been live; None: await none."""
         return now - self._began_at if self.ended_ago(now) < OTHERS_RETURN_S else None
 
-    def patience_s(self, now: float) -> float:
+    def claim_grace_s(self, now: float) -> float:
         """Return for how many seconds a due session is left to the node that has its claim slot."""
         return CLAIM_GRACE_S if self.ended_ago(now) >= UNTIL_LATE_S else NEVER_LATE_S

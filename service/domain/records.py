@@ -75,8 +75,8 @@ class Session:
     create_time: datetime
     update_time: datetime
     etag: str
-    waits_for_turn: bool = False
-    """The session waits for a start permit or a node (service.domain.session.waits_for_turn); the reason in Status."""
+    waits_for_start: bool = False
+    """The session waits for a start permit or a node (service.domain.session.waits_for_start); the reason in Status."""
 
     @property
     def active_at(self) -> float:

@@ -126,7 +126,7 @@ class ProcessStarted:
     """The owner started a process for the session."""
 
 
-def waits_for_turn(condition: Condition, now: datetime, *, is_owned: bool) -> bool:
+def waits_for_start(condition: Condition, now: datetime, *, is_owned: bool) -> bool:
     """Return whether a session is due and has no process yet: no node owns it, or its owner has no permit to start it.
 
     The owner sets `next_attempt` for each start except its first, and the start of a process clears it.
@@ -276,7 +276,7 @@ def _ended(cause: seen.Ended, condition: Condition, now: datetime, wait: timedel
 def _ended_paired(
     cause: seen.Ended, policy: Policy, condition: Condition, now: datetime, wait: timedelta
 ) -> Transition:
-    if policy.fate is NextState.LOGGED_OUT:
+    if policy.next_state is NextState.LOGGED_OUT:
         gone = _deactivated(condition, State.LOGGED_OUT, policy.reason)
         return Transition(replace(gone, credentials=Credentials.NONE), Directive.RELEASE, erases=True)
     if policy.retry is Retry.UNTIL:

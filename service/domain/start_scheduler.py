@@ -40,7 +40,7 @@ class PermitRequest:
     wants: int
     active_at: float
     """When the session was last active, on the clock that all requests of the lane use."""
-    turns: list[int] = field(default_factory=list)
+    permits: list[int] = field(default_factory=list)
     """Numbers of the granted permits."""
 
 
@@ -84,8 +84,8 @@ class StartScheduler:
         self._granted += 1
         self._available -= 1
         self._held[self._granted] = now
-        request.turns.append(self._granted)
-        if len(request.turns) == request.wants:
+        request.permits.append(self._granted)
+        if len(request.permits) == request.wants:
             self.leave(request)
         return request
 

@@ -25,9 +25,9 @@ Counts = Mapping[tuple[str, str], int]
 _STATES = {state.value for state in State}
 #: States that need an operator. Each is shown as 0 from the start so that an alert sees the first session rise from it.
 _NEEDS_OPERATOR = {
-    (State.FAILED.value if policy.retry is Retry.ONCE else policy.fate.value, policy.reason)
+    (State.FAILED.value if policy.retry is Retry.ONCE else policy.next_state.value, policy.reason)
     for policy in POLICIES.values()
-    if policy.fate is not NextState.RECONNECTING or policy.retry is Retry.ONCE
+    if policy.next_state is not NextState.RECONNECTING or policy.retry is Retry.ONCE
 }
 
 

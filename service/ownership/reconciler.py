@@ -63,8 +63,8 @@ class SessionRegistry(Protocol):
 
     def __len__(self) -> int: ...
 
-    def add(self, session_id: str, turn: StartPermit | None) -> SessionRunner:
-        """Return a new runner for a session; `turn` is its start permit, if one was taken."""
+    def add(self, session_id: str, permit: StartPermit | None) -> SessionRunner:
+        """Return a new runner for a session; `permit` is its start permit, if one was taken."""
 
     def get(self, session_id: str) -> SessionRunner | None:
         """Return the runner of a session; None if it is not owned here."""
@@ -148,7 +148,7 @@ class Reconciler:
             for session_id in await self._directory.unwanted(self._incarnation):
                 if (runner := self._registry.get(session_id)) is not None:
                     runner.unwanted()
-            grace_s = self._outages.patience_s(time.monotonic())
+            grace_s = self._outages.claim_grace_s(time.monotonic())
             self.survey = survey = await self._directory.survey(self._incarnation, grace_s)
             is_early = await self._is_too_early_to_claim()
         except Unavailable as error:
@@ -220,7 +220,7 @@ class Reconciler:
         pending = self._due[lane]
         while True:
             wants = min(await pending.wait_nonempty(), self.room)
-            permits = await self._gate.turns(lane, wants) if wants > 0 else ()
+            permits = await self._gate.acquire(lane, wants) if wants > 0 else ()
             # Reset before the claim: a round that runs meanwhile may count sessions that this claim does not see.
             pending.set_count(0)
             if not permits:
@@ -246,7 +246,7 @@ class Reconciler:
                     self._ttl,
                     most,
                     pairings=lane is Lane.PAIRING,
-                    patience=self._outages.patience_s(time.monotonic()),
+                    grace_s=self._outages.claim_grace_s(time.monotonic()),
                 )
         finally:
             for permit in permits[len(claimed) :]:

@@ -20,7 +20,7 @@ def session_message(session: Session) -> pb.Session:
         proxy_url=hide_password(session.proxy_url),
         desired_state=to_number(condition.desired, pb.Session.DesiredState.Value, "DESIRED_STATE_"),
         state=state_number(condition.state),
-        reason=reason_message("WAITING_FOR_TURN" if session.waits_for_turn else condition.reason),
+        reason=reason_message("WAITING_FOR_TURN" if session.waits_for_start else condition.reason),
         account=_account(session.account),
         owner=_owner(session.owner),
         evidence=_evidence(session.evidence, condition),

@@ -43,7 +43,7 @@ class PermitWaiter:
     @property
     def is_granted(self) -> bool:
         """Whether there is a permit to take."""
-        return bool(self.request.turns)
+        return bool(self.request.permits)
 
     async def permits(self) -> list[GrantedPermit]:
         """Wait for the first permit and take all that are granted by then; none after `leave`."""
@@ -80,7 +80,7 @@ class StartLimiter:
             for permit in self.take(waiter):
                 permit.give_back()
 
-    async def turns(self, lane: Lane, wants: int) -> list[GrantedPermit]:
+    async def acquire(self, lane: Lane, wants: int) -> list[GrantedPermit]:
         """Wait for at least one permit, and return at most `wants`."""
         with self.join(lane, wants) as waiter:
             return await waiter.permits()
@@ -94,7 +94,7 @@ class StartLimiter:
 
     def take(self, waiter: PermitWaiter) -> list[GrantedPermit]:
         """Remove a waiter from its lane and return the permits that were granted to it, once."""
-        numbers, waiter.request.turns = waiter.request.turns, []
+        numbers, waiter.request.permits = waiter.request.permits, []
         self.leave(waiter)
         return [GrantedPermit(self, number, waiter.request.lane) for number in numbers]
 

@@ -25,7 +25,7 @@ class PostgresLeases:
         self._renewals = renewals
 
     async def claim(
-        self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool, patience: float = CLAIM_GRACE_S
+        self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool, grace_s: float = CLAIM_GRACE_S
     ) -> Sequence[str]:
         """Claim due sessions without an owner, and ids whose discarded devices are to be deleted."""
         # One snapshot of nodes and queue: slots of a queue that has moved meanwhile may be another node's.
@@ -33,7 +33,7 @@ class PostgresLeases:
             numbers = claim_slots(await _candidates(connection), incarnation, limit)
             mine = [row["session_id"] for row in await connection.rows("due_at", numbers, pairings)]
         async with self._database.transaction() as connection:
-            found = list(await connection.rows("claim_leases", incarnation, node, ttl, limit, pairings, mine, patience))
+            found = list(await connection.rows("claim_leases", incarnation, node, ttl, limit, pairings, mine, grace_s))
             if not pairings:
                 found += await connection.rows("claim_leftovers", incarnation, node, ttl, limit - len(found))
         return [row["session_id"] for row in found]
@@ -130,10 +130,10 @@ class PostgresLeases:
             found = await connection.rows("unwanted_leases", incarnation)
         return [row["session_id"] for row in found]
 
-    async def survey(self, incarnation: UUID, patience: float = CLAIM_GRACE_S) -> Survey:
+    async def survey(self, incarnation: UUID, grace_s: float = CLAIM_GRACE_S) -> Survey:
         """Return the counts of active sessions that are not connected."""
         async with self._database.autocommit() as connection:
-            found = await connection.row("survey_sessions", incarnation, patience)
+            found = await connection.row("survey_sessions", incarnation, grace_s)
             leftovers = await connection.value("leftovers_exist")
             survey = Survey(**(found or {}), leftovers=leftovers)
             # The candidates matter only if there is something to claim.

@@ -12,7 +12,7 @@ from service.domain.records import (
     StoredCredentials,
 )
 from service.domain.send_failures import SendFailure
-from service.domain.session import Condition, Credentials, Desired, State, waits_for_turn
+from service.domain.session import Condition, Credentials, Desired, State, waits_for_start
 from service.store.database import Record
 
 
@@ -51,7 +51,7 @@ def session(row: Record) -> Session:
         create_time=row["create_time"],
         update_time=row["update_time"],
         etag=str(row["version"]),
-        waits_for_turn=waits_for_turn(condition(row), row["now"], is_owned=is_owned),
+        waits_for_start=waits_for_start(condition(row), row["now"], is_owned=is_owned),
     )
 
 

@@ -100,7 +100,7 @@ async def test_a_lease_that_its_node_could_not_renew_is_seen_though_the_node_is_
     await owned.run("UPDATE zap.lease SET expires_at = now() - interval '1 s' WHERE session_id = '00001'")
     await owned.leases.renew(Announcement(NODE, SESSIONS), TTL)
     assert (await owned.leases.survey(OTHER.incarnation)).due == 1
-    assert await owned.leases.claim(OTHER.incarnation, "there", TTL, 9, pairings=False, patience=0.0) == ["00001"]
+    assert await owned.leases.claim(OTHER.incarnation, "there", TTL, 9, pairings=False, grace_s=0.0) == ["00001"]
     await owned.leases.renew(Announcement(NODE, SESSIONS), TTL)
     assert await owned.leases.survey(OTHER.incarnation) == Survey()
 
@@ -118,7 +118,7 @@ async def test_leases_of_a_node_that_does_not_vouch_for_them_are_looked_at(owned
 
 async def test_a_lease_says_what_is_wanted_whatever_becomes_of_its_session(looks: Looks) -> None:
     async def wanted() -> list[str]:
-        return sorted(await looks.leases.claim(uuid.uuid4(), "n", 0.0, SESSIONS, pairings=False, patience=0.0))
+        return sorted(await looks.leases.claim(uuid.uuid4(), "n", 0.0, SESSIONS, pairings=False, grace_s=0.0))
 
     await looks.run("DELETE FROM zap.session WHERE session_id > '00010'")
     everything = [f"{number:05}" for number in range(1, 11)]

@@ -233,7 +233,7 @@ async def test_what_is_another_node_s_is_left_to_it_for_as_long_as_is_said(share
     await shared.be_due(2, since=60.0)
     survey = await node.leases.survey(node.node.incarnation, 120.0)
     assert (survey.due, survey.late) == (2, 0)
-    assert await node.leases.claim(node.node.incarnation, "node-1", TTL, 10, pairings=False, patience=120.0) == []
+    assert await node.leases.claim(node.node.incarnation, "node-1", TTL, 10, pairings=False, grace_s=120.0) == []
     assert len(await node.leases.claim(node.node.incarnation, "node-1", TTL, 10, pairings=False)) == 2
 
 

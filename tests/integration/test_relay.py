@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from dev import EmbeddedPostgres
-from service.pgrelay.ack_gate import LOOK_S
+from service.pgrelay.ack_gate import CHECK_INTERVAL_S
 from service.workers import dsn
 from tests.fakes.relayed import Relayed
 from tests.tls_terminator import Authority, TlsTerminator
@@ -194,7 +194,7 @@ async def test_an_idle_relay_does_not_wake_up(database_url: str) -> None:
         connections = [await connect(relay, database_url) for _ in range(3)]
         await connections[0].fetchval("SELECT 1")
         # It looks once more after the last answer.
-        await asyncio.sleep(2 * LOOK_S)
+        await asyncio.sleep(2 * CHECK_INTERVAL_S)
         (thread,) = (thread for thread in threading.enumerate() if thread.name == "relay")
         before = switches(thread)
         await asyncio.sleep(2.0)

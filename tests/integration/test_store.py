@@ -341,12 +341,12 @@ async def test_who_claims_a_session_vouches_for_nothing_before_its_own_process_c
 
 async def test_a_session_waits_for_its_turn_until_a_process_of_it_is_started(store: Store) -> None:
     async def waits() -> bool:
-        return (await store.sessions.get("anna")).waits_for_turn
+        return (await store.sessions.get("anna")).waits_for_start
 
     await paired(store, "anna", seconds_ago=1)
     assert await waits(), "no node owns it"
     (listed,) = await store.sessions.list(SessionFilter(), "", 9)
-    assert listed.waits_for_turn
+    assert listed.waits_for_start
     await claim_one(store, "anna", NODE)
     lease = await store.leases.begin_epoch("anna", NODE, TTL)
     assert not await waits(), "it was claimed on a turn"

@@ -278,7 +278,7 @@ class Gate:
     def __init__(self) -> None:
         self.granted: list[OneTurn] = []
 
-    async def turns(self, lane: Lane, wants: int) -> Sequence[StartPermit]:
+    async def acquire(self, lane: Lane, wants: int) -> Sequence[StartPermit]:
         self.granted.append(OneTurn())
         return [self.granted[-1]]
 

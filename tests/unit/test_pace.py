@@ -20,7 +20,7 @@ class Clock:
     def grant(self) -> list[PermitRequest]:
         granted = []
         while (waiting := self.pace.grant(self.now)) is not None:
-            assert self.pace.use(waiting.turns[-1], self.now)
+            assert self.pace.use(waiting.permits[-1], self.now)
             granted.append(waiting)
             self.starts.append((self.now, waiting))
         return granted
@@ -154,11 +154,11 @@ def test_a_turn_is_given_back_once_and_to_somebody_else() -> None:
     pace = StartScheduler(1, 0.0)
     first, second = pace.join(Lane.FALLEN), pace.join(Lane.FALLEN)
     assert pace.grant(0.0) is first
-    assert pace.give_back(first.turns[0], 0.1)
-    assert not pace.give_back(first.turns[0], 0.1)
+    assert pace.give_back(first.permits[0], 0.1)
+    assert not pace.give_back(first.permits[0], 0.1)
     assert pace.grant(0.1) is second
-    assert pace.use(second.turns[0], 0.1)
-    assert not pace.give_back(second.turns[0], 0.1), "it was used"
+    assert pace.use(second.permits[0], 0.1)
+    assert not pace.give_back(second.permits[0], 0.1), "it was used"
     pace.join(Lane.FALLEN)
     assert pace.grant(0.2) is None
 
@@ -177,7 +177,7 @@ def test_a_place_for_several_turns_gets_them_one_by_one() -> None:
     several = clock.pace.join(Lane.CLAIMED, wants=4)
     clock.pace.join(Lane.CLAIMED)
     clock.grant()
-    assert (len(several.turns), len(clock.starts)) == (4, 5)
+    assert (len(several.permits), len(clock.starts)) == (4, 5)
 
 
 def times(clock: Clock) -> list[float]:
@@ -187,5 +187,5 @@ def times(clock: Clock) -> list[float]:
 def grant_all(pace: StartScheduler, now: float) -> list[int]:
     granted = []
     while (waiting := pace.grant(now)) is not None:
-        granted.append(waiting.turns[-1])
+        granted.append(waiting.permits[-1])
     return granted

@@ -140,7 +140,7 @@ def test_a_session_is_shown_whole_and_without_its_password() -> None:
 
 def test_a_session_that_waits_for_its_turn_says_so_instead_of_why_it_fell() -> None:
     fallen = Condition(Desired.ACTIVE, State.RECONNECTING, "NODE_STOPPED")
-    shown = session_message(replace(session(fallen), waits_for_turn=True))
+    shown = session_message(replace(session(fallen), waits_for_start=True))
     assert (shown.reason.code, shown.state) == ("WAITING_FOR_TURN", session_pb2.Session.STATE_RECONNECTING)
     assert session_message(session(fallen)).reason.code == "NODE_STOPPED"
 

@@ -44,13 +44,13 @@ class Leases:
         self.late = 0
         self.others_missing = False
         self.asked_for_others: list[float] = []
-        self.patience: list[float] = []
+        self.grace_s: list[float] = []
 
     async def claim(
-        self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool | None, patience: float
+        self, incarnation: UUID, node: str, ttl: float, limit: int, *, pairings: bool | None, grace_s: float
     ) -> Sequence[str]:
         self.asked.append(limit)
-        self.patience.append(patience)
+        self.grace_s.append(grace_s)
         if self.fault is not None:
             raise self.fault
         claimed = [session_id for session_id in self.due if session_id.startswith("pairing") is pairings][:limit]
@@ -63,7 +63,7 @@ class Leases:
     async def unwanted(self, incarnation: UUID) -> Sequence[str]:
         return self.gone_wrong
 
-    async def survey(self, incarnation: UUID, patience: float) -> Survey:
+    async def survey(self, incarnation: UUID, grace_s: float) -> Survey:
         pairings = sum(session_id.startswith("pairing") for session_id in self.due)
         return Survey(
             due=len(self.due) - pairings,
@@ -324,7 +324,7 @@ async def test_after_an_outage_the_nodes_that_were_there_before_are_waited_for()
         assert 20.0 <= leases.asked_for_others[0] < 20.0 + OTHERS_RETURN_S, "heard of since the outage began"
         leases.others_missing = False
         await node.until(lambda: leases.claims == ["a"])
-        assert leases.patience[0] > 1000, "what is another node's is not late because of the outage"
+        assert leases.grace_s[0] > 1000, "what is another node's is not late because of the outage"
 
 
 async def test_who_does_not_come_back_after_an_outage_is_not_waited_for_longer() -> None:

@@ -505,7 +505,7 @@ async def test_only_a_connection_that_lasted_has_failures_forgotten(
 
 async def the_only_turn(gate: StartLimiter) -> StartPermit:
     """Nobody else starts before it is given back, nor for a long time if it is used."""
-    (turn,) = await gate.turns(Lane.FALLEN, 1)
+    (turn,) = await gate.acquire(Lane.FALLEN, 1)
     return turn
 
 
@@ -529,7 +529,7 @@ def assert_nothing_is_left_at(gate: StartLimiter) -> None:
 async def test_a_claim_that_has_a_turn_does_not_pay_twice_and_a_restart_pays(
     world: World, slow_ports: RunnerPorts, slow_gate: StartLimiter
 ) -> None:
-    (turn,) = await slow_gate.turns(Lane.CLAIMED, 1)
+    (turn,) = await slow_gate.acquire(Lane.CLAIMED, 1)
     runner = Runner("anna", NODE, slow_ports, turn)
     running = asyncio.create_task(runner.run())
     await world.until(lambda: len(world.processes) == 1)
@@ -620,14 +620,14 @@ async def test_a_turn_that_no_process_came_of_is_somebody_elses(
 async def test_a_turn_that_was_held_for_too_long_is_waited_for_again(
     world: World, ports: RunnerPorts, gate: StartLimiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (turn,) = await gate.turns(Lane.CLAIMED, 1)
+    (turn,) = await gate.acquire(Lane.CLAIMED, 1)
 
     async def hang() -> None:
         """The database did not answer for longer than a turn may be held; all other turns are taken meanwhile."""
         with monkeypatch.context() as patched:
             patched.setattr(start_scheduler, "PERMIT_TTL_S", 0.0)
             assert not gate._scheduler.use(0, time.monotonic())
-        for other in await gate.turns(Lane.CLAIMED, 10):
+        for other in await gate.acquire(Lane.CLAIMED, 10):
             other.use()
 
     world.while_preparing = hang

@@ -25,7 +25,7 @@ from service.domain.session import (
     State,
     Transition,
     reduce,
-    waits_for_turn,
+    waits_for_start,
 )
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -269,14 +269,14 @@ def test_wishes_are_idempotent(before: Condition, wish: Activate | Deactivate) -
 
 @pytest.mark.parametrize("waiting", [PAIRING, SCANNED, CONNECTING, RECONNECTING])
 def test_a_wanted_session_waits_for_its_turn_while_it_is_due_and_has_no_process(waiting: Condition) -> None:
-    assert waits_for_turn(waiting, NOW, is_owned=False)
-    assert not waits_for_turn(waiting, NOW, is_owned=True), "its process is started"
+    assert waits_for_start(waiting, NOW, is_owned=False)
+    assert not waits_for_start(waiting, NOW, is_owned=True), "its process is started"
     for is_owned in (True, False):
-        assert waits_for_turn(replace(waiting, next_attempt=NOW), NOW, is_owned=is_owned)
-        assert not waits_for_turn(replace(waiting, next_attempt=LATER), NOW, is_owned=is_owned), "it is not due"
-    assert not waits_for_turn(replace(waiting, desired=Desired.INACTIVE), NOW, is_owned=False)
+        assert waits_for_start(replace(waiting, next_attempt=NOW), NOW, is_owned=is_owned)
+        assert not waits_for_start(replace(waiting, next_attempt=LATER), NOW, is_owned=is_owned), "it is not due"
+    assert not waits_for_start(replace(waiting, desired=Desired.INACTIVE), NOW, is_owned=False)
 
 
 @pytest.mark.parametrize("other", [NEW, CONNECTED, RESTING, FAILED, SUSPENDED, LOGGED_OUT])
 def test_a_session_that_is_not_on_its_way_waits_for_no_turn(other: Condition) -> None:
-    assert not waits_for_turn(replace(other, next_attempt=None), NOW, is_owned=False)
+    assert not waits_for_start(replace(other, next_attempt=None), NOW, is_owned=False)

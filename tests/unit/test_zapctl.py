@@ -64,7 +64,7 @@ def test_who_waits_for_its_turn_is_counted_beside_the_list(service: FakeService)
         zapctl(service, "create", name)
         kept = service.sessions.kept[name]
         away = Condition(Desired.ACTIVE, State.RECONNECTING, "NODE_STOPPED", Credentials.CONFIRMED)
-        service.do(setattr, kept, "session", replace(kept.session, condition=away, waits_for_turn=True))
+        service.do(setattr, kept, "session", replace(kept.session, condition=away, waits_for_start=True))
     listed = zapctl(service, "list")
     assert [line.split()[0] for line in listed.stdout.splitlines()[1:]] == ["a", "b", "c"]
     assert listed.stderr == "2 of 3 sessions wait for their turn to be started\n"

@@ -63,7 +63,7 @@ class NodeListener:
         self,
         core: Core,
         owned: OwnershipGuard,
-        taker: HandoverReceiver,
+        target: HandoverReceiver,
         incarnation: UUID,
         certificate: NodeCertificate,
         *,
@@ -84,7 +84,7 @@ class NodeListener:
             sessions.SessionServicer(core.sessions, self._pictures), self._server
         )
         message_pb2_grpc.add_MessageServiceServicer_to_server(messages.MessageServicer(core.sending), self._server)
-        node_pb2_grpc.add_NodeServiceServicer_to_server(NodeServicer(taker, incarnation), self._server)
+        node_pb2_grpc.add_NodeServiceServicer_to_server(NodeServicer(target, incarnation), self._server)
         try:
             port = self._server.add_secure_port(listen, certificate.for_server())
         except RuntimeError as error:
