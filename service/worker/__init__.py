@@ -1,1 +1,1 @@
-"""A session process."""
+"""The session process: one WhatsApp client of the library, isolated in a process."""

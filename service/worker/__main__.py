@@ -1,7 +1,8 @@
-"""The zygote: a process that has imported everything but the Go library, and forks a session process when told to.
+"""Runs the zygote: a process that has imported all but the Go library, and forks session processes on request.
 
-`python -m service.worker --socket FD --node PID [--liveness FD]`, executed by the node (`service.workers.zygote`). It
-has one thread and no gRPC, since neither survives a fork. Packets of its socket (`service.wire.framing`):
+The node (`service.workers.zygote`) executes `python -m service.worker --socket FD --node PID [--liveness FD]`. The
+zygote has one thread and no gRPC, because threads and gRPC do not survive a fork. Packets of its socket
+(`service.wire.framing`):
 
     node → zygote   fork(id) + the session's end of its socket
                     ping()
@@ -11,7 +12,7 @@ has one thread and no gRPC, since neither survives a fork. Packets of its socket
                     failed(id, words)
                     exited(pid, status)
 
-It dies with the node. Its children do not die with it: they end when their own socket to the node does.
+The zygote dies with the node. Its children do not die with it: each ends when its socket to the node is closed.
 """
 
 import argparse
@@ -30,14 +31,14 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
-    """Import, tell that it is ready, and fork until the node is gone."""
+    """Import the session process's modules, report that the zygote is ready, and fork until the node is gone."""
     parser = argparse.ArgumentParser(prog="service.worker")
     parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--node", type=int, required=True)
     parser.add_argument("--liveness", type=int)
     arguments = parser.parse_args()
     _die_with(arguments.node)
-    # What a terminal or a service manager sends to all processes is the node's to act on.
+    # A terminal or a service manager sends these signals to all processes; only the node acts on them.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=arguments.socket)
@@ -53,13 +54,13 @@ def main() -> int:
 def _die_with(node: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != node:
-        # It died before the request to die with it was made.
+        # The node died before prctl was called.
         sys.exit(0)
 
 
 @dataclass
 class Zygote:
-    """Forks and reaps."""
+    """Forks session processes on request, and reaps them."""
 
     connection: socket.socket
     liveness: int | None = None
@@ -68,22 +69,22 @@ class Zygote:
     """Process ids by pidfd."""
 
     def run(self) -> None:
-        """Until the node is gone. Children go on."""
+        """Serve the node until it is gone; its children go on."""
         while True:
             readable = self._wait()
             for pidfd in readable & self.children.keys():
                 self._reap(pidfd)
-            if self.connection.fileno() in readable and not self._obey():
+            if self.connection.fileno() in readable and not self._handle_packet():
                 return
 
     def _wait(self) -> set[int]:
-        # Made anew each time, and poll rather than epoll: a descriptor of it would have to be closed in each child.
+        # Use a new poll object rather than epoll, whose descriptor each child would have to close.
         poll = select.poll()
         for descriptor in (self.connection.fileno(), *self.children):
             poll.register(descriptor, select.POLLIN)
         return {descriptor for descriptor, _ in poll.poll()}
 
-    def _obey(self) -> bool:
+    def _handle_packet(self) -> bool:
         packet = framing.receive_packet(self.connection)
         if packet is None:
             return False
@@ -93,7 +94,7 @@ class Zygote:
             case "fork" if packet.descriptors:
                 self._fork(int(packet.values["id"]), packet.descriptors[0])
             case "fork":
-                # The kernel keeps back what there is no room for here.
+                # The kernel drops descriptors that exceed this process's limit.
                 self._refuse(int(packet.values["id"]), "the zygote has too many files open")
         return True
 
@@ -109,7 +110,7 @@ class Zygote:
                 _become_session_process(session_socket, stderr, self.liveness)
             pidfd = os.pidfd_open(pid)
         except (OSError, MemoryError) as error:
-            _undo(pid)
+            _kill_child(pid)
             self._refuse(request, str(error) or type(error).__name__)
         else:
             self.children[pidfd] = pid
@@ -128,12 +129,12 @@ class Zygote:
 
 
 def _become_session_process(session_socket: int, stderr: int, liveness: int | None) -> None:
-    from service.worker.process.main import become_session_process  # noqa: PLC0415 - imported by the loader, before
+    from service.worker.process.main import become_session_process  # noqa: PLC0415 - the loader has imported it
 
     become_session_process(session_socket, stderr, liveness)
 
 
-def _undo(pid: int) -> None:
+def _kill_child(pid: int) -> None:
     if pid > 0:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)

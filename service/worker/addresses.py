@@ -1,4 +1,4 @@
-"""JIDs: as neonize's protobufs and as WhatsApp writes them (`number:device@server`)."""
+"""Converts JIDs between neonize's protobufs and WhatsApp's notation (`number:device@server`)."""
 
 import re
 from typing import Any
@@ -7,15 +7,15 @@ from neonize.proto.Neonize_pb2 import JID
 
 from service.worker.inbound.content.limits import readable
 
-_FORM = re.compile(r"(?P<user>[^@:]*?)(?:\.(?P<agent>\d+))?(?::(?P<device>\d+))?@(?P<server>[a-z][a-z0-9.-]*)")
+_JID = re.compile(r"(?P<user>[^@:]*?)(?:\.(?P<agent>\d+))?(?::(?P<device>\d+))?@(?P<server>[a-z][a-z0-9.-]*)")
 
 
 class NoAddress(ValueError):
-    """A text that is no JID."""
+    """A text that is not a JID."""
 
 
 def to_text(jid: Any) -> str:
-    """As WhatsApp writes it; empty for one that is not there."""
+    """Return a JID in WhatsApp's notation, an empty text if it is absent."""
     if not jid.User:
         return readable(jid.Server)
     agent = f".{jid.RawAgent}" if jid.RawAgent else ""
@@ -24,13 +24,13 @@ def to_text(jid: Any) -> str:
 
 
 def person_to_text(jid: Any) -> str:
-    """The same without the device: the person, not one of his telephones."""
+    """Return a JID without its device, which names the person rather than one of their devices."""
     return f"{readable(jid.User)}@{readable(jid.Server)}" if jid.User else readable(jid.Server)
 
 
 def from_text(text: str) -> Any:
-    """The protobuf of a JID. Raises NoAddress, without the text in its words."""
-    match = _FORM.fullmatch(text)
+    """Return the protobuf of a JID. Raise NoAddress, whose message does not contain the text, if it is invalid."""
+    match = _JID.fullmatch(text)
     if match is None:
         raise NoAddress("not a JID: expected number@server or number:device@server")
     return JID(

@@ -1,4 +1,4 @@
-"""What the library's words mean. Its errors are strings; this file reads them, and `log_signs.py` its log."""
+"""Classifies the library's errors, which are plain strings (`log_parser.py` parses its log)."""
 
 import re
 
@@ -8,12 +8,12 @@ from service.domain.send_failures import SendFailure
 
 _PROXY, _TLS = Cause.PROXY_REFUSED, Cause.TLS_REFUSED
 
-_ENDS: tuple[tuple[re.Pattern[str], Cause], ...] = (
+_CONNECTION_CAUSES: tuple[tuple[re.Pattern[str], Cause], ...] = (
     (re.compile(r"proto:.*required field|required field .* not set"), Cause.CLIENT_ERROR),
     (re.compile(r"client.*outdated", re.IGNORECASE), Cause.CLIENT_OUTDATED),
     (re.compile(r"^pq:|\bpq: |sqlstate|failed to (open|upgrade) database|database"), Cause.CLIENT_ERROR),
     (re.compile(r"expected handshake response status code 101|bad handshake"), Cause.WHATSAPP_ERROR),
-    # Of a CONNECT that was refused Go leaves nothing but the words of the proxy's status line.
+    # For a refused CONNECT, Go's error contains only the text of the proxy's status line.
     (re.compile(r"proxyconnect |socks connect |unsupported proxy|Get \"[^\"]*\": (?!EOF$)[A-Z][\w' -]*$"), _PROXY),
     (re.compile(r"tls: |x509: |certificate|failed to verify server cert|HTTP response to HTTPS client"), _TLS),
     (re.compile(r"deadline exceeded|handshake timeout|timed out waiting for handshake"), Cause.CONNECT_STALLED),
@@ -29,7 +29,7 @@ _NOTHING_WAS_SENT = re.compile(
     r"|no LID found|unknown user server|invalid (JID|jid)|can't send message to unknown server"
     r"|failed to (get (device list|user devices|user info|LID|group)|fetch device list|marshal|encrypt|prepare)"
     r"|no signal session established"
-    # Before anything is encrypted: what could not be sent again is not sent.
+    # The retry store is written before anything is encrypted, so its failure means that nothing was sent.
     r"|failed to (add message to|clear old messages from) retry store"
     r"|recipient (jid|JID) must be a user"
 )
@@ -43,7 +43,7 @@ _SEND_FAILURES: tuple[tuple[re.Pattern[str], SendFailure], ...] = (
     (re.compile(rf"{_NUMBER} (420|429)\b"), SendFailure.RATE_LIMITED),
     (re.compile(rf"{_NUMBER} \d"), SendFailure.REFUSED_BY_WHATSAPP),
 )
-# The library remembers the members of a group, and may learn only from the refused message that the group is gone.
+# The library caches the members of a group, so only the refused message may show that the group is gone.
 _GROUP_FAILURES = (
     (re.compile(r"server returned error 404\b"), SendFailure.GROUP_NOT_FOUND),
     (re.compile(r"server returned error 403\b"), SendFailure.NOT_IN_GROUP),
@@ -51,22 +51,22 @@ _GROUP_FAILURES = (
 
 
 class LoaderError(Exception):
-    """neonize is not put together as service.worker.library.loader expects it."""
+    """The installed neonize is not built as service.worker.library.loader expects."""
 
 
 def cause_of(error: str) -> Cause:
-    """Why a connection ended, from what the library raised."""
-    # Some of the patterns look at the rest of the text from each of its words on.
+    """Return why a connection ended, from the text of the library's error."""
+    # Some of the patterns take quadratic time, so bound the text.
     error = error[:LONGEST_TEXT_CHARACTERS]
-    return next((cause for pattern, cause in _ENDS if pattern.search(error)), Cause.CLIENT_ERROR)
+    return next((cause for pattern, cause in _CONNECTION_CAUSES if pattern.search(error)), Cause.CLIENT_ERROR)
 
 
 def is_certain(error: str) -> bool:
-    """Whether a failed send did not reach anybody for sure. In doubt it may have: sending again could say it twice."""
+    """Return whether a failed send certainly reached no recipient; if in doubt, false, to avoid a duplicate."""
     return _NOTHING_WAS_SENT.search(error) is not None
 
 
 def send_failure(error: str, to: str) -> SendFailure:
-    """Why a message to this JID was certainly not sent."""
+    """Return why a message to this JID was certainly not sent."""
     table = (*_GROUP_FAILURES, *_SEND_FAILURES) if to.endswith("@g.us") else _SEND_FAILURES
     return next((failure for pattern, failure in table if pattern.search(error)), SendFailure.NOT_SENT)

@@ -1,7 +1,7 @@
-"""By which address a person counts: by the LID where it is known, else by the number.
+"""Chooses the canonical address of a person: the LID where it is known, else the number.
 
-WhatsApp gives one message by LID and by number, with the other address beside it or without. The LID is known more
-often: chats have moved to it, and for a number the library's map has the LID. So what comes by LID needs no look-up.
+WhatsApp can send the same message by LID and by number, with or without the other address. The LID is known more often,
+because chats have moved to it and the library maps numbers to LIDs. So an address that is a LID needs no look-up.
 """
 
 from collections.abc import Callable
@@ -12,30 +12,30 @@ from neonize.proto.Neonize_pb2 import JID
 from service.worker.inbound.message_source import chat_alternative
 
 LidOf = Callable[[Any], Any]
-"""Returns the LID of a number; one without a user if it is not known."""
+"""Return the LID of a number; a JID without a user if it is not known."""
 
 _NUMBER, _LID = "s.whatsapp.net", "lid"
 
 
 def unknown(_number: Any) -> Any:
-    """Know no LID besides those that a stanza gives."""
+    """Return no LID, so that only those in the stanza count."""
     return JID()
 
 
 def complete(source: Any, lid_of: LidOf) -> None:
-    """Set the LIDs that a stanza does not give: of the sender, and of whom the account's owner wrote to."""
+    """Set the LIDs that the stanza lacks: the sender's, and the recipient's if the account's owner wrote."""
     _complete(source.Sender, source.SenderAlt, lid_of)
     if source.IsFromMe:
         _complete(source.Chat, source.RecipientAlt, lid_of)
 
 
 def sender(source: Any) -> Any:
-    """Return the address by which the sender counts."""
+    """Return the canonical address of the sender."""
     return _canonical(source.Sender, source.SenderAlt)
 
 
 def chat(source: Any) -> Any:
-    """Return the address by which the chat counts."""
+    """Return the canonical address of the chat."""
     return _canonical(source.Chat, chat_alternative(source))
 
 

@@ -1,1 +1,1 @@
-"""What a session process is, whatever session it runs."""
+"""The process side of a session process: its start, exit, watchdog, frames and log lines."""

@@ -1,4 +1,4 @@
-"""The end of this process: once, with a reason, and for certain."""
+"""Ends this process once, with a reason reported to its node, and within a bounded time."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from service.worker.process.redaction import redact
 from zap.worker.v1 import frames_pb2
 
 EXIT_REPORTED = 3
-"""Exit status of a process that told its node a cause other than having been asked."""
+"""Exit status of a process that reported to its node a cause other than a requested stop."""
 NODE_GONE = 4
 """Exit status of a process whose node went away."""
 
@@ -21,9 +21,9 @@ _EXIT_TIMEOUT_S = 10.0
 
 
 class ProcessExit:
-    """Ends the process by the first cause that it is given.
+    """Ends the process with the first cause that it is given.
 
-    Always by `os._exit`: threads that are inside Go never come back, and an ordinary exit would wait for them.
+    It uses `os._exit`, because an ordinary exit would wait for threads inside Go, which never return.
     """
 
     def __init__(self, reports: FrameWriter, leave: Callable[[int], None] = os._exit) -> None:
@@ -32,11 +32,11 @@ class ProcessExit:
         self._once = threading.Lock()
 
     def end(self, cause: Cause, detail: str = "") -> None:
-        """End now. Return only if another cause was first."""
+        """End the process now; return only if another cause came first."""
         self.end_with(frames_pb2.Ended(cause=cause.name, detail=detail))
 
     def end_with(self, ended: frames_pb2.Ended, linger: float = 0.0) -> None:
-        """End with these words; `linger` seconds later, for what the library still has to do."""
+        """Report this end and exit, after `linger` seconds in which the library can finish its work."""
         if not self._once.acquire(blocking=False):
             return
         self._leave_within(_EXIT_TIMEOUT_S)
@@ -51,9 +51,9 @@ class ProcessExit:
         within: float = _WEAK_CAUSE_DELAY_S,
         unless: Callable[[], bool] = lambda: False,
     ) -> None:
-        """End with these words, unless better ones come first: some ends are announced twice, vaguely at first.
+        """Report this end after a delay, unless a better cause comes first: the library's first report can be vague.
 
-        `unless`: whether it was no end after all.
+        `unless` is asked after the delay; the process goes on if it returns true.
         """
 
         def end() -> None:
@@ -67,6 +67,6 @@ class ProcessExit:
     def _leave_within(self, seconds: float) -> None:
         timer = threading.Timer(seconds, self._leave, (EXIT_REPORTED,))
         timer.daemon = True
-        # Without a thread to be had for it the watchdog is the limit.
+        # If no thread can be started, the watchdog ends the process instead.
         with contextlib.suppress(RuntimeError):
             timer.start()

@@ -1,4 +1,4 @@
-"""What this process reports to its node: frames, in order, from any thread."""
+"""Writes this process's frames to its node, in order, from any thread."""
 
 import contextlib
 import datetime
@@ -15,23 +15,23 @@ from service.wire import framing
 from zap.worker.v1 import frames_pb2
 
 _LAST_FRAME_TIMEOUT_S = 2
-_NODE_IS_SLOW_AFTER_S = 0.1
+_SLOW_NODE_AFTER_S = 0.1
 _LOCK_TIMEOUT_S = 0.05
-"""How long another frame may take to be written before a frame that can be lost gives way to it."""
+"""How long a frame that may be dropped waits while another one is written."""
 
 
 def timestamp(moment: datetime.datetime | None = None) -> Timestamp:
-    """Return a moment, by default now, as it goes into frames."""
+    """Return a time, by default now, as a protobuf timestamp."""
     stamp = Timestamp()
     stamp.FromDatetime(moment or datetime.datetime.now(datetime.UTC))
     return stamp
 
 
 class FrameWriter:
-    """The writing end of the socket.
+    """Writes to the socket of the node.
 
-    A frame that must not be lost waits while the socket is full, which holds the library's callback. A frame that can
-    be lost (progress, log lines) is dropped instead.
+    A frame that must not be lost waits while the socket is full, which blocks the library's callback (backpressure).
+    A frame that may be lost (progress, log lines) is dropped instead.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -45,20 +45,20 @@ class FrameWriter:
         self._has_waited = False
 
     def send(self, frame: frames_pb2.Frame) -> None:
-        """Send a frame; wait while the socket is full."""
+        """Send a frame, and wait while the socket is full."""
         self._stamp(frame)
         with self._wait_for_node(), self._lock:
             self._write(framing.frame(frame))
 
     def commit(self, frames: Iterable[frames_pb2.Frame], wait: Callable[[], None] = lambda: None) -> bool:
-        """Send the frames of one event, and return when the node has committed all of them to the event log.
+        """Send the frames of one event, wait until the node has committed them, and return whether there were any.
 
-        Return whether there were any. `wait` is called once they are made, and returns when they may be sent.
+        `wait` is called before the first frame is sent, and returns when the frames may be sent.
 
-        Called by one thread at a time. If the node is gone it never returns: the event must not count as handled, and
-        the process is about to end.
+        Only one thread calls this at a time. If the node is gone the call never returns: the event must not count as
+        handled, and the process is about to end.
         """
-        # All of them are made before the first one is sent.
+        # Build all frames before the first one is sent, so that a fault sends none of them.
         made = tuple(frames)
         with self._wait_for_node():
             wait()
@@ -73,13 +73,13 @@ class FrameWriter:
         return bool(made)
 
     def committed(self, number: int) -> None:
-        """Take note that the node has committed every frame up to this number."""
+        """Record that the node has committed every frame up to this number."""
         with self._commits:
             self._committed = max(self._committed, number)
             self._commits.notify_all()
 
     def offer(self, frame: frames_pb2.Frame) -> bool:
-        """Send a frame if that is possible without waiting for the node; return whether it was."""
+        """Send a frame if the node reads without delay, and return whether it was sent."""
         if not self._lock.acquire(timeout=_LOCK_TIMEOUT_S):
             return False
         try:
@@ -92,7 +92,7 @@ class FrameWriter:
             self._lock.release()
 
     def send_last(self, frame: frames_pb2.Frame, and_then: Callable[[], None]) -> None:
-        """Send a frame, or fail to within a bound, and nothing after it."""
+        """Try to send a frame for a bounded time, then call `and_then`; no later frame is sent."""
         self._stamp(frame)
         has_lock = self._lock.acquire(timeout=_LAST_FRAME_TIMEOUT_S)
         try:
@@ -101,11 +101,11 @@ class FrameWriter:
                 self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
                 self._write(framing.frame(frame))
         finally:
-            # The lock is kept: no frame follows the last one.
+            # Keep the lock, so that no frame follows the last one.
             and_then()
 
     def waited_for_node(self) -> bool:
-        """Return whether a thread waits for the node, or has waited since this was last asked."""
+        """Return whether a thread waits for the node, or has waited since the last call."""
         with self._counting:
             waited = self._has_waited or self._waiting > 0
             self._has_waited = False
@@ -121,8 +121,8 @@ class FrameWriter:
         finally:
             with self._counting:
                 self._waiting -= 1
-                # To have sent something is not to have waited.
-                self._has_waited |= time.monotonic() - began > _NODE_IS_SLOW_AFTER_S
+                # A send that the node takes at once is not a wait.
+                self._has_waited |= time.monotonic() - began > _SLOW_NODE_AFTER_S
 
     @staticmethod
     def _stamp(frame: frames_pb2.Frame) -> None:
@@ -140,6 +140,6 @@ class FrameWriter:
         try:
             self._connection.sendall(data)
         except OSError:
-            # The node is gone, or never reads again: half a frame must not be followed by another. The reader of
-            # commands sees the same and ends this process.
+            # The node is gone or no longer reads. No frame may follow half a frame. The command reader sees the closed
+            # socket too and ends this process.
             self._is_open = False

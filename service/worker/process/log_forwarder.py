@@ -1,4 +1,4 @@
-"""Log lines of this process, Go's and Python's, to the node: free of secrets, and dropped rather than waited for."""
+"""Forwards this process's log lines (Go's and Python's) to the node, redacted, without ever waiting for it."""
 
 import logging
 from collections.abc import Callable
@@ -10,18 +10,18 @@ _LEVELS = {"INFO": "info", "WARN": "warning", "WARNING": "warning", "CRITICAL": 
 
 
 class LogForwarder:
-    """Sends lines, and says how many could not be sent once one can be again."""
+    """Sends log lines; after a loss, the next line that is sent says how many were dropped."""
 
     def __init__(self, offer: Callable[[frames_pb2.Frame], bool]) -> None:
         self._offer = offer
         self._dropped = 0
 
     def write(self, level: str, logger: str, message: str) -> None:
-        """Send a line. Never waits, never raises."""
+        """Send a line without waiting; drop it if the node does not read. Debug lines are always dropped."""
         if level.upper() == "DEBUG":
-            # The library's hold whole stanzas: people's names, parts of codes. No shape tells those from other words.
+            # The library's debug lines contain whole stanzas, with names and parts of codes that no pattern matches.
             return
-        # In front: the end of a long line is cut.
+        # The count comes first, because the end of a long line is cut.
         dropped = f"({self._dropped} lines before this one were dropped) " if self._dropped else ""
         line = frames_pb2.LogLine(
             level=_LEVELS.get(level.upper(), "error"), logger=redact(logger), message=dropped + redact(message)
@@ -32,14 +32,14 @@ class LogForwarder:
             self._dropped += 1
 
     def take_over_logging(self) -> None:
-        """Have Python's log lines go the same way."""
+        """Forward the lines of Python's root logger too."""
         logging.root.addHandler(_Handler(self))
 
 
 class _Handler(logging.Handler):
-    def __init__(self, lines: LogForwarder) -> None:
+    def __init__(self, forwarder: LogForwarder) -> None:
         super().__init__(logging.INFO)
-        self._lines = lines
+        self._forwarder = forwarder
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._lines.write(record.levelname, record.name, self.format(record))
+        self._forwarder.write(record.levelname, record.name, self.format(record))

@@ -1,4 +1,4 @@
-"""A session process, from its fork to the session that it is."""
+"""Turns a forked child of the zygote into a session process, and runs its session."""
 
 import contextlib
 import ctypes
@@ -23,43 +23,44 @@ _NAME_LENGTH = 15
 
 
 def become_session_process(connection: int, stderr: int, liveness: int | None) -> None:
-    """What a child of the zygote does, with its descriptors, instead of returning. Does not return."""
+    """Run a session in this child of the zygote with the given descriptors. Never return."""
     try:
         _leave_the_zygote(connection, stderr, liveness)
         _serve(socket.socket(fileno=connection))
-    except BaseException:  # noqa: BLE001 - written down where the node finds it; there is nobody to raise it to
+    except BaseException:  # noqa: BLE001 - there is no caller to raise it to; the node reads it from stderr
         traceback.print_exc()
     finally:
-        # Whatever happened, a child must not come back into the zygote's code.
+        # A child must never return into the zygote's code.
         os._exit(1)
 
 
 def _leave_the_zygote(connection: int, stderr: int, liveness: int | None) -> None:
-    # SIGINT, SIGTERM and SIGHUP stay ignored, as in the zygote: who sends them to all processes of a service means the
-    # node, which has its sessions leave gently.
+    # SIGINT, SIGTERM and SIGHUP stay ignored, as in the zygote. A service manager sends them to all processes; the node
+    # acts on them and stops its session processes gracefully.
     for number in (signal.SIGALRM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     limit_the_wait()
     nothing = os.open(os.devnull, os.O_RDWR)
-    # Go prints on stdout, and a panic goes to stderr: neither may wait for a reader, neither may reach the node's log
-    # unread. stderr is a file in memory, of limited size, that the node reads once this process is dead.
+    # Go prints to stdout and panics to stderr. Neither may block on a reader or reach the node's log unredacted. stderr
+    # is a size-limited file in memory, which the node reads once this process is dead.
     for target, source in ((0, nothing), (1, nothing), (_STDERR, stderr)):
         os.dup2(source, target)
-    # Every descriptor but the own socket: with a sibling's end open, that sibling would never see its node go. The
-    # liveness socket stays open until this process is dead, or another node would take its session too early.
+    # Close every descriptor except these. If a sibling's socket stayed open here, that sibling would not notice its
+    # node's death. The liveness socket stays open until this process is dead, or another node would claim its session
+    # too early.
     kept = {0, 1, _STDERR, connection, liveness}
     for descriptor in {int(entry.name) for entry in Path("/proc/self/fd").iterdir()} - kept:
-        with contextlib.suppress(OSError):  # the listing's own
+        with contextlib.suppress(OSError):  # the listing's descriptor is closed already
             os.close(descriptor)
-    # For the first fault signal that hits C code; alternate stack first, since SIGUSR1 may arrive on a thread of Go's.
+    # Enable the fault handler first: it sets up the alternate stack, which SIGUSR1 needs on one of Go's threads.
     faulthandler.enable(file=_STDERR, all_threads=False)
     faulthandler.register(signal.SIGUSR1, file=_STDERR, all_threads=True)
 
 
 def _serve(connection: socket.socket) -> None:
     start = _await_start(connection)
-    # Not before: one whose node never got to know of it stays in the zygote's group, where the node finds and reaps it.
+    # Only after Start: the node finds and reaps a child that it does not know yet by the zygote's process group.
     os.setsid()
     watchdog = Watchdog(_STDERR)
     try:
@@ -70,7 +71,7 @@ def _serve(connection: socket.socket) -> None:
     reset_logging()
     try:
         session = Session(connection, start, watchdog)
-    except Exception as error:  # the node is told, whatever it is: a certificate that cannot be read, for one
+    except Exception as error:  # report every fault to the node, such as an unreadable certificate
         ProcessExit(FrameWriter(connection)).end(Cause.CLIENT_ERROR, f"{type(error).__name__}: {error}")
         raise
     session.run()
@@ -87,12 +88,12 @@ def _await_start(connection: socket.socket) -> frames_pb2.Start:
 
 
 def _name_process(start: frames_pb2.Start) -> None:
-    """Have ps and top show which session this is: the name of the thread, and the command line."""
+    """Show the session in ps and top, by the name of the thread and the command line."""
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_NAME, start.session_id[:_NAME_LENGTH].encode(), 0, 0, 0)
-    room = len(Path("/proc/self/cmdline").read_bytes())
-    title = f"zap-session {start.session_id} epoch {start.epoch}".encode()[: room - 1]
-    # The arguments of a process are where its first one begins, one behind the other.
+    length = len(Path("/proc/self/cmdline").read_bytes())
+    title = f"zap-session {start.session_id} epoch {start.epoch}".encode()[: length - 1]
+    # The arguments of a process lie one after another in memory, from its first one on.
     first = ctypes.c_void_p.in_dll(libc, "program_invocation_name").value
-    if first and room:
-        ctypes.memmove(first, title.ljust(room, b"\0"), room)
+    if first and length:
+        ctypes.memmove(first, title.ljust(length, b"\0"), length)

@@ -1,9 +1,10 @@
-"""The library's lines and errors as they leave this process: without secrets, and no longer than a text may be."""
+"""Redacts and shortens the library's log lines and errors before they leave this process."""
 
 from service.domain.masking import cut, masked
 
 
 def redact(text: str) -> str:
-    """The text as it may be written down."""
-    # Cut before it is masked, or a long one would cost this process its watchdog; and after, since masks are words too.
+    """Return the text without secrets, cut to the longest text that may be logged."""
+    # Cut before masking, because masking a very long text could outlast the run permit. Cut again, because masks can
+    # make the text longer.
     return cut(masked(cut(text)))

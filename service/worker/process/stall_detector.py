@@ -1,43 +1,43 @@
-"""Whether what this process is for goes on: it obeys its node, and what the library reports comes through.
+"""Detects a stall: the process no longer reads its node's commands, or an event of the library is never finished.
 
-A thread that did nothing but say that it lives would say so while everything else is stuck: CONNECTED for ever, and
-deaf. So with every progress that this process tells its node, it looks whether these parts go on.
+A heartbeat thread that checked nothing would report progress while everything else is stuck. So each heartbeat checks
+these two parts first.
 
-It counts looks and not seconds: a process that stood still with its whole machine is not stuck.
+The detector counts checks, not seconds, so that a suspended machine is not reported as a stall.
 """
 
 from collections.abc import Callable
 
-_MOST_LOOKS = 4
+_MAX_CHECKS = 4
 
 
 class StallDetector:
-    """To be looked at once a second."""
+    """Finds a stall when it is checked once a second."""
 
-    def __init__(self, event_in_hand: Callable[[], int], has_waited: Callable[[], bool]) -> None:
-        """`event_in_hand`: the number of the library's event that is handled now, 0 if none is.
+    def __init__(self, current_event: Callable[[], int], has_waited: Callable[[], bool]) -> None:
+        """`current_event` returns the number of the library's event that is being handled, 0 if there is none.
 
-        `has_waited`: whether an event had to wait for the node or the database since this was last asked. That is no
-        fault of this process.
+        `has_waited` returns whether an event has waited for the node or the database since the last call. Such a wait
+        is backpressure, not a stall of this process.
         """
-        self._event_in_hand = event_in_hand
+        self._current_event = current_event
         self._has_waited = has_waited
         self._event = 0
-        self._looks_at_event = 0
-        self._looks_without_obeying = 0
+        self._checks_of_event = 0
+        self._checks_since_read = 0
 
-    def obeying(self) -> None:
-        """The reader of commands has come round, whether or not there was one."""
-        self._looks_without_obeying = 0
+    def command_reader_alive(self) -> None:
+        """Record that the command reader is running, whether or not it has read a command."""
+        self._checks_since_read = 0
 
-    def look(self) -> str:
-        """Return what does not go on, in words; empty if all does."""
-        event, waited = self._event_in_hand(), self._has_waited()
-        self._looks_at_event = self._looks_at_event + 1 if event and event == self._event and not waited else 0
+    def check(self) -> str:
+        """Return a description of the stall, or an empty text if there is none."""
+        event, waited = self._current_event(), self._has_waited()
+        self._checks_of_event = self._checks_of_event + 1 if event and event == self._event and not waited else 0
         self._event = event
-        self._looks_without_obeying += 1
-        if self._looks_at_event >= _MOST_LOOKS:
+        self._checks_since_read += 1
+        if self._checks_of_event >= _MAX_CHECKS:
             return "an event of the library does not come to its end"
-        if self._looks_without_obeying > _MOST_LOOKS:
+        if self._checks_since_read > _MAX_CHECKS:
             return "no command has been obeyed for some seconds"
         return ""

@@ -1,1 +1,1 @@
-"""One WhatsApp session in a session process."""
+"""Runs one WhatsApp session in a session process."""

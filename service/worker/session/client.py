@@ -1,7 +1,7 @@
-"""The one neonize client of this process: its callbacks in, its calls out.
+"""Wraps the neonize client of this process: its callbacks and its calls.
 
-neonize's own callbacks are replaced on the instance, before it connects: they print, lose log lines after a fork, and
-show neither a failed pairing nor a passkey (docs/neonize.md, facts 9, 10, 19, 25).
+neonize's callbacks are replaced on the instance before it connects. They print, lose log lines after a fork, and report
+neither a failed pairing nor a passkey request (docs/neonize.md, login-status callback).
 """
 
 import ctypes
@@ -26,7 +26,8 @@ from service.worker import addresses
 from service.worker.inbound.events import registry
 from zap.worker.v1 import frames_pb2, inbound_pb2
 
-#: What is subscribed. Every kind more is one more that an enum value unknown to neonize can end us by (fact 8).
+#: Keep this short: any subscribed event can carry an enum value that neonize does not map, which ends this process
+#: (docs/neonize.md).
 _EVENTS = (
     neonize_events.PairStatusEv,
     neonize_events.ConnectedEv,
@@ -44,40 +45,40 @@ _EVENTS = (
     neonize_events.ReceiptEv,
     *registry.SUBSCRIBED,
 )
-#: By neonize's number of the kind of event: what it is read as; some in a form of our own.
+#: The class that parses an event, by neonize's number of its kind.
 _FORMS: dict[int, type[Any]] = {
     **{code: registry.FORMS.get(kind, kind) for code, kind in neonize_events.INT_TO_EVENT.items()},
     neonize_events.EVENT_TO_INT[neonize_events.MessageEv]: inbound_pb2.InboundMessage,
 }
 _DEVICE_CODE = 0
 _MESSAGES = frozenset({neonize_events.EVENT_TO_INT[neonize_events.MessageEv]})
-"""What the library hands over before it clears a message from its buffer."""
+"""Kinds of event that the library delivers before it clears a message from its buffer."""
 
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Who hears of what. All are called on threads of the library's, which wait until they return."""
+    """Receivers of the library's callbacks. They are called on the library's threads, which wait until they return."""
 
     on_code: Callable[[str], None]
     on_login_status: Callable[[str], None]
     on_event: Callable[[Any], None]
     on_log_line: Callable[[str, str, str], None]
-    """Level (of Go's), logger, line."""
+    """Takes Go's level, the logger and the line."""
 
 
 @dataclass(frozen=True)
 class Sent:
-    """WhatsApp's server has the message."""
+    """A message that WhatsApp's server has accepted."""
 
     message_id: str
     time: datetime.datetime
 
 
 class Client:
-    """A WhatsApp client that is opened and connected once. The library has to be loaded before it is opened."""
+    """A WhatsApp client that is opened and connected once. The library must be loaded before it is opened."""
 
     def __init__(self, start: frames_pb2.Start, database_url: str, gate: AckGate, callbacks: Callbacks) -> None:
-        """`database_url`: by way of the relay, which asks the gate."""
+        """`database_url` leads through the relay, which asks the acknowledgement gate."""
         self._start = start
         self._gate = gate
         self._database_url = database_url
@@ -85,11 +86,11 @@ class Client:
         self._in_callback = threading.Lock()
         self._events = 0
         self.is_asking_store = False
-        """Whether a callback waits for an answer of whatsmeow's tables."""
+        """Whether a callback waits for a query to whatsmeow's tables."""
         self._client: Any = None
 
     def open(self) -> None:
-        """Have neonize make its client. Waits for the database."""
+        """Create neonize's client. This waits for the database."""
         start = self._start
         self._client = neonize.client.NewClient(
             self._database_url,
@@ -99,7 +100,7 @@ class Client:
             new_device=not start.jid,
         )
         self._replace_callbacks()
-        # Go is given this logger's level: below INFO it would write down every stanza.
+        # Go takes over this logger's level. Below INFO it would log every stanza.
         neonize.client.log.setLevel(logging.INFO)
 
     def _replace_callbacks(self) -> None:
@@ -113,62 +114,61 @@ class Client:
     # --- calls
 
     def connect(self) -> None:
-        """Connect; returns or raises only when this client is of no more use."""
-        # whatsmeow has only one word for both: its names are always looked up by the proxy.
+        """Connect; return or raise only when this client is no longer usable."""
+        # whatsmeow knows only socks5, and always lets the proxy resolve names.
         proxy = re.sub(r"(?i)^socks5h:", "socks5:", self._start.proxy_url)
         self._client.connect(ProxySettings(proxy_address=proxy) if proxy else None)
 
     def disconnect(self) -> None:
-        """Close the connection. May wait for a connect that is in flight."""
+        """Close the connection. This can wait for a connect in flight."""
         self._client.disconnect()
 
     def finish_callback(self, timeout: float) -> bool:
-        """Wait until the callback in hand has returned, and let no further one begin; return whether it has."""
+        """Wait until the running callback has returned, and let no other one begin; return whether it has."""
         return self._in_callback.acquire(timeout=timeout)
 
     @property
-    def event_in_hand(self) -> int:
-        """The number of the event that is handled now, 0 if none is; the library hands over the next one after it."""
+    def current_event(self) -> int:
+        """Return the number of the event that is being handled, 0 if there is none."""
         return self._events if self._in_callback.locked() else 0
 
     def is_up(self) -> bool:
-        """Whether the library says that its connection is up and logged in. May wait for a connect in flight."""
+        """Return whether the library is connected and logged in. This can wait for a connect in flight."""
         return bool(self._client.is_connected) and bool(self._client.is_logged_in)
 
     def device(self) -> Any:
-        """Who this is: JID, LID, push name."""
+        """Return this device with its JID, LID and push name."""
         return self._client.get_me()
 
     def lid_of(self, number: Any) -> Any:
-        """Return the LID of a number, an empty one if the library knows none. Called by the callback of an event.
+        """Return the LID of a number, an empty one if the library knows none. Called inside the callback of an event.
 
-        The library keeps what it has read, and holds nothing then that waits for this callback: its map has a lock of
-        its own, in which there are only statements, and the relay holds back no statement of these.
+        This cannot deadlock: the lock of the library's map covers only statements that the relay never delays.
         """
         self.is_asking_store = True
         try:
             return self._client.get_lid_from_pn(number)
         except GetJIDFromStoreError:
-            # The event is told by what its stanza says.
+            # The event keeps the address from its stanza.
             return JID()
         finally:
             self.is_asking_store = False
 
     def send_text(self, to: str, body: str) -> Sent:
-        """Send a text. Raises with the library's words."""
-        # Never neonize's own way from text to message: it would fetch whatever address the text holds (fact 18).
+        """Send a text to a JID. Raise the library's exception if that fails."""
+        # Do not let neonize build the message from the text: it would fetch every link in it (docs/neonize.md).
         response = self._client.send_message(addresses.from_text(to), Message(conversation=body))
         return Sent(response.ID, datetime.datetime.fromtimestamp(response.Timestamp, datetime.UTC))
 
     def request_pairing_code(self, phone: str) -> str:
-        """Ask for a code to type on the phone. Only after the first code to scan was shown (fact 11)."""
+        """Request a code to type on the phone. Before the first QR code is shown this would block the library."""
         return str(self._client.PairPhone(phone, True))  # noqa: FBT003
 
     def log_out(self) -> None:
         """Unlink this device at WhatsApp."""
         self._client.logout()
 
-    # --- callbacks; ctypes swallows what they raise, so they see to it themselves
+    # --- callbacks; ctypes swallows exceptions, so each callback catches and logs them
 
     def _on_event(self, _: int, binary: int, size: int, code: int) -> None:
         with self._in_callback, self._gate.handling(is_message=code in _MESSAGES):
@@ -196,15 +196,15 @@ class Client:
     def _guarded(self, what: str, call: Callable[..., None], *arguments: object) -> None:
         try:
             call(*arguments)
-        except Exception as error:  # noqa: BLE001 - one thing that is not understood must not hide those that follow
+        except Exception as error:  # noqa: BLE001 - one unreadable event must not block those that follow
             words = f"{what} of the library could not be handled: {type(error).__name__}: {error}"
             self._callbacks.on_log_line("ERROR", "zap", words)
 
 
 def prepare_store(library: Any, database_url: str, on_log_line: Callable[[str, str, str], None]) -> str:
-    """Have whatsmeow create or upgrade its tables; its words if it could not, else nothing.
+    """Have whatsmeow create or upgrade its tables; return its error, or an empty text.
 
-    Listing the devices opens the store, which does it. An error comes back in the place of the list.
+    Listing the devices opens the store, which does so. On failure the error is returned instead of the list.
     """
 
     def forward(binary: int, size: int) -> None:

@@ -1,4 +1,4 @@
-"""What the node asks WhatsApp for through this process: each call on a thread of its own, each with one reply."""
+"""Executes the node's calls to WhatsApp, each on a separate thread and with one reply."""
 
 import threading
 from collections.abc import Callable
@@ -14,24 +14,24 @@ from zap.worker.v1 import frames_pb2
 if TYPE_CHECKING:
     from service.worker.session.client import Client
 
-_FIRST_CODE_SECONDS = 15.0
+_FIRST_CODE_TIMEOUT_S = 15.0
 
 
 class DefinitelyNotDone(Exception):
-    """Nothing was done, and the words say why."""
+    """The call was not carried out; the message says why."""
 
 
 class CommandExecutor:
-    """Carries out calls, each in its own thread.
+    """Runs each call on a separate thread.
 
-    The library gives them no deadline: the node has one, and a call that hangs holds up nothing but its thread.
+    The library gives calls no deadline. The node has one, and a call that hangs blocks only its thread.
     """
 
     def __init__(self, client: "Client", send: Callable[[frames_pb2.Frame], None], code_shown: threading.Event) -> None:
         self._client = client
         self._send = send
         self._code_shown = code_shown
-        self._places = threading.Semaphore(MOST_CALLS)
+        self._slots = threading.Semaphore(MOST_CALLS)
 
     def send(self, command: frames_pb2.Send) -> None:
         """Send a message."""
@@ -50,10 +50,10 @@ class CommandExecutor:
         self._start(command.call_id, call)
 
     def request_pairing_code(self, command: frames_pb2.RequestPairingCode) -> None:
-        """Ask for a code to type, once there is one to scan: earlier it would block the library (fact 11)."""
+        """Request a code to type on the phone, once a QR code was shown: an earlier request blocks the library."""
 
         def call(reply: frames_pb2.Reply) -> None:
-            if not self._code_shown.wait(_FIRST_CODE_SECONDS):
+            if not self._code_shown.wait(_FIRST_CODE_TIMEOUT_S):
                 raise DefinitelyNotDone("WhatsApp has not answered yet; there is no pairing to ask a code for")
             reply.pairing_code = self._client.request_pairing_code(command.phone)
 
@@ -64,14 +64,14 @@ class CommandExecutor:
         self._start(command.call_id, lambda _: self._client.log_out())
 
     def _start(self, call_id: int, call: Callable[[frames_pb2.Reply], None]) -> None:
-        if not self._places.acquire(blocking=False):
+        if not self._slots.acquire(blocking=False):
             error = f"{MOST_CALLS} calls are in flight already"
             self._answer(frames_pb2.Reply(call_id=call_id, error=error, certain=True))
             return
         try:
             threading.Thread(target=self._run, args=(call_id, call), name=f"call-{call_id}", daemon=True).start()
-        except RuntimeError as error:  # no thread to be had: whoever reads the commands must not end by that
-            self._places.release()
+        except RuntimeError as error:  # no thread can be started; the command reader must survive that
+            self._slots.release()
             self._answer(frames_pb2.Reply(call_id=call_id, error=str(error), certain=True))
 
     def _run(self, call_id: int, call: Callable[[frames_pb2.Reply], None]) -> None:
@@ -80,10 +80,10 @@ class CommandExecutor:
             call(reply)
         except (DefinitelyNotDone, NoAddress) as error:
             reply.error, reply.certain = str(error), True
-        except Exception as error:  # noqa: BLE001 - the library raises what it likes; the caller gets its words
+        except Exception as error:  # noqa: BLE001 - the library raises any exception; the caller gets its text
             words = str(error) or type(error).__name__
             reply.error, reply.certain = redact(words), errors.is_certain(words)
-        self._places.release()
+        self._slots.release()
         self._answer(reply)
 
     def _answer(self, reply: frames_pb2.Reply) -> None:

@@ -1,13 +1,14 @@
-"""Whether to believe that this process is connected, and how long to wait while it is not. No threads, no waiting.
+"""Decides whether this process counts as connected, and when it must end because it is not. No call waits.
 
-The library's events come first. But an event can be missing: a reconnection after a 515 tells of neither its beginning
-nor its failure, and what hangs tells nothing at all. So the library is asked as well, each second:
+The library's events decide first. An event can be missing: a reconnection after a 515 raises none when it begins or
+fails, and a library that hangs raises none at all. So the library is polled each second too:
 
-- it does not say that it is connected, for longer than DOUBT: it counts as disconnected, whatever the last event was;
-- it says so again for as long: it counts as connected, but only if nothing but such an answer had spoken against it.
-  After an event that did, its answer is no evidence: what it remembers of having logged in outlives the connection;
-- not connected for LIMIT, and nothing came in: this process leaves. One that shows a code waits for a person, until
-  that code is over.
+- If it has not confirmed the connection for DISAGREEMENT_GRACE_S, the process counts as disconnected, whatever the last
+  event was.
+- If it then confirms the connection for as long, the process counts as connected again, unless an event has reported
+  the disconnection: the library's "logged in" outlives the connection, so an answer after such an event proves nothing.
+- If it is not connected for CONNECT_TIMEOUT_S and nothing came in, the process ends. While a QR code is shown, that
+  time starts when the code expires.
 """
 
 import enum
@@ -16,76 +17,76 @@ import time
 from collections.abc import Callable
 
 DISAGREEMENT_GRACE_S = 4.0
-"""Seconds. A moment's contradiction is no news: the events and the answers come by different ways."""
+"""Events and polling can disagree briefly; a disagreement shorter than this is ignored."""
 CONNECT_TIMEOUT_S = 60.0
-"""Seconds without a connection after which this process leaves; as long a login may take that is to succeed."""
-_FRESH = 3.0
-"""Seconds for which an answer counts."""
-_PAUSE = 3.0
-"""Seconds between two verdicts beyond which this process was not running: that time says nothing about the library."""
+"""How long a process may be without a connection before it ends; also the longest login that can succeed."""
+_ANSWER_TTL_S = 3.0
+"""How long an answer of the library is valid."""
+_SUSPENDED_AFTER_S = 3.0
+"""If two verdicts are further apart, the process was suspended, and that time does not count."""
 
 
 class Verdict(enum.Enum):
-    """What follows."""
+    """What has changed since the last verdict."""
 
-    #: Nothing new.
+    #: Nothing has changed.
     NOTHING = "NOTHING"
-    #: It counts as disconnected from now on.
+    #: The process counts as disconnected from now on.
     LOST = "LOST"
-    #: It counts as connected again.
+    #: The process counts as connected again.
     BACK = "BACK"
-    #: This has to end. Said once.
+    #: The process has to end. Returned once.
     LEAVE = "LEAVE"
 
 
 class ConnectionMonitor:
-    """What was heard, what was answered, and what follows. Safe to use from any thread; no call waits."""
+    """Combines the library's events and answers into a verdict. Safe to use from any thread; no call waits."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._is_up = False
-        self._is_own_doubt = False
+        self._is_down_by_polling = False
         self._yes_since: float | None = None
         self._last_yes = float("-inf")
         self._down_since: float | None = None
-        self._looked_at = clock()
+        self._last_verdict = clock()
 
     def connecting(self) -> None:
-        """The first connect begins: it counts from now on."""
+        """Start the timeout of the first connect."""
         with self._lock:
             self._down_since = self._clock()
 
     def connected(self) -> None:
-        """The library says that it is connected, or answered again."""
+        """Record an event by which the library is connected, or reachable again."""
         with self._lock:
-            self._rise()
+            self._mark_up()
             self._last_yes = self._clock()
 
     def disconnected(self) -> None:
-        """The library says that it is not, or not answered."""
+        """Record an event by which the connection has ended, or WhatsApp no longer answers."""
         with self._lock:
-            self._fall()
-            self._is_own_doubt = False
+            self._mark_down()
+            self._is_down_by_polling = False
 
     def showing_code(self, lifetime: float) -> None:
-        """A code is on show for so many seconds."""
+        """Start the timeout when the QR code that is shown now expires, `lifetime` seconds from now."""
         with self._lock:
             self._down_since = self._clock() + lifetime
 
     def scanned(self) -> None:
-        """Nobody is waited for any more."""
+        """Restart the timeout now, because the QR code was scanned."""
         with self._lock:
             self._down_since = self._clock()
 
     def heard(self) -> None:
-        """Something came in from WhatsApp: a long queue can come before the word that the login is complete."""
+        """Restart the timeout, because something came in: many messages can arrive before the "connected" event."""
         with self._lock:
             if self._down_since is not None:
                 self._down_since = max(self._down_since, self._clock())
 
     def answered(self, *, is_up: bool) -> None:
-        """The library was asked whether it is connected and logged in."""
+        """Record the library's answer to whether it is connected and logged in."""
         with self._lock:
             if not is_up:
                 self._yes_since = None
@@ -95,51 +96,51 @@ class ConnectionMonitor:
 
     @property
     def is_up(self) -> bool:
-        """Whether it counts as connected, and the library has said so not long ago."""
-        return self._is_up and self._clock() - self._last_yes <= _FRESH
+        """Return whether the process counts as connected and the library has confirmed it recently."""
+        return self._is_up and self._clock() - self._last_yes <= _ANSWER_TTL_S
 
     def verdict(self) -> Verdict:
-        """What follows now. To be asked about once a second."""
+        """Return what has changed since the last call. Called about once a second."""
         with self._lock:
             now = self._clock()
-            self._forgive(now - self._looked_at)
-            self._looked_at = now
+            self._discount_suspension(now - self._last_verdict)
+            self._last_verdict = now
             if self._is_up:
-                return self._lose(now)
-            if self._is_own_doubt and self._is_sure(now):
-                self._rise()
+                return self._check_up(now)
+            if self._is_down_by_polling and self._is_confirmed(now):
+                self._mark_up()
                 return Verdict.BACK
             if self._down_since is not None and now - self._down_since >= CONNECT_TIMEOUT_S:
                 self._down_since = None
                 return Verdict.LEAVE
             return Verdict.NOTHING
 
-    def _lose(self, now: float) -> Verdict:
+    def _check_up(self, now: float) -> Verdict:
         if now - self._last_yes <= DISAGREEMENT_GRACE_S:
             return Verdict.NOTHING
-        self._fall()
-        self._is_own_doubt = True
+        self._mark_down()
+        self._is_down_by_polling = True
         return Verdict.LOST
 
-    def _is_sure(self, now: float) -> bool:
+    def _is_confirmed(self, now: float) -> bool:
         return (
             self._yes_since is not None
-            and now - self._last_yes <= _FRESH
+            and now - self._last_yes <= _ANSWER_TTL_S
             and now - self._yes_since >= DISAGREEMENT_GRACE_S
         )
 
-    def _rise(self) -> None:
-        self._is_up, self._is_own_doubt, self._down_since = True, False, None
+    def _mark_up(self) -> None:
+        self._is_up, self._is_down_by_polling, self._down_since = True, False, None
 
-    def _fall(self) -> None:
+    def _mark_down(self) -> None:
         if self._is_up:
             self._is_up, self._yes_since, self._down_since = False, None, self._clock()
 
-    def _forgive(self, pause: float) -> None:
-        if pause <= _PAUSE:
+    def _discount_suspension(self, seconds: float) -> None:
+        if seconds <= _SUSPENDED_AFTER_S:
             return
-        self._last_yes += pause
+        self._last_yes += seconds
         if self._yes_since is not None:
-            self._yes_since += pause
+            self._yes_since += seconds
         if self._down_since is not None:
-            self._down_since += pause
+            self._down_since += seconds

@@ -1,4 +1,4 @@
-"""What is of the moment: told at once, but no more than about once a second of the same, and never waited for."""
+"""Sends ephemeral events at once, but at most about one a second for each subject, and never waits for the node."""
 
 import threading
 from collections.abc import Callable, Hashable
@@ -6,36 +6,36 @@ from collections.abc import Callable, Hashable
 from zap.worker.v1 import frames_pb2
 
 EVENTS_PER_SECOND = 50
-"""Of which so many are told in a second; of others nothing is heard then. A busy group must not drown its session."""
+"""Maximum distinct subjects in a second; events about further subjects are dropped (a busy group has many)."""
 
 
 class EphemeralThrottle:
-    """Frames without a number: whoever is behind loses them. Safe to use from any thread."""
+    """Limits frames without a number, which are dropped while the node is slow. Safe to use from any thread."""
 
     def __init__(self, offer: Callable[[frames_pb2.Frame], bool]) -> None:
         """`offer` sends a frame if that is possible without waiting."""
         self._offer = offer
         self._lock = threading.Lock()
-        self._told: dict[Hashable, frames_pb2.Frame | None] = {}
-        """What was told about in this second, and the latest that has come about it since."""
+        self._latest: dict[Hashable, frames_pb2.Frame | None] = {}
+        """By subject sent in this second, the latest frame that has come since; None if none has."""
 
-    def tell(self, about: Hashable, frame: frames_pb2.Frame) -> None:
-        """Tell it now if nothing was told about the same in this second, otherwise at its end, unless more comes."""
+    def submit(self, subject: Hashable, frame: frames_pb2.Frame) -> None:
+        """Send the first frame of a second about a subject at once; keep only the latest later one for its end."""
         with self._lock:
-            if about in self._told:
-                self._told[about] = frame
+            if subject in self._latest:
+                self._latest[subject] = frame
                 return
-            if len(self._told) >= EVENTS_PER_SECOND:
+            if len(self._latest) >= EVENTS_PER_SECOND:
                 return
-            self._told[about] = None
+            self._latest[subject] = None
         self._offer(frame)
 
     def begin_second(self) -> None:
-        """The second is over."""
+        """Send the frames kept from the last second, and begin a new one."""
         with self._lock:
-            latest = {about: frame for about, frame in self._told.items() if frame is not None}
-            self._told = dict.fromkeys(latest)
-        for frame in latest.values():
+            kept = {subject: frame for subject, frame in self._latest.items() if frame is not None}
+            self._latest = dict.fromkeys(kept)
+        for frame in kept.values():
             if not self._offer(frame):
-                # Each refusal may have taken a moment, and this is the thread that tells of progress.
+                # Each refusal can take some milliseconds, and this thread sends the heartbeat.
                 return

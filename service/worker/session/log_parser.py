@@ -1,8 +1,8 @@
-"""What whatsmeow tells nobody but its log: logins that failed, reconnections of its own, and resends that did.
+"""Parses what whatsmeow only logs: logins, automatic reconnections and resends that failed.
 
-neonize has no event for a login that whatsmeow would try again (500, 503), raises without the number for one that it
-does not map (418, say, or a ban of an unknown kind), and for two of them whatsmeow itself calls what is not there
-(413, 414: Go panics). Each is a line of the log first, written before anything follows from it.
+neonize has no event for a login failure that whatsmeow would retry (500, 503), and raises without the number for one
+that it does not map (418, or a ban of an unknown kind). For two others whatsmeow dereferences nil (413, 414: Go
+panics). whatsmeow logs each of them before it acts on it.
 """
 
 import datetime
@@ -24,7 +24,7 @@ _RECONNECT = re.compile(r"Error reconnecting after autoreconnect sleep: (.*)", r
 _RESTART = re.compile(r"Failed to reconnect after 515 code: (.*)", re.DOTALL)
 _RESEND = re.compile(
     r"Failed to handle retry receipt for (?P<chat>[^/\s]+)/(?P<id>[^/\s]+) from (?P<device>[^@\s]+@[^@\s]+): "
-    # The sender of a receipt chooses its id, which may look like the rest of such a line.
+    # The sender of a receipt chooses its id, which may imitate the rest of such a line.
     r"(?P<words>(?!.* from [^@\s]+@\S+: ).*)",
     re.DOTALL,
 )
@@ -32,8 +32,8 @@ _RESEND_DROPPED = re.compile(
     r"Dropping retry request from (?P<id>[^/\s]+) for (?P<device>[^@\s]+@[^@\s]+): internal retry counter"
 )
 _NOT_KEPT = re.compile(r"failed to get message from retry store: sql: no rows|couldn't find message ")
-_COMES_AGAIN = re.compile(r"context canceled|websocket (not connected|disconnected)")
-"""The request is not acknowledged then, and WhatsApp hands it over at the next login."""
+_REDELIVERED = re.compile(r"context canceled|websocket (not connected|disconnected)")
+"""Errors after which the request is not acknowledged, so that WhatsApp sends it again at the next login."""
 _ATTRIBUTE = re.compile(r"\b(\w+)=\"(\d{1,18})\"")
 
 _CAUSES = {
@@ -45,8 +45,8 @@ _CAUSES = {
     409: Cause.CLIENT_OUTDATED,
 }
 _FATAL = frozenset({413, 414})
-_SERVERS_FAULTS = range(500, 600)
-_LONGEST_BAN = 10 * 365 * 86400
+_SERVER_FAULTS = range(500, 600)
+_MAX_BAN_S = 10 * 365 * 86400
 
 
 @dataclass(frozen=True)
@@ -59,32 +59,32 @@ class LoginFailed:
 
     @property
     def is_fatal(self) -> bool:
-        """Go panics as soon as this line is written."""
+        """Return whether Go panics as soon as this line is written."""
         return self.code in _FATAL
 
     @property
     def is_unlinking(self) -> bool:
-        """WhatsApp does not know the device, or will not have it."""
+        """Return whether WhatsApp does not know the device, or refuses it for good."""
         return self.code in (401, 403, 406)
 
     @property
-    def is_untold(self) -> bool:
-        """Nothing else tells of it: neither an event nor an error of `connect()`."""
+    def is_only_logged(self) -> bool:
+        """Return whether neither an event nor an error of `connect()` reports this failure."""
         return self.is_fatal or self.code in (500, 503)
 
     @property
     def cause(self) -> Cause:
-        """What it means for this process."""
-        unknown = Cause.WHATSAPP_ERROR if self.code in _SERVERS_FAULTS else Cause.CONNECTION_REFUSED
+        """Return the cause with which this process ends."""
+        unknown = Cause.WHATSAPP_ERROR if self.code in _SERVER_FAULTS else Cause.CONNECTION_REFUSED
         return _CAUSES.get(self.code, unknown)
 
     @property
     def detail(self) -> str:
-        """For the log."""
+        """Return the failure's numbers for the log."""
         return f"login failure {self.code}" + (f", ban {self.ban_code}" if self.ban_code else "")
 
     def ended(self, now: datetime.datetime) -> frames_pb2.Ended:
-        """The last word of a process that ends by it."""
+        """Return the last frame of a process that ends because of this failure."""
         ended = frames_pb2.Ended(cause=self.cause.name, detail=self.detail)
         if (end := ban_end(self.ban_seconds, now)) is not None:
             ended.until.CopyFrom(end)
@@ -93,16 +93,16 @@ class LoginFailed:
 
 @dataclass(frozen=True)
 class ReconnectFailed:
-    """A reconnection of whatsmeow's own failed."""
+    """An automatic reconnection of whatsmeow failed."""
 
     words: str
     is_last: bool
-    """It will not try again, and says so to nobody."""
+    """whatsmeow does not try again, and raises no event of that."""
 
 
 @dataclass(frozen=True)
 class ResendFailed:
-    """A device asked for a message again, and was not sent it."""
+    """A device asked for a message again and did not get it."""
 
     chat: str
     message_id: str
@@ -114,13 +114,13 @@ LogEvent = LoginFailed | ReconnectFailed | ResendFailed
 
 
 def ban_end(seconds: int, now: datetime.datetime) -> Timestamp | None:
-    """When a ban of so many seconds ends; None if that is not known, or beyond all reason."""
-    return timestamp(now + datetime.timedelta(seconds=seconds)) if 0 < seconds < _LONGEST_BAN else None
+    """Return when a ban of so many seconds ends; None if the duration is unknown or implausibly long."""
+    return timestamp(now + datetime.timedelta(seconds=seconds)) if 0 < seconds < _MAX_BAN_S else None
 
 
 def parse_line(logger: str, line: str) -> LogEvent | None:
-    """What a line of whatsmeow's log tells; None: nothing of this kind."""
-    # From the beginning of the line on: elsewhere it may be text that a stranger wrote.
+    """Return the failure that a line of whatsmeow's log reports; None if it reports none."""
+    # The patterns match from the start of the line, because later text may come from a stranger.
     if logger != _LOGGER:
         return None
     if found := _STANZA.match(line):
@@ -139,7 +139,7 @@ def _resend_failed(line: str) -> ResendFailed | None:
     if found := _RESEND_DROPPED.match(line):
         return ResendFailed("", found["id"], found["device"], event_pb2.ResendFailed.REASON_ASKED_TOO_OFTEN)
     found = _RESEND.fullmatch(line)
-    if found is None or _COMES_AGAIN.search(found["words"]):
+    if found is None or _REDELIVERED.search(found["words"]):
         return None
     is_kept = _NOT_KEPT.match(found["words"]) is None
     reason = event_pb2.ResendFailed.REASON_NOT_SENT if is_kept else event_pb2.ResendFailed.REASON_NOT_KEPT

@@ -1,4 +1,4 @@
-"""The end of a pairing, from the one word that the library has for it."""
+"""Follows the QR codes of a pairing, and maps the library's login status to the cause of its end."""
 
 import time
 from collections.abc import Callable
@@ -7,12 +7,12 @@ from datetime import timedelta
 from service.domain import pairing
 from service.domain.disconnect_policy import Cause
 
-_LATE = 1.0
-"""Seconds by which the last code's end may seem to come early."""
+_TOLERANCE_S = 1.0
+"""How much earlier than computed the last code may expire."""
 
 _CAUSES = {
     "error": Cause.SCAN_REJECTED,
-    # The connection stays and codes go on being shown, but none of them can link any more (neonize-facts, 10).
+    # The connection stays open and codes are still shown, but none of them can link this device any more.
     "passkey-request": Cause.PASSKEY_REQUIRED,
     "err-client-outdated": Cause.CLIENT_OUTDATED,
     "err-unexpected-state": Cause.PAIRING_REFUSED,
@@ -21,19 +21,19 @@ _CAUSES = {
 
 
 class QrSequence:
-    """The codes of this process: how many, and until when the last one is good."""
+    """Counts the codes that were shown, and computes until when the last one is valid."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._count = 0
         self._ref = ""
-        self._good_until = 0.0
+        self._valid_until = 0.0
 
     def show(self, text: str) -> tuple[int, timedelta]:
-        """One more; its position, from 1, and how long it is good.
+        """Record that a code is shown; return its position, counted from 1, and its lifetime.
 
-        WhatsApp may retire the secret of the code on show (companion_reg_refresh): the library then shows the same
-        reference once more with a new secret, as long as it shows a first one.
+        WhatsApp may replace the secret of the current code (companion_reg_refresh). The library then shows the same
+        reference again with a new secret, for the lifetime of a first code.
         """
         ref = text.rpartition("#")[2].partition(",")[0]
         refreshed = ref == self._ref
@@ -41,18 +41,18 @@ class QrSequence:
         self._count += not refreshed
         is_long = refreshed or self._count == 1
         lifetime = pairing.FIRST_CODE_LIFETIME if is_long else pairing.NEXT_CODE_LIFETIME
-        self._good_until = self._clock() + lifetime.total_seconds()
+        self._valid_until = self._clock() + lifetime.total_seconds()
         return self._count, lifetime
 
     @property
     def used_up(self) -> bool:
-        """Whether the last one has been on show for as long as it is good."""
-        return self._count > 0 and self._clock() >= self._good_until - _LATE
+        """Return whether the last code has expired."""
+        return self._count > 0 and self._clock() >= self._valid_until - _TOLERANCE_S
 
 
 def cause_of(status: str, codes: QrSequence) -> Cause | None:
-    """How the pairing ended; None if it did not: it succeeded, or the word is a new one."""
+    """Return why the pairing ended; None if it succeeded or the status is unknown."""
     if status == "timeout":
-        # The library says the same when WhatsApp closes the connection while a code is on show.
+        # The library reports the same status when WhatsApp closes the connection while a code is shown.
         return Cause.CODES_USED_UP if codes.used_up else Cause.PAIRING_INTERRUPTED
     return _CAUSES.get(status)

@@ -1,9 +1,9 @@
-"""One session: a WhatsApp client, connected once, and the commands of its node until one of the two is gone.
+"""Runs one session: connects a WhatsApp client once and executes the node's commands, until either of them is gone.
 
-Threads: the main one reads commands from the first moment on, so that it hears of its node's end whatever else goes on;
-one loads the library and stays in `connect()`; two are the pulse; one is the database relay, with a thread for each
-dial; each call to WhatsApp has one of its own, because the library gives it no deadline (fact 17). The library calls
-back on threads of Go's, one event after another.
+Threads: the main one reads commands from the start, so that it always notices its node's death. One loads the library
+and stays in `connect()`. Two belong to the heartbeat. One is the database relay, with a further thread for each dial.
+Each call to WhatsApp has a separate one, because the library gives it no deadline. The library calls back on Go's
+threads, one event after another.
 """
 
 import datetime
@@ -41,20 +41,20 @@ from service.worker.session.log_parser import LoginFailed, ReconnectFailed, Rese
 from zap.worker.v1 import frames_pb2, inbound_pb2
 
 _STDERR = 2
-_DELETION_SECONDS = 0.4
-_TOLD_SECONDS = 2.0
-"""How long the event may take that says what the log has said: that this device is unlinked."""
+_DELETION_LINGER_S = 0.4
+_UNLINK_EVENT_TIMEOUT_S = 2.0
+"""How long to wait for the event of an unlinked device after the log has reported it."""
 _COMMAND_POLL_MS = 500
-"""How often the reader of commands shows that it would read one."""
+"""How often the command reader reports to the stall detector."""
 _DISCONNECT_TIMEOUT_S = 1.0
 _CLEARING_TIMEOUT_S = 0.5
-"""How long a stop waits until no plaintext of what is acknowledged is left in the library's buffer."""
+"""How long a stop waits until the library's buffer holds no plaintext of acknowledged messages."""
 _CALLBACK_TIMEOUT_S = 2.0
-"""How long a stop waits for the callback in hand. What is not committed by then was not acknowledged."""
+"""How long a stop waits for the running callback. An event that is not committed by then was not acknowledged."""
 
 
 class Session:
-    """Everything in this process. `run` does not return."""
+    """Owns every part of this process."""
 
     def __init__(self, connection: socket.socket, start: frames_pb2.Start, watchdog: Watchdog) -> None:
         self._connection = connection
@@ -62,79 +62,77 @@ class Session:
         self._readable.register(connection, select.POLLIN)
         self._start = start
         self._watchdog = watchdog
-        self._reports = FrameWriter(connection)
-        self._ending = ProcessExit(self._reports)
-        self._lines = LogForwarder(self._reports.offer)
-        self._fleeting = EphemeralThrottle(self._reports.offer)
+        self._writer = FrameWriter(connection)
+        self._exit = ProcessExit(self._writer)
+        self._log = LogForwarder(self._writer.offer)
+        self._ephemeral = EphemeralThrottle(self._writer.offer)
         self._codes = qr_sequence.QrSequence()
         self._code_shown = threading.Event()
         self._device_saved = bool(start.jid)
-        self._is_leaving = self._is_first_login_over = False
+        self._is_leaving = self._is_first_login_done = False
         self._may_receive = False
-        """There may be a connection to close."""
+        """Whether there may be a connection to close."""
         self._push_name = ""
         self._failed_login: LoginFailed | None = None
         self._failed_reconnect = ""
-        self._gate = gate = AckGate(self._say_of_relay)
-        # Tables that whatsmeow upgrades may take their time.
+        self._gate = gate = AckGate(self._log_relay)
+        # An upgrade of whatsmeow's tables can take long.
         timeout = None if start.prepare_store else ANSWER_TIMEOUT_S
-        self._relay = Relay(
-            start.database, start.database_url, gate, self._on_database_lost, self._say_of_relay, timeout
-        )
+        self._relay = Relay(start.database, start.database_url, gate, self._on_database_lost, self._log_relay, timeout)
         callbacks = Callbacks(self._on_code, self._on_login_status, self._on_event, self._on_log_line)
         self._client = Client(start, self._relay.address, gate, callbacks)
-        self._vitals = StallDetector(lambda: self._client.event_in_hand, self._has_waited)
-        self._calls = CommandExecutor(self._client, self._reports.send, self._code_shown)
-        self._patience = ConnectionMonitor()
-        self._pulse = Heartbeat(
-            self._tell_progress, self._client.is_up, self._look_at_push_name, self._patience, self._on_verdict
+        self._stalls = StallDetector(lambda: self._client.current_event, self._has_waited)
+        self._commands = CommandExecutor(self._client, self._writer.send, self._code_shown)
+        self._monitor = ConnectionMonitor()
+        self._heartbeat = Heartbeat(
+            self._send_heartbeat, self._client.is_up, self._check_push_name, self._monitor, self._on_verdict
         )
 
     def run(self) -> None:
-        """Connect, and obey until the end."""
-        self._lines.take_over_logging()
-        self._pulse.start()
+        """Connect, and execute commands until the process ends. Never return."""
+        self._log.take_over_logging()
+        self._heartbeat.start()
         self._relay.start()
         threading.Thread(target=self._work, name="connect", daemon=True).start()
         try:
-            self._obey()
-        except Exception as error:  # noqa: BLE001 - the node is told, whatever it is
-            self._ending.end(Cause.CLIENT_ERROR, _words(error))
-        # Another thread is ending this process, and has a limit.
+            self._execute_commands()
+        except Exception as error:  # noqa: BLE001 - every fault is reported to the node
+            self._exit.end(Cause.CLIENT_ERROR, _words(error))
+        # Another thread ends this process within a bounded time.
         threading.Event().wait()
 
     # --- the connection
 
     def _work(self) -> None:
-        """Load the library and be connected. Whatever ends this ends the process."""
+        """Load the library and stay connected; end the process when that ends."""
         try:
             library = loader.load_library(restored=bool(self._start.jid))
             if self._start.preload:
                 call_preload(self._start.preload)
             if self._start.prepare_store:
-                words = prepare_store(library, self._relay.address, self._lines.write)
-                self._ending.end(Cause.CLIENT_ERROR if words else Cause.STOPPED, words)
+                words = prepare_store(library, self._relay.address, self._log.write)
+                self._exit.end(Cause.CLIENT_ERROR if words else Cause.STOPPED, words)
                 return
             self._client.open()
-        except BaseException as error:  # noqa: BLE001 - an exit that a preload asks for, too, would end but this thread
-            self._ending.end(Cause.CLIENT_ERROR, _words(error))
+        except BaseException as error:  # noqa: BLE001 - a preload's SystemExit, too, would end only this thread
+            self._exit.end(Cause.CLIENT_ERROR, _words(error))
             return
         self._connect()
 
     def _connect(self) -> None:
-        self._patience.connecting()
-        # Messages come in before the library says "connected".
+        self._monitor.connecting()
+        # Messages arrive before the library's "connected" event.
         self._may_receive = bool(self._start.jid)
-        # However it ends: Go may still be connected, and no callback takes its events (fact 8).
+        # In both cases Go may still be connected and acknowledge events that no callback receives (docs/neonize.md).
         try:
             self._client.connect()
-        except Exception as error:  # noqa: BLE001 - whatever it is
-            self._ending.end_with(self._ended(errors.cause_of(str(error)), str(error)))
+        except Exception as error:  # noqa: BLE001 - the library raises any exception
+            self._exit.end_with(self._ended(errors.cause_of(str(error)), str(error)))
         else:
-            self._ending.end_with(self._ended(Cause.CLIENT_ERROR, "the library's connect() returned"))
+            self._exit.end_with(self._ended(Cause.CLIENT_ERROR, "the library's connect() returned"))
 
     def _ended(self, cause: Cause, detail: str) -> frames_pb2.Ended:
-        """The last word, or what the log said of a login if that is more than the library has a word for."""
+        """Return the last frame, with the login failure from the log where that is more precise than the cause."""
         failed = self._failed_login
         is_refused_pairing = cause is Cause.PAIRING_REFUSED and failed is not None and not failed.is_unlinking
         if failed is None or not (is_refused_pairing or cause is Cause.CLIENT_ERROR):
@@ -146,10 +144,10 @@ class Session:
             return
         match verdict:
             case Verdict.LOST:
-                self._lines.write("warning", "zap", "the library does not say that it is connected, and did not tell")
-                self._reports.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
+                self._log.write("warning", "zap", "The library lost its connection without an event; reported as lost.")
+                self._writer.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
             case Verdict.BACK:
-                self._reports.send(translate.connected(self._client.device()))
+                self._writer.send(translate.connected(self._client.device()))
             case Verdict.LEAVE:
                 cause, words = self._why_not_connected()
                 if cause is Cause.CONNECT_STALLED:
@@ -163,23 +161,23 @@ class Session:
         return Cause.CONNECT_STALLED if cause is Cause.CLIENT_ERROR else cause, self._failed_reconnect
 
     def _leave(self, cause: Cause, detail: str = "") -> None:
-        """Disconnect, let the callback in hand return, and end; on a thread of its own, since that takes a while."""
+        """Disconnect, let the running callback return, and end the process, on a new thread because that can block."""
         self._is_leaving = True
 
         def leave() -> None:
             try:
                 self._disconnect()
             finally:
-                # Whatever fails: this process is of no use any more, and nothing else ends it.
-                self._ending.end(cause, detail)
+                # End the process even if the disconnect fails, because nothing else does.
+                self._exit.end(cause, detail)
 
         try:
             threading.Thread(target=leave, name=f"leave-{cause.name}", daemon=True).start()
         except RuntimeError as error:
-            self._ending.end(cause, f"{detail}; {error}")
+            self._exit.end(cause, f"{detail}; {error}")
 
     def _disconnect(self) -> None:
-        """Close the connection to WhatsApp. A connect in flight can hold that up, so it is not waited for for long."""
+        """Close the connection to WhatsApp, with timeouts, because a connect in flight can block that."""
         if not self._may_receive:
             return
         self._gate.shut()
@@ -191,25 +189,25 @@ class Session:
 
     # --- the database
 
-    def _say_of_relay(self, level: str, words: str) -> None:
-        self._lines.write(level, "relay", words)
+    def _log_relay(self, level: str, words: str) -> None:
+        self._log.write(level, "relay", words)
 
     def _on_database_lost(self, words: str) -> None:
-        """End: the library waits for an answer that never comes. What it has in hand is not acknowledged."""
-        self._ending.end_with(self._ended(Cause.DATABASE_LOST, words))
+        """End the process: the library waits for an answer that never comes, and its event is not acknowledged."""
+        self._exit.end_with(self._ended(Cause.DATABASE_LOST, words))
 
-    # --- what the node says
+    # --- commands of the node
 
-    def _obey(self) -> None:
-        """Read and execute commands until the node is gone; then exit at once: nothing here needs to be saved."""
+    def _execute_commands(self) -> None:
+        """Read and execute commands until the node is gone, then exit at once: there is nothing to save."""
         while (data := self._next_command()) is not None:
             self._execute(frames_pb2.Command.FromString(data))
         os._exit(NODE_GONE)
 
     def _next_command(self) -> bytes | None:
-        self._vitals.obeying()
+        self._stalls.command_reader_alive()
         while not self._readable.poll(_COMMAND_POLL_MS):
-            self._vitals.obeying()
+            self._stalls.command_reader_alive()
         try:
             return framing.receive(self._connection)
         except OSError:
@@ -220,65 +218,65 @@ class Session:
             case "permit":
                 self._watchdog.permit(command.permit.deadline_ns)
             case "confirm":
-                self._reports.committed(command.confirm.number)
+                self._writer.committed(command.confirm.number)
             case "send":
-                self._calls.send(command.send)
+                self._commands.send(command.send)
             case "request_pairing_code":
-                self._calls.request_pairing_code(command.request_pairing_code)
+                self._commands.request_pairing_code(command.request_pairing_code)
             case "logout":
-                self._calls.log_out(command.logout)
+                self._commands.log_out(command.logout)
             case "stop":
                 self._stop()
             case unknown:
-                self._lines.write("error", "zap", f"a command that this process does not know: {unknown}")
+                self._log.write("error", "zap", f"Unknown command from the node; ignored: {unknown}")
 
     def _stop(self) -> None:
         if self._start.prepare_store:
             words = self._relay.trouble or "making the library's tables took too long"
-            self._ending.end(Cause.DATABASE_LOST, words)
+            self._exit.end(Cause.DATABASE_LOST, words)
         else:
-            # The node goes on to commit, and to permit, until this process ends.
+            # The node keeps committing events and renewing the run permit until this process ends.
             self._leave(Cause.STOPPED)
 
-    # --- what the library says
+    # --- callbacks of the library
 
     def _on_code(self, text: str) -> None:
         position, lifetime = self._codes.show(text)
         code = frames_pb2.CodeShown(text=text, position=position)
         code.lifetime.FromTimedelta(lifetime)
-        self._patience.showing_code(lifetime.total_seconds())
-        self._reports.send(frames_pb2.Frame(code_shown=code))
+        self._monitor.showing_code(lifetime.total_seconds())
+        self._writer.send(frames_pb2.Frame(code_shown=code))
         self._code_shown.set()
 
     def _on_login_status(self, status: str) -> None:
         if (cause := qr_sequence.cause_of(status, self._codes)) is not None:
-            # On a busy machine the library logs in before it has told itself of the scan, and calls that unexpected.
-            self._ending.end_soon(self._ended(cause, f"pairing: {status}"), unless=lambda: self._patience.is_up)
+            # A library that logs in before it has processed its own scan reports an unexpected state.
+            self._exit.end_soon(self._ended(cause, f"pairing: {status}"), unless=lambda: self._monitor.is_up)
 
     def _on_log_line(self, level: str, logger: str, line: str) -> None:
-        self._lines.write(level, f"whatsmeow.{logger}", line)
+        self._log.write(level, f"whatsmeow.{logger}", line)
         match parse_line(logger, line):
             case LoginFailed() as failed:
                 self._failed_login = failed
-                if failed.is_untold:
+                if failed.is_only_logged:
                     self._leave(failed.cause, failed.detail)
                 if failed.is_unlinking:
-                    self._ending.end_soon(self._unlinked(failed), _TOLD_SECONDS)
+                    self._exit.end_soon(self._unlinked(failed), _UNLINK_EVENT_TIMEOUT_S)
                 if failed.is_fatal:
-                    # Go waits until this returns, and must not go on.
+                    # Go would panic once this returns, so block until the process ends.
                     threading.Event().wait()
             case ReconnectFailed() as failed:
                 self._failed_reconnect = failed.words
                 if failed.is_last:
                     self._leave(*self._why_not_connected())
             case ResendFailed() as failed:
-                self._reports.offer(translate.resend_failed(failed))
+                self._writer.offer(translate.resend_failed(failed))
 
     def _unlinked(self, failed: LoginFailed) -> frames_pb2.Ended:
-        """The last word if no event comes.
+        """Return the last frame for the case that no event comes.
 
-        neonize hands over the first event once it has read the device's JID. If whatsmeow has deleted the device by
-        then (a login that is refused right after the scan) it waits for one for ever.
+        neonize delivers the first event once it has read the device's JID. If whatsmeow has deleted the device by then
+        (a login that is refused right after the scan), neonize waits forever.
         """
         if not self._device_saved:
             return frames_pb2.Ended(cause=Cause.PAIRING_REFUSED.name, detail=failed.detail)
@@ -289,122 +287,122 @@ class Session:
             case inbound_pb2.InboundMessage():
                 self._on_message(event)
             case neonize.UndecryptableMessage():
-                self._on_heard()
+                self._on_activity()
                 self._commit_one(messages.unreadable(event, self._client.lid_of))
             case neonize.Receipt():
-                self._on_heard()
-                self._reports.commit(translate.receipts(event, self._client.lid_of))
+                self._on_activity()
+                self._writer.commit(translate.receipts(event, self._client.lid_of))
             case neonize.Connected():
                 self._on_connected()
             case neonize.Disconnected():
-                self._is_first_login_over = True
-                self._patience.disconnected()
-                self._reports.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
+                self._is_first_login_done = True
+                self._monitor.disconnected()
+                self._writer.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
             case neonize.KeepAliveTimeout():
-                self._patience.disconnected()
-                self._reports.send(frames_pb2.Frame(keep_alive_timeout=frames_pb2.KeepAliveTimeout()))
+                self._monitor.disconnected()
+                self._writer.send(frames_pb2.Frame(keep_alive_timeout=frames_pb2.KeepAliveTimeout()))
             case neonize.KeepAliveRestored():
-                self._patience.connected()
-                self._reports.send(frames_pb2.Frame(keep_alive_restored=frames_pb2.KeepAliveRestored()))
+                self._monitor.connected()
+                self._writer.send(frames_pb2.Frame(keep_alive_restored=frames_pb2.KeepAliveRestored()))
             case neonize.PairStatus():
                 self._on_pair_status(event)
             case neonize.StreamError():
-                self._lines.write("warning", "whatsmeow", f"stream error {event.Code}; the library reconnects")
+                self._log.write("warning", "whatsmeow", f"stream error {event.Code}; the library reconnects")
             case _:
-                self._on_happening(event)
+                self._on_inbound_event(event)
 
     def _on_message(self, event: inbound_pb2.InboundMessage) -> None:
-        self._on_heard()
-        if self._reports.commit(messages.frames(event, self._client.lid_of), self._gate.wait_for_commit):
+        self._on_activity()
+        if self._writer.commit(messages.frames(event, self._client.lid_of), self._gate.wait_for_commit):
             self._gate.log()
 
-    def _on_happening(self, event: Any) -> None:
-        if (lasting := registry.DURABLE.get(type(event))) is not None:
-            self._on_heard()
-            self._commit_one(lasting(event))
-        elif (momentary := registry.EPHEMERAL.get(type(event))) is not None:
-            self._fleeting.tell(*momentary(event))
+    def _on_inbound_event(self, event: Any) -> None:
+        if (durable := registry.DURABLE.get(type(event))) is not None:
+            self._on_activity()
+            self._commit_one(durable(event))
+        elif (ephemeral := registry.EPHEMERAL.get(type(event))) is not None:
+            self._ephemeral.submit(*ephemeral(event))
         else:
-            self._on_end(event)
+            self._on_terminal_event(event)
 
-    def _on_end(self, event: Any) -> None:
+    def _on_terminal_event(self, event: Any) -> None:
         match event:
             case neonize.LoggedOut() if not self._device_saved:
-                self._ending.end(Cause.PAIRING_REFUSED, neonize.ConnectFailureReason.Name(event.Reason))
+                self._exit.end(Cause.PAIRING_REFUSED, neonize.ConnectFailureReason.Name(event.Reason))
             case neonize.LoggedOut():
-                # whatsmeow tells first and deletes its rows then.
-                self._ending.end_with(translate.logged_out(event), linger=_DELETION_SECONDS)
+                # whatsmeow raises the event before it deletes its rows.
+                self._exit.end_with(translate.logged_out(event), linger=_DELETION_LINGER_S)
             case neonize.StreamReplaced():
-                self._ending.end(Cause.STREAM_REPLACED)
+                self._exit.end(Cause.STREAM_REPLACED)
             case neonize.TemporaryBan():
-                self._ending.end_with(translate.temporary_ban(event, datetime.datetime.now(datetime.UTC)))
+                self._exit.end_with(translate.temporary_ban(event, datetime.datetime.now(datetime.UTC)))
             case neonize.ClientOutdated():
-                self._ending.end(Cause.CLIENT_OUTDATED)
+                self._exit.end(Cause.CLIENT_OUTDATED)
             case neonize.ConnectFailure():
-                self._ending.end_with(translate.connect_failure(event))
+                self._exit.end_with(translate.connect_failure(event))
 
-    def _on_heard(self) -> None:
-        """Something came in from WhatsApp, which has let this process in then.
+    def _on_activity(self) -> None:
+        """Treat the first inbound event as the end of the login.
 
-        The library's own word for that comes behind two queries, which on a busy machine come behind the whole queue of
-        what waited for this device. After a connection has ended, what comes in may still be of that one.
+        The library raises "connected" only after two queries, which on a busy machine wait behind all the messages
+        queued for this device. After a disconnection an inbound event may belong to the old connection.
         """
-        self._patience.heard()
-        if not self._is_first_login_over:
+        self._monitor.heard()
+        if not self._is_first_login_done:
             self._on_connected()
 
     def _on_connected(self) -> None:
-        self._is_first_login_over = True
-        # By the first message: the library's own word for it, behind that, is no news.
-        is_told = self._patience.is_up
+        self._is_first_login_done = True
+        # The first message has reported the connection already; the library's own event follows it.
+        is_reported = self._monitor.is_up
         self._device_saved = self._may_receive = True
         self._failed_reconnect = ""
-        self._patience.connected()
-        self._pulse.ask()
-        if is_told:
+        self._monitor.connected()
+        self._heartbeat.ask()
+        if is_reported:
             return
         device = self._client.device()
         self._push_name = device.PushName
-        self._reports.send(translate.connected(device))
+        self._writer.send(translate.connected(device))
 
     def _on_pair_status(self, event: Any) -> None:
         if event.Status != neonize.PairStatus.SUCCESS:
-            self._ending.end_soon(self._ended(Cause.SCAN_REJECTED, event.Error))
+            self._exit.end_soon(self._ended(Cause.SCAN_REJECTED, event.Error))
             return
         self._device_saved = self._may_receive = True
-        self._patience.scanned()
-        self._reports.send(translate.device_saved(event, translate.lid_of(self._client.device())))
+        self._monitor.scanned()
+        self._writer.send(translate.device_saved(event, translate.lid_of(self._client.device())))
 
-    def _look_at_push_name(self) -> None:
-        """The account's own name comes some time after the login, and neonize has no event for it."""
+    def _check_push_name(self) -> None:
+        """Report a changed account name, which arrives after the login and for which neonize has no event."""
         if (name := self._client.device().PushName) != self._push_name:
             self._push_name = name
-            self._reports.send(frames_pb2.Frame(push_name=frames_pb2.PushName(name=name)))
+            self._writer.send(frames_pb2.Frame(push_name=frames_pb2.PushName(name=name)))
 
-    def _tell_progress(self, frame: frames_pb2.Frame) -> bool:
-        self._fleeting.begin_second()
-        if not (stuck := self._vitals.look()):
-            return self._reports.offer(frame)
-        # On this thread: nothing says any more that this process goes on, so that its node ends it if this does not.
-        self._leave_stuck(stuck)
+    def _send_heartbeat(self, frame: frames_pb2.Frame) -> bool:
+        self._ephemeral.begin_second()
+        if not (stall := self._stalls.check()):
+            return self._writer.offer(frame)
+        # Exit on this thread: if that fails, the heartbeats stop and the node ends this process.
+        self._exit_stalled(stall)
         return False
 
     def _has_waited(self) -> bool:
-        """Return whether an event waits, or has waited, for the node or the database, which the relay watches."""
-        return self._reports.waited_for_node() or self._client.is_asking_store
+        """Return whether an event waits or has waited for the node, or waits for the database."""
+        return self._writer.waited_for_node() or self._client.is_asking_store
 
-    def _leave_stuck(self, stuck: str) -> None:
+    def _exit_stalled(self, stall: str) -> None:
         faulthandler.dump_traceback(file=_STDERR, all_threads=True)
-        self._ending.end(Cause.PROCESS_STALLED, stuck)
+        self._exit.end(Cause.PROCESS_STALLED, stall)
 
     def _commit_one(self, frame: frames_pb2.Frame | None) -> None:
-        self._reports.commit(() if frame is None else (frame,))
+        self._writer.commit(() if frame is None else (frame,))
 
 
 def call_preload(target: str) -> None:
-    """Call "module:function", the seam by which tests aim the client at a simulator."""
+    """Call "module:function", by which tests point the client at a simulator."""
     module, _, function = target.partition(":")
-    logging.getLogger(__name__).warning("calling %s before the first connect", target)
+    logging.getLogger(__name__).warning("Calling %s before the first connect.", target)
     getattr(importlib.import_module(module), function)()
 
 
@@ -413,7 +411,7 @@ def _words(error: BaseException) -> str:
 
 
 def reset_logging() -> None:
-    """Undo what neonize set up at import: a handler that writes to stderr whatever it gets."""
+    """Remove the log handler that neonize installs at import, which writes every line to stderr."""
     for handler in list(logging.root.handlers):
         logging.root.removeHandler(handler)
     logging.root.setLevel(logging.INFO)

@@ -22,7 +22,7 @@ class Told:
 def test_the_first_is_told_at_once_and_the_last_of_a_second_at_its_end() -> None:
     told = Told()
     for frame in FRAMES:
-        told.fleeting.tell("anna", frame)
+        told.fleeting.submit("anna", frame)
     assert told.frames == [FIRST]
     told.fleeting.begin_second()
     assert told.frames == [FIRST, THIRD]
@@ -30,10 +30,10 @@ def test_the_first_is_told_at_once_and_the_last_of_a_second_at_its_end() -> None
 
 def test_what_was_told_at_the_beginning_of_a_second_counts_for_it() -> None:
     told = Told()
-    told.fleeting.tell("anna", FIRST)
-    told.fleeting.tell("anna", SECOND)
+    told.fleeting.submit("anna", FIRST)
+    told.fleeting.submit("anna", SECOND)
     told.fleeting.begin_second()
-    told.fleeting.tell("anna", THIRD)
+    told.fleeting.submit("anna", THIRD)
     assert told.frames == [FIRST, SECOND]
     told.fleeting.begin_second()
     assert told.frames == [FIRST, SECOND, THIRD]
@@ -41,24 +41,24 @@ def test_what_was_told_at_the_beginning_of_a_second_counts_for_it() -> None:
 
 def test_after_a_quiet_second_it_is_told_at_once_again() -> None:
     told = Told()
-    told.fleeting.tell("anna", FIRST)
+    told.fleeting.submit("anna", FIRST)
     told.fleeting.begin_second()
-    told.fleeting.tell("anna", SECOND)
+    told.fleeting.submit("anna", SECOND)
     assert told.frames == [FIRST, SECOND]
 
 
 def test_one_thing_does_not_wait_for_another() -> None:
     told = Told()
-    told.fleeting.tell("anna", FIRST)
-    told.fleeting.tell("bob", SECOND)
+    told.fleeting.submit("anna", FIRST)
+    told.fleeting.submit("bob", SECOND)
     assert told.frames == [FIRST, SECOND]
 
 
 def test_no_more_than_so_many_are_told_in_a_second() -> None:
     told = Told()
     for number in range(2 * EVENTS_PER_SECOND):
-        told.fleeting.tell(number, FIRST)
+        told.fleeting.submit(number, FIRST)
     assert len(told.frames) == EVENTS_PER_SECOND
     told.fleeting.begin_second()
-    told.fleeting.tell("somebody else", SECOND)
+    told.fleeting.submit("somebody else", SECOND)
     assert told.frames[EVENTS_PER_SECOND:] == [SECOND]

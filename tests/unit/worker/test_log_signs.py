@@ -137,5 +137,5 @@ def test_a_ban_of_an_unknown_kind_still_says_when_it_ends() -> None:
 
 
 def test_which_of_them_nothing_else_tells() -> None:
-    assert [code for code in range(400, 600) if LoginFailed(code).is_untold] == [413, 414, 500, 503]
+    assert [code for code in range(400, 600) if LoginFailed(code).is_only_logged] == [413, 414, 500, 503]
     assert [code for code in range(400, 600) if LoginFailed(code).is_fatal] == [413, 414]

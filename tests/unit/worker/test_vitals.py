@@ -14,8 +14,8 @@ class Parts:
         found = ""
         for _ in range(count):
             if obeying:
-                self.vitals.obeying()
-            found = self.vitals.look()
+                self.vitals.command_reader_alive()
+            found = self.vitals.check()
         return found
 
 
