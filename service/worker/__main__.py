@@ -1,8 +1,7 @@
 """Runs the zygote: a process that has imported all but the Go library, and forks session processes on request.
 
-The node (`service.workers.zygote`) executes `python -m service.worker --socket FD --node PID [--liveness FD]`. The
-zygote has one thread and no gRPC, because threads and gRPC do not survive a fork. Packets of its socket
-(`service.wire.framing`):
+The node (`service.workers.zygote`) executes `python -m service.worker --socket FD --node PID [--liveness FD]`. It has
+one thread and no gRPC, because neither survives a fork. Packets of its socket (`service.wire.framing`):
 
     node → zygote   fork(id) + the session's end of its socket
                     ping()

@@ -196,5 +196,5 @@ async def test_rubbish_in_every_field_ends_nothing(stage: Stage) -> None:
     assert (await stage.received(Letter(Message(conversation="still here").SerializeToString()))).text == "still here"
     log = stage.node.log()
     assert not [
-        words for words in ("process ended", "could not be handled", "cannot be told", "panicked") if words in log
+        words for words in ("process ended", "could not be handled", "cannot be converted", "panicked") if words in log
     ]

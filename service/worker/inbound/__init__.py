@@ -1,1 +1,1 @@
-"""Turns what the library reports into events for the log."""
+"""Turns the library's events into inbound events for the log."""

@@ -1,7 +1,7 @@
-"""What an event came from, so that it is told once however often WhatsApp sends it.
+"""Computes the dedup key (origin) of an event, so that it is logged once however often WhatsApp sends it.
 
-What is not acknowledged before a connection is lost comes again, with the same id (docs/neonize.md), perhaps to another
-process. The library does not always notice: what was decrypted and rolled back is decrypted once more.
+WhatsApp sends an event that was not acknowledged again with the same id (docs/neonize.md), perhaps to another process.
+The library does not always notice: a message whose decryption was rolled back is decrypted again.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ _HOUR_BYTES, _DIGEST_BYTES = 4, 12
 
 
 def of_message(info: Any, parts: Iterable[str]) -> bytes:
-    """Of a message: who wrote it where, by canonical addresses, its id, and the names of the fields that it has.
+    """Return the key of a message, from its canonical chat and sender, its id and the names of its fields.
 
-    One id can come with two contents. The account it came to is left out: two accounts that were paired with
-    one session, one after the other, may be in one group, and its message is the same to whoever consumes it.
+    The fields count, because one id can come with two contents. The receiving account does not: two accounts that were
+    paired with one session, one after the other, can be in one group, whose messages are the same for consumers.
     """
     source = info.MessageSource
     chat, sender = person_to_text(identities.chat(source)), person_to_text(identities.sender(source))
@@ -31,31 +31,31 @@ def of_message(info: Any, parts: Iterable[str]) -> bytes:
 
 
 def of_receipt(event: Any, message_ids: Iterable[str]) -> bytes:
-    """Of a receipt, or a part of one: whose device told what of which messages, and when."""
+    """Return the key of a receipt, or of a part of one, from its chat, device, kind, time and message ids."""
     source = event.MessageSource
     chat, sender = person_to_text(identities.chat(source)), to_text(identities.sender(source))
     return _origin(event.Timestamp, "receipt", chat, sender, str(event.Type), str(event.Timestamp), *message_ids)
 
 
 def of_notification(seconds: int, event: event_pb2.Event) -> bytes:
-    """Of what WhatsApp notifies of at a moment: all that consumers are told of it."""
+    """Return the key of a notification with a time, from that time and the whole event."""
     return _origin(seconds, "notification", str(seconds), event.SerializeToString(deterministic=True).hex())
 
 
 def of_resend_failed(failed: event_pb2.ResendFailed) -> bytes:
-    """Return the origin of a resend that failed: all that consumers are told of it, whenever it fails."""
+    """Return the key of a failed resend, from the whole event without its time."""
     return _origin(0, "resend failed", failed.SerializeToString(deterministic=True).hex())
 
 
 def of_itself() -> bytes:
-    """Of what WhatsApp gives no moment: unlike any other, so that only the node's own repetition is recognised."""
+    """Return a random key for an event without a time, so that only the node's retry of it is recognised."""
     return _hour(int(time.time())) + secrets.token_bytes(_DIGEST_BYTES)
 
 
 def _origin(seconds: int, *words: str | bytes) -> bytes:
-    """16 bytes: the hour, by which the log's index finds it near its neighbours, and a digest of the words.
+    """Return 16 bytes: the hour, which keeps neighbours together in the log's index, and a digest of the words.
 
-    WhatsApp keeps a message's time when it sends it again, and so does a sender who is asked for it again.
+    WhatsApp keeps a message's time when it sends it again, and so does a sender that is asked for it again.
     """
     digest = hashlib.sha256()
     for word in words:

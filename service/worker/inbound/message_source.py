@@ -1,4 +1,4 @@
-"""Who wrote a message, where and when: WhatsApp's addresses and times as consumers get them."""
+"""Converts the sender, chat and time of a message to the form that consumers get."""
 
 from typing import Any
 
@@ -21,64 +21,64 @@ _KINDS = {
     "newsletter": pb.CHAT_KIND_NEWSLETTER,
     "bot": pb.CHAT_KIND_BOT,
 }
-_OF_TWO = frozenset({pb.CHAT_KIND_PERSON, pb.CHAT_KIND_BOT})
+_TWO_PERSON_KINDS = frozenset({pb.CHAT_KIND_PERSON, pb.CHAT_KIND_BOT})
 _MODES: dict[int, "pb.AddressingMode.ValueType"] = {
     AddressingMode.PN: pb.ADDRESSING_MODE_PHONE_NUMBER,
     AddressingMode.LID: pb.ADDRESSING_MODE_LID,
 }
 
 
-def fill_source(told: pb.MessageReceived | pb.MessageUnreadable, info: MessageInfo, bounds: Bounds) -> None:
-    """What both say of where and when."""
+def fill_source(event: pb.MessageReceived | pb.MessageUnreadable, info: MessageInfo, bounds: Bounds) -> None:
+    """Set the fields of id, sender, chat and time, which both events have."""
     source = info.MessageSource
-    told.message_id = bounds.text(info.ID)
-    told.chat = address(source.Chat, bounds)
-    told.sender = address(source.Sender, bounds)
-    told.sender_alternative = address(source.SenderAlt, bounds)
-    told.from_me = source.IsFromMe
-    told.chat_kind = chat_kind(source.Chat)
-    told.is_group = told.chat_kind == pb.CHAT_KIND_GROUP
+    event.message_id = bounds.text(info.ID)
+    event.chat = address(source.Chat, bounds)
+    event.sender = address(source.Sender, bounds)
+    event.sender_alternative = address(source.SenderAlt, bounds)
+    event.from_me = source.IsFromMe
+    event.chat_kind = chat_kind(source.Chat)
+    event.is_group = event.chat_kind == pb.CHAT_KIND_GROUP
     if (time := sent_time(info)) is not None:
-        told.sent_time.CopyFrom(time)
+        event.sent_time.CopyFrom(time)
 
 
 def sent_time(info: MessageInfo) -> Timestamp | None:
-    """When WhatsApp says that it was sent; None for a time that cannot be."""
+    """Return when a message was sent according to WhatsApp; None for an impossible time."""
     return past_moment(*divmod(info.Timestamp, 1000))
 
 
 def chat_kind(chat: Any) -> "pb.ChatKind.ValueType":
-    """What kind of chat has this address."""
+    """Return the kind of the chat with this address."""
     if person_to_text(chat) == "status@broadcast":
         return pb.CHAT_KIND_STATUS
     return _KINDS.get(readable(chat.Server), pb.CHAT_KIND_UNSPECIFIED)
 
 
 def addressing_mode(source: Any) -> "pb.AddressingMode.ValueType":
-    """How the chat's people address each other; one that the library does not understand it gives as 0."""
+    """Return whether the chat uses LIDs or numbers; unspecified if the library does not know the mode."""
     mode = source.AddressingMode if source.HasField("AddressingMode") else 0
     return _MODES.get(mode, pb.ADDRESSING_MODE_UNSPECIFIED)
 
 
 def source_of(info: Any) -> Source:
-    """The same for those who read keys, which name messages from their sender's point of view."""
+    """Return where a message came from, in the form needed to resolve the message keys in it."""
     source = info.MessageSource
     return Source(
         chat=person_to_text(source.Chat),
         sender=person_to_text(source.Sender),
         from_me=source.IsFromMe,
-        is_group=chat_kind(source.Chat) not in _OF_TWO,
+        is_group=chat_kind(source.Chat) not in _TWO_PERSON_KINDS,
         edit_attribute=readable(info.Edit),
     )
 
 
 def chat_alternative(source: Any) -> Any:
-    """Between two people: the chat is named after the other one."""
+    """Return the other address of a chat of two people, which is that of the other person; else an empty JID."""
     if chat_kind(source.Chat) != pb.CHAT_KIND_PERSON:
         return MessageInfo().MessageSource.Chat
     return source.RecipientAlt if source.IsFromMe else source.SenderAlt
 
 
 def address(jid: Any, bounds: Bounds) -> str:
-    """A person or a chat, as WhatsApp writes it; empty for nobody."""
+    """Return the address of a person or a chat in WhatsApp's notation, empty if it is absent."""
     return bounds.text(person_to_text(jid))

@@ -1,7 +1,7 @@
-"""From neonize's events of messages to frames. Pure: no socket, no client, no clock but the one in the event.
+"""Converts neonize's message events to frames. Pure: no socket, no client, no clock except the one in the event.
 
-Nothing a stranger wrote may keep his message from being told: what has no type, is too large or cannot be read at all
-is in the raw bytes, and the event says so.
+No message may be lost because of its content. Content that has no type, is too large or cannot be parsed is delivered
+as raw bytes, and the event says so.
 """
 
 import logging
@@ -33,16 +33,16 @@ from zap.v1 import event_pb2 as pb
 from zap.worker.v1 import frames_pb2, inbound_pb2
 
 RAW = 1024 * 1024
-"""Bytes of a message in one event. Clients of gRPC refuse more than 4 MiB unless they are told otherwise: one event
-larger than that would keep its consumers from all that follow, and anybody can write it."""
+"""Maximum bytes of a message in one event. gRPC clients refuse more than 4 MiB by default, so a larger event, which any
+stranger can cause, would block its consumers."""
 
 _log = logging.getLogger(__name__)
 
 _VIEW_ONCE = frozenset({"viewOnceMessage", "viewOnceMessageV2", "viewOnceMessageV2Extension"})
 
-#: What the protocol tells people about messages.
-_TOLD = frozenset({ProtocolMessage.REVOKE, ProtocolMessage.MESSAGE_EDIT, ProtocolMessage.EPHEMERAL_SETTING})
-#: What it says between the account's own devices. It carries their keys, which no event may hold.
+#: Protocol messages that are meant for people.
+_FOR_PEOPLE = frozenset({ProtocolMessage.REVOKE, ProtocolMessage.MESSAGE_EDIT, ProtocolMessage.EPHEMERAL_SETTING})
+#: Protocol messages between the account's devices. They carry keys, which no event may contain.
 _BETWEEN_DEVICES = frozenset(
     {
         ProtocolMessage.EPHEMERAL_SYNC_RESPONSE,
@@ -63,9 +63,9 @@ _BETWEEN_DEVICES = frozenset(
 
 
 def frames(event: inbound_pb2.InboundMessage, lid_of: LidOf = unknown) -> Iterator[frames_pb2.Frame]:
-    """What is told of an inbound message: nothing of one that is only machinery, and more than one frame of a huge one.
+    """Yield the frames of an inbound message: none if it is not meant for people, several if it is very large.
 
-    The first message to a group after a change of members comes as two events with one id: keys alone, then the text.
+    The first message to a group after a change of members comes as two events with one id: only keys, then the text.
     """
     info = MessageInfo.FromString(event.info)
     if _is_between_own_devices(info):
@@ -79,7 +79,7 @@ def frames(event: inbound_pb2.InboundMessage, lid_of: LidOf = unknown) -> Iterat
         yield _unreadable(info, reason=pb.MessageUnreadable.REASON_PHONE_ONLY)
         return
     received = _received(info, event)
-    _tell_content(received, message, source_of(info))
+    _fill_content(received, message, source_of(info))
     received.raw, received.raw_size = raw[:RAW], len(raw)
     parts = _parts(received, message)
     yield _frame(info, parts, pb.Event.TYPE_MESSAGE_RECEIVED, message_received=received)
@@ -89,7 +89,7 @@ def frames(event: inbound_pb2.InboundMessage, lid_of: LidOf = unknown) -> Iterat
 
 
 def unreadable(event: UndecryptableMessage, lid_of: LidOf = unknown) -> frames_pb2.Frame | None:
-    """A message that the library could not read. It has asked for it again: its sender, or the account's phone."""
+    """Return the frame of a message that the library could not read and requests again; None between own devices."""
     if _is_between_own_devices(event.Info):
         return None
     complete(event.Info.MessageSource, lid_of)
@@ -105,31 +105,31 @@ def unreadable(event: UndecryptableMessage, lid_of: LidOf = unknown) -> frames_p
 
 
 def is_for_people(message: Any, *, from_me: bool) -> bool:
-    """Whether there is anything in a message besides keys and agreements between devices."""
+    """Return whether a message contains more than keys and agreements between devices."""
     inner = unwrapped(message).content
     names = names_of(inner)
     if names == ["protocolMessage"]:
         kind = protocol_type(inner.protocolMessage)
-        # A kind that is new may be one between own devices, and carry keys; of others' devices it cannot.
-        return kind in _TOLD or not (from_me or kind in _BETWEEN_DEVICES)
+        # From the account's devices an unknown kind may carry keys; from other people's devices it cannot.
+        return kind in _FOR_PEOPLE or not (from_me or kind in _BETWEEN_DEVICES)
     return bool(names)
 
 
 def _is_between_own_devices(info: MessageInfo) -> bool:
-    """Anybody can write such a category on what he sends; his message is one all the same."""
+    """Return whether the account's devices sent this to each other. The category alone can be forged by any sender."""
     return bool(info.MessageSource.IsFromMe and info.Category == "peer")
 
 
 def _parsed(data: bytes) -> Any:
-    """A waE2E.Message; None if it cannot be read here, though the library could."""
+    """Return a waE2E.Message; None if Python cannot parse it, though the library could."""
     try:
         return Message.FromString(data)
     except DecodeError:
-        _log.warning("a message of %d bytes cannot be read; it is told by its raw bytes alone", len(data))
+        _log.warning("A message of %d bytes cannot be parsed; only its raw bytes are delivered.", len(data))
         return None
 
 
-def _tell_content(received: pb.MessageReceived, message: Any, source: Source) -> None:
+def _fill_content(received: pb.MessageReceived, message: Any, source: Source) -> None:
     if message is None:
         received.content.SetInParent()
         return
@@ -138,9 +138,9 @@ def _tell_content(received: pb.MessageReceived, message: Any, source: Source) ->
     try:
         content = content_of(message, reading)
         context = context_of(inner, reading)
-    except Exception as error:  # noqa: BLE001 - a content that we take wrongly must not cost its message
-        # Its words may hold what is in the message.
-        _log.error("the content of a message cannot be told with types: %s", type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - content that is converted wrongly must not lose the message
+        # The text of the error may contain the message, so log only its type.
+        _log.error("Message content cannot be converted; delivering only raw bytes: %s", type(error).__name__)
         received.content.SetInParent()
         return
     received.content.CopyFrom(content)
@@ -189,11 +189,11 @@ def _received(info: MessageInfo, event: inbound_pb2.InboundMessage) -> pb.Messag
 
 
 def _parts(received: pb.MessageReceived, message: Any) -> list[str]:
-    """What tells apart the messages of one id, for its origin."""
+    """Return what distinguishes the messages of one id, for the dedup key."""
     names = names_of(unwrapped(message).content) if message is not None else []
-    # The edit of a channel's message has the id of that message.
+    # An edit of a newsletter post has the id of that post.
     edits = (f"edit {received.edit_attribute}", f"edited at {received.newsletter_edit_time.seconds}")
-    # An edit that the phone was asked for has the id of what it edits.
+    # An edit that the phone sends on request has the id of the message that it edits.
     return [*names, *edits, *(["is edit"] if received.is_edit else [])]
 
 
@@ -217,7 +217,7 @@ def _frame(
 
 def _unreadable(info: MessageInfo, **fields: Any) -> frames_pb2.Frame:
     bounds = Bounds()
-    told = pb.MessageUnreadable(push_name=bounds.text(info.Pushname), **fields)
-    fill_source(told, info, bounds)
-    parts = [f"unreadable {told.reason}"]
-    return _frame(info, parts, pb.Event.TYPE_MESSAGE_UNREADABLE, message_unreadable=told)
+    event = pb.MessageUnreadable(push_name=bounds.text(info.Pushname), **fields)
+    fill_source(event, info, bounds)
+    parts = [f"unreadable {event.reason}"]
+    return _frame(info, parts, pb.Event.TYPE_MESSAGE_UNREADABLE, message_unreadable=event)

@@ -1,4 +1,4 @@
-"""From neonize's other event protobufs to frames (messages: messages.py). Pure: no socket, no client, no clock."""
+"""Converts neonize's other events to frames (messages are in `messages.py`). Pure: no socket, no client, no clock."""
 
 import datetime
 from collections.abc import Iterator, Sequence
@@ -17,18 +17,18 @@ from zap.worker.v1 import frames_pb2
 
 _RECEIPTS = {
     neonize.Receipt.DELIVERED: event_pb2.Receipt.KIND_DELIVERED,
-    # The device has it; nobody is looking at it.
+    # The device has the message, but its app is not in use.
     neonize.Receipt.INACTIVE: event_pb2.Receipt.KIND_DELIVERED,
     neonize.Receipt.READ: event_pb2.Receipt.KIND_READ,
     neonize.Receipt.PLAYED: event_pb2.Receipt.KIND_PLAYED,
     neonize.Receipt.RETRY: event_pb2.Receipt.KIND_RETRY,
     neonize.Receipt.READ_SELF: event_pb2.Receipt.KIND_READ_BY_OWNER,
     neonize.Receipt.PLAYED_SELF: event_pb2.Receipt.KIND_PLAYED_BY_OWNER,
-    # neonize's name for what WhatsApp calls played-self; real server errors it has no number for (docs/neonize.md).
+    # neonize's name for WhatsApp's played-self; it does not map real server errors (docs/neonize.md).
     neonize.Receipt.SERVER_ERROR: event_pb2.Receipt.KIND_PLAYED_BY_OWNER,
 }
 
-#: neonize has the names that WhatsApp gave these failures once; the numbers are 403 and 406.
+#: neonize uses WhatsApp's former names of these failures; the numbers are 403 and 406.
 _UNLINKED = {neonize.MAIN_DEVICE_GONE: Cause.ACCOUNT_LOCKED, neonize.UNKNOWN_LOGOUT: Cause.ACCOUNT_BANNED}
 
 _REFUSALS = {
@@ -38,28 +38,27 @@ _REFUSALS = {
     neonize.EXPERIMENTAL: Cause.WHATSAPP_ERROR,
 }
 
-
-_AT_ONCE, _LONGEST_ID, _LONGEST_ADDRESS = 1_000, 128, 1_024
-"""Messages that one event tells of, characters of a message's id (WhatsApp's own have 32 at most) and of an address."""
+_MAX_IDS_PER_EVENT = 1_000
+_MAX_ID_CHARACTERS = 128  # WhatsApp's ids have at most 32.
+_MAX_ADDRESS_CHARACTERS = 1_024
 
 
 def build_inbound_frame(time: Any, kind: "event_pb2.Event.Type.ValueType", **payload: Any) -> frames_pb2.Frame:
-    """Something that consumers are told. `payload`: the one field of zap.v1.Event that goes with its kind."""
+    """Return the frame of an inbound event. `payload` is the one field of zap.v1.Event that belongs to its kind."""
     return frames_pb2.Frame(time=time, event=event_pb2.Event(type=kind, **payload))
 
 
 def receipts(event: Any, lid_of: LidOf = unknown) -> Iterator[frames_pb2.Frame]:
-    """A receipt, in as many events as its messages need; none if it is nobody's business: what devices of one account
-    tell each other.
+    """Yield the frames of a receipt; none for a kind that only the devices of one account exchange.
 
-    How many messages it names is up to whoever sent it, and an event that is too large keeps consumers from all others.
+    The sender decides how many messages a receipt names, and an event that is too large would block its consumers.
     """
     kind = _RECEIPTS.get(event.Type)
     if kind is not None:
         complete(event.MessageSource, lid_of)
-        message_ids = [readable(message_id)[:_LONGEST_ID] for message_id in event.MessageIDs]
-        for first in range(0, max(1, len(message_ids)), _AT_ONCE):
-            yield _receipt(event, kind, message_ids[first : first + _AT_ONCE])
+        message_ids = [readable(message_id)[:_MAX_ID_CHARACTERS] for message_id in event.MessageIDs]
+        for first in range(0, max(1, len(message_ids)), _MAX_IDS_PER_EVENT):
+            yield _receipt(event, kind, message_ids[first : first + _MAX_IDS_PER_EVENT])
 
 
 def _receipt(event: Any, kind: "event_pb2.Receipt.Kind.ValueType", message_ids: Sequence[str]) -> frames_pb2.Frame:
@@ -80,13 +79,13 @@ def _receipt(event: Any, kind: "event_pb2.Receipt.Kind.ValueType", message_ids: 
     return frame
 
 
-def resend_failed(sign: ResendFailed) -> frames_pb2.Frame:
-    """Translate a line of the library's log. The frame has no number: the log's callback must not wait for a commit."""
+def resend_failed(parsed: ResendFailed) -> frames_pb2.Frame:
+    """Return the frame of a failed resend. It has no number, because the log's callback must not wait for a commit."""
     failed = event_pb2.ResendFailed(
-        message_id=sign.message_id[:_LONGEST_ID],
-        chat=sign.chat[:_LONGEST_ADDRESS],
-        device=sign.device[:_LONGEST_ADDRESS],
-        reason=sign.reason,
+        message_id=parsed.message_id[:_MAX_ID_CHARACTERS],
+        chat=parsed.chat[:_MAX_ADDRESS_CHARACTERS],
+        device=parsed.device[:_MAX_ADDRESS_CHARACTERS],
+        reason=parsed.reason,
     )
     frame = build_inbound_frame(None, event_pb2.Event.TYPE_RESEND_FAILED, resend_failed=failed)
     frame.origin = dedup_keys.of_resend_failed(failed)
@@ -94,26 +93,26 @@ def resend_failed(sign: ResendFailed) -> frames_pb2.Frame:
 
 
 def device_saved(event: Any, lid: str) -> frames_pb2.Frame:
-    """A scan that was accepted."""
+    """Return the frame of an accepted scan."""
     return frames_pb2.Frame(
         device_saved=frames_pb2.DeviceSaved(jid=to_text(event.ID), lid=lid, platform=event.Platform)
     )
 
 
 def connected(device: Any) -> frames_pb2.Frame:
-    """Logged in, as this device."""
+    """Return the frame of a login as this device."""
     return frames_pb2.Frame(
         connected=frames_pb2.Connected(jid=to_text(device.JID), lid=lid_of(device), push_name=device.PushName)
     )
 
 
 def lid_of(device: Any) -> str:
-    """The hidden address of a device, if it is known."""
+    """Return the LID of a device, empty if it is not known."""
     return to_text(device.LID) if device.HasField("LID") and device.LID.User else ""
 
 
 def logged_out(event: Any) -> frames_pb2.Ended:
-    """The device was unlinked, or refused at login for good."""
+    """Return the last frame of a process whose device was unlinked, or refused at login for good."""
     if not event.OnConnect:
         return _ended(Cause.LOGGED_OUT_ON_PHONE)
     cause = _UNLINKED.get(event.Reason, Cause.LOGGED_OUT_BY_WHATSAPP)
@@ -121,7 +120,7 @@ def logged_out(event: Any) -> frames_pb2.Ended:
 
 
 def temporary_ban(event: Any, now: datetime.datetime) -> frames_pb2.Ended:
-    """A ban for a time, perhaps with its end."""
+    """Return the last frame of a process whose account is banned for a time, with the ban's end if it is known."""
     ended = _ended(Cause.TEMPORARILY_BANNED, neonize.TemporaryBan.TempBanReason.Name(event.Code))
     if (end := ban_end(event.Expire, now)) is not None:
         ended.until.CopyFrom(end)
@@ -129,7 +128,7 @@ def temporary_ban(event: Any, now: datetime.datetime) -> frames_pb2.Ended:
 
 
 def connect_failure(event: Any) -> frames_pb2.Ended:
-    """A failure at login that the library does not retry."""
+    """Return the last frame of a process after a login failure that the library does not retry."""
     cause = _REFUSALS.get(event.Reason, Cause.CONNECTION_REFUSED)
     return _ended(cause, f"{neonize.ConnectFailureReason.Name(event.Reason)} {event.Message}".strip())
 

@@ -1,11 +1,11 @@
-"""The one file that leans on how neonize is put together, so that a process can be forked from one that has it.
+"""Imports neonize without its Go library in the zygote, and loads the library in each forked session process.
 
 `import neonize` loads a Go library, and Go's threads do not survive a fork. So the zygote imports everything *but* the
-library (`SPHINX`, which neonize has for its documentation, leaves it out), and each child loads the library and hands
-it to the modules that hold a place for it. That is 0.03 s and 12 MiB in place of 0.5 s and 37 MiB.
+library (neonize leaves it out if `SPHINX` is set, for its documentation). Each child then loads the library and puts it
+into the modules that refer to it. That takes 0.03 s and 12 MiB instead of 0.5 s and 37 MiB.
 
-If a new wheel is put together differently, this fails loudly, at the start of the zygote or of the first session, and
-not by a slower way that nobody would notice: the version is pinned exactly and a test holds every assumption made here.
+Only this file depends on how neonize is built. The version is pinned exactly and a test checks every assumption. If a
+new wheel is built differently, the start of the zygote or of the first session fails; there is no slower fallback.
 """
 
 import contextlib
@@ -26,51 +26,51 @@ from service.worker.library import own_code, switches
 
 _WITHOUT_LIBRARY = "SPHINX"
 _BINDER = "neonize._binder"
-_PLACE = "gocode"
+_LIBRARY_ATTRIBUTE = "gocode"
 
 _UNUSED = ("magic", "httpx", "linkpreview", "phonenumbers", "requests", "segno", "tqdm")
 """Modules that neonize imports to guess types of media, fetch addresses, format numbers and draw QR codes."""
 
-#: Modules that hold a place for the library, found before the fork: a look at all modules copies the pages they are on.
-_places: list[ModuleType] = []
+#: Modules that refer to the library. Found before the fork, because searching all modules copies their memory pages.
+_library_users: list[ModuleType] = []
 
-#: What a session process changes in the library, found before the fork as well: each process would search 18 MB.
+#: What a session process changes in the library. Found before the fork, so that not every process searches 18 MB.
 _patches: list[switches.Patch] = []
 
 
 def import_without_library() -> None:
-    """Import all that a session process needs but the Go library, and leave no thread behind. For the zygote, once."""
+    """Import all that a session process needs except the Go library, without a thread. The zygote calls this once."""
     if not os.environ.get(_WITHOUT_LIBRARY):
         raise LoaderError(f"{_WITHOUT_LIBRARY} must be in the environment that the zygote is executed with")
-    stand_in_for_unused()
+    stub_unused_modules()
     with no_threads():
         importlib.import_module("neonize.client")
         importlib.import_module("service.worker.process.main")
     _forbid_downloads()
-    _ask_once()
+    _cache_lookups()
     _reap_shells()
     _share_openssl()
-    _places.extend(_holders())
-    if not _places:
-        raise LoaderError(f"no module of neonize has a place for the library ({_PLACE})")
+    _library_users.extend(_find_library_users())
+    if not _library_users:
+        raise LoaderError(f"no module of neonize refers to the library ({_LIBRARY_ATTRIBUTE})")
     _patches.extend(switches.find(_library_file()))
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads != 1:
         raise LoaderError(f"importing neonize left {threads - 1} threads, which would not survive a fork")
-    # What is here now is never garbage, and touching it would copy the pages that children share.
+    # Objects that exist now are never garbage, and a collection that visits them would copy pages that children share.
     gc.collect()
     gc.freeze()
 
 
 def load_library(*, restored: bool) -> Any:
-    """Load the Go library into this process, a child of the zygote, turn its switches on, and return it. Once."""
+    """Load the Go library into this child of the zygote, turn its switches on, and return it. Called once."""
     os.environ.pop(_WITHOUT_LIBRARY, None)
     binder = sys.modules[_BINDER]
     before = dict(vars(binder))
     importlib.reload(binder)
-    for module in _places:
-        _hand_over(before, binder, module)
-    library = vars(binder)[_PLACE]
+    for module in _library_users:
+        _rebind(before, binder, module)
+    library = vars(binder)[_LIBRARY_ATTRIBUTE]
     if not hasattr(library, "Neonize"):
         raise LoaderError("the Go library was not loaded")
     switches.turn_on(_patches, own_code.load_base(library.Neonize), restored=restored)
@@ -78,31 +78,31 @@ def load_library(*, restored: bool) -> Any:
 
 
 def _library_file() -> Path:
-    """Return the file that the binder is going to load."""
+    """Return the file that the binder will load."""
     name: str = vars(sys.modules["neonize.utils.platform"])["generated_name"]()
     return Path(str(sys.modules[_BINDER].__file__)).parent / name
 
 
-def _hand_over(before: dict[str, Any], binder: ModuleType, module: ModuleType) -> None:
-    """Replace everything that a module imported from the binder by what the reloaded binder has under that name."""
+def _rebind(before: dict[str, Any], binder: ModuleType, module: ModuleType) -> None:
+    """Replace each name that a module imported from the binder by that of the reloaded binder."""
     for name, value in list(vars(module).items()):
         if not name.startswith("__") and name in before and value is before[name]:
             setattr(module, name, vars(binder)[name])
 
 
-def _holders() -> list[ModuleType]:
+def _find_library_users() -> list[ModuleType]:
     return [
         module
         for name, module in sys.modules.items()
-        if name.startswith("neonize.") and name != _BINDER and hasattr(module, _PLACE)
+        if name.startswith("neonize.") and name != _BINDER and hasattr(module, _LIBRARY_ATTRIBUTE)
     ]
 
 
 @contextlib.contextmanager
 def no_threads() -> Iterator[None]:
-    """Keep threads from starting: neonize starts one at import, to write Go's log lines, and it would die in the fork.
+    """Keep threads from starting: neonize starts one at import to write Go's log lines, which would die in the fork.
 
-    Nothing misses it: the callback that fills its queue is replaced by one of ours (client.py).
+    The thread is not needed, because `session/client.py` replaces the callback that fills its queue.
     """
     start = threading.Thread.start
     threading.Thread.start = lambda self: None  # type: ignore[method-assign]
@@ -113,7 +113,7 @@ def no_threads() -> Iterator[None]:
 
 
 def _forbid_downloads() -> None:
-    """neonize fetches a library of another version over the network. Never here: what runs is what was installed."""
+    """Refuse neonize's download of a library of another version, so that only the installed code runs."""
 
     def refuse(*_: object, **__: object) -> None:
         raise LoaderError("the installed Go library is not the one that this neonize expects")
@@ -121,18 +121,18 @@ def _forbid_downloads() -> None:
     vars(sys.modules["neonize.download"])["download"] = refuse
 
 
-def stand_in_for_unused() -> None:
-    """Let neonize import modules that nothing here uses, without loading them. What is called of them refuses.
+def stub_unused_modules() -> None:
+    """Replace modules that neonize imports and nothing here uses by stubs, whose functions raise LoaderError.
 
-    With them the zygote imports for 0.5 s in place of 0.27, and has 16 MB more, which each fork maps. `magic` needs a C
-    library that no dependency of neonize brings.
+    With the real ones the zygote imports for 0.5 s instead of 0.27 and has 16 MB more, which each fork maps. `magic`
+    needs a C library that no dependency of neonize brings.
     """
     for name in _UNUSED:
-        sys.modules[name] = _StandIn(name, "A stand-in; see service.worker.library.loader.")
+        sys.modules[name] = _Stub(name, "A stub; see service.worker.library.loader.")
 
 
-class _StandIn(ModuleType):
-    """A module each attribute of which is a function that refuses to be called."""
+class _Stub(ModuleType):
+    """A module whose attributes are functions that refuse to be called."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -145,21 +145,21 @@ def _refuse(name: str, *_: object, **__: object) -> None:
 
 
 def _reap_shells() -> None:
-    """neonize does not wait for the shells that it runs; each would stay a zombie of the zygote's for ever."""
+    """Reap the shells that neonize runs and does not wait for; otherwise they stay zombies of the zygote."""
     with contextlib.suppress(ChildProcessError):
         while True:
             os.waitpid(-1, 0)
 
 
 def _share_openssl() -> None:
-    """Have OpenSSL set itself up here: that is 1 to 2 MiB, which children then share, whether or not they need TLS."""
+    """Initialise OpenSSL before the fork, so that children share its 1 to 2 MiB."""
     ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def _ask_once() -> None:
-    """Do what each child would do: ask for the library's name, with a shell, and load the codec of host names.
+def _cache_lookups() -> None:
+    """Do once what each child would do: find the library's name with a shell, and load the codec of host names.
 
-    neonize also looks for an ffmpeg, which nothing here needs, and warns.
+    Suppress neonize's search for ffmpeg, which is not needed here and would log a warning.
     """
     "localhost".encode("idna")
     platform = vars(sys.modules["neonize.utils.platform"])

@@ -1,4 +1,4 @@
-"""Read and write the machine code of this process."""
+"""Reads and writes the machine code of this process."""
 
 import contextlib
 import ctypes
@@ -11,7 +11,7 @@ _READ_EXECUTE = mmap.PROT_READ | mmap.PROT_EXEC
 
 
 class _AddressInfo(ctypes.Structure):
-    """What dladdr(3) says of an address."""
+    """The result of dladdr(3) for an address."""
 
     _fields_ = (
         ("file", ctypes.c_char_p),
@@ -22,7 +22,7 @@ class _AddressInfo(ctypes.Structure):
 
 
 def load_base(function: Any) -> int:
-    """Return where the library of a C function is loaded. Raises OSError if the linker does not know."""
+    """Return the address at which the library of a C function is loaded. Raise OSError if the linker does not know."""
     info = _AddressInfo()
     ctypes.CDLL(None).dladdr(ctypes.cast(function, ctypes.c_void_p), ctypes.byref(info))
     if not info.base:
@@ -31,12 +31,12 @@ def load_base(function: Any) -> int:
 
 
 def read(address: int, length: int) -> bytes:
-    """Return what is there."""
+    """Return `length` bytes of memory from `address` on."""
     return ctypes.string_at(address, length)
 
 
 def write(address: int, content: bytes) -> None:
-    """Replace what is there. Raises OSError if this system does not let a process do that, in either way."""
+    """Overwrite memory from `address` on. Raise OSError if the system permits neither of the two ways to do so."""
     try:
         _write_through_kernel(address, content)
     except OSError as refused:
@@ -49,7 +49,7 @@ def write(address: int, content: bytes) -> None:
 def _write_through_kernel(address: int, content: bytes) -> None:
     """Have the kernel write: it copies the page, keeps its protection and flushes the instruction cache.
 
-    It works under PR_SET_MDWE. It is refused after a setuid without exec, and by kernels that restrict the file.
+    This works under PR_SET_MDWE. It is refused after a setuid without exec, and by kernels that restrict the file.
     """
     memory = os.open(_MEMORY, os.O_RDWR)
     try:
@@ -59,7 +59,7 @@ def _write_through_kernel(address: int, content: bytes) -> None:
 
 
 def _write_unprotected(address: int, content: bytes) -> None:
-    """Write while the pages are writable. They stay executable all the time: other threads may run on them."""
+    """Make the pages writable, write, and protect them again. They stay executable, because other threads run there."""
     flush = _flush_of_instructions()
     first = address - address % mmap.PAGESIZE
     length = address + len(content) - first
@@ -78,7 +78,7 @@ def _protect(address: int, length: int, protection: int) -> None:
 
 
 def _flush_of_instructions() -> Any:
-    """Return what makes an arm64 processor read changed code anew; None where processors notice by themselves."""
+    """Return the flush of the instruction cache on arm64; None on processors that need no flush."""
     if os.uname().machine != "aarch64":
         return None
     with contextlib.suppress(AttributeError):

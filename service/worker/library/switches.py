@@ -1,11 +1,11 @@
-"""Turn on switches of whatsmeow that neonize has no handle for, by changing a few bytes of its code in memory.
+"""Turns on switches of whatsmeow that neonize does not expose, by changing a few bytes of its code in memory.
 
-Each switch is a field that nothing sets, so that every reader of it sees "off". The instructions that read it are
-changed so that they see "on"; instruction boundaries stay where they are, and the library's file is not touched.
+Each switch is a field that is never set, so that every instruction that reads it sees "off". Those instructions are
+changed so that they see "on". Instruction boundaries stay where they are, and the library's file is not touched.
 
-The zygote searches the file once (`find`), before any fork, and refuses a library that it does not know to the byte.
-Each session process changes its own memory (`turn_on`) after the library is loaded and before a client exists: no code
-that is changed runs at that time. Go does not verify its own code.
+The zygote searches the file once (`find`), before any fork, and refuses a library whose bytes differ from this table.
+Each session process changes its memory (`turn_on`) after the library is loaded and before a client exists, when none of
+that code runs. Go does not verify its code.
 """
 
 import mmap
@@ -23,7 +23,7 @@ NEONIZE = "0.5.2"
 WHATSMEOW = "v0.0.0-20260921121126-35ae40906e74"
 
 AMD64, ARM64 = 62, 183
-"""Architectures, by their numbers in ELF."""
+"""Numbers of the architectures in ELF."""
 
 _NOP = bytes.fromhex("1f2003d5")
 _CLIENT_GO = "https://github.com/tulir/whatsmeow/blob/33cfac5116293e4cb86f8e4099e8eaf6de7ebc08/client.go"
@@ -32,7 +32,7 @@ _MAIN_GO = "https://github.com/krypton-byte/neonize/blob/fcd96cb3d86971ce296babd
 
 
 class SwitchError(LoaderError):
-    """A switch cannot be turned on; without it messages would be lost."""
+    """A switch cannot be turned on, and without it messages would be lost."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ class Code:
     reader: bytes
     """A regular expression of the instruction that reads the field."""
     readers: int
-    """How many of them there are in all of the code; those that are in no site stay as they are."""
+    """The number of such instructions in the whole code; those outside `sites` stay as they are."""
     sites: Mapping[str, str]
-    """By function the bytes in hex. `??` is any byte, `|` is where the reader begins, `[]` is what is replaced."""
+    """The bytes by function, in hex. `??` is any byte, `|` is where the reader begins, `[]` is what is replaced."""
     on: bytes
-    """What takes the place of the bytes in brackets."""
+    """The bytes that replace those in brackets."""
 
 
 @dataclass(frozen=True)
 class Switch:
-    """A switch: its name, what it does, why it is wanted, where it is in the sources, and what it changes."""
+    """A switch: its name, its effect, the reason for it, its source, and what it changes."""
 
     name: str
     effect: str
@@ -60,11 +60,11 @@ class Switch:
     code: Mapping[int, Code]
     """By architecture."""
     only_restored: bool = False
-    """Off in a process that pairs."""
+    """Whether the switch stays off in a process that pairs."""
 
 
 #: amd64: `cmp byte [register + field], 0` before a `je`. With 2 in place of 0 a bool never matches, and the jump is
-#: never taken. arm64: `ldrb` from the field and `tbz`, the jump, which becomes a `nop`. What is otherwise says so.
+#: never taken. arm64: `ldrb` from the field and `tbz`, the jump, which becomes a `nop`. Comments mark the exceptions.
 SWITCHES = (
     Switch(
         name="RETRY_STORE",
@@ -135,8 +135,8 @@ SWITCHES = (
         code={
             AMD64: Code(
                 reader=rb"\x80[\xb8-\xbb\xbd-\xbf]\xa8\x00\x00\x00\x00",
-                # One more is RETRY_BEFORE_ACK's. The other two would make receipts wait for each other, and ask the
-                # account's own phone at once.
+                # RETRY_BEFORE_ACK changes one more. The other two stay off: they would make receipts wait for each
+                # other, and ask the account's phone for a resend at once.
                 readers=4,
                 sites={
                     "(*Client).maybeDeferredAck": "55 48 89 e5 48 83 ec 10 48 89 44 24 20 48 89 7c 24 38 48 89 4c 24 "
@@ -162,7 +162,7 @@ SWITCHES = (
         "its sender takes for read",
         upstream=f"{_MESSAGE_GO}#L419-L426",
         code={
-            # A `jne`, which is always taken if a bool is compared with 2.
+            # Here the jump is a `jne`, which is always taken if a bool is compared with 2.
             AMD64: Code(
                 reader=rb"\x80[\xb8-\xbb\xbd-\xbf]\xa8\x00\x00\x00\x00",
                 readers=4,
@@ -172,7 +172,7 @@ SWITCHES = (
                 },
                 on=b"\x02",
             ),
-            # A `tbnz`, which becomes a `b` to the same place.
+            # Here the jump is a `tbnz`, which becomes a `b` to the same target.
             ARM64: Code(
                 reader=rb"\x42\x39(?<=.[\xa0-\xa2]\x42\x39|[\x00-\xdf]\xa3\x42\x39)...[\x36\x37]",
                 readers=4,
@@ -217,21 +217,21 @@ SWITCHES = (
 
 @dataclass(frozen=True)
 class Patch:
-    """One place of the library that a switch changes."""
+    """One change of a switch to the library's code."""
 
     switch: Switch
     function: str
     address: int
-    """Of the bytes around it, counted from where the library is loaded."""
+    """The address of `off`, relative to where the library is loaded."""
     off: bytes
-    """The bytes around it, as they are in the file."""
+    """The bytes around the change, as they are in the file."""
     start: int
-    """Where in them the replacement begins."""
+    """The index in `off` at which the replacement begins."""
     replacement: bytes
 
     @property
     def on(self) -> bytes:
-        """Return the bytes around it as they are once the switch is on."""
+        """Return `off` with the replacement, as it is once the switch is on."""
         return self.off[: self.start] + self.replacement + self.off[self.start + len(self.replacement) :]
 
 
@@ -244,7 +244,7 @@ class _Segment(NamedTuple):
 
 
 def find(library: Path) -> tuple[Patch, ...]:
-    """Return what `turn_on` changes. Raises SwitchError if the file is not the one that the table was made for."""
+    """Return what `turn_on` changes. Raise SwitchError if the file is not the library that the table was made for."""
     try:
         with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
             return tuple(_find(image))
@@ -263,7 +263,7 @@ def _find(image: mmap.mmap) -> Iterator[Patch]:
 
 
 def _executable(image: mmap.mmap) -> tuple[int, _Segment]:
-    """Read the headers of an ELF file: its architecture, and where its code is."""
+    """Return the architecture and the code segment of an ELF file."""
     magic, machine, headers, size, count = struct.unpack_from("<6s12xH12xQ14xHH", image)
     if magic != b"\x7fELF\x02\x01":
         raise _other_library("it is not an ELF file of 64 bits")
@@ -297,7 +297,7 @@ def _patches(image: mmap.mmap, segment: _Segment, switch: Switch, machine: int) 
 
 
 def _signature(text: str) -> tuple[int, re.Pattern[bytes]]:
-    """Return how many bytes come before the reader, and an expression whose group is what is replaced."""
+    """Return the number of bytes before the reader, and an expression whose group matches the bytes to replace."""
     before, _, after = text.partition("|")
     signs = {"??": b".", "[": b"(", "]": b")"}
     tokens = re.findall(r"[0-9a-f]{2}|\?\?|\[|\]", before + after)
@@ -306,7 +306,7 @@ def _signature(text: str) -> tuple[int, re.Pattern[bytes]]:
 
 
 def turn_on(patches: Iterable[Patch], base: int, *, restored: bool) -> None:
-    """Change the library that is loaded at `base`, where it was not changed before. Raises SwitchError."""
+    """Change the library that is loaded at `base`; skip what is changed already. Raise SwitchError if that fails."""
     for patch in patches:
         if restored or not patch.switch.only_restored:
             _apply(patch, base + patch.address)
@@ -330,7 +330,7 @@ def _apply(patch: Patch, address: int) -> None:
 
 
 def _other_library(what: str) -> SwitchError:
-    # Large, and needed by nothing but this.
+    # Imported here, because it is large and only this error needs it.
     from importlib import metadata  # noqa: PLC0415
 
     try:

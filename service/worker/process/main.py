@@ -46,9 +46,8 @@ def _leave_the_zygote(connection: int, stderr: int, liveness: int | None) -> Non
     # is a size-limited file in memory, which the node reads once this process is dead.
     for target, source in ((0, nothing), (1, nothing), (_STDERR, stderr)):
         os.dup2(source, target)
-    # Close every descriptor except these. If a sibling's socket stayed open here, that sibling would not notice its
-    # node's death. The liveness socket stays open until this process is dead, or another node would claim its session
-    # too early.
+    # Close every other descriptor: if a sibling's socket stayed open here, that sibling would not notice its node's
+    # death. The liveness socket stays open until this process dies, so that no other node claims its session earlier.
     kept = {0, 1, _STDERR, connection, liveness}
     for descriptor in {int(entry.name) for entry in Path("/proc/self/fd").iterdir()} - kept:
         with contextlib.suppress(OSError):  # the listing's descriptor is closed already

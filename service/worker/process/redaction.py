@@ -5,6 +5,5 @@ from service.domain.masking import cut, masked
 
 def redact(text: str) -> str:
     """Return the text without secrets, cut to the longest text that may be logged."""
-    # Cut before masking, because masking a very long text could outlast the run permit. Cut again, because masks can
-    # make the text longer.
+    # Masking a very long text could outlast the run permit, so cut it first, and again because masks add length.
     return cut(masked(cut(text)))

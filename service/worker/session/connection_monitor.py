@@ -7,8 +7,7 @@ fails, and a library that hangs raises none at all. So the library is polled eac
   event was.
 - If it then confirms the connection for as long, the process counts as connected again, unless an event has reported
   the disconnection: the library's "logged in" outlives the connection, so an answer after such an event proves nothing.
-- If it is not connected for CONNECT_TIMEOUT_S and nothing came in, the process ends. While a QR code is shown, that
-  time starts when the code expires.
+- If it is not connected for CONNECT_TIMEOUT_S and nothing came in, the process ends. A QR code delays its start.
 """
 
 import enum

@@ -287,10 +287,10 @@ class Session:
             case inbound_pb2.InboundMessage():
                 self._on_message(event)
             case neonize.UndecryptableMessage():
-                self._on_activity()
+                self._on_heard()
                 self._commit_one(messages.unreadable(event, self._client.lid_of))
             case neonize.Receipt():
-                self._on_activity()
+                self._on_heard()
                 self._writer.commit(translate.receipts(event, self._client.lid_of))
             case neonize.Connected():
                 self._on_connected()
@@ -312,13 +312,13 @@ class Session:
                 self._on_inbound_event(event)
 
     def _on_message(self, event: inbound_pb2.InboundMessage) -> None:
-        self._on_activity()
+        self._on_heard()
         if self._writer.commit(messages.frames(event, self._client.lid_of), self._gate.wait_for_commit):
             self._gate.log()
 
     def _on_inbound_event(self, event: Any) -> None:
         if (durable := registry.DURABLE.get(type(event))) is not None:
-            self._on_activity()
+            self._on_heard()
             self._commit_one(durable(event))
         elif (ephemeral := registry.EPHEMERAL.get(type(event))) is not None:
             self._ephemeral.submit(*ephemeral(event))
@@ -341,7 +341,7 @@ class Session:
             case neonize.ConnectFailure():
                 self._exit.end_with(translate.connect_failure(event))
 
-    def _on_activity(self) -> None:
+    def _on_heard(self) -> None:
         """Treat the first inbound event as the end of the login.
 
         The library raises "connected" only after two queries, which on a busy machine wait behind all the messages

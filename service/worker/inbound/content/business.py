@@ -1,7 +1,4 @@
-"""What businesses send and get back: menus and what was chosen of them, products, orders.
-
-WhatsApp's bodies in, zap.v1's out.
-"""
+"""Converts business messages: menus and selections from them, products and orders."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -11,24 +8,24 @@ from service.worker.inbound.content.reading import Reading
 from zap.v1 import content_pb2 as pb
 
 Option = tuple[str | bytes, str | bytes]
-"""Id and words."""
+"""Id and text."""
 
 
 def buttons(body: Any, reading: Reading) -> pb.MenuContent:
-    """A text with buttons."""
+    """Convert a text with buttons."""
     options = ((button.buttonID, button.buttonText.displayText) for button in body.buttons)
     return _menu(reading.bounds, body.text, body.contentText, body.footerText, options)
 
 
 def option_list(body: Any, reading: Reading) -> pb.MenuContent:
-    """A list that opens at a touch."""
+    """Convert a list of rows in sections."""
     sections = reading.bounds.items(body.sections)
     options = ((row.rowID, row.title) for section in sections for row in section.rows)
     return _menu(reading.bounds, body.title, body.description, body.footerText, options)
 
 
 def template(body: Any, reading: Reading) -> pb.MenuContent:
-    """A message that WhatsApp approved beforehand, filled in."""
+    """Convert a filled-in template, a form of message that WhatsApp approves beforehand."""
     if body.HasField("interactiveMessageTemplate"):
         return interactive(body.interactiveMessageTemplate, reading)
     filled = body.hydratedTemplate if body.HasField("hydratedTemplate") else body.hydratedFourRowTemplate
@@ -42,27 +39,27 @@ def template(body: Any, reading: Reading) -> pb.MenuContent:
 
 
 def interactive(body: Any, reading: Reading) -> pb.MenuContent:
-    """The newest form. What its buttons do is JSON of their own: in the raw bytes."""
+    """Convert the newest form of menu. The actions of its buttons are JSON and stay in the raw bytes."""
     return _menu(reading.bounds, body.header.title, body.body.text, body.footer.text, ())
 
 
 def button_reply(body: Any, reading: Reading) -> pb.SelectionContent:
-    """A button that was touched."""
+    """Convert the selection of a button."""
     return _selection(reading.bounds, body.selectedButtonID, body.selectedDisplayText)
 
 
 def list_reply(body: Any, reading: Reading) -> pb.SelectionContent:
-    """A row of a list."""
+    """Convert the selection of a row in a list."""
     return _selection(reading.bounds, body.singleSelectReply.selectedRowID, body.title)
 
 
 def template_reply(body: Any, reading: Reading) -> pb.SelectionContent:
-    """A button of a template."""
+    """Convert the selection of a template's button."""
     return _selection(reading.bounds, body.selectedID, body.selectedDisplayText)
 
 
 def interactive_reply(body: Any, reading: Reading) -> pb.SelectionContent:
-    """An answer to the newest form."""
+    """Convert a reply to the newest form of menu."""
     flow = body.nativeFlowResponseMessage
     content = _selection(reading.bounds, "", body.body.text)
     content.parameters = reading.bounds.text(flow.paramsJSON, BODY)
@@ -70,7 +67,7 @@ def interactive_reply(body: Any, reading: Reading) -> pb.SelectionContent:
 
 
 def product(body: Any, reading: Reading) -> pb.ProductContent:
-    """A product of a catalogue."""
+    """Convert a product of a catalogue."""
     bounds, product = reading.bounds, body.product
     return pb.ProductContent(
         product_id=bounds.text(product.productID),
@@ -86,7 +83,7 @@ def product(body: Any, reading: Reading) -> pb.ProductContent:
 
 
 def order(body: Any, reading: Reading) -> pb.OrderContent:
-    """An order. Its token is not told."""
+    """Convert an order, without its token."""
     bounds = reading.bounds
     return pb.OrderContent(
         order_id=bounds.text(body.orderID),
@@ -105,8 +102,8 @@ def _menu(bounds: Bounds, title: str, body: str, footer: str, options: Iterable[
         body=bounds.text(body, BODY),
         footer=bounds.text(footer),
         options=[
-            pb.MenuOption(id=bounds.text(option_id), text=bounds.text(words))
-            for option_id, words in bounds.first(options)
+            pb.MenuOption(id=bounds.text(option_id), text=bounds.text(text))
+            for option_id, text in bounds.first(options)
         ],
     )
 
@@ -119,5 +116,5 @@ def _template_options(buttons: Any) -> Iterator[Option]:
             yield (inner.ID if kind == "quickReplyButton" else "", inner.displayText)
 
 
-def _selection(bounds: Bounds, chosen: str, words: str) -> pb.SelectionContent:
-    return pb.SelectionContent(id=bounds.text(chosen), text=bounds.text(words, BODY))
+def _selection(bounds: Bounds, option_id: str, text: str) -> pb.SelectionContent:
+    return pb.SelectionContent(id=bounds.text(option_id), text=bounds.text(text, BODY))

@@ -1,6 +1,6 @@
-"""What is in a message, from waE2E.Message to zap.v1.Content. Pure.
+"""Converts the content of a message from waE2E.Message to zap.v1.Content, by one table of WhatsApp's fields. Pure.
 
-Each content lies in a field of its own. One that is in no table here is told by its name: it is in the raw bytes.
+A field that is in no table here is reported by its name only; its content is in the raw bytes.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,57 +14,57 @@ from service.worker.inbound.content.reading import Reading
 from service.worker.inbound.content.unwrap import known_names, unwrapped
 from zap.v1 import content_pb2 as pb
 
-_MOST_UNKNOWN = 16 * 1024
-"""Bytes of a message in which fields that nobody knows are looked for: each takes 3 µs, and there can be millions."""
+_UNKNOWN_SEARCH_BYTES = 16 * 1024
+"""Largest message that is searched for unknown fields: each takes 3 µs, and there can be millions."""
 
 
 class Form(NamedTuple):
-    """How a content is told."""
+    """How a field of waE2E.Message is converted."""
 
     kind: "pb.Content.Kind.ValueType"
     field: str
-    """Of zap.v1.Content."""
-    tell: Callable[[Any, Reading], Any]
-    """None: of a kind that is unknown here."""
+    """The field of zap.v1.Content."""
+    convert: Callable[[Any, Reading], Any]
+    """Returns the value of the field; None for a variant that is unknown here."""
 
 
 def content_of(message: Any, reading: Reading) -> pb.Content:
-    """What is in a message, however it is wrapped."""
+    """Return the content of a message, whatever wrappings it has."""
     inner = unwrapped(message).content
     names = names_of(inner)
     if not names:
         return pb.Content()
     name = next((name for name in names if name in FORMS or name == "protocolMessage"), names[0])
-    content = _told(name, inner, reading)
+    content = _convert(name, inner, reading)
     bounds = reading.bounds
     content.other_fields.extend(bounds.text(other) for other in bounds.items(names) if other != name)
     return content
 
 
 def names_of(inner: Any) -> list[str]:
-    """The fields with content in an unwrapped message; one that the library does not know has its number."""
+    """Return the names of the fields with content in an unwrapped message, or their numbers if all are unknown."""
     return known_names(inner) or _unknown_of(inner)
 
 
 def _unknown_of(inner: Any) -> list[str]:
-    if inner.ByteSize() > _MOST_UNKNOWN:
+    if inner.ByteSize() > _UNKNOWN_SEARCH_BYTES:
         return [""]
     unknown: Iterable[Any] = UnknownFieldSet(inner)  # type: ignore[assignment]  # its stubs do not say that it can be iterated
     return sorted({str(field.field_number) for field in unknown})
 
 
 def protocol_type(body: Any) -> "ProtocolMessage.Type.ValueType | None":
-    """What a protocolMessage is about; None for what the library does not know, which would else read as a revoke."""
+    """Return the type of a protocolMessage; None for an unknown one, whose default would be a revoke."""
     return body.type if body.HasField("type") else None
 
 
 def text_of(content: pb.Content) -> str:
-    """The text of a content that has one; empty for all others."""
+    """Return the text of a content, empty if its kind has none."""
     text = _TEXTS.get(content.WhichOneof("content") or "")
     return text(content) if text else ""
 
 
-def _told(name: str, inner: Any, reading: Reading) -> pb.Content:
+def _convert(name: str, inner: Any, reading: Reading) -> pb.Content:
     if name == "protocolMessage" and (kind := protocol_type(inner.protocolMessage)) is not None:
         field = f"protocolMessage.{ProtocolMessage.Type.Name(kind)}"
         return _in_form(_PROTOCOL.get(kind), field, inner.protocolMessage, reading)
@@ -76,9 +76,9 @@ def _in_form(form: Form | None, field: str, body: Any, reading: Reading) -> pb.C
         return pb.Content(field=field)
     if reading.is_inner and form in _OUTER:
         return pb.Content(kind=form.kind, field=field)
-    if (told := form.tell(body, reading)) is None:
+    if (converted := form.convert(body, reading)) is None:
         return pb.Content(field=field)
-    return pb.Content(kind=form.kind, field=field, **{form.field: told})
+    return pb.Content(kind=form.kind, field=field, **{form.field: converted})
 
 
 def _edit(body: Any, reading: Reading) -> pb.EditContent:
@@ -94,8 +94,8 @@ def _within(reading: Reading) -> Reading:
     return Reading(reading.source, reading.bounds, is_inner=True)
 
 
-def _media(tell: Callable[[Any, Any], pb.MediaContent]) -> Callable[[Any, Reading], pb.MediaContent]:
-    return lambda body, reading: tell(body, reading.bounds)
+def _media(convert: Callable[[Any, Any], pb.MediaContent]) -> Callable[[Any, Reading], pb.MediaContent]:
+    return lambda body, reading: convert(body, reading.bounds)
 
 
 _TEXTS: Mapping[str, Callable[[pb.Content], str]] = {
@@ -114,9 +114,9 @@ _TEXTS: Mapping[str, Callable[[pb.Content], str]] = {
 
 _EDIT = Form(pb.Content.KIND_EDIT, "edit", _edit)
 _COMMENT = Form(pb.Content.KIND_COMMENT, "comment", _comment)
-#: What holds a content of its own.
+#: Forms that contain another content.
 _OUTER = (_EDIT, _COMMENT)
-#: By the type of a protocolMessage.
+#: Forms by the type of a protocolMessage.
 _PROTOCOL: Mapping[int, Form] = {
     ProtocolMessage.REVOKE: Form(pb.Content.KIND_REVOKE, "revoke", references.revoke),
     ProtocolMessage.MESSAGE_EDIT: _EDIT,
@@ -125,7 +125,7 @@ _PROTOCOL: Mapping[int, Form] = {
     ),
 }
 
-#: By the field of waE2E.Message that holds it.
+#: Forms by the field of waE2E.Message.
 FORMS: Mapping[str, Form] = {
     "conversation": Form(pb.Content.KIND_TEXT, "text", text.conversation),
     "extendedTextMessage": Form(pb.Content.KIND_TEXT, "text", text.extended_text),

@@ -1,4 +1,4 @@
-"""Where a message comes from besides its content: what it replies to, whom it mentions, how often it was passed on."""
+"""Converts the context of a message: the quoted message, the mentions, the forwarding count and the advertisement."""
 
 from typing import Any
 
@@ -8,12 +8,11 @@ from service.worker.inbound.content.reading import Reading
 from service.worker.inbound.content.targets import other_chat
 from zap.v1 import content_pb2 as pb
 
-_QUOTED = 1024
-"""Characters of a message that another one replies to; and all that is looked at of it."""
+_MAX_QUOTE_CHARACTERS = 1024
 
 
 def context_of(inner: Any, reading: Reading) -> pb.MessageContext | None:
-    """The context of an unwrapped message; None if it has none."""
+    """Return the context of an unwrapped message; None if it has none."""
     info = _info(inner)
     if info is None:
         return None
@@ -29,7 +28,7 @@ def context_of(inner: Any, reading: Reading) -> pb.MessageContext | None:
 
 
 def _info(inner: Any) -> Any:
-    """It lies in the content: nearly every one has a field for it."""
+    """Return the contextInfo, for which nearly every content has a field; None if there is none."""
     for field, body in inner.ListFields():
         if field.message_type is None:
             continue
@@ -41,14 +40,14 @@ def _info(inner: Any) -> Any:
 
 def _quote(info: Any, reading: Reading) -> pb.Quote:
     bounds = reading.bounds
-    # Of its own: what is cut of a quoted message does not make this one cut.
+    # The quoted message has separate bounds, so that a cut of it does not mark this message as truncated.
     quoted = content_of(info.quotedMessage, Reading(reading.source, Bounds(BODY), is_inner=True))
     return pb.Quote(
         message_id=bounds.text(info.stanzaID),
         author=bounds.text(info.participant),
         chat=bounds.text(other_chat(readable(info.remoteJID), reading.source)),
         kind=quoted.kind,
-        text=text_of(quoted)[:_QUOTED],
+        text=text_of(quoted)[:_MAX_QUOTE_CHARACTERS],
     )
 
 

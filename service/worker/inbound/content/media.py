@@ -1,4 +1,4 @@
-"""Pictures, films, sounds, files and stickers: where they lie and what opens them. Nothing is fetched."""
+"""Converts images, videos, audio, documents and stickers to their location and keys. Nothing is downloaded."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from zap.v1 import content_pb2 as pb
 
 
 def media(body: Any, bounds: Bounds) -> pb.MediaContent:
-    """What WhatsApp's five messages with a file have in common, and what only some of them have."""
+    """Convert any of WhatsApp's five messages with a file."""
     has = _Fields(body)
     return pb.MediaContent(
         mime_type=bounds.text(body.mimetype),
@@ -35,14 +35,14 @@ def media(body: Any, bounds: Bounds) -> pb.MediaContent:
 
 
 def video_note(body: Any, bounds: Bounds) -> pb.MediaContent:
-    """A round film."""
+    """Convert a video note, which is shown round."""
     content = media(body, bounds)
     content.is_video_note = True
     return content
 
 
 class _Fields:
-    """The fields that some of the five do not have."""
+    """Reads fields that not all of the five messages have."""
 
     def __init__(self, body: Any) -> None:
         self._body = body

@@ -1,4 +1,4 @@
-"""Where, who and when: places, cards of people, invitations and appointments. WhatsApp's bodies in, zap.v1's out."""
+"""Converts locations, contact cards, group invitations and appointments."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from zap.v1 import content_pb2 as pb
 
 
 def location(body: Any, reading: Reading) -> pb.LocationContent:
-    """A place."""
+    """Convert a fixed location."""
     bounds = reading.bounds
     return pb.LocationContent(
         latitude=body.degreesLatitude,
@@ -26,7 +26,7 @@ def location(body: Any, reading: Reading) -> pb.LocationContent:
 
 
 def live_location(body: Any, reading: Reading) -> pb.LocationContent:
-    """A place that moves."""
+    """Convert a live location."""
     return pb.LocationContent(
         latitude=body.degreesLatitude,
         longitude=body.degreesLongitude,
@@ -41,12 +41,12 @@ def live_location(body: Any, reading: Reading) -> pb.LocationContent:
 
 
 def contact(body: Any, reading: Reading) -> pb.ContactsContent:
-    """One card."""
+    """Convert one contact card."""
     return pb.ContactsContent(cards=[_card(body, reading.bounds)])
 
 
 def contacts(body: Any, reading: Reading) -> pb.ContactsContent:
-    """Several cards."""
+    """Convert several contact cards."""
     bounds = reading.bounds
     cards = [_card(card, bounds) for card in bounds.items(body.contacts)]
     return pb.ContactsContent(title=bounds.text(body.displayName), cards=cards)
@@ -57,7 +57,7 @@ def _card(body: Any, bounds: Bounds) -> pb.ContactCard:
 
 
 def group_invitation(body: Any, reading: Reading) -> pb.GroupInvitationContent:
-    """An invitation to a group. Its code lets whoever has it join: it is not told."""
+    """Convert an invitation to a group, without its code, with which any account could join."""
     bounds = reading.bounds
     return pb.GroupInvitationContent(
         group=bounds.text(body.groupJID),
@@ -68,7 +68,7 @@ def group_invitation(body: Any, reading: Reading) -> pb.GroupInvitationContent:
 
 
 def appointment(body: Any, reading: Reading) -> pb.AppointmentContent:
-    """What WhatsApp calls an event."""
+    """Convert what WhatsApp calls an event."""
     bounds = reading.bounds
     return pb.AppointmentContent(
         name=bounds.text(body.name),

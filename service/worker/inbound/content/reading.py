@@ -1,4 +1,4 @@
-"""A message that is being read: where it came from, and how much of it there is room for."""
+"""Holds what the conversion of a message's content needs besides the content."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +10,13 @@ from zap.v1 import content_pb2 as pb
 
 @dataclass(frozen=True)
 class Reading:
-    """What those who tell of contents need besides the content."""
+    """The source of a message that is being converted, and the bounds of its event."""
 
     source: Source
     bounds: Bounds
     is_inner: bool = False
-    """It is a content within another one: those within it in turn are not followed."""
+    """Whether the content is within another one. A content within it is not converted."""
 
     def target(self, key: Any) -> pb.MessageTarget:
-        """The message that a key in it names."""
+        """Return the message that a key in the content names."""
         return target(key, self.source, self.bounds)

@@ -1,4 +1,4 @@
-"""Which message another one is about: WhatsApp's keys, which are written from the sender's point of view."""
+"""Resolves WhatsApp's message keys, which are written from the sender's point of view, to the account's."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from service.worker.inbound.content.limits import Bounds, readable
 from zap.v1 import content_pb2 as pb
 
-_OF_PEOPLE = ("@s.whatsapp.net", "@lid", "@c.us", "@hosted", "@hosted.lid")
+_PERSON_SERVERS = ("@s.whatsapp.net", "@lid", "@c.us", "@hosted", "@hosted.lid")
 
 
 @dataclass(frozen=True)
@@ -17,34 +17,34 @@ class Source:
     sender: str
     from_me: bool
     is_group: bool
-    """More than two people are in the chat: only then does a key name the author."""
+    """Whether more than two people are in the chat. Only then does a key name the author."""
     edit_attribute: str = ""
-    """WhatsApp's own mark of edits and deletions."""
+    """WhatsApp's mark of edits and deletions."""
 
 
 def target(key: Any, source: Source, bounds: Bounds) -> pb.MessageTarget:
-    """The message that a key names.
+    """Return the message that a key names.
 
-    "From me" in a key is said by its sender: of a friend's it means the friend. And the chat in it is, between two
-    people, named after the other one, which is the account.
+    "From me" in a key means its sender. In a chat of two people the key names the chat after the sender's counterpart:
+    in a key from the other person that is the account.
     """
-    is_accounts = not key.fromMe and not source.is_group and not source.from_me
+    is_own = not key.fromMe and not source.is_group and not source.from_me
     return pb.MessageTarget(
         message_id=bounds.text(key.ID),
         author=bounds.text(_author(key, source)),
-        from_me=is_accounts or (key.fromMe and source.from_me),
+        from_me=is_own or (key.fromMe and source.from_me),
         chat=bounds.text(other_chat(readable(key.remoteJID), source)),
     )
 
 
 def other_chat(chat: str, source: Source) -> str:
-    """The chat that a sender names, if it is not this one: between two people that is named after either of them."""
-    return "" if chat == source.chat or chat.endswith(_OF_PEOPLE) else chat
+    """Return the chat that a key names; empty for this chat, and for one of two people, which both name differently."""
+    return "" if chat == source.chat or chat.endswith(_PERSON_SERVERS) else chat
 
 
 def _author(key: Any, source: Source) -> str:
     if key.fromMe:
-        # Whoever is named beside it: nobody speaks for another.
+        # Ignore an author that the key names: a sender can only claim its own messages.
         return source.sender
     if source.is_group or other_chat(readable(key.remoteJID), source):
         return readable(key.participant)

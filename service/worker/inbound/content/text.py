@@ -1,4 +1,4 @@
-"""What people write: texts, polls, and what goes with them. WhatsApp's bodies in, zap.v1's out."""
+"""Converts texts, polls, albums and disappearing timers."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from zap.v1 import content_pb2 as pb
 
 
 def conversation(body: str | bytes, reading: Reading) -> pb.TextContent:
-    """A plain text."""
+    """Convert a plain text."""
     return pb.TextContent(body=reading.bounds.text(body, BODY))
 
 
 def extended_text(body: Any, reading: Reading) -> pb.TextContent:
-    """A text with a preview of a link, a reply, or a status."""
+    """Convert a text that has a link preview, quotes a message, or is a status."""
     bounds = reading.bounds
     return pb.TextContent(
         body=bounds.text(body.text, BODY),
@@ -26,12 +26,12 @@ def extended_text(body: Any, reading: Reading) -> pb.TextContent:
 
 
 def disappearing_timer(body: Any, _: Reading) -> pb.DisappearingTimerContent:
-    """A change of how long the chat's messages stay."""
+    """Convert a change of the chat's disappearing timer."""
     return pb.DisappearingTimerContent(seconds=body.ephemeralExpiration)
 
 
 def poll(body: Any, reading: Reading) -> pb.PollContent:
-    """A question with answers. Its secret, by which votes are encrypted, is not told."""
+    """Convert a poll, without the secret that encrypts its votes."""
     bounds = reading.bounds
     return pb.PollContent(
         question=bounds.text(body.name, BODY),
@@ -41,5 +41,5 @@ def poll(body: Any, reading: Reading) -> pb.PollContent:
 
 
 def album(body: Any, _: Reading) -> pb.AlbumContent:
-    """How many media follow."""
+    """Convert the head of an album, which says how many media follow."""
     return pb.AlbumContent(images=body.expectedImageCount, videos=body.expectedVideoCount)

@@ -1,10 +1,10 @@
-"""Messages in messages: for view-once, for disappearing ones, for edits, for the account's other devices, and more."""
+"""Unwraps messages in messages, such as view-once and disappearing ones, edits, and copies from own devices."""
 
 from typing import Any, NamedTuple
 
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
 
-#: Parts of a message that no person wrote and no person reads: keys and secrets for the devices.
+#: Fields with keys and secrets for devices, not meant for people.
 MACHINERY = frozenset(
     {
         "senderKeyDistributionMessage",
@@ -15,37 +15,37 @@ MACHINERY = frozenset(
     }
 )
 
-_MOST = 16
-#: WhatsApp wraps in one of two forms, and invents new names for the first again and again.
-_FORMS = {"FutureProofMessage", "DeviceSentMessage"}
+_MAX_DEPTH = 16
+#: The two types that wrap a message. WhatsApp keeps adding fields of the first.
+_WRAPPERS = {"FutureProofMessage", "DeviceSentMessage"}
 _WRAPPINGS = frozenset(
-    field.name for field in Message.DESCRIPTOR.fields if field.message_type and field.message_type.name in _FORMS
+    field.name for field in Message.DESCRIPTOR.fields if field.message_type and field.message_type.name in _WRAPPERS
 )
 
 
 class Unwrapped(NamedTuple):
-    """What was inside."""
+    """The innermost message and its wrappings."""
 
     content: Any
-    """waE2E.Message."""
+    """A waE2E.Message."""
     wrappings: frozenset[str]
-    """The fields it was in."""
+    """The fields that wrapped it."""
 
 
 def unwrapped(content: Any) -> Unwrapped:
-    """The innermost message. What is wrapped deeper than anybody would stays wrapped.
+    """Return the innermost message, unwrapping at most 16 levels.
 
-    So does what lies beside another content: it must not hide that.
+    A wrapped message beside another content stays wrapped, so that it does not hide that content.
     """
     undone: list[str] = []
-    while len(undone) < _MOST and (name := _wrapping_of(content)) is not None:
+    while len(undone) < _MAX_DEPTH and (name := _wrapping_of(content)) is not None:
         undone.append(name)
         content = getattr(content, name).message
     return Unwrapped(content, frozenset(undone))
 
 
 def known_names(message: Any) -> list[str]:
-    """The fields of a message that the library knows and that hold content."""
+    """Return the fields of a message that the library knows and that hold content."""
     return [field.name for field, _ in message.ListFields() if field.name not in MACHINERY]
 
 

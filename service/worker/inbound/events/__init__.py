@@ -1,1 +1,1 @@
-"""What happens in WhatsApp besides messages and receipts, from the library's events to frames."""
+"""Converts the library's events other than messages and receipts to frames."""

@@ -1,16 +1,15 @@
-"""Calls to the account."""
+"""Converts calls to the account."""
 
 from typing import Any
 
-from service.worker.inbound.events.normalize import attributes, person, told_once, words
+from service.worker.inbound.events.normalize import attributes, dated_frame, person, words
 from zap.v1 import call_pb2, event_pb2
 from zap.worker.v1 import frames_pb2
 
 
 def offered(event: Any) -> frames_pb2.Frame | None:
-    """It rings."""
-    said = attributes(event.data)
-    group = said.get("group-jid", "")
+    """Convert an incoming call; return None if it has no id."""
+    group = attributes(event.data).get("group-jid", "")
     call = _call(event, call_pb2.Call.PHASE_OFFERED)
     call.platform = words(event.callRemoteMeta.remotePlatform)
     call.group, call.is_group = group, bool(group)
@@ -19,7 +18,7 @@ def offered(event: Any) -> frames_pb2.Frame | None:
 
 
 def announced(event: Any) -> frames_pb2.Frame | None:
-    """It rings in a group, whose calls come without all that a device needs to take them."""
+    """Convert the notice of an incoming group call, which lacks what a device needs to accept it."""
     call = _call(event, call_pb2.Call.PHASE_OFFERED)
     call.group = attributes(event.data).get("group-jid", "") or call.group
     call.is_group = event.type == "group" or bool(call.group)
@@ -28,14 +27,14 @@ def announced(event: Any) -> frames_pb2.Frame | None:
 
 
 def accepted(event: Any) -> frames_pb2.Frame | None:
-    """Somebody took it."""
+    """Convert the acceptance of a call."""
     call = _call(event, call_pb2.Call.PHASE_ACCEPTED)
     call.platform = words(event.callRemoteMeta.remotePlatform)
     return _frame(event, call)
 
 
 def ended(event: Any) -> frames_pb2.Frame | None:
-    """It is over."""
+    """Convert the end of a call."""
     call = _call(event, call_pb2.Call.PHASE_ENDED)
     call.end_reason = words(event.reason)
     return _frame(event, call)
@@ -52,13 +51,13 @@ def _call(event: Any, phase: "call_pb2.Call.Phase.ValueType") -> call_pb2.Call:
     if (sender := person(getattr(known, "from"))).endswith("@g.us"):
         call.group = sender
     else:
-        # `from` is a keyword, so it cannot be named otherwise.
+        # `from` is a keyword, so it cannot be assigned directly.
         setattr(call, "from", sender)
     return call
 
 
 def _frame(event: Any, call: call_pb2.Call) -> frames_pb2.Frame | None:
-    """None without an id: nobody could tell what it is about."""
+    """Return None for a call without an id, which no consumer could attribute."""
     if not call.call_id:
         return None
-    return told_once(event.basicCallMeta.timestamp, event_pb2.Event.TYPE_CALL, call=call)
+    return dated_frame(event.basicCallMeta.timestamp, event_pb2.Event.TYPE_CALL, call=call)

@@ -1,4 +1,4 @@
-"""Changes of groups. The invite link, which lets whoever has it in, is left out on purpose."""
+"""Converts changes of groups. The invite link, with which any account could join, is left out on purpose."""
 
 from collections.abc import Iterable
 from datetime import timedelta
@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from neonize.proto import Neonize_pb2 as neonize
 
-from service.worker.inbound.events.normalize import NAME, TEXT, attributes, person, told_each_time, told_once, words
+from service.worker.inbound.events.normalize import NAME, TEXT, attributes, dated_frame, person, undated_frame, words
 from zap.v1 import event_pb2, group_pb2
 from zap.worker.v1 import frames_pb2
 
@@ -16,16 +16,16 @@ _LINKS = {
     neonize.GroupLinkChange.SUB: group_pb2.GroupLink.KIND_PART,
     neonize.GroupLinkChange.SIBLING: group_pb2.GroupLink.KIND_SIBLING,
 }
-_ASKED, _NO_LONGER_ASKING = "created_membership_requests", "revoked_membership_requests"
-"""What the library passes on unread, and we read."""
-_MOST_OTHERS = 20
-_LARGEST = 1024 * 1024
-"""Bytes of what is told: thousands of people, but a consumer's gRPC refuses four times as much."""
+_REQUESTED, _WITHDRAWN = "created_membership_requests", "revoked_membership_requests"
+"""Tags of changes that the library passes on without parsing them."""
+_MAX_OTHERS = 20
+_MAX_BYTES = 1024 * 1024
+"""Maximum bytes of an event: thousands of members, and a quarter of what gRPC clients accept by default."""
 
 
 def changed(event: Any) -> frames_pb2.Frame | None:
-    """What is new about a group; None if nothing is, or nobody knows which group it is."""
-    news = group_pb2.GroupChanged(
+    """Convert a change of a group; return None if nothing is in it, or no group is named."""
+    change = group_pb2.GroupChanged(
         joined=_members(event.Join),
         left=_members(event.Leave),
         promoted=_members(event.Promote),
@@ -33,18 +33,18 @@ def changed(event: Any) -> frames_pb2.Frame | None:
         join_reason=words(event.JoinReason),
         is_invite_link_new=event.HasField("NewInviteLink"),
     )
-    _tell_settings(event, news)
-    _tell_relations(event, news)
-    _tell_unread(event, news)
-    if not event.JID.User or not news.ListFields():
+    _fill_settings(event, change)
+    _fill_relations(event, change)
+    _fill_unparsed(event, change)
+    if not event.JID.User or not change.ListFields():
         return None
-    news.group, news.author = person(event.JID), person(event.Sender)
-    _bound(news)
-    return told_once(event.Timestamp, event_pb2.Event.TYPE_GROUP_CHANGED, group_changed=news)
+    change.group, change.author = person(event.JID), person(event.Sender)
+    _bound(change)
+    return dated_frame(event.Timestamp, event_pb2.Event.TYPE_GROUP_CHANGED, group_changed=change)
 
 
 def entered(event: Any) -> frames_pb2.Frame:
-    """The account is in a group from now on. The library does not say since when, so every time is told."""
+    """Convert the entry of the account into a group. The library gives no time of it, so each delivery is an event."""
     info = event.GroupInfo
     disappears = info.GroupEphemeral.IsEphemeral
     group = group_pb2.GroupEntered(
@@ -60,62 +60,63 @@ def entered(event: Any) -> frames_pb2.Frame:
         disappear_after=_seconds(info.GroupEphemeral.DisappearingTimer) if disappears else None,
         members=map(_member, info.Participants),
     )
-    news = group_pb2.GroupChanged(group=person(info.JID), author=person(event.Sender), entered=group)
-    _bound(news)
-    return told_each_time(event_pb2.Event.TYPE_GROUP_CHANGED, group_changed=news)
+    change = group_pb2.GroupChanged(group=person(info.JID), author=person(event.Sender), entered=group)
+    _bound(change)
+    return undated_frame(event_pb2.Event.TYPE_GROUP_CHANGED, group_changed=change)
 
 
-def _tell_settings(event: Any, news: group_pb2.GroupChanged) -> None:
+def _fill_settings(event: Any, change: group_pb2.GroupChanged) -> None:
     if event.HasField("Name"):
-        news.name = words(event.Name.Name, NAME)
+        change.name = words(event.Name.Name, NAME)
     if event.HasField("Topic"):
-        news.topic = words(event.Topic.Topic, TEXT)
+        change.topic = words(event.Topic.Topic, TEXT)
     if event.HasField("Locked"):
-        news.is_locked = event.Locked.isLocked
+        change.is_locked = event.Locked.isLocked
     if event.HasField("Announce"):
-        news.is_announcement = event.Announce.IsAnnounce
+        change.is_announcement = event.Announce.IsAnnounce
     if event.HasField("Ephemeral"):
-        news.disappear_after.CopyFrom(_seconds(event.Ephemeral.DisappearingTimer if event.Ephemeral.IsEphemeral else 0))
+        timer = event.Ephemeral.DisappearingTimer if event.Ephemeral.IsEphemeral else 0
+        change.disappear_after.CopyFrom(_seconds(timer))
 
 
-def _tell_relations(event: Any, news: group_pb2.GroupChanged) -> None:
+def _fill_relations(event: Any, change: group_pb2.GroupChanged) -> None:
     if event.HasField("Link"):
-        news.linked.CopyFrom(_link(event.Link))
+        change.linked.CopyFrom(_link(event.Link))
     if event.HasField("Unlink"):
-        news.unlinked.CopyFrom(_link(event.Unlink))
+        change.unlinked.CopyFrom(_link(event.Unlink))
     if event.HasField("Delete"):
-        news.deleted.CopyFrom(group_pb2.GroupDeleted(reason=words(event.Delete.DeletedReason)))
+        change.deleted.CopyFrom(group_pb2.GroupDeleted(reason=words(event.Delete.DeletedReason)))
 
 
-def _tell_unread(event: Any, news: group_pb2.GroupChanged) -> None:
-    for change in event.UnknownChanges:
-        match words(change.Tag):
-            case tag if tag == _ASKED:
-                news.asked_to_join.extend(_askers(change, event.Sender))
-            case tag if tag == _NO_LONGER_ASKING:
-                news.no_longer_asking.extend(_askers(change, event.Sender))
-            case tag if len(news.others) < _MOST_OTHERS:
-                news.others.append(tag)
+def _fill_unparsed(event: Any, change: group_pb2.GroupChanged) -> None:
+    for unparsed in event.UnknownChanges:
+        match words(unparsed.Tag):
+            case tag if tag == _REQUESTED:
+                change.asked_to_join.extend(_requesters(unparsed, event.Sender))
+            case tag if tag == _WITHDRAWN:
+                change.no_longer_asking.extend(_requesters(unparsed, event.Sender))
+            case tag if len(change.others) < _MAX_OTHERS:
+                change.others.append(tag)
 
 
-def _bound(news: group_pb2.GroupChanged) -> None:
-    """Leave people out, until it is no larger than it may be."""
-    asking = (news.asked_to_join, news.no_longer_asking)
-    for people in (news.entered.members, news.joined, news.left, news.promoted, news.demoted, *asking):
-        while people and news.ByteSize() > _LARGEST:
+def _bound(change: group_pb2.GroupChanged) -> None:
+    """Drop members until the event is no larger than _MAX_BYTES."""
+    asking = (change.asked_to_join, change.no_longer_asking)
+    for people in (change.entered.members, change.joined, change.left, change.promoted, change.demoted, *asking):
+        while people and change.ByteSize() > _MAX_BYTES:
             del people[len(people) // 2 :]
-            news.is_truncated = True
+            change.is_truncated = True
 
 
-def _askers(change: Any, author: Any) -> Iterable[group_pb2.GroupMember]:
-    """Those who are named; a request that names nobody is the author's own."""
-    named = [said for part in change.Nodes if (said := attributes(part)).get("jid")]
+def _requesters(unparsed: Any, author: Any) -> Iterable[group_pb2.GroupMember]:
+    """Return those who ask to join: the named people, or the author if none is named."""
+    named = [values for node in unparsed.Nodes if (values := attributes(node)).get("jid")]
     if not named:
         return _members([author])
-    others = [said.get("phone_number") or said.get("lid", "") for said in named]
+    others = [values.get("phone_number") or values.get("lid", "") for values in named]
     return [
-        group_pb2.GroupMember(member=said["jid"], member_alternative=other)
-        for said, other in zip(named, others, strict=True)
+        group_pb2.GroupMember(member=values["jid"], member_alternative=other)
+        for values, other in zip(named, others, strict=True)
     ]
 
 

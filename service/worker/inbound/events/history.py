@@ -1,14 +1,14 @@
-"""Pieces of history: counted, in one look at what history.proto of zap.worker.v1 names of them."""
+"""Counts the contents of history pieces, parsed only as far as history.proto of zap.worker.v1 names fields."""
 
 from collections.abc import Iterator, Sequence
 
 from service.worker.inbound.content.limits import past_moment
-from service.worker.inbound.events.normalize import told_each_time
+from service.worker.inbound.events.normalize import undated_frame
 from zap.v1 import event_pb2, history_pb2
 from zap.worker.v1 import frames_pb2
 from zap.worker.v1 import history_pb2 as worker_pb2
 
-#: By WhatsApp's numbers of them.
+#: Kinds in the order of WhatsApp's numbers.
 _KINDS: Sequence["history_pb2.HistorySync.Kind.ValueType"] = (
     history_pb2.HistorySync.KIND_INITIAL_BOOTSTRAP,
     history_pb2.HistorySync.KIND_INITIAL_STATUS,
@@ -21,7 +21,7 @@ _KINDS: Sequence["history_pb2.HistorySync.Kind.ValueType"] = (
 
 
 def synced(piece: worker_pb2.HistoryPiece) -> frames_pb2.Frame:
-    """How much is in a piece."""
+    """Convert a history piece to its counts and time range."""
     history = piece.data
     known = 0 <= history.sync_type < len(_KINDS)
     sync = history_pb2.HistorySync(
@@ -35,7 +35,7 @@ def synced(piece: worker_pb2.HistoryPiece) -> frames_pb2.Frame:
     if seconds := [second for second in _seconds(history) if past_moment(second)]:
         sync.oldest_message_time.FromSeconds(min(seconds))
         sync.newest_message_time.FromSeconds(max(seconds))
-    return told_each_time(event_pb2.Event.TYPE_HISTORY_SYNC, history_sync=sync)
+    return undated_frame(event_pb2.Event.TYPE_HISTORY_SYNC, history_sync=sync)
 
 
 def _seconds(history: worker_pb2.History) -> Iterator[int]:

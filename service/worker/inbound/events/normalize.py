@@ -1,4 +1,4 @@
-"""What all of these have in common: the server may leave anything out, and may say anything."""
+"""Builds frames of notifications, and bounds their fields: WhatsApp's server may omit any of them or send any value."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,39 +11,39 @@ from zap.v1 import event_pb2
 from zap.worker.v1 import frames_pb2
 
 WORD = 100
-"""Characters of a word of WhatsApp's own: a reason, a kind."""
+"""Maximum characters of a word defined by WhatsApp, such as a reason or a kind."""
 NAME, TEXT = 1_024, 65_536
-"""Characters of a name, and of a text, that somebody wrote."""
+"""Maximum characters of a name, and of a text, that a person wrote."""
 
 
-def told_once(seconds: int, kind: "event_pb2.Event.Type.ValueType", **payload: Any) -> frames_pb2.Frame:
-    """What WhatsApp says of this moment, in seconds since 1970, and may say again until it is acknowledged."""
+def dated_frame(seconds: int, kind: "event_pb2.Event.Type.ValueType", **payload: Any) -> frames_pb2.Frame:
+    """Build the frame of a notification with a time, in seconds since 1970, which WhatsApp may send several times."""
     if (then := past_moment(seconds)) is None:
-        return told_each_time(kind, **payload)
+        return undated_frame(kind, **payload)
     frame = build_inbound_frame(then, kind, **payload)
     frame.origin = dedup_keys.of_notification(seconds, frame.event)
     return frame
 
 
-def told_each_time(kind: "event_pb2.Event.Type.ValueType", **payload: Any) -> frames_pb2.Frame:
-    """What WhatsApp says without a moment of its own: the same can happen twice, and a repetition is told again."""
+def undated_frame(kind: "event_pb2.Event.Type.ValueType", **payload: Any) -> frames_pb2.Frame:
+    """Build the frame of a notification without a usable time. A repetition of it is logged as another event."""
     frame = build_inbound_frame(None, kind, **payload)
     frame.origin = dedup_keys.of_itself()
     return frame
 
 
 def person(jid: Any) -> str:
-    """A person's or a group's address, without the device; empty for one that is not there."""
+    """Return the address of a person or a group, without the device; empty if it is absent."""
     return words(person_to_text(jid), NAME)
 
 
 def words(value: str | bytes, most: int = WORD) -> str:
-    """A text, valid and not longer than so many characters."""
+    """Return a valid text of at most `most` characters."""
     return readable(value)[:most]
 
 
 def attributes(node: Any) -> Mapping[str, str]:
-    """The attributes of a stanza's element, as text."""
+    """Return the attributes of a stanza's element as text."""
     return {words(attribute.name): _as_text(attribute) for attribute in node.Attrs}
 
 

@@ -1,4 +1,4 @@
-"""Who is there and who is writing: of the moment. What it is about, and how it is told."""
+"""Converts presences and typing notices, which are ephemeral events."""
 
 from collections.abc import Hashable
 from typing import Any
@@ -16,26 +16,27 @@ _ACTIVITIES = {
     (neonize.ChatPresence.COMPOSING, neonize.ChatPresence.AUDIO): presence_pb2.ChatPresence.ACTIVITY_RECORDING,
 }
 
-Momentary = tuple[Hashable, frames_pb2.Frame]
-"""Who and where: a later one about the same says all that an earlier one did. And the frame."""
+EphemeralEvent = tuple[Hashable, frames_pb2.Frame]
+"""The subject and the frame. A later event replaces an earlier one about the same subject."""
 
 
-def presence(event: Any) -> Momentary:
-    """Somebody opened WhatsApp, or left it."""
-    who = person(event.From)
+def presence(event: Any) -> EphemeralEvent:
+    """Convert a person's going online or offline."""
+    subject = person(event.From)
     last_seen = past_moment(event.LastSeen) if event.Unavailable else None
-    told = presence_pb2.Presence(person=who, is_online=not event.Unavailable, last_seen_time=last_seen)
-    return who, build_inbound_frame(None, event_pb2.Event.TYPE_PRESENCE, presence=told)
+    converted = presence_pb2.Presence(person=subject, is_online=not event.Unavailable, last_seen_time=last_seen)
+    return subject, build_inbound_frame(None, event_pb2.Event.TYPE_PRESENCE, presence=converted)
 
 
-def chat_presence(event: Any) -> Momentary:
-    """Somebody began to write in a chat, or stopped."""
+def chat_presence(event: Any) -> EphemeralEvent:
+    """Convert a notice that a person has begun or stopped to write in a chat."""
     source = event.MessageSource
-    told = presence_pb2.ChatPresence(
+    notice = presence_pb2.ChatPresence(
         chat=person(source.Chat),
         sender=person(source.Sender),
         sender_alternative=person(source.SenderAlt),
         is_group=source.IsGroup,
         activity=_ACTIVITIES.get((event.State, event.Media), presence_pb2.ChatPresence.ACTIVITY_PAUSED),
     )
-    return (told.chat, told.sender), build_inbound_frame(None, event_pb2.Event.TYPE_CHAT_PRESENCE, chat_presence=told)
+    frame = build_inbound_frame(None, event_pb2.Event.TYPE_CHAT_PRESENCE, chat_presence=notice)
+    return (notice.chat, notice.sender), frame

@@ -1,4 +1,4 @@
-"""Which of the library's events are told, and by what."""
+"""Lists the library's events that are reported, with their converters."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from neonize.proto import Neonize_pb2 as neonize
 
 from service.worker.inbound.events import calls, groups, history, people, presences
-from service.worker.inbound.events.presences import Momentary
+from service.worker.inbound.events.presences import EphemeralEvent
 from zap.worker.v1 import frames_pb2, history_pb2
 
 DURABLE: Mapping[type[Any], Callable[[Any], frames_pb2.Frame | None]] = {
@@ -20,16 +20,16 @@ DURABLE: Mapping[type[Any], Callable[[Any], frames_pb2.Frame | None]] = {
     neonize.IdentityChange: people.identity_changed,
     history_pb2.HistoryPiece: history.synced,
 }
-"""What is told once and must not be lost."""
+"""Converters of durable events, which are committed to the log."""
 
-EPHEMERAL: Mapping[type[Any], Callable[[Any], Momentary]] = {
+EPHEMERAL: Mapping[type[Any], Callable[[Any], EphemeralEvent]] = {
     neonize.Presence: presences.presence,
     neonize.ChatPresence: presences.chat_presence,
 }
-"""What is worth nothing a moment later."""
+"""Converters of ephemeral events, which may be dropped."""
 
 FORMS: Mapping[type[Any], type[Any]] = {neonize.HistorySync: history_pb2.HistoryPiece}
-"""What is read in a form of our own, that skips most of it."""
+"""Events that are parsed as a smaller message of zap.worker.v1, which skips most of their content."""
 
 SUBSCRIBED = (*(kind for kind in DURABLE if kind not in FORMS.values()), *EPHEMERAL, *FORMS)
-"""The library's own forms of all of them."""
+"""The library's types of all these events."""

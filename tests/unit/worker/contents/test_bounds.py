@@ -12,14 +12,14 @@ def test_a_text_is_cut_by_characters_and_that_is_said() -> None:
 
 
 def test_all_texts_together_have_a_bound_in_bytes_and_no_character_is_cut_in_two() -> None:
-    bounds = Bounds(room=5)
+    bounds = Bounds(total=5)
     assert (bounds.text("ää"), bounds.has_cut) == ("ää", False)
     assert (bounds.text("ä"), bounds.has_cut) == ("", True)
     assert bounds.text("a") == ""
 
 
 def test_bytes_are_whole_or_not_there() -> None:
-    bounds = Bounds(room=10)
+    bounds = Bounds(total=10)
     assert (bounds.data(b"12345", 5), bounds.has_cut) == (b"12345", False)
     assert (bounds.data(b"123456", 5), bounds.has_cut) == (b"", True)
     assert bounds.data(b"123456", 6) == b""

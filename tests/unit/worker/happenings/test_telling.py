@@ -2,7 +2,7 @@ import pytest
 from neonize.proto import Neonize_pb2 as neonize
 
 from service.worker.addresses import from_text
-from service.worker.inbound.events.normalize import attributes, told_once, words
+from service.worker.inbound.events.normalize import attributes, dated_frame, words
 from zap.v1 import event_pb2, picture_pb2
 
 ANNA = picture_pb2.PictureChanged(whose="1@lid")
@@ -12,16 +12,16 @@ THEN = 1_700_000_000
 
 
 def test_the_same_at_one_moment_is_told_once() -> None:
-    first, again = (told_once(THEN, PICTURE, picture_changed=ANNA) for _ in range(2))
+    first, again = (dated_frame(THEN, PICTURE, picture_changed=ANNA) for _ in range(2))
     assert len(first.origin) == 16
     assert first.origin == again.origin
-    others = [told_once(THEN, PICTURE, picture_changed=BOB), told_once(THEN + 1, PICTURE, picture_changed=ANNA)]
+    others = [dated_frame(THEN, PICTURE, picture_changed=BOB), dated_frame(THEN + 1, PICTURE, picture_changed=ANNA)]
     assert first.origin not in {other.origin for other in others}
 
 
 @pytest.mark.parametrize("seconds", [0, 2**62])
 def test_what_has_no_time_can_happen_twice(seconds: int) -> None:
-    frame, again = (told_once(seconds, PICTURE, picture_changed=ANNA) for _ in range(2))
+    frame, again = (dated_frame(seconds, PICTURE, picture_changed=ANNA) for _ in range(2))
     assert not frame.HasField("time")
     # Only what the node itself repeats, the very same frame, is one event.
     assert len(frame.origin) == 16
