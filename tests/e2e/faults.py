@@ -44,7 +44,7 @@ def aim() -> None:
     listener.bind(_address(os.getpid()))
     threading.Thread(target=_obey, args=(listener,), name="faults", daemon=True).start()
     if seconds := os.environ.get(PATIENCE):
-        vars(sys.modules["service.worker.session.connection_monitor"])["LIMIT"] = float(seconds)
+        vars(sys.modules["service.worker.session.connection_monitor"])["CONNECT_TIMEOUT_S"] = float(seconds)
     if folder := os.environ.get(CRASHES):
         _crash_in_a_loop(Path(folder))
 
@@ -65,7 +65,7 @@ def _product(module: str, name: str) -> Any:
 def _session() -> Any:
     import gc  # noqa: PLC0415
 
-    return next(thing for thing in gc.get_objects() if isinstance(thing, _product("session", "Session")))
+    return next(thing for thing in gc.get_objects() if isinstance(thing, _product("session.session", "Session")))
 
 
 def _crash_in_a_loop(folder: Path) -> None:
@@ -73,7 +73,7 @@ def _crash_in_a_loop(folder: Path) -> None:
     order = folder / Path("/proc/self/cmdline").read_bytes().split(b"\0")[0].split()[1].decode()
     if order.exists() and order.read_text() == "load":
         os.abort()
-    session = _product("session", "Session")
+    session = _product("session.session", "Session")
     connected = session._on_connected
 
     def crash(self: Any) -> None:
@@ -107,7 +107,7 @@ def _be_deaf() -> None:
     def _be_deaf(*_: object) -> None:
         ctypes.CDLL(None).sleep(_FOR_EVER)
 
-    _product("vitals", "Vitals").obeying = _be_deaf
+    _product("process.stall_detector", "StallDetector").command_reader_alive = _be_deaf
 
 
 def _get_stuck_in_event() -> None:
@@ -116,16 +116,16 @@ def _get_stuck_in_event() -> None:
     def _get_stuck_in_event(*_: object) -> None:
         ctypes.CDLL(None).sleep(_FOR_EVER)
 
-    _product("client", "Client")._dispatch = _get_stuck_in_event
+    _product("session.client", "Client")._dispatch = _get_stuck_in_event
 
 
 def _hang_in_disconnect() -> None:
-    _product("client", "Client").disconnect = lambda _: ctypes.CDLL(None).sleep(_FOR_EVER)
+    _product("session.client", "Client").disconnect = lambda _: ctypes.CDLL(None).sleep(_FOR_EVER)
 
 
 def _slow_events() -> None:
     """A handler that takes its time: what WhatsApp considers delivered waits inside Go."""
-    client = _product("client", "Client")
+    client = _product("session.client", "Client")
     dispatch = client._dispatch
 
     def take_time(*arguments: Any) -> None:
@@ -155,7 +155,7 @@ def _no_memory() -> None:
     def fail(*_: object) -> None:
         raise MemoryError
 
-    _product("session", "Session")._execute = fail
+    _product("session.session", "Session")._execute = fail
 
 
 def _fill_stderr() -> None:
