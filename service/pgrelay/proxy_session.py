@@ -147,7 +147,8 @@ class ProxySession:
                 # The client has sent Terminate, and the relay has forwarded it.
                 raise _ClientClosed
             is_moving |= self._pump_to_client()
-            if not is_moving or not (self._client_readable or self._server_readable):
+            # What is held may go on once the server has answered.
+            if not is_moving or not (self._client_readable or self._server_readable or self.interceptor.is_held):
                 self.has_more = False
                 return
         self.has_more = True

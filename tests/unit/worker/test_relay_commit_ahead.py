@@ -62,7 +62,7 @@ def ask(line: Line, request: bytes) -> tuple[bytes | None, bytes | None]:
 def answer(line: Line, answers: bytes) -> bytes | None:
     """Return what the client hears of the server's answers."""
     line.server.send(answers)
-    line.splice.pump()
+    line.splice.pump(client=False)
     return line.heard(line.client)
 
 
