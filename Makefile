@@ -6,9 +6,9 @@ PYTHON ?=
 export PYTHON
 
 VENV_PYTHON := .venv/bin/python
-PYTHON_SOURCES := service dev tests scripts benchmarks
+PYTHON_SOURCES := service dev tests simulator scripts benchmarks
 
-.PHONY: help setup run test chaos endurance container-test demo lint types generate generate-check format lock clean
+.PHONY: test-quick help setup run test chaos endurance container-test demo lint types generate generate-check format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ run: setup ## Serve on 127.0.0.1:50051, with Postgres and Valkey of its own unle
 
 test: setup ## Run every test, most of which wait, in 3 processes (PYTEST_ARGS="-k name" runs some, WORKERS=0 one by one)
 	@$(VENV_PYTHON) -m pytest -n $(or $(WORKERS),3) --dist loadfile $(PYTEST_ARGS)
+
+test-quick: setup ## Run the tests for daily work: all but those that start whole nodes
+	@$(VENV_PYTHON) -m pytest -n $(or $(WORKERS),3) --dist loadfile tests/unit tests/rpc tests/integration $(PYTEST_ARGS)
 
 chaos: setup ## Try what three nodes and the event log must show, strike them by chance (STEPS=100), have every outage of the database under traffic; an hour and a half (CHAOS_ARGS="--seconds 1 --faults hung" has some outages)
 	@$(VENV_PYTHON) -m tests.chaos trials
