@@ -475,6 +475,9 @@ async def test_a_start_and_an_end_are_counted_once(
     process = await begin(f"for _ in range(2): {connected or 'pass'}\n{leave}\n{OBEY}")
     if end == "kill":
         await until_it_lives(process)
+        async with asyncio.timeout(20):
+            while connects and process._lane is not None:
+                await asyncio.sleep(0.01)
         await process.kill()
     elif end == "stop":
         await process.stop(10)
