@@ -186,7 +186,7 @@ async def test_nodes_that_join_are_given_their_share_the_idlest_sessions_first(
         moved = {name for name in there.sessions if after[name] != epochs[name]}
         assert moved == set(there.sessions) - set(busy)
         assert await metric(there.nodes[0], "zap_sessions_rebalanced_total") == 4
-        assert "handed over those that were idle for longest" in there.nodes[0].log()
+        assert "handed over the longest idle" in there.nodes[0].log()
         await there.assert_one_owner_at_a_time()
         await there.assert_log_is_whole(sql, written)
 
