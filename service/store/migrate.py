@@ -26,7 +26,7 @@ EVENT_BUFFER_INDEX = "zap_event_buffer_insert_timestamp"
 async def migrate(url: str, prepare_store: Callable[[], Awaitable[None]] | None = None) -> None:
     """Apply the missing migrations; then `prepare_store` lets whatsmeow migrate its tables.
 
-    whatsmeow migrates without a lock (neonize-facts, 4), so that two first starts at once would fail. Hence it does so
+    whatsmeow migrates without a lock (docs/neonize.md), so that two first starts at once would fail. Hence it does so
     here, under the lock, before any session process starts.
     """
     async with _locked(url) as connection:

@@ -89,7 +89,7 @@ def _segfault() -> None:
 
 
 def _panic() -> None:
-    """A client of a device that is not in the store is a nil in neonize's Go code (neonize-facts, 5)."""
+    """A client of a device that is not in the store is a nil in neonize's Go code."""
     from neonize.client import NewClient  # noqa: PLC0415
 
     session = _session()

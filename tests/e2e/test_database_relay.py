@@ -206,7 +206,7 @@ async def test_a_loss_before_the_scan_does_not_end_a_pairing(
 async def test_connections_that_the_library_closes_by_itself_are_no_loss(
     simulator: SimulatorProcess, database_url: str, postgres_admin: asyncpg.Connection[asyncpg.Record]
 ) -> None:
-    """The trap of fact 6: a relay that takes that for a loss ends its process again and again."""
+    """A relay that takes that for a loss ends its process again and again."""
     name = urlsplit(database_url).path[1:]
     async with pool_of(database_url, simulator, "tests.e2e.busy_queries:aim_and_ask") as pool:
         watched, _ = await pair(pool, simulator.control, PHONE)

@@ -397,7 +397,7 @@ async def test_a_session_goes_through_its_proxy(simulator: SimulatorProcess, dat
 
 
 async def test_a_fault_in_go_is_told_in_go_s_words(pool: Pool) -> None:
-    # A device that is not in the store is a nil in neonize's Go code (fact 5); the core never orders that.
+    # A device that is not in the store is a nil in neonize's Go code; the core never orders that.
     watched = await start(pool, jid="491799999999:1@s.whatsapp.net")
     ended = await watched.ended()
     assert ended.cause is Cause.PROCESS_DIED
