@@ -54,7 +54,7 @@ class Connection:
 
     @property
     def is_over(self) -> bool:
-        """Whether the connection has ended or is ending, so that nothing sent now would be read."""
+        """Return whether the connection has ended or is ending, so that nothing sent now would be read."""
         return self._is_ending or self._stream.is_over
 
     @property

@@ -57,7 +57,7 @@ class Phone:
 
     @property
     def is_on(self) -> bool:
-        """Whether the phone is switched on. While it is off, its stanzas wait at the server."""
+        """Return whether the phone is switched on. While it is off, its stanzas wait at the server."""
         return self._is_on
 
     @property

@@ -38,7 +38,7 @@ class FrameStream:
 
     @property
     def is_over(self) -> bool:
-        """Whether this side knows that nothing can be sent or received any more."""
+        """Return whether this side knows that nothing can be sent or received any more."""
         return self._writer.transport.is_closing() or self._reader.at_eof()
 
     async def receive(self) -> bytes:

@@ -64,7 +64,7 @@ class AckGate:
 
     @property
     def wants_commit(self) -> bool:
-        """Whether a callback handles an event: its decryption must be committed before the node gets the event."""
+        """Return whether a callback handles an event, whose decryption must then be committed."""
         return self._is_handling
 
     def wait_for_commit(self) -> None:
@@ -84,7 +84,7 @@ class AckGate:
 
     @property
     def is_logged(self) -> bool:
-        """Whether the event of the current ciphertext is in the event log; False if it has no event."""
+        """Return whether the event of the current ciphertext is in the event log; False if it has no event."""
         return self._is_logged
 
     @contextmanager

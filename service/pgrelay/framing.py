@@ -49,7 +49,7 @@ class ServerError:
 
     @property
     def is_loss(self) -> bool:
-        """Whether the error means that the connection or the server behind it is lost."""
+        """Return whether the error means that the connection or the server behind it is lost."""
         return self.severity in _FATAL_SEVERITIES or self.code.startswith(_LOST_CODES)
 
     def __str__(self) -> str:
@@ -113,7 +113,7 @@ class ServerMessages:
 
     @property
     def is_between(self) -> bool:
-        """Whether the forwarded bytes end at a message boundary."""
+        """Return whether the forwarded bytes end at a message boundary."""
         return self._remaining == 0
 
     def feed(self, data: bytes) -> bytes | memoryview:

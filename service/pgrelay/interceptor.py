@@ -138,9 +138,10 @@ class Interceptor:
         """
         self.requests.feed(data)
         statement = self.requests.statement
+        can_reply = can_reply and self.requests.is_single
         if not self._commit:
-            return self._decide(data, statement, can_reply=can_reply and self.requests.is_single)
-        if statement is Statement.STORE_SECRET and self.requests.is_single and _is_ordinary(statement, data):
+            return self._decide(data, statement, can_reply=can_reply)
+        if can_reply and statement is Statement.STORE_SECRET and _is_ordinary(statement, data):
             self._stores.append(data)
             self._has_secret = True
             return Reply(_SECRET_STORED)

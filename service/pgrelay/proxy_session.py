@@ -85,7 +85,7 @@ class ProxySession:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a statement is under way, held or deferred."""
+        """Return whether a statement is under way, held or deferred."""
         return self._owed > 0 or self.interceptor.is_held or self.interceptor.has_deferred
 
     @property

@@ -103,12 +103,12 @@ class Runner:
 
     @property
     def is_running(self) -> bool:
-        """Whether the session has a process."""
+        """Return whether the session has a process."""
         return self._process is not None
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the session waits for a start permit."""
+        """Return whether the session waits for a start permit."""
         return self._start_slot.is_waiting
 
     @property

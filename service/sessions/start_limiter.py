@@ -42,7 +42,7 @@ class PermitWaiter:
 
     @property
     def is_granted(self) -> bool:
-        """Whether there is a permit to take."""
+        """Return whether there is a permit to take."""
         return bool(self.request.permits)
 
     async def permits(self) -> list[GrantedPermit]:

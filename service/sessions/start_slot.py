@@ -16,12 +16,12 @@ class StartSlot:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a permit is being waited for."""
+        """Return whether a permit is being waited for."""
         return self._waiter is not None
 
     @property
     def has_permit(self) -> bool:
-        """Whether there is a permit to use."""
+        """Return whether there is a permit to use."""
         return self._permit is not None
 
     async def wait(self, lane: Lane, active_at: float, *, skip_wait: bool = False) -> None:

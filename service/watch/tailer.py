@@ -51,7 +51,7 @@ class TailSubscription:
 
     @property
     def has_events(self) -> bool:
-        """Whether events are queued, or the subscription is detached."""
+        """Return whether events are queued, or the subscription is detached."""
         return self.is_detached or bool(self._events)
 
     def offer(self, page: LogPage) -> None:

@@ -50,7 +50,7 @@ class WorkerChannel(asyncio.Protocol):
 
     @property
     def accepts_commands(self) -> bool:
-        """Whether a command would reach the socket, instead of waiting for a process that does not read."""
+        """Return whether a command would reach the socket, instead of waiting for a process that does not read."""
         return self._transport is not None and not self._is_full and not self.closed.is_set()
 
     def send(self, command: frames_pb2.Command) -> None:

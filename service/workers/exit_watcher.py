@@ -29,7 +29,7 @@ class ExitWatcher:
 
     @property
     def exited(self) -> bool:
-        """Whether the process is known to be dead."""
+        """Return whether the process is known to be dead."""
         return self._exited.is_set()
 
     @property

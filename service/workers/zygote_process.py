@@ -78,7 +78,7 @@ class ZygoteProcess:
 
     @property
     def is_usable(self) -> bool:
-        """Whether the zygote accepts fork requests."""
+        """Return whether the zygote accepts fork requests."""
         return self._reaping is None
 
     async def ready(self, timeout: float) -> None:

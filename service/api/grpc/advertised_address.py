@@ -39,7 +39,7 @@ class AdvertisedAddress:
 
     @property
     def is_of_this_machine_alone(self) -> bool:
-        """Whether the address was derived and is loopback: the database is local, or there is no route to it."""
+        """Return whether the address was derived and is loopback: the database is local, or there is no route to it."""
         return self._is_wildcard and ipaddress.ip_address(self._current_host()).is_loopback
 
     def _current_host(self) -> str:

@@ -64,7 +64,7 @@ class HealthAndMetricsServer:
 
     @property
     def is_full(self) -> bool:
-        """Whether a new connection is one too many."""
+        """Return whether a new connection is one too many."""
         return len(self.connections) >= self._max_connections
 
     def page(self, path: str) -> tuple[int, str, bytes]:
