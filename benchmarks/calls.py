@@ -24,6 +24,7 @@ from service.workers.pool import Pool, PoolSettings
 from simulator.control import SimulatorControl
 from simulator.process import PRELOAD, SimulatorProcess
 from tests.caller import State
+from tests.contents import text_content
 from tests.live_events import LiveEvents
 from tests.service_process import ServiceProcess
 from zap.v1 import session_pb2, session_pb2_grpc
@@ -133,8 +134,8 @@ async def sends(node: ServiceProcess, database: str, simulator: SimulatorProcess
     await node.stop()
     process, pool = await direct_process(database, jid, simulator.environment())
     to = f"{FRIEND}@s.whatsapp.net"
-    await process.send_text(to, "the first one asks for devices", 10)
-    direct = await latencies(lambda _: process.send_text(to, "hello", 10))
+    await process.send(to, text_content("the first one asks for devices"), 10)
+    direct = await latencies(lambda _: process.send(to, text_content("hello"), 10))
     await pool.close()
     ratio = tell("Send over gRPC", over_grpc) / tell("session process called directly", direct)
     sys.stdout.write(f"{'ratio':44} {ratio:.2f}\n")

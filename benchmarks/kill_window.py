@@ -29,6 +29,7 @@ from service.store.migrate import migrate
 from service.workers.pool import Pool, PoolSettings
 from simulator.control import SimulatorControl
 from simulator.process import PRELOAD, SimulatorProcess
+from tests.contents import text_content
 from tests.e2e.people import new_phone
 from tests.e2e.session_processes import Watched, pair, start, told_by
 from tests.event_log import Logged
@@ -185,7 +186,7 @@ async def measure(pool: Pool, whatsapp: SimulatorControl, kills: int, part: str)
     friend = await new_phone(whatsapp, "Friend")
     watched, jid = await pair(pool, whatsapp, PHONE, SESSION)
     # Then the friend's conversation with it is an established one.
-    await watched.process.send_text(f"{friend}@s.whatsapp.net", "hello", 10)
+    await watched.process.send(f"{friend}@s.whatsapp.net", text_content("hello"), 10)
     people = await gather_people(whatsapp, friend, [PHONE])
     scene = Scene(pool, whatsapp, jid, watched, people)
     is_good = True

@@ -14,7 +14,7 @@ from service.domain.maintenance import OldestTransaction
 from service.domain.observations import Observed
 from service.domain.pairing import PairingCode
 from service.domain.placement import CLAIM_GRACE_S, Candidate
-from service.domain.records import Account, MessageState, OutboundMessage, Outcome, Pairing, Session
+from service.domain.records import Account, MessageState, OutboundMessage, Outcome, Pairing, Session, TypedPayload
 from service.domain.send_failures import SendFailure
 from service.domain.session import Condition, State, Transition
 from service.domain.start_scheduler import Lane
@@ -77,8 +77,14 @@ class SessionProcess(Protocol):
     def confirm(self, number: int) -> None:
         """Report that every frame up to this number is committed, so that the process acknowledges it to WhatsApp."""
 
-    async def send_text(self, to: str, body: str, timeout: float) -> SendReply:
-        """Send a text to a JID. Raises CallFailed; after `timeout` seconds with certain=False."""
+    async def send(self, to: str, content: TypedPayload, timeout: float) -> SendReply:
+        """Send a content (zap.v1.SendRequest.content) to a JID. Raises CallFailed, as `call` does."""
+
+    async def call(self, request: TypedPayload, timeout: float) -> TypedPayload:
+        """Have any request of zap/worker/v1/calls.proto carried out, and return its result.
+
+        Raises CallFailed; after `timeout` seconds with certain=False.
+        """
 
     async def request_pairing_code(self, phone: str, timeout: float) -> str:
         """Request a code from WhatsApp to type on the phone. Raises CallFailed."""

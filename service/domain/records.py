@@ -117,6 +117,25 @@ RECEIPT_STATES: Mapping[str, MessageState] = {
 
 
 @dataclass(frozen=True)
+class TypedPayload:
+    """Holds a protobuf message that the core passes on without reading it."""
+
+    kind: str
+    """The full name of the message's type, for example zap.v1.Text."""
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class NewMessage:
+    """Holds what a caller asks to send. `fingerprint`: a hash of recipient and content, the same in every release."""
+
+    request_id: str
+    to: str = field(repr=False)
+    content: TypedPayload
+    fingerprint: bytes
+
+
+@dataclass(frozen=True)
 class Outcome:
     """Says how sending ended: SENT with WhatsApp's id and time, or FAILED or OUTCOME_UNKNOWN with a detail."""
 

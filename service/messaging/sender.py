@@ -1,17 +1,16 @@
 """Sends messages: writes the request to the database, asks WhatsApp once, and writes the outcome."""
 
 import asyncio
-import hashlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 
 from service.domain.errors import FailedPrecondition, NotFound, Unavailable
 from service.domain.lease import Lease
-from service.domain.records import MessageState, OutboundMessage, Outcome, Session
+from service.domain.records import MessageState, NewMessage, OutboundMessage, Outcome, Session, TypedPayload
 from service.domain.session import Credentials, Desired
 from service.messaging.keyed_lock import KeyedLock
 from service.ports import CallFailed, MessageStore, Metrics, SessionProcess, SessionStore
@@ -35,16 +34,6 @@ class ConnectedSession:
     early_receipts: EarlyReceipts
 
 
-@dataclass(frozen=True)
-class SendRequest:
-    """Holds what a caller asks to send. `fingerprint` is a hash of the recipient and the content."""
-
-    request_id: str
-    to: str = field(repr=False)
-    body: str = field(repr=False)
-    fingerprint: bytes
-
-
 class MessageSender:
     """Implements MessageService."""
 
@@ -64,23 +53,21 @@ class MessageSender:
         self._paused: set[str] = set()
         """The sessions that are being handed over."""
 
-    async def send_text(self, session_id: str, to: str, body: str, request_id: str, timeout: float) -> OutboundMessage:
-        """Send a text to a JID, once per request_id. Wait at most `timeout` seconds for WhatsApp's server."""
+    async def send(self, session_id: str, new: NewMessage, timeout: float) -> OutboundMessage:
+        """Send a message to a JID, once per request_id. Wait at most `timeout` seconds for WhatsApp's server."""
         deadline = time.monotonic() + timeout
-        fingerprint = hashlib.sha256(f"text\0{to}\0{body}".encode()).digest()
         if self._is_draining:
             raise Unavailable("this node is stopping; call again", reason="NODE_DRAINING")
         session = self._connected(session_id)
         if session is None:
             # Only a message that was accepted before can be answered.
-            earlier = await self._messages.find(session_id, request_id, fingerprint)
+            earlier = await self._messages.find(session_id, new.request_id, new.fingerprint)
             if earlier is None:
                 raise _cannot_send(await self._sessions.get(session_id))
             return await self._settled(earlier, deadline)
         # The send goes on if the caller hangs up: WhatsApp may have the message, so its outcome must be written, and a
         # request that was written and is not carried out would stay open for ever.
-        request = SendRequest(request_id, to, body, fingerprint)
-        task = asyncio.create_task(self._send_once(session, request, deadline))
+        task = asyncio.create_task(self._send_once(session, new, deadline))
         self._sends[task] = session_id
         task.add_done_callback(self._forget)
         return await self._settled(await asyncio.shield(task), deadline)
@@ -129,11 +116,11 @@ class MessageSender:
             return None
         return ConnectedSession(*connection, runner.early_receipts)
 
-    async def _send_once(self, session: ConnectedSession, request: SendRequest, deadline: float) -> OutboundMessage:
-        lease, request_id = session.lease, request.request_id
-        key = (lease.session_id, request_id)
+    async def _send_once(self, session: ConnectedSession, new: NewMessage, deadline: float) -> OutboundMessage:
+        lease = session.lease
+        key = (lease.session_id, new.request_id)
         async with self._locks.acquire(key):
-            message, is_new = await self._messages.accept(lease, request_id, request.to, request.fingerprint)
+            message, is_new = await self._messages.accept(lease, new.request_id, new.to, new.fingerprint)
             # Accepted in this epoch but not being sent: the answer to an earlier accept was lost, so send it now.
             is_unstarted = message.state is MessageState.ACCEPTED and message.epoch == lease.epoch
             if not is_new and (not is_unstarted or key in self._unsettled):
@@ -141,7 +128,7 @@ class MessageSender:
             # After an internal error the outcome is unknown, so the message must not be resent.
             self._unsettled.add(key)
             try:
-                message = await self._send(session, message, request.body, deadline)
+                message = await self._send(session, message, new.content, deadline)
             except NotFound:
                 # The message was deleted with its session.
                 self._unsettled.discard(key)
@@ -156,11 +143,11 @@ class MessageSender:
             task.exception()
 
     async def _send(
-        self, session: ConnectedSession, message: OutboundMessage, body: str, deadline: float
+        self, session: ConnectedSession, message: OutboundMessage, content: TypedPayload, deadline: float
     ) -> OutboundMessage:
         try:
             began = time.monotonic()
-            reply = await session.process.send_text(message.to, body, max(0.1, deadline - began))
+            reply = await session.process.send(message.to, content, max(0.1, deadline - began))
             self._metrics.sent(time.monotonic() - began)
         except CallFailed as error:
             if error.certain:

@@ -6,9 +6,13 @@ import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 
+from google.protobuf.any import pack, unpack_as
+from google.protobuf.any_pb2 import Any
+
 from service.domain.disconnect_policy import Cause
 from service.domain.masking import cut
 from service.domain.observations import Connected, Ended, Observed
+from service.domain.records import TypedPayload
 from service.domain.send_failures import SendFailure
 from service.domain.start_scheduler import Lane
 from service.ports import CallFailed, Metrics, SendReply
@@ -19,8 +23,7 @@ from service.workers.exit_diagnostics import describe_state, empty_if_half_full,
 from service.workers.exit_watcher import ExitWatcher
 from service.workers.waiting import Waiting
 from service.workers.zygote_process import Child
-from zap.v1 import message_pb2
-from zap.worker.v1 import frames_pb2
+from zap.worker.v1 import calls_pb2, frames_pb2
 
 _log = logging.getLogger(__name__)
 
@@ -100,22 +103,25 @@ class Process:
         """Confirm that every frame up to this number is committed."""
         self._channel.confirm(number)
 
-    async def send_text(self, to: str, body: str, timeout: float) -> SendReply:
-        """Send a text to a JID. Raise CallFailed."""
-        send = frames_pb2.Send(call_id=self._next_call(), to=to, text=message_pb2.Text(body=body))
-        reply = await self._call(send.call_id, frames_pb2.Command(send=send), timeout)
-        return SendReply(reply.message_id, reply.sent_time.ToDatetime(tzinfo=datetime.UTC))
+    async def send(self, to: str, content: TypedPayload, timeout: float) -> SendReply:
+        """Send a content to a JID. Raise CallFailed."""
+        send = calls_pb2.Send(to=to, content=_packed(content))
+        result = unpack_as(await self._call(pack(send), timeout), calls_pb2.SendResult)
+        return SendReply(result.message_id, result.sent_time.ToDatetime(tzinfo=datetime.UTC))
 
     async def request_pairing_code(self, phone: str, timeout: float) -> str:
         """Ask WhatsApp for a code to type on the phone. Raise CallFailed."""
-        request = frames_pb2.RequestPairingCode(call_id=self._next_call(), phone=phone)
-        command = frames_pb2.Command(request_pairing_code=request)
-        return (await self._call(request.call_id, command, timeout)).pairing_code
+        request = calls_pb2.RequestPairingCode(phone=phone)
+        return unpack_as(await self._call(pack(request), timeout), calls_pb2.PairingCode).code
 
     async def log_out(self, timeout: float) -> None:
         """Unlink the device at WhatsApp. Raise CallFailed."""
-        logout = frames_pb2.Logout(call_id=self._next_call())
-        await self._call(logout.call_id, frames_pb2.Command(logout=logout), timeout)
+        await self._call(pack(calls_pb2.Logout()), timeout)
+
+    async def call(self, request: TypedPayload, timeout: float) -> TypedPayload:
+        """Have any request carried out. Raise CallFailed."""
+        result = await self._call(_packed(request), timeout)
+        return TypedPayload(result.TypeName(), result.value)
 
     async def stop(self, grace: float) -> None:
         """Have it disconnect, finish the current event and exit; kill it after `grace` seconds.
@@ -189,11 +195,7 @@ class Process:
 
     # --- calls
 
-    def _next_call(self) -> int:
-        self._last_call += 1
-        return self._last_call
-
-    async def _call(self, call_id: int, command: frames_pb2.Command, timeout: float) -> frames_pb2.Reply:
+    async def _call(self, request: Any, timeout: float) -> Any:
         """Send a call once a slot is free, because the process refuses calls above MOST_CALLS for good."""
         deadline = time.monotonic() + timeout
         try:
@@ -203,17 +205,19 @@ class Process:
             message = f"{framing.MOST_CALLS} calls were in flight for {timeout:g} seconds"
             raise CallFailed(message, certain=True) from None
         try:
-            return await self._send_call(call_id, command, max(0.0, deadline - time.monotonic()))
+            return await self._send_call(request, max(0.0, deadline - time.monotonic()))
         finally:
             self._call_slots.release()
 
-    async def _send_call(self, call_id: int, command: frames_pb2.Command, timeout: float) -> frames_pb2.Reply:
+    async def _send_call(self, request: Any, timeout: float) -> Any:
         if not self._channel.accepts_commands or self._reported_end is not None:
             raise CallFailed("the session's process takes no commands now", certain=True)
         answer: asyncio.Future[frames_pb2.Reply] = asyncio.get_running_loop().create_future()
-        self._replies[call_id] = answer
+        self._last_call += 1
+        call = frames_pb2.Call(call_id=self._last_call, request=request)
+        self._replies[call.call_id] = answer
         try:
-            self._channel.send(command)
+            self._channel.send(frames_pb2.Command(call=call))
             async with asyncio.timeout(timeout):
                 reply = await answer
         except framing.ProtocolError as error:
@@ -221,11 +225,11 @@ class Process:
         except TimeoutError:
             raise CallFailed(f"WhatsApp did not answer within {timeout:g} seconds", certain=False) from None
         finally:
-            self._replies.pop(call_id, None)
-        if reply.error:
-            failure = SendFailure.__members__.get(reply.failure, SendFailure.NOT_SENT)
-            raise CallFailed(cut(reply.error), certain=reply.certain, failure=failure)
-        return reply
+            self._replies.pop(call.call_id, None)
+        if reply.HasField("failure"):
+            kind = SendFailure.__members__.get(reply.failure.kind, SendFailure.NOT_SENT)
+            raise CallFailed(cut(reply.failure.message), certain=reply.failure.certain, failure=kind)
+        return reply.result
 
     # --- lifecycle
 
@@ -294,3 +298,7 @@ class Process:
         error = self._channel.protocol_error
         frame_error = f"a frame could not be decoded: {error}" if error else ""
         return Ended(Cause.PROCESS_DIED, frame_error or self._exit_failure or self._exit.describe(status))
+
+
+def _packed(payload: TypedPayload) -> Any:
+    return Any(type_url=f"type.googleapis.com/{payload.kind}", value=payload.data)

@@ -18,6 +18,7 @@ from service.workers.pool import Pool, PoolSettings
 from simulator.control import SimulatorControl
 from simulator.letters import Letter
 from simulator.process import PRELOAD, SimulatorProcess
+from tests.contents import text_content
 from tests.e2e.session_processes import Watched, eventually, pair, start
 
 PHONE, FRIEND = "491700008001", "491700008002"
@@ -180,7 +181,7 @@ async def test_at_most_one_receipt_is_acknowledged_and_not_committed(
     # Its phone would have a receipt for each message as well.
     await control.switch_off(PHONE)
     for number in range(3):
-        await watched.process.send_text(f"{FRIEND}@s.whatsapp.net", f"text {number}", 10)
+        await watched.process.send(f"{FRIEND}@s.whatsapp.net", text_content(f"text {number}"), 10)
     await reported(watched, 1)
     await asyncio.sleep(HELD_S)
     held, queue = hold(watched), (await control.device(jid)).queue

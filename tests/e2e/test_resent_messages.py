@@ -19,6 +19,7 @@ from service.domain.observations import Connected
 from service.workers.pool import Pool, PoolSettings
 from simulator.control import SimulatorControl
 from simulator.process import PRELOAD, SimulatorProcess
+from tests.contents import text_content
 from tests.e2e.people import new_phone
 from tests.e2e.session_processes import Watched, pair, start
 
@@ -41,7 +42,7 @@ class Session:
 
     async def send(self, to: str, text: str) -> str:
         """Send a text; the message's id."""
-        return (await self.watched.process.send_text(to, text, SEND_SECONDS)).message_id
+        return (await self.watched.process.send(to, text_content(text), SEND_SECONDS)).message_id
 
     async def resume(self, pool: Pool) -> None:
         """Start the session's next process."""

@@ -24,6 +24,7 @@ from service.domain.observations import (
 from service.ports import CallFailed, StartOrder
 from service.workers.pool import Pool, PoolSettings, StoreNotPrepared
 from simulator.process import PRELOAD, SimulatorProcess
+from tests.contents import text_content
 from tests.e2e import faults, late_scan
 from tests.e2e.session_processes import Watched, pair, start
 from zap.v1 import event_pb2
@@ -67,7 +68,7 @@ async def test_a_scan_pairs_and_messages_go_both_ways(pool: Pool, simulator: Sim
     assert observed.number == 1
     watched.process.confirm(observed.number)
 
-    sent = await watched.process.send_text(f"{FRIEND}@s.whatsapp.net", "see https://example.com", 10)
+    sent = await watched.process.send(f"{FRIEND}@s.whatsapp.net", text_content("see https://example.com"), 10)
     arrived = await control.wait_for_inbox(FRIEND, "see https://example.com")
     assert arrived.id == sent.message_id
     receipt = await watched.receipt()
@@ -109,7 +110,7 @@ async def test_sessions_go_on_when_the_zygote_is_killed(pool: Pool, simulator: S
     watched, jid = await pair(pool, simulator.control, "491700000030")
     assert pool._zygote.pid is not None
     os.kill(pool._zygote.pid, signal.SIGKILL)
-    await watched.process.send_text(f"{FRIEND}@s.whatsapp.net", "still here", 10)
+    await watched.process.send(f"{FRIEND}@s.whatsapp.net", text_content("still here"), 10)
     await simulator.control.wait_for_inbox(FRIEND, "still here")
     os.kill(watched.process.pid, signal.SIGKILL)
     ended = await watched.ended()
@@ -290,10 +291,10 @@ async def test_an_address_that_turns_everybody_away(
 async def test_a_send_without_a_connection_certainly_failed(pool: Pool, simulator: SimulatorProcess) -> None:
     watched, _ = await _show_code(pool, simulator, "491700000023")
     with pytest.raises(CallFailed) as failure:
-        await watched.process.send_text(f"{FRIEND}@s.whatsapp.net", "too early", 5)
+        await watched.process.send(f"{FRIEND}@s.whatsapp.net", text_content("too early"), 5)
     assert failure.value.certain
     with pytest.raises(CallFailed, match="not a JID") as failure:
-        await watched.process.send_text("nobody", "to no address", 5)
+        await watched.process.send("nobody", text_content("to no address"), 5)
     assert failure.value.certain
 
 
@@ -302,7 +303,7 @@ async def test_a_send_that_hangs_is_given_up_without_knowing(pool: Pool, simulat
     watched, _ = await pair(pool, simulator.control, "491700000024")
     await simulator.control.hold_queries("usync", times=None)
     with pytest.raises(CallFailed) as failure:
-        await watched.process.send_text(f"{FRIEND}@s.whatsapp.net", "slow", 0.5)
+        await watched.process.send(f"{FRIEND}@s.whatsapp.net", text_content("slow"), 0.5)
     assert not failure.value.certain
 
 

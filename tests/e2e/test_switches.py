@@ -13,6 +13,7 @@ from service.domain.observations import Connected
 from service.workers.pool import Pool, PoolSettings
 from simulator.control import SimulatorControl, wait_for
 from simulator.process import SimulatorProcess
+from tests.contents import text_content
 from tests.e2e.held_events import PRELOAD, Hold
 from tests.e2e.session_processes import Watched, eventually, pair, start
 from tests.e2e.sql import Sql
@@ -118,9 +119,9 @@ async def test_a_stop_leaves_no_plaintext(pool: Pool, simulator: SimulatorContro
 async def test_what_is_sent_is_kept_for_those_who_ask_again(pool: Pool, simulator: SimulatorControl, sql: Sql) -> None:
     """RETRY_STORE."""
     watched, jid = await pair(pool, simulator, "491700000402")
-    first = await watched.process.send_text(f"{FRIEND}@s.whatsapp.net", "by the one that paired", 10)
+    first = await watched.process.send(f"{FRIEND}@s.whatsapp.net", text_content("by the one that paired"), 10)
     again = await restored(pool, watched, jid)
-    second = await again.process.send_text(f"{FRIEND}@s.whatsapp.net", "by the one that was restored", 10)
+    second = await again.process.send(f"{FRIEND}@s.whatsapp.net", text_content("by the one that was restored"), 10)
     rows = await sql.fetch("SELECT message_id FROM whatsmeow_retry_buffer WHERE our_jid = $1", jid)
     assert {first.message_id, second.message_id} <= {row["message_id"] for row in rows}
 
@@ -177,7 +178,7 @@ async def test_a_receipt_that_was_not_taken_comes_again(pool: Pool, simulator: S
     await eventually(lambda: hold.is_reached, "the first receipt to be held")
     await simulator.send_receipt(jid, FRIEND, "read")
     # A round trip, in which the second one has reached the library.
-    await again.process.send_text(f"{FRIEND}@s.whatsapp.net", "meanwhile", 10)
+    await again.process.send(f"{FRIEND}@s.whatsapp.net", text_content("meanwhile"), 10)
     await kill(again)
     hold.end()
     third = await start(pool, jid=jid, epoch=3)

@@ -10,6 +10,7 @@ import pytest
 from service.domain.observations import Connected
 from service.workers.pool import Pool, PoolSettings
 from simulator.process import PRELOAD, SimulatorProcess
+from tests.contents import text_content
 from tests.e2e.session_processes import eventually, pair, start
 
 PHONE, FRIEND = "491700009001", "491700009002"
@@ -37,7 +38,7 @@ async def pool(simulator: SimulatorProcess, database_url: str) -> AsyncIterator[
 async def test_no_message_of_either_side_is_unreadable(pool: Pool, simulator: SimulatorProcess) -> None:
     control = simulator.control
     paired, jid = await pair(pool, control, PHONE)
-    await paired.process.send_text(f"{FRIEND}@s.whatsapp.net", "hello", 10)
+    await paired.process.send(f"{FRIEND}@s.whatsapp.net", text_content("hello"), 10)
     await paired.process.stop(5)
     watched = await start(pool, jid=jid, epoch=2)
     await watched.expect(Connected)
@@ -51,7 +52,10 @@ async def test_no_message_of_either_side_is_unreadable(pool: Pool, simulator: Si
             await asyncio.sleep(0.01)
 
     async def send(sender: int) -> list[str]:
-        sent = [await watched.process.send_text(f"{FRIEND}@s.whatsapp.net", f"out {sender}", 10) for _ in range(SENDS)]
+        sent = [
+            await watched.process.send(f"{FRIEND}@s.whatsapp.net", text_content(f"out {sender}"), 10)
+            for _ in range(SENDS)
+        ]
         return [one.message_id for one in sent]
 
     writing = asyncio.create_task(write())

@@ -16,7 +16,16 @@ from service.domain.errors import (
     session_not_found,
 )
 from service.domain.pairing import PairingCode, PairingEnded, PairingOutcome, PairingStep, ShownCode
-from service.domain.records import Account, Evidence, MessageState, OutboundMessage, Owner, Session, StoredCredentials
+from service.domain.records import (
+    Account,
+    Evidence,
+    MessageState,
+    NewMessage,
+    OutboundMessage,
+    Owner,
+    Session,
+    StoredCredentials,
+)
 from service.domain.send_failures import SendFailure
 from service.domain.session import (
     Activate,
@@ -195,17 +204,17 @@ class FakeSending(MessageSender):
 
     def __init__(self, sessions: FakeSessions) -> None:
         self._known = sessions
-        self.sent: dict[tuple[str, str], tuple[OutboundMessage, str]] = {}
+        self.sent: dict[tuple[str, str], tuple[OutboundMessage, NewMessage]] = {}
         self.next_state = MessageState.SENT
         self.next_failure: SendFailure | None = None
         self.last_timeout = 0.0
 
-    async def send_text(self, session_id: str, to: str, body: str, request_id: str, timeout: float) -> OutboundMessage:
-        self.last_timeout = timeout
+    async def send(self, session_id: str, new: NewMessage, timeout: float) -> OutboundMessage:
+        self.last_timeout, request_id = timeout, new.request_id
         session = await self._known.status(session_id)
         if (session_id, request_id) in self.sent:
             message, earlier = self.sent[session_id, request_id]
-            if (message.to, earlier) != (to, body):
+            if earlier.fingerprint != new.fingerprint:
                 violation = FieldViolation("request_id", "was used for another message")
                 raise InvalidArgument([violation], reason="REQUEST_ID_REUSED")
             return message
@@ -213,12 +222,12 @@ class FakeSending(MessageSender):
             raise FailedPrecondition("not paired", reason="SESSION_NOT_PAIRED", metadata={"session_id": session_id})
         if session.condition.state is not State.CONNECTED:
             raise Unavailable("not connected", reason="SESSION_NOT_CONNECTED", metadata={"session_id": session_id})
-        sent = self.next_state is MessageState.SENT
+        message_id, sent_time = ("3EB0", NOW) if self.next_state is MessageState.SENT else ("", None)
         message = OutboundMessage(
-            session_id, request_id, to, 1, self.next_state, "3EB0" if sent else "", "", NOW, NOW if sent else None, NOW
+            session_id, request_id, new.to, 1, self.next_state, message_id, "", NOW, sent_time, NOW
         )
         message = replace(message, failure=self.next_failure)
-        self.sent[session_id, request_id] = (message, body)
+        self.sent[session_id, request_id] = (message, new)
         return message
 
     async def get(self, session_id: str, request_id: str) -> OutboundMessage:

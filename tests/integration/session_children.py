@@ -23,8 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PROLOGUE = """
 import faulthandler, os, signal, socket, sys, threading, time
-from zap.v1 import event_pb2
-from zap.worker.v1 import frames_pb2
+from google.protobuf.any import pack
+from zap.v1 import event_pb2, message_pb2
+from zap.worker.v1 import calls_pb2, frames_pb2
 from service.wire import framing
 
 faulthandler.enable()

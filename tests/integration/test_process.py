@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from google.protobuf import duration_pb2
 from prometheus_client import CollectorRegistry
 
 from service.domain.disconnect_policy import Cause
@@ -21,6 +22,7 @@ from service.wire import framing
 from service.workers.exit_diagnostics import read_stderr
 from service.workers.pool import Pool
 from service.workers.process import STALLED_SECONDS, Process
+from tests.contents import payload, text_content
 from tests.integration.session_children import ScriptedChild, all_of
 from zap.v1 import event_pb2
 
@@ -42,10 +44,17 @@ while (received := command()) is not None:
         case "stop":
             tell(ended=frames_pb2.Ended(cause="STOPPED"))
             os._exit(0)
-        case "send" if received.send.text.body != "never":
-            error = "refused" if received.send.text.body == "refuse" else ""
-            reply = frames_pb2.Reply(call_id=received.send.call_id, message_id=received.send.to, error=error)
-            tell(reply=reply)
+        case "call":
+            call, send, text = received.call, calls_pb2.Send(), message_pb2.Text()
+            reply = frames_pb2.Reply(call_id=call.call_id)
+            if not call.request.Unpack(send):
+                reply.result.CopyFrom(call.request)
+            elif send.content.Unpack(text) and text.body == "refuse":
+                reply.failure.message = "refused"
+            else:
+                reply.result.Pack(calls_pb2.SendResult(message_id=send.to))
+            if text.body != "never":
+                tell(reply=reply)
 """
 
 
@@ -234,7 +243,7 @@ async def test_what_a_dead_process_left_in_its_socket_is_heard_however_late(begi
     [
         ("log_line=frames_pb2.LogLine(message='://a' * 314_573)", "log_line"),
         ("code_shown=frames_pb2.CodeShown(text='x' * 65_536)", "code_shown"),
-        ("reply=frames_pb2.Reply(error='x' * 65_536)", "reply"),
+        ("reply=frames_pb2.Reply(failure=frames_pb2.CallFailure(message='x' * 65_536))", "reply"),
         ("progress=frames_pb2.Progress(), origin=bytes(65_536)", "progress"),
     ],
 )
@@ -377,22 +386,27 @@ async def test_killing_returns_when_it_is_dead(begin: Begin) -> None:
 
 async def test_calls_are_answered_refused_or_given_up(begin: Begin) -> None:
     process = await begin(OBEY)
-    replies = await asyncio.gather(*(process.send_text(f"{n}@lid", "hi", 10) for n in range(50)))
+    replies = await asyncio.gather(*(process.send(f"{n}@lid", text_content("hi"), 10) for n in range(50)))
     assert [reply.message_id for reply in replies] == [f"{n}@lid" for n in range(50)]
     with pytest.raises(CallFailed, match="refused"):
-        await process.send_text("x@lid", "refuse", 10)
+        await process.send("x@lid", text_content("refuse"), 10)
     with pytest.raises(CallFailed, match="did not answer") as failure:
-        await process.send_text("x@lid", "never", 0.2)
+        await process.send("x@lid", text_content("never"), 0.2)
     assert not failure.value.certain
+
+
+async def test_a_call_of_any_kind_goes_through_unread(begin: Begin) -> None:
+    process, request = await begin(OBEY), payload(duration_pb2.Duration(seconds=3))
+    assert await process.call(request, 10) == request
 
 
 async def test_a_call_in_flight_when_it_dies_may_have_been_done(begin: Begin) -> None:
-    process = await begin('assert command().WhichOneof("command") == "send"; os._exit(0)')
+    process = await begin('assert command().WhichOneof("command") == "call"; os._exit(0)')
     with pytest.raises(CallFailed, match="ended before it answered") as failure:
-        await process.send_text("x@lid", "hi", 10)
+        await process.send("x@lid", text_content("hi"), 10)
     assert not failure.value.certain
     with pytest.raises(CallFailed) as failure:
-        await process.send_text("x@lid", "hi", 10)
+        await process.send("x@lid", text_content("hi"), 10)
     assert failure.value.certain
 
 
@@ -412,7 +426,7 @@ async def test_of_permits_that_wait_only_the_last_is_sent(begin: Begin) -> None:
                 tell(number=permits, event=got(message_id=str(last)))
     """)
     # Fill the socket and asyncio's buffer with something that is not superseded.
-    sends = [asyncio.create_task(process.send_text("x@lid", "x" * 100_000, 30)) for _ in range(10)]
+    sends = [asyncio.create_task(process.send("x@lid", text_content("x" * 100_000), 30)) for _ in range(10)]
     while process._channel.accepts_commands:
         await asyncio.sleep(0)
     began = time.monotonic()
@@ -441,23 +455,27 @@ async def test_more_calls_than_the_process_takes_wait_for_a_place(begin: Begin) 
 
         held = []
         while (received := command()) is not None:
-            held.append(received.send.call_id)
+            held.append(received.call.call_id)
             if len(held) == framing.MOST_CALLS:
-                error = "too many" if select.select([node], [], [], 0.2)[0] else ""
+                is_full = not select.select([node], [], [], 0.2)[0]
+                too_many = frames_pb2.CallFailure(message="too many")
+                outcome = {"result": pack(calls_pb2.SendResult())} if is_full else {"failure": too_many}
                 for call_id in held:
-                    tell(reply=frames_pb2.Reply(call_id=call_id, error=error))
+                    tell(reply=frames_pb2.Reply(call_id=call_id, **outcome))
                 held.clear()
     """)
-    calls = (process.send_text("a@s.whatsapp.net", "hello", 10) for _ in range(3 * framing.MOST_CALLS))
+    calls = (process.send("a@s.whatsapp.net", text_content("hello"), 10) for _ in range(3 * framing.MOST_CALLS))
     await asyncio.gather(*calls)
 
 
 async def test_a_call_that_never_gets_a_place_certainly_failed(begin: Begin) -> None:
     process = await begin("while command() is not None: pass")
-    hung = [asyncio.create_task(process.send_text("a@s.whatsapp.net", "x", 5)) for _ in range(framing.MOST_CALLS)]
+    hung = [
+        asyncio.create_task(process.send("a@s.whatsapp.net", text_content("x"), 5)) for _ in range(framing.MOST_CALLS)
+    ]
     await asyncio.sleep(0.1)
     with pytest.raises(CallFailed) as refused:
-        await process.send_text("a@s.whatsapp.net", "one too many", 0.2)
+        await process.send("a@s.whatsapp.net", text_content("one too many"), 0.2)
     assert refused.value.certain
     await process.kill()
     for failure in await asyncio.gather(*hung, return_exceptions=True):

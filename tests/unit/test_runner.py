@@ -21,7 +21,7 @@ from service.domain.backoff import STEADY
 from service.domain.disconnect_policy import Cause
 from service.domain.errors import LeaseLost, NotFound, Unavailable
 from service.domain.lease import Lease, LeaseTimes
-from service.domain.records import Account
+from service.domain.records import Account, TypedPayload
 from service.domain.restart_policy import REPLACED_BURST
 from service.domain.session import Condition, Credentials, Desired, State, Transition
 from service.domain.start_scheduler import Lane
@@ -66,7 +66,9 @@ class Process:
         self.kills += 1
         self.reports.put_nowait(seen.Ended(Cause.STOPPED))
 
-    async def send_text(self, to: str, body: str, timeout: float) -> Any: ...
+    async def send(self, to: str, content: TypedPayload, timeout: float) -> Any: ...
+
+    async def call(self, request: TypedPayload, timeout: float) -> Any: ...
 
     async def request_pairing_code(self, phone: str, timeout: float) -> str:
         return ""

@@ -12,16 +12,18 @@ import pytest
 
 from service.domain.errors import NotFound, Unavailable
 from service.domain.lease import Lease
-from service.domain.records import MessageState, OutboundMessage, Outcome
+from service.domain.records import MessageState, NewMessage, OutboundMessage, Outcome, TypedPayload
 from service.domain.session import Condition, Credentials, Desired, State
 from service.messaging.keyed_lock import KeyedLock
 from service.messaging.sender import MessageSender
 from service.ports import SendReply
 from service.sessions.early_receipts import KEEP_S, MAX_RECEIPTS, EarlyReceipts
+from tests.contents import text_content
 
 NOW = datetime.now(UTC)
 LEASE = Lease("anna", 3, uuid4())
 TO = "4915100000001@s.whatsapp.net"
+HELLO = text_content("hello")
 
 
 class World:
@@ -31,7 +33,7 @@ class World:
         self.connection = (LEASE, self)
         self.early_receipts = EarlyReceipts()
         self.kept: dict[str, OutboundMessage] = {}
-        self.sent: list[str] = []
+        self.sent: list[TypedPayload] = []
         self.accept_loses_its_answer = False
         self.answers_to_lose = 0
         self.receipt_while_settling: MessageState | None = None
@@ -57,8 +59,8 @@ class World:
     async def find(self, session_id: str, request_id: str, fingerprint: bytes | None) -> OutboundMessage | None:
         return self.kept.get(request_id)
 
-    async def send_text(self, to: str, body: str, timeout: float) -> SendReply:
-        self.sent.append(body)
+    async def send(self, to: str, content: TypedPayload, timeout: float) -> SendReply:
+        self.sent.append(content)
         if self.holds_sends is not None:
             await self.holds_sends.wait()
         if self.process_fault is not None:
@@ -101,7 +103,7 @@ def sending(world: World) -> MessageSender:
 
 
 async def send(sending: MessageSender) -> OutboundMessage:
-    return await sending.send_text("anna", TO, "hello", "r1", timeout=1)
+    return await sending.send("anna", NewMessage("r1", TO, HELLO, b"fingerprint"), timeout=1)
 
 
 async def test_an_intent_whose_answer_was_lost_is_carried_out_by_the_next_try(
@@ -114,7 +116,7 @@ async def test_an_intent_whose_answer_was_lost_is_carried_out_by_the_next_try(
     world.accept_loses_its_answer = False
     assert (await send(sending)).state is MessageState.SENT
     assert (await send(sending)).state is MessageState.SENT
-    assert world.sent == ["hello"]
+    assert world.sent == [HELLO]
 
 
 async def test_an_intent_of_an_earlier_process_is_nobodys_to_carry_out(world: World, sending: MessageSender) -> None:
@@ -129,7 +131,7 @@ async def test_what_a_fault_of_ours_may_have_sent_is_not_sent_again(world: World
         await send(sending)
     world.process_fault = None
     assert (await send(sending)).state is MessageState.ACCEPTED
-    assert world.sent == ["hello"]
+    assert world.sent == [HELLO]
 
 
 async def test_of_a_session_that_is_deleted_meanwhile_nothing_is_remembered(
@@ -144,14 +146,14 @@ async def test_of_a_session_that_is_deleted_meanwhile_nothing_is_remembered(
 async def test_two_callers_at_once_send_once(world: World, sending: MessageSender) -> None:
     answers = await asyncio.gather(*(send(sending) for _ in range(20)))
     assert {answer.state for answer in answers} == {MessageState.SENT}
-    assert world.sent == ["hello"]
+    assert world.sent == [HELLO]
 
 
 async def test_many_callers_send_once_though_some_answers_are_lost(world: World, sending: MessageSender) -> None:
     world.answers_to_lose = 3
     answers = await asyncio.gather(*(send(sending) for _ in range(10)), return_exceptions=True)
     assert sum(isinstance(answer, Unavailable) for answer in answers) == 3
-    assert world.sent == ["hello"]
+    assert world.sent == [HELLO]
 
 
 async def test_a_receipt_that_came_before_the_outcome_was_written_counts(world: World, sending: MessageSender) -> None:

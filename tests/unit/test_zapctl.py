@@ -21,6 +21,7 @@ from service.domain.pairing import PairingDelayed, PairingEnded, PairingOutcome,
 from service.domain.records import MessageState
 from service.domain.session import Condition, Credentials, Desired, State
 from service.domain.watch import LoggedEvent
+from tests.contents import text_content
 from tests.fakes.core import NOW, code
 from tests.fakes.serving import FakeService
 from zap.v1 import event_pb2, session_pb2
@@ -223,7 +224,7 @@ def test_send_says_what_became_of_it(service: FakeService) -> None:
     service.do(service.sessions.pair, "a")
     sent = zapctl(service, "send", "a", "4917612345678", "-", "--request-id", "r", stdin="from a pipe")
     assert (sent.exit_code, sent.stdout) == (0, "SENT 3EB0\n")
-    assert service.sending.sent["a", "r"][1] == "from a pipe"
+    assert service.sending.sent["a", "r"][1].content == text_content("from a pipe")
     for state, exit_code in ((MessageState.FAILED, 30), (MessageState.OUTCOME_UNKNOWN, 31)):
         service.sending.next_state = state
         result = zapctl(service, "send", "a", "4917612345678", "hello")
@@ -241,9 +242,9 @@ def test_send_says_that_a_device_cannot_read_what_was_sent(
     service.do(service.sessions.pair, "a")
     arguments = ("send", "a", "4917612345678", "hello", "--request-id", "r")
     zapctl(service, *arguments)
-    message, body = service.sending.sent["a", "r"]
+    message, new = service.sending.sent["a", "r"]
     unreadable = replace(message, unreadable_since=NOW, is_resend_failed=is_resend_failed)
-    service.sending.sent["a", "r"] = (unreadable, body)
+    service.sending.sent["a", "r"] = (unreadable, new)
     shown = zapctl(service, *arguments)
     assert (shown.exit_code, shown.stdout.splitlines()[0]) == (0, "SENT 3EB0")
     assert "could not read it" in shown.stdout

@@ -20,14 +20,8 @@ class MessageServicer(MessageServiceServicer):
         self._sending = sending
 
     async def Send(self, request: pb.SendRequest, context: Context) -> pb.Message:
-        message = await self._sending.send_text(
-            request.session_id,
-            parsing.recipient(request.to),
-            request.text.body,
-            request.request_id,
-            remaining_time(context, _SEND_TIMEOUT_S),
-        )
-        return outbound_message(message)
+        timeout = remaining_time(context, _SEND_TIMEOUT_S)
+        return outbound_message(await self._sending.send(request.session_id, parsing.new_message(request), timeout))
 
     async def Get(self, request: pb.GetRequest, context: Context) -> pb.Message:
         return outbound_message(await self._sending.get(request.session_id, request.request_id))

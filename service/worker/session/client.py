@@ -154,10 +154,9 @@ class Client:
         finally:
             self.is_asking_store = False
 
-    def send_text(self, to: str, body: str) -> Sent:
-        """Send a text to a JID. Raise the library's exception if that fails."""
-        # Do not let neonize build the message from the text: it would fetch every link in it (docs/neonize.md).
-        response = self._client.send_message(addresses.from_text(to), Message(conversation=body))
+    def send(self, to: str, message: Message) -> Sent:
+        """Send a message to a JID. Raise the library's exception if that fails."""
+        response = self._client.send_message(addresses.from_text(to), message)
         return Sent(response.ID, datetime.datetime.fromtimestamp(response.Timestamp, datetime.UTC))
 
     def request_pairing_code(self, phone: str) -> str:

@@ -2,23 +2,23 @@
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.message import Message
 
 from service.wire.framing import MOST_CALLS
 from service.worker import errors
 from service.worker.addresses import NoAddress
 from service.worker.process.frame_writer import timestamp
 from service.worker.process.redaction import redact
-from zap.worker.v1 import frames_pb2
+from service.worker.session import content_builders
+from service.worker.session.dispatch import DefinitelyNotDone, unpack
+from zap.worker.v1 import calls_pb2, frames_pb2
 
 if TYPE_CHECKING:
     from service.worker.session.client import Client
 
 _FIRST_CODE_TIMEOUT_S = 15.0
-
-
-class DefinitelyNotDone(Exception):
-    """The call was not carried out; the message says why."""
 
 
 class CommandExecutor:
@@ -29,62 +29,66 @@ class CommandExecutor:
 
     def __init__(self, client: "Client", send: Callable[[frames_pb2.Frame], None], code_shown: threading.Event) -> None:
         self._client = client
-        self._send = send
+        self._send_frame = send
         self._code_shown = code_shown
         self._slots = threading.Semaphore(MOST_CALLS)
+        self._methods: dict[type[Message], Callable[[Any], Message]] = {
+            calls_pb2.Send: self._send,
+            calls_pb2.RequestPairingCode: self._request_pairing_code,
+            calls_pb2.Logout: self._log_out,
+        }
 
-    def send(self, command: frames_pb2.Send) -> None:
-        """Send a message."""
-
-        def call(reply: frames_pb2.Reply) -> None:
-            if command.WhichOneof("content") != "text":
-                raise DefinitelyNotDone("a kind of message that this process cannot send")
-            try:
-                sent = self._client.send_text(command.to, command.text.body)
-            except Exception as error:
-                reply.failure = errors.send_failure(str(error), command.to).name
-                raise
-            reply.message_id = sent.message_id
-            reply.sent_time.CopyFrom(timestamp(sent.time))
-
-        self._start(command.call_id, call)
-
-    def request_pairing_code(self, command: frames_pb2.RequestPairingCode) -> None:
-        """Request a code to type on the phone, once a QR code was shown: an earlier request blocks the library."""
-
-        def call(reply: frames_pb2.Reply) -> None:
-            if not self._code_shown.wait(_FIRST_CODE_TIMEOUT_S):
-                raise DefinitelyNotDone("WhatsApp has not answered yet; there is no pairing to ask a code for")
-            reply.pairing_code = self._client.request_pairing_code(command.phone)
-
-        self._start(command.call_id, call)
-
-    def log_out(self, command: frames_pb2.Logout) -> None:
-        """Unlink the device."""
-        self._start(command.call_id, lambda _: self._client.log_out())
-
-    def _start(self, call_id: int, call: Callable[[frames_pb2.Reply], None]) -> None:
+    def execute(self, call: frames_pb2.Call) -> None:
+        """Begin a call, which is answered from its thread."""
         if not self._slots.acquire(blocking=False):
-            error = f"{MOST_CALLS} calls are in flight already"
-            self._answer(frames_pb2.Reply(call_id=call_id, error=error, certain=True))
+            self._refuse(call, f"{MOST_CALLS} calls are in flight already")
             return
         try:
-            threading.Thread(target=self._run, args=(call_id, call), name=f"call-{call_id}", daemon=True).start()
+            threading.Thread(target=self._run, args=(call,), name=f"call-{call.call_id}", daemon=True).start()
         except RuntimeError as error:  # no thread can be started; the command reader must survive that
             self._slots.release()
-            self._answer(frames_pb2.Reply(call_id=call_id, error=str(error), certain=True))
+            self._refuse(call, str(error))
 
-    def _run(self, call_id: int, call: Callable[[frames_pb2.Reply], None]) -> None:
-        reply = frames_pb2.Reply(call_id=call_id)
+    def _run(self, call: frames_pb2.Call) -> None:
+        reply = frames_pb2.Reply(call_id=call.call_id)
+        request: Message | None = None
         try:
-            call(reply)
-        except (DefinitelyNotDone, NoAddress) as error:
-            reply.error, reply.certain = str(error), True
+            request = unpack(call.request, self._methods)
+            reply.result.Pack(self._methods[type(request)](request))
         except Exception as error:  # noqa: BLE001 - the library raises any exception; the caller gets its text
-            words = str(error) or type(error).__name__
-            reply.error, reply.certain = redact(words), errors.is_certain(words)
+            reply.failure.CopyFrom(_failure(error, request))
         self._slots.release()
         self._answer(reply)
 
+    def _refuse(self, call: frames_pb2.Call, words: str) -> None:
+        failure = frames_pb2.CallFailure(message=words, certain=True)
+        self._answer(frames_pb2.Reply(call_id=call.call_id, failure=failure))
+
     def _answer(self, reply: frames_pb2.Reply) -> None:
-        self._send(frames_pb2.Frame(reply=reply))
+        self._send_frame(frames_pb2.Frame(reply=reply))
+
+    # --- calls
+
+    def _send(self, request: calls_pb2.Send) -> calls_pb2.SendResult:
+        sent = self._client.send(request.to, content_builders.build(request.content))
+        return calls_pb2.SendResult(message_id=sent.message_id, sent_time=timestamp(sent.time))
+
+    def _request_pairing_code(self, request: calls_pb2.RequestPairingCode) -> calls_pb2.PairingCode:
+        """Request a code to type on the phone, once a QR code was shown: an earlier request blocks the library."""
+        if not self._code_shown.wait(_FIRST_CODE_TIMEOUT_S):
+            raise DefinitelyNotDone("WhatsApp has not answered yet; there is no pairing to ask a code for")
+        return calls_pb2.PairingCode(code=self._client.request_pairing_code(request.phone))
+
+    def _log_out(self, _: calls_pb2.Logout) -> calls_pb2.LogoutResult:
+        self._client.log_out()
+        return calls_pb2.LogoutResult()
+
+
+def _failure(error: Exception, request: Message | None) -> frames_pb2.CallFailure:
+    words = str(error) or type(error).__name__
+    if isinstance(error, DefinitelyNotDone | NoAddress):
+        return frames_pb2.CallFailure(message=words, certain=True)
+    failure = frames_pb2.CallFailure(message=redact(words), certain=errors.is_certain(words))
+    if isinstance(request, calls_pb2.Send):
+        failure.kind = errors.send_failure(words, request.to).name
+    return failure

@@ -219,12 +219,8 @@ class Session:
                 self._watchdog.permit(command.permit.deadline_ns)
             case "confirm":
                 self._writer.committed(command.confirm.number)
-            case "send":
-                self._commands.send(command.send)
-            case "request_pairing_code":
-                self._commands.request_pairing_code(command.request_pairing_code)
-            case "logout":
-                self._commands.log_out(command.logout)
+            case "call":
+                self._commands.execute(command.call)
             case "stop":
                 self._stop()
             case unknown:

@@ -6,13 +6,13 @@ big endian). Internal: both ends are always of one release.
 """
 
 from collections import abc as _abc
+from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from zap.v1 import event_pb2 as _event_pb2
-from zap.v1 import message_pb2 as _message_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -33,9 +33,7 @@ class Command(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     PERMIT_FIELD_NUMBER: _builtins.int
     CONFIRM_FIELD_NUMBER: _builtins.int
-    SEND_FIELD_NUMBER: _builtins.int
-    REQUEST_PAIRING_CODE_FIELD_NUMBER: _builtins.int
-    LOGOUT_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def start(self) -> Global___Start:
@@ -50,16 +48,8 @@ class Command(_message.Message):
         """The frames of the current inbound event are committed."""
 
     @_builtins.property
-    def send(self) -> Global___Send:
-        """Send a message."""
-
-    @_builtins.property
-    def request_pairing_code(self) -> Global___RequestPairingCode:
-        """Ask WhatsApp for a code to type on the phone."""
-
-    @_builtins.property
-    def logout(self) -> Global___Logout:
-        """Unlink the device at WhatsApp."""
+    def call(self) -> Global___Call:
+        """Call WhatsApp, and answer with a Reply."""
 
     @_builtins.property
     def stop(self) -> Global___Stop:
@@ -71,16 +61,14 @@ class Command(_message.Message):
         start: Global___Start | None = ...,
         permit: Global___Permit | None = ...,
         confirm: Global___Confirm | None = ...,
-        send: Global___Send | None = ...,
-        request_pairing_code: Global___RequestPairingCode | None = ...,
-        logout: Global___Logout | None = ...,
+        call: Global___Call | None = ...,
         stop: Global___Stop | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "confirm", b"confirm", "logout", b"logout", "permit", b"permit", "request_pairing_code", b"request_pairing_code", "send", b"send", "start", b"start", "stop", b"stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "command", b"command", "confirm", b"confirm", "permit", b"permit", "start", b"start", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "confirm", b"confirm", "logout", b"logout", "permit", b"permit", "request_pairing_code", b"request_pairing_code", "send", b"send", "start", b"start", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "command", b"command", "confirm", b"confirm", "permit", b"permit", "start", b"start", "stop", b"stop"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["start", "permit", "confirm", "send", "request_pairing_code", "logout", "stop"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["start", "permit", "confirm", "call", "stop"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -311,86 +299,32 @@ class Confirm(_message.Message):
 Global___Confirm: _TypeAlias = Confirm  # noqa: Y015
 
 @_typing.final
-class Send(_message.Message):
-    """Send a message."""
+class Call(_message.Message):
+    """A call to WhatsApp."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CALL_ID_FIELD_NUMBER: _builtins.int
-    TO_FIELD_NUMBER: _builtins.int
-    TEXT_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
     call_id: _builtins.int
     """Returned in the reply."""
-    to: _builtins.str
-    """The recipient, as a JID."""
     @_builtins.property
-    def text(self) -> _message_pb2.Text:
-        """Plain text."""
+    def request(self) -> _any_pb2.Any:
+        """What to do: a request of calls.proto."""
 
     def __init__(
         self,
         *,
         call_id: _builtins.int = ...,
-        to: _builtins.str = ...,
-        text: _message_pb2.Text | None = ...,
+        request: _any_pb2.Any | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "content", b"content", "text", b"text", "to", b"to"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text"]  # noqa: Y015
-    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
-
-Global___Send: _TypeAlias = Send  # noqa: Y015
-
-@_typing.final
-class RequestPairingCode(_message.Message):
-    """Ask WhatsApp for a code to type on the phone."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CALL_ID_FIELD_NUMBER: _builtins.int
-    PHONE_FIELD_NUMBER: _builtins.int
-    call_id: _builtins.int
-    """Returned in the reply."""
-    phone: _builtins.str
-    """The phone's number, digits only."""
-    def __init__(
-        self,
-        *,
-        call_id: _builtins.int = ...,
-        phone: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "phone", b"phone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "request", b"request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RequestPairingCode: _TypeAlias = RequestPairingCode  # noqa: Y015
-
-@_typing.final
-class Logout(_message.Message):
-    """Unlink the device at WhatsApp."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CALL_ID_FIELD_NUMBER: _builtins.int
-    call_id: _builtins.int
-    """Returned in the reply."""
-    def __init__(
-        self,
-        *,
-        call_id: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Logout: _TypeAlias = Logout  # noqa: Y015
+Global___Call: _TypeAlias = Call  # noqa: Y015
 
 @_typing.final
 class Stop(_message.Message):
@@ -476,7 +410,7 @@ class Frame(_message.Message):
 
     @_builtins.property
     def reply(self) -> Global___Reply:
-        """The answer to a command with a call_id."""
+        """The answer to a call."""
 
     @_builtins.property
     def push_name(self) -> Global___PushName:
@@ -761,48 +695,66 @@ Global___Ended: _TypeAlias = Ended  # noqa: Y015
 
 @_typing.final
 class Reply(_message.Message):
-    """The answer to a command with a call_id."""
+    """The answer to a call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CALL_ID_FIELD_NUMBER: _builtins.int
-    ERROR_FIELD_NUMBER: _builtins.int
-    CERTAIN_FIELD_NUMBER: _builtins.int
-    MESSAGE_ID_FIELD_NUMBER: _builtins.int
-    SENT_TIME_FIELD_NUMBER: _builtins.int
-    PAIRING_CODE_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     call_id: _builtins.int
-    """The call_id of the command."""
-    error: _builtins.str
-    """The library's error; empty on success."""
-    certain: _builtins.bool
-    """The error is proof that nothing was done."""
-    message_id: _builtins.str
-    """For Send: WhatsApp's id of the message."""
-    pairing_code: _builtins.str
-    """For RequestPairingCode: the code."""
-    failure: _builtins.str
-    """For Send, if `certain` is set: the name of a domain.send_failures.SendFailure."""
+    """The call_id of the call."""
     @_builtins.property
-    def sent_time(self) -> _timestamp_pb2.Timestamp:
-        """For Send: when WhatsApp's server accepted the message."""
+    def result(self) -> _any_pb2.Any:
+        """It was carried out: the result that calls.proto gives for the request."""
+
+    @_builtins.property
+    def failure(self) -> Global___CallFailure:
+        """It failed."""
 
     def __init__(
         self,
         *,
         call_id: _builtins.int = ...,
-        error: _builtins.str = ...,
-        certain: _builtins.bool = ...,
-        message_id: _builtins.str = ...,
-        sent_time: _timestamp_pb2.Timestamp | None = ...,
-        pairing_code: _builtins.str = ...,
-        failure: _builtins.str = ...,
+        result: _any_pb2.Any | None = ...,
+        failure: Global___CallFailure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sent_time", b"sent_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "outcome", b"outcome", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "certain", b"certain", "error", b"error", "failure", b"failure", "message_id", b"message_id", "pairing_code", b"pairing_code", "sent_time", b"sent_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "failure", b"failure", "outcome", b"outcome", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["result", "failure"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___Reply: _TypeAlias = Reply  # noqa: Y015
+
+@_typing.final
+class CallFailure(_message.Message):
+    """A call that failed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    CERTAIN_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    message: _builtins.str
+    """The library's error, without secrets."""
+    certain: _builtins.bool
+    """The error is proof that nothing was done."""
+    kind: _builtins.str
+    """For Send: the name of a domain.send_failures.SendFailure, which counts if `certain` is set."""
+    def __init__(
+        self,
+        *,
+        message: _builtins.str = ...,
+        certain: _builtins.bool = ...,
+        kind: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certain", b"certain", "kind", b"kind", "message", b"message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Reply: _TypeAlias = Reply  # noqa: Y015
+Global___CallFailure: _TypeAlias = CallFailure  # noqa: Y015
