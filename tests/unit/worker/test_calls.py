@@ -144,7 +144,7 @@ def test_a_code_to_type_waits_for_the_first_code_to_scan(
 
 
 @pytest.mark.parametrize(
-    ("request_", "kind"),
+    ("unknown", "kind"),
     [
         (message_pb2.Text(body="hi"), "'zap.v1.Text'"),
         (calls_pb2.Send(to="x@lid", content=pack(calls_pb2.Logout())), "'zap.worker.v1.Logout'"),
@@ -152,8 +152,8 @@ def test_a_code_to_type_waits_for_the_first_code_to_scan(
     ],
 )
 def test_a_request_or_content_of_an_unknown_kind_certainly_fails(
-    calls: CommandExecutor, replies: Replies, request_: protobuf.Message, kind: str
+    calls: CommandExecutor, replies: Replies, unknown: protobuf.Message, kind: str
 ) -> None:
-    calls.execute(call(1, request_))
+    calls.execute(call(1, unknown))
     failure = replies.get(timeout=5).reply.failure
     assert (failure.certain, failure.message) == (True, f"the session's process does not know the type {kind}")
