@@ -25,13 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14zap/v1/options.proto\x12\x06zap.v1\x1a google/protobuf/descriptor.proto*\\\n\x0bSensitivity\x12\x1b\n\x17SENSITIVITY_UNSPECIFIED\x10\x00\x12\x18\n\x14SENSITIVITY_PERSONAL\x10\x01\x12\x16\n\x12SENSITIVITY_SECRET\x10\x02:I\n\x0bsensitivity\x12\x1d.google.protobuf.FieldOptions\x18\xf5\x93\x03 \x01(\x0e\x32\x13.zap.v1.Sensitivityb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14zap/v1/options.proto\x12\x06zap.v1\x1a google/protobuf/descriptor.proto\"W\n\x0bMethodRules\x12\x1e\n\x06\x65\x66\x66\x65\x63t\x18\x01 \x01(\x0e\x32\x0e.zap.v1.Effect\x12\x13\n\x0bneeds_owner\x18\x02 \x01(\x08\x12\x13\n\x0bis_frequent\x18\x03 \x01(\x08*\\\n\x0bSensitivity\x12\x1b\n\x17SENSITIVITY_UNSPECIFIED\x10\x00\x12\x18\n\x14SENSITIVITY_PERSONAL\x10\x01\x12\x16\n\x12SENSITIVITY_SECRET\x10\x02*]\n\x06\x45\x66\x66\x65\x63t\x12\x16\n\x12\x45\x46\x46\x45\x43T_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x45\x46\x46\x45\x43T_READS\x10\x01\x12\x15\n\x11\x45\x46\x46\x45\x43T_IDEMPOTENT\x10\x02\x12\x12\n\x0e\x45\x46\x46\x45\x43T_CHANGES\x10\x03:I\n\x0bsensitivity\x12\x1d.google.protobuf.FieldOptions\x18\xf5\x93\x03 \x01(\x0e\x32\x13.zap.v1.Sensitivity:D\n\x05rules\x12\x1e.google.protobuf.MethodOptions\x18\xf6\x93\x03 \x01(\x0b\x32\x13.zap.v1.MethodRulesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'zap.v1.options_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SENSITIVITY']._serialized_start=66
-  _globals['_SENSITIVITY']._serialized_end=158
+  _globals['_SENSITIVITY']._serialized_start=155
+  _globals['_SENSITIVITY']._serialized_end=247
+  _globals['_EFFECT']._serialized_start=249
+  _globals['_EFFECT']._serialized_end=342
+  _globals['_METHODRULES']._serialized_start=66
+  _globals['_METHODRULES']._serialized_end=153
 # @@protoc_insertion_point(module_scope)

@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from zap.v1 import event_pb2 as zap_dot_v1_dot_event__pb2
+from zap.v1 import options_pb2 as zap_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12zap/v1/watch.proto\x12\x06zap.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12zap/v1/event.proto\"\xd8\x02\n\x0cWatchRequest\x12\x35\n\x0bsession_ids\x18\x01 \x03(\tB \xbaH\x1d\x92\x01\x1a\x10\xe8\x07\"\x15r\x13\x32\x11^[a-z0-9-]{1,63}$\x12\x19\n\x07user_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12G\n\x06labels\x18\x03 \x03(\x0b\x32 .zap.v1.WatchRequest.LabelsEntryB\x15\xbaH\x12\x9a\x01\x0f\x10 \"\x04r\x02\x18?*\x05r\x03\x18\xc8\x01\x12\x32\n\x05types\x18\x04 \x03(\x0e\x32\x12.zap.v1.Event.TypeB\x0f\xbaH\x0c\x92\x01\t\"\x07\x82\x01\x04\x10\x01 \x00\x12\"\n\x0cresume_token\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01H\x00\x12\x1d\n\nfrom_start\x18\x06 \x01(\x08\x42\x07\xbaH\x04j\x02\x08\x01H\x00\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05start\"s\n\rWatchResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\x1e\n\x05\x65vent\x18\x02 \x01(\x0b\x32\r.zap.v1.EventH\x00\x12$\n\x08\x62ookmark\x18\x03 \x01(\x0b\x32\x10.zap.v1.BookmarkH\x00\x42\x06\n\x04step\"O\n\x08\x42ookmark\x12\x14\n\x0cis_caught_up\x18\x01 \x01(\x08\x12-\n\tread_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2F\n\x0c\x45ventService\x12\x36\n\x05Watch\x12\x14.zap.v1.WatchRequest\x1a\x15.zap.v1.WatchResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12zap/v1/watch.proto\x12\x06zap.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12zap/v1/event.proto\x1a\x14zap/v1/options.proto\"\xd8\x02\n\x0cWatchRequest\x12\x35\n\x0bsession_ids\x18\x01 \x03(\tB \xbaH\x1d\x92\x01\x1a\x10\xe8\x07\"\x15r\x13\x32\x11^[a-z0-9-]{1,63}$\x12\x19\n\x07user_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12G\n\x06labels\x18\x03 \x03(\x0b\x32 .zap.v1.WatchRequest.LabelsEntryB\x15\xbaH\x12\x9a\x01\x0f\x10 \"\x04r\x02\x18?*\x05r\x03\x18\xc8\x01\x12\x32\n\x05types\x18\x04 \x03(\x0e\x32\x12.zap.v1.Event.TypeB\x0f\xbaH\x0c\x92\x01\t\"\x07\x82\x01\x04\x10\x01 \x00\x12\"\n\x0cresume_token\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01H\x00\x12\x1d\n\nfrom_start\x18\x06 \x01(\x08\x42\x07\xbaH\x04j\x02\x08\x01H\x00\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05start\"s\n\rWatchResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\x1e\n\x05\x65vent\x18\x02 \x01(\x0b\x32\r.zap.v1.EventH\x00\x12$\n\x08\x62ookmark\x18\x03 \x01(\x0b\x32\x10.zap.v1.BookmarkH\x00\x42\x06\n\x04step\"O\n\x08\x42ookmark\x12\x14\n\x0cis_caught_up\x18\x01 \x01(\x08\x12-\n\tread_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2P\n\x0c\x45ventService\x12@\n\x05Watch\x12\x14.zap.v1.WatchRequest\x1a\x15.zap.v1.WatchResponse\"\x08\xb2\x9f\x19\x04\x08\x01\x18\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,14 +49,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHREQUEST'].fields_by_name['resume_token']._serialized_options = b'\272H\007r\005\020\001\030\310\001'
   _globals['_WATCHREQUEST'].fields_by_name['from_start']._loaded_options = None
   _globals['_WATCHREQUEST'].fields_by_name['from_start']._serialized_options = b'\272H\004j\002\010\001'
-  _globals['_WATCHREQUEST']._serialized_start=113
-  _globals['_WATCHREQUEST']._serialized_end=457
-  _globals['_WATCHREQUEST_LABELSENTRY']._serialized_start=403
-  _globals['_WATCHREQUEST_LABELSENTRY']._serialized_end=448
-  _globals['_WATCHRESPONSE']._serialized_start=459
-  _globals['_WATCHRESPONSE']._serialized_end=574
-  _globals['_BOOKMARK']._serialized_start=576
-  _globals['_BOOKMARK']._serialized_end=655
-  _globals['_EVENTSERVICE']._serialized_start=657
-  _globals['_EVENTSERVICE']._serialized_end=727
+  _globals['_EVENTSERVICE'].methods_by_name['Watch']._loaded_options = None
+  _globals['_EVENTSERVICE'].methods_by_name['Watch']._serialized_options = b'\262\237\031\004\010\001\030\001'
+  _globals['_WATCHREQUEST']._serialized_start=135
+  _globals['_WATCHREQUEST']._serialized_end=479
+  _globals['_WATCHREQUEST_LABELSENTRY']._serialized_start=425
+  _globals['_WATCHREQUEST_LABELSENTRY']._serialized_end=470
+  _globals['_WATCHRESPONSE']._serialized_start=481
+  _globals['_WATCHRESPONSE']._serialized_end=596
+  _globals['_BOOKMARK']._serialized_start=598
+  _globals['_BOOKMARK']._serialized_end=677
+  _globals['_EVENTSERVICE']._serialized_start=679
+  _globals['_EVENTSERVICE']._serialized_end=759
 # @@protoc_insertion_point(module_scope)

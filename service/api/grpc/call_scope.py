@@ -10,12 +10,10 @@ from google.rpc.status_pb2 import Status
 
 from service.api.grpc.context import Context
 from service.api.grpc.errors import abort, code_of, status_of
+from service.protocol.methods import FREQUENT_METHODS
 from service.telemetry.metrics import RpcMetrics
 
 log = structlog.get_logger(__name__)
-
-_FREQUENT_READS = frozenset({"Status", "List", "Get", "Check", "Watch", "ServerReflectionInfo"})
-"""Frequent calls that change nothing. They are logged at debug level when they succeed."""
 
 
 class CallScope:
@@ -55,7 +53,7 @@ class CallScope:
     def _record(self, code: grpc.StatusCode, status: Status | None) -> None:
         seconds = time.perf_counter() - self._started
         self._metrics.observe(self._method, code.name, seconds)
-        quiet = code is grpc.StatusCode.OK and self._method.rpartition("/")[2] in _FREQUENT_READS
+        quiet = code is grpc.StatusCode.OK and _is_frequent(self._method)
         # The caller disconnected before it sent a request. Unauthenticated clients could fill the log with these.
         quiet = quiet or (code is grpc.StatusCode.CANCELLED and not self.has_request)
         fields: dict[str, object] = {"method": self._method, "code": code.name, "ms": round(seconds * 1000, 1)}
@@ -64,3 +62,8 @@ class CallScope:
         if status is not None:
             fields["error"] = status.message
         (log.debug if quiet else log.info)("call", **fields)
+
+
+def _is_frequent(method: str) -> bool:
+    """Return whether a success is logged at debug level, as for gRPC's own methods: health and reflection."""
+    return method in FREQUENT_METHODS or not method.startswith("zap.")

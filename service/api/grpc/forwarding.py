@@ -22,21 +22,10 @@ from service.api.grpc.errors import DOMAIN, RemoteError
 from service.domain.errors import Unavailable
 from service.domain.lease import LeaseOwner
 from service.ownership.router import Router
+from service.protocol.methods import OWNER_METHODS, REPEATABLE_METHODS
 from service.telemetry.metrics import RpcMetrics
 
 log = structlog.get_logger(__name__)
-
-OWNER_METHODS = frozenset(
-    {
-        "zap.v1.MessageService/Send",
-        "zap.v1.SessionService/Logout",
-        "zap.v1.SessionService/RequestPairingCode",
-        "zap.v1.SessionService/Restart",
-    }
-)
-"""Methods that the session's process carries out."""
-_DEDUPLICATED_METHODS = frozenset({"zap.v1.MessageService/Send"})
-"""Methods that may be repeated: the owner deduplicates them by request_id."""
 
 NOT_OWNER = "NOT_OWNER"
 _DEFAULT_TIMEOUT_S = 40.0
@@ -78,7 +67,7 @@ class Forwarder:
             except _NotAnswered as failure:
                 node = owner.node.name
                 log.info("A call could not be forwarded to the owner.", method=method, node=node, cause=str(failure))
-                may_retry = failure.was_refused or method in _DEDUPLICATED_METHODS
+                may_retry = failure.was_refused or method in REPEATABLE_METHODS
             now = await self._router.elsewhere(session_id) if tries_left and may_retry else None
             if now is None or now.node.incarnation == owner.node.incarnation:
                 break

@@ -14,7 +14,7 @@ from service.api.grpc import messages, sessions
 from service.api.grpc.advertised_address import AdvertisedAddress
 from service.api.grpc.context import Handler
 from service.api.grpc.drainable_streams import DrainableStreams
-from service.api.grpc.forwarding import OWNER_METHODS, OwnershipGuard
+from service.api.grpc.forwarding import OwnershipGuard
 from service.api.grpc.interceptors import CallInterceptor
 from service.api.grpc.limits import MAX_NODE_CONNECTIONS, server_options
 from service.api.grpc.node_service import HandoverReceiver, NodeServicer
@@ -22,6 +22,7 @@ from service.api.grpc.qr_rendering import QrRenderer
 from service.api.grpc.server import CannotListen, Core
 from service.auth.authentication import Authentication
 from service.auth.node_certificates import NAME, NodeCertificate
+from service.protocol.methods import OWNER_METHODS
 from service.telemetry.metrics import RpcMetrics
 from zap.node.v1 import node_pb2_grpc
 from zap.v1 import message_pb2_grpc, session_pb2_grpc
