@@ -17,6 +17,7 @@ import asyncpg
 
 from benchmarks.appends import open_folder
 from dev import EmbeddedPostgres
+from service.domain.caller import ANONYMOUS
 from service.domain.lease import Announcement, Node
 from service.domain.session import State
 from service.ports import SessionFilter
@@ -80,7 +81,7 @@ async def time_of(name: str, look: Callable[[], Awaitable[object]]) -> None:
 
 async def measure(url: str, database: Database, sessions: int, nodes: int) -> None:
     """Every look in turn."""
-    leases, store = PostgresLeases(database, database), PostgresSessions(database, encode_payload)
+    leases, store = PostgresLeases(database, database), PostgresSessions(ANONYMOUS, database, encode_payload)
     incarnations = await fill(url, leases, sessions, nodes)
     me = incarnations[0]
     by: dict[str, SessionFilter] = {

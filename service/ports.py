@@ -169,7 +169,10 @@ Decide = Callable[[Condition, datetime], Transition]
 
 
 class SessionStore(Protocol):
-    """Stores sessions and their pairings. Each method is one transaction; Unavailable if Postgres cannot be reached."""
+    """Stores sessions and their pairings, for one caller.
+
+    Each method is one transaction; Unavailable if Postgres cannot be reached.
+    """
 
     async def create(self, new: NewSession) -> Session:
         """Create a session, or return the one that the same request_id created before.
@@ -264,8 +267,8 @@ class LogReader(Protocol):
     async def bounds(self, asked: LogPosition = START) -> LogBounds:
         """Return the bounds of the log, and whether `asked` is a position in it."""
 
-    async def check_known(self, session_ids: Sequence[str]) -> None:
-        """Raise NotFound for the first id that has neither a session nor events."""
+    async def check_known(self, wanted: EventFilter) -> None:
+        """Raise NotFound for the first of the filter's session ids that has neither a session nor events."""
 
     async def read(self, after: LogPosition, wanted: EventFilter, limit: int) -> LogPage | None:
         """Read at most `limit` events after a position and return the wanted ones; None: some are deleted.
@@ -391,7 +394,7 @@ class Directory(Protocol):
 
 
 class MessageStore(Protocol):
-    """Stores messages that callers send."""
+    """Stores the messages that one caller sends."""
 
     async def accept(self, lease: Lease, request_id: str, to: str, fingerprint: bytes) -> tuple[OutboundMessage, bool]:
         """Record the intent to send; return True with a new message, False with an earlier one. Fenced.

@@ -3,6 +3,7 @@
 import hmac
 from collections.abc import Iterable
 
+from service.domain.caller import ANONYMOUS, TOKEN_HOLDER, Caller
 from service.domain.errors import Unauthenticated
 
 _SCHEME = "bearer "
@@ -21,15 +22,13 @@ class Authentication:
     def __init__(self, token: str) -> None:
         self._token = token.encode()
 
-    def needed(self, method: str) -> bool:
-        """Return whether calls of this method must carry the token."""
-        return bool(self._token) and not is_open(method)
-
-    def check(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
-        """Raise Unauthenticated unless this call metadata carries the token."""
+    def check(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
+        """Return the caller. Raise Unauthenticated if the method needs the token and the metadata has none."""
+        if not self._token or is_open(method):
+            return ANONYMOUS
         for key, value in metadata:
             if key == "authorization" and self._matches(value):
-                return
+                return TOKEN_HOLDER
         raise Unauthenticated("this call needs the metadata authorization: Bearer <ZAP_AUTH_TOKEN>")
 
     def _matches(self, value: str | bytes) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from service.domain.caller import Caller
 from service.domain.log_positions import LogPosition
 
 
@@ -26,8 +27,9 @@ class LoggedEvent:
 
 @dataclass(frozen=True)
 class EventFilter:
-    """Selects events that match every field; an empty field matches all."""
+    """Selects events for a caller: those that match every other field. An empty field matches all."""
 
+    caller: Caller
     session_ids: frozenset[str] = frozenset()
     user_id: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -37,10 +37,10 @@ class PostgresLogReader:
             has_asked=row["has_asked"],
         )
 
-    async def check_known(self, session_ids: Sequence[str]) -> None:
-        """Raise NotFound for the first id that has no session and never had an event."""
+    async def check_known(self, wanted: EventFilter) -> None:
+        """Raise NotFound for the first session named that has no row and never had an event."""
         async with self._database.autocommit() as connection:
-            unknown = await connection.value("unknown_sessions", list(session_ids))
+            unknown = await connection.value("unknown_sessions", sorted(wanted.session_ids))
         if unknown is not None:
             raise session_not_found(unknown)
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
 
+from service.domain.caller import Caller
 from service.domain.errors import FailedPrecondition, NotFound, Unavailable
 from service.domain.lease import Lease
 from service.domain.records import MessageState, NewMessage, OutboundMessage, Outcome, Session, TypedPayload
@@ -38,7 +39,11 @@ class MessageSender:
     """Implements MessageService."""
 
     def __init__(
-        self, sessions: SessionStore, messages: MessageStore, registry: RunnerRegistry, metrics: Metrics | None = None
+        self,
+        sessions: Callable[[Caller], SessionStore],
+        messages: Callable[[Caller], MessageStore],
+        registry: RunnerRegistry,
+        metrics: Metrics | None = None,
     ) -> None:
         self._sessions = sessions
         self._metrics = metrics or Metrics()
@@ -53,7 +58,7 @@ class MessageSender:
         self._paused: set[str] = set()
         """The sessions that are being handed over."""
 
-    async def send(self, session_id: str, new: NewMessage, timeout: float) -> OutboundMessage:
+    async def send(self, caller: Caller, session_id: str, new: NewMessage, timeout: float) -> OutboundMessage:
         """Send a message to a JID, once per request_id. Wait at most `timeout` seconds for WhatsApp's server."""
         deadline = time.monotonic() + timeout
         if self._is_draining:
@@ -61,22 +66,22 @@ class MessageSender:
         session = self._connected(session_id)
         if session is None:
             # Only a message that was accepted before can be answered.
-            earlier = await self._messages.find(session_id, new.request_id, new.fingerprint)
+            earlier = await self._messages(caller).find(session_id, new.request_id, new.fingerprint)
             if earlier is None:
-                raise _cannot_send(await self._sessions.get(session_id))
-            return await self._settled(earlier, deadline)
+                raise _cannot_send(await self._sessions(caller).get(session_id))
+            return await self._settled(caller, earlier, deadline)
         # The send goes on if the caller hangs up: WhatsApp may have the message, so its outcome must be written, and a
         # request that was written and is not carried out would stay open for ever.
-        task = asyncio.create_task(self._send_once(session, new, deadline))
+        task = asyncio.create_task(self._send_once(caller, session, new, deadline))
         self._sends[task] = session_id
         task.add_done_callback(self._forget)
-        return await self._settled(await asyncio.shield(task), deadline)
+        return await self._settled(caller, await asyncio.shield(task), deadline)
 
-    async def get(self, session_id: str, request_id: str) -> OutboundMessage:
+    async def get(self, caller: Caller, session_id: str, request_id: str) -> OutboundMessage:
         """Return the message as it is now. Raises NotFound."""
-        message = await self._messages.find(session_id, request_id, None)
+        message = await self._messages(caller).find(session_id, request_id, None)
         if message is None:
-            await self._sessions.get(session_id)
+            await self._sessions(caller).get(session_id)
             raise NotFound(
                 f"session {session_id!r} has sent nothing under request_id {request_id!r}",
                 reason="MESSAGE_NOT_FOUND",
@@ -116,11 +121,13 @@ class MessageSender:
             return None
         return ConnectedSession(*connection, runner.early_receipts)
 
-    async def _send_once(self, session: ConnectedSession, new: NewMessage, deadline: float) -> OutboundMessage:
+    async def _send_once(
+        self, caller: Caller, session: ConnectedSession, new: NewMessage, deadline: float
+    ) -> OutboundMessage:
         lease = session.lease
         key = (lease.session_id, new.request_id)
         async with self._locks.acquire(key):
-            message, is_new = await self._messages.accept(lease, new.request_id, new.to, new.fingerprint)
+            message, is_new = await self._messages(caller).accept(lease, new.request_id, new.to, new.fingerprint)
             # Accepted in this epoch but not being sent: the answer to an earlier accept was lost, so send it now.
             is_unstarted = message.state is MessageState.ACCEPTED and message.epoch == lease.epoch
             if not is_new and (not is_unstarted or key in self._unsettled):
@@ -128,7 +135,7 @@ class MessageSender:
             # After an internal error the outcome is unknown, so the message must not be resent.
             self._unsettled.add(key)
             try:
-                message = await self._send(session, message, new.content, deadline)
+                message = await self._send(caller, session, message, new.content, deadline)
             except NotFound:
                 # The message was deleted with its session.
                 self._unsettled.discard(key)
@@ -143,7 +150,12 @@ class MessageSender:
             task.exception()
 
     async def _send(
-        self, session: ConnectedSession, message: OutboundMessage, content: TypedPayload, deadline: float
+        self,
+        caller: Caller,
+        session: ConnectedSession,
+        message: OutboundMessage,
+        content: TypedPayload,
+        deadline: float,
     ) -> OutboundMessage:
         try:
             began = time.monotonic()
@@ -156,30 +168,30 @@ class MessageSender:
                 outcome = Outcome(MessageState.OUTCOME_UNKNOWN, detail=str(error))
         else:
             outcome = Outcome(MessageState.SENT, reply.message_id, sent=reply.sent_time)
-        message = await self._settle(message, outcome)
+        message = await self._settle(caller, message, outcome)
         early = session.early_receipts.pop(message.message_id)
         if early is not None:
             # The receipt came before the message was recorded as sent.
-            await self._messages.delivered(message.session_id, [message.message_id], early)
-            message = await self.get(message.session_id, message.request_id)
+            await self._messages(caller).delivered(message.session_id, [message.message_id], early)
+            message = await self.get(caller, message.session_id, message.request_id)
         return message
 
-    async def _settle(self, message: OutboundMessage, outcome: Outcome) -> OutboundMessage:
+    async def _settle(self, caller: Caller, message: OutboundMessage, outcome: Outcome) -> OutboundMessage:
         """Write the outcome, however long the database is away. If the node dies first, the next epoch settles it."""
         while True:
             try:
-                return await self._messages.settle(message.session_id, message.request_id, outcome)
+                return await self._messages(caller).settle(message.session_id, message.request_id, outcome)
             except Unavailable as error:
                 log.warning(
                     "Writing a message's outcome failed; retrying.", session_id=message.session_id, **error.metadata
                 )
                 await asyncio.sleep(SETTLE_RETRY_S)
 
-    async def _settled(self, message: OutboundMessage, deadline: float) -> OutboundMessage:
+    async def _settled(self, caller: Caller, message: OutboundMessage, deadline: float) -> OutboundMessage:
         """Wait until the message is settled, or until the deadline. Return it as it is then."""
         while message.state is MessageState.ACCEPTED and time.monotonic() < deadline:
             await asyncio.sleep(SETTLE_POLL_S)
-            message = await self.get(message.session_id, message.request_id)
+            message = await self.get(caller, message.session_id, message.request_id)
         return message
 
 

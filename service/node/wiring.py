@@ -27,6 +27,7 @@ from service.api.http.readiness import DatabaseProbe, reasons_not_ready
 from service.auth.node_certificates import NodeCertificate
 from service.bus.hub import WakeupHub
 from service.bus.redis import RedisBus
+from service.domain.caller import Caller
 from service.domain.events import NewEvent
 from service.domain.lease import Announcement, Node
 from service.domain.log_positions import ResumeTokenCodec
@@ -270,7 +271,10 @@ def _wire(
 ) -> Service:
     """Build everything that runs on the open connections."""
     database = databases.calls
-    sessions = PostgresSessions(database, encode_payload)
+
+    def sessions_of(caller: Caller) -> PostgresSessions:
+        return PostgresSessions(caller, database, encode_payload)
+
     times, incarnation = settings.lease_times, liveness.incarnation
     outages = OutageDetector(times.ttl, time.monotonic())
     leases = PostgresLeases(database, databases.renewals, metrics)
@@ -297,9 +301,9 @@ def _wire(
     )
     wanted_count = WantedCount(leases)
     _register_gauges(metrics, bus, runners, reconciler, wanted_count)
-    sender = MessageSender(sessions, PostgresMessages(database, metrics), runners, metrics)
+    sender = MessageSender(sessions_of, lambda caller: PostgresMessages(caller, database, metrics), runners, metrics)
     watch = _build_watch(settings, databases, tokens, hub, WatchMetrics(registry))
-    core = Core(SessionService(sessions, ports.publisher, hub, runners), sender, watch)
+    core = Core(lambda caller: SessionService(sessions_of(caller), bus, hub, runners), sender, watch)
     router = Router(leases, incarnation, lambda session_id: runners.get(session_id) is not None)
     handover_target = HandoverTarget(ports.gate, reconciler)
     server, nodes, channels = _build_servers(settings, core, router, handover_target, incarnation, RpcMetrics(registry))

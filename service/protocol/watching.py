@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+from service.domain.caller import Caller
 from service.domain.watch import Delivered, EventFilter, LoggedEvent, StartPosition, Step
 from service.protocol.scalars import timestamp
 from zap.v1 import event_pb2
@@ -10,9 +11,10 @@ from zap.v1 import watch_pb2 as pb
 _TYPE = "TYPE_"
 
 
-def wanted_of(request: pb.WatchRequest) -> EventFilter:
-    """Return the filter of a request."""
+def wanted_of(request: pb.WatchRequest, caller: Caller) -> EventFilter:
+    """Return the filter of a caller's request."""
     return EventFilter(
+        caller=caller,
         session_ids=frozenset(request.session_ids),
         user_id=request.user_id,
         labels=dict(request.labels),

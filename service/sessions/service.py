@@ -29,7 +29,7 @@ from service.sessions.registry import RunnerRegistry
 
 
 class SessionService:
-    """Implements SessionService. It writes desired states; the owner of a session carries them out."""
+    """Implements SessionService for one caller. It writes desired states; a session's owner carries them out."""
 
     def __init__(self, store: SessionStore, publisher: Publisher, wakeups: Wakeups, registry: RunnerRegistry) -> None:
         self._store = store

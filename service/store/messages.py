@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from service.domain.caller import Caller
 from service.domain.errors import FieldViolation, InvalidArgument, LeaseLost, epoch_over, session_not_found
 from service.domain.lease import Lease
 from service.domain.records import MessageState, OutboundMessage, Outcome
@@ -12,9 +13,10 @@ from service.store.refusals import counts_refusals
 
 
 class PostgresMessages:
-    """Implements ports.MessageStore on Postgres."""
+    """Implements ports.MessageStore on Postgres, for one caller."""
 
-    def __init__(self, database: Database, metrics: Metrics | None = None) -> None:
+    def __init__(self, caller: Caller, database: Database, metrics: Metrics | None = None) -> None:
+        self._caller = caller
         self._database = database
         self.metrics = metrics or Metrics()
 

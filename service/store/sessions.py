@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
+from service.domain.caller import Caller
 from service.domain.errors import AlreadyExists, Conflict, FailedPrecondition, FieldViolation, InvalidArgument
 from service.domain.events import Event
 from service.domain.records import Pairing, Session
@@ -16,9 +17,10 @@ from service.store.transitions import lock_session, read_session, write_transiti
 
 
 class PostgresSessions:
-    """Implements ports.SessionStore on Postgres."""
+    """Implements ports.SessionStore on Postgres, for one caller."""
 
-    def __init__(self, database: Database, encode: Encode) -> None:
+    def __init__(self, caller: Caller, database: Database, encode: Encode) -> None:
+        self._caller = caller
         self._database = database
         self._encode = encode
 

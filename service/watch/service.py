@@ -45,7 +45,7 @@ class WatchService:
         """
         requested = self._requested(start)
         if wanted.session_ids:
-            await self._reader.check_known(sorted(wanted.session_ids))
+            await self._reader.check_known(wanted)
         bounds = await self._reader.bounds(requested or START)
         position = bounds.horizon if requested is None and not start.is_oldest else self._checked(requested, bounds)
         yield Bookmark(self._tokens.write(position), is_caught_up=False)

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import structlog
 
+from service.domain.caller import NODE
 from service.domain.errors import Unavailable
 from service.domain.log_positions import START, LogPosition
 from service.domain.watch import EventFilter, LoggedEvent, LogPage
@@ -27,7 +28,7 @@ MIN_POLL_S = 0.001
 MAX_POLL_S = 0.1
 """Shortest and longest wait in seconds, doubled each time, while an open transaction holds back committed events."""
 
-_ALL = EventFilter()
+_ALL = EventFilter(NODE)
 
 
 class TailSubscription:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -37,11 +38,20 @@ async def nodes(node_environment: dict[str, str], simulator: SimulatorControl) -
             yield Pair(owner, other, jid, phone)
 
 
+def callers(node: ServiceProcess, method: str) -> list[str]:
+    """On whose behalf a node has served the calls of a method, by its log."""
+    calls = [line for line in node.log().splitlines() if f"method={method} " in line]
+    return [found[1] for line in calls if (found := re.search(r"\] call .*\bcaller=(\S+)", line))]
+
+
 async def test_a_text_is_sent_by_whichever_node_is_asked(nodes: Pair, simulator: SimulatorControl) -> None:
     friend = await new_phone(simulator, "Friend")
     sent = await nodes.other.send("anna", f"+{friend}", "hello", "one")
     assert sent.state in (message_pb2.Message.STATE_SENT, message_pb2.Message.STATE_DELIVERED)
     assert (await simulator.wait_for_inbox(friend, "hello")).id == sent.message_id
+    # Both nodes log on whose behalf. Without a caller, the owner would take it for the holder of the token.
+    for node in (nodes.other, nodes.owner):
+        assert callers(node, "zap.v1.MessageService/Send") == ["anonymous"]
     # The same request_id is the same message, wherever.
     again = await nodes.owner.send("anna", f"+{friend}", "hello", "one")
     assert again.message_id == sent.message_id

@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Self
 
+from service.domain.caller import Caller
 from service.domain.errors import (
     AlreadyExists,
     Conflict,
@@ -57,13 +59,20 @@ class Kept:
 
 
 class FakeSessions(SessionService):
-    """The sessions in a dictionary. Everything happens on the loop of the server."""
+    """The sessions in a dictionary, the same for every caller. Everything happens on the loop of the server."""
 
     def __init__(self) -> None:
+        self.callers: list[Caller] = []
+        """On whose behalf it was asked, one for each call."""
         self.kept: dict[str, Kept] = {}
         self.open_pairings = 0
         self.broken: Exception | None = None
         """What every call raises, if anything."""
+
+    def of(self, caller: Caller) -> Self:
+        """These sessions."""
+        self.callers.append(caller)
+        return self
 
     async def create(self, new: NewSession) -> Session:
         self._maybe_break()
@@ -208,9 +217,11 @@ class FakeSending(MessageSender):
         self.next_state = MessageState.SENT
         self.next_failure: SendFailure | None = None
         self.last_timeout = 0.0
+        self.callers: list[Caller] = []
 
-    async def send(self, session_id: str, new: NewMessage, timeout: float) -> OutboundMessage:
+    async def send(self, caller: Caller, session_id: str, new: NewMessage, timeout: float) -> OutboundMessage:
         self.last_timeout, request_id = timeout, new.request_id
+        self.callers.append(caller)
         session = await self._known.status(session_id)
         if (session_id, request_id) in self.sent:
             message, earlier = self.sent[session_id, request_id]
@@ -230,7 +241,8 @@ class FakeSending(MessageSender):
         self.sent[session_id, request_id] = (message, new)
         return message
 
-    async def get(self, session_id: str, request_id: str) -> OutboundMessage:
+    async def get(self, caller: Caller, session_id: str, request_id: str) -> OutboundMessage:
+        self.callers.append(caller)
         await self._known.status(session_id)
         if (session_id, request_id) not in self.sent:
             raise NotFound(
@@ -271,10 +283,12 @@ class FakeWatching:
     def __init__(self) -> None:
         self.logged: list[LoggedEvent] = []
         self.open_streams = 0
+        self.callers: list[Caller] = []
         self.broken: Exception | None = None
 
     async def watch(self, wanted: EventFilter, start: StartPosition) -> AsyncGenerator[Step, None]:
         """Tokens are the numbers of events."""
+        self.callers.append(wanted.caller)
         if self.broken is not None:
             raise self.broken
         if start.token and not start.token.isdecimal():

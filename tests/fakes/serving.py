@@ -67,5 +67,5 @@ class FakeService:
         return grpc.insecure_channel(self.address)
 
     def _make(self, listen: str = "127.0.0.1:0") -> Server:
-        core = Core(self.sessions, self.sending, self.watching.watch)
+        core = Core(self.sessions.of, self.sending, self.watching.watch)
         return Server(core, listen=listen, token=self._token, metrics=RpcMetrics(self.registry))

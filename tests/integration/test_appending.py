@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
+from service.domain.caller import ANONYMOUS
 from service.domain.errors import LeaseLost, NotFound, ZapError
 from service.domain.events import Event, NewEvent
 from service.domain.lease import Announcement, Lease, Node
@@ -228,7 +229,7 @@ PHONE, WEB = ("111@lid", "49111@s.whatsapp.net"), ("111:2@lid", "49111:2@s.whats
 async def unreadable(log: PostgresEventLog, database: Database, *receipts: NewEvent) -> list[tuple[str, bool]]:
     """Append receipts, and return the messages that a device cannot read, and whether it could not be sent them."""
     await log.append(lease(), receipts)
-    messages = [await PostgresMessages(database).find("anna", name, None) for name in ("one", "two")]
+    messages = [await PostgresMessages(ANONYMOUS, database).find("anna", name, None) for name in ("one", "two")]
     found = [message for message in messages if message is not None and message.unreadable_since is not None]
     assert all(message.unreadable_since == NOW for message in found)
     return [(message.message_id, message.is_resend_failed) for message in found]

@@ -7,6 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
+from service.domain.caller import ANONYMOUS
 from service.domain.errors import InvalidArgument, NotFound, OutOfRange
 from service.domain.log_positions import LogPosition, ResumeTokenCodec
 from service.domain.watch import Bookmark, Delivered, EventFilter, StartPosition
@@ -68,7 +69,7 @@ async def test_a_page_costs_what_is_in_it_and_not_what_is_in_the_log(
     log: Log, sessions: int, after: LogPosition
 ) -> None:
     await fill(log)
-    wanted = EventFilter(session_ids=frozenset(f"session-{number}" for number in range(sessions)))
+    wanted = EventFilter(ANONYMOUS, session_ids=frozenset(f"session-{number}" for number in range(sessions)))
     async with log.database.transaction() as connection:
         reader = PostgresLogReader(Pinned(connection))
         # More often than Postgres makes plans for what it was asked for: then it has one for everything.
@@ -86,7 +87,7 @@ async def test_a_page_costs_what_is_in_it_and_not_what_is_in_the_log(
 
 async def test_of_a_thousand_sessions_everything_comes_in_the_order_of_places(log: Log) -> None:
     await fill(log)
-    wanted = EventFilter(session_ids=frozenset(f"session-{number}" for number in range(290, 1290)))
+    wanted = EventFilter(ANONYMOUS, session_ids=frozenset(f"session-{number}" for number in range(290, 1290)))
     events = await log.collect(2000, OLDEST, wanted)
     assert len(events) == MANY // 300 * 10
     assert events == sorted(events, key=lambda event: event.place)
@@ -173,18 +174,18 @@ async def test_a_token_whose_events_were_deleted_is_expired_and_told_the_oldest(
 
 async def test_a_session_that_nobody_knows_is_not_found_and_a_deleted_one_is_watched_on(log: Log) -> None:
     await log.append("deleted", 1)
-    error = await refusal(log, OLDEST, EventFilter(session_ids=frozenset({"deleted", "nobody"})))
+    error = await refusal(log, OLDEST, EventFilter(ANONYMOUS, session_ids=frozenset({"deleted", "nobody"})))
     assert isinstance(error, NotFound)
     assert error.metadata == {"session_id": "nobody"}
-    assert len(await log.collect(1, OLDEST, EventFilter(session_ids=frozenset({"deleted"})))) == 1
+    assert len(await log.collect(1, OLDEST, EventFilter(ANONYMOUS, session_ids=frozenset({"deleted"})))) == 1
 
 
 async def test_users_and_labels_are_those_that_sessions_have_when_an_event_is_read(log: Log) -> None:
-    sessions = PostgresSessions(log.database, encode_payload)
+    sessions = PostgresSessions(ANONYMOUS, log.database, encode_payload)
     for name, user, team in (("a", "ada", "red"), ("b", "bob", "red"), ("c", "ada", "blue")):
         await sessions.create(NewSession(name, "", user, {"team": team, "x": "y"}, "", ""))
         await log.append(name, 1)
-    wanted = EventFilter(user_id="ada", labels={"team": "red"})
+    wanted = EventFilter(ANONYMOUS, user_id="ada", labels={"team": "red"})
     assert [event.session_id for event in await log.collect(1, OLDEST, wanted)] == ["a"]
     async with aclosing(log.watching.watch(wanted, OLDEST)) as steps:
         assert (await next_event(steps)).session_id == "a"
@@ -239,7 +240,7 @@ async def test_bookmarks_of_an_idle_stream_move_on_with_what_it_does_not_want(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watching_module, "BOOKMARK_INTERVAL_S", 0.2)
-    wanted = EventFilter(types=frozenset({"PAIRING"}))
+    wanted = EventFilter(ANONYMOUS, types=frozenset({"PAIRING"}))
     async with aclosing(log.watching.watch(wanted, StartPosition())) as steps:
         while not (isinstance(step := await anext(steps), Bookmark) and step.is_caught_up):
             pass

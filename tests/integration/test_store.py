@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from service.domain import observations as seen
+from service.domain.caller import ANONYMOUS
 from service.domain.disconnect_policy import Cause
 from service.domain.errors import (
     AlreadyExists,
@@ -56,12 +57,12 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.sessions = PostgresSessions(database, encode_payload)
+        self.sessions = PostgresSessions(ANONYMOUS, database, encode_payload)
         self.owned = PostgresOwnedSessions(database, encode_payload, StaleBackends(database, is_pooled=False))
         self.refused: list[tuple[str, NewEvent, str]] = []
         self.events = PostgresEventLog(database, encode_payload, self._refuse)
         self.leases = PostgresLeases(database, database)
-        self.messages = PostgresMessages(database)
+        self.messages = PostgresMessages(ANONYMOUS, database)
 
     def _refuse(self, session_id: str, event: NewEvent, error: Exception) -> None:
         self.refused.append((session_id, event, type(error).__name__))

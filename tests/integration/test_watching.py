@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from service.bus.hub import LOG_TOPIC, WakeupHub
+from service.domain.caller import ANONYMOUS
 from service.domain.errors import Unavailable
 from service.domain.events import NewEvent
 from service.domain.log_positions import InvalidToken, LogPosition, ResumeTokenCodec
@@ -28,7 +29,7 @@ from tests.chaos.postgres import Postgres
 from tests.log_writer import append_events, message
 from zap.v1 import event_pb2 as pb
 
-ALL = EventFilter()
+ALL = EventFilter(ANONYMOUS)
 SESSIONS = tuple(f"session-{number}" for number in range(4))
 
 
@@ -159,9 +160,9 @@ async def test_a_stream_resumes_after_the_last_response(log: Log) -> None:
 @pytest.mark.parametrize(
     ("wanted", "places"),
     [
-        (EventFilter(session_ids=frozenset({"session-1"})), [("session-1", 1), ("session-1", 2)]),
-        (EventFilter(types=frozenset({"RECEIPT"})), [("session-0", 2), ("session-0", 3)]),
-        (EventFilter(session_ids=frozenset({"session-1"}), types=frozenset({"RECEIPT"})), []),
+        (EventFilter(ANONYMOUS, session_ids=frozenset({"session-1"})), [("session-1", 1), ("session-1", 2)]),
+        (EventFilter(ANONYMOUS, types=frozenset({"RECEIPT"})), [("session-0", 2), ("session-0", 3)]),
+        (EventFilter(ANONYMOUS, session_ids=frozenset({"session-1"}), types=frozenset({"RECEIPT"})), []),
     ],
 )
 async def test_a_filter_leaves_out_what_is_there_and_what_comes(

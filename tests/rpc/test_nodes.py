@@ -11,12 +11,13 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.api.grpc.context import Context
+from service.api.grpc.context import AdmittedContext
 from service.api.grpc.forwarding import Forwarder, OwnershipGuard
 from service.api.grpc.node_service import GrpcHandoverPeers
 from service.api.grpc.nodes import NodeChannels, NodeListener
 from service.api.grpc.server import CannotListen, Core, Server
 from service.auth.node_certificates import NodeCertificate
+from service.domain.caller import ANONYMOUS, TOKEN_HOLDER, Caller
 from service.domain.errors import FailedPrecondition, Unavailable
 from service.domain.lease import LeaseOwner, Node
 from service.ownership.router import Router
@@ -24,10 +25,12 @@ from service.ports import Directory
 from service.telemetry.metrics import RpcMetrics
 from tests.fakes.core import FakeSending, FakeSessions, FakeWatching
 from tests.rpc.statuses import error_info
+from zap.node.v1.node_pb2 import Caller as NamedCaller
 from zap.v1 import session_pb2 as pb
 from zap.v1.session_pb2_grpc import SessionServiceStub
 
 SECRET = "a secret of all nodes"
+CALLER_KEY = "zap-caller-bin"
 
 
 class Overhearing(OwnershipGuard):
@@ -37,7 +40,7 @@ class Overhearing(OwnershipGuard):
         super().__init__(router, incarnation)
         self._heard = heard
 
-    async def answer(self, method: str, request: bytes, session_id: str, context: Context) -> bytes | None:
+    async def answer(self, method: str, request: bytes, session_id: str, context: AdmittedContext) -> bytes | None:
         self._heard.append(dict(context.invocation_metadata() or ()))
         return await super().answer(method, request, session_id, context)
 
@@ -45,7 +48,7 @@ class Overhearing(OwnershipGuard):
 class Place:
     """A node: what callers reach, what other nodes reach, and a core in memory."""
 
-    def __init__(self, secret: str = SECRET, advertise: str = "") -> None:
+    def __init__(self, secret: str = SECRET, advertise: str = "", token: str = "") -> None:
         self.incarnation = uuid4()
         self.sessions = FakeSessions()
         self.owned: set[str] = set()
@@ -55,7 +58,10 @@ class Place:
         self.expects: set[str] = set()
         self.taken: list[str] = []
         self.heard: list[dict[str, str | bytes]] = []
-        core, self.registry = Core(self.sessions, FakeSending(self.sessions), FakeWatching().watch), CollectorRegistry()
+        core, self.registry = (
+            Core(self.sessions.of, FakeSending(self.sessions), FakeWatching().watch),
+            CollectorRegistry(),
+        )
         metrics, certificate = RpcMetrics(self.registry), NodeCertificate.signed_by(secret)
         router = Router(cast(Directory, self), self.incarnation, self.owned.__contains__)
         self.channels = NodeChannels(certificate)
@@ -74,7 +80,7 @@ class Place:
         self.server = Server(
             core,
             listen="127.0.0.1:0",
-            token="",
+            token=token,
             metrics=metrics,
             elsewhere=self.forwarding,
         )
@@ -106,8 +112,8 @@ class Place:
 
 
 @asynccontextmanager
-async def place(secret: str = SECRET, advertise: str = "") -> AsyncIterator[Place]:
-    made = Place(secret, advertise)
+async def place(secret: str = SECRET, advertise: str = "", token: str = "") -> AsyncIterator[Place]:
+    made = Place(secret, advertise, token)
     await made.listener.start()
     made.address = f"127.0.0.1:{await made.server.start()}"
     await made.server.set_ready(True)
@@ -117,10 +123,13 @@ async def place(secret: str = SECRET, advertise: str = "") -> AsyncIterator[Plac
     await made.channels.close()
 
 
-async def restart(at: Place, session_id: str = "anna", timeout: float = 10.0, **metadata: str) -> pb.Session:
+async def restart(
+    at: Place, session_id: str = "anna", timeout: float = 10.0, forged: bytes = b"", **metadata: str
+) -> pb.Session:
+    items: list[tuple[str, str | bytes]] = [*metadata.items(), *([(CALLER_KEY, forged)] if forged else [])]
     async with grpc.aio.insecure_channel(at.address) as channel:
         request = pb.RestartRequest(session_id=session_id)
-        return await SessionServiceStub(channel).Restart(request, timeout=timeout, metadata=tuple(metadata.items()))
+        return await SessionServiceStub(channel).Restart(request, timeout=timeout, metadata=items)
 
 
 def carried_out(by: Place, code: str) -> float:
@@ -139,6 +148,51 @@ async def test_a_call_for_the_owner_is_carried_out_by_the_owner() -> None:
         value = other.registry.get_sample_value
         labels = {"method": "zap.v1.SessionService/Restart", "code": "OK"}
         assert value("zap_rpc_forwarded_total", labels) == 1
+
+
+async def test_the_owner_gets_the_caller_whom_the_other_node_admitted() -> None:
+    async with place() as owner, place(token="a long secret") as other:
+        await owner.own("anna")
+        other.holders = [owner.holds]
+        owner.sessions.callers.clear()
+        await restart(other, authorization="Bearer a long secret")
+        assert owner.sessions.callers == [TOKEN_HOLDER]
+        # The caller cannot name itself: a node passes on whom it admitted, and a public port reads no name.
+        forged = NamedCaller(id="admin").SerializeToString()
+        await restart(other, authorization="Bearer a long secret", forged=forged)
+        await restart(owner, forged=forged)
+        assert owner.sessions.callers == [TOKEN_HOLDER, TOKEN_HOLDER, ANONYMOUS]
+    async with place() as owner, place() as other:
+        await owner.own("anna")
+        other.holders = [owner.holds]
+        owner.sessions.callers.clear()
+        await restart(other)
+        assert owner.sessions.callers == [ANONYMOUS]
+
+
+async def test_a_caller_of_a_newer_release_is_passed_on_by_its_name() -> None:
+    async with place() as owner, place() as other:
+        await owner.own("anna")
+        owner.sessions.callers.clear()
+        with other.channels.to(owner.listener.address) as channel:
+            request, name = pb.RestartRequest(session_id="anna"), NamedCaller(id="key-7").SerializeToString()
+            # With a field that this release does not know.
+            for value in (name, name + b"\xfa\x01\x01x"):
+                await SessionServiceStub(channel).Restart(request, timeout=5, metadata=((CALLER_KEY, value),))
+        assert owner.sessions.callers == [Caller("key-7")] * 2
+
+
+@pytest.mark.parametrize("value", [b"", b"\xff", NamedCaller().SerializeToString()])
+async def test_a_call_that_names_its_caller_unreadably_is_refused(value: bytes) -> None:
+    async with place() as owner, place() as other:
+        await owner.own("anna")
+        owner.sessions.callers.clear()
+        with other.channels.to(owner.listener.address) as channel:
+            request = pb.RestartRequest(session_id="anna")
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await SessionServiceStub(channel).Restart(request, timeout=5, metadata=((CALLER_KEY, value),))
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert not owner.sessions.callers
 
 
 async def test_what_the_owner_says_is_said_as_it_is() -> None:
@@ -228,9 +282,12 @@ async def test_who_came_to_the_owner_s_address_after_it_does_not_answer_for_it()
 async def test_a_node_of_before_that_names_nobody_is_answered() -> None:
     async with place() as owner, place() as other:
         await owner.own("anna")
+        owner.sessions.callers.clear()
         with other.channels.to(owner.listener.address) as channel:
             request = pb.RestartRequest(session_id="anna")
             assert (await SessionServiceStub(channel).Restart(request, timeout=5)).session_id == "anna"
+        # Nor does it name the caller. In its release there was one kind.
+        assert owner.sessions.callers == [TOKEN_HOLDER]
 
 
 async def test_a_caller_who_hangs_up_is_heard_by_the_owner() -> None:
@@ -277,8 +334,9 @@ async def test_what_no_header_can_hold_is_left_out_and_the_call_passed_on() -> N
         await owner.own("anna")
         other.holders = [owner.holds]
         request = pb.RestartRequest(session_id="anna").SerializeToString()
+        admitted = AdmittedContext(OddContext(), ANONYMOUS)  # type: ignore[arg-type]
         method = "zap.v1.SessionService/Restart"
-        answer = await other.forwarding.answer(method, request, "anna", OddContext())  # type: ignore[arg-type]
+        answer = await other.forwarding.answer(method, request, "anna", admitted)
         assert answer is not None
         assert pb.Session.FromString(answer).session_id == "anna"
         assert owner.heard[-1]["traceparent"] == "00-1-2-01"
@@ -415,7 +473,7 @@ async def test_port_0_is_advertised_as_the_one_that_was_chosen() -> None:
 
 async def test_a_port_that_somebody_else_has_is_named() -> None:
     async with place() as owner:
-        core = Core(owner.sessions, FakeSending(owner.sessions), FakeWatching().watch)
+        core = Core(owner.sessions.of, FakeSending(owner.sessions), FakeWatching().watch)
         router = Router(cast(Directory, owner), owner.incarnation, owner.owned.__contains__)
         with pytest.raises(CannotListen, match="ZAP_NODE_LISTEN"):
             NodeListener(

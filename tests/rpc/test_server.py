@@ -6,19 +6,28 @@ from typing import Any
 
 import grpc
 import pytest
+import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
+from structlog.testing import LogCapture
 
+from service.api.grpc import call_scope
 from service.api.grpc.server import CannotListen, Core, Server
+from service.domain.caller import ANONYMOUS, TOKEN_HOLDER, Caller
 from service.telemetry.metrics import RpcMetrics
 from tests.fakes.core import FakeSending, FakeSessions, FakeWatching
 from tests.fakes.serving import FakeService
 from tests.rpc.statuses import error_info
+from zap.node.v1.node_pb2 import Caller as CallerMessage
+from zap.v1 import message_pb2, watch_pb2
 from zap.v1 import session_pb2 as pb
+from zap.v1.message_pb2_grpc import MessageServiceStub
 from zap.v1.session_pb2_grpc import SessionServiceStub
+from zap.v1.watch_pb2_grpc import EventServiceStub
 
 TOKEN = "correct-horse"
+CALLER_KEY = "zap-caller-bin"
 SERVICES = ("", "zap.v1.SessionService", "zap.v1.MessageService", "zap.v1.EventService")
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -58,6 +67,7 @@ def test_a_call_without_the_token_is_unauthenticated(
             assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
             assert error_info(caught.value).reason == "UNAUTHENTICATED"
     assert not guarded.sessions.kept
+    assert not guarded.sessions.callers
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
@@ -65,6 +75,41 @@ def test_a_call_with_the_token_is_admitted(guarded: FakeService, scheme: str) ->
     with guarded.channel() as channel:
         metadata = (("authorization", f"{scheme} {TOKEN}"),)
         assert SessionServiceStub(channel).Create(pb.CreateRequest(session_id="a"), metadata=metadata).session_id == "a"
+
+
+@pytest.mark.parametrize(("token", "caller"), [(TOKEN, TOKEN_HOLDER), ("", ANONYMOUS)])
+def test_the_core_gets_the_caller_of_each_call_and_the_log_names_it(
+    token: str, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Not structlog's capture_logs: the module's logger may be bound to another configuration already.
+    captured = LogCapture()
+    log = structlog.wrap_logger(None, [captured], structlog.make_filtering_bound_logger(0))
+    monkeypatch.setattr(call_scope, "log", log)
+    # A caller cannot name itself.
+    forged = (CALLER_KEY, CallerMessage(id="admin").SerializeToString())
+    metadata: Any = (("authorization", f"Bearer {token}"), forged)
+    with FakeService(token) as service, service.channel() as channel:
+        sessions, sending = SessionServiceStub(channel), MessageServiceStub(channel)
+        events: Any = EventServiceStub(channel)
+        sessions.Create(pb.CreateRequest(session_id="a"), metadata=metadata)
+        sessions.Activate(pb.ActivateRequest(session_id="a"), metadata=metadata)
+        service.do(service.sessions.pair, "a")
+        list(sessions.StreamQR(pb.StreamQRRequest(session_id="a"), metadata=metadata))
+        sent = message_pb2.SendRequest(
+            session_id="a", to="+4915100000001", text=message_pb2.Text(body="hello"), request_id="r"
+        )
+        sending.Send(sent, metadata=metadata)
+        sending.Get(message_pb2.GetRequest(session_id="a", request_id="r"), metadata=metadata)
+        watch = events.Watch(watch_pb2.WatchRequest(), metadata=metadata)
+        next(watch)
+        watch.cancel()
+        with pytest.raises(grpc.RpcError):
+            sessions.Status(pb.StatusRequest(session_id="b"), metadata=metadata)
+    assert service.sessions.callers == [caller] * 4
+    assert service.sending.callers == [caller] * 2
+    assert service.watching.callers == [caller]
+    assert len(captured.entries) >= 6
+    assert {(line["event"], line["caller"]) for line in captured.entries} == {("call", caller.id)}
 
 
 def test_health_needs_no_token_and_follows_readiness(guarded: FakeService) -> None:
@@ -133,7 +178,7 @@ def test_a_port_that_is_taken_names_the_setting(guarded: FakeService) -> None:
 
     async def second() -> None:
         server = Server(
-            Core(sessions, FakeSending(sessions), FakeWatching().watch),
+            Core(sessions.of, FakeSending(sessions), FakeWatching().watch),
             listen=guarded.address,
             token="",
             metrics=RpcMetrics(CollectorRegistry()),

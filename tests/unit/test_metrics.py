@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from service.bus.hub import WakeupHub
 from service.bus.redis import RedisBus
+from service.domain.caller import ANONYMOUS
 from service.domain.errors import InvalidArgument
 from service.domain.events import Event, StateChanged
 from service.domain.log_positions import START, LogPosition
@@ -63,7 +64,9 @@ async def given(wanted: EventFilter, start: StartPosition) -> AsyncGenerator[Ste
 
 
 async def test_streams_and_what_they_are_given_are_counted(registry: CollectorRegistry) -> None:
-    async with aclosing(WatchLimiter(given, 1, WatchMetrics(registry)).watch(EventFilter(), StartPosition())) as steps:
+    async with aclosing(
+        WatchLimiter(given, 1, WatchMetrics(registry)).watch(EventFilter(ANONYMOUS), StartPosition())
+    ) as steps:
         seen = [await anext(steps), await anext(steps)]
         assert registry.get_sample_value("zap_watch_streams") == 1
         seen += [step async for step in steps]
@@ -74,7 +77,9 @@ async def test_streams_and_what_they_are_given_are_counted(registry: CollectorRe
 
 async def test_a_stream_that_is_refused_is_not_counted(registry: CollectorRegistry) -> None:
     with pytest.raises(InvalidArgument):
-        await anext(WatchLimiter(given, 1, WatchMetrics(registry)).watch(EventFilter(), StartPosition("forged")))
+        await anext(
+            WatchLimiter(given, 1, WatchMetrics(registry)).watch(EventFilter(ANONYMOUS), StartPosition("forged"))
+        )
     assert registry.get_sample_value("zap_watch_streams") == 0
 
 
@@ -87,7 +92,7 @@ async def test_how_late_the_tail_comes_to_each_event_is_observed(registry: Colle
         return pages.pop(0) if pages else None
 
     tail = LogTailer(read, WakeupHub(), WatchMetrics(registry))
-    with tail.subscribe(EventFilter(), START) as subscription:
+    with tail.subscribe(EventFilter(ANONYMOUS), START) as subscription:
         async with asyncio.timeout(5):
             while not subscription.has_events:
                 await asyncio.sleep(0)

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 
+from service.domain.caller import Caller
 from service.domain.errors import NotFound, Unavailable
 from service.domain.lease import Lease
 from service.domain.records import MessageState, NewMessage, OutboundMessage, Outcome, TypedPayload
@@ -22,6 +23,7 @@ from tests.contents import text_content
 
 NOW = datetime.now(UTC)
 LEASE = Lease("anna", 3, uuid4())
+CALLER = Caller("key-1")
 TO = "4915100000001@s.whatsapp.net"
 HELLO = text_content("hello")
 
@@ -40,6 +42,14 @@ class World:
         self.process_fault: Exception | None = None
         self.is_deleted_while_sending = False
         self.holds_sends: asyncio.Event | None = None
+
+        self.callers: set[Caller] = set()
+        """On whose behalf sessions and messages were asked for."""
+
+    def of(self, caller: Caller) -> Any:
+        """It, as both stores."""
+        self.callers.add(caller)
+        return self
 
     def get(self, session_id: str) -> "World":
         return self
@@ -99,11 +109,11 @@ def world() -> World:
 @pytest.fixture
 def sending(world: World) -> MessageSender:
     everything: Any = world
-    return MessageSender(everything, everything, everything)
+    return MessageSender(world.of, world.of, everything)
 
 
 async def send(sending: MessageSender) -> OutboundMessage:
-    return await sending.send("anna", NewMessage("r1", TO, HELLO, b"fingerprint"), timeout=1)
+    return await sending.send(CALLER, "anna", NewMessage("r1", TO, HELLO, b"fingerprint"), timeout=1)
 
 
 async def test_an_intent_whose_answer_was_lost_is_carried_out_by_the_next_try(
@@ -161,10 +171,16 @@ async def test_a_receipt_that_came_before_the_outcome_was_written_counts(world: 
     assert (await send(sending)).state is MessageState.READ
 
 
+async def test_a_message_is_stored_and_settled_on_behalf_of_its_caller(world: World, sending: MessageSender) -> None:
+    world.receipt_while_settling = MessageState.READ
+    await send(sending)
+    assert world.callers == {CALLER}
+
+
 async def test_a_session_that_stays_takes_sends_again(world: World) -> None:
     sessions: Any = Sessions()
     everything: Any = world
-    sending = MessageSender(sessions, everything, everything)
+    sending = MessageSender(lambda _: sessions, world.of, everything)
     async with sending.paused("anna", 1) as is_idle:
         assert is_idle
         with pytest.raises(Unavailable) as refused:

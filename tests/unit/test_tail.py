@@ -1,7 +1,7 @@
 """The tail of the log and the streams that sit there, over a log in memory that can fail, be held back and be away."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 
@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.bus.hub import LOG_TOPIC, WakeupHub
+from service.domain.caller import ANONYMOUS
 from service.domain.errors import Unavailable
 from service.domain.log_positions import START, LogPosition, ResumeTokenCodec
 from service.domain.watch import Bookmark, Delivered, EventFilter, LogBounds, LoggedEvent, LogPage, StartPosition, Step
@@ -45,7 +46,7 @@ class MemoryLog:
     async def bounds(self, asked: LogPosition = START) -> LogBounds:
         return LogBounds(START, LogPosition(self.horizon), has_asked=True)
 
-    async def check_known(self, session_ids: Sequence[str]) -> None:
+    async def check_known(self, wanted: EventFilter) -> None:
         """Any."""
 
     async def read(self, after: LogPosition, wanted: EventFilter, limit: int) -> LogPage | None:
@@ -100,7 +101,7 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
 
 
 async def test_a_hint_has_the_tail_look_once_for_all_streams(scene: Scene) -> None:
-    streams = [scene.watching.watch(EventFilter(), StartPosition()) for _ in range(20)]
+    streams = [scene.watching.watch(EventFilter(ANONYMOUS), StartPosition()) for _ in range(20)]
     for steps in streams:
         await scene.caught_up(steps)
     before = scene.log.looks
@@ -119,7 +120,7 @@ async def test_a_hint_has_the_tail_look_once_for_all_streams(scene: Scene) -> No
 
 
 async def test_what_is_held_back_is_looked_for_again_without_a_hint(scene: Scene) -> None:
-    async with aclosing(scene.watching.watch(EventFilter(), StartPosition())) as steps:
+    async with aclosing(scene.watching.watch(EventFilter(ANONYMOUS), StartPosition())) as steps:
         await scene.caught_up(steps)
         scene.log.append()
         scene.log.held = 5
@@ -140,7 +141,7 @@ async def test_the_pause_begins_anew_with_every_event_that_is_read(
         await sleep(0)
 
     scene.log.is_busy = True
-    async with aclosing(scene.watching.watch(EventFilter(), StartPosition())) as steps:
+    async with aclosing(scene.watching.watch(EventFilter(ANONYMOUS), StartPosition())) as steps:
         await scene.caught_up(steps)
         monkeypatch.setattr(asyncio, "sleep", note)
         scene.log.append()
@@ -160,8 +161,8 @@ async def test_an_outage_is_silence_for_a_stream_at_the_tail_and_for_one_that_ca
     monkeypatch.setattr(watching_module, "HINTLESS_POLL_S", 0.01)
     scene.log.append(2)
     async with (
-        aclosing(scene.watching.watch(EventFilter(), StartPosition())) as at_tail,
-        aclosing(scene.watching.watch(EventFilter(), StartPosition(is_oldest=True))) as behind,
+        aclosing(scene.watching.watch(EventFilter(ANONYMOUS), StartPosition())) as at_tail,
+        aclosing(scene.watching.watch(EventFilter(ANONYMOUS), StartPosition(is_oldest=True))) as behind,
     ):
         async with asyncio.timeout(10):
             while not (isinstance(step := await anext(at_tail), Bookmark) and step.is_caught_up):
@@ -179,7 +180,7 @@ async def test_an_outage_is_silence_for_a_stream_at_the_tail_and_for_one_that_ca
 
 
 async def test_a_tail_that_fails_leaves_the_streams_to_read_for_themselves(scene: Scene) -> None:
-    async with aclosing(scene.watching.watch(EventFilter(), StartPosition())) as steps:
+    async with aclosing(scene.watching.watch(EventFilter(ANONYMOUS), StartPosition())) as steps:
         await scene.caught_up(steps)
         scene.log.failure = ValueError("a fault of ours")
         with capture_logs() as logs:
@@ -198,11 +199,11 @@ async def test_a_tail_that_fails_leaves_the_streams_to_read_for_themselves(scene
 
 
 async def test_a_stream_that_sits_down_behind_or_before_the_tail_misses_and_repeats_nothing(scene: Scene) -> None:
-    async with aclosing(scene.watching.watch(EventFilter(), StartPosition())) as first:
+    async with aclosing(scene.watching.watch(EventFilter(ANONYMOUS), StartPosition())) as first:
         await scene.caught_up(first)
         # The tail has not heard of these: whoever comes now has read further than it.
         scene.log.append(5)
-        async with aclosing(scene.watching.watch(EventFilter(), StartPosition(is_oldest=True))) as second:
+        async with aclosing(scene.watching.watch(EventFilter(ANONYMOUS), StartPosition(is_oldest=True))) as second:
             assert await scene.sequences(second, 5) == [1, 2, 3, 4, 5]
             await scene.caught_up(second)
             scene.log.append(2)

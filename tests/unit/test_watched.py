@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from service.domain.caller import ANONYMOUS
 from service.domain.log_positions import LogPosition
 from service.domain.watch import EventFilter, LoggedEvent, SlowConsumerDetector
 
@@ -15,18 +16,18 @@ PATIENCE = 60.0
 @pytest.mark.parametrize(
     ("wanted", "passes"),
     [
-        (EventFilter(), True),
-        (EventFilter(session_ids=frozenset({"shop", "other"})), True),
-        (EventFilter(session_ids=frozenset({"other"})), False),
-        (EventFilter(user_id="ada"), True),
-        (EventFilter(user_id="bob"), False),
-        (EventFilter(labels={"team": "red"}), True),
-        (EventFilter(labels={"team": "red", "tier": "2"}), False),
-        (EventFilter(labels={"zone": ""}), False),
-        (EventFilter(types=frozenset({"RECEIPT", "PAIRING"})), True),
-        (EventFilter(types=frozenset({"PAIRING"})), False),
-        (EventFilter(frozenset({"shop"}), "ada", {"team": "red"}, frozenset({"RECEIPT"})), True),
-        (EventFilter(frozenset({"shop"}), "ada", {"team": "red"}, frozenset({"PAIRING"})), False),
+        (EventFilter(ANONYMOUS), True),
+        (EventFilter(ANONYMOUS, session_ids=frozenset({"shop", "other"})), True),
+        (EventFilter(ANONYMOUS, session_ids=frozenset({"other"})), False),
+        (EventFilter(ANONYMOUS, user_id="ada"), True),
+        (EventFilter(ANONYMOUS, user_id="bob"), False),
+        (EventFilter(ANONYMOUS, labels={"team": "red"}), True),
+        (EventFilter(ANONYMOUS, labels={"team": "red", "tier": "2"}), False),
+        (EventFilter(ANONYMOUS, labels={"zone": ""}), False),
+        (EventFilter(ANONYMOUS, types=frozenset({"RECEIPT", "PAIRING"})), True),
+        (EventFilter(ANONYMOUS, types=frozenset({"PAIRING"})), False),
+        (EventFilter(ANONYMOUS, frozenset({"shop"}), "ada", {"team": "red"}, frozenset({"RECEIPT"})), True),
+        (EventFilter(ANONYMOUS, frozenset({"shop"}), "ada", {"team": "red"}, frozenset({"PAIRING"})), False),
     ],
 )
 def test_an_event_passes_if_it_passes_all_of_the_filter(wanted: EventFilter, passes: bool) -> None:

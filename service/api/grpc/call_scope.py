@@ -10,6 +10,7 @@ from google.rpc.status_pb2 import Status
 
 from service.api.grpc.context import Context
 from service.api.grpc.errors import abort, code_of, status_of
+from service.domain.caller import Caller
 from service.protocol.methods import FREQUENT_METHODS
 from service.telemetry.metrics import RpcMetrics
 
@@ -25,6 +26,8 @@ class CallScope:
         self._metrics = metrics
         self._started = 0.0
         self.session_id = ""
+        self.caller: Caller | None = None
+        """Set once the call is admitted."""
         self.has_request = False
 
     async def __aenter__(self) -> Self:
@@ -57,6 +60,8 @@ class CallScope:
         # The caller disconnected before it sent a request. Unauthenticated clients could fill the log with these.
         quiet = quiet or (code is grpc.StatusCode.CANCELLED and not self.has_request)
         fields: dict[str, object] = {"method": self._method, "code": code.name, "ms": round(seconds * 1000, 1)}
+        if self.caller is not None:
+            fields["caller"] = self.caller.id
         if self.session_id:
             fields["session_id"] = self.session_id
         if status is not None:

@@ -8,7 +8,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
-from service.api.grpc.context import Context
+from service.api.grpc.context import Context, caller_of
 from service.domain.errors import ConsumerTooSlow
 from service.domain.watch import Delivered, Step
 from service.ports import Watch
@@ -35,7 +35,7 @@ class EventServicer(EventServiceServicer):
 
     async def Watch(self, request: pb.WatchRequest, context: Context) -> None:  # type: ignore[override]
         """Write the responses here, with a timeout: a generator that waits for its caller cannot limit the wait."""
-        async with aclosing(self._watch(wanted_of(request), start_of(request))) as steps:
+        async with aclosing(self._watch(wanted_of(request, caller_of(context)), start_of(request))) as steps:
             token = ""
             async for step in steps:
                 response = self._response(step)

@@ -2,28 +2,34 @@
 
     caller ──▶ this node ──(not owned here: look up the owner)──▶ the owner's node listener ──▶ its answer or error
 
+The call goes on behalf of the same caller: the owner trusts the node, which has authenticated it.
+
 If a call fails because the owner has changed, it is sent once to the new owner, unless it could then be carried out
 twice. A node never forwards a forwarded call: it owns the session, or answers NOT_OWNER.
 """
 
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, suppress
 from typing import Any, Protocol
 from uuid import UUID
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2 as details
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
-from service.api.grpc.context import Context
+from service.api.grpc.context import AdmittedContext
 from service.api.grpc.errors import DOMAIN, RemoteError
-from service.domain.errors import Unavailable
+from service.domain.caller import NODE, TOKEN_HOLDER, Caller
+from service.domain.errors import Unauthenticated, Unavailable
 from service.domain.lease import LeaseOwner
 from service.ownership.router import Router
 from service.protocol.methods import OWNER_METHODS, REPEATABLE_METHODS
 from service.telemetry.metrics import RpcMetrics
+from zap.node.v1.node_pb2 import Caller as CallerMessage
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +37,9 @@ NOT_OWNER = "NOT_OWNER"
 _DEFAULT_TIMEOUT_S = 40.0
 """Seconds for a call without a deadline: longer than the owner needs for any call."""
 _FORWARDED_METADATA = frozenset({"traceparent", "tracestate", "baggage", "x-request-id"})
-"""Metadata keys that are forwarded. The token is not: this node has checked it, and the owner trusts this node."""
+"""Metadata keys that are forwarded. The token is not: the owner gets the caller whom it admitted."""
+_CALLER = "zap-caller-bin"
+"""Metadata key for the caller (zap.node.v1.Caller). Only the node listener reads it."""
 _TARGET_INCARNATION = "zap-incarnation"
 """Metadata key for the incarnation of the target node. Its address may now belong to a different node, even one of
 another database with the same secret and session id."""
@@ -53,20 +61,27 @@ class Forwarder:
         self._channels = channels
         self._metrics = metrics
 
-    async def answer(self, method: str, request: bytes, session_id: str, context: Context) -> bytes | None:
+    async def answer(self, method: str, request: bytes, session_id: str, context: AdmittedContext) -> bytes | None:
         """Return the owner's answer, or None if this node must carry the call out. Raise RemoteError or Unavailable."""
         if method not in OWNER_METHODS or (owner := await self._router.elsewhere(session_id)) is None:
             return None
         left: float | None = context.time_remaining()
         deadline = time.monotonic() + (_DEFAULT_TIMEOUT_S if left is None else left)
-        metadata = tuple(item for item in context.invocation_metadata() or () if _is_forwarded(*item))
+        caller = CallerMessage(id=context.caller.id).SerializeToString()
+        kept = (item for item in context.invocation_metadata() or () if _is_forwarded(*item))
+        metadata = (*kept, (_CALLER, caller))
         may_retry = True
         for tries_left in (1, 0):
             try:
                 return await self._call(owner, method, request, deadline, metadata)
             except _NotAnswered as failure:
-                node = owner.node.name
-                log.info("A call could not be forwarded to the owner.", method=method, node=node, cause=str(failure))
+                log.info(
+                    "A call could not be forwarded to the owner.",
+                    method=method,
+                    node=owner.node.name,
+                    caller=context.caller.id,
+                    cause=str(failure),
+                )
                 may_retry = failure.was_refused or method in REPEATABLE_METHODS
             now = await self._router.elsewhere(session_id) if tries_left and may_retry else None
             if now is None or now.node.incarnation == owner.node.incarnation:
@@ -96,6 +111,23 @@ class Forwarder:
         return answer
 
 
+class NodeAuthentication:
+    """Says on whose behalf another node calls. TLS has authenticated the node."""
+
+    def check(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
+        """Return the caller of a forwarded call, or the node. Raise Unauthenticated if the caller cannot be read."""
+        if method.removeprefix("/") not in OWNER_METHODS:
+            return NODE
+        value = dict(metadata).get(_CALLER)
+        if value is None:
+            # Nodes of older releases do not send the caller.
+            return TOKEN_HOLDER
+        with suppress(DecodeError):
+            if isinstance(value, bytes) and (name := CallerMessage.FromString(value).id):
+                return Caller(name)
+        raise Unauthenticated(f"the metadata {_CALLER} names no caller")
+
+
 class OwnershipGuard:
     """Admits forwarded calls for sessions that this node owns."""
 
@@ -103,7 +135,7 @@ class OwnershipGuard:
         self._router = router
         self._incarnation = str(incarnation)
 
-    async def answer(self, method: str, request: bytes, session_id: str, context: Context) -> bytes | None:
+    async def answer(self, method: str, request: bytes, session_id: str, context: AdmittedContext) -> bytes | None:
         """Return None if this node must carry the call out. Raise Unavailable (NOT_OWNER) otherwise."""
         if method not in OWNER_METHODS:
             return None

@@ -10,7 +10,7 @@ exception as another error.
 
 import inspect
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from service.api.grpc.call_scope import CallScope
-from service.api.grpc.context import Context, Handler
+from service.api.grpc.context import AdmittedContext, Context, Handler
 from service.api.grpc.drainable_streams import DrainableStreams
 from service.api.grpc.limits import (
     HEALTH_CALLS,
@@ -30,7 +30,8 @@ from service.api.grpc.limits import (
     CallLimiter,
 )
 from service.api.grpc.receiving import receive
-from service.auth.authentication import Authentication, is_open
+from service.auth.authentication import is_open
+from service.domain.caller import Caller
 from service.domain.errors import FieldViolation, InvalidArgument
 from service.protocol.validation import read_request
 from service.telemetry.metrics import RpcMetrics
@@ -39,10 +40,17 @@ _WATCH = "/zap.v1.EventService/Watch"
 _SESSION_ID = re.compile(r"[a-z0-9-]{1,63}")
 
 
+class Authenticator(Protocol):
+    """Says who calls (service.auth.authentication; NodeAuthentication for calls of other nodes)."""
+
+    def check(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
+        """Return the caller. Raise Unauthenticated."""
+
+
 class RemoteCalls(Protocol):
     """Answers calls that another node must carry out (service.api.grpc.forwarding)."""
 
-    async def answer(self, method: str, request: bytes, session_id: str, context: Context) -> bytes | None:
+    async def answer(self, method: str, request: bytes, session_id: str, context: AdmittedContext) -> bytes | None:
         """Return the serialised answer, or None if this node must carry the call out."""
 
 
@@ -51,7 +59,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(
         self,
-        authentication: Authentication,
+        authentication: Authenticator,
         streams: DrainableStreams,
         metrics: RpcMetrics,
         elsewhere: RemoteCalls | None = None,
@@ -100,9 +108,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         )
         return wrapped
 
-    def _authenticate(self, method: str, context: Context) -> None:
-        if self._authentication.needed(method):
-            self._authentication.check(context.invocation_metadata() or ())
+    def _admit(self, method: str, call: CallScope, context: Context) -> AdmittedContext:
+        """Return the context with the caller. Raise Unauthenticated."""
+        call.caller = self._authentication.check(method, context.invocation_metadata() or ())
+        return AdmittedContext(context, call.caller)
 
     async def _request(self, method: str, parse: Any, call: CallScope, context: Context) -> tuple[bytes, Any]:
         """Return the request of an admitted call, as bytes and parsed."""
@@ -127,14 +136,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         async def serve(_: Any, context: Context) -> Any:
             async with CallScope(name, context, self._metrics) as call:
-                self._authenticate(method, context)
+                admitted = self._admit(method, call, context)
                 with limiter.slot():
                     raw, request = await self._request(method, parse, call, context)
                     if self._elsewhere is not None and call.session_id:
-                        answer = await self._elsewhere.answer(name, raw, call.session_id, context)
+                        answer = await self._elsewhere.answer(name, raw, call.session_id, admitted)
                         if answer is not None:
                             return answer
-                    response = await behaviour(request, context)
+                    response = await behaviour(request, admitted)
                     # Create may have chosen the id.
                     call.session_id = call.session_id or _session_id(response)
                     return response
@@ -147,10 +156,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         async def serve(requests: Any, context: Context) -> None:
             async with CallScope(name, context, self._metrics) as call:
-                self._authenticate(method, context)
+                admitted = self._admit(method, call, context)
                 request = await self._stream_request(method, handler, requests, call, context)
                 with self._stream_slot(method), self._metrics.open_stream(name):
-                    await self._streams.run_until_drained(lambda: behaviour(request, context))
+                    await self._streams.run_until_drained(lambda: behaviour(request, admitted))
 
         return serve
 
@@ -160,10 +169,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         async def serve(requests: Any, context: Context) -> AsyncIterator[Any]:
             async with CallScope(name, context, self._metrics) as call:
-                self._authenticate(method, context)
+                admitted = self._admit(method, call, context)
                 request = await self._stream_request(method, handler, requests, call, context)
                 with self._stream_slot(method), self._metrics.open_stream(name):
-                    async with aclosing(behaviour(request, context)) as responses:
+                    async with aclosing(behaviour(request, admitted)) as responses:
                         async for response in self._until_drained(responses):
                             yield response
 

@@ -1,6 +1,6 @@
 """Serves zap.v1.MessageService: parses requests, calls the core, converts results."""
 
-from service.api.grpc.context import Context
+from service.api.grpc.context import Context, caller_of
 from service.api.grpc.deadlines import remaining_time
 from service.messaging.sender import MessageSender
 from service.protocol import parsing
@@ -21,7 +21,8 @@ class MessageServicer(MessageServiceServicer):
 
     async def Send(self, request: pb.SendRequest, context: Context) -> pb.Message:
         timeout = remaining_time(context, _SEND_TIMEOUT_S)
-        return outbound_message(await self._sending.send(request.session_id, parsing.new_message(request), timeout))
+        new = parsing.new_message(request)
+        return outbound_message(await self._sending.send(caller_of(context), request.session_id, new, timeout))
 
     async def Get(self, request: pb.GetRequest, context: Context) -> pb.Message:
-        return outbound_message(await self._sending.get(request.session_id, request.request_id))
+        return outbound_message(await self._sending.get(caller_of(context), request.session_id, request.request_id))

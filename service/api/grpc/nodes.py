@@ -14,13 +14,12 @@ from service.api.grpc import messages, sessions
 from service.api.grpc.advertised_address import AdvertisedAddress
 from service.api.grpc.context import Handler
 from service.api.grpc.drainable_streams import DrainableStreams
-from service.api.grpc.forwarding import OwnershipGuard
+from service.api.grpc.forwarding import NodeAuthentication, OwnershipGuard
 from service.api.grpc.interceptors import CallInterceptor
 from service.api.grpc.limits import MAX_NODE_CONNECTIONS, server_options
 from service.api.grpc.node_service import HandoverReceiver, NodeServicer
 from service.api.grpc.qr_rendering import QrRenderer
 from service.api.grpc.server import CannotListen, Core
-from service.auth.authentication import Authentication
 from service.auth.node_certificates import NAME, NodeCertificate
 from service.protocol.methods import OWNER_METHODS
 from service.telemetry.metrics import RpcMetrics
@@ -78,8 +77,7 @@ class NodeListener:
         A node that listens on a wildcard address derives its advertised address from the route to `database_hosts`.
         """
         self._pictures = QrRenderer()
-        # No token is needed: TLS has authenticated the connection.
-        interceptor = CallInterceptor(Authentication(""), DrainableStreams(), metrics, owned)
+        interceptor = CallInterceptor(NodeAuthentication(), DrainableStreams(), metrics, owned)
         self._server = grpc.aio.server(interceptors=[_NodeMethodsOnly(), interceptor], options=_SERVER_OPTIONS)
         session_pb2_grpc.add_SessionServiceServicer_to_server(
             sessions.SessionServicer(core.sessions, self._pictures), self._server

@@ -1,6 +1,6 @@
 """Runs the gRPC server for callers: its options and services, and how it starts, drains and stops."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from service.api.grpc.interceptors import CallInterceptor, RemoteCalls
 from service.api.grpc.limits import MAX_CONNECTIONS, server_options
 from service.api.grpc.qr_rendering import QrRenderer
 from service.auth.authentication import Authentication
+from service.domain.caller import Caller
 from service.messaging.sender import MessageSender
 from service.ports import Watch
 from service.sessions.service import SessionService
@@ -49,7 +50,8 @@ class CannotListen(Exception):
 class Core:
     """The core objects that the servicers call."""
 
-    sessions: SessionService
+    sessions: Callable[[Caller], SessionService]
+    """Returns the sessions, for a caller."""
     sending: MessageSender
     watch: Watch
 

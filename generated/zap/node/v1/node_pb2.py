@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from zap.v1 import options_pb2 as zap_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16zap/node/v1/node.proto\x12\x0bzap.node.v1\x1a\x14zap/v1/options.proto\"8\n\rExpectRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\"\x10\n\x0e\x45xpectResponse\"6\n\x0bTakeRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\"\x0e\n\x0cTakeResponse2\x9d\x01\n\x0bNodeService\x12I\n\x06\x45xpect\x12\x1a.zap.node.v1.ExpectRequest\x1a\x1b.zap.node.v1.ExpectResponse\"\x06\xb2\x9f\x19\x02\x08\x02\x12\x43\n\x04Take\x12\x18.zap.node.v1.TakeRequest\x1a\x19.zap.node.v1.TakeResponse\"\x06\xb2\x9f\x19\x02\x08\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16zap/node/v1/node.proto\x12\x0bzap.node.v1\x1a\x14zap/v1/options.proto\"\x14\n\x06\x43\x61ller\x12\n\n\x02id\x18\x01 \x01(\t\"8\n\rExpectRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\"\x10\n\x0e\x45xpectResponse\"6\n\x0bTakeRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\"\x0e\n\x0cTakeResponse2\x9d\x01\n\x0bNodeService\x12I\n\x06\x45xpect\x12\x1a.zap.node.v1.ExpectRequest\x1a\x1b.zap.node.v1.ExpectResponse\"\x06\xb2\x9f\x19\x02\x08\x02\x12\x43\n\x04Take\x12\x18.zap.node.v1.TakeRequest\x1a\x19.zap.node.v1.TakeResponse\"\x06\xb2\x9f\x19\x02\x08\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,14 +36,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODESERVICE'].methods_by_name['Expect']._serialized_options = b'\262\237\031\002\010\002'
   _globals['_NODESERVICE'].methods_by_name['Take']._loaded_options = None
   _globals['_NODESERVICE'].methods_by_name['Take']._serialized_options = b'\262\237\031\002\010\002'
-  _globals['_EXPECTREQUEST']._serialized_start=61
-  _globals['_EXPECTREQUEST']._serialized_end=117
-  _globals['_EXPECTRESPONSE']._serialized_start=119
-  _globals['_EXPECTRESPONSE']._serialized_end=135
-  _globals['_TAKEREQUEST']._serialized_start=137
-  _globals['_TAKEREQUEST']._serialized_end=191
-  _globals['_TAKERESPONSE']._serialized_start=193
-  _globals['_TAKERESPONSE']._serialized_end=207
-  _globals['_NODESERVICE']._serialized_start=210
-  _globals['_NODESERVICE']._serialized_end=367
+  _globals['_CALLER']._serialized_start=61
+  _globals['_CALLER']._serialized_end=81
+  _globals['_EXPECTREQUEST']._serialized_start=83
+  _globals['_EXPECTREQUEST']._serialized_end=139
+  _globals['_EXPECTRESPONSE']._serialized_start=141
+  _globals['_EXPECTRESPONSE']._serialized_end=157
+  _globals['_TAKEREQUEST']._serialized_start=159
+  _globals['_TAKEREQUEST']._serialized_end=213
+  _globals['_TAKERESPONSE']._serialized_start=215
+  _globals['_TAKERESPONSE']._serialized_end=229
+  _globals['_NODESERVICE']._serialized_start=232
+  _globals['_NODESERVICE']._serialized_end=389
 # @@protoc_insertion_point(module_scope)
