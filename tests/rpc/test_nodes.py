@@ -117,10 +117,12 @@ async def place(secret: str = SECRET, advertise: str = "", token: str = "") -> A
     await made.listener.start()
     made.address = f"127.0.0.1:{await made.server.start()}"
     await made.server.set_ready(True)
-    yield made
-    await made.server.stop(0)
-    await made.listener.stop(0)
-    await made.channels.close()
+    try:
+        yield made
+    finally:
+        await made.server.stop(0)
+        await made.listener.stop(0)
+        await made.channels.close()
 
 
 async def restart(
