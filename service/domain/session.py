@@ -13,10 +13,9 @@ requests of callers and for the reports of the owner's process, so that two writ
 import enum
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import singledispatch
 
 from service.domain import observations as seen
-from service.domain.disconnect_policy import Cause, NextState, Policy, Retry, policy_for
+from service.domain.disconnect_policy import Cause, NextState, Retry, policy_for
 from service.domain.pairing import PairingOutcome
 
 REPLACED_WINDOW = timedelta(minutes=10)
@@ -140,22 +139,43 @@ def waits_for_start(condition: Condition, now: datetime, *, is_owned: bool) -> b
 Input = Activate | Deactivate | LoggedOutByCaller | Restart | ProcessStarted | seen.Observation
 
 
-def reduce(condition: Condition, cause: Input, now: datetime, wait: timedelta = timedelta()) -> Transition:
+def reduce(  # noqa: C901, PLR0911, PLR0912 - a table with one row for each input
+    condition: Condition, cause: Input, now: datetime, wait: timedelta = timedelta()
+) -> Transition:
     """Return the transition that `cause` makes. `wait`: time until the next attempt, if the transition plans one."""
     if condition.desired is Desired.INACTIVE and not isinstance(cause, Activate | Deactivate | LoggedOutByCaller):
         # Late reports of a process do not change an inactive session.
         return Transition(condition, Directive.RELEASE)
-    return _reduce(cause, condition, now, wait)
+    match cause:
+        case Activate():
+            return _activate(condition, now)
+        case Deactivate():
+            return _deactivate(condition)
+        case LoggedOutByCaller():
+            return _logged_out_by_caller(condition)
+        case Restart():
+            return _restart(condition)
+        case ProcessStarted():
+            return _process_started(condition)
+        case seen.DeviceSaved():
+            return _device_saved(condition)
+        case seen.Connected():
+            return _connected(condition)
+        case seen.Disconnected():
+            return _to_reconnecting(condition, "CONNECTION_LOST")
+        case seen.KeepAliveTimeout():
+            return _to_reconnecting(condition, "KEEPALIVE_TIMEOUT")
+        case seen.KeepAliveRestored():
+            return _keepalive_restored(condition)
+        case seen.Ended() if condition.credentials is Credentials.CONFIRMED:
+            return _ended_paired(condition, cause, now, wait)
+        case seen.Ended():
+            return _ended_pairing(condition, cause, now, wait)
+        case seen.CodeShown() | seen.PushNameChanged() | seen.InboundEvent():
+            return Transition(condition)
 
 
-@singledispatch
-def _reduce(cause: Input, condition: Condition, now: datetime, wait: timedelta) -> Transition:
-    """Leave the condition as it is: messages, receipts, codes and names do not concern it."""
-    return Transition(condition)
-
-
-@_reduce.register
-def _activate(cause: Activate, condition: Condition, now: datetime, wait: timedelta) -> Transition:
+def _activate(condition: Condition, now: datetime) -> Transition:
     banned = condition.state is State.SUSPENDED and condition.next_attempt is not None and condition.next_attempt > now
     resting = condition.state in (State.UNPAIRED, State.DISCONNECTED, State.LOGGED_OUT, State.FAILED)
     if condition.desired is Desired.ACTIVE and (banned or (not resting and condition.state is not State.SUSPENDED)):
@@ -175,28 +195,24 @@ def _activate(cause: Activate, condition: Condition, now: datetime, wait: timede
     )
 
 
-@_reduce.register
-def _deactivate(cause: Deactivate, condition: Condition, now: datetime, wait: timedelta) -> Transition:
+def _deactivate(condition: Condition) -> Transition:
     if condition.desired is Desired.INACTIVE:
         return Transition(condition, Directive.RELEASE)
     if condition.state in (State.LOGGED_OUT, State.UNPAIRED):
         return Transition(replace(condition, desired=Desired.INACTIVE), Directive.RELEASE)
     if condition.credentials is Credentials.CONFIRMED:
         return Transition(_deactivated(condition, State.DISCONNECTED, "DEACTIVATED"), Directive.RELEASE)
-    return _end_pairing(condition, PairingOutcome.CANCELLED, "PAIRING_CANCELLED")
+    return _erase(condition, State.UNPAIRED, "PAIRING_CANCELLED", PairingOutcome.CANCELLED)
 
 
-@_reduce.register
-def _logged_out_by_caller(cause: LoggedOutByCaller, condition: Condition, now: datetime, wait: timedelta) -> Transition:
+def _logged_out_by_caller(condition: Condition) -> Transition:
     if condition.state is State.PAIRING:
         # The session pairs again already: another owner recorded the logout before.
         return Transition(condition)
-    gone = _deactivated(condition, State.LOGGED_OUT, "LOGGED_OUT_BY_CALLER")
-    return Transition(replace(gone, credentials=Credentials.NONE), Directive.RELEASE, erases=True)
+    return _erase(condition, State.LOGGED_OUT, "LOGGED_OUT_BY_CALLER")
 
 
-@_reduce.register
-def _restart(cause: Restart, condition: Condition, now: datetime, wait: timedelta) -> Transition:
+def _restart(condition: Condition) -> Transition:
     # A restart revokes the epoch, so the old process's `Ended` is not recorded. The policy applies here instead.
     again = replace(condition, reason=policy_for(Cause.STOPPED).reason, attempts=0, next_attempt=None)
     if condition.credentials is not Credentials.CONFIRMED:
@@ -205,8 +221,7 @@ def _restart(cause: Restart, condition: Condition, now: datetime, wait: timedelt
     return Transition(replace(again, state=state, replaced_at=None), Directive.REPLACE)
 
 
-@_reduce.register
-def _process_started(cause: ProcessStarted, condition: Condition, now: datetime, wait: timedelta) -> Transition:
+def _process_started(condition: Condition) -> Transition:
     if condition.credentials is not Credentials.CONFIRMED:
         state, reason = State.PAIRING, condition.reason
     elif condition.state is State.CONNECTED:
@@ -221,15 +236,13 @@ def _process_started(cause: ProcessStarted, condition: Condition, now: datetime,
     return Transition(started, voids_code=state is State.PAIRING)
 
 
-@_reduce.register
-def _device_saved(cause: seen.DeviceSaved, condition: Condition, now: datetime, wait: timedelta) -> Transition:
+def _device_saved(condition: Condition) -> Transition:
     if condition.credentials is Credentials.CONFIRMED:
         return Transition(condition)
     return Transition(replace(condition, credentials=Credentials.UNCONFIRMED), voids_code=True)
 
 
-@_reduce.register
-def _connected(cause: seen.Connected, condition: Condition, now: datetime, wait: timedelta) -> Transition:
+def _connected(condition: Condition) -> Transition:
     first = condition.credentials is not Credentials.CONFIRMED
     return Transition(
         replace(
@@ -244,41 +257,16 @@ def _connected(cause: seen.Connected, condition: Condition, now: datetime, wait:
     )
 
 
-@_reduce.register
-def _disconnected(cause: seen.Disconnected, condition: Condition, now: datetime, wait: timedelta) -> Transition:
-    return _to_reconnecting(condition, "CONNECTION_LOST")
-
-
-@_reduce.register
-def _keepalive_timeout(
-    cause: seen.KeepAliveTimeout, condition: Condition, now: datetime, wait: timedelta
-) -> Transition:
-    return _to_reconnecting(condition, "KEEPALIVE_TIMEOUT")
-
-
-@_reduce.register
-def _keepalive_restored(
-    cause: seen.KeepAliveRestored, condition: Condition, now: datetime, wait: timedelta
-) -> Transition:
+def _keepalive_restored(condition: Condition) -> Transition:
     if condition.state is State.RECONNECTING and condition.reason == "KEEPALIVE_TIMEOUT":
         return Transition(replace(condition, state=State.CONNECTED, reason=""))
     return Transition(condition)
 
 
-@_reduce.register
-def _ended(cause: seen.Ended, condition: Condition, now: datetime, wait: timedelta) -> Transition:
+def _ended_paired(condition: Condition, cause: seen.Ended, now: datetime, wait: timedelta) -> Transition:
     policy = policy_for(cause.cause)
-    if condition.credentials is Credentials.CONFIRMED:
-        return _ended_paired(cause, policy, condition, now, wait)
-    return _ended_pairing(cause, policy, condition, now, wait)
-
-
-def _ended_paired(
-    cause: seen.Ended, policy: Policy, condition: Condition, now: datetime, wait: timedelta
-) -> Transition:
     if policy.next_state is NextState.LOGGED_OUT:
-        gone = _deactivated(condition, State.LOGGED_OUT, policy.reason)
-        return Transition(replace(gone, credentials=Credentials.NONE), Directive.RELEASE, erases=True)
+        return _erase(condition, State.LOGGED_OUT, policy.reason)
     if policy.retry is Retry.UNTIL:
         until = cause.until or now + DEFAULT_BAN
         held = replace(condition, state=State.SUSPENDED, reason=policy.reason, next_attempt=until)
@@ -304,20 +292,20 @@ def _ended_paired(
     return Transition(again, Directive.RELEASE if is_slow else Directive.REPLACE)
 
 
-def _ended_pairing(
-    cause: seen.Ended, policy: Policy, condition: Condition, now: datetime, wait: timedelta
-) -> Transition:
+def _ended_pairing(condition: Condition, cause: seen.Ended, now: datetime, wait: timedelta) -> Transition:
+    policy = policy_for(cause.cause)
     if policy.pairing is not None:
-        return _end_pairing(condition, policy.pairing, policy.reason)
+        return _erase(condition, State.UNPAIRED, policy.reason, policy.pairing)
     if condition.attempts >= PAIRING_STARTS:
-        return _end_pairing(condition, PairingOutcome.TIMED_OUT, policy.reason)
+        return _erase(condition, State.UNPAIRED, policy.reason, PairingOutcome.TIMED_OUT)
     again = replace(condition, state=State.PAIRING, reason=policy.reason, next_attempt=now + wait)
     return Transition(again, Directive.REPLACE, voids_code=True)
 
 
-def _end_pairing(condition: Condition, outcome: PairingOutcome, reason: str) -> Transition:
-    rest = replace(_deactivated(condition, State.UNPAIRED, reason), credentials=Credentials.NONE)
-    return Transition(rest, Directive.RELEASE, outcome=outcome, erases=True)
+def _erase(condition: Condition, state: State, reason: str, outcome: PairingOutcome | None = None) -> Transition:
+    """Deactivate the session and discard its credentials."""
+    erased = replace(_deactivated(condition, state, reason), credentials=Credentials.NONE)
+    return Transition(erased, Directive.RELEASE, outcome=outcome, erases=True)
 
 
 def _deactivated(condition: Condition, state: State, reason: str) -> Condition:
