@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -16,29 +17,22 @@ class RpcMetrics:
     """Counts calls and streams of the gRPC server."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._calls = Counter(
-            "zap_rpc_calls", "Calls that ended, by method and code.", ["method", "code"], registry=registry
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry, buckets=_CALL_BUCKETS)
+        self._calls = counter("zap_rpc_calls", "Calls that ended, by method and code.", ["method", "code"])
+        self._seconds = histogram(
+            "zap_rpc_seconds", "How long calls took, by method; for a stream until it ended.", ["method"]
         )
-        self._seconds = Histogram(
-            "zap_rpc_seconds",
-            "How long calls took, by method; for a stream until it ended.",
-            ["method"],
-            buckets=_CALL_BUCKETS,
-            registry=registry,
-        )
-        self._forwarded = Counter(
+        self._forwarded = counter(
             "zap_rpc_forwarded",
             "Calls forwarded to the node that owns the session, by method and code.",
             ["method", "code"],
-            registry=registry,
         )
-        self._streams = Gauge(
-            "zap_rpc_open_streams", "Streams that are open now, by method.", ["method"], registry=registry
-        )
-        self._unreadable = Counter(
+        self._streams = gauge("zap_rpc_open_streams", "Streams that are open now, by method.", ["method"])
+        self._unreadable = counter(
             "zap_watch_events_unreadable",
             "Events that a stream of Watch left out, each time, because their payload in the log cannot be parsed.",
-            registry=registry,
         )
 
     def observe(self, method: str, code: str, seconds: float) -> None:
@@ -90,53 +84,37 @@ class NodeMetrics(Metrics):
     """Counts what a node does with its sessions."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._renewals = Counter(
-            "zap_lease_renewals", "Renewals of all leases of this node, by result.", ["result"], registry=registry
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry, buckets=_CALL_BUCKETS)
+        self._renewals = counter("zap_lease_renewals", "Renewals of all leases of this node, by result.", ["result"])
+        self._renewal_seconds = histogram(
+            "zap_lease_renewal_seconds", "How long renewals took; one is aborted near 15 % of the ttl."
         )
-        self._renewal_seconds = Histogram(
-            "zap_lease_renewal_seconds",
-            "How long renewals took; one is aborted near 15 % of the ttl.",
-            buckets=_CALL_BUCKETS,
-            registry=registry,
-        )
-        self._leases = Gauge("zap_leases", "Leases that the last renewal confirmed.", registry=registry)
-        self._stale_writes = Counter(
+        self._leases = gauge("zap_leases", "Leases that the last renewal confirmed.")
+        self._stale_writes = counter(
             "zap_stale_writes",
             "Writes refused because their epoch was over, by operation and by whether the session has another owner or"
             " epoch (LEASE_LOST) or its desired state revoked the epoch (EPOCH_REVOKED).",
             ["operation", "reason"],
-            registry=registry,
         )
-        self._processes = Gauge("zap_session_processes", "Running session processes.", registry=registry)
-        self._starts = Histogram(
-            "zap_session_process_start_seconds",
-            "How long starts of session processes took.",
-            buckets=_CALL_BUCKETS,
-            registry=registry,
-        )
-        self._outcomes = Counter(
+        self._processes = gauge("zap_session_processes", "Running session processes.")
+        self._starts = histogram("zap_session_process_start_seconds", "How long starts of session processes took.")
+        self._outcomes = counter(
             "zap_session_starts",
             "Starts of session processes, by the lane in which they waited for a start permit, and by outcome:"
             " CONNECTED, the cause of the end that came before, or NO_PROCESS.",
             ["lane", "outcome"],
-            registry=registry,
         )
-        self._moves = Counter(
-            "zap_sessions_rebalanced",
-            "Sessions that this node handed over because it owned more than others.",
-            registry=registry,
+        self._moves = counter(
+            "zap_sessions_rebalanced", "Sessions that this node handed over because it owned more than others."
         )
-        self._ends = Counter(
-            "zap_session_process_ends", "Session processes that ended, by cause.", ["cause"], registry=registry
+        self._ends = counter("zap_session_process_ends", "Session processes that ended, by cause.", ["cause"])
+        self._sends = histogram(
+            "zap_send_seconds", "From handing a message to its session process to WhatsApp's acknowledgement."
         )
-        self._sends = Histogram(
-            "zap_send_seconds",
-            "From handing a message to its session process to WhatsApp's acknowledgement.",
-            buckets=_CALL_BUCKETS,
-            registry=registry,
-        )
-        self._events = Counter("zap_events", "Events of this node's sessions, by type.", ["type"], registry=registry)
-        self._repeated = Counter("zap_events_repeated", "Inbound events that the log already had.", registry=registry)
+        self._events = counter("zap_events", "Events of this node's sessions, by type.", ["type"])
+        self._repeated = counter("zap_events_repeated", "Inbound events that the log already had.")
         self._registry = registry
 
     def renewal(self, seconds: float, confirmed: int | None) -> None:
@@ -189,39 +167,28 @@ class UpkeepMetrics:
     """Counts retention, the transaction that blocks Watch, and sessions by state."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._deleted = Counter(
-            "zap_rows_deleted",
-            "Old rows that this node deleted, by table.",
-            ["table"],
-            registry=registry,
-        )
-        self._retention_failures = Counter(
-            "zap_retention_failures", "Failed attempts to delete old rows.", registry=registry
-        )
-        self._retention_success = Gauge(
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        self._deleted = counter("zap_rows_deleted", "Old rows that this node deleted, by table.", ["table"])
+        self._retention_failures = counter("zap_retention_failures", "Failed attempts to delete old rows.")
+        self._retention_success = gauge(
             "zap_retention_last_success_time_seconds",
             "When this node last deleted old rows or left the deletion to another node.",
-            registry=registry,
         )
-        self._oldest_event = Gauge(
-            "zap_event_oldest_age_seconds", "Age of the oldest event in the log.", registry=registry
-        )
-        self._horizon_age = Gauge(
+        self._oldest_event = gauge("zap_event_oldest_age_seconds", "Age of the oldest event in the log.")
+        self._horizon_age = gauge(
             "zap_watch_horizon_age_seconds",
             "How long the same transaction in flight has been seen to block Watch, which shows nothing newer.",
-            registry=registry,
         )
-        self._horizon_holder = Gauge(
+        self._horizon_holder = gauge(
             "zap_watch_horizon_holder",
             "1 for the transaction that blocks Watch at two consecutive checks or more.",
             ["database", "application", "pid", "state"],
-            registry=registry,
         )
-        self._sessions = Gauge(
+        self._sessions = gauge(
             "zap_sessions",
             "Sessions of the whole database, by state and reason; counted every 15 s.",
             ["state", "reason"],
-            registry=registry,
         )
 
     def deleted(self, table: str, rows: int) -> None:
