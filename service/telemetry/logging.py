@@ -40,12 +40,10 @@ def configure_logging(*, level: str, readable: bool, stream: TextIO | None = Non
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # aiohttp logs a stack trace and the bytes received for every client that does not speak HTTP.
-    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     # gRPC logs a header that is not text twice, with its value.
     logging.getLogger("grpc._cython.cygrpc").filters = [_is_not_about_header]
     # The info lines of these loggers repeat the service's own.
-    for noisy in ("aiohttp.access", "asyncio", "grpc"):
+    for noisy in ("asyncio", "grpc"):
         logging.getLogger(noisy).setLevel(max(root.level, logging.WARNING))
 
 
