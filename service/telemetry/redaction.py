@@ -6,7 +6,7 @@ Protobuf messages are masked by the (zap.v1.sensitivity) option of their fields.
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -31,7 +31,7 @@ Mask = Callable[[str], str]
 
 def loggable(message: Message) -> dict[str, Any]:
     """Return the fields of a message for a log; a sensitive field that is set has a placeholder as its value."""
-    return dict(_fields(message))
+    return {field.name: _field_value(field, value) for field, value in message.ListFields()}
 
 
 def redact(_: Any, __: str, line: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,18 +66,12 @@ def _redacted(key: str, value: Any, mask: Mask) -> Any:  # noqa: PLR0911 - a tab
             return mask(str(value))
 
 
-def _fields(message: Message) -> Iterator[tuple[str, Any]]:
-    for field, value in message.ListFields():
-        match field.GetOptions().Extensions[options_pb2.sensitivity]:
-            case options_pb2.SENSITIVITY_SECRET:
-                yield field.name, SECRET
-            case options_pb2.SENSITIVITY_PERSONAL:
-                yield field.name, PERSONAL
-            case _:
-                yield field.name, _field_value(field, value)
-
-
 def _field_value(field: FieldDescriptor, value: Any) -> Any:
+    match field.GetOptions().Extensions[options_pb2.sensitivity]:
+        case options_pb2.SENSITIVITY_SECRET:
+            return SECRET
+        case options_pb2.SENSITIVITY_PERSONAL:
+            return PERSONAL
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         return {str(key): _item_value(field.message_type.fields_by_name["value"], item) for key, item in value.items()}
     if field.is_repeated:
