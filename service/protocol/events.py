@@ -4,8 +4,8 @@ from google.protobuf.json_format import MessageToJson
 
 from service.domain.events import Event, PairingProgress, Payload, StateChanged
 from service.domain.observations import InboundEvent
-from service.protocol.scalars import timestamp
 from service.protocol.sessions import outcome_number, reason_message, state_number
+from service.protocol.timestamps import timestamp
 from zap.v1 import event_pb2 as pb
 from zap.v1 import session_pb2
 

@@ -3,7 +3,7 @@
 from service.domain.reasons import Reason
 from service.domain.records import MessageState, OutboundMessage
 from service.domain.send_failures import SEND_FAILURES, SendFailure
-from service.protocol.scalars import timestamp, to_number
+from service.protocol.timestamps import timestamp
 from zap.v1 import message_pb2 as pb
 from zap.v1 import session_pb2
 
@@ -21,7 +21,7 @@ def outbound_message(message: OutboundMessage) -> pb.Message:
         request_id=message.request_id,
         message_id=message.message_id,
         to=message.to,
-        state=to_number(message.state, pb.Message.State.Value, "STATE_"),
+        state=pb.Message.State.Value(f"STATE_{message.state.name}"),
         reason=_reason(message),
         create_time=timestamp(message.create_time),
         sent_time=timestamp(message.sent_time),

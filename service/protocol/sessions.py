@@ -5,7 +5,7 @@ from service.domain.pairing import PairingOutcome
 from service.domain.proxies import hide_password
 from service.domain.records import Account, Evidence, Owner, Session, StoredCredentials
 from service.domain.session import Condition, State
-from service.protocol.scalars import from_number, timestamp, to_number
+from service.protocol.timestamps import timestamp
 from zap.v1 import session_pb2 as pb
 
 
@@ -18,7 +18,7 @@ def session_message(session: Session) -> pb.Session:
         user_id=session.user_id,
         labels=session.labels,
         proxy_url=hide_password(session.proxy_url),
-        desired_state=to_number(condition.desired, pb.Session.DesiredState.Value, "DESIRED_STATE_"),
+        desired_state=pb.Session.DesiredState.Value(f"DESIRED_STATE_{condition.desired.name}"),
         state=state_number(condition.state),
         reason=reason_message("WAITING_FOR_TURN" if session.waits_for_start else condition.reason),
         account=_account(session.account),
@@ -41,17 +41,17 @@ def reason_message(code: str) -> pb.Reason | None:
 
 def state_number(state: State) -> pb.Session.State.ValueType:
     """Return the protobuf value of a state."""
-    return to_number(state, pb.Session.State.Value, "STATE_")
+    return pb.Session.State.Value(f"STATE_{state.name}")
 
 
-def state_of(number: int) -> State:
+def state_of(number: pb.Session.State.ValueType) -> State:
     """Return the domain's state. Raises KeyError or ValueError for a number that is no state."""
-    return from_number(number, pb.Session.State.Name, "STATE_", State)
+    return State[pb.Session.State.Name(number).removeprefix("STATE_")]
 
 
 def outcome_number(outcome: PairingOutcome) -> pb.PairingOutcome.ValueType:
     """Return the protobuf value of an outcome."""
-    return to_number(outcome, pb.PairingOutcome.Value, "PAIRING_OUTCOME_")
+    return pb.PairingOutcome.Value(f"PAIRING_OUTCOME_{outcome.name}")
 
 
 def _account(account: Account) -> pb.Account | None:

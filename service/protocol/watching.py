@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from service.domain.caller import Caller
 from service.domain.watch import Delivered, EventFilter, LoggedEvent, StartPosition, Step
-from service.protocol.scalars import timestamp
+from service.protocol.timestamps import timestamp
 from zap.v1 import event_pb2
 from zap.v1 import watch_pb2 as pb
 

@@ -13,8 +13,8 @@ from service.domain.pairing import PairingDelayed, PairingEnded, PairingStep
 from service.domain.proxies import has_hidden_password, hide_password
 from service.ports import Changes
 from service.protocol import parsing
-from service.protocol.scalars import timestamp
 from service.protocol.sessions import outcome_number, reason_message, session_message
+from service.protocol.timestamps import timestamp
 from service.sessions.service import SessionService
 from zap.v1 import session_pb2 as pb
 from zap.v1.session_pb2_grpc import SessionServiceServicer
