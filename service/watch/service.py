@@ -66,7 +66,7 @@ class WatchService:
         if requested is None:
             return bounds.oldest
         if requested < bounds.oldest:
-            raise expired(self._tokens, bounds.oldest)
+            raise _expired(self._tokens, bounds.oldest)
         if not bounds.has_asked:
             token = self._tokens.write(bounds.horizon)
             raise OutOfRange(
@@ -78,7 +78,7 @@ class WatchService:
         return requested
 
 
-def expired(tokens: ResumeTokenCodec, oldest: LogPosition) -> OutOfRange:
+def _expired(tokens: ResumeTokenCodec, oldest: LogPosition) -> OutOfRange:
     """Return the error for a consumer whose next events were deleted."""
     token = tokens.write(oldest)
     return OutOfRange(
@@ -118,20 +118,14 @@ class _Stream:
                 async for step in steps:
                     yield step
             with self._tail.subscribe(self._wanted, self._position) as subscription:
-                async with aclosing(self._read_tail(subscription)) as steps:
+                async with aclosing(self._catch_up(subscription.since)) as steps:
                     async for step in steps:
                         yield step
-
-    async def _read_tail(self, subscription: TailSubscription) -> AsyncGenerator[Step, None]:
-        """Yield the events up to the position where the subscription begins, then those of the tail."""
-        async with aclosing(self._catch_up(subscription.since)) as steps:
-            async for step in steps:
-                yield step
-        # Use the time of this stream's own read: what the tail has read since is queued and was not sent.
-        yield self._bookmark(is_caught_up=True, read_time=self._read_time)
-        async with aclosing(self._follow(subscription)) as steps:
-            async for step in steps:
-                yield step
+                # Use the time of this stream's own read: what the tail has read since is queued and was not sent.
+                yield self._bookmark(is_caught_up=True, read_time=self._read_time)
+                async with aclosing(self._follow(subscription)) as steps:
+                    async for step in steps:
+                        yield step
 
     async def _catch_up(self, goal: LogPosition | None) -> AsyncGenerator[Step, None]:
         """Yield what the log has up to `goal`, or up to its end if that is None."""
@@ -179,13 +173,18 @@ class _Stream:
             except Unavailable:
                 await asyncio.sleep(HINTLESS_POLL_S)
                 continue
-            raise expired(self._tokens, oldest)
+            raise _expired(self._tokens, oldest)
 
     def _check_speed(self, event: LoggedEvent, read_time: datetime, newest_id: int) -> None:
         """Raise ConsumerTooSlow if need be. Call this before each event, when the consumer has taken the one before."""
         late = (read_time - event.appended_at).total_seconds()
         if self._slow_consumer.is_too_slow(self._clock(), late, newest_id - event.place.id):
-            raise self._too_slow()
+            token = self._tokens.write(self._position)
+            raise ConsumerTooSlow(
+                f"the consumer is too slow: resume with {token}, after the last event that was sent; take events"
+                " faster, or fewer of them by a filter",
+                metadata={"resume_token": token},
+            )
 
     def _deliver(self, event: LoggedEvent) -> Delivered:
         self._position, self._last_sent_at = event.place, self._clock()
@@ -194,11 +193,3 @@ class _Stream:
     def _bookmark(self, *, is_caught_up: bool, read_time: datetime | None) -> Bookmark:
         self._last_sent_at = self._clock()
         return Bookmark(self._tokens.write(self._position), is_caught_up, read_time)
-
-    def _too_slow(self) -> ConsumerTooSlow:
-        token = self._tokens.write(self._position)
-        return ConsumerTooSlow(
-            f"the consumer is too slow: resume with {token}, after the last event that was sent; take events faster,"
-            " or fewer of them by a filter",
-            metadata={"resume_token": token},
-        )
