@@ -8,7 +8,8 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,12 @@ _KEEPALIVE = {
     "TCP_KEEPINTVL": 5,
     "TCP_KEEPCNT": 3,
     "TCP_USER_TIMEOUT": 15_000,  # milliseconds in which what was sent must be acknowledged
+}
+_TLS_VERSIONS = {
+    "TLSv1": ssl.TLSVersion.TLSv1,
+    "TLSv1.1": ssl.TLSVersion.TLSv1_1,
+    "TLSv1.2": ssl.TLSVersion.TLSv1_2,
+    "TLSv1.3": ssl.TLSVersion.TLSv1_3,
 }
 _SSL_REQUEST = struct.pack("!II", 8, min(ENCRYPTION))
 _READ_BYTES = 64 * 1024
@@ -81,24 +88,27 @@ class Upstream:
     def _open(self, server: frames_pb2.Server, startup: bytes, *, encrypted: bool) -> OpenConnection:
         deadline = self._deadline()
         connection = self._connect(server, encrypted=encrypted, deadline=deadline)
-        try:
+        with _closed_on_failure(connection):
             _set_timeout(connection, deadline)
             connection.sendall(startup)
             greeting = _read_greeting(connection, deadline)
             connection.setblocking(False)  # noqa: FBT003
-        except BaseException:
-            connection.close()
-            raise
         return OpenConnection(connection, greeting)
 
     def _connect(self, server: frames_pb2.Server, *, encrypted: bool, deadline: float) -> socket.socket:
         connection = _dial(server, min(self._timeout_s, CONNECT_TIMEOUT_S))
-        try:
+        with _closed_on_failure(connection):
             _set_timeout(connection, deadline)
             return self._tls.encrypt(connection, server) if encrypted else connection
-        except BaseException:
-            connection.close()
-            raise
+
+
+@contextmanager
+def _closed_on_failure(connection: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _read_greeting(connection: socket.socket, deadline: float) -> bytes:
@@ -114,12 +124,9 @@ def _read_greeting(connection: socket.socket, deadline: float) -> bytes:
 def _dial(server: frames_pb2.Server, timeout: float) -> socket.socket:
     if (path := unix_path(server)) is not None:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
+        with _closed_on_failure(connection):
             connection.settimeout(timeout)
             connection.connect(path)
-        except BaseException:
-            connection.close()
-            raise
         return connection
     connection = socket.create_connection((server.host, server.port), timeout)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -187,32 +194,28 @@ class _Tls:
 
     def _context(self) -> ssl.SSLContext:
         """Return the context, rebuilt if one of its files has changed, since the process may outlive a certificate."""
-        state = [_modified(path) for path in self._files()]
+        root = self._settings.root_certificate or _default("root.crt")
+        certificate = self._settings.certificate or _default("postgresql.crt")
+        key = self._settings.key or _default("postgresql.key")
+        files = (root, certificate, key, self._settings.revoked)
+        state = [_modified(path) for path in files if path not in {"", "system"}]
         if self._cached is None or self._cached[0] != state:
-            self._cached = state, self._make_context()
+            self._cached = state, self._make_context(root, certificate, key)
         return self._cached[1]
 
-    def _files(self) -> Sequence[str]:
-        return [
-            path
-            for path in (self._root(), self._certificate(), self._key(), self._settings.revoked)
-            if path not in {"", "system"}
-        ]
-
-    def _make_context(self) -> ssl.SSLContext:
+    def _make_context(self, root: str, certificate: str, key: str) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = _version(self._settings.oldest) or ssl.TLSVersion.TLSv1_2
-        if newest := _version(self._settings.newest):
+        context.minimum_version = _TLS_VERSIONS.get(self._settings.oldest, ssl.TLSVersion.TLSv1_2)
+        if newest := _TLS_VERSIONS.get(self._settings.newest):
             context.maximum_version = newest
         if self._settings.direct:
             context.set_alpn_protocols(["postgresql"])
-        self._trust(context)
-        if certificate := self._certificate():
-            context.load_cert_chain(certificate, self._key() or None, self._settings.key_password)
+        self._trust(context, root)
+        if certificate:
+            context.load_cert_chain(certificate, key or None, self._settings.key_password)
         return context
 
-    def _trust(self, context: ssl.SSLContext) -> None:
-        root = self._root()
+    def _trust(self, context: ssl.SSLContext, root: str) -> None:
         context.check_hostname = self._mode == "verify-full"
         # As in libpq, a root certificate makes `require` as strict as `verify-ca`.
         if not self._mode.startswith("verify-") and not (self._mode == "require" and root):
@@ -227,17 +230,9 @@ class _Tls:
             context.load_verify_locations(self._settings.revoked)
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
 
-    def _root(self) -> str:
-        return self._settings.root_certificate or _default("root.crt")
-
-    def _certificate(self) -> str:
-        return self._settings.certificate or _default("postgresql.crt")
-
-    def _key(self) -> str:
-        return self._settings.key or _default("postgresql.key")
-
 
 def _default(name: str) -> str:
+    """Return libpq's default path of a file; empty if there is no such file."""
     path = Path.home() / ".postgresql" / name
     return str(path) if path.is_file() else ""
 
@@ -245,12 +240,3 @@ def _default(name: str) -> str:
 def _modified(path: str) -> tuple[str, int]:
     file = Path(path)
     return path, file.stat().st_mtime_ns if file.exists() else 0
-
-
-def _version(name: str) -> ssl.TLSVersion | None:
-    return {
-        "TLSv1": ssl.TLSVersion.TLSv1,
-        "TLSv1.1": ssl.TLSVersion.TLSv1_1,
-        "TLSv1.2": ssl.TLSVersion.TLSv1_2,
-        "TLSv1.3": ssl.TLSVersion.TLSv1_3,
-    }.get(name)
