@@ -16,10 +16,7 @@ LONGEST_ERROR = 64 * 1024
 LONGEST_GREETING = 64 * 1024
 """Bytes that a server may send before it waits for an answer."""
 
-CANCEL = 80877102
-ENCRYPTION = frozenset({80877103, 80877104})
-"""SSLRequest, GSSENCRequest."""
-
+SSL_REQUEST_CODE = 80877103
 _HEADER_BYTES = 5
 _LENGTH = struct.Struct("!I")
 _STARTUP = struct.Struct("!II")
@@ -74,6 +71,14 @@ class StartupKind(enum.Enum):
     ENCRYPTION = enum.auto()
 
 
+_STARTUP_KINDS = {
+    80877102: StartupKind.CANCEL,
+    SSL_REQUEST_CODE: StartupKind.ENCRYPTION,
+    80877104: StartupKind.ENCRYPTION,  # GSSENCRequest
+}
+"""Kinds by code; every other code is a protocol version, which begins a session."""
+
+
 def first_message(received: bytes) -> tuple[StartupKind, bytes] | None:
     """Return the kind and the bytes of a client's first message; None if it is incomplete. Raise NotPostgres."""
     if len(received) < _STARTUP.size:
@@ -83,10 +88,7 @@ def first_message(received: bytes) -> tuple[StartupKind, bytes] | None:
         raise NotPostgres(f"a first message of {length} bytes")
     if len(received) < length:
         return None
-    kind = (
-        StartupKind.CANCEL if code == CANCEL else StartupKind.ENCRYPTION if code in ENCRYPTION else StartupKind.SESSION
-    )
-    return kind, received[:length]
+    return _STARTUP_KINDS.get(code, StartupKind.SESSION), received[:length]
 
 
 class ServerMessages:

@@ -89,7 +89,7 @@ class Reply:
 class Interceptor:
     """Handles the requests of one connection, whose client waits for each answer before the next request."""
 
-    def __init__(self, gate: AckGate, lock: "SignalLock[Interceptor]", clearings: list[bytes]) -> None:
+    def __init__(self, gate: AckGate, lock: SignalLock, clearings: list[bytes]) -> None:
         """`clearings`: answered clearings, shared by all connections; the next decryption on any forwards them."""
         self.requests = ClientMessages()
         self._gate = gate

@@ -64,7 +64,7 @@ class Relay:
         self._outages = OutageLog(log)
         self._url, self._log = url, log
         self._gate = gate
-        self._lock: SignalLock[Interceptor] = SignalLock(log)
+        self._lock = SignalLock(log)
         self._clearings: list[bytes] = []
         gate.notify(self._wake)
         targets = _targets(database)
@@ -102,7 +102,7 @@ class Relay:
     def close(self) -> None:
         """Stop the thread and close all connections, which the library would see as a failure."""
         self._is_closed = True
-        os.eventfd_write(self._wakeup_fd, 1)
+        self._wake()
         if self._thread.is_alive():
             self._thread.join()
         for connected in [*self._proxies, *self._pending, *self._detached]:
@@ -149,7 +149,7 @@ class Relay:
         for key, _ in ready:
             self._dispatch(key)
         for proxy in has_more:
-            self._pump(proxy, client=False, server=False)
+            self._pump(proxy)
         self._attach_dialled()
         if self._lock.has_next:
             self._pump_held()
@@ -190,17 +190,18 @@ class Relay:
     def _flush(self) -> None:
         for proxy in list(self._proxies):
             proxy.flush()
-            self._pump(proxy, client=False, server=False)
+            self._pump(proxy)
 
     def _pump_held(self) -> None:
         """Pump each session that holds a request or has a COMMIT due."""
         for proxy in list(self._proxies):
             if proxy.interceptor.is_held or proxy.interceptor.is_commit_due:
-                self._pump(proxy, client=False, server=False)
+                self._pump(proxy)
 
     # --- connected sessions
 
-    def _pump(self, proxy: ProxySession, *, client: bool, server: bool) -> None:
+    def _pump(self, proxy: ProxySession, *, client: bool = False, server: bool = False) -> None:
+        """Copy what can be copied; the flags say which sockets are readable."""
         if proxy not in self._proxies:
             return
         try:

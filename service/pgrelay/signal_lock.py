@@ -10,27 +10,24 @@ three round trips to Postgres, and for one to WhatsApp if a send must fetch prek
 """
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
-
-Connection = TypeVar("Connection")
 
 MISSING_STORE_CHECKS = 4
 """Checks by the relay after which the store of a session loaded outside of a transaction is no longer expected."""
 
 
-class SignalLock(Generic[Connection]):
+class SignalLock:
     """A lock owned by a connection of the library. Only the relay's thread uses it."""
 
     def __init__(self, log: Callable[[str, str], None]) -> None:
         """`log` takes a level and a sentence."""
         self._log = log
-        self._owner: Connection | None = None
+        self._owner: object | None = None
         self._is_transaction = False
-        self._waiting: dict[Connection, None] = {}
+        self._waiting: dict[object, None] = {}
         """An ordered set, first come first."""
         self._checks = 0
 
-    def acquire(self, connection: Connection, *, in_transaction: bool) -> bool:
+    def acquire(self, connection: object, *, in_transaction: bool) -> bool:
         """Return whether the connection may load a session now; if not, append it to those that wait."""
         if in_transaction and self._is_transaction and self._owner is connection:
             return True
@@ -41,12 +38,12 @@ class SignalLock(Generic[Connection]):
         self._owner, self._is_transaction, self._checks = connection, in_transaction, 0
         return True
 
-    def release(self, connection: Connection, *, has_stored: bool) -> None:
+    def release(self, connection: object, *, has_stored: bool) -> None:
         """Release the lock at the end of a transaction; `has_stored`: the connection has stored a session."""
         if self._owner is connection if self._is_transaction else has_stored:
             self._owner = None
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: object) -> None:
         """Remove a closed connection."""
         self._waiting.pop(connection, None)
         # A send may store on another connection what it loaded on this one.

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.pgrelay.framing import ENCRYPTION, NotPostgres, ServerRefused, StartupHandshake
+from service.pgrelay.framing import SSL_REQUEST_CODE, NotPostgres, ServerRefused, StartupHandshake
 from zap.worker.v1 import frames_pb2
 
 CONNECT_TIMEOUT_S = 2.0
@@ -33,7 +33,7 @@ _TLS_VERSIONS = {
     "TLSv1.2": ssl.TLSVersion.TLSv1_2,
     "TLSv1.3": ssl.TLSVersion.TLSv1_3,
 }
-_SSL_REQUEST = struct.pack("!II", 8, min(ENCRYPTION))
+_SSL_REQUEST = struct.pack("!II", 8, SSL_REQUEST_CODE)
 _READ_BYTES = 64 * 1024
 
 #: What a dial raises if the server cannot be reached, refuses or does not speak the protocol.

@@ -17,7 +17,7 @@ class Line:
     def __init__(
         self,
         said: bytes = PASSWORD_WANTED,
-        lock: SignalLock[Interceptor] | None = None,
+        lock: SignalLock | None = None,
         clearings: list[bytes] | None = None,
         gate: AckGate | None = None,
     ) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import pytest
 
 from service.pgrelay.ack_gate import AckGate
-from service.pgrelay.interceptor import Interceptor
 from service.pgrelay.signal_lock import SignalLock
 from tests.fakes.postgres_messages import (
     IN_TRANSACTION,
@@ -46,7 +45,7 @@ def joined(*requests: bytes) -> bytes:
 
 @pytest.fixture
 def line() -> Iterator[Line]:
-    line = Line(lock=SignalLock[Interceptor](lambda *_: None))
+    line = Line(lock=SignalLock(lambda *_: None))
     line.log_in()
     yield line
     line.close()

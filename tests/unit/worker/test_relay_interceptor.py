@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.pgrelay.interceptor import Interceptor
 from service.pgrelay.signal_lock import SignalLock
 from tests.fakes.postgres_messages import (
     IN_TRANSACTION,
@@ -48,7 +47,7 @@ def joined(*requests: bytes) -> bytes:
 
 
 @pytest.fixture
-def lock() -> SignalLock[Interceptor]:
+def lock() -> SignalLock:
     return SignalLock(lambda *_: None)
 
 
@@ -58,7 +57,7 @@ def clearings() -> list[bytes]:
 
 
 @pytest.fixture
-def line(lock: SignalLock[Interceptor], clearings: list[bytes]) -> Iterator[Line]:
+def line(lock: SignalLock, clearings: list[bytes]) -> Iterator[Line]:
     line = Line(lock=lock, clearings=clearings)
     line.log_in()
     yield line
@@ -66,7 +65,7 @@ def line(lock: SignalLock[Interceptor], clearings: list[bytes]) -> Iterator[Line
 
 
 @pytest.fixture
-def other(lock: SignalLock[Interceptor], clearings: list[bytes]) -> Iterator[Line]:
+def other(lock: SignalLock, clearings: list[bytes]) -> Iterator[Line]:
     other = Line(lock=lock, clearings=clearings)
     other.log_in()
     yield other

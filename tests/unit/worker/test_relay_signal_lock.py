@@ -3,7 +3,7 @@
 from service.pgrelay.signal_lock import MISSING_STORE_CHECKS, SignalLock
 
 
-def new_lock(said: list[str] | None = None) -> SignalLock[str]:
+def new_lock(said: list[str] | None = None) -> SignalLock:
     words = [] if said is None else said
     return SignalLock(lambda _, sentence: words.append(sentence))
 
