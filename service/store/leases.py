@@ -77,9 +77,9 @@ class PostgresLeases:
         """Return the current owner of a session."""
         async with self._database.autocommit() as connection:
             row = await connection.row("owner_of", session_id)
-        return (
-            LeaseOwner(Node(row["incarnation"], row["node"], row["address"]), row["epoch"]) if row is not None else None
-        )
+        if row is None:
+            return None
+        return LeaseOwner(Node(row["incarnation"], row["node"], row["address"]), row["epoch"])
 
     async def targets(self, incarnation: UUID) -> Sequence[Candidate]:
         """Return the other nodes that are not stopping."""

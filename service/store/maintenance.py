@@ -54,8 +54,6 @@ class PostgresMaintenance:
         """Return the oldest transaction in flight; None if there is none."""
         async with self._database.autocommit() as connection:
             row = await connection.row("horizon_holder")
-        return (
-            None
-            if row is None
-            else OldestTransaction(row["xid"], row["database"], row["application"], row["pid"], row["state"])
-        )
+        if row is None:
+            return None
+        return OldestTransaction(row["xid"], row["database"], row["application"], row["pid"], row["state"])

@@ -40,7 +40,8 @@ class PostgresOwnedSessions:
             row = await _lock_owned(connection, lease)
             transition, new = await write_transition(connection, lease.session_id, row, decide)
             if account is not None:
-                await _write_account(connection, lease.session_id, account)
+                known = (account.jid, account.lid, account.push_name, account.platform)
+                await connection.run("write_account", lease.session_id, *map(strip_nul, known))
             events = await append(connection, self._encode, lease.session_id, lease.epoch, new)
             return await read_session(connection, lease.session_id), transition, events
 
@@ -102,14 +103,8 @@ def _is_due(row: Record) -> bool:
     return not is_banned or bool(row["next_attempt_at"] <= row["now"])
 
 
-async def _write_account(connection: Connection, session_id: str, account: Account) -> None:
-    known = (account.jid, account.lid, account.push_name, account.platform)
-    await connection.run("write_account", session_id, *map(strip_nul, known))
-
-
 async def _resume(connection: Connection, lease: Lease, row: Record) -> Resume:
-    now = await connection.row("get_session", lease.session_id)
-    proxy_url = now["proxy_url"] if now is not None else ""
+    proxy_url = row["proxy_url"]
     if row["device_jid"] is not None:
         if await connection.value("device_exists", row["device_jid"]):
             return Resume(wanted=True, jid=row["device_jid"], proxy_url=proxy_url)
