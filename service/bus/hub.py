@@ -63,7 +63,3 @@ class WakeupHub:
     def reconcile(self) -> None:
         """Notify the listeners for work in this process."""
         self.wake(WORK_TOPIC)
-
-    def __len__(self) -> int:
-        """Return the number of listeners."""
-        return sum(len(listeners) for listeners in self._listeners.values())

@@ -233,7 +233,7 @@ async def test_nobody_reads_when_nobody_watches(log: Log) -> None:
             assert len(tails()) == 1
         await asyncio.sleep(0)
         assert not tails()
-    assert len(log.hub) == 0
+    assert not log.hub._listeners
 
 
 async def test_bookmarks_of_an_idle_stream_move_on_with_what_it_does_not_want(

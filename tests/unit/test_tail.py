@@ -115,7 +115,7 @@ async def test_a_hint_has_the_tail_look_once_for_all_streams(scene: Scene) -> No
     for steps in streams:
         await steps.aclose()
     async with asyncio.timeout(10):
-        while len(scene.hub):
+        while scene.hub._listeners:
             await asyncio.sleep(0)
 
 

@@ -15,7 +15,7 @@ async def test_a_hint_that_came_before_the_wait_ends_it_at_once() -> None:
         started = time.monotonic()
         await anna.wait(5)
         assert time.monotonic() - started < 1
-    assert len(hub) == 0
+    assert not hub._listeners
 
 
 async def test_a_hint_about_a_session_is_for_those_who_wait_for_it_and_work_for_those_who_do_it() -> None:
