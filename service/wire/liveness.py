@@ -72,13 +72,10 @@ def inherit(descriptor: int) -> None:
     """Make an inherited liveness socket non-inheritable. Raise ValueError if it is no liveness socket."""
     os.set_inheritable(descriptor, False)  # noqa: FBT003
     with socket.socket(fileno=os.dup(descriptor)) as inherited:
-        if inherited.family != socket.AF_UNIX or not _is_name(inherited.getsockname()):
+        name = inherited.getsockname()
+        if inherited.family != socket.AF_UNIX or not (isinstance(name, bytes) and name.startswith(_PREFIX)):
             raise ValueError(f"descriptor {descriptor} is not the liveness socket of a node")
 
 
 def _name(incarnation: UUID) -> bytes:
     return _PREFIX + str(incarnation).encode()
-
-
-def _is_name(name: object) -> bool:
-    return isinstance(name, bytes) and name.startswith(_PREFIX)
