@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
@@ -68,9 +69,8 @@ def new_session(request: pb.CreateRequest) -> NewSession:
 def changes(request: pb.UpdateRequest) -> Changes:
     """Return the changes that Update requests. A proxy_url with *** for its password passes: the caller compares it."""
     paths = _changed_paths(request)
-    wanted = pb.CreateRequest(session_id=request.session.session_id)
-    for path in paths:
-        _copy_field(request.session, wanted, path)
+    values: dict[str, Any] = {path: getattr(request.session, path) for path in paths}
+    wanted = pb.CreateRequest(session_id=request.session.session_id, **values)
     # The schema of Session has no limits, since the server fills it: check with those of Create.
     found = [] if wanted.session_id else [FieldViolation("session.session_id", "must say which session")]
     found += [FieldViolation(f"session.{v.field}", v.description) for v in violations_of(wanted)]
@@ -129,7 +129,7 @@ def _changed_paths(request: pb.UpdateRequest) -> tuple[str, ...]:
     if not mask.paths:
         return tuple(path for path in _CHANGEABLE_FIELDS if getattr(request.session, path))
     if len(mask.paths) > _MAX_PATHS:
-        raise InvalidArgument([FieldViolation("update_mask", f"must not name more than {_MAX_PATHS} fields")])
+        raise refuse("update_mask", f"must not name more than {_MAX_PATHS} fields")
     if list(mask.paths) == ["*"]:
         return _CHANGEABLE_FIELDS
     wrong = sorted(set(mask.paths) - set(_CHANGEABLE_FIELDS))
@@ -142,13 +142,6 @@ def _mask_problem(path: str) -> str:
     known = path in pb.Session.DESCRIPTOR.fields_by_name
     problem = "cannot be changed" if known else "is not a field of a session"
     return f"{path[:100]!r} {problem}; these can be: {', '.join(_CHANGEABLE_FIELDS)}"
-
-
-def _copy_field(source: pb.Session, target: pb.CreateRequest, path: str) -> None:
-    if path == "labels":
-        target.labels.update(source.labels)
-    else:
-        setattr(target, path, getattr(source, path))
 
 
 def _check_proxy(field: str, url: str) -> None:

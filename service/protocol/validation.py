@@ -23,7 +23,9 @@ def read_request(raw: bytes, parse: Callable[[bytes], Message]) -> Message:
     try:
         request = parse(raw)
     except DecodeError as error:
-        raise InvalidArgument([_undecodable(raw, _descriptor(parse))], reason="MALFORMED_REQUEST") from error
+        # No bytes at all are an empty message of the same type.
+        violation = _undecodable(raw, parse(b"").DESCRIPTOR)
+        raise InvalidArgument([violation], reason="MALFORMED_REQUEST") from error
     violations = violations_of(request, fail_fast=len(raw) > _FAIL_FAST_BYTES)
     # NUL in a string is a zero byte on the wire, so search the fields only if there is one.
     if b"\x00" in raw:
@@ -81,11 +83,6 @@ def _has_nul(value: Any) -> bool:
 
 def _is_map(field: FieldDescriptor) -> bool:
     return field.message_type is not None and field.message_type.GetOptions().map_entry
-
-
-def _descriptor(parse: Callable[[bytes], Message]) -> Any:
-    """Return the descriptor of the message that a generated FromString makes."""
-    return parse(b"").DESCRIPTOR
 
 
 def _undecodable(raw: bytes, descriptor: Any) -> FieldViolation:
