@@ -20,52 +20,39 @@ _RAW_FIELD = "raw"
 
 def watch(server: Server, request: watch_pb2.WatchRequest) -> None:
     """Print the requested events until ^C, a closed pipe or a permanent error."""
-    stream = _ResumingStream(server, request)
     with explained(), _closed_pipe_ignored():
         try:
-            stream.run()
+            for response in _responses(server, request):
+                if server.as_json:
+                    print_json(response)
+                elif response.HasField("event"):
+                    print(event_line(response.event), flush=True)
         except KeyboardInterrupt:
-            stream.print_resume_hint()
+            if request.resume_token:
+                # To stderr, because programs may read the events on stdout.
+                print(f"resume with --resume {request.resume_token}", file=sys.stderr)
 
 
-class _ResumingStream:
-    """Follows a stream of events and resumes it on another connection when it ends."""
+def _responses(server: Server, request: watch_pb2.WatchRequest) -> Iterator[watch_pb2.WatchResponse]:
+    """Yield the responses of a stream, and resume it on another connection when it ends.
 
-    def __init__(self, server: Server, request: watch_pb2.WatchRequest) -> None:
-        self._server = server
-        self._request = request
-        self._has_responded = False
-
-    def run(self) -> None:
-        """Follow until an error. Raises grpc.RpcError; UNAVAILABLE only before the first response."""
-        while True:
-            try:
-                self._follow()
-            except grpc.RpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or not self._has_responded:
-                    raise
-                print(*explanation(error), "; watching on", file=sys.stderr)
-                time.sleep(retry_delay(error))
-
-    def print_resume_hint(self) -> None:
-        """Print the resume token to stderr; programs may read the events on stdout."""
-        if self._request.resume_token:
-            print(f"resume with --resume {self._request.resume_token}", file=sys.stderr)
-
-    def _follow(self) -> None:
-        # Each attempt has a new channel, because a failed channel backs off longer each time.
-        with self._server.events() as events:
-            for response in events.Watch(self._request, metadata=self._server.metadata):
-                self._has_responded = True
-                self._show(response)
-                # Set only after the event is shown. Setting this member of the oneof clears from_start.
-                self._request.resume_token = response.resume_token
-
-    def _show(self, response: watch_pb2.WatchResponse) -> None:
-        if self._server.as_json:
-            print_json(response)
-        elif response.HasField("event"):
-            print(event_line(response.event), flush=True)
+    Raises grpc.RpcError; UNAVAILABLE only before the first response. The request is the next one to send.
+    """
+    has_responded = False
+    while True:
+        try:
+            # Each attempt has a new channel, because a failed channel backs off longer each time.
+            with server.events() as events:
+                for response in events.Watch(request, metadata=server.metadata):
+                    has_responded = True
+                    yield response
+                    # Set only after the event is shown. Setting this member of the oneof clears from_start.
+                    request.resume_token = response.resume_token
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE or not has_responded:
+                raise
+            print(*explanation(error), "; watching on", file=sys.stderr)
+            time.sleep(retry_delay(error))
 
 
 def event_line(event: event_pb2.Event) -> str:
