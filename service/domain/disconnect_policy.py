@@ -6,7 +6,7 @@ Only `service.worker` (reports of the library) and `service.workers` (ends of th
 import enum
 from dataclasses import dataclass
 
-from service.domain.backoff import CAP
+from service.domain.backoff import LONGEST_WAIT_S
 from service.domain.pairing import PairingOutcome
 
 
@@ -96,7 +96,7 @@ class Policy:
     retry: Retry
     pairing: PairingOutcome | None
     """Outcome of a pairing in progress; None: a new process shows new codes."""
-    longest_wait: float = CAP
+    longest_wait: float = LONGEST_WAIT_S
     """Upper bound of the backoff, in seconds."""
 
 
@@ -134,8 +134,3 @@ POLICIES = {
     Cause.SCAN_REJECTED: Policy("SCAN_REJECTED", *_FAILED),
     Cause.PASSKEY_REQUIRED: Policy("PASSKEY_REQUIRED", NextState.FAILED, Retry.NEVER, PairingOutcome.PASSKEY_REQUIRED),
 }
-
-
-def policy_for(cause: Cause) -> Policy:
-    """Return the policy for a cause."""
-    return POLICIES[cause]

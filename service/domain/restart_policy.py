@@ -1,13 +1,13 @@
 """Decides when and in which lane a session's next process starts, from how its processes ended before."""
 
 from service.domain import observations as seen
-from service.domain.backoff import CAP, STEADY, backoff
-from service.domain.disconnect_policy import Cause, policy_for
+from service.domain.backoff import LONGEST_WAIT_S, STEADY_S, backoff
+from service.domain.disconnect_policy import POLICIES, Cause
 from service.domain.session import Input
 from service.domain.start_scheduler import Lane
 
-REPLACED_BURST = 5
-"""Processes in a row that may log in and end within STEADY seconds before the wait grows to CAP, whatever the cause."""
+MOST_SHORT_LOGINS = 5
+"""Processes in a row that may log in and end within STEADY_S; then the wait grows to LONGEST_WAIT_S for every cause."""
 
 
 class RestartPolicy:
@@ -21,11 +21,11 @@ class RestartPolicy:
         self._ended_soon_after_login = False
 
     def record(self, cause: Input, now: float) -> None:
-        """Count an end as a failure. Only a connection of STEADY seconds resets the count."""
+        """Count an end as a failure. Only a connection of STEADY_S seconds resets the count."""
         if isinstance(cause, seen.Connected):
             self._connected_at = self._connected_at or now
         elif isinstance(cause, seen.Ended):
-            was_steady = self._connected_at is not None and now - self._connected_at >= STEADY
+            was_steady = self._connected_at is not None and now - self._connected_at >= STEADY_S
             self._failures = 1 if was_steady else self._failures + 1
             self._ended_soon_after_login = self._connected_at is not None and not was_steady
             self._connected_at = None
@@ -43,8 +43,10 @@ class RestartPolicy:
         if isinstance(cause, seen.Ended) and cause.cause is Cause.STREAM_REPLACED:
             return self._ttl
         # A session that logs in and ends at once, again and again, would log in far too often.
-        is_login_loop = self._ended_soon_after_login and self._failures > REPLACED_BURST
-        longest = policy_for(cause.cause).longest_wait if isinstance(cause, seen.Ended) and not is_login_loop else CAP
+        is_login_loop = self._ended_soon_after_login and self._failures > MOST_SHORT_LOGINS
+        longest = LONGEST_WAIT_S
+        if isinstance(cause, seen.Ended) and not is_login_loop:
+            longest = POLICIES[cause.cause].longest_wait
         return backoff(self._failures, jitter, longest)
 
     def lane(self, *, is_pairing: bool) -> Lane:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from service.domain import observations as seen
-from service.domain.disconnect_policy import Cause, NextState, Retry, policy_for
+from service.domain.disconnect_policy import POLICIES, Cause, NextState, Retry
 from service.domain.pairing import PairingOutcome
 
 REPLACED_WINDOW = timedelta(minutes=10)
@@ -214,7 +214,7 @@ def _logged_out_by_caller(condition: Condition) -> Transition:
 
 def _restart(condition: Condition) -> Transition:
     # A restart revokes the epoch, so the old process's `Ended` is not recorded. The policy applies here instead.
-    again = replace(condition, reason=policy_for(Cause.STOPPED).reason, attempts=0, next_attempt=None)
+    again = replace(condition, reason=POLICIES[Cause.STOPPED].reason, attempts=0, next_attempt=None)
     if condition.credentials is not Credentials.CONFIRMED:
         return Transition(replace(again, state=State.PAIRING), Directive.REPLACE, voids_code=True)
     state = State.CONNECTING if condition.state is State.CONNECTING else State.RECONNECTING
@@ -264,7 +264,7 @@ def _keepalive_restored(condition: Condition) -> Transition:
 
 
 def _ended_paired(condition: Condition, cause: seen.Ended, now: datetime, wait: timedelta) -> Transition:
-    policy = policy_for(cause.cause)
+    policy = POLICIES[cause.cause]
     if policy.next_state is NextState.LOGGED_OUT:
         return _erase(condition, State.LOGGED_OUT, policy.reason)
     if policy.retry is Retry.UNTIL:
@@ -293,7 +293,7 @@ def _ended_paired(condition: Condition, cause: seen.Ended, now: datetime, wait: 
 
 
 def _ended_pairing(condition: Condition, cause: seen.Ended, now: datetime, wait: timedelta) -> Transition:
-    policy = policy_for(cause.cause)
+    policy = POLICIES[cause.cause]
     if policy.pairing is not None:
         return _erase(condition, State.UNPAIRED, policy.reason, policy.pairing)
     if condition.attempts >= PAIRING_STARTS:

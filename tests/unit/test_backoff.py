@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain.backoff import CAP, backoff
+from service.domain.backoff import LONGEST_WAIT_S, backoff
 
 JITTERS = st.floats(0, 1)
 FAILURES = st.integers(2, 10**6)
@@ -41,4 +41,4 @@ def test_no_wait_is_longer_than_the_longest_and_the_waits_come_to_it(
 
 @given(st.integers(10**3, 10**400), JITTERS)
 def test_however_many_failures_there_were_there_is_a_wait(failures: int, jitter: float) -> None:
-    assert CAP / 2 <= backoff(failures, jitter) <= CAP
+    assert LONGEST_WAIT_S / 2 <= backoff(failures, jitter) <= LONGEST_WAIT_S

@@ -3,9 +3,9 @@
 import pytest
 
 from service.domain import observations as seen
-from service.domain.backoff import CAP, STEADY
+from service.domain.backoff import LONGEST_WAIT_S, STEADY_S
 from service.domain.disconnect_policy import Cause
-from service.domain.restart_policy import REPLACED_BURST, RestartPolicy
+from service.domain.restart_policy import MOST_SHORT_LOGINS, RestartPolicy
 from service.domain.session import ProcessStarted
 from service.domain.start_scheduler import Lane
 
@@ -27,7 +27,7 @@ def end(policy: RestartPolicy, cause: Cause = Cause.PROCESS_DIED, *, now: float 
 
 
 def test_each_failure_doubles_the_wait_up_to_the_cap(policy: RestartPolicy) -> None:
-    assert [end(policy) for _ in range(9)] == [0, 1, 2, 4, 8, 16, 32, CAP, CAP]
+    assert [end(policy) for _ in range(9)] == [0, 1, 2, 4, 8, 16, 32, LONGEST_WAIT_S, LONGEST_WAIT_S]
 
 
 def test_only_an_end_is_a_failure(policy: RestartPolicy) -> None:
@@ -36,7 +36,7 @@ def test_only_an_end_is_a_failure(policy: RestartPolicy) -> None:
     assert end(policy) == 0
 
 
-@pytest.mark.parametrize(("lasted", "wait"), [(STEADY, 0), (STEADY - 1, 4)])
+@pytest.mark.parametrize(("lasted", "wait"), [(STEADY_S, 0), (STEADY_S - 1, 4)])
 def test_only_a_connection_that_lasts_resets_the_count(policy: RestartPolicy, lasted: float, wait: float) -> None:
     for _ in range(3):
         end(policy)
@@ -51,10 +51,10 @@ def test_a_cause_limits_its_own_wait(policy: RestartPolicy) -> None:
 
 def test_a_session_that_logs_in_and_ends_at_once_waits_longer_after_a_burst(policy: RestartPolicy) -> None:
     waits = []
-    for _ in range(REPLACED_BURST + 1):
+    for _ in range(MOST_SHORT_LOGINS + 1):
         policy.record(LOGIN, 0.0)
         waits.append(end(policy, Cause.DATABASE_LOST, now=1.0))
-    assert waits == [0, *[1] * (REPLACED_BURST - 1), 16]
+    assert waits == [0, *[1] * (MOST_SHORT_LOGINS - 1), 16]
     assert end(policy, Cause.DATABASE_LOST) == 1, "this one did not log in"
 
 

@@ -17,12 +17,12 @@ from structlog.testing import capture_logs
 
 from service.domain import observations as seen
 from service.domain import start_scheduler
-from service.domain.backoff import STEADY
+from service.domain.backoff import STEADY_S
 from service.domain.disconnect_policy import Cause
 from service.domain.errors import LeaseLost, NotFound, Unavailable
 from service.domain.lease import Lease, LeaseTimes
 from service.domain.records import Account, TypedPayload
-from service.domain.restart_policy import REPLACED_BURST
+from service.domain.restart_policy import MOST_SHORT_LOGINS
 from service.domain.session import Condition, Credentials, Desired, State, Transition
 from service.domain.start_scheduler import Lane
 from service.ports import Appended, Decide, EventLog, Publisher, Resume, StartOrder, StartPermit
@@ -443,10 +443,10 @@ async def test_one_that_logs_in_and_falls_at_once_again_and_again_is_no_storm_of
 ) -> None:
     running = asyncio.create_task(runner.run())
     await world.until(lambda: len(world.processes) == 1)
-    for _ in range(REPLACED_BURST + 2):
+    for _ in range(MOST_SHORT_LOGINS + 2):
         await end(world, waits, LOGIN, seen.Ended(Cause.DATABASE_LOST))
-    assert all(wait <= 1.0 for wait in waits[:REPLACED_BURST])
-    assert waits[REPLACED_BURST + 1] >= 16.0
+    assert all(wait <= 1.0 for wait in waits[:MOST_SHORT_LOGINS])
+    assert waits[MOST_SHORT_LOGINS + 1] >= 16.0
     running.cancel()
     await asyncio.wait((running,), timeout=PATIENCE)
 
@@ -481,7 +481,7 @@ async def test_a_session_that_was_replaced_waits_for_a_ttl_and_the_second_time_f
     assert world.released == ["anna"]
 
 
-@pytest.mark.parametrize(("steady", "are_forgotten"), [(0.0, True), (STEADY, False)])
+@pytest.mark.parametrize(("steady", "are_forgotten"), [(0.0, True), (STEADY_S, False)])
 async def test_only_a_connection_that_lasted_has_failures_forgotten(
     world: World,
     runner: Runner,
@@ -490,7 +490,7 @@ async def test_only_a_connection_that_lasted_has_failures_forgotten(
     steady: float,
     are_forgotten: bool,
 ) -> None:
-    monkeypatch.setattr("service.domain.restart_policy.STEADY", steady)
+    monkeypatch.setattr("service.domain.restart_policy.STEADY_S", steady)
     running = asyncio.create_task(runner.run())
     await world.until(lambda: len(world.processes) == 1)
     for _ in range(3):
