@@ -8,6 +8,7 @@
      ├─ Conflict                  another caller changed it first (an etag)
      ├─ OutOfRange                a log position that does not exist, or no longer exists
      ├─ ConsumerTooSlow           events come faster than the consumer reads them
+     ├─ Unauthenticated           the caller did not show that it may call
      └─ Unavailable               nothing was done; a retry may succeed
          └─ LeaseLost             this node no longer owns the session it was working for
              └─ EpochRevoked      … or still does, but its epoch must end
