@@ -328,7 +328,8 @@ class StartupHandshake:
         text = self.said[self._position + _HEADER_BYTES :]
         if not 2 * _LENGTH.size <= length <= LONGEST_ERROR:
             # A postmaster that cannot fork sends plain text after the E.
-            raise ServerRefused(ServerError("FATAL", "unknown", _plain(self.said[self._position + 1 :])))
+            plain = self.said[self._position + 1 :].partition(b"\0")[0].decode(errors="replace").strip()
+            raise ServerRefused(ServerError("FATAL", "unknown", plain))
         if len(text) >= length - _LENGTH.size:
             raise ServerRefused(read_error(text[: length - _LENGTH.size]))
 
@@ -339,7 +340,3 @@ class ServerRefused(Exception):
     def __init__(self, error: ServerError) -> None:
         super().__init__(str(error))
         self.error = error
-
-
-def _plain(text: bytes) -> str:
-    return text.partition(b"\0")[0].decode(errors="replace").strip()

@@ -35,7 +35,18 @@ async def write_transition(
     transition = decide(before, row["now"])
     after = transition.condition
     if after != before:
-        await _write_condition(connection, session_id, before, after)
+        await connection.run(
+            "write_condition",
+            session_id,
+            after.desired.value,
+            after.state.value,
+            after.reason,
+            after.credentials.value,
+            after.attempts,
+            after.next_attempt,
+            after.replaced_at,
+            after.desired is not before.desired,
+        )
     if transition.erases:
         await connection.run("discard_identity", session_id)
         await connection.run("unbind_device", session_id)
@@ -45,25 +56,10 @@ async def write_transition(
         await connection.run("end_pairing", session_id, transition.outcome.value, after.reason)
     elif transition.voids_code:
         await connection.run("hide_code", session_id)
-    return transition, events_of(before, transition, row["now"])
+    return transition, _events_of(before, transition, row["now"])
 
 
-async def _write_condition(connection: Connection, session_id: str, before: Condition, after: Condition) -> None:
-    await connection.run(
-        "write_condition",
-        session_id,
-        after.desired.value,
-        after.state.value,
-        after.reason,
-        after.credentials.value,
-        after.attempts,
-        after.next_attempt,
-        after.replaced_at,
-        after.desired is not before.desired,
-    )
-
-
-def events_of(before: Condition, transition: Transition, now: datetime) -> list[NewEvent]:
+def _events_of(before: Condition, transition: Transition, now: datetime) -> list[NewEvent]:
     """Return a transition's events: first the pairing's outcome, then the state."""
     after = transition.condition
     events = []

@@ -4,7 +4,6 @@ Protobuf messages are masked by the (zap.v1.sensitivity) option of their fields.
 (service/domain/masking.py), because libraries and errors may put sensitive data into it.
 """
 
-import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -38,12 +37,12 @@ def redact(_: Any, __: str, line: Mapping[str, Any]) -> dict[str, Any]:
     """Redact every value of a log line (a structlog processor)."""
     # A session id may look like a phone number; masking it would hide which session the line is about.
     session_id = line.get("session_id")
-    mask = functools.partial(_masked, unmasked=session_id if isinstance(session_id, str) else "")
+    unmasked = session_id if isinstance(session_id, str) else ""
+
+    def mask(text: str) -> str:
+        return masked(cut(text, MAX_VALUE_CHARACTERS), unmasked)
+
     return {key: _redacted(key, value, mask) for key, value in line.items()}
-
-
-def _masked(text: str, unmasked: str) -> str:
-    return masked(cut(text, MAX_VALUE_CHARACTERS), unmasked)
 
 
 def _redacted(key: str, value: Any, mask: Mask) -> Any:  # noqa: PLR0911 - a table with one return for each type
