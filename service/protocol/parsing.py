@@ -41,10 +41,6 @@ class Page:
     after: str
     size: int
 
-    def token(self, last: str) -> str:
-        """Return the token of the page after the session `last`. It is valid for the same filters only."""
-        return _page_token(self.chosen, last)
-
 
 def refuse(field: str, description: str, *, reason: str | None = None) -> InvalidArgument:
     """Return the error for one wrong field."""
@@ -153,7 +149,8 @@ def _check_proxy(field: str, url: str) -> None:
         raise refuse(field, str(error)) from error
 
 
-def _page_token(chosen: SessionFilter, last: str) -> str:
+def page_token(chosen: SessionFilter, last: str) -> str:
+    """Return the token of the page after the session `last`. It is valid for the same filters only."""
     return base64.urlsafe_b64encode(_checksum(chosen, last) + last.encode()).decode().rstrip("=")
 
 
@@ -173,6 +170,6 @@ def _last_of_token(token: str, chosen: SessionFilter) -> str:
     except (binascii.Error, UnicodeError) as error:
         raise wrong from error
     # A decoder ignores spare bits of the last character, so compare the whole token.
-    if not _SESSION_ID.fullmatch(last) or _page_token(chosen, last) != token:
+    if not _SESSION_ID.fullmatch(last) or page_token(chosen, last) != token:
         raise wrong
     return last

@@ -128,7 +128,7 @@ def test_a_page_has_its_bounds(asked: int, given_back: int) -> None:
     ),
 )
 def test_a_page_token_brings_its_position_back(last: str, chosen: SessionFilter) -> None:
-    token = parsing.Page(chosen, "", 50).token(last)
+    token = parsing.page_token(chosen, last)
     request = pb.ListRequest(
         page_token=token,
         user_id=chosen.user_id,

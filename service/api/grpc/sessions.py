@@ -52,7 +52,7 @@ class SessionServicer(SessionServiceServicer):
         # Query one more than requested: if it exists, there is another page.
         found = await self._sessions(context).list(page.chosen, page.after, page.size + 1)
         shown = found[: page.size]
-        token = page.token(shown[-1].session_id) if len(found) > page.size else ""
+        token = parsing.page_token(page.chosen, shown[-1].session_id) if len(found) > page.size else ""
         return pb.ListResponse(sessions=[session_message(session) for session in shown], next_page_token=token)
 
     async def Update(self, request: pb.UpdateRequest, context: Context) -> pb.Session:
