@@ -50,12 +50,8 @@ def print_sessions(sessions: Sequence[session_pb2.Session]) -> None:
             Text(session.reason.code),
         )
     _console().print(table)
-    _print_queue(sessions)
-
-
-def _print_queue(sessions: Sequence[session_pb2.Session]) -> None:
-    """Print to stderr how many sessions wait for a start permit; programs may read the table on stdout."""
     if waiting := sum(session.reason.code == "WAITING_FOR_TURN" for session in sessions):
+        # To stderr, because programs may read the table on stdout.
         print(f"{waiting} of {len(sessions)} sessions wait for their turn to be started", file=sys.stderr)
 
 

@@ -75,18 +75,14 @@ class Upstream:
 
     def send_cancel(self, server: frames_pb2.Server, cancel: bytes) -> None:
         """Send a cancel request and wait until the server closes the connection. Raise OSError."""
-        with self._connect(
-            server, encrypted=self._tls.encryption_modes(server)[0], deadline=self._deadline()
-        ) as connection:
+        deadline = time.monotonic() + self._timeout_s
+        with self._connect(server, encrypted=self._tls.encryption_modes(server)[0], deadline=deadline) as connection:
             connection.sendall(cancel)
             while connection.recv(_READ_BYTES):
                 pass
 
-    def _deadline(self) -> float:
-        return time.monotonic() + self._timeout_s
-
     def _open(self, server: frames_pb2.Server, startup: bytes, *, encrypted: bool) -> OpenConnection:
-        deadline = self._deadline()
+        deadline = time.monotonic() + self._timeout_s
         connection = self._connect(server, encrypted=encrypted, deadline=deadline)
         with _closed_on_failure(connection):
             _set_timeout(connection, deadline)
