@@ -112,11 +112,7 @@ REASONS = {
             "On the phone, remove the passkey in Settings > Account, then call Activate.",
         ),
         Reason("PAIRING_CANCELLED", "The pairing was cancelled by a call."),
-        Reason(
-            "DEVICE_MISSING",
-            "The session's credentials are no longer in the database.",
-            _ACTIVATE,
-        ),
+        Reason("DEVICE_MISSING", "The session's credentials are no longer in the database.", _ACTIVATE),
     )
 }
 

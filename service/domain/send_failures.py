@@ -35,11 +35,7 @@ SEND_FAILURES = {
             "The recipient is not on WhatsApp.",
             "Check the number and its country code. Nothing can be sent to it before it has an account.",
         ),
-        Reason(
-            "GROUP_NOT_FOUND",
-            "There is no such group.",
-            "Check the group's JID; the group may have been deleted.",
-        ),
+        Reason("GROUP_NOT_FOUND", "There is no such group.", "Check the group's JID; the group may have been deleted."),
         Reason(
             "NOT_IN_GROUP",
             "The session's account is not in the group, or may not write in it.",
@@ -64,10 +60,6 @@ SEND_FAILURES = {
             " message. After any other number, check the recipient and the account on the phone first: the same message"
             " is probably refused every time.",
         ),
-        Reason(
-            "NOT_SENT",
-            "The message was not sent, for certain.",
-            "Send it again with another request_id.",
-        ),
+        Reason("NOT_SENT", "The message was not sent, for certain.", "Send it again with another request_id."),
     )
 }
