@@ -24,6 +24,7 @@ from service.ports import SessionFilter
 from service.protocol.events import encode_payload
 from service.store.database import Database
 from service.store.leases import PostgresLeases
+from service.store.maintenance import PostgresMaintenance
 from service.store.migrate import migrate
 from service.store.queries import statement
 from service.store.sessions import PostgresSessions
@@ -96,6 +97,9 @@ async def measure(url: str, database: Database, sessions: int, nodes: int) -> No
         await time_of(f"List, 100{name}", lambda chosen=chosen: store.list(chosen, "s0010000", 100))  # type: ignore[misc]
     await time_of("List, 1,000", lambda: store.list(SessionFilter(), "s0010000", 1000))
     await time_of("survey, one in 1,000 is suspended", lambda: leases.survey(me))
+    maintenance = PostgresMaintenance(database)
+    await time_of("count of all sessions", lambda: maintenance.session_counts(0.0))
+    await time_of("another node's count", lambda: maintenance.session_counts(60.0))
     await time_of("renewal of one node", lambda: _renew(leases, me))
     dead = incarnations[-1]
     async with database.transaction() as connection:

@@ -368,9 +368,6 @@ class Directory(Protocol):
     async def survey(self, incarnation: UUID, grace_s: float = CLAIM_GRACE_S) -> Survey:
         """Count the active sessions of all nodes that are not connected. `grace_s`: see `claim`."""
 
-    async def wanted(self, freshness: float) -> int:
-        """Return how many paired sessions should be connected, counted at most `freshness` seconds ago."""
-
     async def others_are_awaited(self, seconds: float) -> bool:
         """Return whether a node that has not stopped was live within the last `seconds`, but is not live now."""
 

@@ -25,7 +25,6 @@ from service.ownership.lease_expiry import LeaseExpiryMonitor
 from service.ownership.lease_renewer import LeaseRenewer
 from service.ownership.rebalancer import Rebalancer
 from service.ownership.reconciler import Reconciler
-from service.ownership.wanted_count import WantedCount
 from service.sessions.registry import RunnerRegistry
 
 log = structlog.get_logger(__name__)
@@ -49,7 +48,6 @@ class Service:
     handover_source: HandoverSource
     handover_target: HandoverTarget
     rebalancer: Rebalancer
-    wanted_count: WantedCount
     sender: MessageSender
     server: Server
     nodes: NodeListener
@@ -70,7 +68,7 @@ class Service:
         reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
         detecting = asyncio.create_task(self.dead_nodes.run(), name="dead-nodes")
         stop = asyncio.create_task(stopping.wait(), name="stop")
-        jobs = (self.retention, self.horizon_monitor, self.census, self.rebalancer, self.wanted_count)
+        jobs = (self.retention, self.horizon_monitor, self.census, self.rebalancer)
         background = [asyncio.create_task(job.run()) for job in jobs]
         probing = asyncio.create_task(self.probe.run(), name="probe")
         try:

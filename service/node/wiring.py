@@ -47,7 +47,6 @@ from service.ownership.lease_renewer import LeaseRenewer
 from service.ownership.rebalancer import Rebalancer
 from service.ownership.reconciler import Reconciler
 from service.ownership.router import Router
-from service.ownership.wanted_count import WantedCount
 from service.ports import Metrics, Watch
 from service.protocol.events import encode_payload, to_json
 from service.sessions.registry import RunnerRegistry
@@ -299,8 +298,7 @@ def _wire(
         ttl=settings.lease_ttl,
         limit=settings.max_sessions,
     )
-    wanted_count = WantedCount(leases)
-    _register_gauges(metrics, bus, runners, reconciler, wanted_count)
+    _register_gauges(metrics, bus, runners, reconciler)
     sender = MessageSender(sessions_of, lambda caller: PostgresMessages(caller, database, metrics), runners, metrics)
     watch = _build_watch(settings, databases, tokens, hub, WatchMetrics(registry))
     core = Core(lambda caller: SessionService(sessions_of(caller), bus, hub, runners), sender, watch)
@@ -328,7 +326,6 @@ def _wire(
         HandoverSource(incarnation, leases, handover),
         handover_target,
         rebalancer,
-        wanted_count,
         sender,
         server,
         nodes,
@@ -337,7 +334,7 @@ def _wire(
         probe,
         Retention(upkeep, upkeep_metrics, events=settings.event_retention, messages=settings.message_retention),
         LongTransactionMonitor(upkeep, upkeep_metrics.horizon),
-        Census(upkeep.count_sessions, upkeep_metrics.sessions),
+        Census(upkeep.session_counts, upkeep_metrics.sessions),
         settings.shutdown_grace,
     )
 
@@ -389,20 +386,13 @@ def _announce(settings: Settings, liveness: LivenessSocket, nodes: NodeListener)
     )
 
 
-def _register_gauges(
-    metrics: NodeMetrics, bus: RedisBus, runners: RunnerRegistry, reconciler: Reconciler, wanted_count: WantedCount
-) -> None:
+def _register_gauges(metrics: NodeMetrics, bus: RedisBus, runners: RunnerRegistry, reconciler: Reconciler) -> None:
     """Register the gauges whose values other parts hold."""
     metrics.watch("zap_events_dropped", "Live events not published: Redis away, or not encodable.", lambda: bus.dropped)
     metrics.watch("zap_tasks", "Tasks of the event loop; steady growth is a leak.", lambda: len(asyncio.all_tasks()))
     metrics.watch("zap_sessions_owned", "Sessions that this node owns.", lambda: len(runners))
     metrics.watch("zap_sessions_connected", "Connected sessions of this node.", lambda: runners.connected)
     metrics.watch("zap_sessions_waiting", "Sessions of this node that wait to be started.", lambda: runners.waiting)
-    metrics.watch(
-        "zap_sessions_wanted",
-        "Paired sessions of the whole database whose desired state is connected.",
-        lambda: wanted_count.wanted,
-    )
     metrics.watch(
         "zap_sessions_unclaimed",
         "Sessions of the whole database without an owner: not claimed yet, or their node is silent.",

@@ -139,15 +139,6 @@ class PostgresLeases:
             # The candidates matter only if there is something to claim.
             return replace(survey, candidates=await _candidates(connection)) if survey.has_claims else survey
 
-    async def wanted(self, freshness: float) -> int:
-        """Return how many sessions are to be connected, counted at most `freshness` seconds ago by any node."""
-        async with self._database.autocommit() as connection:
-            known: int | None = await connection.value("known_wanted", freshness)
-            if known is None:
-                known = int(await connection.value("count_wanted"))
-                await connection.run("keep_wanted", known)
-        return known
-
     async def others_are_awaited(self, seconds: float) -> bool:
         """Return whether a node that is not stopping was alive in the last `seconds`, and is silent now."""
         async with self._database.autocommit() as connection:

@@ -1,10 +1,9 @@
 """Deletes old events, messages and rows of whatsmeow's buffers, and finds the transaction that holds the horizon."""
 
-from collections.abc import Mapping
 from datetime import timedelta
 
-from service.domain.maintenance import OldestTransaction
-from service.store.database import Database
+from service.domain.maintenance import OldestTransaction, SessionCounts
+from service.store.database import Connection, Database
 
 #: Settings of connections for maintenance: short waits for locks; deletions that a crash undoes are repeated.
 SESSION_SETTINGS = {"lock_timeout": "1s", "synchronous_commit": "off"}
@@ -44,11 +43,25 @@ class PostgresMaintenance:
         async with self._database.autocommit() as connection:
             return float(await connection.value("oldest_event_age") or 0.0)
 
-    async def count_sessions(self) -> Mapping[tuple[str, str], int]:
-        """Count the sessions by state and reason, as Status shows them."""
+    async def session_counts(self, max_age_s: float) -> SessionCounts | None:
+        """Return the counts that all nodes share; count again if they are older, unless another node counts now.
+
+        None: sessions were never counted, and another node counts now.
+        """
         async with self._database.autocommit() as connection:
-            found = await connection.rows("count_sessions")
-        return {(row["state"], row["reason"]): row["sessions"] for row in found}
+            known = await _session_counts(connection)
+        if known is not None and known.age_s <= max_age_s:
+            return known
+        async with self._database.transaction() as connection:
+            # A separate statement, so that the next one sees what the previous holder of the lock committed.
+            if not await connection.value("begin_census"):
+                return known
+            known = await _session_counts(connection)
+            if known is None or known.age_s > max_age_s:
+                # Two statements: with a transaction number, the count would delay Watch while it runs.
+                await connection.run("keep_session_counts", await connection.value("count_sessions"))
+                known = await _session_counts(connection)
+        return known
 
     async def horizon_holder(self) -> OldestTransaction | None:
         """Return the oldest transaction in flight; None if there is none."""
@@ -57,3 +70,15 @@ class PostgresMaintenance:
         if row is None:
             return None
         return OldestTransaction(row["xid"], row["database"], row["application"], row["pid"], row["state"])
+
+
+async def _session_counts(connection: Connection) -> SessionCounts | None:
+    row = await connection.row("session_counts")
+    if row is None or row["age_s"] is None:
+        return None
+    counts = row["counts"]
+    return SessionCounts(
+        {(state, reason): sessions for state, reason, sessions, _ in counts},
+        sum(wanted for _, _, _, wanted in counts),
+        row["age_s"],
+    )

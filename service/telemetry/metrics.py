@@ -1,5 +1,6 @@
 """Defines every metric of the service, except the gauges registered in service/node/wiring.py."""
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
@@ -187,8 +188,18 @@ class UpkeepMetrics:
         )
         self._sessions = gauge(
             "zap_sessions",
-            "Sessions of the whole database, by state and reason; counted every 15 s.",
+            "Sessions of the whole database, by state and reason; counted at most 15 s ago.",
             ["state", "reason"],
+        )
+        self._wanted = Gauge(
+            "zap_sessions_wanted",
+            "Paired sessions of the whole database whose desired state is connected.",
+            registry=registry,
+        )
+        self._counted_at = Gauge(
+            "zap_sessions_count_time_seconds",
+            "When the sessions of the whole database were counted, for zap_sessions and zap_sessions_wanted.",
+            registry=registry,
         )
 
     def deleted(self, table: str, rows: int) -> None:
@@ -211,7 +222,9 @@ class UpkeepMetrics:
         if holder is not None and seconds > 0:
             self._horizon_holder.labels(holder.database, holder.application, str(holder.pid), holder.state).set(1)
 
-    def sessions(self, counts: Mapping[tuple[str, str], int]) -> None:
-        """Set the number of sessions in each state for each reason."""
+    def sessions(self, counts: Mapping[tuple[str, str], int], wanted: int, age_s: float) -> None:
+        """Set the number of sessions in each state for each reason, and of those to be connected, and their age."""
         for labels, count in counts.items():
             self._sessions.labels(*labels).set(count)
+        self._wanted.set(wanted)
+        self._counted_at.set(time.time() - age_s)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from datetime import timedelta
 
@@ -365,7 +365,7 @@ async def test_a_large_log_is_not_read_to_delete_its_beginning(sql: Sql, databas
 
 
 async def test_sessions_are_counted_as_status_shows_them(upkeep: PostgresMaintenance, sql: Sql) -> None:
-    assert await upkeep.count_sessions() == {}
+    assert await counts(upkeep, 0.0) == ({}, 0)
     await sql.execute(
         "INSERT INTO zap.session (session_id, name, user_id, labels, proxy_url, create_fingerprint, former_epoch,"
         " desired_state, state, reason, credentials, identity_key)"
@@ -373,17 +373,61 @@ async def test_sessions_are_counted_as_status_shows_them(upkeep: PostgresMainten
         " ('a', 'INACTIVE', 'LOGGED_OUT', 'ACCOUNT_BANNED', 'NONE', NULL),"
         " ('b', 'INACTIVE', 'LOGGED_OUT', 'ACCOUNT_BANNED', 'NONE', NULL),"
         " ('c', 'ACTIVE', 'CONNECTED', '', 'CONFIRMED', sha256('c')),"
-        " ('d', 'ACTIVE', 'CONNECTED', '', 'CONFIRMED', sha256('d'))"
+        " ('d', 'ACTIVE', 'CONNECTED', '', 'CONFIRMED', sha256('d')),"
+        " ('e', 'ACTIVE', 'FAILED', 'STREAM_REPLACED', 'CONFIRMED', sha256('e')),"
+        " ('f', 'ACTIVE', 'SUSPENDED', 'TEMPORARILY_BANNED', 'CONFIRMED', sha256('f')),"
+        " ('g', 'ACTIVE', 'SUSPENDED', 'TEMPORARILY_BANNED', 'CONFIRMED', sha256('g')),"
+        " ('h', 'ACTIVE', 'CONNECTED', '', 'CONFIRMED', sha256('h')),"
+        " ('i', 'ACTIVE', 'CONNECTED', '', 'CONFIRMED', sha256('i')),"
+        " ('j', 'ACTIVE', 'CONNECTED', '', 'CONFIRMED', sha256('j'))"
         ") AS one (id, wish, state, reason, credentials, key)"
     )
-    # Somebody vouches for one of those that were connected.
+    # The owner vouches for one that was connected. The leases of others are old, not begun, or of a new epoch.
     await sql.execute(
         "UPDATE zap.lease SET (epoch, incarnation, node, renewed_at, expires_at, is_begun)"
         " = (1, gen_random_uuid(), 'n', clock_timestamp(), clock_timestamp() + interval '1 hour', true)"
-        " WHERE session_id = 'c'"
+        " WHERE session_id IN ('c', 'h', 'i', 'j')"
     )
-    assert await upkeep.count_sessions() == {
+    await sql.execute("UPDATE zap.lease SET renewed_at = now() - interval '2 h' WHERE session_id = 'h'")
+    await sql.execute("UPDATE zap.lease SET is_begun = false WHERE session_id = 'i'")
+    await sql.execute("UPDATE zap.session SET connected_epoch = CASE session_id WHEN 'c' THEN 1 ELSE 2 END")
+    await sql.execute("UPDATE zap.session SET next_attempt_at = now() + interval '1 h' WHERE session_id = 'f'")
+    await sql.execute("UPDATE zap.session SET next_attempt_at = now() WHERE session_id = 'g'")
+    by_state = {
         ("LOGGED_OUT", "ACCOUNT_BANNED"): 2,
         ("CONNECTED", ""): 1,
-        ("RECONNECTING", "NODE_STOPPED"): 1,
+        ("RECONNECTING", "NODE_STOPPED"): 4,
+        ("FAILED", "STREAM_REPLACED"): 1,
+        ("SUSPENDED", "TEMPORARILY_BANNED"): 2,
     }
+    assert await counts(upkeep, 60.0) == ({}, 0), "as they were counted before"
+    assert await counts(upkeep, 0.0) == (by_state, 6)
+    assert await counts(upkeep, 60.0) == (by_state, 6)
+    rows = await sql.fetch("SELECT state, reason, count(*) AS sessions FROM zap.session_now GROUP BY 1, 2")
+    assert {(row["state"], row["reason"]): row["sessions"] for row in rows} == by_state, "the rule is the view's"
+
+
+async def test_one_node_counts_and_the_others_do_not_wait_for_it(
+    upkeep: PostgresMaintenance, sql: Sql, database_url: str
+) -> None:
+    other = await asyncpg.connect(database_url)
+    async with other.transaction():
+        assert await other.fetchval(statement("begin_census"))
+        assert await upkeep.session_counts(0.0) is None, "nothing was ever counted"
+    assert await counts(upkeep, 0.0) == ({}, 0)
+    async with other.transaction():
+        assert await other.fetchval(statement("begin_census"))
+        await sql.execute("UPDATE zap.census SET counts_at = now() - interval '20 s'")
+        found = await upkeep.session_counts(10.0)
+        assert found is not None
+        assert 20 <= found.age_s < 30
+    found = await upkeep.session_counts(10.0)
+    assert found is not None
+    assert found.age_s < 10
+    await other.close()
+
+
+async def counts(upkeep: PostgresMaintenance, max_age_s: float) -> tuple[Mapping[tuple[str, str], int], int]:
+    found = await upkeep.session_counts(max_age_s)
+    assert found is not None
+    return found.by_state, found.wanted
