@@ -36,7 +36,7 @@ class StartOrder:
     """Empty: none."""
     permitted_until: float
     """End of the first run permit, in seconds of time.monotonic(); without a later one the process is dead by then."""
-    lane: Lane = Lane.FALLEN
+    lane: Lane = Lane.RESTART
     """Priority of the start permit, for metrics."""
 
 

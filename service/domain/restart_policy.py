@@ -52,5 +52,5 @@ class RestartPolicy:
     def lane(self, *, is_pairing: bool) -> Lane:
         """Return the lane in which the next process waits for its start permit."""
         if self._failures > 1:
-            return Lane.FAILING
-        return Lane.PAIRING if is_pairing else Lane.FALLEN
+            return Lane.BACKOFF
+        return Lane.PAIRING if is_pairing else Lane.RESTART

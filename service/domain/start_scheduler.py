@@ -4,9 +4,13 @@ A permit allows the start of one process. Permits come at a fixed rate. At most 
 the bucket or held by requests, so that sessions delayed together (by an outage of the database) do not start together.
 A permit expires after PERMIT_TTL_S so that stuck sessions cannot block all starts.
 
-Weighted round robin picks the lane of the next permit and skips empty lanes, so that no lane starves another one: the
-first request in PAIRING, FALLEN or CLAIMED waits for at most three permits of other lanes, the first in FAILING for
-nine.
+Weighted round robin picks the lane of the next permit and skips empty lanes, so that no lane starves another one. The
+first request in PAIRING, RESTART or CLAIM waits for at most three permits of other lanes, in BACKOFF for nine.
+
+Fewer lanes would lose one of these bounds, since hundreds can wait in each lane: pairings when a caller activates
+sessions in bulk, restarts after an outage of the database, claims when a node dies, back-off when a release crashes.
+One order of priority for two of them would have the second wait until the first is empty. BACKOFF at the end of RESTART
+would let sessions in a crash loop take a third of all permits from healthy ones, instead of a tenth.
 """
 
 import enum
@@ -17,19 +21,19 @@ PERMIT_TTL_S = 5.0
 
 
 class Lane(enum.Enum):
-    """Says why a process is to be started, and thus in which queue it waits."""
+    """Says why a process is to be started, and thus in which queue it waits. Metrics and logs show the value."""
 
     #: A user waits for a code. First come, first served.
     PAIRING = "PAIRING"
     #: Crashed on this node and not crash-looping. Most recently active first.
-    FALLEN = "FALLEN"
+    RESTART = "FALLEN"
     #: Unowned session to be claimed. The database decides the order.
-    CLAIMED = "CLAIMED"
+    CLAIM = "CLAIMED"
     #: Crash-looping. First come, first served.
-    FAILING = "FAILING"
+    BACKOFF = "FAILING"
 
 
-WEIGHTED_ROUND_ROBIN = (*(Lane.PAIRING, Lane.FALLEN, Lane.CLAIMED) * 3, Lane.FAILING)
+WEIGHTED_ROUND_ROBIN = (*(Lane.PAIRING, Lane.RESTART, Lane.CLAIM) * 3, Lane.BACKOFF)
 
 
 @dataclass(eq=False)
@@ -63,7 +67,7 @@ class StartScheduler:
         request = PermitRequest(lane, wants, active_at)
         queue = self._lanes[lane]
         index = len(queue)
-        if lane is Lane.FALLEN:
+        if lane is Lane.RESTART:
             index = next((at for at, other in enumerate(queue) if other.active_at < active_at), index)
         queue.insert(index, request)
         return request

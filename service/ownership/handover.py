@@ -256,7 +256,7 @@ class HandoverTarget:
             raise Unavailable("this node takes no more sessions", reason="NODE_FULL")
         self._acquiring += 1
         try:
-            permit = (await self._gate.acquire(Lane.FALLEN, 1))[0]
+            permit = (await self._gate.acquire(Lane.RESTART, 1))[0]
         finally:
             self._acquiring -= 1
         if self._is_draining:

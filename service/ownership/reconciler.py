@@ -123,7 +123,7 @@ class Reconciler:
         self._node = node
         self._ttl = ttl
         self._limit = limit
-        self._due = {Lane.PAIRING: PendingClaims(), Lane.CLAIMED: PendingClaims()}
+        self._due = {Lane.PAIRING: PendingClaims(), Lane.CLAIM: PendingClaims()}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._all_tasks: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
@@ -157,7 +157,7 @@ class Reconciler:
             return DATABASE_RETRY_S
         self._has_survey = True
         self._due[Lane.PAIRING].set_count(0 if is_early else self._mine(survey, survey.pairings, survey.late_pairings))
-        self._due[Lane.CLAIMED].set_count(
+        self._due[Lane.CLAIM].set_count(
             0 if is_early else self._mine(survey, survey.due, survey.late) + survey.leftovers
         )
         self._log_if_full(survey.due)

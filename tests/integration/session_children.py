@@ -69,7 +69,7 @@ class ScriptedChild:
 
     async def begin(self, permit: float = 60.0, metrics: Metrics | None = None) -> Process:
         """The node's side of it, started."""
-        process = Process(self.child, "one", 1, Lane.CLAIMED, metrics)
+        process = Process(self.child, "one", 1, Lane.CLAIM, metrics)
         deadline = int((time.monotonic() + permit) * 1e9)
         await process.begin(frames_pb2.Start(session_id="one", permit=frames_pb2.Permit(deadline_ns=deadline)))
         return process

@@ -262,7 +262,7 @@ class OneTurn:
     """A turn, and what became of it."""
 
     def __init__(self) -> None:
-        self.lane = Lane.FALLEN
+        self.lane = Lane.RESTART
         self.is_back = False
 
     def use(self) -> bool:

@@ -45,7 +45,7 @@ class Clock:
 def test_a_seconds_worth_at_once_and_then_the_rate() -> None:
     clock = Clock(10)
     for _ in range(100):
-        clock.pace.join(Lane.CLAIMED)
+        clock.pace.join(Lane.CLAIM)
     assert len(clock.grant()) == 10
     clock.pass_by(9.05)
     assert len(clock.starts) == 100
@@ -71,27 +71,38 @@ def test_no_window_has_more_starts_than_a_seconds_worth_and_the_rate(rate: float
 def test_one_that_falls_alone_finds_a_turn_at_once() -> None:
     clock = Clock(10)
     clock.pass_by(60)
-    waiting = clock.pace.join(Lane.FALLEN)
+    waiting = clock.pace.join(Lane.RESTART)
     assert clock.grant() == [waiting]
 
 
-@pytest.mark.parametrize("lane", [Lane.FALLEN, Lane.PAIRING])
-def test_one_that_falls_or_is_to_be_paired_while_all_others_wait_does_not_wait_for_them(lane: Lane) -> None:
+@pytest.mark.parametrize(
+    ("lane", "permits"), [(Lane.PAIRING, 3), (Lane.RESTART, 3), (Lane.CLAIM, 3), (Lane.BACKOFF, 9)]
+)
+def test_the_first_in_a_lane_does_not_wait_for_all_that_wait_in_the_others(lane: Lane, permits: int) -> None:
     clock = Clock(10)
     for _ in range(500):
-        clock.pace.join(Lane.CLAIMED)
-        clock.pace.join(Lane.FAILING)
+        for other in set(Lane) - {lane}:
+            clock.pace.join(other)
     for _ in range(20):
         clock.pass_by(0.73)
-        assert clock.wait_of(clock.pace.join(lane)) <= 0.5
+        assert clock.wait_of(clock.pace.join(lane)) <= (permits + 1) / 10 + 0.05
+
+
+def test_those_that_fail_take_few_permits_from_those_that_do_not() -> None:
+    clock = Clock(10)
+    for _ in range(500):
+        clock.pace.join(Lane.CLAIM)
+        clock.pace.join(Lane.BACKOFF)
+    clock.pass_by(39.05)
+    assert Counter(start.lane for _, start in clock.starts) == {Lane.CLAIM: 300, Lane.BACKOFF: 100}
 
 
 def test_one_that_falls_before_all_others_that_fell_is_started_in_their_midst() -> None:
     """Most recently active first: who was active a moment ago does not wait for 300 that nobody talked to."""
     clock = Clock(10)
-    idle = [clock.pace.join(Lane.FALLEN, active_at=at) for at in range(300)]
+    idle = [clock.pace.join(Lane.RESTART, active_at=at) for at in range(300)]
     clock.pass_by(5)
-    busy = clock.pace.join(Lane.FALLEN, active_at=1000)
+    busy = clock.pace.join(Lane.RESTART, active_at=1000)
     assert clock.wait_of(busy) <= 0.15
     clock.pass_by(30)
     order = [start for _, start in clock.starts if start is not busy]
@@ -105,18 +116,18 @@ def test_lanes_share_and_nobody_starves() -> None:
             clock.pace.join(lane)
     clock.pass_by(99.05)
     shares = Counter(start.lane for _, start in clock.starts)
-    assert shares == {Lane.PAIRING: 300, Lane.FALLEN: 300, Lane.CLAIMED: 300, Lane.FAILING: 100}
+    assert shares == {Lane.PAIRING: 300, Lane.RESTART: 300, Lane.CLAIM: 300, Lane.BACKOFF: 100}
 
 
 def test_what_one_lane_does_not_need_is_the_others() -> None:
     clock = Clock(10)
     for _ in range(100):
-        clock.pace.join(Lane.FAILING)
+        clock.pace.join(Lane.BACKOFF)
     clock.pass_by(9.1)
     assert len(clock.starts) == 100
 
 
-@pytest.mark.parametrize("lane", [Lane.PAIRING, Lane.CLAIMED, Lane.FAILING])
+@pytest.mark.parametrize("lane", [Lane.PAIRING, Lane.CLAIM, Lane.BACKOFF])
 def test_in_other_lanes_who_came_first_is_first(lane: Lane) -> None:
     clock = Clock(1)
     joined = [clock.pace.join(lane, active_at=active_at) for active_at in (5.0, 9.0, 1.0)]
@@ -128,7 +139,7 @@ def test_turns_that_are_held_count_until_they_are_used() -> None:
     """A database that is away for a moment holds up those that have turns: not more than a second's worth may have."""
     pace = StartScheduler(10, 0.0)
     for _ in range(100):
-        pace.join(Lane.FALLEN)
+        pace.join(Lane.RESTART)
     held = grant_all(pace, 0.0)
     assert len(held) == 10
     assert grant_all(pace, 4.0) == []
@@ -140,7 +151,7 @@ def test_turns_that_are_held_count_until_they_are_used() -> None:
 def test_a_turn_that_is_held_for_too_long_is_void_and_keeps_nobody_from_starting() -> None:
     pace = StartScheduler(2, 0.0)
     for _ in range(100):
-        pace.join(Lane.FALLEN)
+        pace.join(Lane.RESTART)
     held = grant_all(pace, 0.0)
     assert len(held) == 2
     assert grant_all(pace, PERMIT_TTL_S - 0.01) == []
@@ -152,20 +163,20 @@ def test_a_turn_that_is_held_for_too_long_is_void_and_keeps_nobody_from_starting
 
 def test_a_turn_is_given_back_once_and_to_somebody_else() -> None:
     pace = StartScheduler(1, 0.0)
-    first, second = pace.join(Lane.FALLEN), pace.join(Lane.FALLEN)
+    first, second = pace.join(Lane.RESTART), pace.join(Lane.RESTART)
     assert pace.grant(0.0) is first
     assert pace.give_back(first.permits[0], 0.1)
     assert not pace.give_back(first.permits[0], 0.1)
     assert pace.grant(0.1) is second
     assert pace.use(second.permits[0], 0.1)
     assert not pace.give_back(second.permits[0], 0.1), "it was used"
-    pace.join(Lane.FALLEN)
+    pace.join(Lane.RESTART)
     assert pace.grant(0.2) is None
 
 
 def test_who_leaves_is_not_waited_for() -> None:
     pace = StartScheduler(1, 0.0)
-    first, second = pace.join(Lane.FALLEN, active_at=2), pace.join(Lane.FALLEN, active_at=1)
+    first, second = pace.join(Lane.RESTART, active_at=2), pace.join(Lane.RESTART, active_at=1)
     pace.leave(first)
     pace.leave(first)
     assert pace.grant(0.0) is second
@@ -174,8 +185,8 @@ def test_who_leaves_is_not_waited_for() -> None:
 
 def test_a_place_for_several_turns_gets_them_one_by_one() -> None:
     clock = Clock(10)
-    several = clock.pace.join(Lane.CLAIMED, wants=4)
-    clock.pace.join(Lane.CLAIMED)
+    several = clock.pace.join(Lane.CLAIM, wants=4)
+    clock.pace.join(Lane.CLAIM)
     clock.grant()
     assert (len(several.permits), len(clock.starts)) == (4, 5)
 

@@ -74,7 +74,7 @@ def test_a_reset_forgets_the_failures(policy: RestartPolicy) -> None:
     for _ in range(5):
         end(policy)
     policy.reset()
-    assert policy.lane(is_pairing=False) is Lane.FALLEN
+    assert policy.lane(is_pairing=False) is Lane.RESTART
     assert end(policy) == 0
 
 
@@ -89,10 +89,10 @@ def test_jitter_shortens_the_wait(policy: RestartPolicy) -> None:
     [
         (0, True, Lane.PAIRING),
         (1, True, Lane.PAIRING),
-        (2, True, Lane.FAILING),
-        (0, False, Lane.FALLEN),
-        (1, False, Lane.FALLEN),
-        (2, False, Lane.FAILING),
+        (2, True, Lane.BACKOFF),
+        (0, False, Lane.RESTART),
+        (1, False, Lane.RESTART),
+        (2, False, Lane.BACKOFF),
     ],
 )
 def test_the_lane_separates_repeated_failures_from_the_first(

@@ -507,7 +507,7 @@ async def test_only_a_connection_that_lasted_has_failures_forgotten(
 
 async def the_only_turn(gate: StartLimiter) -> StartPermit:
     """Nobody else starts before it is given back, nor for a long time if it is used."""
-    (turn,) = await gate.acquire(Lane.FALLEN, 1)
+    (turn,) = await gate.acquire(Lane.RESTART, 1)
     return turn
 
 
@@ -524,18 +524,18 @@ def slow_ports(ports: RunnerPorts, slow_gate: StartLimiter) -> RunnerPorts:
 def assert_nothing_is_left_at(gate: StartLimiter) -> None:
     """The next who comes has the turn at once, and nobody else waits."""
     assert not any(gate._scheduler._lanes.values())
-    with gate.join(Lane.FAILING) as waiter:
+    with gate.join(Lane.BACKOFF) as waiter:
         assert waiter.is_granted
 
 
 async def test_a_claim_that_has_a_turn_does_not_pay_twice_and_a_restart_pays(
     world: World, slow_ports: RunnerPorts, slow_gate: StartLimiter
 ) -> None:
-    (turn,) = await slow_gate.acquire(Lane.CLAIMED, 1)
+    (turn,) = await slow_gate.acquire(Lane.CLAIM, 1)
     runner = Runner("anna", NODE, slow_ports, turn)
     running = asyncio.create_task(runner.run())
     await world.until(lambda: len(world.processes) == 1)
-    assert world.orders[0].lane is Lane.CLAIMED
+    assert world.orders[0].lane is Lane.CLAIM
     world.processes[0].reports.put_nowait(seen.Ended(Cause.PROCESS_DIED))
     await world.until(lambda: runner.is_waiting)
     assert len(world.processes) == 1
@@ -622,20 +622,20 @@ async def test_a_turn_that_no_process_came_of_is_somebody_elses(
 async def test_a_turn_that_was_held_for_too_long_is_waited_for_again(
     world: World, ports: RunnerPorts, gate: StartLimiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (turn,) = await gate.acquire(Lane.CLAIMED, 1)
+    (turn,) = await gate.acquire(Lane.CLAIM, 1)
 
     async def hang() -> None:
         """The database did not answer for longer than a turn may be held; all other turns are taken meanwhile."""
         with monkeypatch.context() as patched:
             patched.setattr(start_scheduler, "PERMIT_TTL_S", 0.0)
             assert not gate._scheduler.use(0, time.monotonic())
-        for other in await gate.acquire(Lane.CLAIMED, 10):
+        for other in await gate.acquire(Lane.CLAIM, 10):
             other.use()
 
     world.while_preparing = hang
     running = asyncio.create_task(Runner("anna", NODE, ports, turn).run())
     await world.until(lambda: len(world.processes) == 1)
-    assert world.orders[0].lane is Lane.FALLEN, "on another turn than the claim's"
+    assert world.orders[0].lane is Lane.RESTART, "on another turn than the claim's"
     assert world.epoch == 1, "and without beginning anew"
     running.cancel()
     await asyncio.wait((running,), timeout=PATIENCE)
@@ -645,9 +645,9 @@ async def test_a_turn_that_was_held_for_too_long_is_waited_for_again(
     ("condition", "failures", "lane"),
     [
         (Condition(Desired.ACTIVE, State.PAIRING), 1, Lane.PAIRING),
-        (Condition(Desired.ACTIVE, State.CONNECTING, credentials=Credentials.CONFIRMED), 1, Lane.FALLEN),
-        (Condition(Desired.ACTIVE, State.CONNECTING, credentials=Credentials.CONFIRMED), 2, Lane.FAILING),
-        (Condition(Desired.ACTIVE, State.PAIRING), 2, Lane.FAILING),
+        (Condition(Desired.ACTIVE, State.CONNECTING, credentials=Credentials.CONFIRMED), 1, Lane.RESTART),
+        (Condition(Desired.ACTIVE, State.CONNECTING, credentials=Credentials.CONFIRMED), 2, Lane.BACKOFF),
+        (Condition(Desired.ACTIVE, State.PAIRING), 2, Lane.BACKOFF),
     ],
 )
 async def test_who_fails_again_waits_apart_from_who_has_fallen_once(
