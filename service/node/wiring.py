@@ -61,10 +61,9 @@ from service.store.messages import PostgresMessages
 from service.store.migrate import index_event_buffer, migrate
 from service.store.node_secret import agree_on_secret, fingerprint
 from service.store.owned import PostgresOwnedSessions
-from service.store.prepared_transactions import refuse_prepared_transactions
 from service.store.sessions import PostgresSessions
 from service.store.stale_backends import StaleBackends
-from service.store.startup_checks import check_same_database, reach
+from service.store.startup_checks import check_same_database, reach, refuse_prepared_transactions
 from service.telemetry.metrics import NodeMetrics, RpcMetrics, UpkeepMetrics, WatchMetrics
 from service.watch.limiter import WatchLimiter
 from service.watch.service import WatchService

@@ -12,8 +12,7 @@ from typing import Any
 import asyncpg
 import structlog
 
-from service.store.restored_log import settle_restored_log
-from service.store.startup_checks import connected
+from service.store.startup_checks import connected, settle_restored_log
 
 log = structlog.get_logger(__name__)
 

@@ -13,8 +13,7 @@ from dev import EmbeddedPostgres
 from service.domain.maintenance import OldestTransaction
 from service.store.database import Database
 from service.store.maintenance import SESSION_SETTINGS, PostgresMaintenance
-from service.store.prepared_transactions import refuse_prepared_transactions
-from service.store.startup_checks import DatabaseUnreachable
+from service.store.startup_checks import DatabaseUnreachable, refuse_prepared_transactions
 from tests.e2e.sql import Sql
 
 
