@@ -44,7 +44,8 @@ def _refusals() -> tuple[type[Exception], ...]:
     from service.api.http.pages import CannotServePages  # noqa: PLC0415
     from service.bus.redis import RedisUrlUnusable  # noqa: PLC0415
     from service.domain.errors import Unavailable  # noqa: PLC0415
-    from service.node.wiring import NoServer, NotMigrated  # noqa: PLC0415
+    from service.node.connections import NoServer  # noqa: PLC0415
+    from service.node.wiring import NotMigrated  # noqa: PLC0415
     from service.store.node_secret import NodeSecretDiffers  # noqa: PLC0415
     from service.store.startup_checks import DatabaseUnreachable  # noqa: PLC0415
     from service.workers.pool import StoreNotPrepared  # noqa: PLC0415

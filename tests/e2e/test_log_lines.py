@@ -43,6 +43,7 @@ OF_THE_NODE = re.compile(
 )
 
 OF_THE_NODE_ALONE = {
+    "service.node.connections",
     "service.node.wiring",
     "service.node.lifecycle",
     "service.api.grpc.server",

@@ -1,6 +1,6 @@
 """The rooms of service/ know each other only in the directions that the design draws, and stay small.
 
-dev/ stands beside service/: only node/wiring.py may import it, where no URL is set, and it knows nothing of service/.
+dev/ stands beside service/: only node/connections.py imports it, where no URL is set; it knows nothing of service/.
 """
 
 import ast
@@ -139,7 +139,7 @@ def test_the_embedded_servers_know_nothing_of_the_service() -> None:
         ("node/wiring.py", "from neonize.aioze import client", "only worker may import neonize"),
         ("__main__.py", "from service.store import database", "__main__ may not import"),
         ("store/startup_checks.py", "def f():\n    import dev", "store may not import dev"),
-        ("node/wiring.py", "import dev", "in a function only"),
+        ("node/connections.py", "import dev", "in a function only"),
         ("store/utils.py", "", "says nothing"),
         ("common/names.py", "", "no arrows"),
         ("eventlog/inbound.py", "\n" * 501, "501 lines"),
@@ -153,7 +153,7 @@ def test_a_breach_is_found(name: str, source: str, complaint: str) -> None:
     ("name", "source"),
     [
         ("node/wiring.py", "from service.store import database\nfrom service.api.grpc import server"),
-        ("node/wiring.py", "def f():\n    import dev"),
+        ("node/connections.py", "def f():\n    import dev"),
         ("api/grpc/sessions.py", "from service.ownership.router import Router\nfrom zap.v1 import session_pb2"),
         ("api/grpc/sessions.py", "from service.ownership import router"),
         (
