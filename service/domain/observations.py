@@ -113,6 +113,6 @@ class Observed:
     """Dedup key, as in events.NewEvent."""
 
     @property
-    def is_momentary(self) -> bool:
+    def is_ephemeral(self) -> bool:
         """Return whether this is an ephemeral event, which may be dropped under backpressure."""
         return isinstance(self.observation, InboundEvent) and self.number == 0

@@ -92,11 +92,11 @@ class Transition:
     directive: Directive = Directive.CONTINUE
     outcome: PairingOutcome | None = None
     """Set once per pairing, by the input that ends it."""
-    begins_pairing: bool = False
+    starts_pairing: bool = False
     """A new pairing begins; codes of the previous one are void."""
-    voids_code: bool = False
+    invalidates_code: bool = False
     """The current code, if any, is void."""
-    erases: bool = False
+    deletes_credentials: bool = False
     """The device's rows must be deleted."""
 
 
@@ -191,7 +191,7 @@ def _activate(condition: Condition, now: datetime) -> Transition:
             next_attempt=None,
             replaced_at=None,
         ),
-        begins_pairing=not paired,
+        starts_pairing=not paired,
     )
 
 
@@ -216,7 +216,7 @@ def _restart(condition: Condition) -> Transition:
     # A restart revokes the epoch, so the old process's `Ended` is not recorded. The policy applies here instead.
     again = replace(condition, reason=POLICIES[Cause.STOPPED].reason, attempts=0, next_attempt=None)
     if condition.credentials is not Credentials.CONFIRMED:
-        return Transition(replace(again, state=State.PAIRING), Directive.REPLACE, voids_code=True)
+        return Transition(replace(again, state=State.PAIRING), Directive.REPLACE, invalidates_code=True)
     state = State.CONNECTING if condition.state is State.CONNECTING else State.RECONNECTING
     return Transition(replace(again, state=state, replaced_at=None), Directive.REPLACE)
 
@@ -233,13 +233,13 @@ def _process_started(condition: Condition) -> Transition:
         state, reason = State.CONNECTING, condition.reason
     attempts = condition.attempts + 1
     started = replace(condition, state=state, reason=reason, attempts=attempts, next_attempt=None)
-    return Transition(started, voids_code=state is State.PAIRING)
+    return Transition(started, invalidates_code=state is State.PAIRING)
 
 
 def _device_saved(condition: Condition) -> Transition:
     if condition.credentials is Credentials.CONFIRMED:
         return Transition(condition)
-    return Transition(replace(condition, credentials=Credentials.UNCONFIRMED), voids_code=True)
+    return Transition(replace(condition, credentials=Credentials.UNCONFIRMED), invalidates_code=True)
 
 
 def _connected(condition: Condition) -> Transition:
@@ -299,13 +299,13 @@ def _ended_pairing(condition: Condition, cause: seen.Ended, now: datetime, wait:
     if condition.attempts >= PAIRING_STARTS:
         return _erase(condition, State.UNPAIRED, policy.reason, PairingOutcome.TIMED_OUT)
     again = replace(condition, state=State.PAIRING, reason=policy.reason, next_attempt=now + wait)
-    return Transition(again, Directive.REPLACE, voids_code=True)
+    return Transition(again, Directive.REPLACE, invalidates_code=True)
 
 
 def _erase(condition: Condition, state: State, reason: str, outcome: PairingOutcome | None = None) -> Transition:
     """Deactivate the session and discard its credentials."""
     erased = replace(_deactivated(condition, state, reason), credentials=Credentials.NONE)
-    return Transition(erased, Directive.RELEASE, outcome=outcome, erases=True)
+    return Transition(erased, Directive.RELEASE, outcome=outcome, deletes_credentials=True)
 
 
 def _deactivated(condition: Condition, state: State, reason: str) -> Condition:

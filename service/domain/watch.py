@@ -12,7 +12,7 @@ from service.domain.log_positions import LogPosition
 class LoggedEvent:
     """Holds an event of the log. `payload`: a serialised zap.v1.Event with type and payload only."""
 
-    place: LogPosition
+    position: LogPosition
     session_id: str
     sequence: int
     time: datetime

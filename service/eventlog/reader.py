@@ -72,7 +72,7 @@ def _page(rows: Sequence[Record], after: LogPosition, limit: int) -> LogPage:
     is_last = False
     if len(events) < summary["passed"]:
         # The page is full: the next page continues after its last event.
-        upto = events[-1].place
+        upto = events[-1].position
     elif summary["scanned"] >= limit:
         upto = LogPosition(summary["last_xid"], summary["last_id"])
     else:
@@ -91,7 +91,7 @@ def _page(rows: Sequence[Record], after: LogPosition, limit: int) -> LogPage:
 
 def _event(row: Record) -> LoggedEvent:
     return LoggedEvent(
-        place=LogPosition(row["xid"], row["id"]),
+        position=LogPosition(row["xid"], row["id"]),
         session_id=row["session_id"],
         sequence=row["sequence"],
         time=row["time"],

@@ -38,7 +38,7 @@ def step_message(step: Step) -> pb.WatchResponse:
 def logged_message(event: LoggedEvent, resume_token: str) -> event_pb2.Event:
     """Return an event as consumers get it. Unknown fields of a newer release stay: a consumer may know them."""
     message = event_pb2.Event.FromString(event.payload)
-    message.id = str(event.place.id)
+    message.id = str(event.position.id)
     message.session_id = event.session_id
     message.sequence = event.sequence
     message.resume_token = resume_token

@@ -47,14 +47,14 @@ async def write_transition(
             after.replaced_at,
             after.desired is not before.desired,
         )
-    if transition.erases:
+    if transition.deletes_credentials:
         await connection.run("discard_identity", session_id)
         await connection.run("unbind_device", session_id)
-    if transition.begins_pairing:
+    if transition.starts_pairing:
         await connection.run("begin_pairing", session_id)
     elif transition.outcome is not None:
         await connection.run("end_pairing", session_id, transition.outcome.value, after.reason)
-    elif transition.voids_code:
+    elif transition.invalidates_code:
         await connection.run("hide_code", session_id)
     return transition, _events_of(before, transition, row["now"])
 

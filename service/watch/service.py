@@ -151,7 +151,7 @@ class _Stream:
         while not subscription.is_detached:
             event = subscription.next()
             if event is not None:
-                if event.place > self._position:
+                if event.position > self._position:
                     self._check_speed(event, subscription.read_time or event.appended_at, subscription.newest_id)
                     yield self._deliver(event)
                 continue
@@ -178,7 +178,7 @@ class _Stream:
     def _check_speed(self, event: LoggedEvent, read_time: datetime, newest_id: int) -> None:
         """Raise ConsumerTooSlow if need be. Call this before each event, when the consumer has taken the one before."""
         late = (read_time - event.appended_at).total_seconds()
-        if self._slow_consumer.is_too_slow(self._clock(), late, newest_id - event.place.id):
+        if self._slow_consumer.is_too_slow(self._clock(), late, newest_id - event.position.id):
             token = self._tokens.write(self._position)
             raise ConsumerTooSlow(
                 f"the consumer is too slow: resume with {token}, after the last event that was sent; take events"
@@ -187,8 +187,8 @@ class _Stream:
             )
 
     def _deliver(self, event: LoggedEvent) -> Delivered:
-        self._position, self._last_sent_at = event.place, self._clock()
-        return Delivered(event, self._tokens.write(event.place))
+        self._position, self._last_sent_at = event.position, self._clock()
+        return Delivered(event, self._tokens.write(event.position))
 
     def _bookmark(self, *, is_caught_up: bool, read_time: datetime | None) -> Bookmark:
         self._last_sent_at = self._clock()

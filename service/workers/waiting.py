@@ -27,7 +27,7 @@ class Waiting:
     def add(self, observation: Observed, frame_bytes: int = 0) -> None:
         """Append an observation, or drop it if it is ephemeral and the queue is long."""
         is_loaded = len(self._observations) >= _MAX_WITH_EPHEMERAL or self._bytes > LOW_BYTES
-        if observation.is_momentary and is_loaded:
+        if observation.is_ephemeral and is_loaded:
             return
         self._observations.append(observation)
         self._bytes += frame_bytes + _OVERHEAD_BYTES

@@ -90,7 +90,7 @@ async def test_of_a_thousand_sessions_everything_comes_in_the_order_of_places(lo
     wanted = EventFilter(ANONYMOUS, session_ids=frozenset(f"session-{number}" for number in range(290, 1290)))
     events = await log.collect(2000, OLDEST, wanted)
     assert len(events) == MANY // 300 * 10
-    assert events == sorted(events, key=lambda event: event.place)
+    assert events == sorted(events, key=lambda event: event.position)
     assert {event.session_id for event in events} == {f"session-{number}" for number in range(290, 300)}
 
 
@@ -133,8 +133,8 @@ async def test_a_token_of_a_moment_that_never_was_is_ahead_and_told_where_to_go_
     frames = itertools.count(3)
     for place in (
         LogPosition(10**12),
-        LogPosition(event.place.xid, event.place.id + 1000),
-        LogPosition(event.place.xid - 1, event.place.id),
+        LogPosition(event.position.xid, event.position.id + 1000),
+        LogPosition(event.position.xid - 1, event.position.id),
     ):
         error = await refusal(log, StartPosition(log.tokens.write(place)))
         assert isinstance(error, OutOfRange)
@@ -151,16 +151,16 @@ async def test_a_token_whose_events_were_deleted_is_expired_and_told_the_oldest(
     await log.append("session-0", 2)
     await log.append("session-0", 3)
     first, second, third = await log.collect(3, OLDEST)
-    behind = log.watching.watch(ALL, StartPosition(log.tokens.write(first.place)))
+    behind = log.watching.watch(ALL, StartPosition(log.tokens.write(first.position)))
     assert isinstance(await anext(behind), Bookmark)
     await execute(
         log,
         "WITH moved AS (UPDATE zap.event_log SET deleted_xid = $1::text::xid8, deleted_id = $2)"
         " DELETE FROM zap.event WHERE id <= $2",
-        str(second.place.xid),
-        second.place.id,
+        str(second.position.xid),
+        second.position.id,
     )
-    errors = [await refusal(log, StartPosition(log.tokens.write(first.place)))]
+    errors = [await refusal(log, StartPosition(log.tokens.write(first.position)))]
     # One that stands already is told as well, and not led over the gap.
     with pytest.raises(OutOfRange) as caught:
         await next_event(behind)
@@ -169,7 +169,7 @@ async def test_a_token_whose_events_were_deleted_is_expired_and_told_the_oldest(
         assert isinstance(error, OutOfRange)
         assert error.reason == "RESUME_TOKEN_EXPIRED"
         assert await log.collect(1, StartPosition(error.metadata["resume_token"])) == [third]
-    assert await log.collect(1, StartPosition(log.tokens.write(second.place))) == [third], "it misses nothing"
+    assert await log.collect(1, StartPosition(log.tokens.write(second.position))) == [third], "it misses nothing"
 
 
 async def test_a_session_that_nobody_knows_is_not_found_and_a_deleted_one_is_watched_on(log: Log) -> None:
@@ -251,7 +251,7 @@ async def test_bookmarks_of_an_idle_stream_move_on_with_what_it_does_not_want(
             async for mark in steps:
                 assert not isinstance(mark, Delivered)
                 marks.append(mark)
-                if log.tokens.read(mark.token) >= unwanted.place:
+                if log.tokens.read(mark.token) >= unwanted.position:
                     break
         assert all(mark.is_caught_up and mark.read_time for mark in marks)
         places = [log.tokens.read(mark.token) for mark in marks]

@@ -166,9 +166,9 @@ async def test_a_consumer_who_was_away_too_long_is_told_and_resumes_with_the_old
     await age(sql, 1, 2)
     await trimmed(upkeep, sql, [3, 4])
     with pytest.raises(OutOfRange) as refused:
-        await log.collect(1, StartPosition(token=log.tokens.write(events[0].place)))
+        await log.collect(1, StartPosition(token=log.tokens.write(events[0].position)))
     assert refused.value.reason == "RESUME_TOKEN_EXPIRED"
-    for token in (refused.value.metadata["resume_token"], log.tokens.write(events[1].place)):
+    for token in (refused.value.metadata["resume_token"], log.tokens.write(events[1].position)):
         # Whoever has seen what was deleted misses nothing.
         assert [event.sequence for event in await log.collect(2, StartPosition(token=token))] == [3, 4]
     assert [event.sequence for event in await log.collect(2, StartPosition(is_oldest=True))] == [3, 4]

@@ -113,10 +113,10 @@ async def test_of_eight_writers_with_delayed_commits_none_is_skipped(log: Log) -
     await asyncio.gather(*(write(writer) for writer in range(8)))
     late = await log.collect(count, StartPosition(is_oldest=True))
     # What a tail by ids alone would get wrong happened.
-    assert [event.place.id for event in late] != sorted(event.place.id for event in late)
+    assert [event.position.id for event in late] != sorted(event.position.id for event in late)
     for events in (await early, late):
-        assert len({event.place for event in events}) == count
-        assert events == sorted(events, key=lambda event: event.place)
+        assert len({event.position for event in events}) == count
+        assert events == sorted(events, key=lambda event: event.position)
         assert in_order(events)
 
 

@@ -145,7 +145,7 @@ def test_what_each_end_means(cause: Cause, state: State, outcome: PairingOutcome
             assert (ended.condition.state, ended.directive) == (State.PAIRING, Directive.REPLACE)
         else:
             assert (ended.condition.state, ended.condition.desired) == (State.UNPAIRED, Desired.INACTIVE)
-            assert ended.erases, "a device that was refused at its first login was never paired"
+            assert ended.deletes_credentials, "a device that was refused at its first login was never paired"
 
 
 def test_the_table_of_causes_is_complete_and_its_reasons_are_known() -> None:
@@ -155,7 +155,7 @@ def test_the_table_of_causes_is_complete_and_its_reasons_are_known() -> None:
 
 
 def test_credentials_are_erased_only_by_what_makes_them_worthless() -> None:
-    erased = {cause for cause in Cause if reduce(CONNECTED, seen.Ended(cause), NOW, WAIT).erases}
+    erased = {cause for cause in Cause if reduce(CONNECTED, seen.Ended(cause), NOW, WAIT).deletes_credentials}
     assert erased == {
         Cause.LOGGED_OUT_ON_PHONE,
         Cause.LOGGED_OUT_BY_WHATSAPP,
@@ -183,7 +183,7 @@ def test_a_restart_says_itself_what_the_end_of_the_process_would(before: Conditi
     transition = reduce(before, Restart(), NOW)
     assert transition.condition.reason == "PROCESS_REPLACED"
     assert (transition.condition.attempts, transition.condition.next_attempt) == (0, None)
-    assert transition.voids_code == (before is PAIRING)
+    assert transition.invalidates_code == (before is PAIRING)
 
 
 def test_a_first_login_and_no_other_ends_the_pairing() -> None:
@@ -195,7 +195,7 @@ def test_a_first_login_and_no_other_ends_the_pairing() -> None:
 def test_a_scan_alone_is_not_a_pairing_but_voids_the_code() -> None:
     transition = reduce(PAIRING, seen.DeviceSaved("49:1@s.whatsapp.net", "", "android"), NOW)
     assert transition.condition == SCANNED
-    assert transition.voids_code
+    assert transition.invalidates_code
     assert transition.outcome is None
 
 
@@ -251,11 +251,11 @@ def test_what_holds_after_every_transition(before: Condition, cause: Input) -> N
         assert resting == (after.desired is Desired.INACTIVE)
     if after.state is State.CONNECTED:
         assert after.credentials is Credentials.CONFIRMED
-    if transition.erases:
+    if transition.deletes_credentials:
         assert after.credentials is Credentials.NONE
     if transition.outcome not in {None, PairingOutcome.PAIRED}:
         assert after.desired is Desired.INACTIVE
-    if transition.begins_pairing:
+    if transition.starts_pairing:
         assert after.state is State.PAIRING
     assert reduce(before, cause, NOW, WAIT) == transition
 

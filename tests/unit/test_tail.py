@@ -57,9 +57,9 @@ class MemoryLog:
         if self.held:
             self.held -= 1
             return LogPage([], after, is_last=True, is_held=True, newest_id=len(self.events), read_time=NOW)
-        found = [event for event in self.events if event.place > after][:limit]
+        found = [event for event in self.events if event.position > after][:limit]
         is_last = len(found) < limit
-        upto = max(after, LogPosition(self.horizon)) if is_last else found[-1].place
+        upto = max(after, LogPosition(self.horizon)) if is_last else found[-1].position
         return LogPage(found, upto, is_last, bool(found) and self.is_busy, len(self.events), NOW)
 
 

@@ -63,8 +63,8 @@ class EventServicer(EventServiceServicer):
                 "An event of the log cannot be parsed (zap.event.payload); this Watch stream skips it.",
                 session_id=event.session_id,
                 sequence=event.sequence,
-                event_id=event.place.id,
-                xid=event.place.xid,
+                event_id=event.position.id,
+                xid=event.position.xid,
                 type=event.type,
                 cause=cause,
             )
