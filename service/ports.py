@@ -459,7 +459,7 @@ class Publisher(Protocol):
     def wake(self, session_id: str) -> None:
         """Notify listeners of this session that something about it changed."""
 
-    def reconcile(self) -> None:
+    def notify_work(self) -> None:
         """Notify reconcilers that a desired state changed or a lease is free.
 
         Not for what happens to an owned session: only its owner acts on that.
@@ -481,7 +481,7 @@ class Wakeups(Protocol):
     def wake(self, session_id: str) -> None:
         """Notify this node's listeners of this session."""
 
-    def reconcile(self) -> None:
+    def notify_work(self) -> None:
         """Notify this node's listeners to work."""
 
 

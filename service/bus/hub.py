@@ -60,6 +60,6 @@ class WakeupHub:
         for listener in self._listeners.get(session_id, ()):
             listener.hint()
 
-    def reconcile(self) -> None:
+    def notify_work(self) -> None:
         """Notify the listeners for work in this process."""
         self.wake(WORK_TOPIC)

@@ -104,7 +104,7 @@ class RedisBus:
         self._hints[session_id] = None
         self._notify_publisher()
 
-    def reconcile(self) -> None:
+    def notify_work(self) -> None:
         """Notify the listeners for work, here and on other nodes."""
         self.wake(WORK_TOPIC)
 

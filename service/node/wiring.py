@@ -202,7 +202,7 @@ def _wire(
             ),
             LeaseExpiryMonitor(settings.lease_times, runners.all),
             reconciler,
-            DeadNodes(leases, incarnation, liveness.scope, is_held, hub.reconcile),
+            DeadNodes(leases, incarnation, liveness.scope, is_held, hub.notify_work),
             HandoverSource(incarnation, leases, handover),
             handover_target,
             Rebalancer(

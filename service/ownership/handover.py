@@ -52,10 +52,10 @@ CONNECT_POLL_S = 0.02
 class HandoverPeers(Protocol):
     """The other nodes."""
 
-    async def expect(self, target: Node, session_id: str, timeout: float) -> None:
+    async def prepare(self, target: Node, session_id: str, timeout: float) -> None:
         """Have the target prepare for a session within `timeout` seconds. Raises Unavailable."""
 
-    async def take(self, target: Node, session_id: str) -> None:
+    async def accept(self, target: Node, session_id: str) -> None:
         """Notify the target that it owns the session's lease, and wait until it is connected. Raises Unavailable."""
 
 
@@ -112,9 +112,9 @@ class Handover:
         """Return whether the session is connected and sends nothing, so that a hand-over delays no send."""
         return self._owned.is_connected(session_id) and not self._calls.is_sending(session_id)
 
-    async def expect(self, target: Node, session_id: str, timeout: float) -> None:
+    async def prepare(self, target: Node, session_id: str, timeout: float) -> None:
         """Have the target prepare for a session, which stays connected meanwhile. Raises Unavailable."""
-        await self._peers.expect(target, session_id, timeout)
+        await self._peers.prepare(target, session_id, timeout)
 
     async def carry_out(self, session: HandoverSession, target: Node, *, even_while_sending: bool) -> bool:
         """Stop a session, make its lease the target's, and wait until it is connected there. False: it stays.
@@ -134,7 +134,7 @@ class Handover:
         ms = round(1000 * (time.monotonic() - began))
         log.info("Handed a session over.", session_id=session.session_id, target=target.name, ms=ms)
         try:
-            await self._peers.take(target, session.session_id)
+            await self._peers.accept(target, session.session_id)
         except Unavailable as error:
             log.warning(
                 "Target was not notified.", session_id=session.session_id, target=target.name, cause=error.message
@@ -219,7 +219,7 @@ class HandoverSource:
                 return None
             self._reserved[target.incarnation] += 1
             try:
-                await self._hand_over.expect(target, session_id, seconds)
+                await self._hand_over.prepare(target, session_id, seconds)
             except Unavailable as error:
                 log.info("A node did not take a session.", session_id=session_id, target=target.name, cause=str(error))
                 self._reserved[target.incarnation] -= 1
@@ -243,7 +243,7 @@ class HandoverTarget:
         """Refuse all further sessions."""
         self._is_draining = True
 
-    async def expect(self, session_id: str) -> None:
+    async def prepare(self, session_id: str) -> None:
         """Hold a start permit for the session for PERMIT_TTL_S. Raises Unavailable."""
         self._drop_expired()
         self._refuse_if_draining()
@@ -266,7 +266,7 @@ class HandoverTarget:
             before[0].give_back()
         self._expected[session_id] = permit, time.monotonic()
 
-    async def take(self, session_id: str) -> None:
+    async def accept(self, session_id: str) -> None:
         """Start a session whose lease is this node's; return when it is connected, or after CONNECT_WAIT_S.
 
         If it was not expected, or its permit has expired, it waits for a start permit like any other.

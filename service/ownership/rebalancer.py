@@ -113,7 +113,7 @@ class Rebalancer:
             if session is None or not self._hand_over.is_idle(session_id):
                 continue
             try:
-                await self._hand_over.expect(target, session_id, EXPECT_TIMEOUT_S)
+                await self._hand_over.prepare(target, session_id, EXPECT_TIMEOUT_S)
             except Unavailable as error:
                 self._pause_s = REFUSED_PAUSE_S
                 log.info("A node did not take a session.", session_id=session_id, target=target.name, cause=str(error))

@@ -232,7 +232,7 @@ class Reconciler:
                 log.warning("Cannot claim sessions; retrying.", cause=error.message)
             else:
                 # Other nodes claim too, so only a new round knows how many are left.
-                self._wakeups.reconcile()
+                self._wakeups.notify_work()
 
     async def _claim(self, lane: Lane, permits: Sequence[StartPermit]) -> None:
         """Claim at most one session for each permit, and run those that were claimed."""
@@ -305,7 +305,7 @@ class Reconciler:
         finally:
             # Before the pause, so that calls during it are sent to the next owner.
             self._registry.remove(session_id)
-            self._wakeups.reconcile()
+            self._wakeups.notify_work()
         if is_fault:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FAULT_PAUSE_S):

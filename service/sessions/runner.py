@@ -312,7 +312,7 @@ class Runner:
             self._log.warning(
                 "Lease release failed; the lease runs out by itself.", cause=str(error) or "the database is silent"
             )
-        self._ports.publisher.reconcile()
+        self._ports.publisher.notify_work()
 
     async def _release(self) -> None:
         leases, ttl = self._ports.leases, self._ports.times.ttl

@@ -54,7 +54,7 @@ class SessionService:
         session = await self._store.update(session_id, changes, etag)
         if changes.proxy_url is not None:
             # The owner may have to replace a process that tries to connect through the old proxy.
-            self._publisher.reconcile()
+            self._publisher.notify_work()
         return session
 
     async def activate(self, session_id: str) -> Session:
@@ -83,7 +83,7 @@ class SessionService:
         """Delete the session and its messages. Its credentials are deleted when its process is dead."""
         await self._store.delete(session_id, force=force)
         self._publisher.wake(session_id)
-        self._publisher.reconcile()
+        self._publisher.notify_work()
 
     async def log_out(self, session_id: str, timeout: float) -> Session:
         """Unlink the device at WhatsApp, within `timeout` seconds. Only the session's owner can."""
@@ -141,7 +141,7 @@ class SessionService:
         session, _, events = await self._store.decide(session_id, decide)
         self._publisher.publish(events)
         self._publisher.wake(session_id)
-        self._publisher.reconcile()
+        self._publisher.notify_work()
         return session
 
 

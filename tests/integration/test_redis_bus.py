@@ -95,7 +95,7 @@ async def test_hints_reach_the_other_node_once_and_do_not_come_back(redis_url: s
             while (await redis.pubsub_numsub("zap:wakeups"))[0][1] < 2:
                 await asyncio.sleep(0.01)
             buses[0].wake("anna")
-            buses[0].reconcile()
+            buses[0].notify_work()
             while len(theirs.woken) < 2:
                 await asyncio.sleep(0.01)
             # Behind the others on the same channel: had they come back, they would have by now.

@@ -90,11 +90,11 @@ class Place:
         self.asked += 1
         return self.holders.pop(0) if len(self.holders) > 1 else self.holders[0]
 
-    async def expect(self, session_id: str) -> None:
+    async def prepare(self, session_id: str) -> None:
         if session_id not in self.expects:
             raise Unavailable("no room", reason="NODE_FULL")
 
-    async def take(self, session_id: str) -> None:
+    async def accept(self, session_id: str) -> None:
         self.taken.append(session_id)
 
     @property
@@ -408,7 +408,7 @@ async def test_a_node_that_is_gone_is_not_knocked_at_for_ever() -> None:
     async with nobody_any_more() as (address, knocks):
         channels = NodeChannels(NodeCertificate.signed_by(SECRET), idle=2.5)
         with pytest.raises(Unavailable):
-            await GrpcHandoverPeers(channels).take(Node(uuid4(), "gone", address), "anna")
+            await GrpcHandoverPeers(channels).accept(Node(uuid4(), "gone", address), "anna")
         async with asyncio.timeout(10):
             while len(knocks) < 2:
                 await asyncio.sleep(0.02)
@@ -448,16 +448,16 @@ async def test_a_node_is_asked_to_take_a_session_and_told_that_it_is_its_own() -
     async with place() as target, place() as giver:
         peers = GrpcHandoverPeers(giver.channels)
         with pytest.raises(Unavailable, match="no room"):
-            await peers.expect(target.holds.node, "anna", 5)
+            await peers.prepare(target.holds.node, "anna", 5)
         target.expects.add("anna")
-        await peers.expect(target.holds.node, "anna", 5)
-        await peers.take(target.holds.node, "anna")
+        await peers.prepare(target.holds.node, "anna", 5)
+        await peers.accept(target.holds.node, "anna")
         assert target.taken == ["anna"]
         with pytest.raises(Unavailable, match="another node"):
-            await peers.expect(replace(target.holds.node, incarnation=uuid4()), "anna", 5)
+            await peers.prepare(replace(target.holds.node, incarnation=uuid4()), "anna", 5)
         await target.listener.stop(0)
         with pytest.raises(Unavailable) as gone:
-            await peers.take(target.holds.node, "anna")
+            await peers.accept(target.holds.node, "anna")
         assert gone.value.reason == "NODE_UNREACHABLE"
 
 

@@ -90,7 +90,7 @@ class World:
             raise Unavailable("away")
         return self.candidates
 
-    async def expect(self, target: Node, session_id: str, timeout: float) -> None:
+    async def prepare(self, target: Node, session_id: str, timeout: float) -> None:
         assert 0 < timeout <= 60
         if self.is_slow:
             await asyncio.sleep(60)
@@ -113,16 +113,10 @@ class World:
     def is_connected(self, session_id: str) -> bool:
         return session_id in self.connected
 
-    def take(self, *arguments: object) -> object:
-        """Of a peer: tell it; of what runs here: run it."""
-        match arguments:
-            case (Node() as target, str() as session_id):
-                return self._tell(target, session_id)
-            case (str() as session_id, turn):
-                self.taken.append((session_id, turn))  # type: ignore[arg-type]
-        return None
+    def take(self, session_id: str, turn: StartPermit | None) -> None:
+        self.taken.append((session_id, turn))
 
-    async def _tell(self, target: Node, session_id: str) -> None:
+    async def accept(self, target: Node, session_id: str) -> None:
         if self.take_fails:
             raise Unavailable("gone")
         await asyncio.sleep(self.arrival_takes)
@@ -286,17 +280,17 @@ class Gate:
 async def test_what_is_expected_is_started_on_the_turn_that_was_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     world, gate = World(), Gate()
     taker = HandoverTarget(gate, world)  # type: ignore[arg-type]
-    await taker.expect("anna")
-    await taker.take("anna")
-    await taker.take("berta")
+    await taker.prepare("anna")
+    await taker.accept("anna")
+    await taker.accept("berta")
     assert world.taken == [("anna", gate.granted[0]), ("berta", None)]
     # Asked again: one turn is enough.
-    await taker.expect("clara")
-    await taker.expect("clara")
+    await taker.prepare("clara")
+    await taker.prepare("clara")
     assert gate.granted[1].is_back
     # And what never comes is not kept for ever.
     monkeypatch.setattr(handover, "PERMIT_TTL_S", 0.0)
-    await taker.expect("dora")
+    await taker.prepare("dora")
     assert gate.granted[2].is_back
 
 
@@ -304,16 +298,16 @@ async def test_who_takes_a_session_says_so_when_it_is_connected(monkeypatch: pyt
     world = World()
     taker = HandoverTarget(Gate(), world)  # type: ignore[arg-type]
     world.own("anna")
-    taking = asyncio.create_task(taker.take("anna"))
+    taking = asyncio.create_task(taker.accept("anna"))
     await asyncio.sleep(0.1)
     assert (world.taken, taking.done()) == ([("anna", None)], False)
     world.connected.add("anna")
     await asyncio.wait_for(taking, 1)
     # Nor is anybody kept waiting by one that was given up, or that cannot be connected.
-    await asyncio.wait_for(taker.take("berta"), 1)
+    await asyncio.wait_for(taker.accept("berta"), 1)
     monkeypatch.setattr(handover, "CONNECT_WAIT_S", 0.1)
     world.own("clara")
-    await asyncio.wait_for(taker.take("clara"), 1)
+    await asyncio.wait_for(taker.accept("clara"), 1)
 
 
 async def test_a_node_that_is_not_done_with_a_session_does_not_take_it_again() -> None:
@@ -322,7 +316,7 @@ async def test_a_node_that_is_not_done_with_a_session_does_not_take_it_again() -
     # Lost a while ago, and its process is not seen dead yet: nothing could be started here.
     world.own("anna")
     with pytest.raises(Unavailable) as busy:
-        await taker.expect("anna")
+        await taker.prepare("anna")
     assert busy.value.reason == "NODE_NOT_DONE"
     assert gate.granted == []
 
@@ -331,13 +325,13 @@ async def test_a_node_that_is_full_or_stops_takes_nothing() -> None:
     world, gate = World(), Gate()
     world.room = 1
     taker = HandoverTarget(gate, world)  # type: ignore[arg-type]
-    await taker.expect("anna")
+    await taker.prepare("anna")
     with pytest.raises(Unavailable) as full:
-        await taker.expect("berta")
+        await taker.prepare("berta")
     assert full.value.reason == "NODE_FULL"
     # Asked again, for what it has room for: the answer was lost.
-    await taker.expect("anna")
+    await taker.prepare("anna")
     taker.drain()
     with pytest.raises(Unavailable) as draining:
-        await taker.expect("anna")
+        await taker.prepare("anna")
     assert draining.value.reason == "NODE_DRAINING"

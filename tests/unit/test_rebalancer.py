@@ -76,11 +76,11 @@ class World:
         assert incarnation == HERE.incarnation
         return list(self.sessions)[:limit]
 
-    async def expect(self, target: Node, session_id: str, timeout: float) -> None:
+    async def prepare(self, target: Node, session_id: str, timeout: float) -> None:
         if self.refuses:
             raise Unavailable("full by its own count")
 
-    async def take(self, target: Node, session_id: str) -> None:
+    async def accept(self, target: Node, session_id: str) -> None:
         self.taken.append(session_id)
 
     def is_sending(self, session_id: str) -> bool:

@@ -185,7 +185,7 @@ async def test_no_more_are_claimed_than_there_is_room_for_and_a_full_node_says_s
             assert (len(node.holdings), leases.claims) == (2, ["a", "b"])
             # The next one comes when one of these ends.
             leases.gone_wrong = ["a"]
-            node.hub.reconcile()
+            node.hub.notify_work()
             await node.until(lambda: leases.claims[2:] == ["c"])
             leases.due = []
 
@@ -207,7 +207,7 @@ async def test_a_pairing_does_not_wait_behind_the_restored() -> None:
     async with reconciling(leases, limit=1000, rate=5.0) as node:
         await node.until(lambda: len(leases.claims) == 5)
         leases.due.append("pairing-1")
-        node.hub.reconcile()
+        node.hub.notify_work()
         await node.until(lambda: "pairing-1" in leases.claims)
         assert leases.claims.index("pairing-1") <= 5 + 3, "at most three others have their turns before it"
         await node.until(lambda: Lane.PAIRING in [turn.lane for turn in node.holdings.turns])
@@ -225,12 +225,12 @@ async def test_what_is_left_to_another_node_costs_no_turn() -> None:
     leases.candidates = owning(5, 0)
     async with reconciling(leases) as node:
         for _ in range(5):
-            node.hub.reconcile()
+            node.hub.notify_work()
             await asyncio.sleep(0.03)
         assert leases.asked == []
         assert not any(node.gate._scheduler._lanes.values())
         leases.late = 1
-        node.hub.reconcile()
+        node.hub.notify_work()
         await node.until(lambda: leases.claims == ["a"])
         leases.due = []
 
@@ -271,7 +271,7 @@ async def test_a_session_whose_runner_fails_does_not_use_up_the_pace_of_all() ->
     leases = Leases("bad")
     async with reconciling(leases, fails=True) as node:
         for _ in range(20):
-            node.hub.reconcile()
+            node.hub.notify_work()
             await asyncio.sleep(0.03)
         assert len(leases.claims) == 2, "once, and once more to wait behind the first"
 
@@ -288,7 +288,7 @@ async def test_what_is_unwanted_is_told_and_a_drain_waits_for_all_and_releases_t
     async with reconciling(leases) as node:
         await node.until(lambda: len(node.holdings) == 2)
         leases.gone_wrong = ["a", "never-heard-of"]
-        node.hub.reconcile()
+        node.hub.notify_work()
         await node.until(lambda: leases.claims[2:] == ["a"])
         leases.gone_wrong = []
     assert len(node.holdings) == 0
@@ -308,7 +308,7 @@ async def test_while_no_renewal_comes_through_nothing_is_claimed() -> None:
     outages = OutageDetector(10.0, time.monotonic() - 6.0)
     async with reconciling(leases, outages=outages) as node:
         for _ in range(3):
-            node.hub.reconcile()
+            node.hub.notify_work()
             await asyncio.sleep(0.03)
         assert leases.asked == []
         outages.renewed(time.monotonic(), time.monotonic())

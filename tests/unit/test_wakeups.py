@@ -32,7 +32,7 @@ async def test_a_hint_about_a_session_is_for_those_who_wait_for_it_and_work_for_
         hub.wake("anna")
         await asyncio.sleep(0.02)
         assert heard == ["anna"]
-        hub.reconcile()
+        hub.notify_work()
         await asyncio.sleep(0.02)
         assert heard == ["anna", "work"]
         for task in hearing:

@@ -21,10 +21,10 @@ NOTIFY_TIMEOUT_S = 2.0
 class HandoverReceiver(Protocol):
     """The target side of hand-overs (ownership.handover.HandoverTarget)."""
 
-    async def expect(self, session_id: str) -> None:
+    async def prepare(self, session_id: str) -> None:
         """Prepare to start a session at once. Raise Unavailable if this node cannot."""
 
-    async def take(self, session_id: str) -> None:
+    async def accept(self, session_id: str) -> None:
         """Start a session whose lease is now this node's, and wait up to CONNECT_WAIT_S until it is connected."""
 
 
@@ -37,12 +37,12 @@ class NodeServicer(NodeServiceServicer):
 
     async def Expect(self, request: pb.ExpectRequest, context: Context) -> pb.ExpectResponse:  # noqa: D102, N802 - in the proto
         self._check(request.incarnation)
-        await self._target.expect(request.session_id)
+        await self._target.prepare(request.session_id)
         return pb.ExpectResponse()
 
     async def Take(self, request: pb.TakeRequest, context: Context) -> pb.TakeResponse:  # noqa: D102, N802 - in the proto
         self._check(request.incarnation)
-        await self._target.take(request.session_id)
+        await self._target.accept(request.session_id)
         return pb.TakeResponse()
 
     def _check(self, incarnation: str) -> None:
@@ -56,12 +56,12 @@ class GrpcHandoverPeers:
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
 
-    async def expect(self, target: Node, session_id: str, timeout: float) -> None:
+    async def prepare(self, target: Node, session_id: str, timeout: float) -> None:
         """Make the target ready for a session within `timeout` seconds. Raise Unavailable."""
         request = pb.ExpectRequest(session_id=session_id, incarnation=str(target.incarnation))
         await self._call(target, lambda stub: stub.Expect(request, timeout=timeout))
 
-    async def take(self, target: Node, session_id: str) -> None:
+    async def accept(self, target: Node, session_id: str) -> None:
         """Notify the target that it holds the session's lease, and wait for the connect. Raise Unavailable."""
         request = pb.TakeRequest(session_id=session_id, incarnation=str(target.incarnation))
         await self._call(target, lambda stub: stub.Take(request, timeout=NOTIFY_TIMEOUT_S + CONNECT_WAIT_S))
