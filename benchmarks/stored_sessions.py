@@ -96,7 +96,7 @@ async def measure(url: str, database: Database, sessions: int, nodes: int) -> No
     for name, chosen in by.items():
         await time_of(f"List, 100{name}", lambda chosen=chosen: store.list(chosen, "s0010000", 100))  # type: ignore[misc]
     await time_of("List, 1,000", lambda: store.list(SessionFilter(), "s0010000", 1000))
-    await time_of("survey, one in 1,000 is suspended", lambda: leases.survey(me))
+    await time_of("count of the fleet, one in 1,000 is suspended", lambda: leases.fleet_counts(me))
     maintenance = PostgresMaintenance(database)
     await time_of("count of all sessions", lambda: maintenance.session_counts(0.0))
     await time_of("another node's count", lambda: maintenance.session_counts(60.0))
@@ -105,7 +105,7 @@ async def measure(url: str, database: Database, sessions: int, nodes: int) -> No
     async with database.transaction() as connection:
         await connection._raw.execute("UPDATE zap.lease SET expires_at = now() WHERE incarnation = $1", dead)
         await connection._raw.execute("UPDATE zap.node SET expires_at = now() WHERE incarnation = $1", dead)
-    await time_of("survey, a node is dead", lambda: leases.survey(me))
+    await time_of("count of the fleet, a node is dead", lambda: leases.fleet_counts(me))
     await time_of("claim of one session", lambda: leases.claim(me, "n0", TTL, 1, pairings=False))
 
 
@@ -117,7 +117,7 @@ async def show_plans(url: str) -> None:
     """How Postgres comes to a page, and to what is due."""
     connection = await asyncpg.connect(url)
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=lambda _: "{}", decoder=str)
-    for name, arguments in (("list_sessions", PAGE), ("survey_sessions", (uuid.UUID(int=1), 1.0))):
+    for name, arguments in (("list_sessions", PAGE), ("fleet_counts", (uuid.UUID(int=1), 1.0))):
         _say(f"\n{name}")
         for row in await connection.fetch(f"EXPLAIN (ANALYZE, BUFFERS) {statement(name)}", *arguments):
             _say(row[0])

@@ -8,6 +8,7 @@ from typing import Protocol
 from uuid import UUID
 
 from service.domain.events import Event, NewEvent
+from service.domain.fleet_counts import FleetCounts
 from service.domain.lease import Announcement, Lease, LeaseOwner, Node, Renewal
 from service.domain.log_positions import START, LogPosition
 from service.domain.maintenance import OldestTransaction
@@ -18,7 +19,6 @@ from service.domain.records import Account, MessageState, OutboundMessage, Outco
 from service.domain.send_failures import SendFailure
 from service.domain.session import Condition, State, Transition
 from service.domain.start_scheduler import Lane
-from service.domain.survey import Survey
 from service.domain.watch import EventFilter, LogBounds, LogPage, StartPosition, Step
 
 # --- session processes ------------------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ class OwnedSessionStore(Protocol):
         effect after this.
         """
 
-    async def sweep(self, lease: Lease) -> None:
+    async def delete_discarded_devices(self, lease: Lease) -> None:
         """Delete the devices that the session discarded. Only while no process of it runs."""
 
 
@@ -359,13 +359,13 @@ class Directory(Protocol):
     async def release_all(self, incarnation: UUID) -> None:
         """Release this incarnation's leases on which no epoch was begun, and remove the node."""
 
-    async def unwanted(self, incarnation: UUID) -> Sequence[str]:
+    async def sessions_to_stop(self, incarnation: UUID) -> Sequence[str]:
         """Return owned sessions whose process must end: inactive, deleted, or with a revoked epoch.
 
         An epoch stays revoked even if its session is activated again; a restart revokes it as well.
         """
 
-    async def survey(self, incarnation: UUID, grace_s: float = CLAIM_GRACE_S) -> Survey:
+    async def fleet_counts(self, incarnation: UUID, grace_s: float = CLAIM_GRACE_S) -> FleetCounts:
         """Count the active sessions of all nodes that are not connected. `grace_s`: see `claim`."""
 
     async def others_are_awaited(self, seconds: float) -> bool:
@@ -424,7 +424,7 @@ class Metrics:
     def process_started(self, seconds: float) -> None:
         """Count a session process that runs, and how long its start took."""
 
-    def start_came_to(self, lane: str, outcome: str) -> None:
+    def start_outcome(self, lane: str, outcome: str) -> None:
         """Count the result of a start: a connection, or an end before there was one."""
 
     def process_ended(self, cause: str) -> None:
@@ -443,7 +443,7 @@ class Metrics:
         """Count a stream of Watch, for as long as the context lasts."""
         return nullcontext()
 
-    def given(self) -> None:
+    def delivered(self) -> None:
         """Count a delivery to a stream."""
 
     def read_by_tail(self, lag: float) -> None:

@@ -7,7 +7,7 @@ from service.domain.placement import Candidate
 
 
 @dataclass(frozen=True)
-class Survey:
+class FleetCounts:
     """Counts the active sessions of all nodes that are not connected.
 
     A session is in at most one of `due`, `silent` and `waiting`. A pairing is counted in `pairings` only.

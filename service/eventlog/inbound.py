@@ -32,7 +32,7 @@ class PostgresEventLog:
         self._encode = encode
         self._on_refused = on_refused
 
-    @counts_refusals
+    @counts_refusals("append")
     async def append(self, lease: Lease, events: Sequence[NewEvent]) -> Appended:
         """Append new events and apply the receipts. Raises LeaseLost or NotFound; nothing is written then.
 

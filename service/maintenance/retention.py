@@ -28,7 +28,7 @@ MAX_ROUND_INTERVAL_S = 60.0
 
 
 class Numbers(Protocol):
-    """Receives the counts of retention; implemented by telemetry.metrics.UpkeepMetrics."""
+    """Receives the counts of retention; implemented by telemetry.metrics.MaintenanceMetrics."""
 
     def deleted(self, table: str, rows: int) -> None:
         """Count deleted rows of a table."""

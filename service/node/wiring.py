@@ -66,7 +66,7 @@ from service.store.node_secret import agree_on_secret, fingerprint
 from service.store.owned import PostgresOwnedSessions
 from service.store.sessions import PostgresSessions
 from service.store.startup_checks import reach
-from service.telemetry.metrics import NodeMetrics, RpcMetrics, UpkeepMetrics, WatchMetrics
+from service.telemetry.metrics import MaintenanceMetrics, NodeMetrics, RpcMetrics, WatchMetrics
 from service.watch.limiter import WatchLimiter
 from service.watch.service import WatchService
 from service.watch.tailer import LogTailer
@@ -210,7 +210,7 @@ def _wire(
             ),
         ),
         Servers(server, nodes, channels, HealthAndMetricsServer(settings.http_listen, not_ready, registry), probe),
-        _build_maintenance(settings, connections.upkeep, UpkeepMetrics(registry)),
+        _build_maintenance(settings, connections.upkeep, MaintenanceMetrics(registry)),
         settings.shutdown_grace,
     )
 
@@ -230,7 +230,7 @@ def _build_runner_ports(
     )
 
 
-def _build_maintenance(settings: Settings, database: Database, metrics: UpkeepMetrics) -> tuple[Job, ...]:
+def _build_maintenance(settings: Settings, database: Database, metrics: MaintenanceMetrics) -> tuple[Job, ...]:
     """Build the jobs that every node runs beside its sessions."""
     maintenance = PostgresMaintenance(database)
     return (
@@ -296,5 +296,5 @@ def _register_gauges(metrics: NodeMetrics, bus: RedisBus, runners: RunnerRegistr
     metrics.watch(
         "zap_sessions_unclaimed",
         "Sessions of the whole database without an owner: not claimed yet, or their node is silent.",
-        lambda: reconciler.survey.due + reconciler.survey.silent,
+        lambda: reconciler.counts.due + reconciler.counts.silent,
     )

@@ -16,9 +16,9 @@ import structlog
 
 from service.domain import placement
 from service.domain.errors import Unavailable
+from service.domain.fleet_counts import FleetCounts
 from service.domain.outage import OutageDetector
 from service.domain.start_scheduler import Lane
-from service.domain.survey import Survey
 from service.ports import Directory, PermitSource, StartPermit, Wakeups
 
 log = structlog.get_logger(__name__)
@@ -127,9 +127,9 @@ class Reconciler:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._all_tasks: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
-        self._has_survey = False
+        self._has_counts = False
         self._was_full = False
-        self.survey = Survey()
+        self.counts = FleetCounts()
         """The result of the last round."""
 
     async def run(self) -> None:
@@ -145,25 +145,25 @@ class Reconciler:
     async def look(self) -> float:
         """Run one round, and return the seconds to wait for a hint before the next one."""
         try:
-            for session_id in await self._directory.unwanted(self._incarnation):
+            for session_id in await self._directory.sessions_to_stop(self._incarnation):
                 if (runner := self._registry.get(session_id)) is not None:
                     runner.unwanted()
             grace_s = self._outages.claim_grace_s(time.monotonic())
-            self.survey = survey = await self._directory.survey(self._incarnation, grace_s)
+            self.counts = counts = await self._directory.fleet_counts(self._incarnation, grace_s)
             is_early = await self._is_too_early_to_claim()
         except Unavailable as error:
-            self._has_survey = False
+            self._has_counts = False
             log.warning("Cannot look for sessions to run; retrying.", cause=error.message)
             return DATABASE_RETRY_S
-        self._has_survey = True
-        self._due[Lane.PAIRING].set_count(0 if is_early else self._mine(survey, survey.pairings, survey.late_pairings))
+        self._has_counts = True
+        self._due[Lane.PAIRING].set_count(0 if is_early else self._mine(counts, counts.pairings, counts.late_pairings))
         self._due[Lane.CLAIM].set_count(
-            0 if is_early else self._mine(survey, survey.due, survey.late) + survey.leftovers
+            0 if is_early else self._mine(counts, counts.due, counts.late) + counts.leftovers
         )
-        self._log_if_full(survey.due)
+        self._log_if_full(counts.due)
         if is_early:
             return OTHERS_POLL_S
-        return RECONCILE_INTERVAL_S if survey.next_due is None else max(0.0, min(RECONCILE_INTERVAL_S, survey.next_due))
+        return RECONCILE_INTERVAL_S if counts.next_due is None else max(0.0, min(RECONCILE_INTERVAL_S, counts.next_due))
 
     async def _is_too_early_to_claim(self) -> bool:
         """Return whether there is an outage, or other nodes are awaited after one so that they claim their share."""
@@ -173,9 +173,9 @@ class Reconciler:
         seconds = self._outages.others_awaited_for(now)
         return seconds is not None and await self._directory.others_are_awaited(seconds)
 
-    def _mine(self, survey: Survey, due: int, late: int) -> int:
+    def _mine(self, counts: FleetCounts, due: int, late: int) -> int:
         """Return how many sessions of a queue this node may claim, so that other nodes' sessions cost no permits."""
-        mine = sum(slot <= due for slot in placement.claim_slots(survey.candidates, self._incarnation, due))
+        mine = sum(slot <= due for slot in placement.claim_slots(counts.candidates, self._incarnation, due))
         # A late session may be counted twice if its slot is this node's. A permit without a session is given back.
         return min(due, mine + late)
 
@@ -281,7 +281,7 @@ class Reconciler:
     @property
     def is_settled(self) -> bool:
         """Return whether, as far as this node knows, there is no outage and at most one session is away."""
-        return self._has_survey and self.survey.away <= 1 and not self._outages.is_going_on(time.monotonic())
+        return self._has_counts and self.counts.away <= 1 and not self._outages.is_going_on(time.monotonic())
 
     @property
     def room(self) -> int:

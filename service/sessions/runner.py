@@ -326,7 +326,7 @@ class Runner:
             # No epoch was begun, so no process has run.
             return
         try:
-            await self._ports.owned.sweep(self._lease)
+            await self._ports.owned.delete_discarded_devices(self._lease)
         except ZapError:
             raise
         except Exception:  # noqa: BLE001 - logged with its stack; the lease must still be released

@@ -6,9 +6,9 @@ from dataclasses import replace
 from uuid import UUID
 
 from service.domain.errors import LeaseLost, NotFound
+from service.domain.fleet_counts import FleetCounts
 from service.domain.lease import Announcement, Lease, LeaseOwner, Node, Renewal
 from service.domain.placement import CLAIM_GRACE_S, Candidate, claim_slots
-from service.domain.survey import Survey
 from service.ports import Metrics
 from service.store.database import Connection, Database
 from service.store.refusals import counts_refusals
@@ -38,7 +38,7 @@ class PostgresLeases:
                 found += await connection.rows("claim_leftovers", incarnation, node, ttl, limit - len(found))
         return [row["session_id"] for row in found]
 
-    @counts_refusals
+    @counts_refusals("begin_epoch")
     async def begin_epoch(self, session_id: str, incarnation: UUID, ttl: float) -> Lease:
         """Raise the epoch of a session that this incarnation owns, for a new process."""
         async with self._database.transaction() as connection:
@@ -124,20 +124,20 @@ class PostgresLeases:
             await connection.run("release_all_leases", incarnation)
             await connection.run("forget_node", incarnation)
 
-    async def unwanted(self, incarnation: UUID) -> Sequence[str]:
+    async def sessions_to_stop(self, incarnation: UUID) -> Sequence[str]:
         """Return the sessions of this incarnation whose process must end: revoked, inactive or deleted."""
         async with self._database.autocommit() as connection:
-            found = await connection.rows("unwanted_leases", incarnation)
+            found = await connection.rows("sessions_to_stop", incarnation)
         return [row["session_id"] for row in found]
 
-    async def survey(self, incarnation: UUID, grace_s: float = CLAIM_GRACE_S) -> Survey:
+    async def fleet_counts(self, incarnation: UUID, grace_s: float = CLAIM_GRACE_S) -> FleetCounts:
         """Return the counts of active sessions that are not connected."""
         async with self._database.autocommit() as connection:
-            found = await connection.row("survey_sessions", incarnation, grace_s)
+            found = await connection.row("fleet_counts", incarnation, grace_s)
             leftovers = await connection.value("leftovers_exist")
-            survey = Survey(**(found or {}), leftovers=leftovers)
+            counts = FleetCounts(**(found or {}), leftovers=leftovers)
             # The candidates matter only if there is something to claim.
-            return replace(survey, candidates=await _candidates(connection)) if survey.has_claims else survey
+            return replace(counts, candidates=await _candidates(connection)) if counts.has_claims else counts
 
     async def others_are_awaited(self, seconds: float) -> bool:
         """Return whether a node that is not stopping was alive in the last `seconds`, and is silent now."""

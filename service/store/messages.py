@@ -20,7 +20,7 @@ class PostgresMessages:
         self._database = database
         self.metrics = metrics or Metrics()
 
-    @counts_refusals
+    @counts_refusals("accept")
     async def accept(self, lease: Lease, request_id: str, to: str, fingerprint: bytes) -> tuple[OutboundMessage, bool]:
         """Store the message and return it with True; if its key is known, return the earlier one with False."""
         async with self._database.transaction() as connection:

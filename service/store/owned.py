@@ -30,7 +30,7 @@ class PostgresOwnedSessions:
         self._encode = encode
         self._stale_backends = stale_backends
 
-    @counts_refusals
+    @counts_refusals("observe")
     async def observe(
         self, lease: Lease, decide: Decide, account: Account | None
     ) -> tuple[Session, Transition, Sequence[Event]]:
@@ -45,7 +45,7 @@ class PostgresOwnedSessions:
             events = await append(connection, self._encode, lease.session_id, lease.epoch, new)
             return await read_session(connection, lease.session_id), transition, events
 
-    @counts_refusals
+    @counts_refusals("show_code")
     async def show_code(self, lease: Lease, code: PairingCode, identity: bytes) -> Sequence[Event]:
         """Bind the session to the identity key, and make the code the current one."""
         async with self._database.transaction() as connection:
@@ -59,7 +59,7 @@ class PostgresOwnedSessions:
             progress = NewEvent(PairingProgress(code.expire_time, code.position), row["now"])
             return await append(connection, self._encode, lease.session_id, lease.epoch, [progress])
 
-    @counts_refusals
+    @counts_refusals("prepare")
     async def prepare(self, lease: Lease) -> Resume:
         """Return what a new process of this session resumes. No process of the session may run."""
         # First, so that stale backends cannot change what is read below.
@@ -77,8 +77,8 @@ class PostgresOwnedSessions:
                 return Resume(wanted=False)
             return await _resume(connection, lease, row)
 
-    @counts_refusals
-    async def sweep(self, lease: Lease) -> None:
+    @counts_refusals("sweep")
+    async def delete_discarded_devices(self, lease: Lease) -> None:
         """Delete the devices that the session discarded. No process of the session may run."""
         async with self._database.transaction() as connection:
             # A session that was deleted or deactivated may have left a device too.

@@ -422,12 +422,12 @@ SELECT (SELECT count(*) FROM ended) FROM dead;
 -- The node has stopped. Nodes that expired a day ago are removed too.
 DELETE FROM zap.node WHERE incarnation = $1 OR expires_at < clock_timestamp() - interval '1 day';
 
--- name: unwanted_leases
+-- name: sessions_to_stop
 SELECT l.session_id FROM zap.lease l
 LEFT JOIN zap.session s ON s.session_id = l.session_id
 WHERE l.incarnation = $1 AND (l.is_revoked OR s.desired_state IS DISTINCT FROM 'ACTIVE');
 
--- name: survey_sessions
+-- name: fleet_counts
 -- Counts for the reconciler. It reads only sessions that indexes show as possibly not connected. A session under a
 -- temporary ban is not counted. next_due: seconds until the next session becomes due, because its lease expires (only
 -- of silent nodes, since others renew before) or its next attempt comes, or until it has been reserved for its node for

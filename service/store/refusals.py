@@ -22,16 +22,23 @@ Store = TypeVar("Store", bound=_Counted)
 
 
 def counts_refusals(
-    write: Callable[Concatenate[Store, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[Store, P], Coroutine[Any, Any, T]]:
-    """Wrap a method so that its stale writes are counted under its name."""
+    operation: str,
+) -> Callable[
+    [Callable[Concatenate[Store, P], Coroutine[Any, Any, T]]], Callable[Concatenate[Store, P], Coroutine[Any, Any, T]]
+]:
+    """Wrap a method so that its stale writes are counted. `operation` is a label of the metric, which operators use."""
 
-    @functools.wraps(write)
-    async def counted(self: Store, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return await write(self, *args, **kwargs)
-        except LeaseLost as error:
-            self.metrics.stale_write(write.__name__, error.reason)
-            raise
+    def wrap(
+        write: Callable[Concatenate[Store, P], Coroutine[Any, Any, T]],
+    ) -> Callable[Concatenate[Store, P], Coroutine[Any, Any, T]]:
+        @functools.wraps(write)
+        async def counted(self: Store, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                return await write(self, *args, **kwargs)
+            except LeaseLost as error:
+                self.metrics.stale_write(operation, error.reason)
+                raise
 
-    return counted
+        return counted
+
+    return wrap

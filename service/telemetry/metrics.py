@@ -72,7 +72,7 @@ class WatchMetrics(Metrics):
         """Count a stream while the context lasts."""
         return self._streams.track_inprogress()
 
-    def given(self) -> None:
+    def delivered(self) -> None:
         """Count an event delivered to a stream."""
         self._delivered.inc()
 
@@ -134,7 +134,7 @@ class NodeMetrics(Metrics):
         self._processes.inc()
         self._starts.observe(seconds)
 
-    def start_came_to(self, lane: str, outcome: str) -> None:
+    def start_outcome(self, lane: str, outcome: str) -> None:
         """Count a start by its outcome: a connection or the end that came before."""
         self._outcomes.labels(lane, outcome).inc()
 
@@ -164,7 +164,7 @@ class NodeMetrics(Metrics):
         Gauge(name, meaning, registry=self._registry).set_function(value)
 
 
-class UpkeepMetrics:
+class MaintenanceMetrics:
     """Counts retention, the transaction that blocks Watch, and sessions by state."""
 
     def __init__(self, registry: CollectorRegistry) -> None:

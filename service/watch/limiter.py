@@ -37,7 +37,7 @@ class WatchLimiter:
                 with self._metrics.open_stream():
                     async for step in steps:
                         if isinstance(step, Delivered):
-                            self._metrics.given()
+                            self._metrics.delivered()
                         yield step
         finally:
             self._streams -= 1

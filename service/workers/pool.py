@@ -77,7 +77,7 @@ class Pool:
         try:
             process = await self._begin(self._start_command(order), order.lane)
         except Unavailable:
-            self._metrics.start_came_to(order.lane.value, "NO_PROCESS")
+            self._metrics.start_outcome(order.lane.value, "NO_PROCESS")
             raise
         self._metrics.process_started(time.monotonic() - began)
         return process

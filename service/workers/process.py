@@ -260,7 +260,7 @@ class Process:
     def _count_start(self, outcome: str) -> None:
         """Count the outcome of the start once: CONNECTED, or the cause that ended it before."""
         if self._lane is not None:
-            self._metrics.start_came_to(self._lane.value, outcome)
+            self._metrics.start_outcome(self._lane.value, outcome)
             self._lane = None
 
     async def _watch_progress(self) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from service.domain.fleet_counts import FleetCounts
 from service.domain.lease import Announcement, Node
-from service.domain.survey import Survey
 from service.store.database import Database
 from service.store.leases import PostgresLeases
 from service.store.queries import statement
@@ -89,20 +89,20 @@ async def test_a_look_for_what_is_due_reads_that_alone(owned: Looks) -> None:
         "UPDATE zap.lease SET incarnation = NULL, expires_at = NULL WHERE session_id IN ('00001', '00002', '00003')"
     )
     await owned.run("UPDATE zap.session SET next_attempt_at = now() - interval '1 s' WHERE session_id = '00004'")
-    survey = await owned.leases.survey(OTHER.incarnation)
-    assert (survey.due, survey.silent, survey.waiting) == (3, 0, 1)
-    assert most_rows(await owned.plan("survey_sessions", OTHER.incarnation, 1.0)) < SESSIONS / 100
+    counts = await owned.leases.fleet_counts(OTHER.incarnation)
+    assert (counts.due, counts.silent, counts.waiting) == (3, 0, 1)
+    assert most_rows(await owned.plan("fleet_counts", OTHER.incarnation, 1.0)) < SESSIONS / 100
     assert most_rows(await owned.plan("due_at", [1, 2, 3], False)) < SESSIONS / 100
 
 
 async def test_a_lease_that_its_node_could_not_renew_is_seen_though_the_node_is_heard_of(owned: Looks) -> None:
-    assert await owned.leases.survey(OTHER.incarnation) == Survey()
+    assert await owned.leases.fleet_counts(OTHER.incarnation) == FleetCounts()
     await owned.run("UPDATE zap.lease SET expires_at = now() - interval '1 s' WHERE session_id = '00001'")
     await owned.leases.renew(Announcement(NODE, SESSIONS), TTL)
-    assert (await owned.leases.survey(OTHER.incarnation)).due == 1
+    assert (await owned.leases.fleet_counts(OTHER.incarnation)).due == 1
     assert await owned.leases.claim(OTHER.incarnation, "there", TTL, 9, pairings=False, grace_s=0.0) == ["00001"]
     await owned.leases.renew(Announcement(NODE, SESSIONS), TTL)
-    assert await owned.leases.survey(OTHER.incarnation) == Survey()
+    assert await owned.leases.fleet_counts(OTHER.incarnation) == FleetCounts()
 
 
 @pytest.mark.parametrize("silence", ["heard_until = now()", "heard_until = NULL", "expires_at = now()"])
@@ -110,10 +110,10 @@ async def test_leases_of_a_node_that_does_not_vouch_for_them_are_looked_at(owned
     """It is silent, or it is of a release that says nothing, or another node has found it dead."""
     await owned.run("UPDATE zap.lease SET renewed_at = now() - interval '1 h', expires_at = now() + interval '2 s'")
     await owned.run(f"UPDATE zap.node SET {silence}")  # noqa: S608 - words of this test
-    survey = await owned.leases.survey(OTHER.incarnation)
-    assert survey.silent == SESSIONS * 9 / 10
-    assert survey.next_due is not None
-    assert survey.next_due <= 2, "when they expire"
+    counts = await owned.leases.fleet_counts(OTHER.incarnation)
+    assert counts.silent == SESSIONS * 9 / 10
+    assert counts.next_due is not None
+    assert counts.next_due <= 2, "when they expire"
 
 
 async def test_a_lease_says_what_is_wanted_whatever_becomes_of_its_session(looks: Looks) -> None:

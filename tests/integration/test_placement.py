@@ -168,13 +168,13 @@ async def test_what_its_node_leaves_is_anybody_s_after_a_moment(shared: Shared) 
     node, _frozen = await claimants(shared, 4, 0)
     await shared.be_due(2, since=0.0)
     assert await node.claim() == 0
-    survey = await node.leases.survey(node.node.incarnation)
-    assert (survey.due, survey.late) == (2, 0)
-    assert survey.next_due is not None
-    assert 0 < survey.next_due <= CLAIM_GRACE_S, "the next look is when they are"
-    await asyncio.sleep(survey.next_due)
-    survey = await node.leases.survey(node.node.incarnation)
-    assert (survey.due, survey.late) == (2, 2)
+    counts = await node.leases.fleet_counts(node.node.incarnation)
+    assert (counts.due, counts.late) == (2, 0)
+    assert counts.next_due is not None
+    assert 0 < counts.next_due <= CLAIM_GRACE_S, "the next look is when they are"
+    await asyncio.sleep(counts.next_due)
+    counts = await node.leases.fleet_counts(node.node.incarnation)
+    assert (counts.due, counts.late) == (2, 2)
     assert await node.claim() == 2
 
 
@@ -188,20 +188,20 @@ async def test_a_session_is_due_since_its_lease_ran_out_or_its_next_attempt_came
     )
     await shared.run("UPDATE zap.session SET next_attempt_at = clock_timestamp() WHERE session_id = 'reconnecting2'")
     assert await node.claim() == 0
-    assert (await node.leases.survey(node.node.incarnation)).late == 0
+    assert (await node.leases.fleet_counts(node.node.incarnation)).late == 0
     assert await other.claim() == 2
 
 
-async def test_a_survey_says_who_takes_what_is_due_and_asks_nobody_while_nothing_is(shared: Shared) -> None:
+async def test_a_count_says_who_takes_what_is_due_and_asks_nobody_while_nothing_is(shared: Shared) -> None:
     node, other = await claimants(shared, 4, 1)
-    assert (await node.leases.survey(node.node.incarnation)).candidates == ()
+    assert (await node.leases.fleet_counts(node.node.incarnation)).candidates == ()
     await shared.be_due(1, since=FAR, state="PAIRING")
-    survey = await node.leases.survey(node.node.incarnation)
-    assert (survey.pairings, survey.late_pairings, survey.due, survey.late) == (1, 1, 0, 0)
-    assert {(one.node, one.sessions) for one in survey.candidates} == {(node.node, 4), (other.node, 1)}
+    counts = await node.leases.fleet_counts(node.node.incarnation)
+    assert (counts.pairings, counts.late_pairings, counts.due, counts.late) == (1, 1, 0, 0)
+    assert {(one.node, one.sessions) for one in counts.candidates} == {(node.node, 4), (other.node, 1)}
 
 
-async def test_a_survey_sees_all_that_is_wanted_whatever_the_planner_expects(shared: Shared) -> None:
+async def test_a_count_sees_all_that_is_wanted_whatever_the_planner_expects(shared: Shared) -> None:
     """It expects one, by statistics of a time at which nothing was wanted: so each was given a time of its own."""
     (node,) = await claimants(shared, 0)
     await shared.be_due(20, since=FAR)
@@ -211,8 +211,8 @@ async def test_a_survey_sees_all_that_is_wanted_whatever_the_planner_expects(sha
         "UPDATE zap.session SET desired_state = 'ACTIVE', state = 'RECONNECTING'"
         " WHERE session_id IN ('reconnecting1', 'reconnecting2')"
     )
-    survey = await node.leases.survey(node.node.incarnation)
-    assert survey.due == 2
+    counts = await node.leases.fleet_counts(node.node.incarnation)
+    assert counts.due == 2
 
 
 async def test_after_an_outage_a_node_that_was_there_before_is_awaited_and_none_other(shared: Shared) -> None:
@@ -231,8 +231,8 @@ async def test_after_an_outage_a_node_that_was_there_before_is_awaited_and_none_
 async def test_what_is_another_node_s_is_left_to_it_for_as_long_as_is_said(shared: Shared) -> None:
     node, _other = await claimants(shared, 4, 0)
     await shared.be_due(2, since=60.0)
-    survey = await node.leases.survey(node.node.incarnation, 120.0)
-    assert (survey.due, survey.late) == (2, 0)
+    counts = await node.leases.fleet_counts(node.node.incarnation, 120.0)
+    assert (counts.due, counts.late) == (2, 0)
     assert await node.leases.claim(node.node.incarnation, "node-1", TTL, 10, pairings=False, grace_s=120.0) == []
     assert len(await node.leases.claim(node.node.incarnation, "node-1", TTL, 10, pairings=False)) == 2
 

@@ -59,7 +59,7 @@ WRITES = [
     Write("observe", lambda one: one.owned.observe(one.lease, by(seen.Disconnected()), Account(push_name="Old"))),
     Write("show_code", lambda one: one.owned.show_code(one.lease, code(), bytes(32))),
     Write("prepare", lambda one: one.owned.prepare(one.lease)),
-    Write("sweep", lambda one: one.owned.sweep(one.lease)),
+    Write("sweep", lambda one: one.owned.delete_discarded_devices(one.lease)),
     Write("append", lambda one: one.events.append(one.lease, [message(1)])),
     Write("accept", lambda one: one.messages.accept(one.lease, "r2", "x@s.whatsapp.net", b"f")),
     Write(

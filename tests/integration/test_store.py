@@ -26,13 +26,13 @@ from service.domain.errors import (
     Unavailable,
 )
 from service.domain.events import NewEvent
+from service.domain.fleet_counts import FleetCounts
 from service.domain.lease import Announcement, Lease, LeaseOwner, Node, Renewal
 from service.domain.pairing import PairingCode, PairingOutcome
 from service.domain.placement import Candidate
 from service.domain.records import Account, MessageState, Outcome
 from service.domain.send_failures import SendFailure
 from service.domain.session import Activate, Deactivate, Desired, Input, ProcessStarted, Restart, State, reduce
-from service.domain.survey import Survey
 from service.eventlog.inbound import PostgresEventLog
 from service.ports import Changes, Decide, NewSession, SessionFilter
 from service.protocol.events import encode_payload
@@ -249,7 +249,7 @@ async def test_nobody_claims_what_is_not_wanted_or_not_due(store: Store) -> None
     await store.wish("anna", Activate())
     await store.execute("UPDATE zap.session SET next_attempt_at = now() + interval '1 h'")
     assert not await store.claim(NODE, 10)
-    due = (await store.leases.survey(NODE)).next_due
+    due = (await store.leases.fleet_counts(NODE)).next_due
     assert due is not None
     assert 3590 < due <= 3600
 
@@ -279,8 +279,8 @@ async def test_pairings_are_claimed_first_then_what_was_asked_for_then_who_was_a
     assert await store.queue() == []
 
 
-async def test_a_survey_counts_everything_that_is_wanted_once(store: Store) -> None:
-    assert await store.leases.survey(NODE) == Survey()
+async def test_a_count_counts_everything_that_is_wanted_once(store: Store) -> None:
+    assert await store.leases.fleet_counts(NODE) == FleetCounts()
     for name in ("connected", "silent", "due", "waiting", "mine", "banned", "given-up"):
         await paired(store, name, seconds_ago=1)
     await store.create("never-wanted")
@@ -301,15 +301,15 @@ async def test_a_survey_counts_everything_that_is_wanted_once(store: Store) -> N
     )
     await store.execute("UPDATE zap.session SET next_attempt_at = now() WHERE session_id = 'waiting'")
     await store.be_due_for(1.0)
-    survey = await store.leases.survey(NODE)
-    assert (survey.due, survey.silent) == (1, 1)
-    assert (survey.waiting, survey.pairings, survey.leftovers) == (1, 1, False)
-    assert survey.away == 3
-    assert survey.next_due is not None
-    assert 1 < survey.next_due <= 2, "the silent one's lease ends first"
+    counts = await store.leases.fleet_counts(NODE)
+    assert (counts.due, counts.silent) == (1, 1)
+    assert (counts.waiting, counts.pairings, counts.leftovers) == (1, 1, False)
+    assert counts.away == 3
+    assert counts.next_due is not None
+    assert 1 < counts.next_due <= 2, "the silent one's lease ends first"
     # Our own lease is kept by ourselves: it becomes due by nothing that we would have to wait for.
     await store.execute("DELETE FROM zap.session WHERE session_id <> 'mine'")
-    assert await store.leases.survey(NODE) == Survey()
+    assert await store.leases.fleet_counts(NODE) == FleetCounts()
 
 
 async def test_who_claims_a_session_vouches_for_nothing_before_its_own_process_connects(
@@ -435,7 +435,8 @@ async def test_a_process_does_not_go_on_for_a_wish_that_came_after_its_own(
         await store.wish("anna", Deactivate())
     await store.wish("anna", Activate())
     wished = (await store.sessions.get("anna")).condition
-    assert list(await store.leases.unwanted(NODE)) == ["anna"], "its process must end, though the session is wanted"
+    to_stop = await store.leases.sessions_to_stop(NODE)
+    assert list(to_stop) == ["anna"], "its process must end, though the session is wanted"
     with pytest.raises(EpochRevoked):
         await store.observe(old, seen.Connected(JID, "", ""), Account(jid=JID))
     with pytest.raises(EpochRevoked):
@@ -446,7 +447,7 @@ async def test_a_process_does_not_go_on_for_a_wish_that_came_after_its_own(
     assert await store.leases.renew(Announcement(HERE, 5), TTL) == Renewal([old], []), "it steps down with permits"
 
     new = await store.leases.begin_epoch("anna", NODE, TTL)
-    assert not await store.leases.unwanted(NODE)
+    assert not await store.leases.sessions_to_stop(NODE)
     assert (await store.owned.prepare(new)).jid == ("" if is_deleted else JID)
     await store.observe(new, ProcessStarted())
 
@@ -458,7 +459,7 @@ async def test_a_restart_ends_the_process_of_whoever_owns_it_and_does_not_hear_o
     await store.wish("anna", Restart())
     wished = (await store.sessions.get("anna")).condition
     assert (wished.state, wished.reason) == (State.RECONNECTING, "PROCESS_REPLACED")
-    assert list(await store.leases.unwanted(NODE)) == ["anna"]
+    assert list(await store.leases.sessions_to_stop(NODE)) == ["anna"]
     with pytest.raises(EpochRevoked):
         await store.observe(old, seen.Ended(Cause.STOPPED))
     with pytest.raises(LeaseLost):
@@ -466,7 +467,7 @@ async def test_a_restart_ends_the_process_of_whoever_owns_it_and_does_not_hear_o
     assert len((await store.events.append(old, [message(1)])).events) == 1, "its process stops gently"
     assert (await store.sessions.get("anna")).condition == wished
     new = await store.leases.begin_epoch("anna", NODE, TTL)
-    assert not await store.leases.unwanted(NODE)
+    assert not await store.leases.sessions_to_stop(NODE)
     assert (await store.owned.prepare(new)).jid == JID
     await store.observe(new, ProcessStarted())
 
@@ -595,7 +596,7 @@ async def test_a_discarded_device_goes_once_no_process_can_write_it(store: Store
         await store.sessions.delete("anna", force=False)
     await store.sessions.delete("anna", force=True)
     assert len(await store.fetch("SELECT FROM whatsmeow_device")) == 2, "its process may still run"
-    await store.owned.sweep(lease)
+    await store.owned.delete_discarded_devices(lease)
     left = await store.fetch("SELECT jid FROM whatsmeow_device")
     assert [row["jid"] for row in left] == ["4915100000009:1@s.whatsapp.net"], "somebody else's device is not ours"
     assert not await store.fetch("SELECT FROM zap.discarded_identity")
@@ -621,7 +622,7 @@ async def test_cancelling_a_pairing_discards_what_it_may_have_made(store: Store,
     await store.wish("anna", Deactivate())
     session, pairing = await store.sessions.pairing("anna")
     assert (session.condition.state, pairing.outcome, pairing.code) == (State.UNPAIRED, PairingOutcome.CANCELLED, None)
-    await store.owned.sweep(lease)
+    await store.owned.delete_discarded_devices(lease)
     assert not await store.fetch("SELECT FROM whatsmeow_device")
 
 
@@ -661,7 +662,7 @@ async def test_sweeping_deletes_by_key_and_spares_a_device_that_got_the_same_jid
     new = await store.own("bern")
     await store.owned.show_code(new, code(), await save_device(store, JID))
     await store.observe(new, seen.DeviceSaved(JID, "", ""), Account(jid=JID))
-    await store.owned.sweep(old)
+    await store.owned.delete_discarded_devices(old)
     assert await store.fetch("SELECT FROM whatsmeow_device")
     assert not await store.fetch("SELECT FROM zap.discarded_identity")
 
@@ -677,7 +678,7 @@ async def test_a_code_with_another_key_discards_the_key_before(store: Store, dev
     await store.owned.show_code(second, code(), bytes([2] * 32))
     # What the first process had sent before it died.
     await store.execute("INSERT INTO whatsmeow_device VALUES ($1, $2)", JID, late.private_bytes_raw())
-    await store.owned.sweep(second)
+    await store.owned.delete_discarded_devices(second)
     assert not await store.fetch("SELECT FROM whatsmeow_device")
 
 

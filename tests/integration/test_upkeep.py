@@ -21,7 +21,7 @@ from service.store.database import Database
 from service.store.maintenance import SESSION_SETTINGS, PostgresMaintenance
 from service.store.migrate import EVENT_BUFFER_INDEX, index_event_buffer
 from service.store.queries import statement
-from service.telemetry.metrics import UpkeepMetrics
+from service.telemetry.metrics import MaintenanceMetrics
 from service.workers.pool import Pool, PoolSettings
 from tests.e2e.sql import Sql
 from tests.integration.test_watching import ALL, Log
@@ -206,7 +206,7 @@ async def test_appends_and_consumers_go_on_beside_it(
     await asyncio.sleep(0)
     retention = asyncio.create_task(
         Retention(
-            upkeep, UpkeepMetrics(CollectorRegistry()), events=timedelta(hours=1, microseconds=-1), messages=HOUR
+            upkeep, MaintenanceMetrics(CollectorRegistry()), events=timedelta(hours=1, microseconds=-1), messages=HOUR
         )._trim()
     )
     for number in range(2_001, 2_401):

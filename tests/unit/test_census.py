@@ -15,7 +15,7 @@ from service.domain.reasons import REASONS
 from service.domain.session import State
 from service.maintenance import session_census
 from service.maintenance.session_census import OTHER, RECOUNT_AGE_S, STALE_AGE_S, Census
-from service.telemetry.metrics import UpkeepMetrics
+from service.telemetry.metrics import MaintenanceMetrics
 
 
 class Counted:
@@ -24,7 +24,7 @@ class Counted:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._found: SessionCounts | None = None
-        self._census = Census(self._read, UpkeepMetrics(self.registry).sessions)
+        self._census = Census(self._read, MaintenanceMetrics(self.registry).sessions)
 
     async def take(self, counts: Mapping[tuple[str, str], int]) -> None:
         await self.take_all(SessionCounts(counts, 0, 0.0))

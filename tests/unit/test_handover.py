@@ -133,7 +133,7 @@ class World:
         return HandoverSource(ME, cast(Directory, self), self.hand_over())
 
     def hand_over(self) -> Handover:
-        return Handover(self, self, self)  # type: ignore[arg-type]
+        return Handover(self, self, self)
 
     def own(self, session_id: str, *, loses_its_lease: bool = False) -> Session:
         session = self.sessions[session_id] = Session(self, session_id, loses_its_lease=loses_its_lease)
@@ -279,7 +279,7 @@ class Gate:
 
 async def test_what_is_expected_is_started_on_the_turn_that_was_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     world, gate = World(), Gate()
-    taker = HandoverTarget(gate, world)  # type: ignore[arg-type]
+    taker = HandoverTarget(gate, world)
     await taker.prepare("anna")
     await taker.accept("anna")
     await taker.accept("berta")
@@ -296,7 +296,7 @@ async def test_what_is_expected_is_started_on_the_turn_that_was_taken_for_it(mon
 
 async def test_who_takes_a_session_says_so_when_it_is_connected(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
-    taker = HandoverTarget(Gate(), world)  # type: ignore[arg-type]
+    taker = HandoverTarget(Gate(), world)
     world.own("anna")
     taking = asyncio.create_task(taker.accept("anna"))
     await asyncio.sleep(0.1)
@@ -312,7 +312,7 @@ async def test_who_takes_a_session_says_so_when_it_is_connected(monkeypatch: pyt
 
 async def test_a_node_that_is_not_done_with_a_session_does_not_take_it_again() -> None:
     world, gate = World(), Gate()
-    taker = HandoverTarget(gate, world)  # type: ignore[arg-type]
+    taker = HandoverTarget(gate, world)
     # Lost a while ago, and its process is not seen dead yet: nothing could be started here.
     world.own("anna")
     with pytest.raises(Unavailable) as busy:
@@ -324,7 +324,7 @@ async def test_a_node_that_is_not_done_with_a_session_does_not_take_it_again() -
 async def test_a_node_that_is_full_or_stops_takes_nothing() -> None:
     world, gate = World(), Gate()
     world.room = 1
-    taker = HandoverTarget(gate, world)  # type: ignore[arg-type]
+    taker = HandoverTarget(gate, world)
     await taker.prepare("anna")
     with pytest.raises(Unavailable) as full:
         await taker.prepare("berta")

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from service.domain.maintenance import OldestTransaction
 from service.maintenance.horizon_monitor import WARN_AFTER_S, LongTransactionMonitor
-from service.telemetry.metrics import UpkeepMetrics
+from service.telemetry.metrics import MaintenanceMetrics
 from tests.fakes.upkeep import FakeUpkeep
 
 HOLDER = OldestTransaction(7, "shop", "psql", 4711, "idle in transaction")
@@ -23,7 +23,8 @@ class Watched:
         self.registry = CollectorRegistry()
         self.upkeep = FakeUpkeep()
         self._now = 100.0
-        self._lookout = LongTransactionMonitor(self.upkeep, UpkeepMetrics(self.registry).horizon, lambda: self._now)
+        metrics = MaintenanceMetrics(self.registry)
+        self._lookout = LongTransactionMonitor(self.upkeep, metrics.horizon, lambda: self._now)
 
     async def look(self, *holders: OldestTransaction | None) -> Sequence[tuple[str, str]]:
         with capture_logs() as logs:

@@ -14,10 +14,10 @@ from structlog.testing import capture_logs
 from service.bus.hub import WakeupHub
 from service.domain import lease
 from service.domain.errors import Unavailable
+from service.domain.fleet_counts import FleetCounts
 from service.domain.outage import OTHERS_RETURN_S, OutageDetector
 from service.domain.placement import Candidate
 from service.domain.start_scheduler import Lane
-from service.domain.survey import Survey
 from service.ownership import reconciler
 from service.ownership.reconciler import Reconciler, SessionRunner
 from service.ports import Directory, StartPermit
@@ -60,12 +60,12 @@ class Leases:
             self.while_claiming()
         return claimed
 
-    async def unwanted(self, incarnation: UUID) -> Sequence[str]:
+    async def sessions_to_stop(self, incarnation: UUID) -> Sequence[str]:
         return self.gone_wrong
 
-    async def survey(self, incarnation: UUID, grace_s: float) -> Survey:
+    async def fleet_counts(self, incarnation: UUID, grace_s: float) -> FleetCounts:
         pairings = sum(session_id.startswith("pairing") for session_id in self.due)
-        return Survey(
+        return FleetCounts(
             due=len(self.due) - pairings,
             late=self.late,
             pairings=pairings,

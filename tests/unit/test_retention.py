@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from service.domain.errors import Unavailable
 from service.maintenance.retention import DELETE_BATCH_ROWS, Retention
-from service.telemetry.metrics import UpkeepMetrics
+from service.telemetry.metrics import MaintenanceMetrics
 from tests.fakes.upkeep import FakeUpkeep
 
 SOON = timedelta(milliseconds=10)
@@ -27,7 +27,7 @@ async def test_everything_that_is_old_goes_in_batches() -> None:
         events=2 * DELETE_BATCH_ROWS + 1, messages=DELETE_BATCH_ROWS, decrypted=DELETE_BATCH_ROWS + 1, sent=1
     )
     registry = CollectorRegistry()
-    running = asyncio.create_task(Retention(upkeep, UpkeepMetrics(registry), events=SOON, messages=SOON).run())
+    running = asyncio.create_task(Retention(upkeep, MaintenanceMetrics(registry), events=SOON, messages=SOON).run())
     await until(lambda: not (upkeep.events or upkeep.messages or upkeep.decrypted or upkeep.sent))
     running.cancel()
     for table, rows in (
@@ -49,7 +49,7 @@ async def test_whatever_fails_is_said_and_tried_again(fault: Exception, lines: i
     upkeep.fault = fault
     registry = CollectorRegistry()
     with capture_logs() as logs:
-        running = asyncio.create_task(Retention(upkeep, UpkeepMetrics(registry), events=SOON, messages=SOON).run())
+        running = asyncio.create_task(Retention(upkeep, MaintenanceMetrics(registry), events=SOON, messages=SOON).run())
         await until(lambda: upkeep.calls >= 3)
         # An outage is said once, a fault of ours each time.
         await until(lambda: len(logs) >= lines)

@@ -118,7 +118,7 @@ class World:
             await self.while_preparing()
         return self.resume
 
-    async def sweep(self, lease: Lease) -> None:
+    async def delete_discarded_devices(self, lease: Lease) -> None:
         self.swept += 1
         if self.sweep_fault is not None:
             raise self.sweep_fault

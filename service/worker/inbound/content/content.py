@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from google.protobuf.unknown_fields import UnknownFieldSet
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import ProtocolMessage
 
-from service.worker.inbound.content import business, media, places, references, text
+from service.worker.inbound.content import business, cards, media, references, text
 from service.worker.inbound.content.reading import Reading
 from service.worker.inbound.content.unwrap import known_names, unwrapped
 from zap.v1 import content_pb2 as pb
@@ -142,10 +142,10 @@ FORMS: Mapping[str, Form] = {
     "pollCreationMessageV5": Form(pb.Content.KIND_POLL, "poll", text.poll),
     "pollCreationMessageV6": Form(pb.Content.KIND_POLL, "poll", text.poll),
     "pollUpdateMessage": Form(pb.Content.KIND_POLL_VOTE, "poll_vote", references.poll_vote),
-    "locationMessage": Form(pb.Content.KIND_LOCATION, "location", places.location),
-    "liveLocationMessage": Form(pb.Content.KIND_LIVE_LOCATION, "location", places.live_location),
-    "contactMessage": Form(pb.Content.KIND_CONTACTS, "contacts", places.contact),
-    "contactsArrayMessage": Form(pb.Content.KIND_CONTACTS, "contacts", places.contacts),
+    "locationMessage": Form(pb.Content.KIND_LOCATION, "location", cards.location),
+    "liveLocationMessage": Form(pb.Content.KIND_LIVE_LOCATION, "location", cards.live_location),
+    "contactMessage": Form(pb.Content.KIND_CONTACTS, "contacts", cards.contact),
+    "contactsArrayMessage": Form(pb.Content.KIND_CONTACTS, "contacts", cards.contacts),
     "buttonsMessage": Form(pb.Content.KIND_MENU, "menu", business.buttons),
     "listMessage": Form(pb.Content.KIND_MENU, "menu", business.option_list),
     "templateMessage": Form(pb.Content.KIND_MENU, "menu", business.template),
@@ -154,8 +154,8 @@ FORMS: Mapping[str, Form] = {
     "listResponseMessage": Form(pb.Content.KIND_SELECTION, "selection", business.list_reply),
     "templateButtonReplyMessage": Form(pb.Content.KIND_SELECTION, "selection", business.template_reply),
     "interactiveResponseMessage": Form(pb.Content.KIND_SELECTION, "selection", business.interactive_reply),
-    "groupInviteMessage": Form(pb.Content.KIND_GROUP_INVITATION, "group_invitation", places.group_invitation),
-    "eventMessage": Form(pb.Content.KIND_APPOINTMENT, "appointment", places.appointment),
+    "groupInviteMessage": Form(pb.Content.KIND_GROUP_INVITATION, "group_invitation", cards.group_invitation),
+    "eventMessage": Form(pb.Content.KIND_APPOINTMENT, "appointment", cards.appointment),
     "albumMessage": Form(pb.Content.KIND_ALBUM, "album", text.album),
     "productMessage": Form(pb.Content.KIND_PRODUCT, "product", business.product),
     "orderMessage": Form(pb.Content.KIND_ORDER, "order", business.order),
