@@ -271,8 +271,8 @@ def _build_servers(
         listen=settings.listen,
         token=settings.auth_token.get_secret_value(),
         metrics=metrics,
-        elsewhere=Forwarder(router, channels, metrics),
-        standstill=STALLED_STREAM_FACTOR * settings.watch_patience,
+        remote_calls=Forwarder(router, channels, metrics),
+        write_timeout_s=STALLED_STREAM_FACTOR * settings.watch_patience,
     )
     return server, nodes, channels
 

@@ -20,7 +20,7 @@ class Router:
         """Return whether this node runs the session."""
         return self._is_here(session_id)
 
-    async def elsewhere(self, session_id: str) -> LeaseOwner | None:
+    async def remote_owner(self, session_id: str) -> LeaseOwner | None:
         """Return the other node that owns the session; None if this node owns it or it has no owner."""
         if self._is_here(session_id):
             return None

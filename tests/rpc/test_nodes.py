@@ -82,7 +82,7 @@ class Place:
             listen="127.0.0.1:0",
             token=token,
             metrics=metrics,
-            elsewhere=self.forwarding,
+            remote_calls=self.forwarding,
         )
         self.address = ""
 

@@ -32,21 +32,21 @@ def router(database: Database, *here: str, me: UUID = ME) -> Router:
 
 
 async def test_what_runs_here_is_found_without_asking() -> None:
-    assert await router(Database(is_away=True), "anna").elsewhere("anna") is None
+    assert await router(Database(is_away=True), "anna").remote_owner("anna") is None
 
 
 async def test_what_another_node_owns_is_there() -> None:
-    assert await router(Database(OTHER), "anna").elsewhere("berta") == OTHER
+    assert await router(Database(OTHER), "anna").remote_owner("berta") == OTHER
 
 
 async def test_what_nobody_owns_is_nowhere() -> None:
-    assert await router(Database()).elsewhere("anna") is None
+    assert await router(Database()).remote_owner("anna") is None
 
 
 async def test_what_is_ours_and_does_not_run_yet_is_not_passed_on_to_ourselves() -> None:
-    assert await router(Database(LeaseOwner(Node(ME, "me", "127.0.0.1:1"), 3))).elsewhere("anna") is None
+    assert await router(Database(LeaseOwner(Node(ME, "me", "127.0.0.1:1"), 3))).remote_owner("anna") is None
 
 
 async def test_without_the_database_nobody_knows() -> None:
     with pytest.raises(Unavailable):
-        await router(Database(is_away=True)).elsewhere("anna")
+        await router(Database(is_away=True)).remote_owner("anna")

@@ -27,11 +27,11 @@ WRITE_TIMEOUT_S = 600.0
 class EventServicer(EventServiceServicer):
     """Translates between the proto and `Watch`."""
 
-    def __init__(self, watch: Watch, unreadable: Callable[[], None], standstill: float = WRITE_TIMEOUT_S) -> None:
-        """Take `unreadable`, called for each event that cannot be parsed, and `standstill`, a write timeout (s)."""
+    def __init__(self, watch: Watch, unreadable: Callable[[], None], write_timeout_s: float = WRITE_TIMEOUT_S) -> None:
+        """Take `unreadable`, called for each event that cannot be parsed."""
         self._watch = watch
         self._unreadable = unreadable
-        self._standstill = standstill
+        self._write_timeout_s = write_timeout_s
 
     async def Watch(self, request: pb.WatchRequest, context: Context) -> None:  # type: ignore[override]
         """Write the responses here, with a timeout: a generator that waits for its caller cannot limit the wait."""
@@ -40,7 +40,7 @@ class EventServicer(EventServiceServicer):
             async for step in steps:
                 response = self._response(step)
                 try:
-                    async with asyncio.timeout(self._standstill):
+                    async with asyncio.timeout(self._write_timeout_s):
                         if response is not None:
                             await context.write(response)
                 except grpc.aio.InternalError as error:

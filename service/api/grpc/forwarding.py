@@ -63,7 +63,7 @@ class Forwarder:
 
     async def answer(self, method: str, request: bytes, session_id: str, context: AdmittedContext) -> bytes | None:
         """Return the owner's answer, or None if this node must carry the call out. Raise RemoteError or Unavailable."""
-        if method not in OWNER_METHODS or (owner := await self._router.elsewhere(session_id)) is None:
+        if method not in OWNER_METHODS or (owner := await self._router.remote_owner(session_id)) is None:
             return None
         left: float | None = context.time_remaining()
         deadline = time.monotonic() + (_DEFAULT_TIMEOUT_S if left is None else left)
@@ -83,7 +83,7 @@ class Forwarder:
                     cause=str(failure),
                 )
                 may_retry = failure.was_refused or method in REPEATABLE_METHODS
-            now = await self._router.elsewhere(session_id) if tries_left and may_retry else None
+            now = await self._router.remote_owner(session_id) if tries_left and may_retry else None
             if now is None or now.node.incarnation == owner.node.incarnation:
                 break
             owner = now

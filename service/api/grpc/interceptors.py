@@ -62,12 +62,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         authentication: Authenticator,
         streams: DrainableStreams,
         metrics: RpcMetrics,
-        elsewhere: RemoteCalls | None = None,
+        remote_calls: RemoteCalls | None = None,
     ) -> None:
         self._authentication = authentication
         self._streams = streams
         self._metrics = metrics
-        self._elsewhere = elsewhere
+        self._remote_calls = remote_calls
         self._calls, self._health_calls = CallLimiter(MAX_CALLS), CallLimiter(HEALTH_CALLS)
         self._active_streams, self._health_streams = CallLimiter(MAX_STREAMS), CallLimiter(HEALTH_STREAMS)
         self._wrapped: dict[str, Handler] = {}
@@ -139,8 +139,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 admitted = self._admit(method, call, context)
                 with limiter.slot():
                     raw, request = await self._request(method, parse, call, context)
-                    if self._elsewhere is not None and call.session_id:
-                        answer = await self._elsewhere.answer(name, raw, call.session_id, admitted)
+                    if self._remote_calls is not None and call.session_id:
+                        answer = await self._remote_calls.answer(name, raw, call.session_id, admitted)
                         if answer is not None:
                             return answer
                     response = await behaviour(request, admitted)

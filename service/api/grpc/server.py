@@ -66,17 +66,17 @@ class Server:
         listen: str,
         token: str,
         metrics: RpcMetrics,
-        elsewhere: RemoteCalls | None = None,
-        standstill: float = events.WRITE_TIMEOUT_S,
+        remote_calls: RemoteCalls | None = None,
+        write_timeout_s: float = events.WRITE_TIMEOUT_S,
     ) -> None:
-        """Take `elsewhere`, which answers calls for other nodes, and `standstill`, the write timeout of Watch."""
+        """Take `remote_calls`, which answers calls for other nodes; `write_timeout_s` is for streams of Watch."""
         self._listen = listen
         self._streams = DrainableStreams()
         self._pictures = QrRenderer()
-        interceptor = CallInterceptor(Authentication(token), self._streams, metrics, elsewhere)
+        interceptor = CallInterceptor(Authentication(token), self._streams, metrics, remote_calls)
         self._server = grpc.aio.server(interceptors=[interceptor], options=_OPTIONS)
         self._health = health.aio.HealthServicer()
-        self._names = self._add_services(core, metrics, standstill)
+        self._names = self._add_services(core, metrics, write_timeout_s)
 
     async def start(self) -> int:
         """Listen, with health not serving. Return the port, which the system chooses if the address ends in :0."""
@@ -107,13 +107,13 @@ class Server:
         await self._server.stop(grace)
         self._pictures.close()
 
-    def _add_services(self, core: Core, metrics: RpcMetrics, standstill: float) -> tuple[str, ...]:
+    def _add_services(self, core: Core, metrics: RpcMetrics, write_timeout_s: float) -> tuple[str, ...]:
         session_pb2_grpc.add_SessionServiceServicer_to_server(
             sessions.SessionServicer(core.sessions, self._pictures), self._server
         )
         message_pb2_grpc.add_MessageServiceServicer_to_server(messages.MessageServicer(core.sending), self._server)
         watch_pb2_grpc.add_EventServiceServicer_to_server(
-            events.EventServicer(core.watch, metrics.unreadable, standstill), self._server
+            events.EventServicer(core.watch, metrics.unreadable, write_timeout_s), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (sessions.NAME, messages.NAME, events.NAME)
