@@ -19,7 +19,7 @@ import grpc
 
 from dev import EmbeddedPostgres, EmbeddedValkey
 from service.domain import observations as seen
-from service.ports import SessionProcess, StartOrder
+from service.ports.processes import SessionProcess, StartOrder
 from service.workers.pool import Pool, PoolSettings
 from simulator.control import SimulatorControl
 from simulator.process import PRELOAD, SimulatorProcess

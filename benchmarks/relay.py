@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks.inside_session import FOLDER
 from dev import EmbeddedPostgres
 from service.domain.observations import CodeShown, Connected, InboundEvent, Observation
-from service.ports import StartOrder
+from service.ports.processes import StartOrder
 from service.workers.pool import Pool, PoolSettings
 from service.workers.process import Process
 from simulator.control import SimulatorControl

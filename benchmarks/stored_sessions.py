@@ -20,7 +20,7 @@ from dev import EmbeddedPostgres
 from service.domain.caller import ANONYMOUS
 from service.domain.lease import Announcement, Node
 from service.domain.session import State
-from service.ports import SessionFilter
+from service.ports.sessions import SessionFilter
 from service.protocol.events import encode_payload
 from service.store.database import Database
 from service.store.leases import PostgresLeases

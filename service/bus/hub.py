@@ -12,7 +12,7 @@ LOG_TOPIC = "*"
 
 
 class Listener:
-    """Remembers a hint until the next wait (ports.Subscription)."""
+    """Remembers a hint until the next wait (ports.bus.Subscription)."""
 
     def __init__(self) -> None:
         self._hint = asyncio.Event()
@@ -30,7 +30,7 @@ class Listener:
 
 
 class WakeupHub:
-    """Holds the listeners of this process by topic (ports.Wakeups)."""
+    """Holds the listeners of this process by topic (ports.bus.Wakeups)."""
 
     def __init__(self) -> None:
         self._listeners: defaultdict[str, set[Listener]] = defaultdict(set)

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from service.bus.backlog import BATCH_EVENTS, Backlog
 from service.bus.hub import LOG_TOPIC, WORK_TOPIC, WakeupHub
 from service.domain.events import Event
-from service.ports import Metrics
+from service.ports.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ class RedisUrlUnusable(Exception):
 
 
 class RedisBus:
-    """Publishes on Redis (ports.Publisher) and passes hints to the hub of this process."""
+    """Publishes on Redis (ports.bus.Publisher) and passes hints to the hub of this process."""
 
     def __init__(
         self, url: str, hub: WakeupHub, to_json: Callable[[Event], str], metrics: Metrics | None = None

@@ -9,7 +9,8 @@ from service.domain.events import NewEvent
 from service.domain.lease import Lease
 from service.domain.receipts import device_receipts, message_updates
 from service.domain.records import MessageState
-from service.ports import Appended, Metrics
+from service.ports.eventlog import Appended
+from service.ports.metrics import Metrics
 from service.store.database import Database, strip_nul
 from service.store.event_rows import Encode, appended, columns
 from service.store.refusals import counts_refusals
@@ -22,7 +23,7 @@ OnRefused = Callable[[str, NewEvent, Exception], None]
 
 
 class PostgresEventLog:
-    """Implements ports.EventLog on Postgres."""
+    """Implements ports.eventlog.EventLog on Postgres."""
 
     def __init__(
         self, database: Database, encode: Encode, on_refused: OnRefused, metrics: Metrics | None = None

@@ -22,7 +22,7 @@ async def token_key(database: Database) -> bytes:
 
 
 class PostgresLogReader:
-    """Implements ports.LogReader on Postgres."""
+    """Implements ports.eventlog.LogReader on Postgres."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -9,7 +9,7 @@ import structlog
 
 from service.domain.errors import Unavailable
 from service.domain.maintenance import OldestTransaction
-from service.ports import LogMaintenance
+from service.ports.eventlog import LogMaintenance
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import structlog
 
 from service.domain.errors import Unavailable
-from service.ports import LogMaintenance
+from service.ports.eventlog import LogMaintenance
 
 log = structlog.get_logger(__name__)
 

@@ -14,7 +14,10 @@ from service.domain.lease import Lease
 from service.domain.records import MessageState, NewMessage, OutboundMessage, Outcome, Session, TypedPayload
 from service.domain.session import Credentials, Desired
 from service.messaging.keyed_lock import KeyedLock
-from service.ports import CallFailed, MessageStore, Metrics, SessionProcess, SessionStore
+from service.ports.messages import MessageStore
+from service.ports.metrics import Metrics
+from service.ports.processes import CallFailed, SessionProcess
+from service.ports.sessions import SessionStore
 from service.sessions.early_receipts import EarlyReceipts
 from service.sessions.registry import RunnerRegistry
 

@@ -12,7 +12,7 @@ from service.bus.redis import RedisBus
 from service.domain.log_positions import ResumeTokenCodec
 from service.eventlog.reader import token_key
 from service.node.config import Settings
-from service.ports import Metrics
+from service.ports.metrics import Metrics
 from service.protocol.events import to_json
 from service.store.database import Database
 from service.store.maintenance import SESSION_SETTINGS as UPKEEP_SETTINGS

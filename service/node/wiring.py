@@ -51,7 +51,7 @@ from service.ownership.lease_renewer import LeaseRenewer
 from service.ownership.rebalancer import Rebalancer
 from service.ownership.reconciler import Reconciler
 from service.ownership.router import Router
-from service.ports import Watch
+from service.ports.eventlog import Watch
 from service.protocol.events import encode_payload
 from service.sessions.registry import RunnerRegistry
 from service.sessions.runner import RunnerPorts

@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 
 from service.domain.errors import Unavailable
-from service.ports import Directory
+from service.ports.leases import Directory
 
 log = structlog.get_logger(__name__)
 

@@ -30,7 +30,8 @@ from service.domain.handover import CONNECT_WAIT_S, HandoverConcurrency
 from service.domain.lease import Node
 from service.domain.placement import Candidate
 from service.domain.start_scheduler import PERMIT_TTL_S, Lane
-from service.ports import Directory, PermitSource, StartPermit
+from service.ports.leases import Directory
+from service.ports.processes import PermitSource, StartPermit
 
 log = structlog.get_logger(__name__)
 

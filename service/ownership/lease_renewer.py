@@ -17,7 +17,8 @@ import structlog
 from service.domain.errors import Unavailable
 from service.domain.lease import Announcement, Lease, LeaseTimes
 from service.domain.outage import OutageDetector
-from service.ports import LeaseStore, Metrics
+from service.ports.leases import LeaseStore
+from service.ports.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 

@@ -17,7 +17,7 @@ from service.domain.errors import Unavailable
 from service.domain.lease import Node
 from service.domain.rebalance import Rebalance
 from service.ownership.handover import Handover, HandoverSession
-from service.ports import Directory
+from service.ports.leases import Directory
 
 log = structlog.get_logger(__name__)
 

@@ -19,7 +19,9 @@ from service.domain.errors import Unavailable
 from service.domain.fleet_counts import FleetCounts
 from service.domain.outage import OutageDetector
 from service.domain.start_scheduler import Lane
-from service.ports import Directory, PermitSource, StartPermit, Wakeups
+from service.ports.bus import Wakeups
+from service.ports.leases import Directory
+from service.ports.processes import PermitSource, StartPermit
 
 log = structlog.get_logger(__name__)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 from service.domain.lease import LeaseOwner
-from service.ports import Directory
+from service.ports.leases import Directory
 
 
 class Router:

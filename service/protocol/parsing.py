@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from service.domain.errors import FieldViolation, InvalidArgument
 from service.domain.proxies import check_proxy, has_hidden_password
 from service.domain.records import NewMessage, TypedPayload
-from service.ports import Changes, NewSession, SessionFilter
+from service.ports.sessions import Changes, NewSession, SessionFilter
 from service.protocol.sessions import state_of
 from service.protocol.validation import violations_of
 from zap.v1 import message_pb2

@@ -23,7 +23,10 @@ from service.domain.records import Account
 from service.domain.restart_policy import RestartPolicy
 from service.domain.session import Condition, Directive, Input, State, Transition, reduce
 from service.domain.start_scheduler import Lane
-from service.ports import EventLog, OwnedSessionStore, Publisher, SessionProcess
+from service.ports.bus import Publisher
+from service.ports.eventlog import EventLog
+from service.ports.processes import SessionProcess
+from service.ports.sessions import OwnedSessionStore
 from service.sessions.early_receipts import EarlyReceipts
 
 log = structlog.get_logger(__name__)

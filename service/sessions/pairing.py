@@ -7,7 +7,8 @@ from service.domain.errors import FailedPrecondition, NotFound, Unavailable
 from service.domain.pairing import PairingDelayed, PairingEnded, PairingOutcome, PairingStep, ShownCode
 from service.domain.records import Pairing, Session
 from service.domain.session import Credentials, Desired
-from service.ports import SessionStore, Wakeups
+from service.ports.bus import Wakeups
+from service.ports.sessions import SessionStore
 
 PAIRING_POLL_S = 1.0
 """Seconds after which the pairing is read again without a hint."""

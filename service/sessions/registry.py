@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from service.ports import StartPermit
+from service.ports.processes import StartPermit
 from service.sessions.runner import Runner, RunnerPorts
 
 

@@ -24,17 +24,11 @@ from service.domain.disconnect_policy import Cause
 from service.domain.errors import EpochRevoked, LeaseLost, NotFound, Unavailable, ZapError
 from service.domain.lease import Lease, LeaseTimes, Node
 from service.domain.session import Directive, ProcessStarted, State
-from service.ports import (
-    EventLog,
-    LeaseStore,
-    OwnedSessionStore,
-    ProcessPool,
-    Publisher,
-    Resume,
-    SessionProcess,
-    StartOrder,
-    StartPermit,
-)
+from service.ports.bus import Publisher
+from service.ports.eventlog import EventLog
+from service.ports.leases import LeaseStore
+from service.ports.processes import ProcessPool, SessionProcess, StartOrder, StartPermit
+from service.ports.sessions import OwnedSessionStore, Resume
 from service.sessions.observation_sink import ObservationSink, grouped
 from service.sessions.start_limiter import StartLimiter
 from service.sessions.start_slot import StartSlot

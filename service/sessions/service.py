@@ -23,7 +23,9 @@ from service.domain.session import (
     Transition,
     reduce,
 )
-from service.ports import CallFailed, Changes, Decide, NewSession, Publisher, SessionFilter, SessionStore, Wakeups
+from service.ports.bus import Publisher, Wakeups
+from service.ports.processes import CallFailed
+from service.ports.sessions import Changes, Decide, NewSession, SessionFilter, SessionStore
 from service.sessions.pairing import pairing_steps
 from service.sessions.registry import RunnerRegistry
 

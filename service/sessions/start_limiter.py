@@ -15,7 +15,7 @@ SHORTEST_TIMER_S = 0.001
 
 
 class GrantedPermit:
-    """Implements ports.StartPermit."""
+    """Implements ports.processes.StartPermit."""
 
     def __init__(self, limiter: "StartLimiter", number: int, lane: Lane) -> None:
         self.lane = lane

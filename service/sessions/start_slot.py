@@ -1,7 +1,7 @@
 """Waits for, holds, and uses or gives back the start permit of one session's next process."""
 
 from service.domain.start_scheduler import Lane
-from service.ports import StartPermit
+from service.ports.processes import StartPermit
 from service.sessions.start_limiter import PermitWaiter, StartLimiter
 
 

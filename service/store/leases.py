@@ -9,14 +9,14 @@ from service.domain.errors import LeaseLost, NotFound
 from service.domain.fleet_counts import FleetCounts
 from service.domain.lease import Announcement, Lease, LeaseOwner, Node, Renewal
 from service.domain.placement import CLAIM_GRACE_S, Candidate, claim_slots
-from service.ports import Metrics
+from service.ports.metrics import Metrics
 from service.store.database import Connection, Database
 from service.store.refusals import counts_refusals
 from service.store.transitions import lock_session
 
 
 class PostgresLeases:
-    """Implements ports.LeaseStore and ports.Directory on Postgres."""
+    """Implements ports.leases.LeaseStore and ports.leases.Directory on Postgres."""
 
     def __init__(self, database: Database, renewals: Database, metrics: Metrics | None = None) -> None:
         """`renewals` is a separate pool, so that a renewal waits behind no other statement."""

@@ -10,7 +10,7 @@ SESSION_SETTINGS = {"lock_timeout": "1s", "synchronous_commit": "off"}
 
 
 class PostgresMaintenance:
-    """Implements ports.LogMaintenance on Postgres."""
+    """Implements ports.eventlog.LogMaintenance on Postgres."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

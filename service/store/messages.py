@@ -6,14 +6,14 @@ from service.domain.caller import Caller
 from service.domain.errors import FieldViolation, InvalidArgument, LeaseLost, epoch_over, session_not_found
 from service.domain.lease import Lease
 from service.domain.records import MessageState, OutboundMessage, Outcome
-from service.ports import Metrics
+from service.ports.metrics import Metrics
 from service.store import rows
 from service.store.database import Database, Record, strip_nul
 from service.store.refusals import counts_refusals
 
 
 class PostgresMessages:
-    """Implements ports.MessageStore on Postgres, for one caller."""
+    """Implements ports.messages.MessageStore on Postgres, for one caller."""
 
     def __init__(self, caller: Caller, database: Database, metrics: Metrics | None = None) -> None:
         self._caller = caller

@@ -11,7 +11,8 @@ from service.domain.lease import Lease
 from service.domain.pairing import PairingCode
 from service.domain.records import Account, Session
 from service.domain.session import Credentials, Desired, State, Transition
-from service.ports import Decide, Metrics, Resume
+from service.ports.metrics import Metrics
+from service.ports.sessions import Decide, Resume
 from service.store.database import Connection, Database, Record, strip_nul
 from service.store.event_rows import Encode, append, lock_log
 from service.store.refusals import counts_refusals
@@ -20,7 +21,7 @@ from service.store.transitions import lock_session, read_session, write_transiti
 
 
 class PostgresOwnedSessions:
-    """Implements ports.OwnedSessionStore on Postgres."""
+    """Implements ports.sessions.OwnedSessionStore on Postgres."""
 
     def __init__(
         self, database: Database, encode: Encode, stale_backends: StaleBackends, metrics: Metrics | None = None

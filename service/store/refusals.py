@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from service.domain.errors import LeaseLost
-from service.ports import Metrics
+from service.ports.metrics import Metrics
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from service.domain.errors import AlreadyExists, Conflict, FailedPrecondition, F
 from service.domain.events import Event
 from service.domain.records import Pairing, Session
 from service.domain.session import Credentials, Directive, State, Transition
-from service.ports import Changes, Decide, NewSession, SessionFilter
+from service.ports.sessions import Changes, Decide, NewSession, SessionFilter
 from service.store import rows
 from service.store.database import Connection, Database
 from service.store.event_rows import Encode, append, lock_log
@@ -17,7 +17,7 @@ from service.store.transitions import lock_session, read_session, write_transiti
 
 
 class PostgresSessions:
-    """Implements ports.SessionStore on Postgres, for one caller."""
+    """Implements ports.sessions.SessionStore on Postgres, for one caller."""
 
     def __init__(self, caller: Caller, database: Database, encode: Encode) -> None:
         self._caller = caller

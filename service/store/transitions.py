@@ -6,7 +6,7 @@ from service.domain.errors import session_not_found
 from service.domain.events import NewEvent, PairingProgress, StateChanged
 from service.domain.records import Session
 from service.domain.session import Condition, Transition
-from service.ports import Decide
+from service.ports.sessions import Decide
 from service.store import rows
 from service.store.database import Connection, Record
 

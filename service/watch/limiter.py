@@ -5,7 +5,8 @@ from contextlib import aclosing
 
 from service.domain.errors import Unavailable
 from service.domain.watch import Delivered, EventFilter, StartPosition, Step
-from service.ports import Metrics, Watch
+from service.ports.eventlog import Watch
+from service.ports.metrics import Metrics
 
 RETRY_AFTER_S = 1.0
 """Seconds after which a refused caller may retry."""

@@ -18,7 +18,7 @@ from service.domain.watch import (
     StartPosition,
     Step,
 )
-from service.ports import LogReader
+from service.ports.eventlog import LogReader
 from service.watch.tailer import HINTLESS_POLL_S, LogTailer, TailSubscription
 
 BOOKMARK_INTERVAL_S = 10.0

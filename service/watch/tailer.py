@@ -12,7 +12,9 @@ from service.domain.caller import NODE
 from service.domain.errors import Unavailable
 from service.domain.log_positions import START, LogPosition
 from service.domain.watch import EventFilter, LoggedEvent, LogPage
-from service.ports import Metrics, Read, Subscription, Wakeups
+from service.ports.bus import Subscription, Wakeups
+from service.ports.eventlog import Read
+from service.ports.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 

@@ -1,4 +1,4 @@
-"""Starts session processes and ends them with the node (service.ports.ProcessPool)."""
+"""Starts session processes and ends them with the node (service.ports.processes.ProcessPool)."""
 
 import asyncio
 import time
@@ -9,7 +9,8 @@ from service.domain.disconnect_policy import Cause
 from service.domain.errors import Unavailable
 from service.domain.observations import Ended
 from service.domain.start_scheduler import Lane
-from service.ports import Metrics, StartOrder
+from service.ports.metrics import Metrics
+from service.ports.processes import StartOrder
 from service.workers import dsn
 from service.workers.process import Process
 from service.workers.zygote import ZygoteClient

@@ -1,4 +1,4 @@
-"""Implements `service.ports.SessionProcess`: controls one session process and reports what it observes."""
+"""Implements `service.ports.processes.SessionProcess`: controls one session process and reports what it observes."""
 
 import asyncio
 import datetime
@@ -15,7 +15,8 @@ from service.domain.observations import Connected, Ended, Observed
 from service.domain.records import TypedPayload
 from service.domain.send_failures import SendFailure
 from service.domain.start_scheduler import Lane
-from service.ports import CallFailed, Metrics, SendReply
+from service.ports.metrics import Metrics
+from service.ports.processes import CallFailed, SendReply
 from service.wire import framing
 from service.workers.channel import WorkerChannel
 from service.workers.decode import decode_end, decode_frame
@@ -84,7 +85,7 @@ class Process:
         self._permitted_until = start.permit.deadline_ns / _NANOSECONDS
         self._channel.send(frames_pb2.Command(start=start))
 
-    # --- service.ports.SessionProcess
+    # --- service.ports.processes.SessionProcess
 
     async def observations(self) -> AsyncIterator[Sequence[Observed]]:
         """Yield its observations in order, all that wait at a time. The last is an Ended, when the process is dead."""

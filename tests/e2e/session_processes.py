@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from service.domain.observations import CodeShown, Connected, Ended, InboundEvent, Observation, Observed
-from service.ports import StartOrder
+from service.ports.processes import StartOrder
 from service.workers.pool import Pool
 from service.workers.process import Process
 from simulator.control import SimulatorControl

@@ -21,7 +21,7 @@ from service.domain.observations import (
     InboundEvent,
     PushNameChanged,
 )
-from service.ports import CallFailed, StartOrder
+from service.ports.processes import CallFailed, StartOrder
 from service.workers.pool import Pool, PoolSettings, StoreNotPrepared
 from simulator.process import PRELOAD, SimulatorProcess
 from tests.contents import text_content

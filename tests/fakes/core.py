@@ -42,7 +42,7 @@ from service.domain.session import (
 )
 from service.domain.watch import Bookmark, Delivered, EventFilter, LoggedEvent, StartPosition, Step
 from service.messaging.sender import MessageSender
-from service.ports import Changes, NewSession, SessionFilter
+from service.ports.sessions import Changes, NewSession, SessionFilter
 from service.sessions.service import SessionService
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from service.domain.observations import Ended, Observed
 from service.domain.start_scheduler import Lane
-from service.ports import Metrics
+from service.ports.metrics import Metrics
 from service.wire import framing
 from service.workers.process import Process
 from service.workers.zygote_process import Child

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from service.domain.disconnect_policy import Cause
 from service.domain.masking import CUT, LONGEST_TEXT_CHARACTERS
 from service.domain.observations import Disconnected, InboundEvent
-from service.ports import CallFailed, ProcessPool
+from service.ports.processes import CallFailed, ProcessPool
 from service.telemetry.metrics import NodeMetrics
 from service.wire import framing
 from service.workers.exit_diagnostics import read_stderr

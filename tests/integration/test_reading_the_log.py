@@ -12,7 +12,7 @@ from service.domain.errors import InvalidArgument, NotFound, OutOfRange
 from service.domain.log_positions import LogPosition, ResumeTokenCodec
 from service.domain.watch import Bookmark, Delivered, EventFilter, StartPosition
 from service.eventlog.reader import MOST_BY_INDEX, PostgresLogReader, token_key
-from service.ports import Changes, NewSession
+from service.ports.sessions import Changes, NewSession
 from service.protocol.events import encode_payload
 from service.store.database import Connection, Database
 from service.store.sessions import PostgresSessions

@@ -34,7 +34,7 @@ from service.domain.records import Account, MessageState, Outcome
 from service.domain.send_failures import SendFailure
 from service.domain.session import Activate, Deactivate, Desired, Input, ProcessStarted, Restart, State, reduce
 from service.eventlog.inbound import PostgresEventLog
-from service.ports import Changes, Decide, NewSession, SessionFilter
+from service.ports.sessions import Changes, Decide, NewSession, SessionFilter
 from service.protocol.events import encode_payload
 from service.store.database import Database
 from service.store.leases import PostgresLeases

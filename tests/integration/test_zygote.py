@@ -17,7 +17,7 @@ import pytest
 from service.domain.disconnect_policy import Cause
 from service.domain.errors import Unavailable
 from service.domain.observations import Ended
-from service.ports import StartOrder
+from service.ports.processes import StartOrder
 from service.wire import framing
 from service.workers import dsn
 from service.workers.pool import Pool, PoolSettings

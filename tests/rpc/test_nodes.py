@@ -21,7 +21,7 @@ from service.domain.caller import ANONYMOUS, TOKEN_HOLDER, Caller
 from service.domain.errors import FailedPrecondition, Unavailable
 from service.domain.lease import LeaseOwner, Node
 from service.ownership.router import Router
-from service.ports import Directory
+from service.ports.leases import Directory
 from service.telemetry.metrics import RpcMetrics
 from tests.fakes.core import FakeSending, FakeSessions, FakeWatching
 from tests.rpc.statuses import error_info

@@ -11,7 +11,7 @@ import pytest
 from service.domain.errors import Unavailable
 from service.ownership import dead_nodes
 from service.ownership.dead_nodes import DeadNodes
-from service.ports import Directory
+from service.ports.leases import Directory
 
 HERE, SCOPE = uuid4(), "boot/1:2"
 OTHER, THIRD = uuid4(), uuid4()

@@ -15,7 +15,8 @@ from service.domain.placement import Candidate, select_target
 from service.domain.start_scheduler import Lane
 from service.ownership import handover
 from service.ownership.handover import Handover, HandoverSource, HandoverTarget
-from service.ports import Directory, StartPermit
+from service.ports.leases import Directory
+from service.ports.processes import StartPermit
 
 ME = uuid4()
 ONE, TWO = (Node(UUID(int=number), f"node-{number}", f"127.0.0.1:{number}") for number in (1, 2))

@@ -13,7 +13,8 @@ from service.domain.errors import Unavailable
 from service.domain.lease import Announcement, Lease, LeaseTimes, Node, Renewal
 from service.domain.outage import OutageDetector
 from service.ownership.lease_renewer import LeaseRenewer
-from service.ports import LeaseStore, Metrics
+from service.ports.leases import LeaseStore
+from service.ports.metrics import Metrics
 
 NODE = Announcement(Node(uuid4(), "one", "127.0.0.1:1"), 10)
 TIMES = LeaseTimes(2.0)

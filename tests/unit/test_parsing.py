@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from service.domain.errors import InvalidArgument
 from service.domain.proxies import check_proxy, hide_password
 from service.domain.session import State
-from service.ports import Changes, SessionFilter
+from service.ports.sessions import Changes, SessionFilter
 from service.protocol import parsing
 from service.protocol.validation import MOST_VIOLATIONS, read_request
 from tests.contents import text_content

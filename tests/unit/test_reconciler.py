@@ -20,7 +20,8 @@ from service.domain.placement import Candidate
 from service.domain.start_scheduler import Lane
 from service.ownership import reconciler
 from service.ownership.reconciler import Reconciler, SessionRunner
-from service.ports import Directory, StartPermit
+from service.ports.leases import Directory
+from service.ports.processes import StartPermit
 from service.sessions.start_limiter import StartLimiter
 
 NODE = uuid4()

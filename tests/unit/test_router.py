@@ -8,7 +8,7 @@ import pytest
 from service.domain.errors import Unavailable
 from service.domain.lease import LeaseOwner, Node
 from service.ownership.router import Router
-from service.ports import Directory
+from service.ports.leases import Directory
 
 ME = uuid4()
 OTHER = LeaseOwner(Node(uuid4(), "other", "127.0.0.1:2"), 7)

@@ -25,7 +25,10 @@ from service.domain.records import Account, TypedPayload
 from service.domain.restart_policy import MOST_SHORT_LOGINS
 from service.domain.session import Condition, Credentials, Desired, State, Transition
 from service.domain.start_scheduler import Lane
-from service.ports import Appended, Decide, EventLog, Publisher, Resume, StartOrder, StartPermit
+from service.ports.bus import Publisher
+from service.ports.eventlog import Appended, EventLog
+from service.ports.processes import StartOrder, StartPermit
+from service.ports.sessions import Decide, Resume
 from service.sessions.runner import Runner, RunnerPorts
 from service.sessions.start_limiter import StartLimiter
 

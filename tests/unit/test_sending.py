@@ -17,7 +17,7 @@ from service.domain.records import MessageState, NewMessage, OutboundMessage, Ou
 from service.domain.session import Condition, Credentials, Desired, State
 from service.messaging.keyed_lock import KeyedLock
 from service.messaging.sender import MessageSender
-from service.ports import SendReply
+from service.ports.processes import SendReply
 from service.sessions.early_receipts import KEEP_S, MAX_RECEIPTS, EarlyReceipts
 from tests.contents import text_content
 

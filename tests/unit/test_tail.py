@@ -23,7 +23,7 @@ NEVER = 3600.0
 
 
 class MemoryLog:
-    """ports.LogReader over a list. Places above `horizon` are held back."""
+    """ports.eventlog.LogReader over a list. Places above `horizon` are held back."""
 
     def __init__(self) -> None:
         self.events: list[LoggedEvent] = []

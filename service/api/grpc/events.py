@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from service.api.grpc.context import Context, caller_of
 from service.domain.errors import ConsumerTooSlow
 from service.domain.watch import Delivered, Step
-from service.ports import Watch
+from service.ports.eventlog import Watch
 from service.protocol.watching import start_of, step_message, wanted_of
 from zap.v1 import watch_pb2 as pb
 from zap.v1.watch_pb2_grpc import EventServiceServicer

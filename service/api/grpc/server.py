@@ -17,7 +17,7 @@ from service.api.grpc.qr_rendering import QrRenderer
 from service.auth.authentication import Authentication
 from service.domain.caller import Caller
 from service.messaging.sender import MessageSender
-from service.ports import Watch
+from service.ports.eventlog import Watch
 from service.sessions.service import SessionService
 from service.telemetry.metrics import RpcMetrics
 from zap.v1 import message_pb2_grpc, session_pb2_grpc, watch_pb2_grpc

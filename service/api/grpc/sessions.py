@@ -11,7 +11,7 @@ from service.api.grpc.qr_rendering import QrRenderer
 from service.domain.caller import Caller
 from service.domain.pairing import PairingDelayed, PairingEnded, PairingStep
 from service.domain.proxies import has_hidden_password, hide_password
-from service.ports import Changes
+from service.ports.sessions import Changes
 from service.protocol import parsing
 from service.protocol.sessions import outcome_number, reason_message, session_message
 from service.protocol.timestamps import timestamp
