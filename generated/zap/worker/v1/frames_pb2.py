@@ -29,7 +29,7 @@ from zap.v1 import event_pb2 as zap_dot_v1_dot_event__pb2
 from zap.v1 import options_pb2 as zap_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1azap/worker/v1/frames.proto\x12\rzap.worker.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12zap/v1/event.proto\x1a\x14zap/v1/options.proto\"\xd9\x01\n\x07\x43ommand\x12%\n\x05start\x18\x01 \x01(\x0b\x32\x14.zap.worker.v1.StartH\x00\x12\'\n\x06permit\x18\x02 \x01(\x0b\x32\x15.zap.worker.v1.PermitH\x00\x12)\n\x07\x63onfirm\x18\x03 \x01(\x0b\x32\x16.zap.worker.v1.ConfirmH\x00\x12#\n\x04\x63\x61ll\x18\x04 \x01(\x0b\x32\x13.zap.worker.v1.CallH\x00\x12#\n\x04stop\x18\x05 \x01(\x0b\x32\x13.zap.worker.v1.StopH\x00\x42\t\n\x07\x63ommand\"\x92\x02\n\x05Start\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x1a\n\x0c\x64\x61tabase_url\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x02\x12\x11\n\x03jid\x18\x04 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x17\n\tproxy_url\x18\x05 \x01(\tB\x04\xa8\x9f\x19\x02\x12\x0f\n\x07preload\x18\x06 \x01(\t\x12\x15\n\rprepare_store\x18\x07 \x01(\x08\x12%\n\x06permit\x18\x08 \x01(\x0b\x32\x15.zap.worker.v1.Permit\x12)\n\x08\x64\x61tabase\x18\t \x01(\x0b\x32\x17.zap.worker.v1.DatabaseJ\x04\x08\n\x10\x0bJ\x04\x08\x0b\x10\x0cR\x0fleave_before_nsR\x07log_url\"\x7f\n\x08\x44\x61tabase\x12&\n\x07servers\x18\x01 \x03(\x0b\x32\x15.zap.worker.v1.Server\x12\x11\n\tis_choosy\x18\x02 \x01(\x08\x12\x17\n\x0f\x63onnect_timeout\x18\x03 \x01(\x05\x12\x1f\n\x03tls\x18\x04 \x01(\x0b\x32\x12.zap.worker.v1.Tls\"$\n\x06Server\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\x05\"\xc0\x01\n\x03Tls\x12\x0c\n\x04mode\x18\x01 \x01(\t\x12\x18\n\x10root_certificate\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\x1a\n\x0ckey_password\x18\x05 \x01(\tB\x04\xa8\x9f\x19\x02\x12\x0f\n\x07revoked\x18\x06 \x01(\t\x12\x0e\n\x06\x64irect\x18\x07 \x01(\x08\x12\x12\n\nhides_name\x18\x08 \x01(\x08\x12\x0e\n\x06oldest\x18\t \x01(\t\x12\x0e\n\x06newest\x18\n \x01(\t\"\x1d\n\x06Permit\x12\x13\n\x0b\x64\x65\x61\x64line_ns\x18\x01 \x01(\x03\"\x19\n\x07\x43onfirm\x12\x0e\n\x06number\x18\x01 \x01(\x03\"D\n\x04\x43\x61ll\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x03\x12+\n\x07request\x18\x02 \x01(\x0b\x32\x14.google.protobuf.AnyB\x04\xa8\x9f\x19\x01\"\x06\n\x04Stop\"\xbd\x05\n\x05\x46rame\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06origin\x18\x11 \x01(\x0c\x12+\n\x08progress\x18\x03 \x01(\x0b\x32\x17.zap.worker.v1.ProgressH\x00\x12*\n\x08log_line\x18\x04 \x01(\x0b\x32\x16.zap.worker.v1.LogLineH\x00\x12.\n\ncode_shown\x18\x05 \x01(\x0b\x32\x18.zap.worker.v1.CodeShownH\x00\x12\x32\n\x0c\x64\x65vice_saved\x18\x06 \x01(\x0b\x32\x1a.zap.worker.v1.DeviceSavedH\x00\x12-\n\tconnected\x18\x07 \x01(\x0b\x32\x18.zap.worker.v1.ConnectedH\x00\x12\x33\n\x0c\x64isconnected\x18\x08 \x01(\x0b\x32\x1b.zap.worker.v1.DisconnectedH\x00\x12=\n\x12keep_alive_timeout\x18\t \x01(\x0b\x32\x1f.zap.worker.v1.KeepAliveTimeoutH\x00\x12?\n\x13keep_alive_restored\x18\n \x01(\x0b\x32 .zap.worker.v1.KeepAliveRestoredH\x00\x12%\n\x05\x65nded\x18\x0b \x01(\x0b\x32\x14.zap.worker.v1.EndedH\x00\x12%\n\x05reply\x18\x0e \x01(\x0b\x32\x14.zap.worker.v1.ReplyH\x00\x12,\n\tpush_name\x18\x0f \x01(\x0b\x32\x17.zap.worker.v1.PushNameH\x00\x12\x1e\n\x05\x65vent\x18\x10 \x01(\x0b\x32\r.zap.v1.EventH\x00\x42\x06\n\x04\x62odyJ\x04\x08\x0c\x10\rJ\x04\x08\r\x10\x0eR\x10message_receivedR\x07receipt\"\x1b\n\x08ProgressJ\x04\x08\x01\x10\x02R\tconnected\"?\n\x07LogLine\x12\r\n\x05level\x18\x01 \x01(\t\x12\x0e\n\x06logger\x18\x02 \x01(\t\x12\x15\n\x07message\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\"^\n\tCodeShown\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x02\x12\x10\n\x08position\x18\x02 \x01(\x05\x12+\n\x08lifetime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"E\n\x0b\x44\x65viceSaved\x12\x11\n\x03jid\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x11\n\x03lid\x18\x02 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x10\n\x08platform\x18\x03 \x01(\t\"J\n\tConnected\x12\x11\n\x03jid\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x11\n\x03lid\x18\x02 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x17\n\tpush_name\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\"\x0e\n\x0c\x44isconnected\" \n\x10KeepAliveTimeoutJ\x04\x08\x01\x10\x02R\x06\x65rrors\"\x13\n\x11KeepAliveRestored\"\x1e\n\x08PushName\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\"Q\n\x05\x45nded\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12)\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x80\x01\n\x05Reply\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x03\x12,\n\x06result\x18\x02 \x01(\x0b\x32\x14.google.protobuf.AnyB\x04\xa8\x9f\x19\x02H\x00\x12-\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1a.zap.worker.v1.CallFailureH\x00\x42\t\n\x07outcome\"=\n\x0b\x43\x61llFailure\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x65rtain\x18\x02 \x01(\x08\x12\x0c\n\x04kind\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1azap/worker/v1/frames.proto\x12\rzap.worker.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12zap/v1/event.proto\x1a\x14zap/v1/options.proto\"\xed\x01\n\x07\x43ommand\x12\x12\n\nsession_id\x18\x06 \x01(\t\x12%\n\x05start\x18\x01 \x01(\x0b\x32\x14.zap.worker.v1.StartH\x00\x12\'\n\x06permit\x18\x02 \x01(\x0b\x32\x15.zap.worker.v1.PermitH\x00\x12)\n\x07\x63onfirm\x18\x03 \x01(\x0b\x32\x16.zap.worker.v1.ConfirmH\x00\x12#\n\x04\x63\x61ll\x18\x04 \x01(\x0b\x32\x13.zap.worker.v1.CallH\x00\x12#\n\x04stop\x18\x05 \x01(\x0b\x32\x13.zap.worker.v1.StopH\x00\x42\t\n\x07\x63ommand\"\x92\x02\n\x05Start\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x1a\n\x0c\x64\x61tabase_url\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x02\x12\x11\n\x03jid\x18\x04 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x17\n\tproxy_url\x18\x05 \x01(\tB\x04\xa8\x9f\x19\x02\x12\x0f\n\x07preload\x18\x06 \x01(\t\x12\x15\n\rprepare_store\x18\x07 \x01(\x08\x12%\n\x06permit\x18\x08 \x01(\x0b\x32\x15.zap.worker.v1.Permit\x12)\n\x08\x64\x61tabase\x18\t \x01(\x0b\x32\x17.zap.worker.v1.DatabaseJ\x04\x08\n\x10\x0bJ\x04\x08\x0b\x10\x0cR\x0fleave_before_nsR\x07log_url\"\x7f\n\x08\x44\x61tabase\x12&\n\x07servers\x18\x01 \x03(\x0b\x32\x15.zap.worker.v1.Server\x12\x11\n\tis_choosy\x18\x02 \x01(\x08\x12\x17\n\x0f\x63onnect_timeout\x18\x03 \x01(\x05\x12\x1f\n\x03tls\x18\x04 \x01(\x0b\x32\x12.zap.worker.v1.Tls\"$\n\x06Server\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\x05\"\xc0\x01\n\x03Tls\x12\x0c\n\x04mode\x18\x01 \x01(\t\x12\x18\n\x10root_certificate\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\x1a\n\x0ckey_password\x18\x05 \x01(\tB\x04\xa8\x9f\x19\x02\x12\x0f\n\x07revoked\x18\x06 \x01(\t\x12\x0e\n\x06\x64irect\x18\x07 \x01(\x08\x12\x12\n\nhides_name\x18\x08 \x01(\x08\x12\x0e\n\x06oldest\x18\t \x01(\t\x12\x0e\n\x06newest\x18\n \x01(\t\"\x1d\n\x06Permit\x12\x13\n\x0b\x64\x65\x61\x64line_ns\x18\x01 \x01(\x03\"\x19\n\x07\x43onfirm\x12\x0e\n\x06number\x18\x01 \x01(\x03\"D\n\x04\x43\x61ll\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x03\x12+\n\x07request\x18\x02 \x01(\x0b\x32\x14.google.protobuf.AnyB\x04\xa8\x9f\x19\x01\"\x06\n\x04Stop\"\xd1\x05\n\x05\x46rame\x12\x12\n\nsession_id\x18\x12 \x01(\t\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06origin\x18\x11 \x01(\x0c\x12+\n\x08progress\x18\x03 \x01(\x0b\x32\x17.zap.worker.v1.ProgressH\x00\x12*\n\x08log_line\x18\x04 \x01(\x0b\x32\x16.zap.worker.v1.LogLineH\x00\x12.\n\ncode_shown\x18\x05 \x01(\x0b\x32\x18.zap.worker.v1.CodeShownH\x00\x12\x32\n\x0c\x64\x65vice_saved\x18\x06 \x01(\x0b\x32\x1a.zap.worker.v1.DeviceSavedH\x00\x12-\n\tconnected\x18\x07 \x01(\x0b\x32\x18.zap.worker.v1.ConnectedH\x00\x12\x33\n\x0c\x64isconnected\x18\x08 \x01(\x0b\x32\x1b.zap.worker.v1.DisconnectedH\x00\x12=\n\x12keep_alive_timeout\x18\t \x01(\x0b\x32\x1f.zap.worker.v1.KeepAliveTimeoutH\x00\x12?\n\x13keep_alive_restored\x18\n \x01(\x0b\x32 .zap.worker.v1.KeepAliveRestoredH\x00\x12%\n\x05\x65nded\x18\x0b \x01(\x0b\x32\x14.zap.worker.v1.EndedH\x00\x12%\n\x05reply\x18\x0e \x01(\x0b\x32\x14.zap.worker.v1.ReplyH\x00\x12,\n\tpush_name\x18\x0f \x01(\x0b\x32\x17.zap.worker.v1.PushNameH\x00\x12\x1e\n\x05\x65vent\x18\x10 \x01(\x0b\x32\r.zap.v1.EventH\x00\x42\x06\n\x04\x62odyJ\x04\x08\x0c\x10\rJ\x04\x08\r\x10\x0eR\x10message_receivedR\x07receipt\"\x1b\n\x08ProgressJ\x04\x08\x01\x10\x02R\tconnected\"?\n\x07LogLine\x12\r\n\x05level\x18\x01 \x01(\t\x12\x0e\n\x06logger\x18\x02 \x01(\t\x12\x15\n\x07message\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\"^\n\tCodeShown\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x02\x12\x10\n\x08position\x18\x02 \x01(\x05\x12+\n\x08lifetime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"E\n\x0b\x44\x65viceSaved\x12\x11\n\x03jid\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x11\n\x03lid\x18\x02 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x10\n\x08platform\x18\x03 \x01(\t\"J\n\tConnected\x12\x11\n\x03jid\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x11\n\x03lid\x18\x02 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x17\n\tpush_name\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\"\x0e\n\x0c\x44isconnected\" \n\x10KeepAliveTimeoutJ\x04\x08\x01\x10\x02R\x06\x65rrors\"\x13\n\x11KeepAliveRestored\"\x1e\n\x08PushName\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\"Q\n\x05\x45nded\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12)\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x80\x01\n\x05Reply\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x03\x12,\n\x06result\x18\x02 \x01(\x0b\x32\x14.google.protobuf.AnyB\x04\xa8\x9f\x19\x02H\x00\x12-\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1a.zap.worker.v1.CallFailureH\x00\x42\t\n\x07outcome\"=\n\x0b\x43\x61llFailure\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x65rtain\x18\x02 \x01(\x08\x12\x0c\n\x04kind\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -65,47 +65,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLY'].fields_by_name['result']._loaded_options = None
   _globals['_REPLY'].fields_by_name['result']._serialized_options = b'\250\237\031\002'
   _globals['_COMMAND']._serialized_start=180
-  _globals['_COMMAND']._serialized_end=397
-  _globals['_START']._serialized_start=400
-  _globals['_START']._serialized_end=674
-  _globals['_DATABASE']._serialized_start=676
-  _globals['_DATABASE']._serialized_end=803
-  _globals['_SERVER']._serialized_start=805
-  _globals['_SERVER']._serialized_end=841
-  _globals['_TLS']._serialized_start=844
-  _globals['_TLS']._serialized_end=1036
-  _globals['_PERMIT']._serialized_start=1038
-  _globals['_PERMIT']._serialized_end=1067
-  _globals['_CONFIRM']._serialized_start=1069
-  _globals['_CONFIRM']._serialized_end=1094
-  _globals['_CALL']._serialized_start=1096
-  _globals['_CALL']._serialized_end=1164
-  _globals['_STOP']._serialized_start=1166
-  _globals['_STOP']._serialized_end=1172
-  _globals['_FRAME']._serialized_start=1175
-  _globals['_FRAME']._serialized_end=1876
-  _globals['_PROGRESS']._serialized_start=1878
-  _globals['_PROGRESS']._serialized_end=1905
-  _globals['_LOGLINE']._serialized_start=1907
-  _globals['_LOGLINE']._serialized_end=1970
-  _globals['_CODESHOWN']._serialized_start=1972
-  _globals['_CODESHOWN']._serialized_end=2066
-  _globals['_DEVICESAVED']._serialized_start=2068
-  _globals['_DEVICESAVED']._serialized_end=2137
-  _globals['_CONNECTED']._serialized_start=2139
-  _globals['_CONNECTED']._serialized_end=2213
-  _globals['_DISCONNECTED']._serialized_start=2215
-  _globals['_DISCONNECTED']._serialized_end=2229
-  _globals['_KEEPALIVETIMEOUT']._serialized_start=2231
-  _globals['_KEEPALIVETIMEOUT']._serialized_end=2263
-  _globals['_KEEPALIVERESTORED']._serialized_start=2265
-  _globals['_KEEPALIVERESTORED']._serialized_end=2284
-  _globals['_PUSHNAME']._serialized_start=2286
-  _globals['_PUSHNAME']._serialized_end=2316
-  _globals['_ENDED']._serialized_start=2318
-  _globals['_ENDED']._serialized_end=2399
-  _globals['_REPLY']._serialized_start=2402
-  _globals['_REPLY']._serialized_end=2530
-  _globals['_CALLFAILURE']._serialized_start=2532
-  _globals['_CALLFAILURE']._serialized_end=2593
+  _globals['_COMMAND']._serialized_end=417
+  _globals['_START']._serialized_start=420
+  _globals['_START']._serialized_end=694
+  _globals['_DATABASE']._serialized_start=696
+  _globals['_DATABASE']._serialized_end=823
+  _globals['_SERVER']._serialized_start=825
+  _globals['_SERVER']._serialized_end=861
+  _globals['_TLS']._serialized_start=864
+  _globals['_TLS']._serialized_end=1056
+  _globals['_PERMIT']._serialized_start=1058
+  _globals['_PERMIT']._serialized_end=1087
+  _globals['_CONFIRM']._serialized_start=1089
+  _globals['_CONFIRM']._serialized_end=1114
+  _globals['_CALL']._serialized_start=1116
+  _globals['_CALL']._serialized_end=1184
+  _globals['_STOP']._serialized_start=1186
+  _globals['_STOP']._serialized_end=1192
+  _globals['_FRAME']._serialized_start=1195
+  _globals['_FRAME']._serialized_end=1916
+  _globals['_PROGRESS']._serialized_start=1918
+  _globals['_PROGRESS']._serialized_end=1945
+  _globals['_LOGLINE']._serialized_start=1947
+  _globals['_LOGLINE']._serialized_end=2010
+  _globals['_CODESHOWN']._serialized_start=2012
+  _globals['_CODESHOWN']._serialized_end=2106
+  _globals['_DEVICESAVED']._serialized_start=2108
+  _globals['_DEVICESAVED']._serialized_end=2177
+  _globals['_CONNECTED']._serialized_start=2179
+  _globals['_CONNECTED']._serialized_end=2253
+  _globals['_DISCONNECTED']._serialized_start=2255
+  _globals['_DISCONNECTED']._serialized_end=2269
+  _globals['_KEEPALIVETIMEOUT']._serialized_start=2271
+  _globals['_KEEPALIVETIMEOUT']._serialized_end=2303
+  _globals['_KEEPALIVERESTORED']._serialized_start=2305
+  _globals['_KEEPALIVERESTORED']._serialized_end=2324
+  _globals['_PUSHNAME']._serialized_start=2326
+  _globals['_PUSHNAME']._serialized_end=2356
+  _globals['_ENDED']._serialized_start=2358
+  _globals['_ENDED']._serialized_end=2439
+  _globals['_REPLY']._serialized_start=2442
+  _globals['_REPLY']._serialized_end=2570
+  _globals['_CALLFAILURE']._serialized_start=2572
+  _globals['_CALLFAILURE']._serialized_end=2633
 # @@protoc_insertion_point(module_scope)

@@ -30,18 +30,21 @@ class Command(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SESSION_ID_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
     PERMIT_FIELD_NUMBER: _builtins.int
     CONFIRM_FIELD_NUMBER: _builtins.int
     CALL_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session that the command is for. Empty: the process (start, permit), or all of its sessions (stop)."""
     @_builtins.property
     def start(self) -> Global___Start:
-        """The first command, sent once: the session to run."""
+        """Adds a session to the process. The first command."""
 
     @_builtins.property
     def permit(self) -> Global___Permit:
-        """The run permit until a deadline."""
+        """The run permit of the process until a deadline."""
 
     @_builtins.property
     def confirm(self) -> Global___Confirm:
@@ -53,11 +56,12 @@ class Command(_message.Message):
 
     @_builtins.property
     def stop(self) -> Global___Stop:
-        """Disconnect, finish the current inbound event, exit."""
+        """Disconnect, finish the current inbound event, end."""
 
     def __init__(
         self,
         *,
+        session_id: _builtins.str = ...,
         start: Global___Start | None = ...,
         permit: Global___Permit | None = ...,
         confirm: Global___Confirm | None = ...,
@@ -66,7 +70,7 @@ class Command(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "command", b"command", "confirm", b"confirm", "permit", b"permit", "start", b"start", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "command", b"command", "confirm", b"confirm", "permit", b"permit", "start", b"start", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "command", b"command", "confirm", b"confirm", "permit", b"permit", "session_id", b"session_id", "start", b"start", "stop", b"stop"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["start", "permit", "confirm", "call", "stop"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
@@ -76,7 +80,7 @@ Global___Command: _TypeAlias = Command  # noqa: Y015
 
 @_typing.final
 class Start(_message.Message):
-    """The session to run. Contains secrets, which are transferred in no other message."""
+    """A session to run. Contains secrets, which are transferred in no other message."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -105,7 +109,7 @@ class Start(_message.Message):
     """Only create and upgrade whatsmeow's tables, then exit with 0."""
     @_builtins.property
     def permit(self) -> Global___Permit:
-        """The first run permit."""
+        """The first run permit of the process."""
 
     @_builtins.property
     def database(self) -> Global___Database:
@@ -278,7 +282,7 @@ Global___Permit: _TypeAlias = Permit  # noqa: Y015
 
 @_typing.final
 class Confirm(_message.Message):
-    """All frames up to one are committed."""
+    """All frames of a session up to one are committed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -328,7 +332,7 @@ Global___Call: _TypeAlias = Call  # noqa: Y015
 
 @_typing.final
 class Stop(_message.Message):
-    """Disconnect, finish the current inbound event, exit with 0."""
+    """Disconnect and finish the current inbound event. The process exits with 0 when its last session has stopped."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -349,6 +353,7 @@ class Frame(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SESSION_ID_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
@@ -364,13 +369,19 @@ class Frame(_message.Message):
     REPLY_FIELD_NUMBER: _builtins.int
     PUSH_NAME_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session that the frame is about. Empty: the process (heartbeat, its log lines, an end of the whole process)."""
     number: _builtins.int
-    """1, 2, 3, … for durable frames: the process holds the inbound event until they are confirmed. 0 for all others."""
+    """1, 2, 3, … within a session for durable frames: the process holds the inbound event until they are confirmed. 0 for
+    all others.
+    """
     origin: _builtins.bytes
     """Dedup key, 16 bytes: frames of one origin are one event. Set on all numbered frames and some others."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When the process observed it; for messages and receipts, when they were sent, according to WhatsApp."""
+        """When the session observed it; for messages and receipts, when they were sent, according to WhatsApp. Not set on
+        frames of the process.
+        """
 
     @_builtins.property
     def progress(self) -> Global___Progress:
@@ -406,7 +417,7 @@ class Frame(_message.Message):
 
     @_builtins.property
     def ended(self) -> Global___Ended:
-        """The reason why this process ends."""
+        """The reason why the session ends, or the whole process."""
 
     @_builtins.property
     def reply(self) -> Global___Reply:
@@ -423,6 +434,7 @@ class Frame(_message.Message):
     def __init__(
         self,
         *,
+        session_id: _builtins.str = ...,
         number: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         origin: _builtins.bytes = ...,
@@ -441,7 +453,7 @@ class Frame(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "code_shown", b"code_shown", "connected", b"connected", "device_saved", b"device_saved", "disconnected", b"disconnected", "ended", b"ended", "event", b"event", "keep_alive_restored", b"keep_alive_restored", "keep_alive_timeout", b"keep_alive_timeout", "log_line", b"log_line", "progress", b"progress", "push_name", b"push_name", "reply", b"reply", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "code_shown", b"code_shown", "connected", b"connected", "device_saved", b"device_saved", "disconnected", b"disconnected", "ended", b"ended", "event", b"event", "keep_alive_restored", b"keep_alive_restored", "keep_alive_timeout", b"keep_alive_timeout", "log_line", b"log_line", "number", b"number", "origin", b"origin", "progress", b"progress", "push_name", b"push_name", "reply", b"reply", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "code_shown", b"code_shown", "connected", b"connected", "device_saved", b"device_saved", "disconnected", b"disconnected", "ended", b"ended", "event", b"event", "keep_alive_restored", b"keep_alive_restored", "keep_alive_timeout", b"keep_alive_timeout", "log_line", b"log_line", "number", b"number", "origin", b"origin", "progress", b"progress", "push_name", b"push_name", "reply", b"reply", "session_id", b"session_id", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["progress", "log_line", "code_shown", "device_saved", "connected", "disconnected", "keep_alive_timeout", "keep_alive_restored", "ended", "reply", "push_name", "event"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
@@ -663,7 +675,7 @@ Global___PushName: _TypeAlias = PushName  # noqa: Y015
 
 @_typing.final
 class Ended(_message.Message):
-    """The reason why this process ends. The process exits right after this frame."""
+    """The reason why a session ends, or the whole process. The process exits right after the end of its last session."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
