@@ -7,11 +7,10 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from service.worker.process import frame_writer
-from service.worker.session import client
+from service.worker.session import client, outbox
 from simulator.preload import aim
 from zap.worker.v1 import frames_pb2
 
@@ -25,22 +24,23 @@ def note_callbacks() -> None:
     """The preload."""
     aim()
     notes = os.open(f"{os.environ[FOLDER]}/{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    dispatch, commit = client.Client._dispatch, frame_writer.FrameWriter.commit
+    dispatch, commit = client.Client._dispatch, outbox.Outbox.commit
 
     def note_beginning(self: client.Client, binary: int, size: int, code: int) -> None:
         _now.began = time.time()
         dispatch(self, binary, size, code)
 
-    def note_texts(self: frame_writer.FrameWriter, frames: Iterable[frames_pb2.Frame]) -> None:
+    def note_texts(self: outbox.Outbox, frames: Iterable[frames_pb2.Frame], *wait: Callable[[], None]) -> bool:
         frames = tuple(frames)
-        commit(self, frames)
+        is_any = commit(self, frames, *wait)
         # Afterwards: writing it down must not be measured.
         for frame in frames:
             if text := TIMED.search(frame.SerializeToString()):
                 os.write(notes, b"%s %.6f\n" % (text[0], _now.began))
+        return is_any
 
     _replace(client.Client, "_dispatch", note_beginning)
-    _replace(frame_writer.FrameWriter, "commit", note_texts)
+    _replace(outbox.Outbox, "commit", note_texts)
 
 
 def _replace(kind: type, name: str, function: Any) -> None:

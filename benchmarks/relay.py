@@ -22,8 +22,8 @@ from benchmarks.inside_session import FOLDER
 from dev import EmbeddedPostgres
 from service.domain.observations import CodeShown, Connected, InboundEvent, Observation
 from service.ports.processes import StartOrder
+from service.workers.hosted_session import HostedSession
 from service.workers.pool import Pool, PoolSettings
-from service.workers.process import Process
 from simulator.control import SimulatorControl
 from simulator.process import PRELOAD, SimulatorProcess
 from zap.v1 import event_pb2
@@ -51,7 +51,7 @@ class Figures:
 class Listener:
     """A process's observations, by the texts that came in."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: HostedSession) -> None:
         self.process = process
         self.code: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.jid: asyncio.Future[str] = asyncio.get_running_loop().create_future()

@@ -25,21 +25,21 @@ class WorkerChannel(asyncio.Protocol):
         on_frame: Callable[[frames_pb2.Frame, int], None],
         log: logging.LoggerAdapter[logging.Logger],
     ) -> None:
-        """`connection` is non-blocking. `on_frame` takes a frame and its size in bytes. `log` names the session."""
+        """`connection` is non-blocking. `on_frame` takes a frame and its size in bytes; it may raise ProtocolError."""
         self._connection = connection
         self._on_frame = on_frame
         self._log = log
         self._deframer = framing.Deframer()
         self._transport: asyncio.Transport | None = None
         self._is_full = False
-        self._permit: frames_pb2.Permit | None = None
-        self._confirm: frames_pb2.Confirm | None = None
+        self._latest: dict[tuple[str, str | None], frames_pb2.Command] = {}
+        """Permits and confirmations that wait, by session and kind."""
         self.closed = asyncio.Event()
         """Set once the connection is closed and read."""
         self.protocol_error = ""
         """Why a frame could not be decoded; empty if all could."""
-        self.is_paused = False
-        """Reading is paused, because the node has not processed earlier frames."""
+        self._pausing: set[str] = set()
+        """The sessions of which the node has not processed enough."""
         self._is_draining = False
 
     async def open(self) -> None:
@@ -58,44 +58,43 @@ class WorkerChannel(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(framing.frame(command))
 
-    def permit(self, deadline_ns: int) -> None:
-        """Send a run permit. While the socket is full, only the last permit is kept."""
-        self._permit = frames_pb2.Permit(deadline_ns=deadline_ns)
-        self._flush()
-
-    def confirm(self, number: int) -> None:
-        """Confirm frames up to a number. While the socket is full, only the last confirmation is kept."""
-        self._confirm = frames_pb2.Confirm(number=number)
+    def send_latest(self, command: frames_pb2.Command) -> None:
+        """Send a permit or a confirmation. While the socket is full, only a session's last one of each kind is kept."""
+        self._latest[command.session_id, command.WhichOneof("command")] = command
         self._flush()
 
     def _flush(self) -> None:
-        if not self.accepts_commands:
-            return
-        if self._permit is not None:
-            self.send(frames_pb2.Command(permit=self._permit))
-        if self._confirm is not None:
-            self.send(frames_pb2.Command(confirm=self._confirm))
-        self._permit = self._confirm = None
+        if self.accepts_commands:
+            waiting, self._latest = self._latest, {}
+            for command in waiting.values():
+                self.send(command)
 
     # --- in
 
-    def pause_reading(self) -> None:
-        """Stop reading; the process blocks once the socket is full."""
+    @property
+    def is_paused(self) -> bool:
+        """Return whether reading is paused, because the node has not processed earlier frames."""
+        return bool(self._pausing)
+
+    def pause_reading(self, session_id: str) -> None:
+        """Stop reading until this session and all others resume; the process blocks once the socket is full."""
         if self._transport is not None and not self._is_draining:
-            self.is_paused = True
+            self._pausing.add(session_id)
             self._transport.pause_reading()
 
-    def resume_reading(self) -> None:
-        """Resume reading, if it is paused."""
-        if self._transport is not None and self.is_paused:
-            self.is_paused = False
+    def resume_reading(self, session_id: str) -> None:
+        """Resume reading, unless another session has paused it."""
+        was_paused = self.is_paused
+        self._pausing.discard(session_id)
+        if self._transport is not None and was_paused and not self.is_paused:
             self._transport.resume_reading()
 
     async def read_to_end(self, timeout: float) -> None:
         """Read what a dead process wrote, for `timeout` seconds at most."""
         # Without backpressure: it is at most one socket buffer.
         self._is_draining = True
-        self.resume_reading()
+        for session_id in tuple(self._pausing):
+            self.resume_reading(session_id)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self.closed.wait()

@@ -12,6 +12,7 @@ from service.domain.start_scheduler import Lane
 from service.ports.metrics import Metrics
 from service.ports.processes import StartOrder
 from service.workers import dsn
+from service.workers.hosted_session import HostedSession
 from service.workers.process import Process
 from service.workers.zygote import ZygoteClient
 from zap.worker.v1 import frames_pb2
@@ -70,18 +71,18 @@ class Pool:
     @property
     def overdue(self) -> tuple[str, ...]:
         """The sessions whose process was killed and does not die; this node keeps their leases."""
-        return tuple(sorted(p.session_id for p in self._processes if p.overdue > _KILL_TIMEOUT_S))
+        return tuple(sorted(one for p in self._processes if p.overdue > _KILL_TIMEOUT_S for one in p.session_ids))
 
-    async def start(self, order: StartOrder) -> Process:
+    async def start(self, order: StartOrder) -> HostedSession:
         """Start a process for this order. Raise Unavailable if none can be forked now."""
         began = time.monotonic()
         try:
-            process = await self._begin(self._start_command(order), order.lane)
+            session = await self._begin(self._start_command(order), order.lane)
         except Unavailable:
             self._metrics.start_outcome(order.lane.value, "NO_PROCESS")
             raise
         self._metrics.process_started(time.monotonic() - began)
-        return process
+        return session
 
     def _start_command(self, order: StartOrder) -> frames_pb2.Start:
         address = dsn.for_session(self._settings.database_url, order.session_id, order.epoch)
@@ -102,7 +103,7 @@ class Pool:
         whatsmeow takes no lock for that, so the caller must hold one.
         """
         address = dsn.with_application_name(self._settings.database_url, "zap/prepare-store")
-        process = await self._begin(
+        session = await self._begin(
             frames_pb2.Start(
                 session_id="prepare-store",
                 database_url=address.url,
@@ -111,38 +112,40 @@ class Pool:
                 permit=frames_pb2.Permit(deadline_ns=int((time.monotonic() + 2 * _PREPARE_SECONDS) * _NANOSECONDS)),
             )
         )
-        ending = asyncio.create_task(_wait_ended(process))
+        ending = asyncio.create_task(_wait_ended(session))
         try:
             await asyncio.wait((ending,), timeout=_PREPARE_SECONDS)
             if not ending.done():
                 # The end of a stopped process reports what it waited for.
-                await process.stop(_KILL_TIMEOUT_S)
+                await session.stop(_KILL_TIMEOUT_S)
             if (ended := await ending).cause is not Cause.STOPPED:
                 raise StoreNotPrepared(f"whatsmeow's tables could not be made: {ended.detail}")
         finally:
             ending.cancel()
 
-    async def _begin(self, start: frames_pb2.Start, lane: Lane | None = None) -> Process:
+    async def _begin(self, start: frames_pb2.Start, lane: Lane | None = None) -> HostedSession:
+        """Start a process of its own for a session: the one place that says how many sessions a process has."""
         child = await self._zygote.fork()
-        process = Process(child, start.session_id, start.epoch, lane, self._metrics)
+        process = Process(child, {"session_id": start.session_id, "epoch": start.epoch})
+        session = HostedSession(process, start.session_id, start.epoch, lane, self._metrics)
         self._processes.add(process)
         removal = asyncio.create_task(self._remove_when_closed(process), name=f"forget-{start.session_id}")
         self._removals.add(removal)
         removal.add_done_callback(self._removals.discard)
         try:
-            await process.begin(start)
+            await process.begin(session, start)
         except BaseException:
             await asyncio.shield(process.kill())
             raise
-        return process
+        return session
 
     async def _remove_when_closed(self, process: Process) -> None:
         await process.wait_closed()
         self._processes.discard(process)
 
 
-async def _wait_ended(process: Process) -> Ended:
-    async for batch in process.observations():
+async def _wait_ended(session: HostedSession) -> Ended:
+    async for batch in session.observations():
         if isinstance(ended := batch[-1].observation, Ended):
             return ended
     raise AssertionError("the last observation of a process is no Ended")

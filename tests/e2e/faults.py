@@ -63,9 +63,13 @@ def _product(module: str, name: str) -> Any:
 
 
 def _session() -> Any:
+    return _only_one("session.session", "Session")
+
+
+def _only_one(module: str, name: str) -> Any:
     import gc  # noqa: PLC0415
 
-    return next(thing for thing in gc.get_objects() if isinstance(thing, _product("session.session", "Session")))
+    return next(thing for thing in gc.get_objects() if isinstance(thing, _product(module, name)))
 
 
 def _crash_in_a_loop(folder: Path) -> None:
@@ -107,7 +111,7 @@ def _be_deaf() -> None:
     def _be_deaf(*_: object) -> None:
         ctypes.CDLL(None).sleep(_FOR_EVER)
 
-    _product("process.stall_detector", "StallDetector").command_reader_alive = _be_deaf
+    _only_one("process.host", "ProcessHost")._reader_stall.progressed = _be_deaf
 
 
 def _get_stuck_in_event() -> None:
@@ -155,7 +159,7 @@ def _no_memory() -> None:
     def fail(*_: object) -> None:
         raise MemoryError
 
-    _product("session.session", "Session")._execute = fail
+    _product("process.host", "ProcessHost")._execute = fail
 
 
 def _fill_stderr() -> None:

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from service.domain.observations import CodeShown, Connected, Ended, InboundEvent, Observation, Observed
 from service.ports.processes import StartOrder
+from service.workers.hosted_session import HostedSession
 from service.workers.pool import Pool
-from service.workers.process import Process
 from simulator.control import SimulatorControl
 from zap.v1 import event_pb2
 
@@ -23,7 +23,7 @@ _PATIENCE = 20.0
 class Watched:
     """A process whose observations are kept until somebody waits for them, whatever came in between."""
 
-    def __init__(self, process: Process, *, commits: bool = True) -> None:
+    def __init__(self, process: HostedSession, *, commits: bool = True) -> None:
         """`commits`: confirm what is reported at once, as a node does when it has appended it."""
         self.process = process
         self.commits = commits

@@ -130,7 +130,7 @@ async def stop(watched: Watched) -> None:
 
 async def leave(watched: Watched) -> None:
     """As a node that dies."""
-    watched.process._channel.close()
+    watched.process.process.channel.close()
 
 
 @pytest.mark.parametrize("end", [kill, stop, leave])

@@ -55,8 +55,8 @@ async def past_its_permit(simulator: SimulatorProcess, session: Watched, phone: 
     await standing_still(process.pid)
     await control.write(FRIEND, phone, "what it would acknowledge if it went on")
     before = (await control.device(jid)).stanzas
-    await asyncio.sleep(max(0.0, process._permitted_until + 0.1 - time.monotonic()))
-    assert not process._exit.exited
+    await asyncio.sleep(max(0.0, process.process._permitted_until + 0.1 - time.monotonic()))
+    assert not process.process._exit.exited
     os.kill(process.pid, signal.SIGCONT)
     ended = await session.ended()
     assert ended.cause is Cause.PROCESS_DIED
@@ -99,7 +99,7 @@ async def test_a_process_that_is_stuck_without_a_permit_is_dead_by_its_end(
     ended = await again.ended()
     assert ended.cause is Cause.PROCESS_DIED
     assert "SIGALRM" in ended.detail
-    assert time.monotonic() - again.process._permitted_until < 5
+    assert time.monotonic() - again.process.process._permitted_until < 5
     if fault == "hold-interpreter":
         # A moment before, it wrote down where it was.
         assert "_hold_interpreter" in caplog.text

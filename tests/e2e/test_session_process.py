@@ -351,7 +351,7 @@ async def test_permits_keep_a_session_alive(pool: Pool) -> None:
     while time.monotonic() < first_deadline + 0.5:
         watched.process.permit(time.monotonic() + 1.5)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(watched.process.wait_closed(), 0.3)
+            await asyncio.wait_for(watched.process.process.wait_closed(), 0.3)
             pytest.fail(f"ended: {watched.heard[-1]}")
     await watched.process.kill()
     assert (await watched.ended()).cause is Cause.STOPPED

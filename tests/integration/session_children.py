@@ -15,6 +15,7 @@ from service.domain.observations import Ended, Observed
 from service.domain.start_scheduler import Lane
 from service.ports.metrics import Metrics
 from service.wire import framing
+from service.workers.hosted_session import HostedSession
 from service.workers.process import Process
 from service.workers.zygote_process import Child
 from zap.worker.v1 import frames_pb2
@@ -33,7 +34,8 @@ faulthandler.register(signal.SIGUSR1)
 node = socket.socket(fileno=int(sys.argv[1]))
 
 def tell(**body):
-    node.sendall(framing.frame(frames_pb2.Frame(**body)))
+    session_id = "" if "progress" in body else "one"
+    node.sendall(framing.frame(frames_pb2.Frame(session_id=session_id, **body)))
 
 def got(**fields):
     received = event_pb2.MessageReceived(**fields)
@@ -67,12 +69,13 @@ class ScriptedChild:
         self.child = Child(self.process.pid, os.pidfd_open(self.process.pid), stderr, self._ours, self.exit_status)
         self._reaping = asyncio.create_task(self._reap())
 
-    async def begin(self, permit: float = 60.0, metrics: Metrics | None = None) -> Process:
+    async def begin(self, permit: float = 60.0, metrics: Metrics | None = None) -> HostedSession:
         """The node's side of it, started."""
-        process = Process(self.child, "one", 1, Lane.CLAIM, metrics)
+        process = Process(self.child, {"session_id": "one", "epoch": 1})
+        session = HostedSession(process, "one", 1, Lane.CLAIM, metrics)
         deadline = int((time.monotonic() + permit) * 1e9)
-        await process.begin(frames_pb2.Start(session_id="one", permit=frames_pb2.Permit(deadline_ns=deadline)))
-        return process
+        await process.begin(session, frames_pb2.Start(session_id="one", permit=frames_pb2.Permit(deadline_ns=deadline)))
+        return session
 
     async def close(self) -> None:
         """End it, whatever it does."""
@@ -87,10 +90,10 @@ class ScriptedChild:
             self.exit_status.set_result(status)
 
 
-async def all_of(process: Process, timeout: float = 15) -> tuple[list[Observed], Ended]:
+async def all_of(session: HostedSession, timeout: float = 15) -> tuple[list[Observed], Ended]:
     """Everything it reports, and how it ended."""
     async with asyncio.timeout(timeout):
-        heard = [observed async for batch in process.observations() for observed in batch]
+        heard = [observed async for batch in session.observations() for observed in batch]
     last = heard.pop().observation
     assert isinstance(last, Ended)
     assert not any(isinstance(observed.observation, Ended) for observed in heard)

@@ -84,7 +84,7 @@ async def main():
     pool, processes = await processes_that_load()
     for process in processes:
         await process.kill()
-        await process.wait_closed()
+        await process.process.wait_closed()
     await asyncio.sleep(0.5)  # until what is over is forgotten
     before = held()
     processes = [await start(pool, number) for number in range(3)]

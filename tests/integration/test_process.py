@@ -20,13 +20,14 @@ from service.ports.processes import CallFailed, ProcessPool
 from service.telemetry.metrics import NodeMetrics
 from service.wire import framing
 from service.workers.exit_diagnostics import read_stderr
+from service.workers.hosted_session import HostedSession
 from service.workers.pool import Pool
-from service.workers.process import STALLED_SECONDS, Process
+from service.workers.process import STALLED_SECONDS
 from tests.contents import payload, text_content
 from tests.integration.session_children import ScriptedChild, all_of
 from zap.v1 import event_pb2
 
-Begin = Callable[[str], Awaitable[Process]]
+Begin = Callable[[str], Awaitable[HostedSession]]
 
 
 def as_the_core_sees_it(pool: Pool) -> ProcessPool:
@@ -68,7 +69,7 @@ async def begin(registry: CollectorRegistry) -> AsyncIterator[Begin]:
     children: list[ScriptedChild] = []
     metrics = NodeMetrics(registry)
 
-    async def start(script: str) -> Process:
+    async def start(script: str) -> HostedSession:
         children.append(ScriptedChild(script))
         return await children[-1].begin(metrics=metrics)
 
@@ -83,20 +84,20 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.workers.process.STALLED_SECONDS", 2.0)
 
 
-async def until_it_lives(process: Process) -> None:
+async def until_it_lives(session: HostedSession) -> None:
     async with asyncio.timeout(20):
-        while not process._showed_life:
+        while not session.process._showed_life:
             await asyncio.sleep(0.01)
 
 
 async def test_what_was_said_before_the_end_comes_before_the_end(begin: Begin) -> None:
-    process = await begin("""
+    session = await begin("""
         for number in (1, 2, 3):
             tell(number=number, event=got(message_id=str(number)))
         tell(ended=frames_pb2.Ended(cause="STREAM_REPLACED"))
         os._exit(3)
     """)
-    heard, ended = await all_of(process)
+    heard, ended = await all_of(session)
     assert [observed.number for observed in heard] == [1, 2, 3]
     assert ended.cause is Cause.STREAM_REPLACED
 
@@ -119,15 +120,15 @@ async def test_a_death_that_nobody_asked_for_is_told_in_words(begin: Begin, scri
 
 
 async def test_a_process_that_says_it_ends_and_stays_is_killed(begin: Begin) -> None:
-    process = await begin("""
+    session = await begin("""
         tell(ended=frames_pb2.Ended(cause="LOGGED_OUT_ON_PHONE"))
         while True:
             tell(progress=frames_pb2.Progress())
             time.sleep(0.2)
     """)
-    _, ended = await all_of(process)
+    _, ended = await all_of(session)
     assert ended.cause is Cause.LOGGED_OUT_ON_PHONE
-    assert process._exit.exited
+    assert session.process._exit.exited
 
 
 @pytest.mark.parametrize(
@@ -159,12 +160,12 @@ async def test_a_process_that_cannot_be_heard_any_more_and_stays_is_killed(
 async def test_a_stuck_process_is_killed_after_it_has_said_where_it_is(
     begin: Begin, caplog: pytest.LogCaptureFixture, impatience: None, meanwhile: str
 ) -> None:
-    process = await begin(f"""
+    session = await begin(f"""
         def where_it_is_stuck():
             {meanwhile}
         where_it_is_stuck()
     """)
-    _, ended = await all_of(process)
+    _, ended = await all_of(session)
     assert ended.cause is Cause.PROCESS_STALLED
     stacks = next(record for record in caplog.records if "where_it_is_stuck" in record.getMessage())
     assert vars(stacks)["session_id"] == "one"
@@ -174,39 +175,39 @@ async def test_a_stopped_process_is_killed_though_it_could_be_continued(
     begin: Begin, caplog: pytest.LogCaptureFixture, impatience: None
 ) -> None:
     caplog.set_level(logging.INFO, "service.workers")
-    process = await begin("""
+    session = await begin("""
         while True:
             tell(progress=frames_pb2.Progress())
             time.sleep(0.1)
     """)
-    await until_it_lives(process)
-    os.kill(process.pid, signal.SIGSTOP)
-    _, ended = await all_of(process)
+    await until_it_lives(session)
+    os.kill(session.pid, signal.SIGSTOP)
+    _, ended = await all_of(session)
     assert ended.cause is Cause.PROCESS_STALLED
     assert "it is stopped by a signal" in caplog.text
     assert "killed by SIGKILL" in caplog.text
 
 
 async def test_time_in_which_the_node_was_held_up_says_nothing_of_the_process(begin: Begin) -> None:
-    process = await begin("""
+    session = await begin("""
         while True:
             tell(progress=frames_pb2.Progress())
             time.sleep(0.1)
     """)
-    await until_it_lives(process)
+    await until_it_lives(session)
     # As when the whole machine stands still: neither runs, and this one is the first to look again.
-    os.kill(process.pid, signal.SIGSTOP)
+    os.kill(session.pid, signal.SIGSTOP)
     time.sleep(STALLED_SECONDS + 1)  # noqa: ASYNC251 - the loop is to stand still
-    asyncio.get_running_loop().call_later(0.5, os.kill, process.pid, signal.SIGCONT)
+    asyncio.get_running_loop().call_later(0.5, os.kill, session.pid, signal.SIGCONT)
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(process.wait_closed(), 2)
-    assert not process._exit.exited
+        await asyncio.wait_for(session.process.wait_closed(), 2)
+    assert not session.process._exit.exited
 
 
 async def test_stderr_that_fills_up_is_logged_and_emptied_so_that_last_words_find_room(
     begin: Begin, caplog: pytest.LogCaptureFixture
 ) -> None:
-    process = await begin("""
+    session = await begin("""
         os.write(2, b"chatter\\n" * 20_000 + b"the end of it\\n")
         tell(progress=frames_pb2.Progress())
         while os.lseek(2, 0, os.SEEK_CUR):
@@ -214,7 +215,7 @@ async def test_stderr_that_fills_up_is_logged_and_emptied_so_that_last_words_fin
         os.write(2, b"fatal error: concurrent map writes\\n")
         os.abort()
     """)
-    _, ended = await all_of(process)
+    _, ended = await all_of(session)
     assert "concurrent map writes" in ended.detail
     logged = next(record.getMessage() for record in caplog.records if "wrote on stderr" in record.getMessage())
     assert logged.endswith("the end of it")
@@ -222,18 +223,18 @@ async def test_stderr_that_fills_up_is_logged_and_emptied_so_that_last_words_fin
 
 
 async def test_what_is_of_the_moment_is_left_out_while_nobody_takes_what_it_says(begin: Begin) -> None:
-    process = await begin("tell(event=got())\n" + TELL_MESSAGES.format(count=600) + "tell(event=got())\nos._exit(0)")
-    await asyncio.wait_for(process._exit.wait(), 10)
-    heard, _ = await all_of(process)
+    session = await begin("tell(event=got())\n" + TELL_MESSAGES.format(count=600) + "tell(event=got())\nos._exit(0)")
+    await asyncio.wait_for(session.process._exit.wait(), 10)
+    heard, _ = await all_of(session)
     assert [observed.number for observed in heard] == list(range(601))
 
 
 async def test_what_a_dead_process_left_in_its_socket_is_heard_however_late(begin: Begin) -> None:
-    process = await begin(TELL_MESSAGES.format(count=1040) + "os._exit(0)")
-    await asyncio.wait_for(process._exit.wait(), 10)
+    session = await begin(TELL_MESSAGES.format(count=1040) + "os._exit(0)")
+    await asyncio.wait_for(session.process._exit.wait(), 10)
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(process.wait_closed(), 2)
-    heard, ended = await all_of(process)
+        await asyncio.wait_for(session.process.wait_closed(), 2)
+    heard, ended = await all_of(session)
     assert [observed.number for observed in heard] == list(range(1, 1041))
     assert ended.cause is Cause.PROCESS_DIED
 
@@ -248,12 +249,12 @@ async def test_what_a_dead_process_left_in_its_socket_is_heard_however_late(begi
     ],
 )
 async def test_only_an_event_may_be_long(begin: Begin, frame: str, kind: str) -> None:
-    process = await begin(f"""
+    session = await begin(f"""
         tell(number=1, event=got(raw=bytes(3_000_000)))
         tell({frame})
         time.sleep(60)
     """)
-    heard, ended = await all_of(process)
+    heard, ended = await all_of(session)
     assert [observed.number for observed in heard] == [1]
     assert ended.cause is Cause.PROCESS_DIED
     assert ended.detail.startswith(f"a frame could not be decoded: a frame of kind {kind} has ")
@@ -263,7 +264,7 @@ async def test_only_an_event_may_be_long(begin: Begin, frame: str, kind: str) ->
 async def test_a_log_line_of_any_length_comes_cut(begin: Begin, caplog: pytest.LogCaptureFixture) -> None:
     """The first from a process as it should be, the second from one that does not cut."""
     caplog.set_level(logging.INFO, "service.session")
-    process = await begin("""
+    session = await begin("""
         from service.worker.process.log_forwarder import LogForwarder
 
         lines = LogForwarder(lambda frame: node.sendall(framing.frame(frame)) is None)
@@ -272,7 +273,7 @@ async def test_a_log_line_of_any_length_comes_cut(begin: Begin, caplog: pytest.L
         tell(ended=frames_pb2.Ended(cause="CLIENT_ERROR", detail="no " * 20_000))
         os._exit(3)
     """)
-    _, ended = await all_of(process)
+    _, ended = await all_of(session)
     first, second = (record.getMessage() for record in caplog.records if record.name == "service.session")
     assert first == f"whatsmeow.Client: cannot connect{CUT}"
     assert second.startswith(f"{CUT}: cannot connect cannot connect ")
@@ -285,7 +286,7 @@ async def test_a_log_line_of_any_length_comes_cut(begin: Begin, caplog: pytest.L
 async def test_what_waits_in_the_node_is_bounded_and_nobody_is_blamed_for_what_is_not_read(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process = await begin("""
+    session = await begin("""
         for number in range(1, 33):
             tell(number=number, event=got(raw=bytes(1_000_000)))
             os.pwrite(2, str(number).encode(), 0)
@@ -293,28 +294,28 @@ async def test_what_waits_in_the_node_is_bounded_and_nobody_is_blamed_for_what_i
         os._exit(3)
     """)
     async with asyncio.timeout(20):
-        while int(read_stderr(process._child.stderr) or 0) < 4:
+        while int(read_stderr(session.process._child.stderr) or 0) < 4:
             await asyncio.sleep(0.01)
     monkeypatch.setattr("service.workers.process.STALLED_SECONDS", 0.5)
     await asyncio.sleep(2)
     # What it has written beyond these is in the socket.
-    assert int(read_stderr(process._child.stderr)) < 8
-    assert not process._exit.exited
-    heard, ended = await all_of(process)
+    assert int(read_stderr(session.process._child.stderr)) < 8
+    assert not session.process._exit.exited
+    heard, ended = await all_of(session)
     assert [observed.number for observed in heard] == list(range(1, 33))
     assert ended.cause is Cause.STREAM_REPLACED
 
 
 async def test_the_last_word_of_a_dead_process_is_heard_though_nothing_was_read_any_more(begin: Begin) -> None:
-    process = await begin("""
+    session = await begin("""
         for number in range(1, 6):
             tell(number=number, event=got(raw=bytes(1_000_000)))
         tell(number=6, event=got())
         tell(ended=frames_pb2.Ended(cause="STREAM_REPLACED"))
         os._exit(3)
     """)
-    await asyncio.wait_for(process.wait_closed(), 20)
-    heard, ended = await all_of(process)
+    await asyncio.wait_for(session.process.wait_closed(), 20)
+    heard, ended = await all_of(session)
     assert [observed.number for observed in heard] == list(range(1, 7))
     assert ended.cause is Cause.STREAM_REPLACED
 
@@ -323,95 +324,95 @@ async def test_the_last_word_of_a_dead_process_is_heard_though_nothing_was_read_
 async def test_what_it_said_last_is_heard_though_something_is_written_to_it_when_it_is_dead(
     begin: Begin, is_written: str
 ) -> None:
-    process = await begin(TELL_MESSAGES.format(count=40) + "tell(ended=frames_pb2.Ended(cause='STREAM_REPLACED'))")
+    session = await begin(TELL_MESSAGES.format(count=40) + "tell(ended=frames_pb2.Ended(cause='STREAM_REPLACED'))")
     # The loop is busy with other sessions meanwhile, and has not read it when it writes.
-    wait_for_death(process)
+    wait_for_death(session)
     match is_written:
         case "permit":
-            process.permit(time.monotonic() + 90)
+            session.permit(time.monotonic() + 90)
         case "confirm":
-            process.confirm(1)
+            session.confirm(1)
         case "stop":
-            await process.stop(5)
-    heard, ended = await all_of(process)
+            await session.stop(5)
+    heard, ended = await all_of(session)
     assert [observed.number for observed in heard] == list(range(1, 41))
     assert ended.cause is Cause.STREAM_REPLACED
 
 
-def wait_for_death(process: Process) -> None:
+def wait_for_death(session: HostedSession) -> None:
     """Without the loop."""
-    assert select.select([process._child.pidfd], [], [], 10)[0]
+    assert select.select([session.process._child.pidfd], [], [], 10)[0]
 
 
 async def test_a_process_of_which_nobody_takes_anything_any_more_is_over_when_it_is_dead(begin: Begin) -> None:
-    process = await begin(TELL_MESSAGES.format(count=1600) + "time.sleep(60)")
-    await until_it_lives(process)
-    await process.kill()
-    await asyncio.wait_for(process.wait_closed(), 5)
+    session = await begin(TELL_MESSAGES.format(count=1600) + "time.sleep(60)")
+    await until_it_lives(session)
+    await session.kill()
+    await asyncio.wait_for(session.process.wait_closed(), 5)
 
 
 async def test_stopping_lets_it_say_the_rest(begin: Begin) -> None:
-    process = await begin("""
+    session = await begin("""
         assert command().WhichOneof("command") == "stop"
         tell(disconnected=frames_pb2.Disconnected())
         tell(ended=frames_pb2.Ended(cause="STOPPED"))
         os._exit(0)
     """)
-    await process.stop(10)
-    heard, ended = await all_of(process)
+    await session.stop(10)
+    heard, ended = await all_of(session)
     assert [observed.observation for observed in heard] == [Disconnected()]
     assert ended.cause is Cause.STOPPED
 
 
 async def test_stopping_one_that_does_not_listen_kills_it_after_the_grace(begin: Begin) -> None:
-    process = await begin("time.sleep(60)")
+    session = await begin("time.sleep(60)")
     began = time.monotonic()
-    await process.stop(0.5)
-    assert process._exit.exited
+    await session.stop(0.5)
+    assert session.process._exit.exited
     assert 0.5 <= time.monotonic() - began < 3
-    _, ended = await all_of(process)
+    _, ended = await all_of(session)
     assert (ended.cause, ended.detail) == (Cause.STOPPED, "asked to stop, and killed after 0.5 seconds")
 
 
 async def test_killing_returns_when_it_is_dead(begin: Begin) -> None:
-    process = await begin("time.sleep(60)")
-    os.kill(process.pid, signal.SIGSTOP)
-    await process.kill()
-    assert process._exit.exited
-    _, ended = await all_of(process)
+    session = await begin("time.sleep(60)")
+    os.kill(session.pid, signal.SIGSTOP)
+    await session.kill()
+    assert session.process._exit.exited
+    _, ended = await all_of(session)
     assert (ended.cause, ended.detail) == (Cause.STOPPED, "killed")
-    await process.kill()
-    await process.stop(1)
+    await session.kill()
+    await session.stop(1)
 
 
 async def test_calls_are_answered_refused_or_given_up(begin: Begin) -> None:
-    process = await begin(OBEY)
-    replies = await asyncio.gather(*(process.send(f"{n}@lid", text_content("hi"), 10) for n in range(50)))
+    session = await begin(OBEY)
+    replies = await asyncio.gather(*(session.send(f"{n}@lid", text_content("hi"), 10) for n in range(50)))
     assert [reply.message_id for reply in replies] == [f"{n}@lid" for n in range(50)]
     with pytest.raises(CallFailed, match="refused"):
-        await process.send("x@lid", text_content("refuse"), 10)
+        await session.send("x@lid", text_content("refuse"), 10)
     with pytest.raises(CallFailed, match="did not answer") as failure:
-        await process.send("x@lid", text_content("never"), 0.2)
+        await session.send("x@lid", text_content("never"), 0.2)
     assert not failure.value.certain
 
 
 async def test_a_call_of_any_kind_goes_through_unread(begin: Begin) -> None:
-    process, request = await begin(OBEY), payload(duration_pb2.Duration(seconds=3))
-    assert await process.call(request, 10) == request
+    session, request = await begin(OBEY), payload(duration_pb2.Duration(seconds=3))
+    assert await session.call(request, 10) == request
 
 
 async def test_a_call_in_flight_when_it_dies_may_have_been_done(begin: Begin) -> None:
-    process = await begin('assert command().WhichOneof("command") == "call"; os._exit(0)')
+    session = await begin('assert command().WhichOneof("command") == "call"; os._exit(0)')
     with pytest.raises(CallFailed, match="ended before it answered") as failure:
-        await process.send("x@lid", text_content("hi"), 10)
+        await session.send("x@lid", text_content("hi"), 10)
     assert not failure.value.certain
     with pytest.raises(CallFailed) as failure:
-        await process.send("x@lid", text_content("hi"), 10)
+        await session.send("x@lid", text_content("hi"), 10)
     assert failure.value.certain
 
 
 async def test_of_permits_that_wait_only_the_last_is_sent(begin: Begin) -> None:
-    process = await begin("""
+    session = await begin("""
         go_on = time.monotonic() + 2
         while time.monotonic() < go_on:
             tell(progress=frames_pb2.Progress())
@@ -426,31 +427,31 @@ async def test_of_permits_that_wait_only_the_last_is_sent(begin: Begin) -> None:
                 tell(number=permits, event=got(message_id=str(last)))
     """)
     # Fill the socket and asyncio's buffer with something that is not superseded.
-    sends = [asyncio.create_task(process.send("x@lid", text_content("x" * 100_000), 30)) for _ in range(10)]
-    while process._channel.accepts_commands:
+    sends = [asyncio.create_task(session.send("x@lid", text_content("x" * 100_000), 30)) for _ in range(10)]
+    while session.process.channel.accepts_commands:
         await asyncio.sleep(0)
     began = time.monotonic()
     until = time.monotonic() + 100
     for _ in range(10_000):
         until += 0.001
-        process.permit(until)
-        process.permit(until - 50)
-    process.confirm(6)
-    process.confirm(7)
+        session.permit(until)
+        session.permit(until - 50)
+    session.confirm(6)
+    session.confirm(7)
     assert time.monotonic() - began < 5
-    (observed,) = await anext(process.observations())
+    (observed,) = await anext(session.observations())
     assert isinstance(observed.observation, InboundEvent)
     told = event_pb2.Event.FromString(observed.observation.encoded)
     assert told.message_received.message_id == str(int(until * 1e9))
     assert observed.number == 1
-    await process.kill()
+    await session.kill()
     for send in sends:
         with pytest.raises(CallFailed):
             await send
 
 
 async def test_more_calls_than_the_process_takes_wait_for_a_place(begin: Begin) -> None:
-    process = await begin("""
+    session = await begin("""
         import select
 
         held = []
@@ -464,20 +465,20 @@ async def test_more_calls_than_the_process_takes_wait_for_a_place(begin: Begin) 
                     tell(reply=frames_pb2.Reply(call_id=call_id, **outcome))
                 held.clear()
     """)
-    calls = (process.send("a@s.whatsapp.net", text_content("hello"), 10) for _ in range(3 * framing.MOST_CALLS))
+    calls = (session.send("a@s.whatsapp.net", text_content("hello"), 10) for _ in range(3 * framing.MOST_CALLS))
     await asyncio.gather(*calls)
 
 
 async def test_a_call_that_never_gets_a_place_certainly_failed(begin: Begin) -> None:
-    process = await begin("while command() is not None: pass")
+    session = await begin("while command() is not None: pass")
     hung = [
-        asyncio.create_task(process.send("a@s.whatsapp.net", text_content("x"), 5)) for _ in range(framing.MOST_CALLS)
+        asyncio.create_task(session.send("a@s.whatsapp.net", text_content("x"), 5)) for _ in range(framing.MOST_CALLS)
     ]
     await asyncio.sleep(0.1)
     with pytest.raises(CallFailed) as refused:
-        await process.send("a@s.whatsapp.net", text_content("one too many"), 0.2)
+        await session.send("a@s.whatsapp.net", text_content("one too many"), 0.2)
     assert refused.value.certain
-    await process.kill()
+    await session.kill()
     for failure in await asyncio.gather(*hung, return_exceptions=True):
         assert isinstance(failure, CallFailed)
         assert not failure.certain
@@ -490,15 +491,15 @@ async def test_a_start_and_an_end_are_counted_once(
 ) -> None:
     connected = "tell(connected=frames_pb2.Connected(jid='1@s.whatsapp.net'))" if connects else ""
     leave = "os._exit(7)" if end == "by itself" else ""
-    process = await begin(f"for _ in range(2): {connected or 'pass'}\n{leave}\n{OBEY}")
+    session = await begin(f"for _ in range(2): {connected or 'pass'}\n{leave}\n{OBEY}")
     if end == "kill":
         async with asyncio.timeout(20):
-            while connects and process._lane is not None:
+            while connects and session._lane is not None:
                 await asyncio.sleep(0.01)
-        await process.kill()
+        await session.kill()
     elif end == "stop":
-        await process.stop(10)
-    _, ended = await all_of(process)
+        await session.stop(10)
+    _, ended = await all_of(session)
     cause = "KILLED" if end == "kill" else ended.cause.value
     outcomes = {
         (sample.labels["lane"], sample.labels["outcome"]): sample.value

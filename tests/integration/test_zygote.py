@@ -20,8 +20,8 @@ from service.domain.observations import Ended
 from service.ports.processes import StartOrder
 from service.wire import framing
 from service.workers import dsn
+from service.workers.hosted_session import HostedSession
 from service.workers.pool import Pool, PoolSettings
-from service.workers.process import Process
 from service.workers.zygote import ZygoteClient
 from service.workers.zygote_process import SILENT_SECONDS, Child
 from tests.integration.session_children import all_of
@@ -390,7 +390,7 @@ async def test_the_pool_closes_over_what_still_runs(pool: Pool, tmp_path: Path) 
     async with silent_server() as port:
         silent = Pool(PoolSettings(f"postgresql://zap@127.0.0.1:{port}/none"))
         process = await silent.start(order(60))
-        await eventually(lambda: process._showed_life, "a sign of life")
+        await eventually(lambda: process.process._showed_life, "a sign of life")
         await silent.close()
         assert not alive(process.pid)
         heard = [observed async for batch in process.observations() for observed in batch]
@@ -401,7 +401,7 @@ async def test_operators_see_which_session_a_process_is_and_no_secret(pool: Pool
     async with silent_server() as port:
         silent = Pool(PoolSettings(f"postgresql://zap:hunter2@127.0.0.1:{port}/none"))
         process = await silent.start(order(60, "shop-berlin"))
-        await eventually(lambda: process._showed_life, "a sign of life")
+        await eventually(lambda: process.process._showed_life, "a sign of life")
         seen = psutil.Process(process.pid)
         assert " ".join(seen.cmdline()).startswith("zap-session shop-berlin epoch 3")
         assert "hunter2" not in str(seen.environ()) + str(seen.cmdline())
@@ -413,7 +413,7 @@ async def test_a_go_panic_is_told_by_its_words(pool: Pool) -> None:
     async with silent_server() as port:
         silent = Pool(PoolSettings(f"postgresql://zap@127.0.0.1:{port}/none"))
         process = await silent.start(order(60))
-        await eventually(lambda: process._showed_life, "a sign of life")
+        await eventually(lambda: process.process._showed_life, "a sign of life")
         os.kill(process.pid, signal.SIGABRT)
         _, ended = await all_of(process)
         assert ended.cause is Cause.PROCESS_DIED
@@ -424,9 +424,9 @@ async def test_a_go_panic_is_told_by_its_words(pool: Pool) -> None:
 async def test_a_process_whose_node_is_gone_ends(pool: Pool) -> None:
     async with silent_server() as port:
         silent = Pool(PoolSettings(f"postgresql://zap@127.0.0.1:{port}/none"))
-        process: Process = await silent.start(order(60))
-        await eventually(lambda: process._showed_life, "a sign of life")
-        process._channel.close()
+        process: HostedSession = await silent.start(order(60))
+        await eventually(lambda: process.process._showed_life, "a sign of life")
+        process.process.channel.close()
         _, ended = await all_of(process)
         assert (ended.cause, "status 4" in ended.detail) == (Cause.PROCESS_DIED, True)
         await silent.close()

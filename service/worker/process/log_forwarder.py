@@ -1,4 +1,4 @@
-"""Forwards this process's log lines (Go's and Python's) to the node, redacted, without ever waiting for it."""
+"""Forwards log lines (Go's and Python's) to the node, redacted, without ever waiting for it."""
 
 import logging
 from collections.abc import Callable
@@ -32,8 +32,9 @@ class LogForwarder:
             self._dropped += 1
 
     def take_over_logging(self) -> None:
-        """Forward the lines of Python's root logger too."""
-        logging.root.addHandler(_Handler(self))
+        """Forward the lines of Python's root logger, instead of what neonize does at import: to write all to stderr."""
+        logging.root.handlers[:] = [_Handler(self)]
+        logging.root.setLevel(logging.INFO)
 
 
 class _Handler(logging.Handler):

@@ -1,4 +1,4 @@
-"""Turns a forked child of the zygote into a session process, and runs its session."""
+"""Turns a forked child of the zygote into a session process: the one place that knows the process and its sessions."""
 
 import contextlib
 import ctypes
@@ -13,8 +13,9 @@ from service.domain.disconnect_policy import Cause
 from service.wire import framing
 from service.worker.process.exit import NODE_GONE, ProcessExit
 from service.worker.process.frame_writer import FrameWriter
+from service.worker.process.host import ProcessHost
 from service.worker.process.watchdog import NotPermitted, Watchdog, limit_the_wait
-from service.worker.session.session import Session, reset_logging
+from service.worker.session.session import Session
 from zap.worker.v1 import frames_pb2
 
 _STDERR = 2
@@ -67,13 +68,7 @@ def _serve(connection: socket.socket) -> None:
     except NotPermitted as error:
         ProcessExit(FrameWriter(connection)).end(Cause.PROCESS_DIED, str(error))
     _name_process(start)
-    reset_logging()
-    try:
-        session = Session(connection, start, watchdog)
-    except Exception as error:  # report every fault to the node, such as an unreadable certificate
-        ProcessExit(FrameWriter(connection)).end(Cause.CLIENT_ERROR, f"{type(error).__name__}: {error}")
-        raise
-    session.run()
+    ProcessHost(connection, watchdog, Session).run(start)
 
 
 def _await_start(connection: socket.socket) -> frames_pb2.Start:
@@ -87,7 +82,7 @@ def _await_start(connection: socket.socket) -> frames_pb2.Start:
 
 
 def _name_process(start: frames_pb2.Start) -> None:
-    """Show the session in ps and top, by the name of the thread and the command line."""
+    """Show the process's first session in ps and top, by the name of the thread and the command line."""
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_NAME, start.session_id[:_NAME_LENGTH].encode(), 0, 0, 0)
     length = len(Path("/proc/self/cmdline").read_bytes())

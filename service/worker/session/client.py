@@ -1,4 +1,4 @@
-"""Wraps the neonize client of this process: its callbacks and its calls.
+"""Wraps the neonize client of a session: its callbacks and its calls.
 
 neonize's callbacks are replaced on the instance before it connects. They print, lose log lines after a fork, and report
 neither a failed pairing nor a passkey request (docs/neonize.md, login-status callback).

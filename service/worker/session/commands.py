@@ -9,10 +9,10 @@ from google.protobuf.message import Message
 from service.wire.framing import MOST_CALLS
 from service.worker import errors
 from service.worker.addresses import NoAddress
-from service.worker.process.frame_writer import timestamp
 from service.worker.process.redaction import redact
 from service.worker.session import content_builders
 from service.worker.session.dispatch import DefinitelyNotDone, unpack
+from service.worker.session.outbox import timestamp
 from zap.worker.v1 import calls_pb2, frames_pb2
 
 if TYPE_CHECKING:

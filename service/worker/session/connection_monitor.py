@@ -1,13 +1,13 @@
-"""Decides whether this process counts as connected, and when it must end because it is not. No call waits.
+"""Decides whether a session counts as connected, and when it must end because it is not.
 
 The library's events decide first. An event can be missing: a reconnection after a 515 raises none when it begins or
 fails, and a library that hangs raises none at all. So the library is polled each second too:
 
-- If it has not confirmed the connection for DISAGREEMENT_GRACE_S, the process counts as disconnected, whatever the last
+- If it has not confirmed the connection for DISAGREEMENT_GRACE_S, the session counts as disconnected, whatever the last
   event was.
-- If it then confirms the connection for as long, the process counts as connected again, unless an event has reported
+- If it then confirms the connection for as long, the session counts as connected again, unless an event has reported
   the disconnection: the library's "logged in" outlives the connection, so an answer after such an event proves nothing.
-- If it is not connected for CONNECT_TIMEOUT_S and nothing came in, the process ends. A QR code delays its start.
+- If it is not connected for CONNECT_TIMEOUT_S and nothing came in, the session ends. A QR code delays its start.
 """
 
 import enum
@@ -18,9 +18,10 @@ from collections.abc import Callable
 DISAGREEMENT_GRACE_S = 4.0
 """Events and polling can disagree briefly; a disagreement shorter than this is ignored."""
 CONNECT_TIMEOUT_S = 60.0
-"""How long a process may be without a connection before it ends; also the longest login that can succeed."""
+"""How long a session may be without a connection before it ends; also the longest login that can succeed."""
 _ANSWER_TTL_S = 3.0
 """How long an answer of the library is valid."""
+_POLL_INTERVAL_S = 1.0
 _SUSPENDED_AFTER_S = 3.0
 """If two verdicts are further apart, the process was suspended, and that time does not count."""
 
@@ -30,11 +31,11 @@ class Verdict(enum.Enum):
 
     #: Nothing has changed.
     NOTHING = "NOTHING"
-    #: The process counts as disconnected from now on.
+    #: The session counts as disconnected from now on.
     LOST = "LOST"
-    #: The process counts as connected again.
+    #: The session counts as connected again.
     BACK = "BACK"
-    #: The process has to end. Returned once.
+    #: The session has to end. Returned once.
     LEAVE = "LEAVE"
 
 
@@ -95,7 +96,7 @@ class ConnectionMonitor:
 
     @property
     def is_up(self) -> bool:
-        """Return whether the process counts as connected and the library has confirmed it recently."""
+        """Return whether the session counts as connected and the library has confirmed it recently."""
         return self._is_up and self._clock() - self._last_yes <= _ANSWER_TTL_S
 
     def verdict(self) -> Verdict:
@@ -143,3 +144,32 @@ class ConnectionMonitor:
             self._yes_since += seconds
         if self._down_since is not None:
             self._down_since += seconds
+
+
+class ConnectionPolling:
+    """Asks the library each second whether it is connected, and reports its answers to the monitor.
+
+    It has a thread of its own, because the answer can take as long as a connect in flight (whatsmeow holds the lock of
+    its socket while it dials), and the thread of the heartbeat must not wait for it.
+    """
+
+    def __init__(self, is_up: Callable[[], bool], on_up: Callable[[], None], monitor: ConnectionMonitor) -> None:
+        """`on_up` is called after each answer "connected"."""
+        self._is_up = is_up
+        self._on_up = on_up
+        self._monitor = monitor
+        self._is_polling = False
+
+    def start(self) -> None:
+        """Start to poll the library. Not before the first login: until then Go's client may be nil."""
+        if not self._is_polling:
+            self._is_polling = True
+            threading.Thread(target=self._poll, name="polling", daemon=True).start()
+
+    def _poll(self) -> None:
+        while True:
+            time.sleep(_POLL_INTERVAL_S)
+            is_up = self._is_up()
+            self._monitor.answered(is_up=is_up)
+            if is_up:
+                self._on_up()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from service.domain.disconnect_policy import Cause
-from service.worker.process.frame_writer import timestamp
+from service.worker.session.outbox import timestamp
 from zap.v1 import event_pb2
 from zap.worker.v1 import frames_pb2
 
@@ -74,7 +74,7 @@ class LoginFailed:
 
     @property
     def cause(self) -> Cause:
-        """Return the cause with which this process ends."""
+        """Return the cause with which this session ends."""
         unknown = Cause.WHATSAPP_ERROR if self.code in _SERVER_FAULTS else Cause.CONNECTION_REFUSED
         return _CAUSES.get(self.code, unknown)
 
@@ -84,7 +84,7 @@ class LoginFailed:
         return f"login failure {self.code}" + (f", ban {self.ban_code}" if self.ban_code else "")
 
     def ended(self, now: datetime.datetime) -> frames_pb2.Ended:
-        """Return the last frame of a process that ends because of this failure."""
+        """Return the last frame of a session that ends because of this failure."""
         ended = frames_pb2.Ended(cause=self.cause.name, detail=self.detail)
         if (end := ban_end(self.ban_seconds, now)) is not None:
             ended.until.CopyFrom(end)

@@ -1,18 +1,15 @@
-"""Runs one session: connects a WhatsApp client once and executes the node's commands, until either of them is gone.
+"""Runs one session: connects a WhatsApp client once and executes the node's commands, until the session ends.
 
-Threads: the main one reads commands from the start, so that it always notices its node's death. One loads the library
-and stays in `connect()`. Two belong to the heartbeat. One is the database relay, with a further thread for each dial.
-Each call to WhatsApp has a separate one, because the library gives it no deadline. The library calls back on Go's
-threads, one event after another.
+Threads: one loads the library and stays in `connect()`. One polls the connection. One is the database relay, with a
+further thread for each dial. Each call to WhatsApp has a separate one, because the library gives it no deadline. The
+library calls back on Go's threads, one event after another. The process (`worker/process/host.py`) has two more, which
+call this session.
 """
 
 import datetime
 import faulthandler
 import importlib
 import logging
-import os
-import select
-import socket
 import threading
 from typing import Any
 
@@ -21,31 +18,27 @@ from neonize.proto import Neonize_pb2 as neonize
 from service.domain.disconnect_policy import Cause
 from service.pgrelay.ack_gate import AckGate
 from service.pgrelay.relay import ANSWER_TIMEOUT_S, Relay
-from service.wire import framing
 from service.worker import errors
 from service.worker.inbound import messages, translate
 from service.worker.inbound.events import registry
 from service.worker.library import loader
-from service.worker.process.exit import NODE_GONE, ProcessExit
 from service.worker.process.frame_writer import FrameWriter
 from service.worker.process.log_forwarder import LogForwarder
+from service.worker.process.session_end import SessionEnd
 from service.worker.process.stall_detector import StallDetector
-from service.worker.process.watchdog import Watchdog
 from service.worker.session import qr_sequence
 from service.worker.session.client import Callbacks, Client, prepare_store
 from service.worker.session.commands import CommandExecutor
-from service.worker.session.connection_monitor import ConnectionMonitor, Verdict
+from service.worker.session.connection_monitor import ConnectionMonitor, ConnectionPolling, Verdict
 from service.worker.session.ephemeral_throttle import EphemeralThrottle
-from service.worker.session.heartbeat import Heartbeat
 from service.worker.session.log_parser import LoginFailed, ReconnectFailed, ResendFailed, parse_line
+from service.worker.session.outbox import Outbox
 from zap.worker.v1 import frames_pb2, inbound_pb2
 
 _STDERR = 2
 _DELETION_LINGER_S = 0.4
 _UNLINK_EVENT_TIMEOUT_S = 2.0
 """How long to wait for the event of an unlinked device after the log has reported it."""
-_COMMAND_POLL_MS = 500
-"""How often the command reader reports to the stall detector."""
 _DISCONNECT_TIMEOUT_S = 1.0
 _CLEARING_TIMEOUT_S = 0.5
 """How long a stop waits until the library's buffer holds no plaintext of acknowledged messages."""
@@ -54,18 +47,14 @@ _CALLBACK_TIMEOUT_S = 2.0
 
 
 class Session:
-    """Owns every part of this process."""
+    """Owns every part of one session. Its process owns the socket, and decides what the session's end means for it."""
 
-    def __init__(self, connection: socket.socket, start: frames_pb2.Start, watchdog: Watchdog) -> None:
-        self._connection = connection
-        self._readable = select.poll()
-        self._readable.register(connection, select.POLLIN)
+    def __init__(self, start: frames_pb2.Start, writer: FrameWriter, end: SessionEnd) -> None:
         self._start = start
-        self._watchdog = watchdog
-        self._writer = FrameWriter(connection)
-        self._exit = ProcessExit(self._writer)
-        self._log = LogForwarder(self._writer.offer)
-        self._ephemeral = EphemeralThrottle(self._writer.offer)
+        self._end = end
+        self._outbox = Outbox(start.session_id, writer)
+        self._log = LogForwarder(self._outbox.offer)
+        self._ephemeral = EphemeralThrottle(self._outbox.offer)
         self._codes = qr_sequence.QrSequence()
         self._code_shown = threading.Event()
         self._device_saved = bool(start.jid)
@@ -81,41 +70,61 @@ class Session:
         self._relay = Relay(start.database, start.database_url, gate, self._on_database_lost, self._log_relay, timeout)
         callbacks = Callbacks(self._on_code, self._on_login_status, self._on_event, self._on_log_line)
         self._client = Client(start, self._relay.address, gate, callbacks)
-        self._stalls = StallDetector(lambda: self._client.current_event, self._has_waited)
-        self._commands = CommandExecutor(self._client, self._writer.send, self._code_shown)
+        self._event_stall = StallDetector("an event of the library does not come to its end")
+        self._checked_event = 0
+        self._commands = CommandExecutor(self._client, self._outbox.send, self._code_shown)
         self._monitor = ConnectionMonitor()
-        self._heartbeat = Heartbeat(
-            self._send_heartbeat, self._client.is_up, self._check_push_name, self._monitor, self._on_verdict
-        )
+        self._polling = ConnectionPolling(self._client.is_up, self._check_push_name, self._monitor)
 
-    def run(self) -> None:
-        """Connect, and execute commands until the process ends. Never return."""
-        self._log.take_over_logging()
-        self._heartbeat.start()
+    # --- worker.process.host.Hosted
+
+    def start(self) -> None:
+        """Start the database relay, load the library and connect, on other threads."""
         self._relay.start()
         threading.Thread(target=self._work, name="connect", daemon=True).start()
-        try:
-            self._execute_commands()
-        except Exception as error:  # noqa: BLE001 - every fault is reported to the node
-            self._exit.end(Cause.CLIENT_ERROR, _words(error))
-        # Another thread ends this process within a bounded time.
-        threading.Event().wait()
+
+    def execute(self, command: frames_pb2.Command) -> None:
+        """Execute a command of the node."""
+        match command.WhichOneof("command"):
+            case "confirm":
+                self._outbox.committed(command.confirm.number)
+            case "call":
+                self._commands.execute(command.call)
+            case "stop":
+                self._stop()
+            case unknown:
+                self._log.write("error", "zap", f"Unknown command from the node; ignored: {unknown}")
+
+    def find_stall(self) -> str:
+        """Return a description of the stall if an event of the library is never finished, or else an empty text."""
+        event = self._client.current_event
+        # To wait for the node or the database is backpressure, not a stall of this process.
+        has_waited = self._outbox.waited_for_node() or self._client.is_asking_store
+        if not event or event != self._checked_event or has_waited:
+            self._event_stall.progressed()
+        self._checked_event = event
+        return self._event_stall.check()
+
+    def each_second(self) -> None:
+        """Send the ephemeral events that waited, and act on what the monitor has concluded."""
+        self._ephemeral.begin_second()
+        self._act_on(self._monitor.verdict())
 
     # --- the connection
 
     def _work(self) -> None:
-        """Load the library and stay connected; end the process when that ends."""
+        """Load the library and stay connected; end the session when that ends."""
         try:
             library = loader.load_library(restored=bool(self._start.jid))
             if self._start.preload:
                 call_preload(self._start.preload)
             if self._start.prepare_store:
                 words = prepare_store(library, self._relay.address, self._log.write)
-                self._exit.end(Cause.CLIENT_ERROR if words else Cause.STOPPED, words)
+                self._end.end(Cause.CLIENT_ERROR if words else Cause.STOPPED, words)
                 return
             self._client.open()
         except BaseException as error:  # noqa: BLE001 - a preload's SystemExit, too, would end only this thread
-            self._exit.end(Cause.CLIENT_ERROR, _words(error))
+            self._end.end(Cause.CLIENT_ERROR, _words(error))
             return
         self._connect()
 
@@ -127,9 +136,9 @@ class Session:
         try:
             self._client.connect()
         except Exception as error:  # noqa: BLE001 - the library raises any exception
-            self._exit.end_with(self._ended(errors.cause_of(str(error)), str(error)))
+            self._end.end_with(self._ended(errors.cause_of(str(error)), str(error)))
         else:
-            self._exit.end_with(self._ended(Cause.CLIENT_ERROR, "the library's connect() returned"))
+            self._end.end_with(self._ended(Cause.CLIENT_ERROR, "the library's connect() returned"))
 
     def _ended(self, cause: Cause, detail: str) -> frames_pb2.Ended:
         """Return the last frame, with the login failure from the log where that is more precise than the cause."""
@@ -139,15 +148,15 @@ class Session:
             return frames_pb2.Ended(cause=cause.name, detail=detail)
         return failed.ended(datetime.datetime.now(datetime.UTC))
 
-    def _on_verdict(self, verdict: Verdict) -> None:
+    def _act_on(self, verdict: Verdict) -> None:
         if self._is_leaving:
             return
         match verdict:
             case Verdict.LOST:
                 self._log.write("warning", "zap", "The library lost its connection without an event; reported as lost.")
-                self._writer.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
+                self._outbox.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
             case Verdict.BACK:
-                self._writer.send(translate.connected(self._client.device()))
+                self._outbox.send(translate.connected(self._client.device()))
             case Verdict.LEAVE:
                 cause, words = self._why_not_connected()
                 if cause is Cause.CONNECT_STALLED:
@@ -161,20 +170,20 @@ class Session:
         return Cause.CONNECT_STALLED if cause is Cause.CLIENT_ERROR else cause, self._failed_reconnect
 
     def _leave(self, cause: Cause, detail: str = "") -> None:
-        """Disconnect, let the running callback return, and end the process, on a new thread because that can block."""
+        """Disconnect, let the running callback return, and end the session, on a new thread because that can block."""
         self._is_leaving = True
 
         def leave() -> None:
             try:
                 self._disconnect()
             finally:
-                # End the process even if the disconnect fails, because nothing else does.
-                self._exit.end(cause, detail)
+                # End the session even if the disconnect fails, because nothing else does.
+                self._end.end(cause, detail)
 
         try:
             threading.Thread(target=leave, name=f"leave-{cause.name}", daemon=True).start()
         except RuntimeError as error:
-            self._exit.end(cause, f"{detail}; {error}")
+            self._end.end(cause, f"{detail}; {error}")
 
     def _disconnect(self) -> None:
         """Close the connection to WhatsApp, with timeouts, because a connect in flight can block that."""
@@ -193,45 +202,15 @@ class Session:
         self._log.write(level, "relay", words)
 
     def _on_database_lost(self, words: str) -> None:
-        """End the process: the library waits for an answer that never comes, and its event is not acknowledged."""
-        self._exit.end_with(self._ended(Cause.DATABASE_LOST, words))
-
-    # --- commands of the node
-
-    def _execute_commands(self) -> None:
-        """Read and execute commands until the node is gone, then exit at once: there is nothing to save."""
-        while (data := self._next_command()) is not None:
-            self._execute(frames_pb2.Command.FromString(data))
-        os._exit(NODE_GONE)
-
-    def _next_command(self) -> bytes | None:
-        self._stalls.command_reader_alive()
-        while not self._readable.poll(_COMMAND_POLL_MS):
-            self._stalls.command_reader_alive()
-        try:
-            return framing.receive(self._connection)
-        except OSError:
-            return None
-
-    def _execute(self, command: frames_pb2.Command) -> None:
-        match command.WhichOneof("command"):
-            case "permit":
-                self._watchdog.permit(command.permit.deadline_ns)
-            case "confirm":
-                self._writer.committed(command.confirm.number)
-            case "call":
-                self._commands.execute(command.call)
-            case "stop":
-                self._stop()
-            case unknown:
-                self._log.write("error", "zap", f"Unknown command from the node; ignored: {unknown}")
+        """End the session: the library waits for an answer that never comes, and its event is not acknowledged."""
+        self._end.end_with(self._ended(Cause.DATABASE_LOST, words))
 
     def _stop(self) -> None:
         if self._start.prepare_store:
             words = self._relay.trouble or "making the library's tables took too long"
-            self._exit.end(Cause.DATABASE_LOST, words)
+            self._end.end(Cause.DATABASE_LOST, words)
         else:
-            # The node keeps committing events and renewing the run permit until this process ends.
+            # The node keeps committing events and renewing the run permit until this session ends.
             self._leave(Cause.STOPPED)
 
     # --- callbacks of the library
@@ -241,13 +220,13 @@ class Session:
         code = frames_pb2.CodeShown(text=text, position=position)
         code.lifetime.FromTimedelta(lifetime)
         self._monitor.showing_code(lifetime.total_seconds())
-        self._writer.send(frames_pb2.Frame(code_shown=code))
+        self._outbox.send(frames_pb2.Frame(code_shown=code))
         self._code_shown.set()
 
     def _on_login_status(self, status: str) -> None:
         if (cause := qr_sequence.cause_of(status, self._codes)) is not None:
             # A library that logs in before it has processed its own scan reports an unexpected state.
-            self._exit.end_soon(self._ended(cause, f"pairing: {status}"), unless=lambda: self._monitor.is_up)
+            self._end.end_soon(self._ended(cause, f"pairing: {status}"), unless=lambda: self._monitor.is_up)
 
     def _on_log_line(self, level: str, logger: str, line: str) -> None:
         self._log.write(level, f"whatsmeow.{logger}", line)
@@ -257,7 +236,7 @@ class Session:
                 if failed.is_only_logged:
                     self._leave(failed.cause, failed.detail)
                 if failed.is_unlinking:
-                    self._exit.end_soon(self._unlinked(failed), _UNLINK_EVENT_TIMEOUT_S)
+                    self._end.end_soon(self._unlinked(failed), _UNLINK_EVENT_TIMEOUT_S)
                 if failed.is_fatal:
                     # Go would panic once this returns, so block until the process ends.
                     threading.Event().wait()
@@ -266,7 +245,7 @@ class Session:
                 if failed.is_last:
                     self._leave(*self._why_not_connected())
             case ResendFailed() as failed:
-                self._writer.offer(translate.resend_failed(failed))
+                self._outbox.offer(translate.resend_failed(failed))
 
     def _unlinked(self, failed: LoginFailed) -> frames_pb2.Ended:
         """Return the last frame for the case that no event comes.
@@ -287,19 +266,19 @@ class Session:
                 self._commit_one(messages.unreadable(event, self._client.lid_of))
             case neonize.Receipt():
                 self._on_heard()
-                self._writer.commit(translate.receipts(event, self._client.lid_of))
+                self._outbox.commit(translate.receipts(event, self._client.lid_of))
             case neonize.Connected():
                 self._on_connected()
             case neonize.Disconnected():
                 self._is_first_login_done = True
                 self._monitor.disconnected()
-                self._writer.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
+                self._outbox.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
             case neonize.KeepAliveTimeout():
                 self._monitor.disconnected()
-                self._writer.send(frames_pb2.Frame(keep_alive_timeout=frames_pb2.KeepAliveTimeout()))
+                self._outbox.send(frames_pb2.Frame(keep_alive_timeout=frames_pb2.KeepAliveTimeout()))
             case neonize.KeepAliveRestored():
                 self._monitor.connected()
-                self._writer.send(frames_pb2.Frame(keep_alive_restored=frames_pb2.KeepAliveRestored()))
+                self._outbox.send(frames_pb2.Frame(keep_alive_restored=frames_pb2.KeepAliveRestored()))
             case neonize.PairStatus():
                 self._on_pair_status(event)
             case neonize.StreamError():
@@ -309,7 +288,7 @@ class Session:
 
     def _on_message(self, event: inbound_pb2.InboundMessage) -> None:
         self._on_heard()
-        if self._writer.commit(messages.frames(event, self._client.lid_of), self._gate.wait_for_commit):
+        if self._outbox.commit(messages.frames(event, self._client.lid_of), self._gate.wait_for_commit):
             self._gate.log()
 
     def _on_inbound_event(self, event: Any) -> None:
@@ -324,18 +303,18 @@ class Session:
     def _on_terminal_event(self, event: Any) -> None:
         match event:
             case neonize.LoggedOut() if not self._device_saved:
-                self._exit.end(Cause.PAIRING_REFUSED, neonize.ConnectFailureReason.Name(event.Reason))
+                self._end.end(Cause.PAIRING_REFUSED, neonize.ConnectFailureReason.Name(event.Reason))
             case neonize.LoggedOut():
                 # whatsmeow raises the event before it deletes its rows.
-                self._exit.end_with(translate.logged_out(event), linger=_DELETION_LINGER_S)
+                self._end.end_with(translate.logged_out(event), linger=_DELETION_LINGER_S)
             case neonize.StreamReplaced():
-                self._exit.end(Cause.STREAM_REPLACED)
+                self._end.end(Cause.STREAM_REPLACED)
             case neonize.TemporaryBan():
-                self._exit.end_with(translate.temporary_ban(event, datetime.datetime.now(datetime.UTC)))
+                self._end.end_with(translate.temporary_ban(event, datetime.datetime.now(datetime.UTC)))
             case neonize.ClientOutdated():
-                self._exit.end(Cause.CLIENT_OUTDATED)
+                self._end.end(Cause.CLIENT_OUTDATED)
             case neonize.ConnectFailure():
-                self._exit.end_with(translate.connect_failure(event))
+                self._end.end_with(translate.connect_failure(event))
 
     def _on_heard(self) -> None:
         """Treat the first inbound event as the end of the login.
@@ -354,45 +333,29 @@ class Session:
         self._device_saved = self._may_receive = True
         self._failed_reconnect = ""
         self._monitor.connected()
-        self._heartbeat.ask()
+        self._polling.start()
         if is_reported:
             return
         device = self._client.device()
         self._push_name = device.PushName
-        self._writer.send(translate.connected(device))
+        self._outbox.send(translate.connected(device))
 
     def _on_pair_status(self, event: Any) -> None:
         if event.Status != neonize.PairStatus.SUCCESS:
-            self._exit.end_soon(self._ended(Cause.SCAN_REJECTED, event.Error))
+            self._end.end_soon(self._ended(Cause.SCAN_REJECTED, event.Error))
             return
         self._device_saved = self._may_receive = True
         self._monitor.scanned()
-        self._writer.send(translate.device_saved(event, translate.lid_of(self._client.device())))
+        self._outbox.send(translate.device_saved(event, translate.lid_of(self._client.device())))
 
     def _check_push_name(self) -> None:
         """Report a changed account name, which arrives after the login and for which neonize has no event."""
         if (name := self._client.device().PushName) != self._push_name:
             self._push_name = name
-            self._writer.send(frames_pb2.Frame(push_name=frames_pb2.PushName(name=name)))
-
-    def _send_heartbeat(self, frame: frames_pb2.Frame) -> bool:
-        self._ephemeral.begin_second()
-        if not (stall := self._stalls.check()):
-            return self._writer.offer(frame)
-        # Exit on this thread: if that fails, the heartbeats stop and the node ends this process.
-        self._exit_stalled(stall)
-        return False
-
-    def _has_waited(self) -> bool:
-        """Return whether an event waits or has waited for the node, or waits for the database."""
-        return self._writer.waited_for_node() or self._client.is_asking_store
-
-    def _exit_stalled(self, stall: str) -> None:
-        faulthandler.dump_traceback(file=_STDERR, all_threads=True)
-        self._exit.end(Cause.PROCESS_STALLED, stall)
+            self._outbox.send(frames_pb2.Frame(push_name=frames_pb2.PushName(name=name)))
 
     def _commit_one(self, frame: frames_pb2.Frame | None) -> None:
-        self._writer.commit(() if frame is None else (frame,))
+        self._outbox.commit(() if frame is None else (frame,))
 
 
 def call_preload(target: str) -> None:
@@ -404,10 +367,3 @@ def call_preload(target: str) -> None:
 
 def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def reset_logging() -> None:
-    """Remove the log handler that neonize installs at import, which writes every line to stderr."""
-    for handler in list(logging.root.handlers):
-        logging.root.removeHandler(handler)
-    logging.root.setLevel(logging.INFO)

@@ -1,67 +1,19 @@
 import threading
 
-from service.worker.session.connection_monitor import ConnectionMonitor, Verdict
-from service.worker.session.heartbeat import Heartbeat
-from zap.worker.v1 import frames_pb2
+from service.worker.session.connection_monitor import ConnectionMonitor, ConnectionPolling
 
 
-class Heard:
-    """What is offered, and how to wait for it."""
-
-    def __init__(self) -> None:
-        self.frames: list[frames_pb2.Frame] = []
-        self._more = threading.Condition()
-
-    def offer(self, frame: frames_pb2.Frame) -> bool:
-        with self._more:
-            self.frames.append(frame)
-            self._more.notify_all()
-        return True
-
-    def wait_for(self, count: int) -> None:
-        with self._more:
-            assert self._more.wait_for(lambda: len(self.frames) >= count, 10)
-
-
-def ignore(_: Verdict) -> None:
-    pass
-
-
-def test_progress_is_told_while_the_library_does_not_answer() -> None:
-    heard, asked, never = Heard(), threading.Event(), threading.Event()
-
-    def hang() -> bool:
-        asked.set()
-        return never.wait()
-
-    pulse = Heartbeat(heard.offer, hang, lambda: None, ConnectionMonitor(), ignore)
-    pulse.start()
-    pulse.ask()
+def test_the_monitor_gets_the_answers_of_the_library() -> None:
+    asked, monitor = threading.Event(), ConnectionMonitor()
+    monitor.connected()
+    ConnectionPolling(lambda: True, asked.set, monitor).start()
     assert asked.wait(10)
-    heard.wait_for(len(heard.frames) + 2)
-    never.set()
+    assert monitor.is_up
 
 
-def test_patience_hears_the_answers_of_the_library() -> None:
-    looked, patience = threading.Event(), ConnectionMonitor()
-    patience.connected()
-    Heartbeat(Heard().offer, lambda: True, looked.set, patience, ignore).ask()
-    assert looked.wait(10)
-    assert patience.is_up
-
-
-def test_what_follows_is_acted_upon() -> None:
-    verdicts: list[Verdict] = []
-    acted = threading.Event()
-
-    def act(verdict: Verdict) -> None:
-        verdicts.append(verdict)
-        acted.set()
-
-    patience = ConnectionMonitor()
-    patience.connected()
-    pulse = Heartbeat(lambda _: True, lambda: False, lambda: None, patience, act)
-    pulse.start()
-    pulse.ask()
-    assert acted.wait(20)
-    assert verdicts == [Verdict.LOST]
+def test_one_thread_polls_however_often_polling_starts() -> None:
+    before = set(threading.enumerate())
+    polling = ConnectionPolling(lambda: False, lambda: None, ConnectionMonitor())
+    polling.start()
+    polling.start()
+    assert [thread.name for thread in set(threading.enumerate()) - before] == ["polling"]

@@ -1,3 +1,4 @@
+import queue
 import socket
 import threading
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from service.wire import framing
 from service.worker.process.exit import EXIT_REPORTED, ProcessExit
 from service.worker.process.frame_writer import FrameWriter
 from service.worker.process.log_forwarder import LogForwarder
+from service.worker.process.session_end import SessionEnd
+from service.worker.session.outbox import Outbox
 from zap.v1 import event_pb2
 from zap.worker.v1 import frames_pb2
 
@@ -38,7 +41,7 @@ Pair = tuple[socket.socket, socket.socket]
 INTERRUPTED = frames_pb2.Ended(cause=Cause.PAIRING_INTERRUPTED.name)
 
 
-def committing(reports: FrameWriter, *frames: frames_pb2.Frame) -> threading.Thread:
+def committing(reports: Outbox, *frames: frames_pb2.Frame) -> threading.Thread:
     """An event whose frames are committed by a thread of their own."""
     thread = threading.Thread(target=reports.commit, args=(frames,), daemon=True)
     thread.start()
@@ -46,7 +49,7 @@ def committing(reports: FrameWriter, *frames: frames_pb2.Frame) -> threading.Thr
 
 
 def test_an_event_is_in_hand_until_all_its_frames_are_committed(pair: Pair) -> None:
-    reports = FrameWriter(pair[1])
+    reports = Outbox("one", FrameWriter(pair[1]))
     first = committing(reports, message(), message())
     assert [read(pair[0]).number for _ in range(2)] == [1, 2]
     reports.committed(1)
@@ -65,7 +68,7 @@ def test_an_event_is_in_hand_until_all_its_frames_are_committed(pair: Pair) -> N
 
 
 def test_an_event_without_frames_waits_for_nothing(pair: Pair) -> None:
-    reports = FrameWriter(pair[1])
+    reports = Outbox("one", FrameWriter(pair[1]))
     reports.commit(())
 
 
@@ -74,7 +77,7 @@ def test_an_event_that_cannot_be_translated_sends_nothing(pair: Pair) -> None:
         yield message()
         raise ValueError("what nobody expected")
 
-    reports = FrameWriter(pair[1])
+    reports = Outbox("one", FrameWriter(pair[1]))
     with pytest.raises(ValueError, match="expected"):
         reports.commit(frames())
     reports.send(progress())
@@ -82,7 +85,7 @@ def test_an_event_that_cannot_be_translated_sends_nothing(pair: Pair) -> None:
 
 
 def test_an_event_in_hand_keeps_no_other_frame_waiting(pair: Pair) -> None:
-    reports = FrameWriter(pair[1])
+    reports = Outbox("one", FrameWriter(pair[1]))
     committing(reports, message())
     assert read(pair[0]).number == 1
     assert reports.offer(progress())
@@ -91,7 +94,7 @@ def test_an_event_in_hand_keeps_no_other_frame_waiting(pair: Pair) -> None:
 
 
 def test_an_event_whose_node_is_gone_never_counts_as_handled(pair: Pair) -> None:
-    reports = FrameWriter(pair[1])
+    reports = Outbox("one", FrameWriter(pair[1]))
     pair[0].close()
     in_hand = committing(reports, message(), message())
     in_hand.join(0.2)
@@ -100,7 +103,7 @@ def test_an_event_whose_node_is_gone_never_counts_as_handled(pair: Pair) -> None
 
 
 def test_to_have_sent_something_is_not_to_have_waited_for_the_node(pair: Pair) -> None:
-    reports = FrameWriter(pair[1])
+    reports = Outbox("one", FrameWriter(pair[1]))
     reports.send(progress())
     assert not reports.waited_for_node()
     in_hand = committing(reports, message())
@@ -112,14 +115,34 @@ def test_to_have_sent_something_is_not_to_have_waited_for_the_node(pair: Pair) -
     assert not reports.waited_for_node()
 
 
-def test_every_frame_has_a_time(pair: Pair) -> None:
-    reports = FrameWriter(pair[1])
+def test_every_frame_has_a_time_and_names_its_session(pair: Pair) -> None:
+    reports = Outbox("one", FrameWriter(pair[1]))
     committing(reports, message())
-    assert read(pair[0]).time.seconds > 0
+    reports.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
+    assert reports.offer(frames_pb2.Frame(log_line=frames_pb2.LogLine()))
+    for _ in range(3):
+        frame = read(pair[0])
+        assert frame.time.seconds > 0
+        assert frame.session_id == "one"
+
+
+def test_the_commits_of_two_sessions_of_one_process_do_not_mix(pair: Pair) -> None:
+    writer = FrameWriter(pair[1])
+    one, two = Outbox("one", writer), Outbox("two", writer)
+    first, second = committing(one, message()), committing(two, message())
+    frames = {frame.session_id: frame.number for frame in (read(pair[0]), read(pair[0]))}
+    assert frames == {"one": 1, "two": 1}
+    two.committed(1)
+    second.join(5)
+    first.join(0.1)
+    assert first.is_alive()
+    one.committed(1)
+    first.join(5)
+    assert not first.is_alive()
 
 
 def test_a_full_socket_makes_messages_wait_and_progress_vanish(pair: Pair) -> None:
-    reports = FrameWriter(pair[1])
+    reports = Outbox("one", FrameWriter(pair[1]))
     count = 50
     committing(reports, *(message(bytes(100_000)) for _ in range(count)))
     while reports.offer(progress()):
@@ -132,15 +155,16 @@ def test_a_full_socket_makes_messages_wait_and_progress_vanish(pair: Pair) -> No
 
 
 def test_the_first_cause_ends_the_process_and_nothing_follows_it(pair: Pair) -> None:
-    reports = FrameWriter(pair[1])
+    writer = FrameWriter(pair[1])
     left: list[int] = []
-    ending = ProcessExit(reports, left.append)
-    ending.end(Cause.UNREACHABLE, "postgres://zap:hunter2@host refused")
-    ending.end(Cause.STOPPED)
+    process = ProcessExit(writer, left.append)
+    process.end(Cause.UNREACHABLE, "postgres://zap:hunter2@host refused")
+    process.end(Cause.STOPPED)
+    process.end_with(frames_pb2.Frame(session_id="one", ended=INTERRUPTED))
     assert left == [EXIT_REPORTED]
     ended = read(pair[0]).ended
     assert (ended.cause, ended.detail) == ("UNREACHABLE", "postgres://<secret>@host refused")
-    assert not reports.offer(progress())
+    assert not writer.offer(progress())
 
 
 def test_a_process_that_gets_no_thread_ends_all_the_same(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,20 +177,20 @@ def test_a_process_that_gets_no_thread_ends_all_the_same(pair: Pair, monkeypatch
     assert left == [EXIT_REPORTED]
 
 
-def test_a_vague_cause_gives_way_to_a_better_one(pair: Pair) -> None:
-    gone = threading.Event()
-    ending = ProcessExit(FrameWriter(pair[1]), lambda _: gone.set())
-    ending.end_soon(INTERRUPTED)
+def test_a_vague_cause_gives_way_to_a_better_one() -> None:
+    ends: queue.Queue[frames_pb2.Ended] = queue.Queue()
+    ending = SessionEnd(ends.put)
+    ending.end_soon(INTERRUPTED, 0.1)
     ending.end(Cause.CLIENT_OUTDATED)
-    assert gone.wait(5)
-    assert read(pair[0]).ended.cause == "CLIENT_OUTDATED"
+    assert ends.get(timeout=5).cause == "CLIENT_OUTDATED"
+    with pytest.raises(queue.Empty):
+        ends.get(timeout=0.5)
 
 
-def test_a_vague_cause_is_good_enough_if_no_other_comes(pair: Pair) -> None:
-    gone = threading.Event()
-    ProcessExit(FrameWriter(pair[1]), lambda _: gone.set()).end_soon(INTERRUPTED)
-    assert gone.wait(5)
-    assert read(pair[0]).ended.cause == "PAIRING_INTERRUPTED"
+def test_a_vague_cause_is_good_enough_if_no_other_comes() -> None:
+    ends: queue.Queue[frames_pb2.Ended] = queue.Queue()
+    SessionEnd(ends.put).end_soon(INTERRUPTED)
+    assert ends.get(timeout=5).cause == "PAIRING_INTERRUPTED"
 
 
 def test_lines_that_were_dropped_are_counted() -> None:

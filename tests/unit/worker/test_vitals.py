@@ -1,53 +1,70 @@
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from service.worker.process.frame_writer import FrameWriter
+from service.worker.process.session_end import SessionEnd
 from service.worker.process.stall_detector import StallDetector
+from service.worker.session.session import Session
+from tests.fakes.relayed import at
+from zap.worker.v1 import frames_pb2
 
 
 class Parts:
-    """What a process is doing, look by look."""
+    """What a session is doing, check by check."""
 
-    def __init__(self) -> None:
-        self.event = 0
-        self.waited = False
-        self.vitals = StallDetector(lambda: self.event, lambda: self.waited)
+    def __init__(self, connection: socket.socket) -> None:
+        start = frames_pb2.Start(session_id="one", database=at(1))
+        self._session = Session(start, FrameWriter(connection), SessionEnd(lambda _: None))
+        vars(self._session)["_client"] = self
+        self.current_event = 0
+        self.is_asking_store = False
 
-    def looks(self, count: int, *, obeying: bool = True) -> str:
-        """So many looks; what the last one found."""
+    def checks(self, count: int) -> str:
+        """So many checks; what the last one found."""
         found = ""
         for _ in range(count):
-            if obeying:
-                self.vitals.command_reader_alive()
-            found = self.vitals.check()
+            found = self._session.find_stall()
         return found
 
 
-def test_a_reader_that_does_not_come_round_for_some_looks_is_stuck() -> None:
-    parts = Parts()
-    assert not parts.looks(20)
-    assert not parts.looks(3, obeying=False)
-    assert "no command" in parts.looks(1, obeying=False)
-    assert not parts.looks(1)
+@pytest.fixture
+def parts() -> Iterator[Parts]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield Parts(theirs)
 
 
-def test_an_event_in_hand_for_some_looks_is_stuck_until_it_is_done() -> None:
-    parts = Parts()
-    parts.event = 7
-    assert not parts.looks(4)
-    assert "an event" in parts.looks(1)
-    parts.event = 0
-    assert not parts.looks(1)
+def test_what_makes_no_progress_for_some_checks_has_stalled() -> None:
+    detector = StallDetector("it is stuck")
+    for _ in range(20):
+        detector.progressed()
+        assert not detector.check()
+    assert [detector.check() for _ in range(5)] == ["", "", "", "it is stuck", "it is stuck"]
+    detector.progressed()
+    assert not detector.check()
 
 
-def test_events_that_follow_each_other_are_not_stuck() -> None:
-    parts = Parts()
+def test_an_event_in_hand_for_some_checks_is_stuck_until_it_is_done(parts: Parts) -> None:
+    assert not parts.checks(20)
+    parts.current_event = 7
+    assert not parts.checks(4)
+    assert "an event" in parts.checks(1)
+    parts.current_event = 0
+    assert not parts.checks(1)
+
+
+def test_events_that_follow_each_other_are_not_stuck(parts: Parts) -> None:
     for event in range(1, 20):
-        parts.event = event
-        assert not parts.looks(2)
+        parts.current_event = event
+        assert not parts.checks(2)
 
 
-def test_an_event_that_waits_for_the_node_is_the_node_s_affair() -> None:
-    parts = Parts()
-    parts.event, parts.waited = 7, True
-    assert not parts.looks(20)
-    # The node took it, and still the event does not come to its end.
-    parts.waited = False
-    assert not parts.looks(3)
-    assert parts.looks(1)
+def test_an_event_that_waits_for_the_database_is_the_database_s_affair(parts: Parts) -> None:
+    parts.current_event, parts.is_asking_store = 7, True
+    assert not parts.checks(20)
+    # The database answered, and still the event does not come to its end.
+    parts.is_asking_store = False
+    assert not parts.checks(3)
+    assert parts.checks(1)

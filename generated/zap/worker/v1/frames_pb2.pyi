@@ -109,7 +109,7 @@ class Start(_message.Message):
     """Only create and upgrade whatsmeow's tables, then exit with 0."""
     @_builtins.property
     def permit(self) -> Global___Permit:
-        """The first run permit of the process."""
+        """The first run permit of the process. Of a further session it has no effect."""
 
     @_builtins.property
     def database(self) -> Global___Database:
