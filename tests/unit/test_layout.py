@@ -44,6 +44,26 @@ ARROWS: dict[str, set[str]] = {
 }
 GENERATED = {"zap", "buf"}
 
+# What is of a process and what is of a session stay apart on both sides, so that a process can have several sessions:
+# by module or part of a room, what it may not import of its own room, and what of that it may.
+APART: tuple[tuple[str, str, set[str]], ...] = (
+    ("worker.process", "worker.session", set()),
+    (
+        *("worker.session", "worker.process"),
+        {
+            f"worker.process.{name}"
+            for name in ("frame_writer", "log_forwarder", "redaction", "session_end", "stall_detector")
+        },
+    ),
+    *(
+        (f"workers.{name}", "workers.hosted_session", set())
+        for name in ("process", "channel", "exit_watcher", "zygote")
+    ),
+    *(("workers.hosted_session", f"workers.{name}", set()) for name in ("channel", "exit_watcher", "zygote_process")),
+    ("workers.process", "workers.waiting", set()),
+)
+COMPOSITION_ROOTS = {"worker.process.main"}
+
 
 def imports_of(tree: ast.Module, package: str) -> Iterator[str]:
     """Yield the full names of all that a module imports, in functions and under TYPE_CHECKING too."""
@@ -70,6 +90,33 @@ def may_import(room: str, target: str) -> bool:
     return any(inner == allowed or inner.startswith(f"{allowed}.") for allowed in ARROWS[room])
 
 
+def is_within(name: str, part: str) -> bool:
+    """Whether a name is a part of service/, or in it."""
+    return name == part or name.startswith(f"{part}.")
+
+
+def stays_apart(module: str, target: str) -> bool:
+    """Whether a module of service/ keeps away from the other half of its room in this import."""
+    inner = target.removeprefix("service.")
+    return module in COMPOSITION_ROOTS or not any(
+        is_within(module, part) and is_within(inner, other) and not any(is_within(inner, name) for name in allowed)
+        for part, other, allowed in APART
+    )
+
+
+def faults_of_import(parts: tuple[str, ...], target: str) -> Iterator[str]:
+    """Yield what is wrong with one import of a module, given by its name below service/."""
+    room = parts[0]
+    if not may_import(room, target):
+        yield f"{room} may not import {target}"
+    if not stays_apart(".".join(parts), target):
+        yield f"sessions and processes stay apart: {'.'.join(parts)} may not import {target}"
+    if target.partition(".")[0] == "neonize" and room != "worker":
+        yield "only worker may import neonize"
+    if room == "domain" and not in_reach_of_domain(target):
+        yield f"domain may import the standard library only, not {target}"
+
+
 def faults(name: str, source: str) -> Iterator[str]:
     """Yield what is wrong with one file, given by its path below service/."""
     parts = Path(name).with_suffix("").parts
@@ -87,12 +134,7 @@ def faults(name: str, source: str) -> Iterator[str]:
     if any(target.partition(".")[0] == "dev" for target in imports_of(top, "service")):
         yield f"{name}: dev may be imported in a function only: an image has none"
     for target in imports_of(tree, ".".join(["service", *parts[:-1]])):
-        if not may_import(room, target):
-            yield f"{name}: {room} may not import {target}"
-        if target.partition(".")[0] == "neonize" and room != "worker":
-            yield f"{name}: only worker may import neonize"
-        if room == "domain" and not in_reach_of_domain(target):
-            yield f"{name}: domain may import the standard library only, not {target}"
+        yield from (f"{name}: {fault}" for fault in faults_of_import(parts, target))
     if room == "domain" and any(isinstance(node, (ast.Await, ast.AsyncFunctionDef)) for node in ast.walk(tree)):
         yield f"{name}: domain may not await"
 
@@ -136,6 +178,13 @@ def test_the_embedded_servers_know_nothing_of_the_service() -> None:
         ("eventlog/inbound.py", "from service.sessions import runner", "eventlog may not import"),
         ("worker/session/client.py", "from service.workers.supervisor import Supervisor", "worker may not import"),
         ("workers/process.py", "import neonize", "only worker may import neonize"),
+        ("worker/process/host.py", "from service.worker.session.session import Session", "stay apart"),
+        ("worker/process/host.py", "def f():\n    from service.worker import session", "stay apart"),
+        ("worker/session/session.py", "from service.worker.process.watchdog import Watchdog", "stay apart"),
+        ("worker/session/session.py", "from service.worker.process import exit", "stay apart"),
+        ("worker/session/session.py", "from service.worker.process.host import ProcessHost", "stay apart"),
+        ("workers/process.py", "from service.workers.hosted_session import HostedSession", "stay apart"),
+        ("workers/hosted_session.py", "from service.workers.channel import WorkerChannel", "stay apart"),
         ("node/wiring.py", "from neonize.aioze import client", "only worker may import neonize"),
         ("__main__.py", "from service.store import database", "__main__ may not import"),
         ("store/startup_checks.py", "def f():\n    import dev", "store may not import dev"),
@@ -160,6 +209,8 @@ def test_a_breach_is_found(name: str, source: str, complaint: str) -> None:
             "worker/session/client.py",
             "import neonize\nfrom service.wire.framing import Frame\nfrom service.domain import events",
         ),
+        ("worker/process/main.py", "from service.worker.session.session import Session"),
+        ("worker/session/outbox.py", "from service.worker.process.frame_writer import FrameWriter"),
         ("domain/session.py", "import dataclasses\nfrom service.domain.events import Event\nfrom . import lease"),
         ("eventlog/inbound.py", "import asyncpg\nfrom service.store.database import Database"),
     ],
