@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, ClassVar, Self
 
 import grpc
 import psutil
@@ -20,6 +20,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from tests.caller import Caller
+from tests.node_template import PYTHON_PATH, ForkedNode, NodeTemplate
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,20 +37,23 @@ def free_port() -> int:
 class ServiceProcess(Caller):
     """One node. `async with ServiceProcess(...) as node:` starts it, waits until it is ready, and stops it."""
 
+    template: ClassVar[NodeTemplate | None] = None
+    """What forks nodes; None: each is executed."""
+
     def __init__(self, environment: Mapping[str, str], *, output: IO[bytes] | None = None) -> None:
         self.port = free_port()
         super().__init__(f"127.0.0.1:{self.port}")
         self.http_port = free_port()
         self._environment = {
             **os.environ,
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'generated'}",
+            "PYTHONPATH": PYTHON_PATH,
             "ZAP_ENVIRONMENT": "test",
             "ZAP_LISTEN": f"127.0.0.1:{self.port}",
             "ZAP_HTTP_LISTEN": f"127.0.0.1:{self.http_port}",
             **environment,
         }
         self._output = output or tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as this object
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | ForkedNode | None = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -83,7 +87,11 @@ class ServiceProcess(Caller):
         return [child for zygote in self.processes()[1:2] for child in zygote.children()]
 
     async def start(self) -> None:
-        """Execute it; it may not be ready yet, or never become so."""
+        """Start its process; it may not be ready yet, or never become so."""
+        # Another interpreter or other paths take effect at an exec alone.
+        if self.template is not None and self._environment["PYTHONPATH"] == PYTHON_PATH:
+            self._process = self.template.start(self._environment, self._output.fileno())
+            return
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "service", "serve"),
             cwd=ROOT,

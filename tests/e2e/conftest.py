@@ -1,6 +1,6 @@
 """A simulated WhatsApp for the session, and what aims a node at it and at the test's own database."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
 import pytest
@@ -8,9 +8,25 @@ import pytest
 from simulator.control import SimulatorControl
 from simulator.process import PRELOAD, SimulatorProcess
 from tests.live_events import LiveEvents
+from tests.node_template import NodeTemplate
+from tests.service_process import ServiceProcess
 
 LEASE_TTL = 3.0
 """Seconds. Short, so that a killed node's sessions are free soon."""
+
+
+@pytest.fixture(scope="session")
+def node_template() -> Iterator[NodeTemplate]:
+    with NodeTemplate() as template:
+        yield template
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forked_nodes(request: pytest.FixtureRequest, node_template: NodeTemplate) -> Iterator[None]:
+    """Fork the nodes of a module, unless it is about what an executed one does."""
+    ServiceProcess.template = None if getattr(request.module, "EXECUTES_NODES", False) else node_template
+    yield
+    ServiceProcess.template = None
 
 
 @pytest.fixture(scope="session")

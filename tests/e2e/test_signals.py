@@ -9,6 +9,8 @@ from simulator.control import SimulatorControl
 from tests.e2e.people import new_phone, pair
 from tests.service_process import ServiceProcess
 
+EXECUTES_NODES = True
+
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_signal_that_asks_for_the_end_ends_it_in_order(

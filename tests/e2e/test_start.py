@@ -20,6 +20,8 @@ from tests.e2e.sql import Sql
 from tests.service_process import ROOT, ServiceProcess, free_port
 from tests.tcp_proxy import TcpProxy
 
+EXECUTES_NODES = True
+
 
 async def refusal(environment: dict[str, str]) -> tuple[int, str]:
     """The exit code and the output of a node that must not start."""
