@@ -19,6 +19,7 @@ import pytest
 from redis.asyncio import Redis
 
 from dev import EmbeddedPostgres, EmbeddedValkey
+from tests.costs import Costs
 
 # Under nohup, or as a shell's background job, these are ignored, and so they would be by every process that is started
 # here; what the tests say of signals is said of a process that has them.
@@ -32,6 +33,16 @@ hypothesis.settings.load_profile("untimed")
 
 MIGRATIONS = "service.store.migrate"
 TEMPLATE = "zap_template"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record-costs", action="store_true", help="write tests/costs.txt anew")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # xdist would hand out files by their number of tests, and the slowest ones, of few tests each, last.
+    config.option.loadscopereorder = False
+    config.pluginmanager.register(Costs())
 
 
 async def migrate(url: str) -> None:
