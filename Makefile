@@ -23,7 +23,7 @@ test: setup ## Run every test, most of which wait, in 5 processes (PYTEST_ARGS="
 	@$(VENV_PYTHON) -m pytest -n $(or $(WORKERS),5) --dist loadfile $(PYTEST_ARGS)
 
 test-quick: setup ## Run the tests for daily work: all but those that start whole nodes
-	@$(VENV_PYTHON) -m pytest -n $(or $(WORKERS),5) --dist loadfile tests/unit tests/rpc tests/integration $(PYTEST_ARGS)
+	@$(VENV_PYTHON) -m pytest -n $(or $(WORKERS),5) --dist loadfile tests/unit tests/rpc tests/contract tests/integration $(PYTEST_ARGS)
 
 chaos: setup ## Try what three nodes and the event log must show, strike them by chance (STEPS=100), have every outage of the database under traffic; an hour and a half (CHAOS_ARGS="--seconds 1 --faults hung" has some outages)
 	@$(VENV_PYTHON) -m tests.chaos trials

@@ -4,7 +4,7 @@
 the files that have run.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,7 +19,7 @@ class Costs:
     """A plugin of pytest: orders by the recorded seconds, and adds up those of this run."""
 
     def __init__(self) -> None:
-        self._spent: Counter[str] = Counter()
+        self._spent: defaultdict[str, float] = defaultdict(float)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:

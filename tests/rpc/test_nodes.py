@@ -200,7 +200,9 @@ async def test_a_call_that_names_its_caller_unreadably_is_refused(value: bytes) 
 async def test_what_the_owner_says_is_said_as_it_is() -> None:
     async with place() as owner, place() as other:
         await owner.own("anna")
-        owner.sessions.broken = FailedPrecondition("not now", reason="SESSION_NOT_ACTIVE", metadata={"state": "x"})
+        owner.sessions.store.broken = FailedPrecondition(
+            "not now", reason="SESSION_NOT_ACTIVE", metadata={"state": "x"}
+        )
         other.holders = [owner.holds]
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await restart(other)

@@ -1,8 +1,7 @@
 """SessionService over the wire: what callers get, and that nothing is left behind when they go."""
 
-import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, timedelta
 
 import grpc
 import pytest
@@ -10,8 +9,10 @@ from google.rpc import error_details_pb2 as details
 
 from service.domain.errors import LeaseLost, Unavailable
 from service.domain.pairing import PairingDelayed, PairingEnded, PairingOutcome, ShownCode
-from tests.fakes.core import NOW, code
+from tests.eventually import eventually_in_thread
+from tests.fakes.core import code
 from tests.fakes.serving import FakeService
+from tests.fakes.session_store import NOW
 from tests.rpc.statuses import detail, error_info
 from zap.v1 import session_pb2 as pb
 from zap.v1.session_pb2_grpc import SessionServiceStub
@@ -30,22 +31,30 @@ def stub(service: FakeService) -> Iterator[SessionServiceStub]:
 
 
 def until_closed(service: FakeService) -> None:
-    """Wait until no pairing is being followed any more."""
-    deadline = time.monotonic() + 5
-    while service.sessions.open_pairings:
-        assert time.monotonic() < deadline, "a stream was left behind"
-        time.sleep(0.01)
+    eventually_in_thread(lambda: not service.sessions.open_pairings, "the end of every stream")
 
 
-def test_create_is_idempotent_and_refuses_another_under_the_same_id(stub: SessionServiceStub) -> None:
+def test_create_is_idempotent_by_its_request_id_alone(stub: SessionServiceStub) -> None:
     request = pb.CreateRequest(session_id="a", name="Ada", proxy_url="socks5://u:hunter2@proxy.example:1080")
+    request.request_id = "r"
     created = stub.Create(request)
     assert created.state == pb.Session.STATE_UNPAIRED
     assert created.proxy_url == "socks5://u:***@proxy.example:1080"
     assert stub.Create(request) == created
+    request.name = "Bob"
+    with pytest.raises(grpc.RpcError) as reused:
+        stub.Create(request)
+    assert reused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error_info(reused.value).reason == "REQUEST_ID_REUSED"
+
+
+@pytest.mark.parametrize("name", ["Ada", "Bob"])
+def test_create_of_an_id_that_exists_is_refused(stub: SessionServiceStub, name: str) -> None:
+    stub.Create(pb.CreateRequest(session_id="a", name="Ada"))
     with pytest.raises(grpc.RpcError) as caught:
-        stub.Create(pb.CreateRequest(session_id="a", name="Bob"))
+        stub.Create(pb.CreateRequest(session_id="a", name=name))
     assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
+    assert error_info(caught.value).reason == "SESSION_ALREADY_EXISTS"
     assert detail(caught.value, details.ResourceInfo).resource_name == "a"
 
 
@@ -113,12 +122,13 @@ def test_stream_qr_gives_the_current_code_to_everybody_and_then_the_outcome(
 ) -> None:
     stub.Create(pb.CreateRequest(session_id="a"))
     stub.Activate(pb.ActivateRequest(session_id="a"))
-    service.do(service.sessions.tell, "a", ShownCode(code(1)))
+    first_code = code(1)
+    service.do(service.sessions.tell, "a", ShownCode(first_code))
     first = stub.StreamQR(pb.StreamQRRequest(session_id="a"))
     shown = next(first).code
     assert (shown.text, shown.position) == (code(1).text, 1)
     assert shown.png.startswith(b"\x89PNG")
-    assert shown.expire_time.ToDatetime() == (NOW + timedelta(seconds=60)).replace(tzinfo=None)
+    assert shown.expire_time.ToDatetime(tzinfo=UTC) == first_code.expire_time
     service.do(service.sessions.tell, "a", ShownCode(code(2)))
     assert next(first).code.position == 2
     late = stub.StreamQR(pb.StreamQRRequest(session_id="a"))
@@ -141,8 +151,11 @@ def test_stream_qr_of_a_paired_session_says_so_at_once(service: FakeService, stu
 def test_stream_qr_says_why_and_what_to_do(service: FakeService, stub: SessionServiceStub) -> None:
     stub.Create(pb.CreateRequest(session_id="a"))
     stub.Activate(pb.ActivateRequest(session_id="a"))
+    service.do(service.sessions.tell, "a", ShownCode(code()))
+    stream = stub.StreamQR(pb.StreamQRRequest(session_id="a"))
+    next(stream)
     service.do(service.sessions.tell, "a", PairingEnded(PairingOutcome.TIMED_OUT, "QR_NOT_SCANNED"))
-    response = next(stub.StreamQR(pb.StreamQRRequest(session_id="a")))
+    response = next(stream)
     assert response.outcome == pb.PAIRING_OUTCOME_TIMED_OUT
     assert response.reason.code == "QR_NOT_SCANNED"
     assert response.reason.user_action
@@ -215,7 +228,7 @@ def test_draining_ends_streams_with_a_word_on_when_to_retry(service: FakeService
 
 @pytest.mark.parametrize("error", [Unavailable("not now", retry_after=2.5), LeaseLost("not ours", retry_after=2.5)])
 def test_unavailable_says_when_to_retry(service: FakeService, stub: SessionServiceStub, error: Unavailable) -> None:
-    service.sessions.broken = error
+    service.sessions.store.broken = error
     with pytest.raises(grpc.RpcError) as caught:
         stub.Status(pb.StatusRequest(session_id="a"))
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -225,7 +238,7 @@ def test_unavailable_says_when_to_retry(service: FakeService, stub: SessionServi
 def test_what_nobody_expected_is_internal_and_says_nothing_of_the_inside(
     service: FakeService, stub: SessionServiceStub
 ) -> None:
-    service.sessions.broken = RuntimeError("postgres://zap:hunter2@db/zap")
+    service.sessions.store.broken = RuntimeError("postgres://zap:hunter2@db/zap")
     with pytest.raises(grpc.RpcError) as caught:
         stub.Status(pb.StatusRequest(session_id="a"))
     assert caught.value.code() is grpc.StatusCode.INTERNAL
@@ -238,6 +251,7 @@ def test_what_nobody_expected_is_internal_and_says_nothing_of_the_inside(
 def test_a_pairing_code_and_a_delete_go_through(service: FakeService, stub: SessionServiceStub) -> None:
     stub.Create(pb.CreateRequest(session_id="a"))
     stub.Activate(pb.ActivateRequest(session_id="a"))
+    service.do(service.sessions.tell, "a", ShownCode(code()))
     answer = stub.RequestPairingCode(pb.RequestPairingCodeRequest(session_id="a", phone="+4917612345678"))
     assert answer.code == "ABCD-2345"
     service.do(service.sessions.pair, "a")
@@ -252,4 +266,8 @@ def test_logout_and_deactivate_answer_with_the_session(service: FakeService, stu
     stub.Create(pb.CreateRequest(session_id="a"))
     service.do(service.sessions.pair, "a")
     assert stub.Deactivate(pb.DeactivateRequest(session_id="a")).state == pb.Session.STATE_DISCONNECTED
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Logout(pb.LogoutRequest(session_id="a"))
+    assert error_info(caught.value).reason == "SESSION_NOT_CONNECTED"
+    service.do(service.sessions.pair, "a")
     assert stub.Logout(pb.LogoutRequest(session_id="a")).state == pb.Session.STATE_LOGGED_OUT

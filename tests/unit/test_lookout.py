@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from service.domain.maintenance import OldestTransaction
 from service.maintenance.horizon_monitor import WARN_AFTER_S, LongTransactionMonitor
 from service.telemetry.metrics import MaintenanceMetrics
-from tests.fakes.upkeep import FakeUpkeep
+from tests.fakes.log_maintenance import FakeLogMaintenance
 
 HOLDER = OldestTransaction(7, "shop", "psql", 4711, "idle in transaction")
 OTHER = OldestTransaction(8, "shop", "psql", 4712, "active")
@@ -21,7 +21,7 @@ class Watched:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.upkeep = FakeUpkeep()
+        self.upkeep = FakeLogMaintenance()
         self._now = 100.0
         metrics = MaintenanceMetrics(self.registry)
         self._lookout = LongTransactionMonitor(self.upkeep, metrics.horizon, lambda: self._now)

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from service.domain.errors import Unavailable
 from service.maintenance.retention import DELETE_BATCH_ROWS, Retention
 from service.telemetry.metrics import MaintenanceMetrics
-from tests.fakes.upkeep import FakeUpkeep
+from tests.fakes.log_maintenance import FakeLogMaintenance
 
 SOON = timedelta(milliseconds=10)
 
@@ -23,7 +23,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_everything_that_is_old_goes_in_batches() -> None:
-    upkeep = FakeUpkeep(
+    upkeep = FakeLogMaintenance(
         events=2 * DELETE_BATCH_ROWS + 1, messages=DELETE_BATCH_ROWS, decrypted=DELETE_BATCH_ROWS + 1, sent=1
     )
     registry = CollectorRegistry()
@@ -45,7 +45,7 @@ async def test_everything_that_is_old_goes_in_batches() -> None:
     ("fault", "lines"), [(Unavailable("away", reason="DATABASE_UNAVAILABLE"), 1), (RuntimeError("a fault of ours"), 3)]
 )
 async def test_whatever_fails_is_said_and_tried_again(fault: Exception, lines: int) -> None:
-    upkeep = FakeUpkeep(events=1)
+    upkeep = FakeLogMaintenance(events=1)
     upkeep.fault = fault
     registry = CollectorRegistry()
     with capture_logs() as logs:

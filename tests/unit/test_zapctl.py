@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -17,13 +17,16 @@ from typer.testing import CliRunner, Result
 from service.cli.zapctl import app
 from service.domain.errors import Unavailable
 from service.domain.log_positions import LogPosition
-from service.domain.pairing import PairingDelayed, PairingEnded, PairingOutcome, ShownCode
+from service.domain.pairing import PairingDelayed, PairingEnded, PairingOutcome, PairingStep, ShownCode
 from service.domain.records import MessageState
 from service.domain.session import Condition, Credentials, Desired, State
 from service.domain.watch import LoggedEvent
+from service.ports.processes import CallFailed
 from tests.contents import text_content
-from tests.fakes.core import NOW, code
+from tests.eventually import eventually_in_thread
+from tests.fakes.core import code
 from tests.fakes.serving import FakeService
+from tests.fakes.session_store import NOW
 from zap.v1 import event_pb2, session_pb2
 
 
@@ -83,10 +86,12 @@ def test_json_is_one_message_a_line(service: FakeService) -> None:
 def test_wishes_are_carried_out(service: FakeService) -> None:
     zapctl(service, "create", "a")
     assert "PAIRING" in zapctl(service, "activate", "a").stdout
+    service.do(service.sessions.tell, "a", ShownCode(code()))
     assert zapctl(service, "pairing-code", "a", "+4917612345678").stdout == "ABCD-2345\n"
     service.do(service.sessions.pair, "a")
     assert zapctl(service, "restart", "a").exit_code == 0
     assert "DISCONNECTED" in zapctl(service, "deactivate", "a").stdout
+    service.do(service.sessions.pair, "a")
     assert "LOGGED_OUT" in zapctl(service, "logout", "a").stdout
     assert zapctl(service, "delete", "a").exit_code == 0
     assert not service.sessions.kept
@@ -101,7 +106,7 @@ def test_an_error_is_a_sentence_with_its_reason_and_an_exit_code(service: FakeSe
     zapctl(service, "create", "a")
     assert zapctl(service, "create", "a", "--name", "x").exit_code == 5
     assert zapctl(service, "qr", "a").exit_code == 6
-    service.do(setattr, service.sessions, "broken", Unavailable("not now", retry_after=2))
+    service.do(setattr, service.sessions.store, "broken", Unavailable("not now", retry_after=2))
     away = zapctl(service, "status", "a")
     assert (away.exit_code, away.stderr) == (8, "not now (UNAVAILABLE)\n  try again in 2 s\n")
     for result in (wrong, unknown, away):
@@ -141,31 +146,41 @@ def test_a_wrong_command_line_is_two(service: FakeService, arguments: list[str])
     ],
 )
 def test_qr_ends_with_the_outcome(service: FakeService, outcome: PairingOutcome, exit_code: int) -> None:
+    service.sessions.given.clear()
     zapctl(service, "create", "a")
     zapctl(service, "activate", "a")
-    service.do(service.sessions.tell, "a", PairingEnded(outcome, "" if exit_code == 0 else "QR_NOT_SCANNED"))
-    result = zapctl(service, "qr", "a")
+    service.do(service.sessions.tell, "a", ShownCode(code()))
+    reason = "" if outcome is PairingOutcome.PAIRED else "QR_NOT_SCANNED"
+    with pairing(service, PairingEnded(outcome, reason)):
+        result = zapctl(service, "--json", "qr", "a")
     assert result.exit_code == exit_code
-    assert result.stdout.startswith(outcome.value)
+    assert json.loads(result.stdout.splitlines()[-1])["outcome"] == f"PAIRING_OUTCOME_{outcome.value}"
+
+
+@contextmanager
+def pairing(service: FakeService, *steps: PairingStep) -> Iterator[None]:
+    """Have the pairing of `a` go these steps, each when the stream has given the one before."""
+
+    def go_on() -> None:
+        for number, step in enumerate(steps, 1):
+            eventually_in_thread(lambda number=number: len(service.sessions.given) >= number)  # type: ignore[misc]
+            if isinstance(step, PairingEnded) and step.outcome is PairingOutcome.PAIRED:
+                service.do(service.sessions.pair, "a")
+            else:
+                service.do(service.sessions.tell, "a", step)
+
+    going = threading.Thread(target=go_on)
+    going.start()
+    yield
+    going.join()
 
 
 def test_qr_draws_each_code_until_somebody_has_scanned(service: FakeService) -> None:
     zapctl(service, "create", "a")
     zapctl(service, "activate", "a")
     service.do(service.sessions.tell, "a", ShownCode(code(1)))
-
-    def phone() -> None:
-        while not service.sessions.open_pairings:
-            time.sleep(0.01)
-        time.sleep(0.3)
-        service.do(service.sessions.tell, "a", ShownCode(code(2)))
-        time.sleep(0.3)
-        service.do(service.sessions.pair, "a")
-
-    scanning = threading.Thread(target=phone)
-    scanning.start()
-    result = zapctl(service, "--json", "qr", "a")
-    scanning.join()
+    with pairing(service, ShownCode(code(2)), PairingEnded(PairingOutcome.PAIRED)):
+        result = zapctl(service, "--json", "qr", "a")
     seen = [json.loads(line) for line in result.stdout.splitlines()]
     assert [step["code"]["position"] for step in seen[:-1]] == [1, 2]
     assert seen[-1]["outcome"] == "PAIRING_OUTCOME_PAIRED"
@@ -176,17 +191,8 @@ def test_qr_in_a_terminal_shows_the_picture(service: FakeService) -> None:
     zapctl(service, "create", "a")
     zapctl(service, "activate", "a")
     service.do(service.sessions.tell, "a", ShownCode(code(1)))
-
-    def phone() -> None:
-        while not service.sessions.open_pairings:
-            time.sleep(0.01)
-        time.sleep(0.3)
-        service.do(service.sessions.pair, "a")
-
-    scanning = threading.Thread(target=phone)
-    scanning.start()
-    result = zapctl(service, "qr", "a")
-    scanning.join()
+    with pairing(service, PairingEnded(PairingOutcome.PAIRED)):
+        result = zapctl(service, "qr", "a")
     assert "█" in result.stdout
     assert "Code 1 of 6" in result.stdout
     assert result.stdout.rstrip().endswith("PAIRED")
@@ -196,22 +202,13 @@ def test_qr_says_why_there_is_no_code_once_for_each_reason(service: FakeService)
     zapctl(service, "create", "a")
     zapctl(service, "activate", "a")
     service.do(service.sessions.tell, "a", PairingDelayed("WHATSAPP_UNREACHABLE", NOW))
-
-    def attempts() -> None:
-        while not service.sessions.open_pairings:
-            time.sleep(0.01)
-        for step in (
-            PairingDelayed("WHATSAPP_UNREACHABLE", None),
-            PairingDelayed("PROXY_REFUSED", NOW),
-            PairingEnded(PairingOutcome.TIMED_OUT, "PROXY_REFUSED"),
-        ):
-            time.sleep(0.3)
-            service.do(service.sessions.tell, "a", step)
-
-    trying = threading.Thread(target=attempts)
-    trying.start()
-    result = zapctl(service, "qr", "a")
-    trying.join()
+    with pairing(
+        service,
+        PairingDelayed("WHATSAPP_UNREACHABLE", None),
+        PairingDelayed("PROXY_REFUSED", NOW),
+        PairingEnded(PairingOutcome.TIMED_OUT, "PROXY_REFUSED"),
+    ):
+        result = zapctl(service, "qr", "a")
     said = re.findall(r"no code now \((\w+)\):|^(TIMED_OUT):", result.stdout, re.MULTILINE)
     assert said == [("WHATSAPP_UNREACHABLE", ""), ("PROXY_REFUSED", ""), ("", "TIMED_OUT")]
     assert "Check the network" in result.stdout
@@ -223,10 +220,10 @@ def test_send_says_what_became_of_it(service: FakeService) -> None:
     assert zapctl(service, "send", "a", "4917612345678", "hello").exit_code == 6
     service.do(service.sessions.pair, "a")
     sent = zapctl(service, "send", "a", "4917612345678", "-", "--request-id", "r", stdin="from a pipe")
-    assert (sent.exit_code, sent.stdout) == (0, "SENT 3EB0\n")
-    assert service.sending.sent["a", "r"][1].content == text_content("from a pipe")
+    assert (sent.exit_code, sent.stdout) == (0, "SENT 3EB01\n")
+    assert service.sessions.owner.sent == [text_content("from a pipe")]
     for state, exit_code in ((MessageState.FAILED, 30), (MessageState.OUTCOME_UNKNOWN, 31)):
-        service.sending.next_state = state
+        service.sessions.owner.refuses_to_send = CallFailed("no", certain=state is MessageState.FAILED)
         result = zapctl(service, "send", "a", "4917612345678", "hello")
         assert result.exit_code == exit_code
         assert result.stdout.startswith(state.value)
@@ -242,11 +239,10 @@ def test_send_says_that_a_device_cannot_read_what_was_sent(
     service.do(service.sessions.pair, "a")
     arguments = ("send", "a", "4917612345678", "hello", "--request-id", "r")
     zapctl(service, *arguments)
-    message, new = service.sending.sent["a", "r"]
-    unreadable = replace(message, unreadable_since=NOW, is_resend_failed=is_resend_failed)
-    service.sending.sent["a", "r"] = (unreadable, new)
+    messages = service.sending.store.kept
+    messages["a", "r"] = replace(messages["a", "r"], unreadable_since=NOW, is_resend_failed=is_resend_failed)
     shown = zapctl(service, *arguments)
-    assert (shown.exit_code, shown.stdout.splitlines()[0]) == (0, "SENT 3EB0")
+    assert (shown.exit_code, shown.stdout.splitlines()[0]) == (0, "SENT 3EB01")
     assert "could not read it" in shown.stdout
     assert words in shown.stdout
 

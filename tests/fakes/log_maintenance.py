@@ -1,12 +1,12 @@
-"""service.ports.LogUpkeep without a database."""
+"""service.ports.LogMaintenance without a database; tests/contract/test_log_maintenance.py holds what it shares."""
 
 from datetime import timedelta
 
 from service.domain.maintenance import OldestTransaction
 
 
-class FakeUpkeep:
-    """A log of so many old rows, and whoever is said to hold the horizon."""
+class FakeLogMaintenance:
+    """A log of so many old rows, and the transaction that holds the horizon."""
 
     def __init__(self, events: int = 0, messages: int = 0, decrypted: int = 0, sent: int = 0) -> None:
         """`decrypted`, `sent`: rows of whatsmeow's buffers."""
