@@ -45,6 +45,7 @@ def command():
     data = framing.receive(node)
     return None if data is None else frames_pb2.Command.FromString(data)
 
+os.write(int(sys.argv[2]), b"r")
 start = command().start
 tell(progress=frames_pb2.Progress())
 """
@@ -56,21 +57,25 @@ class ScriptedChild:
     def __init__(self, script: str) -> None:
         self._ours, theirs = framing.socket_pair()
         stderr = framing.limited_file()
+        self._ready, ready = os.pipe()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", PROLOGUE + textwrap.dedent(script), str(theirs.fileno())],
+                [sys.executable, "-c", PROLOGUE + textwrap.dedent(script), str(theirs.fileno()), str(ready)],
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'generated'}"},
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), ready],
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
             )
+        os.close(ready)
         self.exit_status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.child = Child(self.process.pid, os.pidfd_open(self.process.pid), stderr, self._ours, self.exit_status)
         self._reaping = asyncio.create_task(self._reap())
 
     async def begin(self, permit: float = 60.0, metrics: Metrics | None = None) -> HostedSession:
-        """The node's side of it, started."""
+        """The node's side of it, started; a forked process would not import anything first."""
+        assert await asyncio.to_thread(os.read, self._ready, 1), "it ended before it was ready"
+        os.close(self._ready)
         process = Process(self.child, {"session_id": "one", "epoch": 1})
         session = HostedSession(process, "one", 1, Lane.CLAIM, metrics)
         deadline = int((time.monotonic() + permit) * 1e9)

@@ -24,6 +24,7 @@ from service.workers.hosted_session import HostedSession
 from service.workers.pool import Pool
 from service.workers.process import STALLED_SECONDS
 from tests.contents import payload, text_content
+from tests.eventually import HANG_S, eventually
 from tests.integration.session_children import ScriptedChild, all_of
 from zap.v1 import event_pb2
 
@@ -80,14 +81,14 @@ async def begin(registry: CollectorRegistry) -> AsyncIterator[Begin]:
 
 @pytest.fixture
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Less than 4 s of silence, and more than an interpreter takes to start on a busy machine."""
+    """Less than 4 s of silence."""
     monkeypatch.setattr("service.workers.process.STALLED_SECONDS", 2.0)
 
 
-async def until_it_lives(session: HostedSession) -> None:
-    async with asyncio.timeout(20):
-        while not session.process._showed_life:
-            await asyncio.sleep(0.01)
+async def first_event(session: HostedSession) -> None:
+    """Until it has reported one: it lives, and does what its script says."""
+    async with asyncio.timeout(HANG_S), contextlib.aclosing(session.observations()) as batches:
+        await anext(batches)
 
 
 async def test_what_was_said_before_the_end_comes_before_the_end(begin: Begin) -> None:
@@ -176,11 +177,12 @@ async def test_a_stopped_process_is_killed_though_it_could_be_continued(
 ) -> None:
     caplog.set_level(logging.INFO, "service.workers")
     session = await begin("""
+        tell(number=1, event=got())
         while True:
             tell(progress=frames_pb2.Progress())
             time.sleep(0.1)
     """)
-    await until_it_lives(session)
+    await first_event(session)
     os.kill(session.pid, signal.SIGSTOP)
     _, ended = await all_of(session)
     assert ended.cause is Cause.PROCESS_STALLED
@@ -190,11 +192,12 @@ async def test_a_stopped_process_is_killed_though_it_could_be_continued(
 
 async def test_time_in_which_the_node_was_held_up_says_nothing_of_the_process(begin: Begin) -> None:
     session = await begin("""
+        tell(number=1, event=got())
         while True:
             tell(progress=frames_pb2.Progress())
             time.sleep(0.1)
     """)
-    await until_it_lives(session)
+    await first_event(session)
     # As when the whole machine stands still: neither runs, and this one is the first to look again.
     os.kill(session.pid, signal.SIGSTOP)
     time.sleep(STALLED_SECONDS + 1)  # noqa: ASYNC251 - the loop is to stand still
@@ -293,9 +296,7 @@ async def test_what_waits_in_the_node_is_bounded_and_nobody_is_blamed_for_what_i
         tell(ended=frames_pb2.Ended(cause="STREAM_REPLACED"))
         os._exit(3)
     """)
-    async with asyncio.timeout(20):
-        while int(read_stderr(session.process._child.stderr) or 0) < 4:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: int(read_stderr(session.process._child.stderr) or 0) >= 4, "four events")
     monkeypatch.setattr("service.workers.process.STALLED_SECONDS", 0.5)
     await asyncio.sleep(2)
     # What it has written beyond these is in the socket.
@@ -345,8 +346,8 @@ def wait_for_death(session: HostedSession) -> None:
 
 
 async def test_a_process_of_which_nobody_takes_anything_any_more_is_over_when_it_is_dead(begin: Begin) -> None:
-    session = await begin(TELL_MESSAGES.format(count=1600) + "time.sleep(60)")
-    await until_it_lives(session)
+    session = await begin(TELL_MESSAGES.format(count=1700) + "time.sleep(60)")
+    await eventually(lambda: session.process.channel.is_paused, "more than the node takes")
     await session.kill()
     await asyncio.wait_for(session.process.wait_closed(), 5)
 
