@@ -19,7 +19,7 @@ PROLOGUE = """
 import asyncio, ctypes, os, signal, sys, time
 from service.workers.pool import Pool, PoolSettings
 from service.workers.zygote import ZygoteClient
-from service.ports import StartOrder
+from service.ports.processes import StartOrder
 
 async def hold():
     print("there", flush=True)
