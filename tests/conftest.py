@@ -11,6 +11,7 @@ import signal
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
@@ -91,6 +92,17 @@ async def database_template(
     return TEMPLATE
 
 
+@asynccontextmanager
+async def copied(
+    server: EmbeddedPostgres, admin: "asyncpg.Connection[asyncpg.Record]", template: str
+) -> AsyncIterator[str]:
+    """Yield the URL of a copy of the template, which exists as long as the context."""
+    name = f"test_{uuid.uuid4().hex}"
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield server.url_of(name)
+    await asyncio.shield(admin.execute(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
 @pytest.fixture
 async def database_url(
     postgres_server: EmbeddedPostgres,
@@ -98,10 +110,19 @@ async def database_url(
     database_template: str,
 ) -> AsyncIterator[str]:
     """A migrated, empty database of the test's own."""
-    name = f"test_{uuid.uuid4().hex}"
-    await postgres_admin.execute(f"CREATE DATABASE {name} TEMPLATE {database_template}")
-    yield postgres_server.url_of(name)
-    await asyncio.shield(postgres_admin.execute(f"DROP DATABASE {name} WITH (FORCE)"))
+    async with copied(postgres_server, postgres_admin, database_template) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+async def module_database_url(
+    postgres_server: EmbeddedPostgres,
+    postgres_admin: "asyncpg.Connection[asyncpg.Record]",
+    database_template: str,
+) -> AsyncIterator[str]:
+    """A database of the module's own, for tests that share a node."""
+    async with copied(postgres_server, postgres_admin, database_template) as url:
+        yield url
 
 
 @pytest.fixture

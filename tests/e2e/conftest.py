@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg
 import pytest
 
+from dev import EmbeddedValkey
 from simulator.control import SimulatorControl
 from simulator.process import PRELOAD, SimulatorProcess
 from tests.live_events import LiveEvents
@@ -42,9 +43,8 @@ async def simulator(simulator_process: SimulatorProcess) -> AsyncIterator[Simula
     await simulator_process.control.clear_faults()
 
 
-@pytest.fixture
-def node_environment(database_url: str, redis_url: str, simulator_process: SimulatorProcess) -> dict[str, str]:
-    """Settings of a node on the test's own database, whose session processes reach the simulator.
+def settings(database_url: str, redis_url: str, simulator_process: SimulatorProcess) -> dict[str, str]:
+    """Settings of a node on these servers, whose session processes reach the simulator.
 
     Sessions stay where a test has put them, unless it says otherwise.
     """
@@ -56,6 +56,22 @@ def node_environment(database_url: str, redis_url: str, simulator_process: Simul
         "ZAP_WORKER_PRELOAD": PRELOAD,
         **simulator_process.environment(),
     }
+
+
+@pytest.fixture
+def node_environment(database_url: str, redis_url: str, simulator_process: SimulatorProcess) -> dict[str, str]:
+    """Settings of a node on the test's own database."""
+    return settings(database_url, redis_url, simulator_process)
+
+
+@pytest.fixture(scope="module")
+async def shared_node(
+    module_database_url: str, valkey_server: EmbeddedValkey, simulator_process: SimulatorProcess
+) -> AsyncIterator[ServiceProcess]:
+    """A node for tests of one module that do nothing to it; each has sessions of its own."""
+    async with ServiceProcess(settings(module_database_url, valkey_server.url, simulator_process)) as node:
+        yield node
+        assert "Traceback" not in node.log()
 
 
 @pytest.fixture

@@ -6,12 +6,14 @@ import random
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+import asyncpg
 import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
 
 from simulator.control import SimulatorControl
 from simulator.letters import Letter
+from simulator.process import SimulatorProcess
 from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.live_events import LiveEvents
@@ -59,17 +61,18 @@ class Stage:
         return event.message_received
 
 
-@pytest.fixture
-async def node(node_environment: dict[str, str]) -> AsyncIterator[ServiceProcess]:
-    async with ServiceProcess(node_environment) as running:
-        yield running
-
-
-@pytest.fixture
-async def stage(node: ServiceProcess, simulator: SimulatorControl, sql: Sql) -> Stage:
+@pytest.fixture(scope="module")
+async def stage(
+    shared_node: ServiceProcess, module_database_url: str, simulator_process: SimulatorProcess
+) -> AsyncIterator[Stage]:
+    """One session for all: each test asks for its own messages, and none may end the process."""
+    simulator = simulator_process.control
     anna, bob = await new_phone(simulator, "Anna"), await new_phone(simulator, "Bob")
-    await pair(node, simulator, "anna", anna)
-    return Stage(node, simulator, sql, anna, bob)
+    await pair(shared_node, simulator, "anna", anna)
+    sql = await asyncpg.connect(module_database_url)
+    yield Stage(shared_node, simulator, sql, anna, bob)
+    assert (await shared_node.status("anna")).owner.epoch == 1
+    await sql.close()
 
 
 async def test_every_kind_of_content_arrives_with_its_types_and_its_bytes(stage: Stage, live: LiveEvents) -> None:

@@ -17,7 +17,7 @@ from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.live_events import LiveEvents
 from tests.service_process import ServiceProcess
-from zap.v1 import call_pb2, event_pb2, group_pb2, history_pb2, identity_pb2, picture_pb2, presence_pb2
+from zap.v1 import call_pb2, event_pb2, group_pb2, history_pb2, identity_pb2, picture_pb2, presence_pb2, session_pb2
 
 GROUP = Jid("120363000000000001", "g.us")
 COMMUNITY = Jid("120363000000000002", "g.us")
@@ -37,13 +37,14 @@ class Stage:
     phone: str
     jid: str
     friend: str
+    session_id: str
 
     async def happens(self, stanza: Node) -> None:
         assert await self.simulator.deliver(self.jid, stanza) == 1
 
     async def told(self, payload: str, **fields: Any) -> event_pb2.Event:
         """What Redis tells; it is in the log as well."""
-        event = ParseDict(await self.live.wait_for("anna", payload, **fields), event_pb2.Event())
+        event = ParseDict(await self.live.wait_for(self.session_id, payload, **fields), event_pb2.Event())
         kept = await self.sql.fetchrow("SELECT sequence, payload FROM zap.event WHERE id = $1", int(event.id))
         assert kept is not None
         logged = event_pb2.Event.FromString(kept["payload"])
@@ -55,19 +56,26 @@ class Stage:
         """The process that heard all this goes on, and tells of a message that comes now."""
         await self.simulator.write(self.friend, self.phone, "and now?")
         await self.told("messageReceived", text="and now?")
-        assert (await self.node.status("anna")).owner.epoch == 1
+        assert (await self.node.status(self.session_id)).owner.epoch == 1
         assert "could not be handled" not in self.node.log()
 
 
 @pytest.fixture
+def database_url(module_database_url: str) -> str:
+    """That of the node that all tests share."""
+    return module_database_url
+
+
+@pytest.fixture
 async def stage(
-    node_environment: dict[str, str], simulator: SimulatorControl, live: LiveEvents, sql: Sql
+    shared_node: ServiceProcess, simulator: SimulatorControl, live: LiveEvents, sql: Sql
 ) -> AsyncIterator[Stage]:
     phone, friend = await new_phone(simulator, "Anna"), await new_phone(simulator, "Bob")
-    async with ServiceProcess(node_environment) as serving:
-        jid = await pair(serving, simulator, "anna", phone)
-        yield Stage(serving, simulator, live, sql, phone, jid, friend)
-        said = serving.log()
+    session_id = f"anna-{phone}"
+    jid = await pair(shared_node, simulator, session_id, phone)
+    yield Stage(shared_node, simulator, live, sql, phone, jid, friend, session_id)
+    await shared_node.sessions.Delete(session_pb2.DeleteRequest(session_id=session_id, force=True))
+    said = shared_node.log()
     for private in (CAROL.user, CAROL_PN.user, DAVE.user, GROUP.user, "Choir", "We sing", "AbCdEfGhIjKlMnOpQrStUv"):
         assert private not in said
 
@@ -231,7 +239,7 @@ async def test_a_flood_of_moments_is_thinned_out_and_costs_no_message(stage: Sta
     await stage.is_well()
     await stage.happens(stanzas.chat_state(GROUP, "composing", participant=DAVE))
     await stage.told("chatPresence", chat=str(GROUP))
-    assert len(stage.live.of("anna", "chatPresence")) < 100
+    assert len(stage.live.of(stage.session_id, "chatPresence")) < 100
     # The last of them is never left out: nobody is told for ever that somebody writes.
     await stage.told("chatPresence", chat=str(CAROL), activity="ACTIVITY_PAUSED")
 
@@ -253,7 +261,7 @@ async def test_a_piece_of_history_is_counted_and_not_told(stage: Stage) -> None:
     expected.newest_message_time.FromSeconds(THEN + 9)
     assert (await stage.told("historySync")).history_sync == expected
     await stage.is_well()
-    assert len(stage.live.of("anna", "messageReceived")) == 1
+    assert len(stage.live.of(stage.session_id, "messageReceived")) == 1
 
 
 async def test_receipts_of_the_owners_own_devices_are_told_as_such(stage: Stage) -> None:
@@ -268,7 +276,7 @@ async def test_what_is_told_again_is_one_event(stage: Stage) -> None:
         await stage.happens(first)
     await stage.happens(stanzas.notification("w:gp2", GROUP, node("unlocked"), participant=CAROL, t=THEN))
     await stage.told("groupChanged", isLocked=False)
-    assert len(stage.live.of("anna", "groupChanged")) == 2
+    assert len(stage.live.of(stage.session_id, "groupChanged")) == 2
 
 
 async def test_rubbish_ends_nothing(stage: Stage) -> None:
@@ -297,7 +305,9 @@ async def test_rubbish_ends_nothing(stage: Stage) -> None:
     for moment in ("99999999999999", "-5", "0"):
         await stage.happens(stanzas.notification("w:gp2", GROUP, node("locked"), participant=CAROL, t=moment))
     await stage.is_well()
-    locked = [event for event in stage.live.of("anna", "groupChanged") if event["groupChanged"].get("isLocked")]
+    locked = [
+        event for event in stage.live.of(stage.session_id, "groupChanged") if event["groupChanged"].get("isLocked")
+    ]
     times = {ParseDict(event, event_pb2.Event()).time.seconds for event in locked}
     assert times
     assert max(times) <= time.time() + 60
@@ -323,8 +333,8 @@ async def test_rubbish_by_chance_ends_nothing(stage: Stage) -> None:
 async def test_a_word_that_neonize_does_not_know_costs_a_process_and_no_message(stage: Stage, stanza: Node) -> None:
     """Fact 8. When this fails the process lives on: docs/events.md and docs/neonize.md can say so."""
     await stage.happens(stanza)
-    await stage.live.wait_for("anna", "stateChanged", to="STATE_RECONNECTING")
+    await stage.live.wait_for(stage.session_id, "stateChanged", to="STATE_RECONNECTING")
     await stage.simulator.write(stage.friend, stage.phone, "meanwhile")
     await stage.told("messageReceived", text="meanwhile")
     # whatsmeow confirms a notification beside handling it. If it is dead first, WhatsApp sends it to the next one too.
-    assert (await stage.node.status("anna")).owner.epoch > 1
+    assert (await stage.node.status(stage.session_id)).owner.epoch > 1

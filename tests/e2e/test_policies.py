@@ -8,16 +8,14 @@ import asyncio
 import datetime
 import re
 import signal
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-import asyncpg
 import pytest
 
-from dev import EmbeddedPostgres, EmbeddedValkey
+from dev import EmbeddedValkey
 from service.domain.disconnect_policy import POLICIES, Cause
 from service.domain.reasons import reason
 from tests.caller import State
@@ -249,18 +247,12 @@ def test_every_cause_has_a_row() -> None:
 
 @pytest.fixture(scope="module")
 async def played(
-    postgres_server: EmbeddedPostgres,
-    postgres_admin: "asyncpg.Connection[asyncpg.Record]",
-    database_template: str,
-    valkey_server: EmbeddedValkey,
-    tmp_path_factory: pytest.TempPathFactory,
+    module_database_url: str, valkey_server: EmbeddedValkey, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[dict[str, "asyncio.Task[None]"]]:
     """What becomes of each row."""
-    database = f"test_{uuid.uuid4().hex}"
-    await postgres_admin.execute(f"CREATE DATABASE {database} TEMPLATE {database_template}")
     names = [row.name for row in ROWS] + [row.name for row in PAIRINGS]
     folder: Path = tmp_path_factory.mktemp("trusted")
-    async with befallen(names, postgres_server.url_of(database), valkey_server.url, folder) as sessions:
+    async with befallen(names, module_database_url, valkey_server.url, folder) as sessions:
         places = asyncio.Semaphore(AT_ONCE)
 
         async def pair(session: Befallen) -> None:
@@ -274,7 +266,6 @@ async def played(
         tasks |= {row.name: asyncio.create_task(play_pairing(row, sessions[row.name])) for row in PAIRINGS}
         yield tasks
         await asyncio.gather(*tasks.values(), return_exceptions=True)
-    await postgres_admin.execute(f"DROP DATABASE {database} WITH (FORCE)")
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
