@@ -26,6 +26,7 @@ from tests.chaos.places import TTL, Place
 from tests.e2e.sql import Sql
 from tests.e2e.three_nodes import Cluster
 from tests.event_log import assert_gapless, judge_log
+from tests.eventually import eventually
 from tests.judgement import Judgement, judge
 from tests.service_process import ServiceProcess
 from tests.tcp_proxy import Line, TcpProxy
@@ -403,9 +404,7 @@ class Run:
 
     async def _judge_consumer(self, sql: Sql, consumer: Follower, written: Sequence[Written]) -> None:
         ends = (await books.read(sql)).ends
-        async with asyncio.timeout(COME_BACK):
-            while not accounts.reached(consumer, ends):
-                await asyncio.sleep(0.1)
+        await eventually(lambda: accounts.reached(consumer, ends), timeout=COME_BACK)
         self.report.watched = len(consumer.notes)
         problems = [*accounts.wrong_with(consumer, ends), *judge(written, consumer.by_session).problems]
         if again := accounts.repetitions(consumer.notes):

@@ -4,6 +4,7 @@ import asyncio
 import random
 import sys
 import time
+from functools import partial
 
 from tests.caller import State
 from tests.chaos.faults import Fault
@@ -12,6 +13,7 @@ from tests.chaos.reading import Reading
 from tests.chaos.verdict import Outage, Verdict, books, conclude
 from tests.chaos.watching import Watch
 from tests.chaos.world import World
+from tests.eventually import eventually
 from tests.judgement import judge
 from tests.traffic import Written
 from zap.v1 import session_pb2
@@ -52,8 +54,7 @@ async def _have(world: World, fault: Fault, seconds: float) -> Outage:
         await asyncio.sleep(seconds)
         ended = time.time()
     for url in (world.estate.node_url, world.estate.session_url):
-        while not await answers(url):
-            await asyncio.sleep(0.02)
+        await eventually(partial(answers, url))
     return Outage(began, ended, time.time())
 
 

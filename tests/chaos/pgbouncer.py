@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from dev.account import without_root
 from dev.process import choose_port, end_of, launch
 from tests.chaos.tls import Certificate
+from tests.eventually import eventually
 
 _START_SECONDS = 10.0
 #: From 1.23 on, SIGTERM waits for the clients to leave.
@@ -79,8 +80,8 @@ class PgBouncer:
         if self._child is None:
             raise RuntimeError("PgBouncer was never started")
         self._child.send_signal(signal.SIGQUIT if self.version() >= _PATIENT_SINCE else signal.SIGTERM)
-        while self._child.poll() is None:
-            await asyncio.sleep(0.01)
+        child = self._child
+        await eventually(lambda: child.poll() is not None)
 
     def version(self) -> tuple[int, ...]:
         """Of the program."""

@@ -20,6 +20,7 @@ from dev.postgres import program_for
 from dev.process import choose_port, end_of, launch
 from tests.chaos.small_disk import SmallDisk
 from tests.chaos.tls import Certificate
+from tests.eventually import eventually
 
 USER, DATABASE = "zap", "zap"
 _DEBIAN = Path("/usr/lib/postgresql")
@@ -117,8 +118,7 @@ class Postgres:
     async def stop(self, number: signal.Signals) -> None:
         """SIGQUIT: at once, to recover at the next start; SIGINT: fast, with a farewell to every client."""
         self._process.send_signal(number)
-        while self._process.poll() is None:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: self._process.poll() is not None)
 
     @property
     def has_ended(self) -> bool:

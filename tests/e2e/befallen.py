@@ -25,6 +25,7 @@ from tests.e2e import faults
 from tests.e2e.people import new_phone
 from tests.e2e.proxies import Manner, Proxy
 from tests.e2e.recovery import process_of
+from tests.eventually import eventually
 from tests.live_events import LiveEvents
 from tests.service_process import ServiceProcess
 from zap.v1 import session_pb2
@@ -130,8 +131,7 @@ class Befallen:
             # What the library asks for each message.
             await holder.execute("LOCK TABLE whatsmeow_event_buffer")
             await self.simulator.write(friend, self.phone, "hello")
-            while not await self.postgres.fetchval(ended, f"zap/{self.name}/%"):
-                await asyncio.sleep(0.05)
+            await eventually(lambda: self.postgres.fetchval(ended, f"zap/{self.name}/%"))
 
     async def loses_its_device(self) -> None:
         """Somebody has deleted its keys."""

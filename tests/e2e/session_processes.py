@@ -98,13 +98,6 @@ def told_by(happening: InboundEvent) -> event_pb2.Event:
     return event_pb2.Event.FromString(happening.encoded)
 
 
-async def eventually(condition: Callable[[], bool], what: str, timeout: float = _PATIENCE) -> None:
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, f"waited {timeout:g} s for: {what}"
-        await asyncio.sleep(0.02)
-
-
 async def start(
     pool: Pool, session_id: str = "one", jid: str = "", epoch: int = 1, permit: float = 0.0, *, commits: bool = True
 ) -> Watched:

@@ -19,7 +19,8 @@ from simulator.control import SimulatorControl
 from simulator.letters import Letter
 from simulator.process import PRELOAD, SimulatorProcess
 from tests.contents import text_content
-from tests.e2e.session_processes import Watched, eventually, pair, start
+from tests.e2e.session_processes import Watched, pair, start
+from tests.eventually import eventually
 
 PHONE, FRIEND = "491700008001", "491700008002"
 HELD_S = 0.7

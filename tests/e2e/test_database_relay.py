@@ -23,7 +23,8 @@ from simulator.control import SimulatorControl
 from simulator.process import PRELOAD, SimulatorProcess
 from tests.conftest import migrate
 from tests.e2e import faults
-from tests.e2e.session_processes import Watched, eventually, pair, start
+from tests.e2e.session_processes import Watched, pair, start
+from tests.eventually import eventually
 from tests.fakes.postgres_messages import AUTHENTICATED, READY, error, message
 from tests.fakes.scripted_postgres import ScriptedPostgres, refuse, say
 from tests.tcp_proxy import Line, TcpProxy
@@ -177,8 +178,7 @@ async def test_the_end_of_a_backend_at_work_is_a_loss_that_says_why(
         await holder.execute("LOCK TABLE whatsmeow_event_buffer")
         await simulator.control.write(FRIEND, PHONE, "in hand")
         blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        while not await admin.fetchval(blocked):
-            await asyncio.sleep(0.02)
+        await eventually(lambda: admin.fetchval(blocked))
         await terminate(postgres.url)
         ended = await watched.ended()
     await holder.close()

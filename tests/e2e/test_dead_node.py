@@ -16,6 +16,7 @@ from tests.caller import State
 from tests.e2e.people import new_phone, pair
 from tests.e2e.recovery import process_of
 from tests.e2e.sql import Sql
+from tests.eventually import eventually
 from tests.service_process import ServiceProcess, is_alive
 
 SESSIONS = ("anna", "berta", "clara")
@@ -85,9 +86,7 @@ async def frozen(process: psutil.Process) -> AsyncIterator[psutil.Process]:
 
 
 async def until_dead(processes: Sequence[psutil.Process]) -> None:
-    async with asyncio.timeout(BACK_S):
-        while any(map(is_alive, processes)):
-            await asyncio.sleep(0.01)
+    await eventually(lambda: not any(map(is_alive, processes)), timeout=BACK_S)
 
 
 @pytest.mark.parametrize("everything", [False, True], ids=["the node", "all of its processes"])

@@ -1,6 +1,5 @@
 """Stopping while events are under way, or while the other side does not do its part: bounded, and nothing is lost."""
 
-import asyncio
 import os
 import re
 import signal
@@ -16,6 +15,7 @@ from tests.e2e.recovery import forget_failures, log_of, process_of
 from tests.e2e.sql import Sql
 from tests.e2e.test_stop import alive
 from tests.event_log import judge_log
+from tests.eventually import eventually
 from tests.service_process import ServiceProcess
 from tests.traffic import Traffic, gather_people
 
@@ -101,9 +101,7 @@ async def test_a_node_that_is_asked_twice_does_not_wait(
         # It cannot hear, and would be waited for.
         os.kill(process_of(node, "anna").pid, signal.SIGSTOP)
         os.kill(node.pid, signal.SIGTERM)
-        async with asyncio.timeout(20):
-            while "The node stops." not in node.log():
-                await asyncio.sleep(0.01)
+        await eventually(lambda: "The node stops." in node.log(), timeout=20)
         began = time.monotonic()
         os.kill(node.pid, signal.SIGTERM)
         assert await node.wait() == 0

@@ -6,7 +6,8 @@ import os
 from service.workers.pool import Pool, PoolSettings
 from simulator.process import PRELOAD, SimulatorProcess
 from tests.e2e.session_processes import pair
-from tests.integration.script_nodes import eventually, marked, said, script_node
+from tests.eventually import eventually
+from tests.integration.script_nodes import marked, said, script_node
 
 SESSIONS = 3
 DELAYS = (0.0, 0.05, 0.2, 1.0)

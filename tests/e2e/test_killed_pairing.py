@@ -12,6 +12,7 @@ from simulator.views import LinkView
 from tests.caller import State
 from tests.e2e.people import new_phone
 from tests.e2e.sql import Sql
+from tests.eventually import eventually
 from tests.service_process import ServiceProcess
 from zap.v1 import session_pb2
 
@@ -41,9 +42,7 @@ async def between_scan_and_event(
     os.kill(node.pid, signal.SIGSTOP)
     scan = asyncio.create_task(simulator.scan(phone, code))
     await simulator.wait_for_held("515")
-    async with asyncio.timeout(10):
-        while not await sql.fetchval("SELECT count(*) FROM whatsmeow_device"):
-            await asyncio.sleep(0.01)
+    await eventually(lambda: sql.fetchval("SELECT count(*) FROM whatsmeow_device"), timeout=10)
     assert await sql.fetchval("SELECT credentials FROM zap.session") == "NONE"
     return scan
 

@@ -1,6 +1,5 @@
 """One node through everything that is logged: no secret in its output, and no line about a session without its id."""
 
-import asyncio
 import base64
 import contextlib
 import json
@@ -20,6 +19,7 @@ from tests.caller import State
 from tests.e2e.people import new_phone
 from tests.e2e.sql import Sql
 from tests.endurance.rounds import process_of
+from tests.eventually import eventually
 from tests.service_process import ServiceProcess
 from tests.tcp_proxy import Line, TcpProxy
 from zap.v1 import session_pb2
@@ -153,9 +153,7 @@ async def refused(call: Awaitable[object]) -> None:
 
 async def said(node: ServiceProcess, pattern: str) -> None:
     """Until the node's log has this."""
-    async with asyncio.timeout(20):
-        while not re.search(pattern, node.log()):
-            await asyncio.sleep(0.05)
+    await eventually(lambda: re.search(pattern, node.log()), timeout=20)
 
 
 @contextlib.asynccontextmanager

@@ -13,6 +13,7 @@ from simulator.process import SimulatorProcess
 from tests.caller import State
 from tests.e2e.people import new_phone
 from tests.e2e.proxies import Manner, Proxy
+from tests.eventually import eventually
 from tests.service_process import ServiceProcess
 from zap.v1 import session_pb2
 
@@ -85,9 +86,7 @@ async def test_one_that_tries_in_vain_takes_it_at_once(stage: Stage) -> None:
 async def test_a_pairing_without_a_code_takes_it_at_once_and_one_with_a_code_keeps_that(stage: Stage) -> None:
     await stage.old.behave(Manner.SILENT)
     await stage.activate()
-    async with asyncio.timeout(20):
-        while not stage.old.dials:
-            await asyncio.sleep(0.05)
+    await eventually(lambda: stage.old.dials, timeout=20)
     await stage.update()
     shown = await stage.node.first_code("anna")
     stage.new, stage.old = stage.old, stage.new

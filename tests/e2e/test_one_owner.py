@@ -15,6 +15,7 @@ from tests.e2e.people import new_phone, pair
 from tests.e2e.recovery import process_of
 from tests.e2e.sql import Sql
 from tests.e2e.three_nodes import SECRET
+from tests.eventually import eventually
 from tests.service_process import ServiceProcess, free_port, is_alive
 from zap.v1 import message_pb2
 
@@ -118,9 +119,7 @@ async def test_a_session_that_is_moved_away_takes_no_other_with_it(
             " WHERE session_id = $1",
             *("anna", uuid4(), elsewhere),
         )
-        async with asyncio.timeout(LEASE_TTL / 5 + BUSY):
-            while is_alive(processes["anna"]):
-                await asyncio.sleep(0.02)
+        await eventually(lambda: not is_alive(processes["anna"]), timeout=LEASE_TTL / 5 + BUSY)
         await node.wait_state("anna", State.STATE_CONNECTED, timeout=elsewhere + 3.0 + BUSY, after_epoch=1)
         device = await simulator.device(jids["anna"])
         assert device.intervals[-1].connected_at >= moved_at + elsewhere, "the lease was somebody else's until then"

@@ -15,6 +15,7 @@ from service.workers.pool import Pool, PoolSettings
 from simulator.process import SimulatorProcess
 from tests.e2e import faults
 from tests.e2e.session_processes import Watched, pair, start
+from tests.eventually import eventually
 
 FRIEND = "491700002000"
 PHONES = [f"49170000200{number}" for number in range(1, 6)]
@@ -40,9 +41,10 @@ async def permitted(session: Watched, seconds: float = 1.5) -> None:
 
 async def standing_still(pid: int) -> None:
     """Until every thread of it does."""
-    async with asyncio.timeout(10):
-        while not all("State:\tT" in (task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()):
-            await asyncio.sleep(0.01)
+    await eventually(
+        lambda: all("State:\tT" in (task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()),
+        timeout=10,
+    )
 
 
 async def past_its_permit(simulator: SimulatorProcess, session: Watched, phone: str, jid: str) -> str:

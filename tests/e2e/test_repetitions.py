@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
 
 import aiohttp
 import grpc
@@ -16,6 +15,7 @@ from tests.caller import State
 from tests.e2e.people import new_phone, pair
 from tests.e2e.recovery import process_of
 from tests.e2e.sql import Sql
+from tests.eventually import eventually
 from tests.service_process import ServiceProcess
 from zap.v1 import event_pb2
 
@@ -42,12 +42,6 @@ async def repetitions(node: ServiceProcess) -> int:
     return int(float(told[0].partition(" ")[2]))
 
 
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
-        while not await condition():
-            await asyncio.sleep(0.02)
-
-
 async def test_a_message_whose_receipt_was_lost_comes_again_and_is_one_event(
     node_environment: dict[str, str], simulator: SimulatorControl, sql: Sql
 ) -> None:
@@ -59,7 +53,7 @@ async def test_a_message_whose_receipt_was_lost_comes_again_and_is_one_event(
         await simulator.wait_for_connected(jid, logins=2)
         await simulator.wait_for_receipt(friend, first)
         await simulator.write(friend, phone, "two")
-        await until(lambda: has(sql, "two"))
+        await eventually(lambda: has(sql, "two"))
         assert await texts(sql) == ["one", "two"]
         messages = (await simulator.device(jid)).messages
         assert messages.delivered == messages.queued + 1
@@ -83,11 +77,11 @@ async def test_a_sender_who_writes_one_message_again_is_heard_once(
     async with ServiceProcess(node_environment) as node:
         await pair(node, simulator, "anna", phone)
         first = await simulator.write(friend, phone, "one")
-        await until(lambda: has(sql, "one"))
+        await eventually(lambda: has(sql, "one"))
         for _ in range(3):
             await simulator.repeat(friend, first)
         await simulator.write(friend, phone, "two")
-        await until(lambda: has(sql, "two"))
+        await eventually(lambda: has(sql, "two"))
         # The library told of all of them.
         assert await repetitions(node) == 3
         # Another process has other numbers.
@@ -95,7 +89,7 @@ async def test_a_sender_who_writes_one_message_again_is_heard_once(
         await node.wait_state("anna", State.STATE_RECONNECTING)
         await simulator.repeat(friend, first)
         await simulator.write(friend, phone, "three")
-        await until(lambda: has(sql, "three"))
+        await eventually(lambda: has(sql, "three"))
         assert await texts(sql) == ["one", "two", "three"]
         assert await sequences_are_gapless(sql)
 
@@ -116,11 +110,11 @@ async def test_a_message_that_comes_by_lid_and_by_number_is_one_event(
         for number, to in enumerate((phone, group)):
             await simulator.address_by(friend, "lid")
             first = await simulator.write(friend, to, f"{number}.one")
-            await until(lambda number=number: has(sql, f"{number}.one"))  # type: ignore[misc]
+            await eventually(lambda number=number: has(sql, f"{number}.one"))  # type: ignore[misc]
             await simulator.address_by(friend, addressing)
             await simulator.repeat(friend, first)
             await simulator.write(friend, to, f"{number}.two")
-            await until(lambda number=number: has(sql, f"{number}.two"))  # type: ignore[misc]
+            await eventually(lambda number=number: has(sql, f"{number}.two"))  # type: ignore[misc]
         assert await texts(sql) == ["0.one", "0.two", "1.one", "1.two"]
         assert await repetitions(node) == 2
 
@@ -133,13 +127,13 @@ async def test_a_receipt_that_comes_by_lid_and_by_number_is_one_event(
     async with ServiceProcess(node_environment) as node:
         jid = await pair(node, simulator, "anna", phone)
         await simulator.write(friend, phone, "one")
-        await until(lambda: has(sql, "one"))
+        await eventually(lambda: has(sql, "one"))
         lid, number = (await simulator.phone(friend)).lid.replace("@", ":5@"), f"{friend}:5@s.whatsapp.net"
         ways: list[Attrs] = [{"from": lid, "sender_pn": number}, {"from": number, "sender_lid": lid}, {"from": number}]
         for way in ways:
             await simulator.deliver(jid, stanza("receipt", {**way, "id": "3EB0", "type": "read", "t": THEN}))
         await simulator.write(friend, phone, "two")
-        await until(lambda: has(sql, "two"))
+        await eventually(lambda: has(sql, "two"))
         assert await receipts(sql) == [("3EB0", lid)]
         assert await repetitions(node) == 2
         # Another process has read nothing of the map yet.
@@ -147,7 +141,7 @@ async def test_a_receipt_that_comes_by_lid_and_by_number_is_one_event(
         await node.wait_state("anna", State.STATE_RECONNECTING)
         await simulator.deliver(jid, stanza("receipt", {**ways[2], "id": "3EB0", "type": "read", "t": THEN}))
         await simulator.write(friend, phone, "three")
-        await until(lambda: has(sql, "three"))
+        await eventually(lambda: has(sql, "three"))
         assert await receipts(sql) == [("3EB0", lid)]
 
 
@@ -162,7 +156,7 @@ async def test_a_receipt_that_comes_again_is_one_event(
         async with asyncio.timeout(120):
             while await repetitions(node) == 0:
                 sent.append(await send_and_drop(node, simulator, jid, friend, str(len(sent))))
-                await until(lambda: is_told(sql, len(sent)))
+                await eventually(lambda: is_told(sql, len(sent)))
         told = await receipts(sql)
     assert sorted(message_id for message_id, _ in told) == sorted(sent)
     assert len(set(told)) == len(told)
@@ -200,10 +194,10 @@ async def test_the_text_behind_a_group_s_keys_is_an_event_though_it_has_their_id
         group = (await simulator.create_group(friend, "All", [phone])).jid
         await drop_next_confirmation(simulator, jid)
         await simulator.write(friend, group, "hello all")
-        await until(lambda: has(sql, "hello all"))
+        await eventually(lambda: has(sql, "hello all"))
         await simulator.wait_for_connected(jid, logins=2)
         await simulator.write(friend, phone, "and you")
-        await until(lambda: has(sql, "and you"))
+        await eventually(lambda: has(sql, "and you"))
         assert await texts(sql) == ["hello all", "and you"]
 
 
@@ -230,6 +224,6 @@ async def test_repetitions_beside_kills_are_one_event_each(
                 os.kill(process_of(node, "anna").pid, signal.SIGKILL)
             await node.wait_state("anna", State.STATE_CONNECTED, after_epoch=epoch)
             await simulator.write(friend, phone, f"end of {number}")
-            await until(lambda number=number: has(sql, f"end of {number}"))  # type: ignore[misc]
+            await eventually(lambda number=number: has(sql, f"end of {number}"))  # type: ignore[misc]
     assert await texts(sql) == written
     assert await sequences_are_gapless(sql)

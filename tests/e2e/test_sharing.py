@@ -19,6 +19,7 @@ from tests.chaos.postgres import Postgres
 from tests.e2e.conftest import LEASE_TTL
 from tests.e2e.sql import Sql
 from tests.e2e.three_nodes import Cluster, cluster
+from tests.eventually import eventually
 from tests.service_process import ServiceProcess
 from tests.traffic import Written
 
@@ -215,9 +216,7 @@ async def test_a_node_that_stops_while_it_shares_its_sessions_out_hands_over_all
     async with cluster(sharing, simulator, 6, 2, on_first=True) as there:
         stopping, stays = there.nodes
         began, epochs = time.time(), await there.epochs(stays)
-        async with asyncio.timeout(SHARED_BOUND_S):
-            while "Handed a session over." not in stopping.log():
-                await asyncio.sleep(0.01)
+        await eventually(lambda: "Handed a session over." in stopping.log(), timeout=SHARED_BOUND_S)
         assert await stopping.stop() == 0
         assert await shares(there, stays) == {"node-1": 6}
         await there.all_connected(stays, timeout=10)
@@ -239,9 +238,7 @@ async def test_a_node_that_is_frozen_when_it_would_be_given_a_session_costs_none
         epochs = await there.epochs(giver)
         os.kill(frozen.pid, signal.SIGSTOP)
         try:
-            async with asyncio.timeout(30):
-                while "A node did not take a session." not in giver.log():
-                    await asyncio.sleep(0.1)
+            await eventually(lambda: "A node did not take a session." in giver.log(), timeout=30)
             assert await there.epochs(giver) == epochs
             states = [(await giver.status(name)).state for name in there.sessions]
             assert states == [State.STATE_CONNECTED] * 4

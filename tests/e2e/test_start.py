@@ -17,6 +17,7 @@ from tests.altered_neonize import AlteredNeonize
 from tests.caller import State
 from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
+from tests.eventually import eventually
 from tests.service_process import ROOT, ServiceProcess, free_port
 from tests.tcp_proxy import TcpProxy
 
@@ -139,9 +140,7 @@ async def test_a_database_that_is_not_there_yet_is_waited_for(
     port = free_port()
     node = ServiceProcess({**node_environment, "DATABASE_URL": with_netloc(database_url, port=port)})
     await node.start()
-    async with asyncio.timeout(20):
-        while "No database answers yet" not in node.log():
-            await asyncio.sleep(0.05)
+    await eventually(lambda: "No database answers yet" in node.log(), timeout=20)
     assert "DATABASE_URL" in node.log()
     assert f"127.0.0.1:{port}" in node.log()
     async with TcpProxy(database_url, port):
@@ -155,9 +154,7 @@ async def test_a_node_that_waits_for_its_database_stops_when_asked(
 ) -> None:
     node = ServiceProcess({**node_environment, "DATABASE_URL": with_netloc(database_url, port=free_port())})
     await node.start()
-    async with asyncio.timeout(20):
-        while "No database answers yet" not in node.log():
-            await asyncio.sleep(0.05)
+    await eventually(lambda: "No database answers yet" in node.log(), timeout=20)
     assert await node.stop(timeout=5) == 0
     assert "Traceback" not in node.log()
 

@@ -15,8 +15,9 @@ from simulator.control import SimulatorControl, wait_for
 from simulator.process import SimulatorProcess
 from tests.contents import text_content
 from tests.e2e.held_events import PRELOAD, Hold
-from tests.e2e.session_processes import Watched, eventually, pair, start
+from tests.e2e.session_processes import Watched, pair, start
 from tests.e2e.sql import Sql
+from tests.eventually import eventually
 from zap.v1 import event_pb2
 
 FRIEND = "491700000002"

@@ -11,7 +11,8 @@ from service.domain.observations import Connected
 from service.workers.pool import Pool, PoolSettings
 from simulator.process import PRELOAD, SimulatorProcess
 from tests.contents import text_content
-from tests.e2e.session_processes import eventually, pair, start
+from tests.e2e.session_processes import pair, start
+from tests.eventually import eventually
 
 PHONE, FRIEND = "491700009001", "491700009002"
 SENDERS, SENDS = 4, 15

@@ -1,8 +1,6 @@
 """What every node does for the whole database, on real nodes: what is old goes, what matters is named and counted."""
 
-import asyncio
 import re
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import aiohttp
@@ -16,6 +14,7 @@ from tests.caller import State
 from tests.consumer import Consumer
 from tests.e2e.people import new_phone, pair
 from tests.e2e.sql import Sql
+from tests.eventually import eventually
 from tests.log_writer import LogWriter
 from tests.rpc.statuses import error_info
 from tests.service_process import ServiceProcess
@@ -23,12 +22,6 @@ from tests.tcp_proxy import Line, TcpProxy
 
 OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 RETENTION = {"ZAP_EVENT_RETENTION": "4s"}
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
-        while not await condition():
-            await asyncio.sleep(0.05)
 
 
 async def is_empty(sql: Sql) -> bool:
@@ -51,7 +44,7 @@ async def test_who_was_away_too_long_is_told_and_goes_on_with_what_there_is(
             await writer.append("shop", 3)
             async with away.watching(node.address):
                 await away.wait_for("shop", 3)
-            await until(lambda: is_empty(sql))
+            await eventually(lambda: is_empty(sql))
             # Who has seen all that was deleted misses nothing; who has not is told.
             resumed = Consumer(resume_token=away.events[-1].resume_token)
             away.resume_at(away.events[0].resume_token)
@@ -82,9 +75,9 @@ async def test_after_an_outage_of_postgres_it_goes_on(
             async def is_said() -> bool:
                 return "old rows are deleted later" in node.log()
 
-            await until(is_said)
+            await eventually(is_said)
             await proxy.set(Line.OPEN)
-            await until(lambda: is_empty(sql))
+            await eventually(lambda: is_empty(sql))
 
             async def is_counted() -> bool:
                 page = await metrics_of(node)
@@ -92,7 +85,7 @@ async def test_after_an_outage_of_postgres_it_goes_on(
                     'zap_rows_deleted_total{table="event"} 3.0' in page and "zap_retention_failures_total 0" not in page
                 )
 
-            await until(is_counted)
+            await eventually(is_counted)
 
 
 @pytest.mark.timeout(180)
@@ -111,13 +104,13 @@ async def test_whoever_holds_watch_up_in_another_database_is_named(
         async def is_named() -> bool:
             return named in await metrics_of(node) and "blocks Watch" in node.log()
 
-        await until(is_named)
+        await eventually(is_named)
         await held.rollback()
 
         async def is_over() -> bool:
             return named not in await metrics_of(node) and "Watch continues" in node.log()
 
-        await until(is_over)
+        await eventually(is_over)
     await neighbour.close()
 
 
@@ -149,7 +142,7 @@ async def test_the_first_documented_alert_fires_for_a_banned_number(
         async def is_counted_as_connected() -> bool:
             return 'zap_sessions{reason="",state="CONNECTED"} 1.0' in await metrics_of(node)
 
-        await until(is_counted_as_connected)
+        await eventually(is_counted_as_connected)
         assert first_alert(await metrics_of(node)) == {}
         await simulator.fail(406, jid)
         await simulator.drop(jid)
@@ -158,4 +151,4 @@ async def test_the_first_documented_alert_fires_for_a_banned_number(
         async def is_fired() -> bool:
             return first_alert(await metrics_of(node)) == {("LOGGED_OUT", "ACCOUNT_BANNED"): 1.0}
 
-        await until(is_fired)
+        await eventually(is_fired)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import socket
-import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from service.pgrelay.ack_gate import AckGate
 from service.pgrelay.relay import Relay
+from tests.eventually import eventually_in_thread
 from zap.worker.v1 import frames_pb2
 
 PATIENCE = 10.0
@@ -56,16 +55,8 @@ class Relayed:
 
     def lost(self) -> str:
         """Why the relay gave up, once it has."""
-        eventually(lambda: bool(self.losses), "a loss")
+        eventually_in_thread(lambda: bool(self.losses), "a loss")
         return self.losses[0]
-
-
-def eventually(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
-    """Wait for it."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds:g} s for: {what}"
-        time.sleep(0.01)
 
 
 def receive(connection: socket.socket, size: int) -> bytes:

@@ -5,9 +5,8 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -73,10 +72,3 @@ async def said(node: asyncio.subprocess.Process) -> list[str]:
     line = await asyncio.wait_for(node.stdout.readline(), 30)
     assert line, "the node ended"
     return line.decode().split()
-
-
-async def eventually(condition: Callable[[], bool], what: str, timeout: float = 10.0) -> None:
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, f"waited {timeout:g} s for: {what}"
-        await asyncio.sleep(0.05)

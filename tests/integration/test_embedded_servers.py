@@ -33,6 +33,7 @@ from dev import (
 from dev.account import Account, ours, without_root
 from dev.claim import Claim
 from dev.process import choose_port
+from tests.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 AS_ROOT = os.geteuid() == 0
@@ -355,8 +356,7 @@ async def test_a_cancelled_start_leaves_no_server(
     with monkeypatch.context() as patch:
         patch.setattr(kind, "_is_ready", lambda _: False)
         start = asyncio.create_task(server.start())
-        while not server.pid:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: server.pid)
         start.cancel()
         with pytest.raises(asyncio.CancelledError):
             await start

@@ -3,7 +3,8 @@
 import psutil
 import pytest
 
-from tests.integration.script_nodes import eventually, marked, said, script_node
+from tests.eventually import eventually
+from tests.integration.script_nodes import marked, said, script_node
 
 FORKED = """
 async def main():

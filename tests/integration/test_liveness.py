@@ -1,6 +1,5 @@
 """Whether a process of a node is left, asked of the kernel while real ones are killed, frozen and replaced."""
 
-import asyncio
 import os
 import shutil
 import signal
@@ -12,7 +11,8 @@ import psutil
 import pytest
 
 from service.wire.liveness import is_held, scope
-from tests.integration.script_nodes import ROOT, eventually, marked, said, script_node
+from tests.eventually import eventually
+from tests.integration.script_nodes import ROOT, marked, said, script_node
 
 INCARNATION = "ZAP_TEST_INCARNATION"
 PROLOGUE = """
@@ -71,8 +71,7 @@ async def test_the_name_is_free_once_the_last_process_is_dead_and_not_before(scr
         assert len(await said(node)) == 3
         assert is_held(incarnation)
         node.kill()
-        while is_held(incarnation):
-            await asyncio.sleep(0)
+        await eventually(lambda: not is_held(incarnation), every=0)
         assert marked(mark) == []
 
 

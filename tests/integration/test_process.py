@@ -87,8 +87,8 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def first_event(session: HostedSession) -> None:
     """Until it has reported one: it lives, and does what its script says."""
-    async with asyncio.timeout(HANG_S), contextlib.aclosing(session.observations()) as batches:
-        await anext(batches)
+    async with asyncio.timeout(HANG_S):
+        await anext(session.observations())
 
 
 async def test_what_was_said_before_the_end_comes_before_the_end(begin: Begin) -> None:
@@ -429,8 +429,7 @@ async def test_of_permits_that_wait_only_the_last_is_sent(begin: Begin) -> None:
     """)
     # Fill the socket and asyncio's buffer with something that is not superseded.
     sends = [asyncio.create_task(session.send("x@lid", text_content("x" * 100_000), 30)) for _ in range(10)]
-    while session.process.channel.accepts_commands:
-        await asyncio.sleep(0)
+    await eventually(lambda: not session.process.channel.accepts_commands, every=0)
     began = time.monotonic()
     until = time.monotonic() + 100
     for _ in range(10_000):
@@ -494,9 +493,7 @@ async def test_a_start_and_an_end_are_counted_once(
     leave = "os._exit(7)" if end == "by itself" else ""
     session = await begin(f"for _ in range(2): {connected or 'pass'}\n{leave}\n{OBEY}")
     if end == "kill":
-        async with asyncio.timeout(20):
-            while connects and session._lane is not None:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: not (connects and session._lane is not None), timeout=20)
         await session.kill()
     elif end == "stop":
         await session.stop(10)

@@ -18,6 +18,7 @@ from service.bus.redis import RedisBus
 from service.domain.events import Event, StateChanged
 from service.domain.session import State
 from service.protocol.events import to_json
+from tests.eventually import eventually
 
 PATIENCE = 5.0
 
@@ -96,12 +97,10 @@ async def test_hints_reach_the_other_node_once_and_do_not_come_back(redis_url: s
                 await asyncio.sleep(0.01)
             buses[0].wake("anna")
             buses[0].notify_work()
-            while len(theirs.woken) < 2:
-                await asyncio.sleep(0.01)
+            await eventually(lambda: len(theirs.woken) >= 2)
             # Behind the others on the same channel: had they come back, they would have by now.
             buses[1].wake("berta")
-            while "berta" not in ours.woken:
-                await asyncio.sleep(0.01)
+            await eventually(lambda: "berta" in ours.woken)
     finally:
         for bus in buses:
             await bus.close()
@@ -179,9 +178,7 @@ async def test_a_hint_is_on_its_way_before_events_are_encoded(
     try:
         for _ in range(2):
             await heard(channel)
-        async with asyncio.timeout(PATIENCE):
-            while len(done) < 4:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: len(done) >= 4, timeout=PATIENCE)
     finally:
         await bus.close()
     assert done == ["sent", "encoded", "encoded", "sent"]

@@ -22,6 +22,7 @@ import pytest
 from dev import EmbeddedPostgres
 from service.pgrelay.ack_gate import CHECK_INTERVAL_S
 from service.workers import dsn
+from tests.eventually import eventually
 from tests.fakes.relayed import Relayed
 from tests.tls_terminator import Authority, TlsTerminator
 
@@ -89,13 +90,6 @@ def by_way_of(url: str, port: int, host: str = "127.0.0.1", **settings: Any) -> 
     return f"postgresql://{parts.username}:{parts.password}@{host}:{port}{parts.path}?{query}"
 
 
-async def until(condition: Any, what: str, seconds: float = 15) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds:g} s for: {what}"
-        await asyncio.sleep(0.01)
-
-
 async def is_silent(awaitable: Any, seconds: float = 1.0) -> bool:
     """Whether there is no outcome for so long, neither a result nor an error."""
     task = asyncio.ensure_future(awaitable)
@@ -146,8 +140,8 @@ async def test_connections_that_come_and_go_leave_nothing_behind(database_url: s
             connection = await connect(relay, database_url)
             assert await connection.fetchval("SELECT 1") == 1
             await connection.close()
-        await until(lambda: open_descriptors() <= descriptors, "their descriptors")
-        await until(lambda: threading.active_count() <= threads, "their threads")
+        await eventually(lambda: open_descriptors() <= descriptors, "their descriptors")
+        await eventually(lambda: threading.active_count() <= threads, "their threads")
         assert relay.losses == []
 
 
@@ -263,7 +257,7 @@ async def test_a_backend_that_is_terminated_in_a_transaction_is_a_loss(database_
     with relayed(database_url) as relay:
         busy, idle = await two_connections(relay, database_url)
         assert await postgres_admin.fetchval("SELECT pg_terminate_backend($1)", busy.get_server_pid())
-        await until(lambda: relay.losses, "the loss")
+        await eventually(lambda: relay.losses, "the loss")
         assert relay.losses == ["FATAL 57P01: terminating connection due to administrator command"]
         assert await is_silent(busy.execute("SELECT 2")), "its transaction is gone"
         assert await idle.fetchval("SELECT 2") == 2, "it is not lost"
@@ -275,7 +269,7 @@ async def test_an_idle_backend_that_is_terminated_is_no_loss(database_url: str, 
     with relayed(database_url) as relay:
         busy, idle = await two_connections(relay, database_url)
         assert await postgres_admin.fetchval("SELECT pg_terminate_backend($1)", idle.get_server_pid())
-        await until(idle.is_closed, "the end of it")
+        await eventually(idle.is_closed, "the end of it")
         assert "57P01" in str(relay.lines)
         assert await busy.fetchval("SELECT 2") == 2
         assert relay.losses == []
@@ -287,7 +281,7 @@ async def test_in_the_middle_of_a_query(database_url: str, postgres_admin: Any) 
         query = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
         await asyncio.sleep(0.3)
         await postgres_admin.fetchval("SELECT pg_terminate_backend($1)", connection.get_server_pid())
-        await until(lambda: relay.losses, "the loss")
+        await eventually(lambda: relay.losses, "the loss")
         assert await is_silent(query)
 
 
@@ -297,11 +291,11 @@ async def test_a_server_that_stops_is_a_loss(postgres: EmbeddedPostgres, number:
     with relayed(postgres.url) as relay:
         busy, idle = await two_connections(relay, postgres.url)
         os.kill(postgres.pid, number)
-        await until(lambda: relay.losses, "the loss")
+        await eventually(lambda: relay.losses, "the loss")
         assert len(relay.losses) == 1
         assert await is_silent(busy.execute("SELECT 2"))
-        await until(idle.is_closed, "the end of what was idle")
-    await until(lambda: not runs(postgres), "the end of the server")
+        await eventually(idle.is_closed, "the end of what was idle")
+    await eventually(lambda: not runs(postgres), "the end of the server")
 
 
 async def test_a_backend_that_is_killed_is_a_loss_for_all(postgres: EmbeddedPostgres) -> None:
@@ -310,7 +304,7 @@ async def test_a_backend_that_is_killed_is_a_loss_for_all(postgres: EmbeddedPost
         busy, _ = await two_connections(relay, postgres.url)
         its_own = await two_connections(other, postgres.url)
         os.kill(busy.get_server_pid(), signal.SIGKILL)
-        await until(lambda: relay.losses and other.losses, "both losses")
+        await eventually(lambda: relay.losses and other.losses, "both losses")
         del its_own
     with relayed(postgres.url) as again:
         connection = await connect(again, postgres.url)
@@ -502,7 +496,7 @@ async def test_a_certificate_that_is_replaced_is_read_again(database_url: str, t
         url = by_way_of(database_url, server.port, "localhost", sslmode="verify-full", sslrootcert=trusted)
         with relayed(url) as relay:
             connecting = asyncio.create_task(connect(relay, url))
-            await until(lambda: "certificate verify failed" in relay.relay.trouble, "a refusal")
+            await eventually(lambda: "certificate verify failed" in relay.relay.trouble, "a refusal")
             trusted.write_bytes((tmp_path / "new.pem").read_bytes())
             await (await connecting).close()
 
@@ -513,6 +507,6 @@ async def test_a_loss_behind_tls_is_a_loss(terminator: TlsTerminator, database_u
         connection = await connect(relay, url)
         await connection.execute("BEGIN")
         await postgres_admin.fetchval("SELECT pg_terminate_backend($1)", connection.get_server_pid())
-        await until(lambda: relay.losses, "the loss")
+        await eventually(lambda: relay.losses, "the loss")
         assert relay.losses == ["FATAL 57P01: terminating connection due to administrator command"]
         assert await is_silent(connection.execute("SELECT 2"))

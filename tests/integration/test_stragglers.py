@@ -14,6 +14,7 @@ from service.protocol.events import encode_payload
 from service.store.database import Database
 from service.store.owned import PostgresOwnedSessions
 from service.store.stale_backends import StaleBackends
+from tests.eventually import eventually
 from tests.integration.test_store import NODE, TTL, Store, connected
 from tests.tcp_proxy import Line, TcpProxy
 
@@ -57,11 +58,12 @@ async def lives(store: Store, connection: "asyncpg.Connection[asyncpg.Record]") 
 
 
 async def waits_for_a_lock(store: Store, name: str) -> None:
-    async with asyncio.timeout(5):
-        while not await store.fetch(
+    await eventually(
+        lambda: store.fetch(
             "SELECT FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock'", name
-        ):
-            await asyncio.sleep(0.02)
+        ),
+        timeout=5,
+    )
 
 
 @pytest.mark.parametrize("is_pooled", [False, True])

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from datetime import timedelta
 
@@ -24,6 +24,7 @@ from service.store.queries import statement
 from service.telemetry.metrics import MaintenanceMetrics
 from service.workers.pool import Pool, PoolSettings
 from tests.e2e.sql import Sql
+from tests.eventually import eventually
 from tests.integration.test_watching import ALL, Log
 from tests.transaction_pooler import TransactionPooler
 
@@ -78,19 +79,12 @@ async def left(sql: Sql) -> list[int]:
     return [row["sequence"] for row in await sql.fetch("SELECT sequence FROM zap.event ORDER BY sequence")]
 
 
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Tests share a server: a transaction of another one holds the horizon for a moment."""
-    async with asyncio.timeout(30):
-        while not await condition():
-            await asyncio.sleep(0.01)
-
-
 async def trimmed(upkeep: PostgresMaintenance, sql: Sql, expected: list[int]) -> None:
     async def is_trimmed() -> bool:
         await upkeep.trim_events(HOUR, DELETE_BATCH_ROWS)
         return await left(sql) == expected
 
-    await until(is_trimmed)
+    await eventually(is_trimmed)
 
 
 async def test_what_is_old_is_deleted_and_the_oldest_place_moves(
@@ -121,7 +115,7 @@ async def test_no_more_is_deleted_at_once_than_asked(log: Log, upkeep: PostgresM
     async def is_begun() -> bool:
         return await upkeep.trim_events(HOUR, 4) == 4
 
-    await until(is_begun)
+    await eventually(is_begun)
     assert await left(sql) == list(range(5, 11))
     await trimmed(upkeep, sql, [])
     assert await upkeep.oldest_event_age() == 0.0

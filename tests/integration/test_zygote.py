@@ -7,7 +7,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from service.workers.hosted_session import HostedSession
 from service.workers.pool import Pool, PoolSettings
 from service.workers.zygote import ZygoteClient
 from service.workers.zygote_process import SILENT_SECONDS, Child
+from tests.eventually import eventually
 from tests.integration.session_children import all_of
 from zap.worker.v1 import frames_pb2
 
@@ -39,13 +40,6 @@ async def zygote() -> AsyncIterator[ZygoteClient]:
     await zygote.start()
     yield zygote
     await zygote.close()
-
-
-async def eventually(condition: Callable[[], bool], what: str, timeout: float = 10.0) -> None:
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, f"waited {timeout:g} s for: {what}"
-        await asyncio.sleep(0.01)
 
 
 async def dead(child: Child) -> None:

@@ -23,6 +23,7 @@ from service.domain.lease import LeaseOwner, Node
 from service.ownership.router import Router
 from service.ports.leases import Directory
 from service.telemetry.metrics import RpcMetrics
+from tests.eventually import eventually
 from tests.fakes.core import FakeSending, FakeSessions, FakeWatching
 from tests.rpc.statuses import error_info
 from zap.node.v1.node_pb2 import Caller as NamedCaller
@@ -308,9 +309,7 @@ async def test_a_caller_who_hangs_up_is_heard_by_the_owner() -> None:
         calling = asyncio.create_task(restart(other, timeout=30))
         await asyncio.wait_for(begun.wait(), 5)
         calling.cancel()
-        async with asyncio.timeout(5):
-            while not carried_out(owner, "CANCELLED"):
-                await asyncio.sleep(0.02)
+        await eventually(lambda: carried_out(owner, "CANCELLED"), timeout=5)
 
 
 class OddContext:
@@ -388,9 +387,7 @@ async def test_a_deadline_goes_along() -> None:
         assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert asyncio.get_running_loop().time() - began < 5
         # The owner's part of it is over as well.
-        async with asyncio.timeout(5):
-            while not carried_out(owner, "CANCELLED"):
-                await asyncio.sleep(0.02)
+        await eventually(lambda: carried_out(owner, "CANCELLED"), timeout=5)
 
 
 @asynccontextmanager
@@ -411,13 +408,9 @@ async def test_a_node_that_is_gone_is_not_knocked_at_for_ever() -> None:
         channels = NodeChannels(NodeCertificate.signed_by(SECRET), idle=2.5)
         with pytest.raises(Unavailable):
             await GrpcHandoverPeers(channels).accept(Node(uuid4(), "gone", address), "anna")
-        async with asyncio.timeout(10):
-            while len(knocks) < 2:
-                await asyncio.sleep(0.02)
+        await eventually(lambda: len(knocks) >= 2, timeout=10)
         assert len(channels) == 1
-        async with asyncio.timeout(10):
-            while len(channels):
-                await asyncio.sleep(0.02)
+        await eventually(lambda: not len(channels), timeout=10)
         # One may be under way.
         await asyncio.sleep(0.2)
         before = len(knocks)
@@ -436,9 +429,7 @@ async def test_a_channel_is_kept_while_somebody_calls_on_it_and_made_anew_afterw
                 assert (await SessionServiceStub(first).Restart(pb.RestartRequest(session_id="anna"))).session_id
             with channels.to(owner.listener.address) as again:
                 assert again is first
-            async with asyncio.timeout(5):
-                while len(channels):
-                    await asyncio.sleep(0.02)
+            await eventually(lambda: not len(channels), timeout=5)
         # Closed under a call, nothing is left of it either.
         with channels.to(owner.listener.address):
             await channels.close()

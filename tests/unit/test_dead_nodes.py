@@ -12,6 +12,7 @@ from service.domain.errors import Unavailable
 from service.ownership import dead_nodes
 from service.ownership.dead_nodes import DeadNodes
 from service.ports.leases import Directory
+from tests.eventually import eventually
 
 HERE, SCOPE = uuid4(), "boot/1:2"
 OTHER, THIRD = uuid4(), uuid4()
@@ -113,10 +114,8 @@ async def test_it_goes_on_when_the_database_is_back(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(dead_nodes, "LIST_EVERY_S", 0.0)
     machine = Machine(is_away=True)
     running = asyncio.create_task(machine.watch().run())
-    while machine.lists < 3:
-        await asyncio.sleep(0)
+    await eventually(lambda: machine.lists >= 3, every=0)
     assert (machine.ended, running.done()) == ([], False)
     machine.is_away = False
-    while not machine.ended:
-        await asyncio.sleep(0)
+    await eventually(lambda: machine.ended, every=0)
     running.cancel()

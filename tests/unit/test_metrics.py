@@ -1,6 +1,5 @@
 """What the core counts comes to be the metrics that operators see."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
@@ -20,6 +19,7 @@ from service.protocol.events import to_json
 from service.telemetry.metrics import NodeMetrics, WatchMetrics
 from service.watch.limiter import WatchLimiter
 from service.watch.tailer import LogTailer
+from tests.eventually import eventually
 from tests.unit.test_keeper import Leases, keeper
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -93,9 +93,7 @@ async def test_how_late_the_tail_comes_to_each_event_is_observed(registry: Colle
 
     tail = LogTailer(read, WakeupHub(), WatchMetrics(registry))
     with tail.subscribe(EventFilter(ANONYMOUS), START) as subscription:
-        async with asyncio.timeout(5):
-            while not subscription.has_events:
-                await asyncio.sleep(0)
+        await eventually(lambda: subscription.has_events, timeout=5, every=0)
     assert registry.get_sample_value("zap_watch_tail_lag_seconds_count") == 2
     assert registry.get_sample_value("zap_watch_tail_lag_seconds_sum") == 3
 

@@ -1,7 +1,7 @@
 """The rebalancer on a fleet in memory: which session it moves, when it moves none, and what a stop does to a move."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID
@@ -16,6 +16,7 @@ from service.domain.placement import Candidate
 from service.ownership import rebalancer as module
 from service.ownership.handover import Handover, HandoverSession
 from service.ownership.rebalancer import REFUSED_PAUSE_S, Rebalancer
+from tests.eventually import eventually
 
 HERE, THERE = (Node(UUID(int=number), f"node-{number}", f"127.0.0.1:{number}") for number in (1, 2))
 PATIENCE = 5.0
@@ -108,11 +109,6 @@ class World:
         hand_over = Handover(everything, everything, everything)
         return Rebalancer(HERE.incarnation, everything, self, self.session, hand_over, self.count, is_on=is_on)
 
-    async def until(self, what: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while not what():
-                await asyncio.sleep(0.001)
-
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
@@ -164,7 +160,7 @@ async def test_while_something_goes_on_nothing_is_moved(world: World, monkeypatc
     await asyncio.sleep(0.1)
     assert world.taken == []
     world.is_away = False
-    await world.until(lambda: world.taken == ["idle", "calm"])
+    await eventually(lambda: world.taken == ["idle", "calm"])
     running.cancel()
     await asyncio.wait((running,))
 
@@ -173,7 +169,7 @@ async def test_a_node_that_stops_lets_the_move_end_that_it_has_begun(world: Worl
     world.stops_take.clear()
     stopped = world.rebalancer()
     running = asyncio.create_task(stopped.run())
-    await world.until(lambda: stopped.moving == "idle")
+    await eventually(lambda: stopped.moving == "idle")
     running.cancel()
     await asyncio.wait((running,))
     finishing = asyncio.create_task(stopped.finish(PATIENCE))

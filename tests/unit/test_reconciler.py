@@ -23,6 +23,7 @@ from service.ownership.reconciler import Reconciler, SessionRunner
 from service.ports.leases import Directory
 from service.ports.processes import StartPermit
 from service.sessions.start_limiter import StartLimiter
+from tests.eventually import eventually
 
 NODE = uuid4()
 PATIENCE = 5.0
@@ -143,11 +144,6 @@ class Node:
     hub: WakeupHub
     reconciler: Reconciler
 
-    async def until(self, what: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while not what():
-                await asyncio.sleep(0.005)
-
 
 @asynccontextmanager
 async def reconciling(
@@ -178,7 +174,7 @@ async def test_no_more_are_claimed_than_there_is_room_for_and_a_full_node_says_s
     leases = Leases("a", "b", "c", "d")
     with capture_logs() as lines:
         async with reconciling(leases, limit=2) as node:
-            await node.until(lambda: len(node.holdings) == 2)
+            await eventually(lambda: len(node.holdings) == 2)
             for _ in range(5):
                 await node.reconciler.look()
                 await asyncio.sleep(0.01)
@@ -187,18 +183,18 @@ async def test_no_more_are_claimed_than_there_is_room_for_and_a_full_node_says_s
             # The next one comes when one of these ends.
             leases.gone_wrong = ["a"]
             node.hub.notify_work()
-            await node.until(lambda: leases.claims[2:] == ["c"])
+            await eventually(lambda: leases.claims[2:] == ["c"])
             leases.due = []
 
 
 async def test_no_more_are_claimed_than_can_be_started_and_what_is_not_needed_is_given_back() -> None:
     leases = Leases(*(f"s{number}" for number in range(8)))
     async with reconciling(leases, rate=5.0) as node:
-        await node.until(lambda: len(leases.claims) == 5)
+        await eventually(lambda: len(leases.claims) == 5)
         assert len(node.holdings) == 5, "a second's worth at once"
-        await node.until(lambda: len(leases.claims) == 8)
+        await eventually(lambda: len(leases.claims) == 8)
         assert sum(leases.asked) <= 8 + len(leases.asked), "as many as there were turns for"
-        await node.until(lambda: not any(node.gate._scheduler._lanes.values()))
+        await eventually(lambda: not any(node.gate._scheduler._lanes.values()))
         leases.due = []
     assert not node.gate._scheduler._held
 
@@ -206,12 +202,12 @@ async def test_no_more_are_claimed_than_can_be_started_and_what_is_not_needed_is
 async def test_a_pairing_does_not_wait_behind_the_restored() -> None:
     leases = Leases(*(f"s{number}" for number in range(100)))
     async with reconciling(leases, limit=1000, rate=5.0) as node:
-        await node.until(lambda: len(leases.claims) == 5)
+        await eventually(lambda: len(leases.claims) == 5)
         leases.due.append("pairing-1")
         node.hub.notify_work()
-        await node.until(lambda: "pairing-1" in leases.claims)
+        await eventually(lambda: "pairing-1" in leases.claims)
         assert leases.claims.index("pairing-1") <= 5 + 3, "at most three others have their turns before it"
-        await node.until(lambda: Lane.PAIRING in [turn.lane for turn in node.holdings.turns])
+        await eventually(lambda: Lane.PAIRING in [turn.lane for turn in node.holdings.turns])
         leases.due = []
 
 
@@ -232,15 +228,15 @@ async def test_what_is_left_to_another_node_costs_no_turn() -> None:
         assert not any(node.gate._scheduler._lanes.values())
         leases.late = 1
         node.hub.notify_work()
-        await node.until(lambda: leases.claims == ["a"])
+        await eventually(lambda: leases.claims == ["a"])
         leases.due = []
 
 
 async def test_no_more_turns_are_asked_for_than_sessions_are_this_node_s() -> None:
     leases = Leases(*(f"s{number}" for number in range(8)))
     leases.candidates = owning(0, 2)
-    async with reconciling(leases) as node:
-        await node.until(lambda: leases.asked != [])
+    async with reconciling(leases):
+        await eventually(lambda: leases.asked != [])
         assert leases.asked == [5], "it owns as many as the other then"
         leases.due = []
 
@@ -254,18 +250,18 @@ async def test_what_becomes_due_while_others_are_claimed_is_not_forgotten(monkey
         leases.due.append("b")
 
     leases.while_claiming = later
-    async with reconciling(leases) as node:
-        await node.until(lambda: leases.claims == ["a", "b"])
+    async with reconciling(leases):
+        await eventually(lambda: leases.claims == ["a", "b"])
 
 
 async def test_a_database_that_is_away_costs_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconciler, "RECONCILE_INTERVAL_S", 0.01)
     leases = Leases("a")
     leases.fault = Unavailable("away")
-    async with reconciling(leases, rate=0.02) as node:
-        await node.until(lambda: len(leases.asked) >= 3)
+    async with reconciling(leases, rate=0.02):
+        await eventually(lambda: len(leases.asked) >= 3)
         leases.fault = None
-        await node.until(lambda: leases.claims == ["a"])
+        await eventually(lambda: leases.claims == ["a"])
 
 
 async def test_a_session_whose_runner_fails_does_not_use_up_the_pace_of_all() -> None:
@@ -280,17 +276,17 @@ async def test_a_session_whose_runner_fails_does_not_use_up_the_pace_of_all() ->
 async def test_a_session_whose_runner_failed_is_taken_up_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconciler, "FAULT_PAUSE_S", 0.01)
     leases = Leases("bad")
-    async with reconciling(leases, fails=True) as node:
-        await node.until(lambda: len(leases.claims) >= 4)
+    async with reconciling(leases, fails=True):
+        await eventually(lambda: len(leases.claims) >= 4)
 
 
 async def test_what_is_unwanted_is_told_and_a_drain_waits_for_all_and_releases_the_rest() -> None:
     leases = Leases("a", "b")
     async with reconciling(leases) as node:
-        await node.until(lambda: len(node.holdings) == 2)
+        await eventually(lambda: len(node.holdings) == 2)
         leases.gone_wrong = ["a", "never-heard-of"]
         node.hub.notify_work()
-        await node.until(lambda: leases.claims[2:] == ["a"])
+        await eventually(lambda: leases.claims[2:] == ["a"])
         leases.gone_wrong = []
     assert len(node.holdings) == 0
     assert leases.released_all
@@ -313,24 +309,24 @@ async def test_while_no_renewal_comes_through_nothing_is_claimed() -> None:
             await asyncio.sleep(0.03)
         assert leases.asked == []
         outages.renewed(time.monotonic(), time.monotonic())
-        await node.until(lambda: leases.claims == ["a"])
+        await eventually(lambda: leases.claims == ["a"])
 
 
 async def test_after_an_outage_the_nodes_that_were_there_before_are_waited_for() -> None:
     leases = Leases("a")
     leases.others_missing = True
-    async with reconciling(leases, outages=after_an_outage(seconds=20.0, ended_ago=0.0)) as node:
-        await node.until(lambda: len(leases.asked_for_others) >= 3)
+    async with reconciling(leases, outages=after_an_outage(seconds=20.0, ended_ago=0.0)):
+        await eventually(lambda: len(leases.asked_for_others) >= 3)
         assert leases.asked == []
         assert 20.0 <= leases.asked_for_others[0] < 20.0 + OTHERS_RETURN_S, "heard of since the outage began"
         leases.others_missing = False
-        await node.until(lambda: leases.claims == ["a"])
+        await eventually(lambda: leases.claims == ["a"])
         assert leases.grace_s[0] > 1000, "what is another node's is not late because of the outage"
 
 
 async def test_who_does_not_come_back_after_an_outage_is_not_waited_for_longer() -> None:
     leases = Leases("a")
     leases.others_missing = True
-    async with reconciling(leases, outages=after_an_outage(seconds=20.0, ended_ago=OTHERS_RETURN_S)) as node:
-        await node.until(lambda: leases.claims == ["a"])
+    async with reconciling(leases, outages=after_an_outage(seconds=20.0, ended_ago=OTHERS_RETURN_S)):
+        await eventually(lambda: leases.claims == ["a"])
         assert leases.asked_for_others == []

@@ -1,7 +1,6 @@
 """The job that deletes what is old goes on until nothing is left, and goes on whatever fails."""
 
 import asyncio
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -11,15 +10,10 @@ from structlog.testing import capture_logs
 from service.domain.errors import Unavailable
 from service.maintenance.retention import DELETE_BATCH_ROWS, Retention
 from service.telemetry.metrics import MaintenanceMetrics
+from tests.eventually import eventually
 from tests.fakes.log_maintenance import FakeLogMaintenance
 
 SOON = timedelta(milliseconds=10)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 async def test_everything_that_is_old_goes_in_batches() -> None:
@@ -28,7 +22,7 @@ async def test_everything_that_is_old_goes_in_batches() -> None:
     )
     registry = CollectorRegistry()
     running = asyncio.create_task(Retention(upkeep, MaintenanceMetrics(registry), events=SOON, messages=SOON).run())
-    await until(lambda: not (upkeep.events or upkeep.messages or upkeep.decrypted or upkeep.sent))
+    await eventually(lambda: not (upkeep.events or upkeep.messages or upkeep.decrypted or upkeep.sent))
     running.cancel()
     for table, rows in (
         ("event", 2 * DELETE_BATCH_ROWS + 1),
@@ -50,11 +44,11 @@ async def test_whatever_fails_is_said_and_tried_again(fault: Exception, lines: i
     registry = CollectorRegistry()
     with capture_logs() as logs:
         running = asyncio.create_task(Retention(upkeep, MaintenanceMetrics(registry), events=SOON, messages=SOON).run())
-        await until(lambda: upkeep.calls >= 3)
+        await eventually(lambda: upkeep.calls >= 3)
         # An outage is said once, a fault of ours each time.
-        await until(lambda: len(logs) >= lines)
+        await eventually(lambda: len(logs) >= lines)
         upkeep.fault = None
-        await until(lambda: not upkeep.events)
+        await eventually(lambda: not upkeep.events)
         running.cancel()
     assert len(logs) >= lines
     assert (registry.get_sample_value("zap_retention_failures_total") or 0) >= 3

@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -31,6 +30,7 @@ from service.ports.processes import StartOrder, StartPermit
 from service.ports.sessions import Decide, Resume
 from service.sessions.runner import Runner, RunnerPorts
 from service.sessions.start_limiter import StartLimiter
+from tests.eventually import eventually
 
 NODE = uuid4()
 TIMES = LeaseTimes(10.0)
@@ -151,14 +151,6 @@ class World:
         self.changed.set()
         return process
 
-    async def until(self, what: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while not what():
-                self.changed.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(0.01):
-                        await self.changed.wait()
-
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
@@ -217,12 +209,12 @@ async def finish(running: "asyncio.Task[None]") -> None:
 
 async def test_a_process_that_dies_is_replaced_and_a_node_that_stops_releases(world: World, runner: Runner) -> None:
     running = asyncio.create_task(runner.run())
-    await world.until(lambda: len(world.processes) == 1)
+    await eventually(lambda: len(world.processes) == 1)
     world.processes[0].reports.put_nowait(seen.Ended(Cause.PROCESS_DIED))
-    await world.until(lambda: len(world.processes) == 2)
+    await eventually(lambda: len(world.processes) == 2)
     assert world.epoch == 2
     runner.hand_over_or_stop()
-    await world.until(lambda: world.processes[1].stops == 1)
+    await eventually(lambda: world.processes[1].stops == 1)
     world.processes[1].reports.put_nowait(seen.Ended(Cause.STOPPED))
     await finish(running)
     assert world.released == ["anna"]
@@ -234,22 +226,22 @@ async def test_a_process_with_the_proxy_of_before_is_replaced_when_it_connects_a
     world: World, runner: Runner, observation: seen.Observation
 ) -> None:
     running = asyncio.create_task(runner.run())
-    await world.until(lambda: len(world.processes) == 1)
+    await eventually(lambda: len(world.processes) == 1)
     world.processes[0].reports.put_nowait(observation)
-    await world.until(world.processes[0].reports.empty)
+    await eventually(world.processes[0].reports.empty)
     world.proxy_url = "http://other"
     world.processes[0].reports.put_nowait(seen.PushNameChanged("Anna"))
-    await world.until(world.processes[0].reports.empty)
+    await eventually(world.processes[0].reports.empty)
     await asyncio.sleep(0.01)
     assert world.processes[0].stops == 0
     world.processes[0].reports.put_nowait(observation)
-    await world.until(lambda: world.processes[0].stops == 1)
+    await eventually(lambda: world.processes[0].stops == 1)
     world.resume = Resume(wanted=True, jid=JID, proxy_url="http://other")
     world.processes[0].reports.put_nowait(seen.Ended(Cause.STOPPED))
-    await world.until(lambda: len(world.processes) == 2)
+    await eventually(lambda: len(world.processes) == 2)
     assert world.orders[1].proxy_url == "http://other"
     world.processes[1].reports.put_nowait(observation)
-    await world.until(world.processes[1].reports.empty)
+    await eventually(world.processes[1].reports.empty)
     await asyncio.sleep(0.01)
     assert world.processes[1].stops == 0
     running.cancel()
@@ -258,7 +250,7 @@ async def test_a_process_with_the_proxy_of_before_is_replaced_when_it_connects_a
 
 async def test_what_is_said_at_every_look_stops_a_process_once(world: World, runner: Runner) -> None:
     running = asyncio.create_task(runner.run())
-    await world.until(lambda: len(world.processes) == 1)
+    await eventually(lambda: len(world.processes) == 1)
     for _ in range(20):
         runner.unwanted()
     await asyncio.sleep(0.01)
@@ -274,7 +266,7 @@ async def test_what_is_asked_while_a_process_is_made_is_done_to_it(
 ) -> None:
     world.while_starting = lambda: ask(runner)
     running = asyncio.create_task(runner.run())
-    await world.until(lambda: len(world.processes) == 1 and world.processes[0].stops == 1)
+    await eventually(lambda: len(world.processes) == 1 and world.processes[0].stops == 1)
     running.cancel()
     await asyncio.wait((running,), timeout=PATIENCE)
 
@@ -301,7 +293,7 @@ async def test_what_comes_in_when_the_lease_is_lost_is_refused_and_ends_the_proc
     refuse: Any = ports.events.append
     refuse.side_effect = LeaseLost("taken")
     running = asyncio.create_task(runner.run())
-    await world.until(lambda: len(world.processes) == 1)
+    await eventually(lambda: len(world.processes) == 1)
     world.processes[0].reports.put_nowait(seen.InboundEvent("MESSAGE_RECEIVED", b""))
     await finish(running)
     assert refuse.await_count == 1
@@ -326,9 +318,9 @@ async def test_what_comes_in_is_confirmed_when_it_is_appended_and_not_before(
 
     append.side_effect = fail_twice
     running = asyncio.create_task(runner.run())
-    await world.until(lambda: len(world.processes) == 1)
+    await eventually(lambda: len(world.processes) == 1)
     world.processes[0].reports.put_nowait(seen.InboundEvent("MESSAGE_RECEIVED", b""))
-    await world.until(lambda: world.processes[0].confirmed == [1])
+    await eventually(lambda: world.processes[0].confirmed == [1])
     assert tries == 3
     running.cancel()
     await asyncio.wait((running,), timeout=PATIENCE)
@@ -340,9 +332,9 @@ async def test_what_comes_in_for_a_session_that_was_deleted_is_not_confirmed_and
     refuse: Any = ports.events.append
     refuse.side_effect = NotFound("deleted")
     running = asyncio.create_task(runner.run())
-    await world.until(lambda: len(world.processes) == 1)
+    await eventually(lambda: len(world.processes) == 1)
     world.processes[0].reports.put_nowait(seen.InboundEvent("MESSAGE_RECEIVED", b""))
-    await world.until(lambda: world.processes[0].stops == 1)
+    await eventually(lambda: world.processes[0].stops == 1)
     assert world.processes[0].confirmed == []
     world.resume = Resume(wanted=False)
     world.processes[0].reports.put_nowait(seen.Ended(Cause.STOPPED))
@@ -356,9 +348,9 @@ async def test_a_fault_while_a_process_runs_is_an_end_like_others_and_waits_long
     world.account_fault = ValueError("what the database cannot hold")
     running = asyncio.create_task(runner.run())
     for number in range(1, 6):
-        await world.until(lambda number=number: len(world.processes) == number)  # type: ignore[misc]
+        await eventually(lambda number=number: len(world.processes) == number)  # type: ignore[misc]
         world.processes[-1].reports.put_nowait(LOGIN)
-        await world.until(lambda number=number: len(waits) == number)  # type: ignore[misc]
+        await eventually(lambda number=number: len(waits) == number)  # type: ignore[misc]
         assert world.condition.reason == "CLIENT_ERROR"
         assert world.processes[number - 1].kills >= 1
     assert waits[0] <= 0.1
@@ -372,9 +364,9 @@ async def test_a_code_that_holds_no_key_ends_its_process_and_not_the_runner(worl
     world.condition = Condition(Desired.ACTIVE, State.PAIRING)
     world.resume = Resume(wanted=True)
     running = asyncio.create_task(runner.run())
-    await world.until(lambda: len(world.processes) == 1)
+    await eventually(lambda: len(world.processes) == 1)
     world.processes[0].reports.put_nowait(seen.CodeShown("no code at all", 1, timedelta(seconds=60)))
-    await world.until(lambda: len(world.processes) == 2)
+    await eventually(lambda: len(world.processes) == 2)
     assert world.condition.reason == "CLIENT_ERROR"
     running.cancel()
     await asyncio.wait((running,), timeout=PATIENCE)
@@ -383,9 +375,9 @@ async def test_a_code_that_holds_no_key_ends_its_process_and_not_the_runner(worl
 async def test_no_process_to_be_had_is_waited_out(world: World, runner: Runner) -> None:
     world.start_fault = Unavailable("no memory")
     running = asyncio.create_task(runner.run())
-    await world.until(lambda: world.condition.reason == "PROCESS_DIED")
+    await eventually(lambda: world.condition.reason == "PROCESS_DIED")
     world.start_fault = None
-    await world.until(lambda: len(world.processes) == 1)
+    await eventually(lambda: len(world.processes) == 1)
     running.cancel()
     await asyncio.wait((running,), timeout=PATIENCE)
     assert world.processes[0].kills >= 1
@@ -404,10 +396,10 @@ async def test_a_fault_before_a_process_is_the_callers_to_know_and_the_lease_is_
 
 async def test_a_permit_reaches_the_process_and_calls_end_with_it(world: World, runner: Runner) -> None:
     running = asyncio.create_task(runner.run())
-    await world.until(lambda: len(world.processes) == 1)
+    await eventually(lambda: len(world.processes) == 1)
     assert runner.connection is None
     world.processes[0].reports.put_nowait(LOGIN)
-    await world.until(lambda: runner.connection is not None)
+    await eventually(lambda: runner.connection is not None)
     until = time.monotonic() + 100
     runner.permit(until)
     runner.permit(until - 50)
@@ -425,14 +417,14 @@ async def end(world: World, waits: list[float], *observations: seen.Observation)
     number = len(world.processes)
     for observation in observations:
         world.processes[-1].reports.put_nowait(observation)
-    await world.until(lambda: len(waits) == number and len(world.processes) == number + 1)
+    await eventually(lambda: len(waits) == number and len(world.processes) == number + 1)
 
 
 async def test_a_session_whose_database_is_lost_never_waits_for_more_than_a_second(
     world: World, runner: Runner, waits: list[float]
 ) -> None:
     running = asyncio.create_task(runner.run())
-    await world.until(lambda: len(world.processes) == 1)
+    await eventually(lambda: len(world.processes) == 1)
     for _ in range(5):
         await end(world, waits, seen.Ended(Cause.DATABASE_LOST))
     assert waits[0] <= 0.1
@@ -445,7 +437,7 @@ async def test_one_that_logs_in_and_falls_at_once_again_and_again_is_no_storm_of
     world: World, runner: Runner, waits: list[float]
 ) -> None:
     running = asyncio.create_task(runner.run())
-    await world.until(lambda: len(world.processes) == 1)
+    await eventually(lambda: len(world.processes) == 1)
     for _ in range(MOST_SHORT_LOGINS + 2):
         await end(world, waits, LOGIN, seen.Ended(Cause.DATABASE_LOST))
     assert all(wait <= 1.0 for wait in waits[:MOST_SHORT_LOGINS])
@@ -458,7 +450,7 @@ async def test_whoever_is_cut_short_twice_keeps_the_lease_of_a_process_that_may_
     world: World, runner: Runner
 ) -> None:
     running = asyncio.create_task(runner.run())
-    await world.until(lambda: len(world.processes) == 1)
+    await eventually(lambda: len(world.processes) == 1)
     dies = asyncio.Event()
     world.processes[0].kill = dies.wait  # type: ignore[method-assign,assignment]
     for _ in range(3):
@@ -474,7 +466,7 @@ async def test_a_session_that_was_replaced_waits_for_a_ttl_and_the_second_time_f
     world: World, runner: Runner, waits: list[float]
 ) -> None:
     running = asyncio.create_task(runner.run())
-    await world.until(lambda: len(world.processes) == 1)
+    await eventually(lambda: len(world.processes) == 1)
     await end(world, waits, LOGIN, seen.Ended(Cause.STREAM_REPLACED))
     assert waits == [TIMES.ttl]
     world.processes[1].reports.put_nowait(seen.Ended(Cause.STREAM_REPLACED))
@@ -495,7 +487,7 @@ async def test_only_a_connection_that_lasted_has_failures_forgotten(
 ) -> None:
     monkeypatch.setattr("service.domain.restart_policy.STEADY_S", steady)
     running = asyncio.create_task(runner.run())
-    await world.until(lambda: len(world.processes) == 1)
+    await eventually(lambda: len(world.processes) == 1)
     for _ in range(3):
         await end(world, waits, seen.Ended(Cause.PROCESS_DIED))
     await end(world, waits, LOGIN, seen.Ended(Cause.PROCESS_DIED))
@@ -537,10 +529,10 @@ async def test_a_claim_that_has_a_turn_does_not_pay_twice_and_a_restart_pays(
     (turn,) = await slow_gate.acquire(Lane.CLAIM, 1)
     runner = Runner("anna", NODE, slow_ports, turn)
     running = asyncio.create_task(runner.run())
-    await world.until(lambda: len(world.processes) == 1)
+    await eventually(lambda: len(world.processes) == 1)
     assert world.orders[0].lane is Lane.CLAIM
     world.processes[0].reports.put_nowait(seen.Ended(Cause.PROCESS_DIED))
-    await world.until(lambda: runner.is_waiting)
+    await eventually(lambda: runner.is_waiting)
     assert len(world.processes) == 1
     assert world.epoch == 1, "it waits before it begins anything"
     running.cancel()
@@ -556,7 +548,7 @@ async def test_what_is_not_to_be_started_any_more_leaves_the_queue_at_once(
     turn = await the_only_turn(slow_gate)
     runner = Runner("anna", NODE, slow_ports)
     running = asyncio.create_task(runner.run())
-    await world.until(lambda: runner.is_waiting)
+    await eventually(lambda: runner.is_waiting)
     world.resume = Resume(wanted=False)
     ask(runner)
     await finish(running)
@@ -573,7 +565,7 @@ async def test_a_turn_that_comes_in_the_moment_of_the_end_is_given_back(
     turn = await the_only_turn(slow_gate)
     runner = Runner("anna", NODE, slow_ports)
     running = asyncio.create_task(runner.run())
-    await world.until(lambda: runner.is_waiting)
+    await eventually(lambda: runner.is_waiting)
     turn.give_back()
     ask(runner)
     await finish(running)
@@ -587,13 +579,13 @@ async def test_one_that_is_restarted_while_it_waits_is_started_once_and_in_its_t
     turn = await the_only_turn(slow_gate)
     runner = Runner("anna", NODE, slow_ports)
     running = asyncio.create_task(runner.run())
-    await world.until(lambda: runner.is_waiting)
+    await eventually(lambda: runner.is_waiting)
     runner.restart()
     # It has looked whether it is still wanted.
-    await world.until(lambda: runner.is_waiting and world.epoch == 1)
+    await eventually(lambda: runner.is_waiting and world.epoch == 1)
     assert world.processes == []
     turn.give_back()
-    await world.until(lambda: len(world.processes) == 1)
+    await eventually(lambda: len(world.processes) == 1)
     running.cancel()
     await asyncio.wait((running,), timeout=PATIENCE)
     assert len(world.processes) == 1
@@ -604,7 +596,7 @@ async def test_one_that_nobody_wants_while_all_turns_are_taken_does_not_wait_for
 ) -> None:
     runner = Runner("anna", NODE, slow_ports, await the_only_turn(slow_gate))
     running = asyncio.create_task(runner.run())
-    await world.until(lambda: len(world.processes) == 1)
+    await eventually(lambda: len(world.processes) == 1)
     runner.unwanted()
     world.resume = Resume(wanted=False)
     world.processes[0].reports.put_nowait(seen.Ended(Cause.STOPPED))
@@ -637,7 +629,7 @@ async def test_a_turn_that_was_held_for_too_long_is_waited_for_again(
 
     world.while_preparing = hang
     running = asyncio.create_task(Runner("anna", NODE, ports, turn).run())
-    await world.until(lambda: len(world.processes) == 1)
+    await eventually(lambda: len(world.processes) == 1)
     assert world.orders[0].lane is Lane.RESTART, "on another turn than the claim's"
     assert world.epoch == 1, "and without beginning anew"
     running.cancel()
@@ -661,9 +653,9 @@ async def test_who_fails_again_waits_apart_from_who_has_fallen_once(
     world.resume = Resume(wanted=True, jid=JID if condition.credentials is Credentials.CONFIRMED else "")
     running = asyncio.create_task(Runner("anna", NODE, ports).run())
     for number in range(1, failures + 1):
-        await world.until(lambda number=number: len(world.processes) == number)  # type: ignore[misc]
+        await eventually(lambda number=number: len(world.processes) == number)  # type: ignore[misc]
         world.processes[-1].reports.put_nowait(seen.Ended(Cause.PROCESS_DIED))
-    await world.until(lambda: len(world.orders) == failures + 1)
+    await eventually(lambda: len(world.orders) == failures + 1)
     assert world.orders[-1].lane is lane
     running.cancel()
     await asyncio.wait((running,), timeout=PATIENCE)

@@ -17,6 +17,7 @@ from service.watch import service as watching_module
 from service.watch import tailer as tail_module
 from service.watch.service import WatchService
 from service.watch.tailer import LogTailer
+from tests.eventually import eventually
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 NEVER = 3600.0
@@ -114,9 +115,7 @@ async def test_a_hint_has_the_tail_look_once_for_all_streams(scene: Scene) -> No
     assert scene.log.looks - before <= 2
     for steps in streams:
         await steps.aclose()
-    async with asyncio.timeout(10):
-        while scene.hub._listeners:
-            await asyncio.sleep(0)
+    await eventually(lambda: not scene.hub._listeners, timeout=10, every=0)
 
 
 async def test_what_is_held_back_is_looked_for_again_without_a_hint(scene: Scene) -> None:
@@ -148,8 +147,7 @@ async def test_the_pause_begins_anew_with_every_event_that_is_read(
         scene.log.held = 9
         scene.hub.wake(LOG_TOPIC)
         await scene.sequences(steps, 1)
-        while len(pauses) < 10:
-            await sleep(0)
+        await eventually(lambda: len(pauses) >= 10, every=0)
         monkeypatch.undo()
     assert pauses == [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.1, 0.1, 0.001]
 
@@ -171,8 +169,7 @@ async def test_an_outage_is_silence_for_a_stream_at_the_tail_and_for_one_that_ca
         scene.log.failure = Unavailable("away")
         coming = [asyncio.create_task(scene.sequences(at_tail, 1)), asyncio.create_task(scene.sequences(behind, 3))]
         looks = scene.log.looks
-        while scene.log.looks < looks + 10:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: scene.log.looks >= looks + 10)
         scene.log.append()
         assert not any(task.done() for task in coming)
         scene.log.failure = None
@@ -185,8 +182,7 @@ async def test_a_tail_that_fails_leaves_the_streams_to_read_for_themselves(scene
         scene.log.failure = ValueError("a fault of ours")
         with capture_logs() as logs:
             scene.hub.wake(LOG_TOPIC)
-            while not logs:
-                await asyncio.sleep(0.01)
+            await eventually(lambda: logs)
         assert [line["log_level"] for line in logs] == ["error"]
         scene.log.failure = None
         scene.log.append()

@@ -17,6 +17,7 @@ from simulator.faults import (
 from simulator.gates import Step
 from simulator.listeners import Refusal
 from simulator.signal_state import Damage
+from tests.eventually import eventually
 
 ALICE = frozenset({"4911", "4911:1@s.whatsapp.net", "77:1@lid"})
 BOB = frozenset({"4922", "4922:1@s.whatsapp.net", "88:1@lid"})
@@ -106,8 +107,7 @@ async def _pass_a_held_step() -> list[str]:
         order.append("through")
 
     comers = [asyncio.create_task(come()) for _ in range(2)]
-    while gates.waiting[Step.LOGIN] < 2:
-        await asyncio.sleep(0)
+    await eventually(lambda: gates.waiting[Step.LOGIN] >= 2, every=0)
     order.append("released")
     gates.release(Step.LOGIN)
     await asyncio.gather(*comers)

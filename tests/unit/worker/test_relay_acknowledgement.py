@@ -9,8 +9,9 @@ import pytest
 from service.pgrelay import ack_gate
 from service.pgrelay.ack_gate import MISSING_EVENT_CHECKS, AckGate
 from service.pgrelay.framing import ClientMessages, Statement
+from tests.eventually import eventually_in_thread
 from tests.fakes.postgres_messages import PARSED_AND_BOUND, READY, TERMINATE, as_lib_pq_asks, message
-from tests.fakes.relayed import Relayed, at, eventually, is_silent, receive
+from tests.fakes.relayed import Relayed, at, is_silent, receive
 from tests.fakes.scripted_postgres import ScriptedPostgres
 from tests.fakes.spliced import Line
 from tests.unit.worker.test_relay_dialling import log_in, welcome_only
@@ -194,7 +195,7 @@ def test_the_relay_serves_others_while_it_holds_one(monkeypatch: pytest.MonkeyPa
 
         handling = threading.Thread(target=handle)
         handling.start()
-        eventually(lambda: relay.gate._is_handling, "the event")
+        eventually_in_thread(lambda: relay.gate._is_handling, "the event")
         client.sendall(CLEAR)
         assert is_silent(client)
         with log_in(relay) as other:
@@ -210,7 +211,7 @@ def test_a_server_that_is_lost_while_its_client_is_held_is_silence() -> None:
     with ScriptedPostgres(welcome_only) as server, Relayed(at(server.port)) as relay, log_in(relay) as client:
         relay.gate.expect_event()
         client.sendall(CLEAR)
-        eventually(lambda: any(splice.interceptor.is_held for splice in relay.relay._proxies), "it to be held")
+        eventually_in_thread(lambda: any(proxy.interceptor.is_held for proxy in relay.relay._proxies), "it to be held")
         server.connections[0].close()
         assert relay.lost()
         assert is_silent(client)

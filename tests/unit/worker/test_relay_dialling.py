@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.pgrelay import relay as relay_module
+from tests.eventually import eventually_in_thread
 from tests.fakes.postgres_messages import (
     AUTHENTICATED,
     CANCEL_REQUEST,
@@ -24,7 +25,7 @@ from tests.fakes.postgres_messages import (
     message,
     startup,
 )
-from tests.fakes.relayed import Relayed, at, eventually, is_silent, receive
+from tests.fakes.relayed import Relayed, at, is_silent, receive
 from tests.fakes.scripted_postgres import (
     WELCOME,
     Script,
@@ -176,9 +177,11 @@ def test_a_client_that_gives_up_is_not_dialled_for_any_more() -> None:
     with ScriptedPostgres(refuse(error("FATAL", "57P03", "starting up"))) as server, Relayed(at(server.port)) as relay:
         client = relay.connect()
         client.sendall(STARTUP)
-        eventually(lambda: len(server.connections) == 2, "a second try")
+        eventually_in_thread(lambda: len(server.connections) == 2, "a second try")
         client.close()
-        eventually(lambda: not [t for t in threading.enumerate() if t.name == "relay-dial"], "the end of the dial")
+        eventually_in_thread(
+            lambda: "relay-dial" not in [thread.name for thread in threading.enumerate()], "the end of the dial"
+        )
         assert relay.losses == []
 
 
@@ -224,7 +227,7 @@ def test_a_loss_is_told_once_and_what_is_lost_is_silent() -> None:
         clients = [log_in(relay) for _ in range(3)]
         for client in clients:
             client.sendall(QUERY)
-        eventually(lambda: all(splice.waiting_since for splice in relay.relay._proxies), "all to wait")
+        eventually_in_thread(lambda: all(splice.waiting_since for splice in relay.relay._proxies), "all to wait")
         for connection in server.connections:
             connection.shutdown(socket.SHUT_RDWR)
         assert "closed the connection" in relay.lost()
@@ -249,7 +252,7 @@ def test_a_name_that_cannot_be_one_is_a_trouble_like_others() -> None:
     database.servers[0].host = f"{'x' * 64}.invalid"
     with Relayed(database) as relay, relay.connect() as client:
         client.sendall(STARTUP)
-        eventually(lambda: "label" in relay.relay.trouble, "words")
+        eventually_in_thread(lambda: "label" in relay.relay.trouble, "words")
 
 
 def test_what_is_not_lost_goes_on_until_the_end() -> None:
@@ -260,9 +263,9 @@ def test_what_is_not_lost_goes_on_until_the_end() -> None:
 
     with ScriptedPostgres(welcome, answer) as server, Relayed(at(server.port)) as relay:
         lost, healthy = log_in(relay), log_in(relay)
-        eventually(lambda: len(server.connections) == 2, "both")
+        eventually_in_thread(lambda: len(server.connections) == 2, "both")
         lost.sendall(QUERY[:1])
-        eventually(lambda: any(splice._is_asking for splice in relay.relay._proxies), "it to be read")
+        eventually_in_thread(lambda: any(splice._is_asking for splice in relay.relay._proxies), "it to be read")
         hang_up(server.connections[0])
         relay.lost()
         assert is_silent(lost)
@@ -340,7 +343,7 @@ def test_a_fault_of_the_relay_s_own_is_a_loss(monkeypatch: pytest.MonkeyPatch) -
     with ScriptedPostgres(welcome) as server, Relayed(at(server.port)) as relay, log_in(relay) as client:
         monkeypatch.setattr(relay_module.Relay, "_pump", fail)
         # More than once: the thread may still be busy with what came before.
-        eventually(lambda: client.send(QUERY) > 0 and bool(relay.losses), "a loss")
+        eventually_in_thread(lambda: client.send(QUERY) > 0 and bool(relay.losses), "a loss")
         assert relay.losses == ["the relay failed: ValueError: nobody expected this"]
         assert is_silent(client)
 
@@ -351,11 +354,11 @@ def test_clients_that_close_in_every_way_are_no_loss() -> None:
         for goodbye in (TERMINATE, b"", QUERY, QUERY + TERMINATE) * 5:
             with log_in(relay) as client:
                 client.sendall(goodbye)
-        eventually(lambda: all(is_closed(connection) for connection in server.connections), "the servers' ends")
+        eventually_in_thread(lambda: all(map(is_closed, server.connections)), "the servers' ends")
         for connection in server.connections:
             connection.close()
         server.connections.clear()
-        eventually(lambda: open_descriptors() <= descriptors, "no descriptor left behind")
+        eventually_in_thread(lambda: open_descriptors() <= descriptors, "no descriptor left behind")
         assert relay.losses == []
 
 
