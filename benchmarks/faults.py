@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 
 from benchmarks.stage import Deployment, deployment
 from tests.e2e import faults
-from tests.e2e.recovery import away, forget_failures
+from tests.e2e.downtime import away, forget_failures
 
 SESSION = "shop-0"
 ONLOOKERS = 3

@@ -23,7 +23,7 @@ import grpc
 
 from benchmarks.stage import Deployment, deployment
 from tests.caller import State
-from tests.e2e.recovery import forget_failures, process_of
+from tests.e2e.downtime import forget_failures, process_of
 
 SESSIONS = 6
 CALLERS = 3

@@ -12,8 +12,8 @@ import asyncpg
 from dev import EmbeddedPostgres, EmbeddedValkey
 from simulator.control import SimulatorControl
 from simulator.process import PRELOAD, SimulatorProcess
-from tests.e2e.people import new_phone, pair
-from tests.e2e.recovery import forget_failures
+from tests.e2e.downtime import forget_failures
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.service_process import ServiceProcess
 

@@ -22,7 +22,7 @@ import grpc
 
 from benchmarks.stage import Deployment, deployment
 from simulator.views import InboxView
-from tests.e2e.people import new_phone
+from tests.e2e.pairing_helpers import new_phone
 from tests.event_log import read_messages
 from tests.judgement import judge
 from tests.traffic import Kind, Written

@@ -27,7 +27,7 @@ from benchmarks.inside_callback import FOLDER
 from dev import EmbeddedPostgres, EmbeddedValkey
 from simulator.control import SimulatorControl
 from simulator.process import SimulatorProcess
-from tests.e2e.people import pair
+from tests.e2e.pairing_helpers import pair
 from tests.service_process import ServiceProcess
 from zap.v1 import event_pb2, watch_pb2, watch_pb2_grpc
 

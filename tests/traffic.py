@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from simulator.control import SimulatorControl
-from tests.e2e.people import new_phone
+from tests.e2e.pairing_helpers import new_phone
 
 RATE = 20.0
 """Messages per second to each session."""

@@ -23,8 +23,8 @@ from tests.chaos.events import accounts, books
 from tests.chaos.events.consumers import Follower
 from tests.chaos.events.falls import Start, running
 from tests.chaos.places import TTL, Place
+from tests.e2e.cluster import Cluster
 from tests.e2e.sql import Sql
-from tests.e2e.three_nodes import Cluster
 from tests.event_log import assert_gapless, judge_log
 from tests.eventually import eventually
 from tests.judgement import Judgement, judge

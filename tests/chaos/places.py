@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import psutil
 
 from simulator.control import SimulatorControl
-from tests.e2e.people import new_phone, pair
-from tests.e2e.three_nodes import SECRET, Cluster
+from tests.e2e.cluster import SECRET, Cluster
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.service_process import ServiceProcess, free_port
 from tests.tcp_proxy import Line, TcpProxy
 

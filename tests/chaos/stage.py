@@ -14,8 +14,8 @@ from simulator.views import DeviceView
 from tests.caller import State
 from tests.chaos.trial import Outcome
 from tests.e2e.callers import Told, assert_arrived_once, send_all_the_time
+from tests.e2e.cluster import Cluster, cluster
 from tests.e2e.sql import Sql
-from tests.e2e.three_nodes import Cluster, cluster
 from tests.event_log import assert_gapless, judge_log
 from tests.service_process import ServiceProcess
 from tests.traffic import Written

@@ -10,7 +10,7 @@ from typing import IO, Self
 from simulator.control import SimulatorControl
 from simulator.process import PRELOAD, SimulatorProcess
 from tests.chaos.estate import Estate
-from tests.e2e.people import new_phone, pair
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.service_process import ServiceProcess
 from tests.traffic import People, Traffic, gather_people
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import grpc
 from google.rpc import error_details_pb2 as details
 
-from tests.e2e.three_nodes import Cluster
+from tests.e2e.cluster import Cluster
 from tests.rpc.statuses import detail
 from tests.service_process import ServiceProcess
 

@@ -14,12 +14,12 @@ from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
 from simulator.control import SimulatorControl
 from simulator.letters import Letter
 from simulator.process import SimulatorProcess
-from tests.e2e.people import new_phone, pair
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.live_events import LiveEvents
 from tests.service_process import ServiceProcess
-from tests.unit.worker.contents.test_content import CONTENTS
-from tests.unit.worker.contents.test_rubbish import rubbish
+from tests.unit.worker.content.test_content import CONTENTS
+from tests.unit.worker.content.test_hostile_contents import rubbish
 from tests.unit.worker.test_messages import nested, wire_field
 from zap.v1 import content_pb2, event_pb2, watch_pb2, watch_pb2_grpc
 

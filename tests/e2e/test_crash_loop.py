@@ -12,8 +12,8 @@ from pathlib import Path
 from simulator.control import SimulatorControl
 from tests.caller import State
 from tests.e2e import faults
-from tests.e2e.people import new_phone, pair
-from tests.e2e.recovery import process_of, undisturbed
+from tests.e2e.downtime import process_of, undisturbed
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.service_process import ServiceProcess
 
 CRASHES = 4

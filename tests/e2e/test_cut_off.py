@@ -11,9 +11,9 @@ from google.rpc import error_details_pb2 as details
 
 from simulator.control import SimulatorControl
 from tests.chaos.places import TTL, Place, three_places
-from tests.e2e.people import new_phone
+from tests.e2e.cluster import Cluster
+from tests.e2e.pairing_helpers import new_phone
 from tests.e2e.sql import Sql
-from tests.e2e.three_nodes import Cluster
 from tests.rpc.statuses import detail
 from tests.service_process import ServiceProcess, is_alive
 from tests.tcp_proxy import Line

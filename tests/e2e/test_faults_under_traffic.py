@@ -9,8 +9,8 @@ import pytest
 
 from simulator.control import SimulatorControl
 from tests.e2e import faults
-from tests.e2e.people import new_phone, pair
-from tests.e2e.recovery import away, process_of, undisturbed
+from tests.e2e.downtime import away, process_of, undisturbed
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.event_log import assert_gapless, judge_log
 from tests.service_process import ServiceProcess

@@ -13,7 +13,7 @@ import pytest
 
 from simulator.control import SimulatorControl
 from tests.caller import State
-from tests.e2e.people import new_phone, pair
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.service_process import ServiceProcess, error_info
 from zap.v1 import message_pb2, session_pb2
 

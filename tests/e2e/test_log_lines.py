@@ -16,7 +16,7 @@ import pytest
 from simulator.control import SimulatorControl
 from simulator.process import SimulatorProcess
 from tests.caller import State
-from tests.e2e.people import new_phone
+from tests.e2e.pairing_helpers import new_phone
 from tests.e2e.sql import Sql
 from tests.endurance.rounds import process_of
 from tests.eventually import eventually

@@ -11,7 +11,7 @@ from simulator.control import SimulatorControl
 from simulator.preload import URL_VARIABLE
 from simulator.process import SimulatorProcess
 from tests.caller import State
-from tests.e2e.people import new_phone
+from tests.e2e.pairing_helpers import new_phone
 from tests.e2e.proxies import Manner, Proxy
 from tests.eventually import eventually
 from tests.service_process import ServiceProcess

@@ -10,11 +10,11 @@ import pytest
 from simulator.control import SimulatorControl
 from tests.caller import State
 from tests.e2e import faults
+from tests.e2e.cluster import SECRET
 from tests.e2e.conftest import LEASE_TTL
-from tests.e2e.people import new_phone, pair
-from tests.e2e.recovery import process_of
+from tests.e2e.downtime import process_of
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.e2e.sql import Sql
-from tests.e2e.three_nodes import SECRET
 from tests.eventually import eventually
 from tests.service_process import ServiceProcess, free_port, is_alive
 from zap.v1 import message_pb2

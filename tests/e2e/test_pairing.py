@@ -13,7 +13,7 @@ from simulator.control import SimulatorControl
 from simulator.preload import URL_VARIABLE
 from simulator.process import SimulatorProcess
 from tests.caller import State
-from tests.e2e.people import new_phone, pair
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.e2e.proxies import Manner, Proxy
 from tests.e2e.sql import Sql
 from tests.live_events import LiveEvents

@@ -19,12 +19,12 @@ from dev import EmbeddedValkey
 from service.domain.disconnect_policy import POLICIES, Cause
 from service.domain.reasons import reason
 from tests.caller import State
-from tests.e2e.befallen import Befallen, befallen
+from tests.e2e.policy_scenario import PolicyScenario, policy_scenarios
 from tests.e2e.proxies import Manner
 from zap.v1 import session_pb2
 
 Outcome = session_pb2.PairingOutcome
-Befalls = Callable[[Befallen], Awaitable[None]]
+Befalls = Callable[[PolicyScenario], Awaitable[None]]
 
 QUIET = 2.0
 """Seconds in which nothing must happen to a session that is not tried again: several times the first waits."""
@@ -65,7 +65,7 @@ class PairingRow:
 
 
 def signals(number: signal.Signals) -> Befalls:
-    async def befalls(session: Befallen) -> None:
+    async def befalls(session: PolicyScenario) -> None:
         session.signal(number)
 
     return befalls
@@ -79,48 +79,48 @@ def meets(manner: Manner) -> Befalls:
     return lambda session: session.comes_back_to(manner)
 
 
-async def is_replaced(session: Befallen) -> None:
+async def is_replaced(session: PolicyScenario) -> None:
     await session.simulator.replace(session.jid)
 
 
-async def is_replaced_twice(session: Befallen) -> None:
+async def is_replaced_twice(session: PolicyScenario) -> None:
     await session.simulator.replace(session.jid)
     await session.told("STATE_RECONNECTING", "STREAM_REPLACED")
     await session.told("STATE_CONNECTED", "", times=2)
     await session.simulator.replace(session.jid)
 
 
-async def hears_what_neonize_does_not_map(session: Befallen) -> None:
+async def hears_what_neonize_does_not_map(session: PolicyScenario) -> None:
     await session.simulator.send_receipt(session.jid, session.phone, "server-error")
 
 
-async def is_unlinked(session: Befallen) -> None:
+async def is_unlinked(session: PolicyScenario) -> None:
     await session.simulator.log_out(session.jid)
 
 
-async def is_unlinked_while_away(session: Befallen) -> None:
+async def is_unlinked_while_away(session: PolicyScenario) -> None:
     session.signal(signal.SIGSTOP)
     await session.simulator.drop(session.jid)
     await session.simulator.log_out(session.jid)
     session.signal(signal.SIGCONT)
 
 
-async def is_dropped(session: Befallen) -> None:
+async def is_dropped(session: PolicyScenario) -> None:
     await session.simulator.drop(session.jid)
 
 
 def is_kicked(code: int) -> Befalls:
-    async def befalls(session: Befallen) -> None:
+    async def befalls(session: PolicyScenario) -> None:
         await session.simulator.kick(session.jid, code)
 
     return befalls
 
 
-async def has_its_stream_ended(session: Befallen) -> None:
+async def has_its_stream_ended(session: PolicyScenario) -> None:
     await session.simulator.end_stream(session.jid)
 
 
-async def gets_no_keepalive(session: Befallen) -> None:
+async def gets_no_keepalive(session: PolicyScenario) -> None:
     await session.simulator.mute_keepalives(session.jid)
 
 
@@ -128,8 +128,8 @@ AWAY, AGAIN = "STATE_RECONNECTING", Then.COMES_BACK
 ROWS = (
     Row("killed", Cause.PROCESS_DIED, signals(signal.SIGKILL), AWAY, "PROCESS_DIED"),
     Row("frozen", Cause.PROCESS_STALLED, signals(signal.SIGSTOP), AWAY, "PROCESS_STALLED"),
-    Row("restarted", Cause.STOPPED, Befallen.restart, AWAY, "PROCESS_REPLACED"),
-    Row("backends-ended", Cause.DATABASE_LOST, Befallen.loses_its_backends, AWAY, "DATABASE_LOST"),
+    Row("restarted", Cause.STOPPED, PolicyScenario.restart, AWAY, "PROCESS_REPLACED"),
+    Row("backends-ended", Cause.DATABASE_LOST, PolicyScenario.loses_its_backends, AWAY, "DATABASE_LOST"),
     Row("receipt-unmapped", Cause.CLIENT_ERROR, hears_what_neonize_does_not_map, AWAY, "CLIENT_ERROR"),
     Row("dropped", None, is_dropped, AWAY, "CONNECTION_LOST"),
     Row("stream-error-500", None, is_kicked(500), AWAY, "CONNECTION_LOST"),
@@ -174,7 +174,7 @@ ROWS = (
             ("failure-401", Cause.LOGGED_OUT_BY_WHATSAPP, fails(401)),
             ("failure-403", Cause.ACCOUNT_LOCKED, fails(403)),
             ("failure-406", Cause.ACCOUNT_BANNED, fails(406)),
-            ("keys-deleted", Cause.DEVICE_MISSING, Befallen.loses_its_device),
+            ("keys-deleted", Cause.DEVICE_MISSING, PolicyScenario.loses_its_device),
         )
     ),
 )
@@ -185,7 +185,7 @@ def scanned(flaw: str) -> Befalls:
 
 
 def refused(failure: int) -> Befalls:
-    async def befalls(session: Befallen) -> None:
+    async def befalls(session: PolicyScenario) -> None:
         await session.node.first_code(session.name)
         # Each login: the process that loses its connection may be the first to be refused, on its way out.
         await session.simulator.fail(failure, session.name, times=None)
@@ -194,14 +194,14 @@ def refused(failure: int) -> Befalls:
     return befalls
 
 
-async def is_let_be(session: Befallen) -> None:
+async def is_let_be(session: PolicyScenario) -> None:
     updates = [update async for update in session.node.qr_updates(session.name)]
     codes = [update.code for update in updates if update.HasField("code")]
     assert [code.position for code in codes] == [1, 2]
     assert codes[0].text != codes[1].text
 
 
-async def is_dropped_and_then_scanned(session: Befallen) -> None:
+async def is_dropped_and_then_scanned(session: PolicyScenario) -> None:
     first = await session.node.first_code(session.name)
     await session.simulator.drop(session.name)
     async with asyncio.timeout(20):
@@ -252,10 +252,10 @@ async def played(
     """What becomes of each row."""
     names = [row.name for row in ROWS] + [row.name for row in PAIRINGS]
     folder: Path = tmp_path_factory.mktemp("trusted")
-    async with befallen(names, module_database_url, valkey_server.url, folder) as sessions:
+    async with policy_scenarios(names, module_database_url, valkey_server.url, folder) as sessions:
         places = asyncio.Semaphore(AT_ONCE)
 
-        async def pair(session: Befallen) -> None:
+        async def pair(session: PolicyScenario) -> None:
             async with places:
                 await session.pair()
 
@@ -278,7 +278,7 @@ async def test_a_pairing(played: dict[str, "asyncio.Task[None]"], row: PairingRo
     await played[row.name]
 
 
-async def play(row: Row, session: Befallen) -> None:
+async def play(row: Row, session: PolicyScenario) -> None:
     await row.befalls(session)
     told = await session.told(row.state, row.code)
     assert (told.message, told.user_action) == (reason(row.code).message, reason(row.code).user_action)
@@ -286,7 +286,7 @@ async def play(row: Row, session: Befallen) -> None:
     await _THEN[row.then](session, row)
 
 
-async def play_pairing(row: PairingRow, session: Befallen) -> None:
+async def play_pairing(row: PairingRow, session: PolicyScenario) -> None:
     await session.create()
     await session.activate()
     watching = asyncio.create_task(session.node.outcome(session.name, timeout=90))
@@ -306,7 +306,7 @@ async def play_pairing(row: PairingRow, session: Befallen) -> None:
     assert now.reason.code == row.code
 
 
-async def comes_back(session: Befallen, row: Row) -> None:
+async def comes_back(session: PolicyScenario, row: Row) -> None:
     if row.befalls is gets_no_keepalive:
         await session.simulator.mute_keepalives(session.jid, muted=False)
     if row.cause is Cause.CONNECT_STALLED:
@@ -316,7 +316,7 @@ async def comes_back(session: Befallen, row: Row) -> None:
     await session.connected()
 
 
-async def in_an_hour(session: Befallen, row: Row) -> None:
+async def in_an_hour(session: PolicyScenario, row: Row) -> None:
     await session.forgotten()
     await assert_next_attempt_in(session, 3600)
     await assert_left_alone(session)
@@ -324,7 +324,7 @@ async def in_an_hour(session: Befallen, row: Row) -> None:
     await session.connected()
 
 
-async def when_told(session: Befallen, row: Row) -> None:
+async def when_told(session: PolicyScenario, row: Row) -> None:
     await session.forgotten()
     # 86,400: WhatsApp did not say.
     await assert_next_attempt_in(session, 3600 if row.name in ("ban-for-an-hour", "ban-unmapped") else 86_400)
@@ -333,7 +333,7 @@ async def when_told(session: Befallen, row: Row) -> None:
     assert (await session.activate()).state == State.STATE_SUSPENDED
 
 
-async def activate(session: Befallen, row: Row) -> None:
+async def activate(session: PolicyScenario, row: Row) -> None:
     await session.forgotten()
     assert not (await session.status()).evidence.HasField("next_attempt_time")
     await assert_left_alone(session)
@@ -341,7 +341,7 @@ async def activate(session: Befallen, row: Row) -> None:
     await session.connected()
 
 
-async def pair_anew(session: Befallen, row: Row) -> None:
+async def pair_anew(session: PolicyScenario, row: Row) -> None:
     await session.forgotten()
     now = await session.status()
     assert now.desired_state == session_pb2.Session.DESIRED_STATE_INACTIVE
@@ -361,13 +361,13 @@ _THEN = {
 }
 
 
-async def assert_next_attempt_in(session: Befallen, seconds: float) -> None:
+async def assert_next_attempt_in(session: PolicyScenario, seconds: float) -> None:
     planned = (await session.status()).evidence.next_attempt_time.ToDatetime(tzinfo=datetime.UTC)
     left = (planned - datetime.datetime.now(datetime.UTC)).total_seconds()
     assert seconds - 60 < left <= seconds
 
 
-async def assert_left_alone(session: Befallen) -> None:
+async def assert_left_alone(session: PolicyScenario) -> None:
     """No storm of logins."""
     before = await session.logins()
     await asyncio.sleep(QUIET)

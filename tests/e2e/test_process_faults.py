@@ -19,8 +19,8 @@ from simulator.control import SimulatorControl
 from simulator.process import SimulatorProcess
 from tests.caller import State
 from tests.e2e import faults
-from tests.e2e.people import new_phone, pair
-from tests.e2e.recovery import Away, away, forget_failures, log_of, process_of, states_of, undisturbed
+from tests.e2e.downtime import Away, away, forget_failures, log_of, process_of, states_of, undisturbed
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.service_process import ServiceProcess
 
 DIED, STUCK = 2.0, 6.0

@@ -20,7 +20,7 @@ from service.workers.pool import Pool, PoolSettings
 from simulator.control import SimulatorControl
 from simulator.process import PRELOAD, SimulatorProcess
 from tests.contents import text_content
-from tests.e2e.people import new_phone
+from tests.e2e.pairing_helpers import new_phone
 from tests.e2e.session_processes import Watched, pair, start
 
 SEND_SECONDS = 20.0

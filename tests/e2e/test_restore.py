@@ -18,7 +18,7 @@ import psutil
 
 from simulator.control import SimulatorControl
 from tests.caller import State
-from tests.e2e.people import new_phone, pair
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.eventually import eventually
 from tests.service_process import ServiceProcess

@@ -9,8 +9,8 @@ import pytest
 
 from simulator.control import SimulatorControl
 from tests.e2e.callers import Told, assert_arrived_once, send_all_the_time
+from tests.e2e.cluster import cluster
 from tests.e2e.sql import Sql
-from tests.e2e.three_nodes import cluster
 
 SESSIONS = 9
 AWAY = 1.0

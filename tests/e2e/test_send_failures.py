@@ -2,7 +2,7 @@
 
 from service.domain.send_failures import SEND_FAILURES, SendFailure
 from simulator.control import SimulatorControl
-from tests.e2e.people import new_phone, pair
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.service_process import ServiceProcess
 from zap.v1 import message_pb2
 

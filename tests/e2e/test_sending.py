@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from simulator.control import SimulatorControl
-from tests.e2e.people import new_phone, pair
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.service_process import ServiceProcess, error_info
 from zap.v1 import message_pb2, session_pb2

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from simulator.control import SimulatorControl
-from tests.e2e.people import new_phone, pair
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.service_process import ServiceProcess
 
 EXECUTES_NODES = True

@@ -15,7 +15,7 @@ from service.worker.library.switches import WHATSMEOW
 from simulator.control import SimulatorControl
 from tests.altered_neonize import AlteredNeonize
 from tests.caller import State
-from tests.e2e.people import new_phone, pair
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.eventually import eventually
 from tests.service_process import ROOT, ServiceProcess, free_port

@@ -10,7 +10,7 @@ import pytest
 
 from simulator.control import SimulatorControl
 from tests.caller import State
-from tests.e2e.people import new_phone, pair
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.service_process import ServiceProcess
 from tests.tcp_proxy import Line, TcpProxy

@@ -11,10 +11,10 @@ import pytest
 
 from simulator.control import SimulatorControl
 from tests.caller import State
+from tests.e2e.cluster import SECRET, Cluster, cluster
 from tests.e2e.conftest import LEASE_TTL
-from tests.e2e.people import new_phone, pair
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.e2e.sql import Sql
-from tests.e2e.three_nodes import SECRET, Cluster, cluster
 from tests.service_process import ServiceProcess
 from zap.v1 import message_pb2
 

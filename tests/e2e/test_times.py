@@ -5,7 +5,7 @@ import time
 
 from simulator.binary_xml import Attrs, node
 from simulator.control import SimulatorControl
-from tests.e2e.people import new_phone, pair
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.service_process import ServiceProcess
 from zap.v1 import event_pb2

@@ -13,9 +13,9 @@ from google.protobuf.json_format import ParseDict
 
 from simulator.control import SimulatorControl
 from tests.caller import State
-from tests.e2e.people import new_phone
+from tests.e2e.cluster import Cluster, cluster
+from tests.e2e.pairing_helpers import new_phone
 from tests.e2e.sql import Sql
-from tests.e2e.three_nodes import Cluster, cluster
 from tests.live_events import LiveEvents
 from tests.service_process import ServiceProcess
 from zap.v1 import event_pb2, message_pb2, session_pb2

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from simulator.control import SimulatorControl
 from tests.caller import State
 from tests.consumer import Consumer
-from tests.e2e.people import new_phone, pair
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.eventually import eventually
 from tests.log_writer import LogWriter

@@ -11,8 +11,8 @@ from google.rpc import error_details_pb2 as details
 
 from simulator.control import SimulatorControl
 from tests.consumer import Consumer
+from tests.e2e.cluster import cluster
 from tests.e2e.sql import Sql
-from tests.e2e.three_nodes import cluster
 from tests.event_log import read_messages
 from tests.live_events import LiveEvents
 from tests.log_writer import LogWriter

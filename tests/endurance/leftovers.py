@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-from tests.e2e.people import new_phone, pair
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.endurance import dead_callers
 from tests.endurance.census import IDLE_CONNECTIONS, Observer
 from tests.endurance.memory import Memory, slope

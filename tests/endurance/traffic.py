@@ -13,7 +13,7 @@ import grpc
 import psutil
 
 from tests.caller import State
-from tests.e2e.people import new_phone, pair
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.endurance.memory import Memory, slope
 from tests.endurance.stage import Stage, set_up
 from zap.v1 import event_pb2, session_pb2

@@ -20,7 +20,7 @@ from service.telemetry.metrics import NodeMetrics, WatchMetrics
 from service.watch.limiter import WatchLimiter
 from service.watch.tailer import LogTailer
 from tests.eventually import eventually
-from tests.unit.test_keeper import Leases, keeper
+from tests.unit.test_lease_renewer import Leases, keeper
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 EVENTS = [

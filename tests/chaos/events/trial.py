@@ -14,8 +14,8 @@ from tests.chaos.events.books import Books
 from tests.chaos.events.consumers import Follower, Mortal
 from tests.chaos.stage import Servers
 from tests.chaos.trial import Outcome
+from tests.e2e.cluster import Cluster, cluster
 from tests.e2e.sql import Sql
-from tests.e2e.three_nodes import Cluster, cluster
 from tests.event_log import judge_log
 from tests.judgement import judge
 from tests.traffic import Written

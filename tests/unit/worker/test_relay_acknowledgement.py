@@ -11,9 +11,9 @@ from service.pgrelay.ack_gate import MISSING_EVENT_CHECKS, AckGate
 from service.pgrelay.framing import ClientMessages, Statement
 from tests.eventually import eventually_in_thread
 from tests.fakes.postgres_messages import PARSED_AND_BOUND, READY, TERMINATE, as_lib_pq_asks, message
+from tests.fakes.relay_harness import Line
 from tests.fakes.relayed import Relayed, at, is_silent, receive
 from tests.fakes.scripted_postgres import ScriptedPostgres
-from tests.fakes.spliced import Line
 from tests.unit.worker.test_relay_dialling import log_in, welcome_only
 
 HASH = bytes(range(32))

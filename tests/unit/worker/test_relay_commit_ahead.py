@@ -18,7 +18,7 @@ from tests.fakes.postgres_messages import (
     message,
 )
 from tests.fakes.postgres_messages import as_lib_pq_asks as asks
-from tests.fakes.spliced import Line
+from tests.fakes.relay_harness import Line
 
 US, FRIEND = b"491511111111:7@s.whatsapp.net", b"491522222222:0"
 KEY = b"\x00\xff" * 16

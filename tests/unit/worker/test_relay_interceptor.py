@@ -17,7 +17,7 @@ from tests.fakes.postgres_messages import (
     message,
 )
 from tests.fakes.postgres_messages import as_lib_pq_asks as asks
-from tests.fakes.spliced import Line
+from tests.fakes.relay_harness import Line
 
 BEGIN, COMMIT, ROLLBACK = (message("Q", text) for text in (b"BEGIN READ WRITE\0", b"COMMIT\0", b"ROLLBACK\0"))
 ASYNCHRONOUS = message("Q", b"BEGIN; SET LOCAL synchronous_commit = off\0")

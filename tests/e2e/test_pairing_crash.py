@@ -10,7 +10,7 @@ import pytest
 from simulator.control import SimulatorControl
 from simulator.views import LinkView
 from tests.caller import State
-from tests.e2e.people import new_phone
+from tests.e2e.pairing_helpers import new_phone
 from tests.e2e.sql import Sql
 from tests.eventually import eventually
 from tests.service_process import ServiceProcess

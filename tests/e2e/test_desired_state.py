@@ -6,7 +6,7 @@ import grpc
 
 from simulator.control import SimulatorControl
 from tests.caller import State
-from tests.e2e.people import new_phone, pair
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.service_process import ServiceProcess, error_info
 from zap.v1 import session_pb2
 

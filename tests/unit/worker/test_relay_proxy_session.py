@@ -18,7 +18,7 @@ from tests.fakes.postgres_messages import (
     error,
     message,
 )
-from tests.fakes.spliced import Line
+from tests.fakes.relay_harness import Line
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import itertools
 from pathlib import Path
 
 from simulator.control import SimulatorControl
-from tests.e2e.people import new_phone, pair
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.endurance.census import IDLE_CONNECTIONS, Observer
 from tests.endurance.rounds import Rounds

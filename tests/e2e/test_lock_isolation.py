@@ -11,9 +11,9 @@ import pytest
 
 from dev import EmbeddedPostgres
 from simulator.control import SimulatorControl
+from tests.e2e.cluster import cluster
 from tests.e2e.conftest import LEASE_TTL
 from tests.e2e.sql import Sql
-from tests.e2e.three_nodes import cluster
 from tests.traffic import Kind
 
 COME_BACK = LEASE_TTL + 3.0

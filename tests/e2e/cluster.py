@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from simulator.control import SimulatorControl
 from tests.caller import State
-from tests.e2e.people import new_phone, pair
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.event_log import assert_gapless, judge_log
 from tests.judgement import Judgement

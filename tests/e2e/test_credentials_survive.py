@@ -9,7 +9,7 @@ from service.domain.lease import LeaseTimes
 from simulator.control import SimulatorControl
 from tests.caller import State
 from tests.e2e.conftest import LEASE_TTL
-from tests.e2e.people import new_phone, pair
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.live_events import LiveEvents
 from tests.service_process import ServiceProcess
 from zap.v1 import message_pb2, session_pb2

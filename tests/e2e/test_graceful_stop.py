@@ -10,8 +10,8 @@ import pytest
 from service.sessions.runner import STOP_GRACE_S
 from simulator.control import SimulatorControl
 from tests.e2e import faults
-from tests.e2e.people import new_phone, pair
-from tests.e2e.recovery import forget_failures, log_of, process_of
+from tests.e2e.downtime import forget_failures, log_of, process_of
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.e2e.test_stop import alive
 from tests.event_log import judge_log

@@ -22,9 +22,9 @@ from simulator.control import SimulatorControl
 from simulator.process import SimulatorProcess
 from tests.caller import State
 from tests.e2e import faults
-from tests.e2e.people import new_phone
+from tests.e2e.downtime import process_of
+from tests.e2e.pairing_helpers import new_phone
 from tests.e2e.proxies import Manner, Proxy
-from tests.e2e.recovery import process_of
 from tests.eventually import eventually
 from tests.live_events import LiveEvents
 from tests.service_process import ServiceProcess
@@ -40,7 +40,7 @@ TOLD_WITHIN = 60.0
 
 
 @dataclass(frozen=True)
-class Told:
+class Outcome:
     """What an event said: a state, why, and what a human should do."""
 
     state: str
@@ -50,7 +50,7 @@ class Told:
 
 
 @dataclass
-class Befallen:
+class PolicyScenario:
     """A session, and everything that can be done to it."""
 
     name: str
@@ -146,7 +146,7 @@ class Befallen:
         flat = (record.replace("\n", " ") for record in records)
         return "\n".join(record for record in flat if f"session_id={self.name} " in f"{record} ")
 
-    async def told(self, state: str, code: str, times: int = 1) -> Told:
+    async def told(self, state: str, code: str, times: int = 1) -> Outcome:
         """The event that says so, the first or a later one; past ones count."""
         payload = "stateChanged"
         until = time.monotonic() + TOLD_WITHIN
@@ -176,16 +176,16 @@ def _title(process: psutil.Process) -> str:
         return ""
 
 
-def _told(changed: dict[str, object]) -> Told:
+def _told(changed: dict[str, object]) -> Outcome:
     reason = changed.get("reason", {})
     assert isinstance(reason, dict)
-    return Told(str(changed["to"]), reason.get("code", ""), reason.get("message", ""), reason.get("userAction", ""))
+    return Outcome(str(changed["to"]), reason.get("code", ""), reason.get("message", ""), reason.get("userAction", ""))
 
 
 @asynccontextmanager
-async def befallen(
+async def policy_scenarios(
     names: Iterable[str], database_url: str, redis_url: str, folder: Path
-) -> AsyncIterator[dict[str, Befallen]]:
+) -> AsyncIterator[dict[str, PolicyScenario]]:
     """A node, and a session of each name that does not exist yet."""
     authority = CertificateAuthority()
     async with AsyncExitStack() as stack:
@@ -211,7 +211,7 @@ async def befallen(
             )
         )
         sessions = {
-            name: Befallen(
+            name: PolicyScenario(
                 name,
                 node,
                 simulator.control,

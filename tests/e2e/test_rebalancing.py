@@ -16,9 +16,9 @@ import pytest
 from simulator.control import SimulatorControl
 from tests.caller import State
 from tests.chaos.postgres import Postgres
+from tests.e2e.cluster import Cluster, cluster
 from tests.e2e.conftest import LEASE_TTL
 from tests.e2e.sql import Sql
-from tests.e2e.three_nodes import Cluster, cluster
 from tests.eventually import eventually
 from tests.service_process import ServiceProcess
 from tests.traffic import Written

@@ -12,8 +12,8 @@ from simulator import histories, stanzas
 from simulator.binary_xml import Attrs, Node, node
 from simulator.control import SimulatorControl
 from simulator.jid import Jid
-from tests.e2e import rubbish
-from tests.e2e.people import new_phone, pair
+from tests.e2e import fuzz_stanzas
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.live_events import LiveEvents
 from tests.service_process import ServiceProcess
@@ -314,7 +314,7 @@ async def test_rubbish_ends_nothing(stage: Stage) -> None:
 
 
 async def test_rubbish_by_chance_ends_nothing(stage: Stage) -> None:
-    for stanza in rubbish.stanzas(seed=7, count=400):
+    for stanza in fuzz_stanzas.stanzas(seed=7, count=400):
         await stage.happens(stanza)
     await stage.is_well()
     told = {kind for event in stage.live.events for kind in event}
