@@ -11,11 +11,10 @@ import argparse
 import asyncio
 import statistics
 import sys
-import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +32,7 @@ from service.store.database import Database
 from service.store.event_rows import append, lock_log
 from service.store.migrate import migrate
 from tests.round_trips import RoundTrips
+from tests.scenarios.servers import open_folder
 from zap.v1 import event_pb2
 
 SESSIONS, WARM_UP, ROUNDS = 50, 10, 4
@@ -98,15 +98,6 @@ class Cost:
             f" processor {self.node / count * 1e3:6.2f} ms here and {self.postgres / count * 1e3:6.2f} ms in Postgres,"
             f" {self.wal / count:8.0f} bytes of WAL"
         )
-
-
-@contextmanager
-def open_folder() -> Iterator[Path]:
-    """A folder that the account of Postgres can reach."""
-    with tempfile.TemporaryDirectory(prefix="zap-benchmark-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        yield folder
 
 
 @asynccontextmanager

@@ -6,18 +6,14 @@ one run on one machine. A simulated WhatsApp answers; embedded Postgres and Valk
 
 import asyncio
 import os
-import shutil
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import grpc
 
-from dev import EmbeddedPostgres, EmbeddedValkey
 from service.domain import observations as seen
 from service.ports.processes import SessionProcess, StartOrder
 from service.workers.pool import Pool, PoolSettings
@@ -26,6 +22,7 @@ from simulator.process import PRELOAD, SimulatorProcess
 from tests.caller import State
 from tests.contents import text_content
 from tests.live_events import LiveEvents
+from tests.scenarios.servers import servers
 from tests.service_process import ServiceProcess
 from zap.v1 import session_pb2, session_pb2_grpc
 
@@ -153,32 +150,18 @@ async def inbound(node: ServiceProcess, whatsapp: SimulatorControl, live: LiveEv
     tell("phone writes -> event on Redis", await latencies(write))
 
 
-async def measure(folder: Path) -> None:
+async def measure() -> None:
     """All of it."""
     async with (
-        EmbeddedPostgres(folder, durable=False, die_with_starter=True) as postgres,
-        EmbeddedValkey(folder, die_with_starter=True) as valkey,
-        SimulatorProcess() as simulator,
-        LiveEvents(valkey.url) as live,
+        servers(durable=False) as there,
+        LiveEvents(there.valkey.url) as live,
+        ServiceProcess(there.environment(ZAP_LOG_LEVEL="warning")) as node,
     ):
-        urls = {"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url, "ZAP_WORKER_PRELOAD": PRELOAD}
-        async with ServiceProcess({**urls, "ZAP_LOG_LEVEL": "warning", **simulator.environment()}) as node:
-            await pair(node, simulator.control, "shop", "491700000000")
-            await status_calls(node)
-            await inbound(node, simulator.control, live)
-            await sends(node, postgres.url, simulator)
-
-
-def main() -> None:
-    """Measure in a folder of its own."""
-    folder = Path(tempfile.mkdtemp(prefix="zap-benchmark-"))
-    # Root's Postgres runs as nobody, who must be able to pass.
-    folder.chmod(0o711)
-    try:
-        asyncio.run(measure(folder))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        await pair(node, there.simulator.control, "shop", "491700000000")
+        await status_calls(node)
+        await inbound(node, there.simulator.control, live)
+        await sends(node, there.postgres.url, there.simulator)
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(measure())

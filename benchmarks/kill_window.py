@@ -13,10 +13,8 @@ import asyncio
 import logging
 import os
 import random
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -34,6 +32,7 @@ from tests.e2e.pairing_helpers import new_phone
 from tests.e2e.session_processes import Watched, pair, start, told_by
 from tests.event_log import Logged
 from tests.judgement import Judgement, judge
+from tests.scenarios.servers import open_folder
 from tests.traffic import IN_GROUP, PERSONAL, Kind, People, Traffic, Written, gather_people
 
 PHONE = "491700000001"
@@ -228,9 +227,5 @@ def arguments() -> argparse.Namespace:
 
 if __name__ == "__main__":
     given = arguments()
-    place = Path(tempfile.mkdtemp(prefix="zap-kills-"))
-    place.chmod(0o711)
-    try:
+    with open_folder() as place:
         sys.exit(asyncio.run(main(place, given.kills, given.only)))
-    finally:
-        shutil.rmtree(place, ignore_errors=True)

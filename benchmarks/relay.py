@@ -26,6 +26,7 @@ from service.workers.hosted_session import HostedSession
 from service.workers.pool import Pool, PoolSettings
 from simulator.control import SimulatorControl
 from simulator.process import PRELOAD, SimulatorProcess
+from tests.scenarios.servers import open_folder
 from zap.v1 import event_pb2
 
 PHONE, FRIEND = "491700000001", "491700000002"
@@ -167,13 +168,6 @@ def tell(figures: dict[str, list[Figures]]) -> None:
         )
 
 
-def folder_for_all() -> Path:
-    """One that the account of Postgres can reach."""
-    folder = Path(tempfile.mkdtemp(prefix="zap-benchmark-"))
-    folder.chmod(0o711)
-    return folder
-
-
 async def run(base: Path) -> None:
     """The whole benchmark."""
     figures: dict[str, list[Figures]] = {way: [] for way in WAYS}
@@ -195,6 +189,5 @@ async def run(base: Path) -> None:
 
 
 if __name__ == "__main__":
-    folder = folder_for_all()
-    asyncio.run(run(folder))
-    shutil.rmtree(folder, ignore_errors=True)
+    with open_folder() as folder:
+        asyncio.run(run(folder))

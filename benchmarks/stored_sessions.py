@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable
 
 import asyncpg
 
-from benchmarks.appends import open_folder
 from dev import EmbeddedPostgres
 from service.domain.caller import ANONYMOUS
 from service.domain.lease import Announcement, Node
@@ -28,6 +27,7 @@ from service.store.maintenance import PostgresMaintenance
 from service.store.migrate import migrate
 from service.store.queries import statement
 from service.store.sessions import PostgresSessions
+from tests.scenarios.servers import open_folder
 
 TTL = 3600.0
 ROUNDS = 7

@@ -8,12 +8,10 @@ all the while: what it is answered, and how late, is told, and so is what the no
 import asyncio
 import contextlib
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -23,6 +21,7 @@ from grpc_status import rpc_status
 
 from dev import EmbeddedPostgres, EmbeddedValkey
 from tests.raw_http2 import Connection, begin_message
+from tests.scenarios.servers import open_folder
 from tests.service_process import ServiceProcess
 from zap.v1 import session_pb2, session_pb2_grpc
 
@@ -133,9 +132,7 @@ ATTACKS: dict[str, Callable[[str], Awaitable[None]]] = {
 async def served() -> AsyncIterator[ServiceProcess]:
     """A node with a token, and a session that is not paired."""
     async with contextlib.AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zap-strangers-")))
-        # Root's Postgres runs as nobody, who must be able to pass.
-        folder.chmod(0o711)  # noqa: ASYNC240 - once, before anything runs
+        folder = stack.enter_context(open_folder())
         postgres = await stack.enter_async_context(EmbeddedPostgres(folder, durable=False, die_with_starter=True))
         valkey = await stack.enter_async_context(EmbeddedValkey(folder, die_with_starter=True))
         servers = {"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url, "ZAP_AUTH_TOKEN": TOKEN}

@@ -8,8 +8,6 @@ and what those cost the node. A simulated WhatsApp; embedded Postgres and Valkey
 
 import asyncio
 import itertools
-import os
-import shutil
 import statistics
 import sys
 import tempfile
@@ -24,10 +22,10 @@ import grpc
 import psutil
 
 from benchmarks.inside_callback import FOLDER
-from dev import EmbeddedPostgres, EmbeddedValkey
 from simulator.control import SimulatorControl
-from simulator.process import SimulatorProcess
 from tests.e2e.pairing_helpers import pair
+from tests.e2e.cluster import SECRET
+from tests.scenarios.servers import servers
 from tests.service_process import ServiceProcess
 from zap.v1 import event_pb2, watch_pb2, watch_pb2_grpc
 
@@ -181,47 +179,28 @@ async def run(scene: Scene) -> None:
             await scene.tell(f"the same beside {IDLE_STREAMS} idle streams", await scene.under_traffic())
 
 
-async def measure(base: Path) -> None:
+async def measure() -> None:
     """Servers, nodes, sessions; then all measurements."""
-    notes = base / "callbacks"
-    notes.mkdir()
-    async with (
-        EmbeddedPostgres(base, durable=False, die_with_starter=True) as postgres,
-        EmbeddedValkey(base, die_with_starter=True) as valkey,
-        SimulatorProcess() as simulator,
-    ):
-        environment = {
-            **simulator.environment(),
-            "DATABASE_URL": postgres.url,
-            "REDIS_URL": valkey.url,
-            "ZAP_LOG_LEVEL": "warning",
-            "ZAP_NODE_SECRET": "of-both-nodes-of-the-benchmark",
-            "ZAP_WORKER_PRELOAD": "benchmarks.inside_callback:note_callbacks",
-            FOLDER: os.fspath(notes),
-        }
-        async with ServiceProcess({**environment, "ZAP_NODE_ID": "here"}) as here:
-            await simulator.control.create_phone(FRIEND, "Friend")
-            for number in range(SESSIONS):
-                await simulator.control.create_phone(_phone(number), f"Owner {number}")
-                await pair(here, simulator.control, f"s{number}", _phone(number))
-            async with ServiceProcess({**environment, "ZAP_NODE_ID": "there"}) as there:
-                await run(Scene(simulator.control, there, postgres.url, notes))
+    async with servers(durable=False) as started:
+        with tempfile.TemporaryDirectory(prefix="zap-callbacks-") as notes:
+            environment = started.environment(
+                ZAP_LOG_LEVEL="warning",
+                ZAP_WORKER_PRELOAD="benchmarks.inside_callback:note_callbacks",
+                **{**SECRET, FOLDER: notes},
+            )
+            whatsapp = started.simulator.control
+            async with ServiceProcess({**environment, "ZAP_NODE_ID": "here"}) as here:
+                await whatsapp.create_phone(FRIEND, "Friend")
+                for number in range(SESSIONS):
+                    await whatsapp.create_phone(_phone(number), f"Owner {number}")
+                    await pair(here, whatsapp, f"s{number}", _phone(number))
+                async with ServiceProcess({**environment, "ZAP_NODE_ID": "there"}) as there:
+                    await run(Scene(whatsapp, there, started.postgres.url, Path(notes)))
 
 
 def _phone(number: int) -> str:
     return f"4917100000{number:02}"
 
 
-def main() -> None:
-    """Measure in a folder of its own."""
-    folder = Path(tempfile.mkdtemp(prefix="zap-benchmark-"))
-    # Root's Postgres runs as nobody, who must be able to pass.
-    folder.chmod(0o711)
-    try:
-        asyncio.run(measure(folder))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 if __name__ == "__main__":
-    main()
+    asyncio.run(measure())

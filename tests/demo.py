@@ -5,20 +5,17 @@ Real service, real Postgres and Valkey, the real WhatsApp library; only WhatsApp
 
 import asyncio
 import contextlib
-import shutil
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import aiohttp
 from rich.console import Console
 
-from dev import EmbeddedPostgres, EmbeddedValkey
 from simulator.control import SimulatorControl
-from simulator.process import PRELOAD, SimulatorProcess
 from tests.caller import State
 from tests.live_events import LiveEvents
+from tests.scenarios.servers import servers
 from tests.service_process import ServiceProcess
 
 SESSION = "shop"
@@ -34,27 +31,17 @@ def tell(text: str) -> None:
     console.print(f"[bold cyan]▸[/] {text}")
 
 
-async def play(folder: Path) -> None:
-    """Tell it, and check every step of it."""
-    async with (
-        EmbeddedPostgres(folder, durable=False, die_with_starter=True) as postgres,
-        EmbeddedValkey(folder, die_with_starter=True) as valkey,
-        SimulatorProcess() as simulator,
-        LiveEvents(valkey.url) as live,
-    ):
-        await simulator.control.create_phone(OWNER, "The shop's owner")
-        await simulator.control.create_phone(CUSTOMER, "Carla Customer")
-        environment = {
-            "DATABASE_URL": postgres.url,
-            "REDIS_URL": valkey.url,
-            "ZAP_WORKER_PRELOAD": PRELOAD,
-            **simulator.environment(),
-        }
+async def play() -> None:
+    """Play it, and check every step of it."""
+    async with servers(durable=False) as there, LiveEvents(there.valkey.url) as live:
+        whatsapp = there.simulator.control
+        await whatsapp.create_phone(OWNER, "The shop's owner")
+        await whatsapp.create_phone(CUSTOMER, "Carla Customer")
         with tempfile.TemporaryFile() as log:
-            node = ServiceProcess(environment, output=log)
+            node = ServiceProcess(there.environment(), output=log)
             try:
-                await _first_life(node, simulator.control, live)
-                await _second_life(node, simulator.control, live)
+                await _first_life(node, whatsapp, live)
+                await _second_life(node, whatsapp, live)
             except BaseException:
                 sys.stderr.write(node.log())
                 raise
@@ -115,19 +102,14 @@ async def _talk(node: ServiceProcess, whatsapp: SimulatorControl, live: LiveEven
 
 def main() -> int:
     """Play it; the exit code."""
-    folder = Path(tempfile.mkdtemp(prefix="zap-demo-"))
-    # Root's Postgres runs as nobody, who must be able to pass.
-    folder.chmod(0o711)
     started = time.monotonic()
     try:
-        asyncio.run(play(folder))
+        asyncio.run(play())
     except KeyboardInterrupt:
         return 130
     except (TimeoutError, RuntimeError, AssertionError, aiohttp.ClientError) as error:
         console.print(f"[bold red]The story broke off:[/] {error}")
         return 1
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     tell(f"The end, after {time.monotonic() - started:.0f} s.")
     return 0
 

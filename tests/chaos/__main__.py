@@ -12,13 +12,12 @@ import random
 import secrets
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
 
-from dev import EmbeddedPostgres, EmbeddedValkey
+from dev import EmbeddedValkey
 from simulator.process import SimulatorProcess
 from tests.chaos import table, trials
 from tests.chaos.estate import Estate, Tools, Way
@@ -26,18 +25,13 @@ from tests.chaos.events import trial as events
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.nodes import STRIKES, Run
 from tests.chaos.outages import RATE, suffer
-from tests.chaos.places import TTL, three_places
+from tests.chaos.places import three_places
 from tests.chaos.small_disk import can_mount
-from tests.chaos.stage import Servers
 from tests.chaos.trials import Size
 from tests.chaos.verdict import Verdict
-from tests.chaos.world import World, open_folder
-
-
-def say(text: str) -> None:
-    """A line of the report."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+from tests.chaos.world import World
+from tests.scenarios.report import say
+from tests.scenarios.servers import open_folder, servers
 
 
 def arguments() -> argparse.Namespace:
@@ -128,26 +122,13 @@ async def main() -> int:
     return await commands[given.command](given)
 
 
-@asynccontextmanager
-async def servers() -> AsyncIterator[Servers]:
-    """Of their own, for runs with several nodes."""
-    with open_folder() as name:
-        folder = Path(name)
-        async with (
-            EmbeddedPostgres(folder, die_with_starter=True) as postgres,
-            EmbeddedValkey(folder, die_with_starter=True) as valkey,
-            SimulatorProcess() as simulator,
-        ):
-            yield Servers(postgres, valkey, simulator)
-
-
 async def make_trials(given: argparse.Namespace) -> int:
     """Each once; 1 if any was not good."""
     say(
         f"{given.sessions} sessions, {given.crowd} where all are claimed at once; {trials.RATE:g} messages a second"
         " to each"
     )
-    async with servers() as there:
+    async with servers(durable=True) as there:
         failed = await trials.make(there, Size(given.sessions, given.crowd), given.only, say)
     say(f"{failed} trials were not good." if failed else "All is as it should be.")
     return min(failed, 1)
@@ -158,8 +139,8 @@ async def lose_events(given: argparse.Namespace) -> int:
     say(f"seed {given.seed}, {given.messages} messages to {given.sessions} sessions, {given.rate:g} a second")
     size = events.Size(given.messages, given.sessions, given.rate)
     with open_folder() as folder:
-        async with servers() as there:
-            outcome = await events.Trial(there, Path(folder), size, given.seed, say).run()
+        async with servers(durable=True) as there:
+            outcome = await events.Trial(there, folder, size, given.seed, say).run()
     say(str(outcome))
     return min(len(outcome.problems), 1)
 
@@ -167,8 +148,8 @@ async def lose_events(given: argparse.Namespace) -> int:
 async def strike_nodes(given: argparse.Namespace) -> int:
     """Three nodes on servers of their own. Raises AssertionError with what must not be."""
     say(f"seed {given.seed}, {given.sessions} sessions, {given.steps} steps")
-    async with servers() as there:
-        environment = there.environment(there.postgres.url, TTL)
+    async with servers(durable=True) as there:
+        environment = there.environment()
         sql = await asyncpg.connect(there.postgres.url)
         try:
             async with three_places(environment, there.simulator.control, given.sessions) as (nodes, places):
@@ -190,7 +171,7 @@ async def have_outages(given: argparse.Namespace) -> int:
         say(f"LEFT OUT: {sentence}")
     run = Outages(given, tools, logs)
     with open_folder() as folder:
-        await run.all(Path(folder))
+        await run.all(folder)
     say(f"{run.failed} outages had something that must not be." if run.failed else "All is as it should be.")
     return min(run.failed, 1)
 

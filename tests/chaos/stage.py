@@ -8,50 +8,22 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from dev import EmbeddedPostgres, EmbeddedValkey
-from simulator.process import PRELOAD, SimulatorProcess
 from simulator.views import DeviceView
 from tests.caller import State
-from tests.chaos.trial import Outcome
 from tests.e2e.callers import Told, assert_arrived_once, send_all_the_time
 from tests.e2e.cluster import Cluster, cluster
 from tests.e2e.sql import Sql
 from tests.event_log import assert_gapless, judge_log
+from tests.scenarios.report import Outcome
+from tests.scenarios.servers import Servers
 from tests.service_process import ServiceProcess
 from tests.traffic import Written
 from zap.v1 import session_pb2
 
+__all__ = ["Books", "Servers", "Stage", "sessions_of", "stage"]
+
 LOOK = 0.1
 """Seconds between two looks at all sessions."""
-
-
-@dataclass(frozen=True)
-class Servers:
-    """For all trials."""
-
-    postgres: EmbeddedPostgres
-    valkey: EmbeddedValkey
-    simulator: SimulatorProcess
-
-    async def new_database(self) -> str:
-        """Its URL; nobody has migrated it."""
-        admin = await asyncpg.connect(self.postgres.url_of("postgres"))
-        try:
-            name = f"trial_{time.time_ns()}"
-            await admin.execute(f"CREATE DATABASE {name}")
-        finally:
-            await admin.close()
-        return self.postgres.url_of(name)
-
-    def environment(self, database_url: str, ttl: float) -> dict[str, str]:
-        """Of a node."""
-        return {
-            "DATABASE_URL": database_url,
-            "REDIS_URL": self.valkey.url,
-            "ZAP_LEASE_TTL": f"{ttl:g}",
-            "ZAP_WORKER_PRELOAD": PRELOAD,
-            **self.simulator.environment(),
-        }
 
 
 @dataclass(frozen=True)
@@ -141,7 +113,7 @@ async def stage(servers: Servers, sessions: int, ttl: float) -> AsyncIterator[St
     """Three nodes; the first one owns all sessions."""
     url = await servers.new_database()
     # What a trial counts is what its fault moves.
-    environment = {**servers.environment(url, ttl), "ZAP_REBALANCE": "0"}
+    environment = {**servers.environment(url), "ZAP_LEASE_TTL": f"{ttl:g}", "ZAP_REBALANCE": "0"}
     async with cluster(environment, servers.simulator.control, sessions, on_first=True) as there:
         sql = await asyncpg.connect(url)
         try:

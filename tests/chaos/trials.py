@@ -12,9 +12,10 @@ from functools import partial
 
 import aiohttp
 
-from tests.chaos.stage import Books, Servers, Stage, sessions_of, stage
-from tests.chaos.trial import Outcome
+from tests.chaos.stage import Books, Stage, sessions_of, stage
 from tests.e2e.callers import Told
+from tests.scenarios.report import Outcome
+from tests.scenarios.servers import Servers
 from tests.service_process import ServiceProcess
 from tests.traffic import Written
 
@@ -182,7 +183,7 @@ async def _claimed(servers: Servers, size: Size, outcome: Outcome, *, ttl: float
 
 
 async def _empty(servers: Servers, size: Size, outcome: Outcome) -> None:
-    environment = servers.environment(await servers.new_database(), 10.0)
+    environment = servers.environment(await servers.new_database(), ZAP_LEASE_TTL="10")
     nodes = [ServiceProcess({**environment, "ZAP_NODE_ID": f"node-{number}"}) for number in range(2)]
     began = time.time()
     try:

@@ -1,9 +1,7 @@
 """A node on an estate, its paired sessions, and people who write to them."""
 
-import tempfile
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
@@ -80,10 +78,3 @@ class World:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
-
-
-def open_folder() -> tempfile.TemporaryDirectory[str]:
-    """A folder that the accounts of servers can reach."""
-    folder = tempfile.TemporaryDirectory(prefix="zap-chaos-")
-    Path(folder.name).chmod(0o711)
-    return folder

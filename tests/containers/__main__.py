@@ -10,20 +10,14 @@ import sys
 import time
 from collections.abc import Sequence
 
-from tests.chaos.trial import Outcome
 from tests.containers import images, trials
 from tests.containers.cluster import Cluster
 from tests.containers.engine import CommandFailed, Compose, compose_command, why_not
 from tests.containers.images import ROOT
 from tests.containers.whatsapp import Whatsapp, whatsapp
+from tests.scenarios.report import Outcome, say
 
 PROJECT = "zap-container-test"
-
-
-def say(text: str) -> None:
-    """A line of the report."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 def main() -> int:

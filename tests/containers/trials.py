@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from simulator.views import DeviceView
-from tests.chaos.trial import Outcome
 from tests.containers.cluster import REPLICAS, SERVICE, Cluster, Person, Replica
 from tests.containers.engine import docker, inspect
 from tests.judgement import judge
+from tests.scenarios.report import Outcome
 
 TTL, COME_BACK = 10.0, 3.0
 """Seconds of ZAP_LEASE_TTL, and beyond it until a lost node's sessions are connected elsewhere (design 5b)."""

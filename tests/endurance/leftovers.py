@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import sys
 import time
 from collections.abc import Awaitable, Callable
 
@@ -12,6 +11,7 @@ from tests.endurance.census import IDLE_CONNECTIONS, Observer
 from tests.endurance.memory import Memory, slope
 from tests.endurance.rounds import PATIENCE, Rounds
 from tests.endurance.stage import Stage, set_up
+from tests.scenarios.report import say
 
 WARM_UP = 24
 """Rounds of each kind after which nothing is new: every code path has run, every pool is filled."""
@@ -66,7 +66,7 @@ async def _run(stage: Stage, count: int) -> list[str]:
     wrong += [f"a frozen caller: {what} {how}" for what, how in (await observer.as_before(before)).items()]
     last = await observer.take()
     wrong += [f"{what}: {number}" for what, number in last.bounded.items() if number > IDLE_CONNECTIONS]
-    _tell(f"left at the end: {dict(last.exact)}, within bounds: {dict(last.bounded)}")
+    say(f"left at the end: {dict(last.exact)}, within bounds: {dict(last.bounded)}")
     return wrong
 
 
@@ -85,7 +85,7 @@ async def _play(stage: Stage, name: str, play: Play, count: int) -> list[str]:
     words = ", ".join(
         f"{who} {values[0]:.0f} → {values[-1]:.0f} KiB, {slopes[who]:+.2f} each" for who, values in samples.items()
     )
-    _tell(f"{name}: {count} rounds of {took:.2f} s; {words}")
+    say(f"{name}: {count} rounds of {took:.2f} s; {words}")
     return [
         f"{name}: {who} grows by {slopes[who]:.1f} KiB a round"
         for who in ("node", "zygote")
@@ -106,8 +106,3 @@ async def _use_up(stage: Stage, rounds: Rounds, crowd: list[str]) -> None:
 async def _rest(rounds: Rounds) -> None:
     for session_id in ("switched", "killed"):
         await rounds.switch_off(session_id)
-
-
-def _tell(words: str) -> None:
-    sys.stdout.write(f"{words}\n")
-    sys.stdout.flush()

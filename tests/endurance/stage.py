@@ -8,11 +8,10 @@ from pathlib import Path
 
 import asyncpg
 
-from dev import EmbeddedPostgres, EmbeddedValkey
 from simulator.control import SimulatorControl
-from simulator.process import PRELOAD, SimulatorProcess
 from tests.e2e.sql import Sql
 from tests.live_events import LiveEvents
+from tests.scenarios.servers import servers
 from tests.service_process import ServiceProcess
 
 
@@ -31,31 +30,13 @@ class Stage:
 
 @asynccontextmanager
 async def set_up(**settings: str) -> AsyncIterator[Stage]:
-    """All of it, for as long as the context lasts; the node's log is printed if it does not end well."""
-    with tempfile.TemporaryDirectory(prefix="zap-endurance-") as name:
-        folder = Path(name)
-        # Root's Postgres runs as nobody, who must be able to pass.
-        folder.chmod(0o711)
-        temporary = folder / "tmp"
-        temporary.mkdir()
-        async with (
-            EmbeddedPostgres(folder, durable=False, die_with_starter=True) as postgres,
-            EmbeddedValkey(folder, die_with_starter=True) as valkey,
-            SimulatorProcess() as simulator,
-            LiveEvents(valkey.url) as live,
-        ):
-            environment = {
-                "DATABASE_URL": postgres.url,
-                "REDIS_URL": valkey.url,
-                "TMPDIR": str(temporary),
-                "ZAP_CONNECTS_PER_SECOND": "100",
-                "ZAP_WORKER_PRELOAD": PRELOAD,
-                **simulator.environment(),
-                **settings,
-            }
+    """Start all of it, for as long as the context lasts; the node's log is printed if it does not end well."""
+    with tempfile.TemporaryDirectory(prefix="zap-endurance-") as temporary:
+        async with servers(durable=False) as there, LiveEvents(there.valkey.url) as live:
+            environment = there.environment(TMPDIR=temporary, ZAP_CONNECTS_PER_SECOND="100", **settings)
             async with ServiceProcess(environment) as node:
-                sql = await asyncpg.connect(postgres.url)
+                sql = await asyncpg.connect(there.postgres.url)
                 try:
-                    yield Stage(node, simulator.control, live, sql, postgres.url, temporary)
+                    yield Stage(node, there.simulator.control, live, sql, there.postgres.url, Path(temporary))
                 finally:
                     await sql.close()

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -16,6 +15,7 @@ from tests.caller import State
 from tests.e2e.pairing_helpers import new_phone, pair
 from tests.endurance.memory import Memory, slope
 from tests.endurance.stage import Stage, set_up
+from tests.scenarios.report import say
 from zap.v1 import event_pb2, session_pb2
 
 SAMPLE_EVERY, LOOK_EVERY = 10.0, 1.0
@@ -67,7 +67,7 @@ async def run(sessions: int, duration: float) -> list[str]:
     async with set_up() as stage:
         began = time.monotonic()
         accounts = [await _pair(stage, number) for number in range(sessions)]
-        _tell(f"{sessions} sessions paired in {time.monotonic() - began:.0f} s")
+        say(f"{sessions} sessions paired in {time.monotonic() - began:.0f} s")
         seen = Seen()
         before = await _cpu(stage)
         began = time.monotonic()
@@ -81,7 +81,7 @@ async def run(sessions: int, duration: float) -> list[str]:
         took = time.monotonic() - began
         after = await _cpu(stage)
         wrong = await _settle(stage, accounts)
-        _tell(f"{took:.0f} s; CPU: " + ", ".join(f"{who} {(after[who] - before[who]) / took:.1%}" for who in after))
+        say(f"{took:.0f} s; CPU: " + ", ".join(f"{who} {(after[who] - before[who]) / took:.1%}" for who in after))
         return [*wrong, *_judge(seen, duration / 60)]
 
 
@@ -186,7 +186,7 @@ async def _settle(stage: Stage, accounts: list[Account]) -> list[str]:
     )
     unpublished = len({message_id for _, message_id in written} - published.keys())
     sent = sum(len(account.sent) for account in accounts)
-    _tell(
+    say(
         f"written {len(written)}: lost {lost}, twice {twice}, not published {unpublished};"
         f" sent {sent}: not on the friend's phone {unheard}"
     )
@@ -208,7 +208,7 @@ def _judge(seen: Seen, minutes: float) -> list[str]:
     start = sum(moment < seen.times[0] + WARM_UP * minutes for moment in seen.times)
     for who, values in seen.anonymous.items():
         grows = slope(seen.times[start:], values[start:])
-        _tell(
+        say(
             f"{who}: anonymous {values[0]:.0f} → {values[start]:.0f} → {values[-1]:.0f} KiB, {grows:+.1f} KiB/min;"
             f" private {seen.private[who][0]:.0f} → {seen.private[who][-1]:.0f} KiB,"
             f" PSS {seen.proportional[who][0]:.0f} → {seen.proportional[who][-1]:.0f} KiB"
@@ -218,13 +218,8 @@ def _judge(seen: Seen, minutes: float) -> list[str]:
     # Who did not live through all of it is seen by the looks.
     lived = [values for values in seen.of_each.values() if len(values) == len(seen.times)]
     worst = max((slope(seen.times[start:], values[start:]) for values in lived), default=0.0)
-    _tell(f"the {_SESSIONS} that grows most: {worst:+.1f} KiB/min")
+    say(f"the {_SESSIONS} that grows most: {worst:+.1f} KiB/min")
     if worst > MOST_GROWTH_OF_ONE:
         wrong.append(f"one {_SESSIONS} grows by {worst:.0f} KiB a minute")
-    _tell(f"{seen.looks} looks at all sessions, not connected: {dict(seen.not_connected) or 'never'}")
+    say(f"{seen.looks} looks at all sessions, not connected: {dict(seen.not_connected) or 'never'}")
     return wrong
-
-
-def _tell(words: str) -> None:
-    sys.stdout.write(f"{words}\n")
-    sys.stdout.flush()

@@ -12,12 +12,11 @@ from tests.chaos.events import accounts, books, figures
 from tests.chaos.events.blows import Blows, Tempo
 from tests.chaos.events.books import Books
 from tests.chaos.events.consumers import Follower, Mortal
-from tests.chaos.stage import Servers
-from tests.chaos.trial import Outcome
-from tests.e2e.cluster import Cluster, cluster
 from tests.e2e.sql import Sql
 from tests.event_log import judge_log
 from tests.judgement import judge
+from tests.scenarios.report import Outcome
+from tests.scenarios.servers import Servers
 from tests.traffic import Written
 
 TTL = 3.0
@@ -52,7 +51,7 @@ class Trial:
         """The figures, and what of it is not so."""
         url = await self.servers.new_database()
         outcome = Outcome()
-        environment = self.servers.environment(url, TTL)
+        environment = self.servers.environment(url, ZAP_LEASE_TTL=f"{TTL:g}")
         async with AsyncExitStack() as stack:
             there = await stack.enter_async_context(
                 cluster(environment, self.servers.simulator.control, self.size.sessions)

@@ -1,27 +1,34 @@
-"""The outcome of a trial: what was seen, what was asked for, and what of it is not so."""
+"""The report of a scenario: what was seen, what was asked for, and what of it is not so."""
 
+import sys
 from dataclasses import dataclass, field
+
+
+def say(line: str) -> None:
+    """Write a line of the report."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 @dataclass
 class Outcome:
-    """Filled in as the trial goes on."""
+    """Figures, bounds and problems; filled in as the scenario goes on."""
 
     figures: list[str] = field(default_factory=list)
     bounds: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def say(self, figure: str) -> None:
-        """Something that was seen."""
+        """Add what was seen."""
         self.figures.append(figure)
 
     def must(self, holds: bool, problem: str) -> None:
-        """Something that must be so, and what to say if it is not."""
+        """Add a problem unless this holds."""
         if not holds:
             self.problems.append(problem)
 
     def within(self, what: str, seconds: float, bound: float) -> None:
-        """A time, and the time that was asked for."""
+        """Add a time, its bound, and a problem if it is over the bound."""
         self.figures.append(f"{what} {seconds:.2f} s")
         self.bounds.append(f"{what} ≤ {bound:.4g} s")
         self.must(seconds <= bound, f"{what} {seconds:.2f} s, more than {bound:.4g}")
