@@ -1,7 +1,6 @@
 """Three nodes on one database, the sessions that they share, and what WhatsApp saw of them."""
 
 import asyncio
-import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from tests.e2e.pairing_helpers import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.event_log import assert_gapless, judge_log
 from tests.judgement import Judgement
+from tests.scenarios.verdict import absences
 from tests.service_process import ServiceProcess
 from tests.traffic import IN_GROUP, PERSONAL, Kind, Traffic, Written, gather_people
 
@@ -87,13 +87,7 @@ class Cluster:
 
     async def gaps(self, since: float) -> list[float]:
         """For how long each session was away, each time, by WhatsApp's own clock; since a moment in Unix seconds."""
-        away = []
-        for jid in self.jids.values():
-            intervals = (await self.simulator.device(jid)).intervals
-            for before, after in itertools.pairwise(intervals):
-                if before.disconnected_at is not None and before.disconnected_at >= since:
-                    away.append(after.connected_at - before.disconnected_at)
-        return away
+        return [away for jid in self.jids.values() for away in absences(await self.simulator.device(jid), since)]
 
     async def assert_one_owner_at_a_time(self) -> None:
         """No device was connected twice at once, or thrown out by itself."""
