@@ -30,6 +30,7 @@ from tests.chaos.small_disk import can_mount
 from tests.chaos.trials import Size
 from tests.chaos.verdict import Verdict
 from tests.chaos.world import World
+from tests.scenarios.faults import named
 from tests.scenarios.report import say
 from tests.scenarios.servers import open_folder, servers
 
@@ -153,7 +154,7 @@ async def strike_nodes(given: argparse.Namespace) -> int:
         sql = await asyncpg.connect(there.postgres.url)
         try:
             async with three_places(environment, there.simulator.control, given.sessions) as (nodes, places):
-                strikes = [name for name in STRIKES if any(part in name for part in given.strikes)]
+                strikes = named(STRIKES, given.strikes)
                 say(str(await Run(nodes, places, given.seed, say, strikes).steps(given.steps, sql)))
         finally:
             await sql.close()

@@ -11,11 +11,10 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-import grpc
 import psutil
 
 from tests.caller import State
@@ -23,14 +22,25 @@ from tests.chaos.events import accounts, books
 from tests.chaos.events.consumers import Follower
 from tests.chaos.events.falls import Start, running
 from tests.chaos.places import TTL, Place
-from tests.e2e.cluster import Cluster
+from tests.e2e.callers import Told
 from tests.e2e.sql import Sql
-from tests.event_log import assert_gapless, judge_log
-from tests.eventually import eventually
+from tests.e2e.cluster import Cluster
 from tests.judgement import Judgement, judge
+from tests.scenarios.faults import (
+    Fault,
+    disturbed,
+    frozen,
+    have,
+    killed,
+    lost,
+    start,
+    stop,
+    stopped,
+    together,
+)
+from tests.scenarios.stage import Stage
 from tests.service_process import ServiceProcess
 from tests.tcp_proxy import Line, TcpProxy
-from tests.traffic import Written
 
 BUSY = 5.0
 """Seconds that a machine may need besides the bound, if it runs other things as well."""
@@ -62,184 +72,146 @@ class Report:
         )
 
 
-Strike = Callable[[Place, "Run", float], Awaitable[None]]
+@dataclass(frozen=True)
+class Target:
+    """What a strike hits: a place, the next one if it is for two, and for how long."""
+
+    place: Place
+    next: Place
+    run: "Run"
+    seconds: float
+
+    @property
+    def node(self) -> ServiceProcess:
+        """The node that is hit first."""
+        return self.place.node
+
+    async def kill_one_of(self, processes: Mapping[Start, psutil.Process]) -> None:
+        """Kill a session process, and wait until its session has another one."""
+        if processes:
+            victim = self.run.choose(sorted(processes))
+            processes[victim].kill()
+            self.run.report.falls += 1
+            await self.node.wait_state(
+                victim.session_id, State.STATE_CONNECTED, timeout=COME_BACK, after_epoch=victim.epoch
+            )
 
 
-async def _kill_process(place: Place, run: "Run", seconds: float) -> None:
-    await _kill_one_of(place, run, await asyncio.to_thread(running, [place.node]), seconds)
+@asynccontextmanager
+async def _process_killed(at: Target) -> AsyncIterator[None]:
+    await at.kill_one_of(await asyncio.to_thread(running, [at.node]))
+    yield
 
 
-async def _kill_zygote(place: Place, run: "Run", seconds: float) -> None:
+@asynccontextmanager
+async def _zygote_killed(at: Target) -> AsyncIterator[None]:
     """And a process right after it, which needs another zygote."""
-    processes = await asyncio.to_thread(running, [place.node])
-    for zygote in place.node.processes()[1:2]:
+    processes = await asyncio.to_thread(running, [at.node])
+    for zygote in at.node.processes()[1:2]:
         zygote.kill()
-        run.report.falls += 1
-    await _kill_one_of(place, run, processes, seconds)
+        at.run.report.falls += 1
+    await at.kill_one_of(processes)
+    yield
 
 
-async def _kill_one_of(place: Place, run: "Run", processes: Mapping[Start, psutil.Process], seconds: float) -> None:
-    if processes:
-        victim = run.choose(sorted(processes))
-        processes[victim].kill()
-        run.report.falls += 1
-        await place.node.wait_state(
-            victim.session_id, State.STATE_CONNECTED, timeout=COME_BACK, after_epoch=victim.epoch
-        )
-    await asyncio.sleep(seconds / 10)
-
-
-async def _kill_node(place: Place, run: "Run", seconds: float) -> None:
-    await run.kill(place.node.kill_node())
-    await asyncio.sleep(seconds)
-    await run.start_again(place)
-
-
-async def _kill_all(place: Place, run: "Run", seconds: float) -> None:
-    await run.kill(place.node.kill_all())
-    await asyncio.sleep(seconds)
-    await run.start_again(place)
-
-
-async def _stop(place: Place, run: "Run", seconds: float) -> None:
-    if (code := await place.node.stop()) != 0:
-        raise AssertionError(f"a node that was asked to stop ended with {code}")
-    await asyncio.sleep(seconds)
-    await run.start_again(place)
-
-
-async def _stop_and_kill(place: Place, run: "Run", seconds: float) -> None:
+@asynccontextmanager
+async def _killed_while_it_stops(at: Target) -> AsyncIterator[None]:
     """In the middle of handing over."""
-    stopping = asyncio.create_task(place.node.stop())
-    await asyncio.sleep(seconds / 10)
-    await run.kill(place.node.kill_all())
+    stopping = asyncio.create_task(at.node.stop())
+    yield
+    await at.node.kill_all()
     await asyncio.wait((stopping,))
-    await run.start_again(place)
+    await start(at.node)
 
 
-async def _stop_and_freeze(place: Place, run: "Run", seconds: float) -> None:
-    """In the middle of handing over, too: what it has given is not told of until it goes on."""
-    stopping = asyncio.create_task(place.node.stop(timeout=60))
-    await asyncio.sleep(seconds / 20)
+@asynccontextmanager
+async def _frozen_while_it_stops(at: Target) -> AsyncIterator[None]:
+    """In the middle of handing over, too: what it has handed over is not known until it goes on."""
+    stopping = asyncio.create_task(at.node.stop(timeout=60))
+    await asyncio.sleep(at.seconds / 20)
+    # It may have stopped by now.
     with suppress(ProcessLookupError):
-        os.kill(place.node.pid, signal.SIGSTOP)
-        await asyncio.sleep(seconds)
-        os.kill(place.node.pid, signal.SIGCONT)
+        os.kill(at.node.pid, signal.SIGSTOP)
+    yield
+    with suppress(ProcessLookupError):
+        os.kill(at.node.pid, signal.SIGCONT)
     await asyncio.wait((stopping,))
-    await run.start_again(place)
+    await start(at.node)
 
 
-async def _stop_and_freeze_heir(place: Place, run: "Run", seconds: float) -> None:
-    """In the middle of handing over: what is this one's by then it has not begun, and nobody else can before it wakes
+@asynccontextmanager
+async def _target_frozen_while_it_stops(at: Target) -> AsyncIterator[None]:
+    """In the middle of handing over: what is the other one's by then it has not begun, and no node can before it wakes
     up or its leases run out."""
-    other = run.next_to(place)
-    stopping = asyncio.create_task(place.node.stop(timeout=60))
-    await asyncio.sleep(seconds / 20)
-    os.kill(other.node.pid, signal.SIGSTOP)
-    try:
-        await asyncio.sleep(seconds)
-    finally:
-        os.kill(other.node.pid, signal.SIGCONT)
-    if (code := await stopping) != 0:
-        raise AssertionError(f"a node that was asked to stop ended with {code}")
-    await run.start_again(place)
+    stopping = asyncio.create_task(stop(at.node, timeout=60))
+    await asyncio.sleep(at.seconds / 20)
+    async with frozen(at.next.node):
+        yield
+    await stopping
+    await start(at.node)
 
 
-async def _stop_two(place: Place, run: "Run", seconds: float) -> None:
-    """Who would be the heir stops as well."""
-    other = run.next_to(place)
-    codes = await asyncio.gather(place.node.stop(), other.node.stop())
-    if any(codes):
-        raise AssertionError(f"nodes that were asked to stop ended with {codes}")
-    await asyncio.sleep(seconds / 4)
-    await asyncio.gather(run.start_again(place), run.start_again(other))
+@asynccontextmanager
+async def _killed_beside_frozen(at: Target) -> AsyncIterator[None]:
+    """The one that would take over holds whatever locks it holds: Postgres ends its transactions after 5 s."""
+    async with frozen(at.next.node):
+        await at.node.kill_node()
+        yield
+    await start(at.node)
 
 
-async def _kill_two(place: Place, run: "Run", seconds: float) -> None:
-    """The third one takes everything."""
-    other = run.next_to(place)
-    await asyncio.gather(run.kill(place.node.kill_node()), run.kill(other.node.kill_node()))
-    await asyncio.sleep(seconds)
-    await asyncio.gather(run.start_again(place), run.start_again(other))
+@asynccontextmanager
+async def _stopped_cut_off(at: Target) -> AsyncIterator[None]:
+    """It can ask no node to expect its sessions: it releases them."""
+    async with disturbed(at.place.peers, Line.CUT), stopped(at.node):
+        yield
 
 
-async def _kill_beside_frozen(place: Place, run: "Run", seconds: float) -> None:
-    """Who would take over holds whatever locks it holds: Postgres ends its transactions after 5 s at the latest."""
-    other = run.next_to(place)
-    os.kill(other.node.pid, signal.SIGSTOP)
-    try:
-        await run.kill(place.node.kill_node())
-        await asyncio.sleep(seconds)
-    finally:
-        os.kill(other.node.pid, signal.SIGCONT)
-    await run.start_again(place)
+@dataclass(frozen=True)
+class Strike(Fault[Target]):
+    """A row of the table."""
+
+    kills: int = 0
+    """Nodes and machines."""
+    is_outlived: bool = False
+    """A node's sessions may outlive it there; if not, what is said of one is of before until it has a later epoch."""
+    is_of_two: bool = False
+    """The next node's sessions are another one's afterwards, too."""
 
 
-async def _freeze(place: Place, run: "Run", seconds: float) -> None:
-    os.kill(place.node.pid, signal.SIGSTOP)
-    await asyncio.sleep(seconds)
-    os.kill(place.node.pid, signal.SIGCONT)
+def _of_lines(name: str, lines: Callable[[Place], list[TcpProxy]]) -> Iterator[Strike]:
+    for words, state in (("cut off from", Line.CUT), ("silent to", Line.SILENT)):
+
+        def outage(at: Target, state: Line = state) -> AbstractAsyncContextManager[None]:
+            return disturbed(lines(at.place), state)
+
+        yield Strike(f"{words} {name}", outage, is_outlived=True)
 
 
-def _line(to: str, line: Line) -> Strike:
-    async def strike(place: Place, run: "Run", seconds: float) -> None:
-        proxy: TcpProxy = getattr(place, to)
-        await proxy.set(line)
-        await asyncio.sleep(seconds)
-        await proxy.set(Line.OPEN)
-
-    return strike
-
-
-def _peers(line: Line) -> Strike:
-    async def strike(place: Place, run: "Run", seconds: float) -> None:
-        await place.set_peers(line)
-        await asyncio.sleep(seconds)
-        await place.set_peers(Line.OPEN)
-
-    return strike
-
-
-async def _stop_cut_off(place: Place, run: "Run", seconds: float) -> None:
-    """It can tell nobody to expect its sessions: it releases them."""
-    await place.set_peers(Line.CUT)
-    await _stop(place, run, seconds / 4)
-    await place.set_peers(Line.OPEN)
-
-
-OUTLIVED = frozenset(
-    {
-        *("kill -9 of a session process", "kill -9 of the zygote and a session process"),
-        "SIGSTOP",
-        *("cut off from Postgres", "silent to Postgres", "cut off from Redis", "silent to Redis"),
-        *("cut off from the other nodes", "silent to the other nodes"),
-    }
+STRIKES = (
+    Strike("kill -9 of a session process", _process_killed, lasts=0.1, is_outlived=True),
+    Strike("kill -9 of the zygote and a session process", _zygote_killed, lasts=0.1, is_outlived=True),
+    Strike("kill -9 of the node", lambda at: killed(at.node), kills=1),
+    Strike("kill -9 of everything", lambda at: lost(at.node), kills=1),
+    Strike("SIGTERM", lambda at: stopped(at.node)),
+    Strike("SIGTERM, then kill -9 of everything", _killed_while_it_stops, lasts=0.1, kills=1),
+    Strike("SIGTERM, then SIGSTOP", _frozen_while_it_stops),
+    Strike("SIGTERM, then SIGSTOP of a target", _target_frozen_while_it_stops),
+    Strike(
+        "SIGTERM of two",
+        lambda at: together(stopped(at.node), stopped(at.next.node)),
+        lasts=0.25,
+        is_of_two=True,
+    ),
+    Strike("SIGSTOP", lambda at: frozen(at.node), is_outlived=True),
+    *_of_lines("Postgres", lambda place: [place.database]),
+    *_of_lines("Redis", lambda place: [place.redis]),
+    *_of_lines("the other nodes", lambda place: place.peers),
+    Strike("SIGTERM, cut off from the other nodes", _stopped_cut_off, lasts=0.25),
+    Strike("kill -9 of two", lambda at: together(killed(at.node), killed(at.next.node)), kills=2, is_of_two=True),
+    Strike("kill -9 of the node, another one frozen", _killed_beside_frozen, kills=1),
 )
-"""Strikes that a node's sessions may outlive there. After the others, what is said of one is of before until it has a
-later epoch."""
-OF_TWO = frozenset({"SIGTERM of two", "kill -9 of two"})
-"""Strikes after which the next node's sessions are somebody else's, too."""
-STRIKES: Mapping[str, Strike] = {
-    "kill -9 of a session process": _kill_process,
-    "kill -9 of the zygote and a session process": _kill_zygote,
-    "kill -9 of the node": _kill_node,
-    "kill -9 of everything": _kill_all,
-    "SIGTERM": _stop,
-    "SIGTERM, then kill -9 of everything": _stop_and_kill,
-    "SIGTERM, then SIGSTOP": _stop_and_freeze,
-    "SIGTERM, then SIGSTOP of an heir": _stop_and_freeze_heir,
-    "SIGTERM of two": _stop_two,
-    "SIGSTOP": _freeze,
-    "cut off from Postgres": _line("database", Line.CUT),
-    "silent to Postgres": _line("database", Line.SILENT),
-    "cut off from Redis": _line("redis", Line.CUT),
-    "silent to Redis": _line("redis", Line.SILENT),
-    "cut off from the other nodes": _peers(Line.CUT),
-    "silent to the other nodes": _peers(Line.SILENT),
-    "SIGTERM, cut off from the other nodes": _stop_cut_off,
-    "kill -9 of two": _kill_two,
-    "kill -9 of the node, another one frozen": _kill_beside_frozen,
-}
+"""In the order from which chance draws."""
 
 
 class Run:
@@ -251,7 +223,7 @@ class Run:
         places: list[Place],
         seed: int,
         say: Callable[[str], None],
-        strikes: Sequence[str] = tuple(STRIKES),
+        strikes: Sequence[Strike] = STRIKES,
     ) -> None:
         self.there = there
         self.report = Report()
@@ -262,43 +234,36 @@ class Run:
         self._chance_of_sender = random.Random(seed)
         self._say = say
         self._epochs: dict[str, int] = {}
-        self._sent: list[str] = []
-        self._sender_failed: BaseException | None = None
 
     async def steps(self, count: int, sql: Sql) -> Report:
-        """So many blows, and the judgement."""
+        """Have so many blows. Raises AssertionError with what must not be, then or in the end."""
+        here, told = Stage(self.there, sql), Told()
         consumer = Follower("a consumer of Watch", [place.node.address for place in self._places])
+        sender = here.callers(lambda: self._chance_of_sender.choice(self._places).node, told)
         async with consumer.following():
-            async with self.there.traffic(RATE) as traffic, self._sending():
+            async with self.there.traffic(RATE) as traffic, sender:
                 for number in range(count):
                     await self._step(number)
                 await traffic.reach(2)
-            await self._judge_log(sql, traffic.written)
-            await self._judge_consumer(sql, consumer, traffic.written)
-        await self._judge_sends()
+            self.report.log = await here.judge_log(traffic.written)
+            ends = (await books.read(sql)).ends
+            await accounts.until_reached([consumer], ends, COME_BACK)
+        here.outcome.problems += accounts.wrong_with(consumer, ends)
+        here.outcome.problems += judge(traffic.written, consumer.by_session).problems
+        again = accounts.repetitions(consumer.notes)
+        here.outcome.must(not again, f"{again} events were watched twice")
+        await here.judge_calls(told)
+        self.report.watched, self.report.sent = len(consumer.notes), len(told.sent)
+        self.report.refused = told.refused.total()
+        if here.outcome.problems:
+            raise AssertionError(f"{'; '.join(here.outcome.problems)}: {self.report}")
         return self.report
-
-    @asynccontextmanager
-    async def _sending(self) -> AsyncIterator[None]:
-        """Have a caller send all the time, and keep what ended it before its time."""
-        sending = asyncio.create_task(self._send())
-        try:
-            yield
-        finally:
-            sending.cancel()
-            await asyncio.wait((sending,))
-            self._sender_failed = None if sending.cancelled() else sending.exception()
 
     async def owned_by(self, place: Place) -> list[str]:
         """The sessions of a node, as another one says."""
         name = f"node-{self._places.index(place)}"
         asked = self._another(place)
         return [one for one in self.there.sessions if (await asked.status(one)).owner.node == name]
-
-    async def kill(self, killing: Awaitable[None]) -> None:
-        """Count a node or a machine that is killed."""
-        self.report.falls += 1
-        await killing
 
     def choose(self, starts: Sequence[Start]) -> Start:
         """Choose a session process by chance."""
@@ -309,22 +274,20 @@ class Run:
         asked = self._another(place)
         return next(other for other in self._places if other is not place and other.node is not asked)
 
-    async def start_again(self, place: Place) -> None:
-        """The node is back."""
-        await place.node.start()
-        await place.node.wait_ready()
-
     async def _step(self, number: int) -> None:
         place = await self._place()
-        name = self._chance.choice(self._strikes)
-        seconds = self._chance.uniform(0.1, 2 * TTL)
-        struck = [place, *([self.next_to(place)] if name in OF_TWO else [])]
+        strike = self._chance.choice(self._strikes)
+        target = Target(place, self.next_to(place), self, self._chance.uniform(0.1, 2 * TTL))
+        struck = [place, *([target.next] if strike.is_of_two else [])]
         owned = [session_id for each in struck for session_id in await self.owned_by(each)]
-        words = f"{number}: {name}, node {self._places.index(place)} with {len(owned)} sessions, {seconds:.1f} s"
+        words = (
+            f"{number}: {strike.name}, node {self._places.index(place)} with {len(owned)} sessions,"
+            f" {target.seconds:.1f} s"
+        )
         self.report.steps.append(words)
-        moved = owned if name not in OUTLIVED else []
-        await STRIKES[name](place, self, seconds)
-        took = await self._all_connected(self._another(place), moved, words)
+        self.report.falls += strike.kills
+        await have(strike, target, target.seconds)
+        took = await self._all_connected(self._another(place), [] if strike.is_outlived else owned, words)
         self._say(f"{words}; all connected {took:.1f} s later")
         self.report.longest = max(self.report.longest, took)
         await self._assert_invariants(words)
@@ -363,61 +326,5 @@ class Run:
                 raise AssertionError(f"after step {words}: the epoch of {name} went back to {session.owner.epoch}")
             self._epochs[name] = session.owner.epoch
 
-    async def _send(self) -> None:
-        """One text after the other, by any node; what is refused is tried again under its request_id."""
-        number = 0
-        while True:
-            number += 1
-            session_id = self._chance_of_sender.choice(list(self.there.sessions))
-            while True:
-                node = self._chance_of_sender.choice(self._places).node
-                try:
-                    # wait_for may swallow a cancellation that comes with the answer (Python before 3.12).
-                    async with asyncio.timeout(30):
-                        message = await node.send(
-                            session_id, f"+{self.there.friend}", f"answer {number}", f"request-{number}"
-                        )
-                except grpc.aio.AioRpcError as error:
-                    if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                        raise
-                    self.report.refused += 1
-                    await asyncio.sleep(0.1)
-                except asyncio.CancelledError:
-                    # So does gRPC end calls whose channel is closed, as ours are when a node is struck.
-                    if (task := asyncio.current_task()) is None or task.cancelling():
-                        raise
-                    self.report.refused += 1
-                else:
-                    if message.message_id:
-                        self._sent.append(message.message_id)
-                    break
-            await asyncio.sleep(0.1)
-
     def _another(self, place: Place) -> ServiceProcess:
         return next(other.node for other in self._places if other is not place)
-
-    async def _judge_log(self, sql: Sql, written: Sequence[Written]) -> None:
-        self.report.log = await judge_log(sql, written)
-        await assert_gapless(sql)
-        if problems := self.report.log.problems:
-            raise AssertionError(f"{'; '.join(problems)}: {self.report}")
-
-    async def _judge_consumer(self, sql: Sql, consumer: Follower, written: Sequence[Written]) -> None:
-        ends = (await books.read(sql)).ends
-        await eventually(lambda: accounts.reached(consumer, ends), timeout=COME_BACK)
-        self.report.watched = len(consumer.notes)
-        problems = [*accounts.wrong_with(consumer, ends), *judge(written, consumer.by_session).problems]
-        if again := accounts.repetitions(consumer.notes):
-            problems.append(f"{again} events were watched twice")
-        if problems:
-            raise AssertionError(f"{'; '.join(problems)}: {self.report}")
-
-    async def _judge_sends(self) -> None:
-        if self._sender_failed is not None:
-            raise AssertionError(f"no text was sent any more: {self.report}") from self._sender_failed
-        inbox = [message.id for message in await self.there.simulator.inbox(self.there.friend)]
-        self.report.sent = len(self._sent)
-        if missing := set(self._sent) - set(inbox):
-            raise AssertionError(f"{len(missing)} messages that were said to be sent have not arrived")
-        if len(inbox) != len(set(inbox)):
-            raise AssertionError("a message arrived twice")

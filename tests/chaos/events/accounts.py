@@ -1,10 +1,14 @@
 """What consumers noted, compared with the log: everything, in order, and nothing else."""
 
+import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from tests.chaos.events.following import Note
+
+_LOOK_S = 0.1
 
 
 class Noted(Protocol):
@@ -27,6 +31,13 @@ def reached(consumer: Noted, ends: Mapping[str, int]) -> bool:
     for note in consumer.notes:
         last[note.session_id] = max(last[note.session_id], note.sequence)
     return all(last[name] >= end for name, end in ends.items() if name in (consumer.session_ids or ends))
+
+
+async def until_reached(consumers: Sequence[Noted], ends: Mapping[str, int], timeout: float) -> None:
+    """Wait until all have the last events, or the time is over: then `wrong_with` says what they lack."""
+    deadline = time.monotonic() + timeout
+    while not all(reached(consumer, ends) for consumer in consumers) and time.monotonic() < deadline:
+        await asyncio.sleep(_LOOK_S)
 
 
 def wrong_with(consumer: Noted, ends: Mapping[str, int]) -> list[str]:

@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -14,6 +14,7 @@ import psutil
 from dev import EmbeddedValkey
 from tests.chaos.events.consumers import Mortal
 from tests.chaos.events.falls import Falls, running
+from tests.scenarios.faults import Fault, frozen, killed, lost, stopped
 from tests.service_process import ServiceProcess
 
 Pause = tuple[float, float]
@@ -29,6 +30,23 @@ class Tempo:
     redis: Pause = (5.0, 20.0)
     consumers: Pause = (1.0, 8.0)
     redis_away: float = 60.0
+
+
+@dataclass(frozen=True)
+class NodeBlow(Fault[ServiceProcess]):
+    """A row of the table."""
+
+    cause: str = ""
+    """What the node's session processes die of in the middle of their work, if they do."""
+
+
+NODE_BLOWS = (
+    NodeBlow("kill -9", killed),
+    NodeBlow("kill -9 of everything", lost, cause="kill -9 of everything"),
+    NodeBlow("SIGTERM", stopped),
+    NodeBlow("SIGSTOP", frozen, cause="watchdogs"),
+)
+"""In the order from which chance draws."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +82,14 @@ class Blows:
 
     async def _nodes(self, chance: random.Random) -> None:
         while not await self._is_enough_after(chance.uniform(*self.tempo.nodes)):
-            number, name = chance.randrange(len(self.nodes)), chance.choice(list(STRIKES))
-            seconds = chance.uniform(0.1, 2 * self.ttl)
-            self._note(f"{name} of node {number}, {seconds:.1f} s", name)
-            await STRIKES[name](self, self.nodes[number], seconds)
+            number, blow = chance.randrange(len(self.nodes)), chance.choice(NODE_BLOWS)
+            seconds, node = chance.uniform(0.1, 2 * self.ttl), self.nodes[number]
+            self._note(f"{blow.name} of node {number}, {seconds:.1f} s", blow.name)
+            processes = await asyncio.to_thread(running, [node])
+            async with blow.outage(node):
+                await asyncio.sleep(seconds)
+                if blow.cause:
+                    self.falls.add_dead(processes, blow.cause)
 
     async def _processes(self, chance: random.Random) -> None:
         while not await self._is_enough_after(chance.uniform(*self.tempo.processes)):
@@ -109,48 +131,3 @@ class Blows:
     def _note(self, words: str, name: str) -> None:
         self.struck[name] = self.struck.get(name, 0) + 1
         self.say(f"  {time.monotonic() - self._began:6.1f} s: {words}")
-
-
-Strike = Callable[[Blows, ServiceProcess, float], Awaitable[None]]
-
-
-async def _kill_node(blows: Blows, node: ServiceProcess, seconds: float) -> None:
-    await node.kill_node()
-    await _back(node, seconds)
-
-
-async def _kill_all(blows: Blows, node: ServiceProcess, seconds: float) -> None:
-    blows.falls.add(await asyncio.to_thread(running, [node]), "kill -9 of everything")
-    await node.kill_all()
-    await _back(node, seconds)
-
-
-async def _stop(blows: Blows, node: ServiceProcess, seconds: float) -> None:
-    if (code := await node.stop()) != 0:
-        raise AssertionError(f"a node that was asked to stop ended with {code}")
-    await _back(node, seconds)
-
-
-async def _freeze(blows: Blows, node: ServiceProcess, seconds: float) -> None:
-    """Its session processes get no permits meanwhile: their watchdogs kill them if that lasts."""
-    processes = await asyncio.to_thread(running, [node])
-    os.kill(node.pid, signal.SIGSTOP)
-    try:
-        await asyncio.sleep(seconds)
-        blows.falls.add_dead(processes, "watchdogs")
-    finally:
-        os.kill(node.pid, signal.SIGCONT)
-
-
-async def _back(node: ServiceProcess, seconds: float) -> None:
-    await asyncio.sleep(seconds)
-    await node.start()
-    await node.wait_ready()
-
-
-STRIKES: Mapping[str, Strike] = {
-    "kill -9": _kill_node,
-    "kill -9 of everything": _kill_all,
-    "SIGTERM": _stop,
-    "SIGSTOP": _freeze,
-}

@@ -16,6 +16,7 @@ from typing import Self
 
 from tests.chaos.events.following import Following, Note, note
 from tests.chaos.events.notebook import Notebook
+from tests.scenarios.background import beside
 from tests.service_process import ROOT
 
 
@@ -46,14 +47,8 @@ class Follower:
     @contextlib.asynccontextmanager
     async def following(self) -> AsyncIterator[Self]:
         """Raises what ended it before its time."""
-        task = asyncio.create_task(self._follow())
-        try:
+        async with beside(self._follow()):
             yield self
-        finally:
-            task.cancel()
-            await asyncio.wait((task,))
-        if not task.cancelled() and (error := task.exception()) is not None:
-            raise error
 
     async def _follow(self) -> None:
         following = Following(self.nodes, self.session_ids, first=self.first)

@@ -1,29 +1,25 @@
 """The trial: three nodes, phones that write, consumers that watch, everything killed at random; and the judgement."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import asyncpg
 
 from tests.chaos.events import accounts, books, figures
 from tests.chaos.events.blows import Blows, Tempo
 from tests.chaos.events.books import Books
 from tests.chaos.events.consumers import Follower, Mortal
-from tests.e2e.sql import Sql
-from tests.event_log import judge_log
+from tests.e2e.cluster import Cluster
 from tests.judgement import judge
 from tests.scenarios.report import Outcome
 from tests.scenarios.servers import Servers
+from tests.scenarios.stage import ARRIVE_S, Stage, stage
 from tests.traffic import Written
 
 TTL = 3.0
 COME_BACK = TTL + 3.0 + 5.0
 """Seconds in which all sessions must be connected after the last blow: the design's bound, and a busy machine's."""
-ARRIVE = 20.0
-"""Seconds in which what is on its way must be in the log, and the log with every consumer."""
 LOOK = 0.2
 
 
@@ -49,19 +45,13 @@ class Trial:
 
     async def run(self) -> Outcome:
         """The figures, and what of it is not so."""
-        url = await self.servers.new_database()
         outcome = Outcome()
-        environment = self.servers.environment(url, ZAP_LEASE_TTL=f"{TTL:g}")
-        async with AsyncExitStack() as stack:
-            there = await stack.enter_async_context(
-                cluster(environment, self.servers.simulator.control, self.size.sessions)
-            )
-            sql = await asyncpg.connect(url)
-            stack.push_async_callback(sql.close)
-            await self._play(there, sql, outcome)
+        async with stage(self.servers, self.size.sessions, outcome, ZAP_LEASE_TTL=f"{TTL:g}") as here:
+            await self._play(here)
         return outcome
 
-    async def _play(self, there: Cluster, sql: Sql, outcome: Outcome) -> None:
+    async def _play(self, here: Stage) -> None:
+        there, outcome = here.there, here.outcome
         nodes = [node.address for node in there.nodes]
         followers = [
             Follower("one who follows all", nodes),
@@ -75,13 +65,13 @@ class Trial:
             await stack.enter_async_context(mortal)
             written = await self._strike(there, blows)
             await there.all_connected(there.nodes[0], COME_BACK)
-            log = await judge_log(sql, written, ARRIVE)
-            found = await books.read(sql)
+            log = await here.judge_log(written)
+            found = await books.read(here.sql)
             consumers: list[Follower | Mortal] = [*followers, mortal]
-            await _until_or(ARRIVE, lambda: _all_reached(consumers, found))
+            await accounts.until_reached(consumers, found.ends, ARRIVE_S)
         outcome.say(", ".join(f"{count} times {name}" for name, count in sorted(blows.struck.items())))
         outcome.say(f"{log} in {blows.falls}")
-        outcome.problems += [*log.problems, *found.problems]
+        outcome.problems += found.problems
         await self._judge_consumers(outcome, found, consumers, written)
         for figure in figures.all_of(found, followers[0], mortal, blows.absences):
             outcome.say(figure)
@@ -108,7 +98,7 @@ class Trial:
         written: Sequence[Written],
     ) -> None:
         fresh = Follower("one who begins at the end, from the start", consumers[0].nodes)
-        async with fresh.following(), asyncio.timeout(ARRIVE):
+        async with fresh.following(), asyncio.timeout(ARRIVE_S):
             await fresh.caught_up.wait()
         for consumer in (*consumers, fresh):
             again = accounts.repetitions(consumer.notes)
@@ -118,14 +108,3 @@ class Trial:
         outcome.problems += judge(written, fresh.by_session).problems
         ends = sum((consumer.ends for consumer in consumers if isinstance(consumer, Follower)), start=fresh.ends)
         outcome.say(f"streams ended by {dict(ends)}")
-
-
-async def _all_reached(consumers: Sequence[Follower | Mortal], found: Books) -> bool:
-    return all(accounts.reached(consumer, found.ends) for consumer in consumers)
-
-
-async def _until_or(seconds: float, such: Callable[[], Awaitable[bool]]) -> None:
-    """Until it is so, or the time is over: then the judgement says what is missing."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    while not await such() and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(LOOK)
