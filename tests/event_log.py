@@ -2,8 +2,9 @@
 
 import asyncio
 import sys
+import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.e2e.sql import Sql
@@ -26,12 +27,36 @@ class Logged:
 
     message_id: str
     text: str
+    at: float = 0.0
+    """When it was first seen there, in Unix seconds, if that was looked for."""
 
     @staticmethod
-    def of(payload: bytes) -> "Logged":
+    def of(payload: bytes, at: float = 0.0) -> "Logged":
         """Read an event of the log."""
         message = event_pb2.Event.FromString(payload).message_received
-        return Logged(message.message_id, message.text)
+        return Logged(message.message_id, message.text, at)
+
+
+class Missing:
+    """How many messages have not arrived, and for how long it has not become better."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self.count = 0
+        # While more is being written, some are always on their way: the fewest count.
+        self._fewest = sys.maxsize
+        self._better_at = time.monotonic()
+
+    def are(self, count: int) -> None:
+        """Note how many there are now."""
+        if count < self._fewest or not count:
+            self._better_at = time.monotonic()
+        self.count, self._fewest = count, min(count, self._fewest)
+
+    @property
+    def for_good(self) -> bool:
+        """Return whether nothing has come for so long that nothing will."""
+        return time.monotonic() > self._better_at + self._patience
 
 
 async def read_messages(sql: Sql) -> Mapping[str, Sequence[Logged]]:
@@ -44,14 +69,21 @@ async def read_messages(sql: Sql) -> Mapping[str, Sequence[Logged]]:
 
 async def judge_log(sql: Sql, written: Sequence[Written], patience: float = 20.0) -> Judgement:
     """Judge the log once it has every message, or when none has come for so many seconds."""
-    clock, fewest = asyncio.get_running_loop().time, sys.maxsize
-    came_at = clock()
-    while (lost := len(judge(written, await read_messages(sql)).lost)) and clock() < came_at + patience:
-        if lost < fewest:
-            fewest, came_at = lost, clock()
+    return await judge_arrived(lambda: read_messages(sql), written, patience)
+
+
+async def judge_arrived(
+    read: Callable[[], Awaitable[Mapping[str, Sequence[Logged]]]], written: Sequence[Written], patience: float
+) -> Judgement:
+    """Judge what is read in the same way. A repetition would come behind the last message."""
+    missing = Missing(patience)
+    while not missing.for_good:
+        missing.are(len(judge(written, await read()).lost))
+        if not missing.count:
+            break
         await asyncio.sleep(_POLL_S)
     await asyncio.sleep(_REPETITION_S)
-    return judge(written, await read_messages(sql))
+    return judge(written, await read())
 
 
 async def assert_gapless(sql: Sql) -> None:

@@ -12,24 +12,25 @@ import random
 import secrets
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import asyncpg
 
 from dev import EmbeddedValkey
-from simulator.process import SimulatorProcess
+from simulator.control import SimulatorControl
+from simulator.process import PRELOAD, SimulatorProcess
 from tests.chaos import table, trials
 from tests.chaos.estate import Estate, Tools, Way
 from tests.chaos.events import trial as events
-from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.faults import FAULTS, DatabaseFault
 from tests.chaos.nodes import STRIKES, Run
 from tests.chaos.outages import RATE, suffer
 from tests.chaos.places import three_places
 from tests.chaos.small_disk import can_mount
 from tests.chaos.trials import Size
 from tests.chaos.verdict import Verdict
-from tests.chaos.world import World
+from tests.chaos.world import world
 from tests.scenarios.faults import named
 from tests.scenarios.report import say
 from tests.scenarios.servers import open_folder, servers
@@ -67,12 +68,11 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def wanted(given: argparse.Namespace, way: Way) -> Iterator[tuple[Fault, float]]:
+def wanted(given: argparse.Namespace, way: Way) -> Iterator[tuple[DatabaseFault, float]]:
     """The outages to have on one kind of estate."""
-    for fault in FAULTS:
-        if fault.way is way and any(part.lower() in fault.name.lower() for part in given.faults):
-            for seconds in given.seconds if fault.lasts else [0.0]:
-                yield from [(fault, seconds)] * given.times
+    for fault in named(FAULTS[way], given.faults):
+        for seconds in given.seconds if fault.lasts else [0.0]:
+            yield from [(fault, seconds)] * given.times
 
 
 class Outages:
@@ -89,23 +89,24 @@ class Outages:
         """Every kind of estate in turn, each with its outages one after the other."""
         say(table.HEADER)
         async with EmbeddedValkey(folder, die_with_starter=True) as valkey, SimulatorProcess() as simulator:
+            environment = {"REDIS_URL": valkey.url, "ZAP_WORKER_PRELOAD": PRELOAD, **simulator.environment()}
             for tls in (choice == "yes" for choice in self._given.tls):
                 for way in self._tools.ways:
                     if list(wanted(self._given, way)):
-                        await self._on(Estate(folder, way, tls=tls, tools=self._tools), simulator, valkey.url)
+                        await self._on(Estate(folder, way, tls=tls, tools=self._tools), environment, simulator.control)
 
-    async def _on(self, unopened: Estate, simulator: SimulatorProcess, redis_url: str) -> None:
+    async def _on(self, unopened: Estate, environment: Mapping[str, str], simulator: SimulatorControl) -> None:
         name = f"{unopened.way.name.lower()}-{'tls' if unopened.tls else 'plain'}"
         with (self._logs / f"{name}.log").open("w+b") as output:
             async with (
                 unopened as estate,
-                World(estate, simulator, redis_url, sessions=self._given.sessions, output=output) as world,
+                world(estate, environment, simulator, self._given.sessions, output) as there,
             ):
                 for fault, seconds in wanted(self._given, estate.way):
-                    verdict = await suffer(world, fault, seconds, self._chance, self._given.rate)
+                    verdict = await suffer(there, fault, seconds, self._chance, self._given.rate)
                     self._report(fault, seconds, estate.tls, verdict)
 
-    def _report(self, fault: Fault, seconds: float, tls: bool, verdict: Verdict) -> None:
+    def _report(self, fault: DatabaseFault, seconds: float, tls: bool, verdict: Verdict) -> None:
         say(table.row(fault.name, seconds, tls, verdict))
         if problems := verdict.problems(back_within=fault.back_within):
             self.failed += 1

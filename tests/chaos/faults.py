@@ -2,16 +2,16 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 import asyncpg
 
 from tests.chaos.estate import Estate, Way
+from tests.scenarios.faults import Fault, Outage, disturbed
 from tests.tcp_proxy import Line, TcpProxy
 
-Outage = Callable[[Estate], AbstractAsyncContextManager[None]]
 Lines = Callable[[Estate], list[TcpProxy]]
 
 _PATIENCE = 10.0
@@ -20,19 +20,14 @@ _OF_SESSIONS, _OF_NODE = "zap/%", "zap-service/%"
 
 
 @dataclass(frozen=True)
-class Fault:
-    """A kind of outage. While `outage(estate)` is entered, it lasts."""
+class DatabaseFault(Fault[Estate]):
+    """A row of the table."""
 
-    name: str
-    way: Way
-    outage: Outage
-    lasts: bool = True
-    """Whether it has a duration; otherwise it is over as soon as it has happened."""
     back_within: float = 3.0
     """Seconds from the database's first answer in which all sessions must be back: design 5b, unless said otherwise."""
 
 
-def _stopped(number: signal.Signals) -> Outage:
+def _stopped(number: signal.Signals) -> Outage[Estate]:
     @asynccontextmanager
     async def outage(estate: Estate) -> AsyncIterator[None]:
         await estate.server.stop(number)
@@ -53,7 +48,7 @@ async def _hung(estate: Estate) -> AsyncIterator[None]:
         estate.server.thaw()
 
 
-def _backend(of: str, *, terminated: bool) -> Outage:
+def _backend(of: str, *, terminated: bool) -> Outage[Estate]:
     @asynccontextmanager
     async def outage(estate: Estate) -> AsyncIterator[None]:
         connection = await asyncpg.connect(estate.server.url)
@@ -97,16 +92,9 @@ async def _disk_full(estate: Estate) -> AsyncIterator[None]:
             await estate.server.start()
 
 
-def _line(state: Line, lines: Lines) -> Outage:
-    @asynccontextmanager
-    async def outage(estate: Estate) -> AsyncIterator[None]:
-        for line in lines(estate):
-            await line.set(state)
-        try:
-            yield
-        finally:
-            for line in lines(estate):
-                await line.set(Line.OPEN)
+def _line(state: Line, lines: Lines) -> Outage[Estate]:
+    def outage(estate: Estate) -> AbstractAsyncContextManager[None]:
+        return disturbed(lines(estate), state)
 
     return outage
 
@@ -114,7 +102,7 @@ def _line(state: Line, lines: Lines) -> Outage:
 _KEYS = b"INSERT INTO whatsmeow_sessions"
 
 
-def _answer_lost(to: bytes) -> Outage:
+def _answer_lost(to: bytes) -> Outage[Estate]:
     """The worst moment: it is done, and who asked for it cannot know."""
 
     @asynccontextmanager
@@ -163,33 +151,42 @@ def _behind(estate: Estate) -> list[TcpProxy]:
     return [estate.bouncer_line]
 
 
-FAULTS = (
-    Fault("stopped immediately", Way.DIRECT, _stopped(signal.SIGQUIT)),
-    Fault("stopped fast", Way.DIRECT, _stopped(signal.SIGINT)),
-    Fault("hung", Way.DIRECT, _hung),
-    Fault("kill -9 of a session's backend", Way.DIRECT, _backend(_OF_SESSIONS, terminated=False), lasts=False),
-    Fault("kill -9 of a node's backend", Way.DIRECT, _backend(_OF_NODE, terminated=False), lasts=False),
-    Fault("a session's backend terminated", Way.DIRECT, _backend(_OF_SESSIONS, terminated=True), lasts=False),
-    # Others are answered, and what is locked is all that a message needs: its process is replaced again and again.
-    Fault("keys locked", Way.DIRECT, _keys_locked, back_within=20.0),
-    # Others are answered, and what cannot be written is all that a message needs.
-    Fault("disk full", Way.SMALL_DISK, _disk_full, back_within=20.0),
-    Fault("silent to all", Way.LINES, _line(Line.SILENT, _both)),
-    Fault("silent to sessions", Way.LINES, _line(Line.SILENT, _sessions)),
-    Fault("silent to the node", Way.LINES, _line(Line.SILENT, _node)),
-    Fault("cut off from all", Way.LINES, _line(Line.CUT, _both)),
-    Fault("cut off from sessions", Way.LINES, _line(Line.CUT, _sessions)),
-    Fault("cut off from the node", Way.LINES, _line(Line.CUT, _node)),
-    Fault("closed to new connections", Way.LINES, _line(Line.CLOSED, _both)),
-    # As by a firewall that was restarted. Nobody can tell it from a slow query, so the silence has to last.
-    Fault("forgot all connections", Way.LINES, _line(Line.FORGOTTEN, _both), lasts=False, back_within=20.0),
-    Fault("PgBouncer away", Way.PGBOUNCER, _bouncer_away),
-    Fault("cut off from PgBouncer", Way.PGBOUNCER, _line(Line.CUT, _behind)),
-    Fault("silent to PgBouncer", Way.PGBOUNCER, _line(Line.SILENT, _behind)),
-    Fault("stopped behind PgBouncer", Way.PGBOUNCER, _stopped(signal.SIGQUIT)),
-    # What the library writes for each message, in this order: how far the conversation's keys have moved, and the
-    # message's secret. Then it tells of the message.
-    Fault("answer about keys lost", Way.PGBOUNCER, _answer_lost(_KEYS), lasts=False),
-    Fault("answer about a secret lost", Way.PGBOUNCER, _answer_lost(b"INTO whatsmeow_message_secrets"), lasts=False),
-    Fault("answer about keys lost, then cut", Way.PGBOUNCER, _answer_lost_and_cut),
-)
+FAULTS: Mapping[Way, Sequence[DatabaseFault]] = {
+    Way.DIRECT: (
+        DatabaseFault("stopped immediately", _stopped(signal.SIGQUIT)),
+        DatabaseFault("stopped fast", _stopped(signal.SIGINT)),
+        DatabaseFault("hung", _hung),
+        DatabaseFault("kill -9 of a session's backend", _backend(_OF_SESSIONS, terminated=False), lasts=0),
+        DatabaseFault("kill -9 of a node's backend", _backend(_OF_NODE, terminated=False), lasts=0),
+        DatabaseFault("a session's backend terminated", _backend(_OF_SESSIONS, terminated=True), lasts=0),
+        # Others are answered, and what is locked is all that a message needs: its process is replaced again and again.
+        DatabaseFault("keys locked", _keys_locked, back_within=20.0),
+    ),
+    Way.SMALL_DISK: (
+        # Others are answered, and what cannot be written is all that a message needs.
+        DatabaseFault("disk full", _disk_full, back_within=20.0),
+    ),
+    Way.LINES: (
+        DatabaseFault("silent to all", _line(Line.SILENT, _both)),
+        DatabaseFault("silent to sessions", _line(Line.SILENT, _sessions)),
+        DatabaseFault("silent to the node", _line(Line.SILENT, _node)),
+        DatabaseFault("cut off from all", _line(Line.CUT, _both)),
+        DatabaseFault("cut off from sessions", _line(Line.CUT, _sessions)),
+        DatabaseFault("cut off from the node", _line(Line.CUT, _node)),
+        DatabaseFault("closed to new connections", _line(Line.CLOSED, _both)),
+        # As by a firewall that was restarted. Nobody can tell it from a slow query, so the silence has to last.
+        DatabaseFault("forgot all connections", _line(Line.FORGOTTEN, _both), lasts=0, back_within=20.0),
+    ),
+    Way.PGBOUNCER: (
+        DatabaseFault("PgBouncer away", _bouncer_away),
+        DatabaseFault("cut off from PgBouncer", _line(Line.CUT, _behind)),
+        DatabaseFault("silent to PgBouncer", _line(Line.SILENT, _behind)),
+        DatabaseFault("stopped behind PgBouncer", _stopped(signal.SIGQUIT)),
+        # What the library writes for each message, in this order: how far the conversation's keys have moved, and the
+        # message's secret. Then it tells of the message.
+        DatabaseFault("answer about keys lost", _answer_lost(_KEYS), lasts=0),
+        DatabaseFault("answer about a secret lost", _answer_lost(b"INTO whatsmeow_message_secrets"), lasts=0),
+        DatabaseFault("answer about keys lost, then cut", _answer_lost_and_cut),
+    ),
+}
+"""By the kind of estate on which they can be had."""

@@ -2,21 +2,21 @@
 
 import asyncio
 import random
-import sys
 import time
 from functools import partial
 
-from tests.caller import State
-from tests.chaos.faults import Fault
+from tests.chaos.estate import Estate
+from tests.chaos.faults import DatabaseFault
 from tests.chaos.postgres import answers
-from tests.chaos.reading import Reading
-from tests.chaos.verdict import Outage, Verdict, books, conclude
-from tests.chaos.watching import Watch
+from tests.chaos.reading import Reading, reading
+from tests.chaos.verdict import Outage, Verdict, conclude
+from tests.chaos.watching import Watch, watching
 from tests.chaos.world import World
-from tests.eventually import eventually
+from tests.e2e.downtime import forget_failures
+from tests.event_log import Missing, judge_arrived
 from tests.judgement import judge
+from tests.scenarios.faults import have
 from tests.traffic import Written
-from zap.v1 import session_pb2
 
 RATE = 20.0
 """Messages a second."""
@@ -32,72 +32,38 @@ _PATIENCE, _LAST_PATIENCE = 22.0, 5.0
 """Seconds without progress after which what is missing is given up: at first, and once all who come back are back."""
 
 
-async def suffer(world: World, fault: Fault, seconds: float, chance: random.Random, rate: float = RATE) -> Verdict:
+async def suffer(
+    world: World, fault: DatabaseFault, seconds: float, chance: random.Random, rate: float = RATE
+) -> Verdict:
     """Have an outage while messages come in; returns when everything is quiet again, or will not be."""
-    for session in world.sessions:
-        # So that each outage is the session's first, as far as the back-off is concerned.
-        await world.node.sessions.Restart(session_pb2.RestartRequest(session_id=session.session_id))
-        await world.node.wait_state(session.session_id, State.STATE_CONNECTED, timeout=_PATIENCE)
-    before = await books(world)
-    async with Watch(world) as watch, Reading(world) as reading:
+    for session_id in world.there.sessions:
+        await forget_failures(world.node, session_id)
+    before = await world.counts()
+    async with watching(world) as watch, reading(world) as read:
         async with world.traffic(rate) as traffic:
             await asyncio.sleep(_BEFORE + chance.random())
-            outage = await _have(world, fault, seconds)
-            await _until_settled(watch, reading, traffic.written)
-        await _until_logged(reading, traffic.written)
-    return await conclude(world, before, outage, traffic.written, reading.logged, watch.looks)
+            began, ended = await have(fault, world.estate, seconds)
+            outage = Outage(began, ended, await _answered(world.estate))
+            await _until_settled(watch, read, traffic.written)
+        messages = await judge_arrived(read.again, traffic.written, _LAST_PATIENCE)
+    return await conclude(world, before, outage, messages, traffic.written, read.logged, watch.looks)
 
 
-async def _have(world: World, fault: Fault, seconds: float) -> Outage:
-    began = time.time()
-    async with fault.outage(world.estate):
-        await asyncio.sleep(seconds)
-        ended = time.time()
-    for url in (world.estate.node_url, world.estate.session_url):
-        await eventually(partial(answers, url))
-    return Outage(began, ended, time.time())
+async def _answered(estate: Estate) -> float:
+    """Wait until the database answers by both ways; return when it did."""
+    for url in (estate.node_url, estate.session_url):
+        while not await answers(url):
+            await asyncio.sleep(0.02)
+    return time.time()
 
 
-async def _until_settled(watch: Watch, reading: Reading, written: list[Written]) -> None:
+async def _until_settled(watch: Watch, read: Reading, written: list[Written]) -> None:
     """Until every session has been connected for a while, and has all that was written until a moment ago."""
     began, missing = time.time(), Missing(_PATIENCE)
     while not missing.for_good and time.time() < began + _GIVE_UP:
         await asyncio.sleep(0.2)
         now = time.time()
         due = [message for message in written if message.at < now - _UNDER_WAY]
-        missing.are(len(judge(due, reading.logged).lost))
+        missing.are(len(judge(due, read.logged).lost))
         if not missing.count and now > began + _SETTLED and watch.are_all_connected(since=now - _SETTLED):
             return
-
-
-async def _until_logged(reading: Reading, written: list[Written]) -> None:
-    missing = Missing(_LAST_PATIENCE)
-    while not missing.for_good:
-        missing.are(len(judge(written, reading.logged).lost))
-        if not missing.count:
-            break
-        await asyncio.sleep(0.2)
-    # A repetition would come behind the last of them.
-    await asyncio.sleep(0.5)
-
-
-class Missing:
-    """How many messages have not arrived, and for how long it has not become better."""
-
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
-        self.count = 0
-        # While more is being written, some are always on their way: the fewest count.
-        self._fewest = sys.maxsize
-        self._better_at = time.monotonic()
-
-    def are(self, count: int) -> None:
-        """So many now."""
-        if count < self._fewest or not count:
-            self._better_at = time.monotonic()
-        self.count, self._fewest = count, min(count, self._fewest)
-
-    @property
-    def for_good(self) -> bool:
-        """Whether nothing has come for so long that nothing will."""
-        return time.monotonic() > self._better_at + self._patience

@@ -3,15 +3,14 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 import asyncpg
 
 from tests.chaos.world import World
-from zap.v1 import event_pb2
+from tests.event_log import Logged
+from tests.scenarios.background import beside
 
 _EVERY = 0.1
 _SILENT = 2.0
@@ -23,51 +22,29 @@ SELECT id, session_id, payload FROM zap.event WHERE id > $1 AND type = 'MESSAGE_
 _AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
-@dataclass(frozen=True)
-class Logged:
-    """A message in the event log, and when it was first seen there, in Unix seconds."""
-
-    message_id: str
-    text: str
-    at: float
-
-
 class Reading:
-    """`async with Reading(world) as reading:` reads all that is logged from now on, outages notwithstanding."""
+    """`async with reading(world) as read:` reads all that is logged from now on, outages notwithstanding."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._logged: dict[str, dict[int, Logged]] = {session.session_id: {} for session in world.sessions}
-        self._since = 0
-        self._reading: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        connection = await asyncpg.connect(self._world.estate.server.url)
-        self._since = await connection.fetchval("SELECT coalesce(max(id), 0) FROM zap.event")
-        await connection.close()
-        self._reading = asyncio.create_task(self._read())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait([self._reading])
-            # Or whatever it did not read any more would be taken for lost.
-            if not self._reading.cancelled() and (failure := self._reading.exception()) is not None:
-                raise failure
+    def __init__(self, world: World, since: int) -> None:
+        """`since`: the id of the last event that does not count."""
+        self._url = world.estate.server.url
+        self._logged: dict[str, dict[int, Logged]] = {session_id: {} for session_id in world.there.sessions}
+        self._since = since
 
     @property
     def logged(self) -> Mapping[str, Sequence[Logged]]:
         """Per session, in the log's order."""
         return {session_id: [found[place] for place in sorted(found)] for session_id, found in self._logged.items()}
 
-    async def _read(self) -> None:
+    async def again(self) -> Mapping[str, Sequence[Logged]]:
+        """Return what is there now."""
+        return self.logged
+
+    async def read(self) -> None:
         while True:
             with contextlib.suppress(*_AWAY):
                 async with asyncio.timeout(_SILENT):
-                    connection = await asyncpg.connect(self._world.estate.server.url)
+                    connection = await asyncpg.connect(self._url)
                 try:
                     await self._keep_reading(connection)
                 finally:
@@ -84,6 +61,16 @@ class Reading:
         found = self._logged[row["session_id"]]
         if row["id"] in found:
             return
-        received = event_pb2.Event.FromString(row["payload"]).message_received
-        if received.text:
-            found[row["id"]] = Logged(received.message_id, received.text, time.time())
+        if (received := Logged.of(row["payload"], time.time())).text:
+            found[row["id"]] = received
+
+
+@asynccontextmanager
+async def reading(world: World) -> AsyncIterator[Reading]:
+    """Read beside the block. Raises what ended it before: what it did not read would be taken for lost."""
+    connection = await asyncpg.connect(world.estate.server.url)
+    since = await connection.fetchval("SELECT coalesce(max(id), 0) FROM zap.event")
+    await connection.close()
+    found = Reading(world, since)
+    async with beside(found.read()):
+        yield found

@@ -2,19 +2,17 @@
 
 import bisect
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import asyncpg
-
 from simulator.views import DeviceView
-from tests.chaos.reading import Logged
 from tests.chaos.watching import Look
 from tests.chaos.world import World
-from tests.judgement import Judgement, Undelivered, judge
+from tests.event_log import Logged
+from tests.judgement import Judgement, Undelivered
+from tests.scenarios.verdict import Counts
 from tests.traffic import Kind, Written
 
-_EPOCHS = "SELECT session_id, epoch FROM zap.lease"
 _UNAVAILABLE = {"UNAVAILABLE DATABASE_UNAVAILABLE", "DEADLINE_EXCEEDED: Deadline Exceeded"}
 """What Status may say instead of an answer while the database is away; the other is our own patience."""
 
@@ -22,16 +20,6 @@ _UNAVAILABLE = {"UNAVAILABLE DATABASE_UNAVAILABLE", "DEADLINE_EXCEEDED: Deadline
 MOST_DEAF, MOST_UNTOLD = 20.0, 3.0
 """Seconds for which a session may be shown CONNECTED while it hears nothing (a silent database is noticed after 15),
 and until Status answers once the database does."""
-
-
-@dataclass(frozen=True)
-class Books:
-    """What has been counted up to a moment."""
-
-    epochs: Mapping[str, int]
-    devices: Mapping[str, DeviceView]
-    candidates: int
-    """Clients that came to WhatsApp without an account, to be shown a QR code."""
 
 
 @dataclass(frozen=True)
@@ -82,35 +70,25 @@ class Verdict:
         return found + [f"Status said {words} ({times} times)" for words, times in self.wrong_answers.items()]
 
 
-async def books(world: World) -> Books:
-    """Count up to now; straight from the server, by none of the ways that are disturbed."""
-    connection = await asyncpg.connect(world.estate.server.url)
-    try:
-        epochs = {row["session_id"]: row["epoch"] for row in await connection.fetch(_EPOCHS)}
-    finally:
-        await connection.close()
-    devices = {session.session_id: await world.control.device(session.device) for session in world.sessions}
-    return Books(epochs, devices, (await world.control.state()).pairing.candidates)
-
-
 async def conclude(
     world: World,
-    before: Books,
+    before: Counts,
     outage: Outage,
+    messages: Judgement,
     written: Sequence[Written],
     logged: Mapping[str, Sequence[Logged]],
     looks: Mapping[str, Sequence[Look]],
 ) -> Verdict:
     """Compare what was written with what arrived, and what was told with what was so."""
-    after, messages = await books(world), judge(written, logged)
+    after = await world.counts()
     verdict = Verdict(
         messages=messages,
         lost=[await _obituary(world, one, outage) for one in messages.lost],
         undecryptable=await _undecryptable(world, written),
-        overlaps=_grown(before, after, lambda device: device.overlaps),
-        replaced=_grown(before, after, lambda device: device.replaced),
-        codes=after.candidates - before.candidates,
-        starts=sum(after.epochs[session_id] - epoch for session_id, epoch in before.epochs.items()),
+        overlaps=after.overlaps - before.overlaps,
+        replaced=after.replaced - before.replaced,
+        codes=after.codes - before.codes,
+        starts=after.starts - before.starts,
         back=[
             max(back_after(outage.answered, seen, after.devices[name]), hears_after(outage.answered, logged[name]))
             for name, seen in looks.items()
@@ -165,21 +143,17 @@ def _told(answered: float, looks: Sequence[Look]) -> float:
     return first.at - answered if first is not None else float("inf")
 
 
-def _grown(before: Books, after: Books, count: Callable[[DeviceView], int]) -> int:
-    return sum(count(device) - count(before.devices[session_id]) for session_id, device in after.devices.items())
-
-
 async def _undecryptable(world: World, written: Sequence[Written]) -> int:
     """Return how many of these messages a device has asked for again, but for those that were garbled."""
     ids = {message.message_id for message in written if message.kind is not Kind.GARBLED}
-    deliveries = [one for session in world.sessions for one in await world.control.deliveries(session.device)]
+    deliveries = [one for jid in world.there.jids.values() for one in await world.there.simulator.deliveries(jid)]
     return sum(one.acknowledged_by == "retry" and one.id in ids for one in deliveries)
 
 
 async def _obituary(world: World, undelivered: Undelivered, outage: Outage) -> str:
     """When a lost message was written, and what linked devices had said about it to its writer."""
     message = undelivered.message
-    sent = next(sent for sent in await world.control.sent(message.writer) if sent.id == message.message_id)
+    sent = next(sent for sent in await world.there.simulator.sent(message.writer) if sent.id == message.message_id)
     said = [
         f"{receipt.type} at {receipt.timestamp - outage.began:+.2f} s"
         for receipt in sent.receipts

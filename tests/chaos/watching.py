@@ -2,14 +2,15 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import grpc
 
 from tests.caller import State
 from tests.chaos.world import World
+from tests.scenarios.background import beside
 from tests.service_process import error_info
 from zap.v1 import session_pb2
 
@@ -33,43 +34,37 @@ class Look:
 
 
 class Watch:
-    """`async with Watch(world) as watch:` looks until the end of the block."""
+    """`async with watching(world) as watch:` looks until the end of the block."""
 
     def __init__(self, world: World) -> None:
-        self.looks: dict[str, list[Look]] = {session.session_id: [] for session in world.sessions}
-        self._world = world
-        self._looking: list[asyncio.Task[None]] = []
-
-    async def __aenter__(self) -> Self:
-        self._looking = [asyncio.create_task(self._look(session_id)) for session_id in self.looks]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for task in self._looking:
-            task.cancel()
-        await asyncio.wait(self._looking)
-        for task in self._looking:
-            if not task.cancelled() and (failure := task.exception()) is not None:
-                raise failure
+        self.looks: dict[str, list[Look]] = {session_id: [] for session_id in world.there.sessions}
+        self._node = world.node
 
     def are_all_connected(self, since: float) -> bool:
         """Whether every answer since a moment was CONNECTED, and each session has had one."""
         recent = [[look for look in looks if look.at >= since] for looks in self.looks.values()]
         return all(looks and all(look.says_connected for look in looks) for looks in recent)
 
-    async def _look(self, session_id: str) -> None:
+    async def look(self, session_id: str) -> None:
+        """Ask for its Status again and again."""
         request = session_pb2.StatusRequest(session_id=session_id)
         while True:
             asked_at = time.time()
             try:
-                session = await self._world.node.sessions.Status(request, timeout=_PATIENCE)
+                session = await self._node.sessions.Status(request, timeout=_PATIENCE)
                 look = Look(time.time(), State.Name(session.state), asked_at)
             except grpc.aio.AioRpcError as error:
                 look = Look(time.time(), _words(error), asked_at, is_answer=False)
             self.looks[session_id].append(look)
             await asyncio.sleep(_EVERY)
+
+
+@asynccontextmanager
+async def watching(world: World) -> AsyncIterator[Watch]:
+    """Look at every session beside the block."""
+    watch = Watch(world)
+    async with beside(*(watch.look(session_id) for session_id in watch.looks)):
+        yield watch
 
 
 def _words(error: grpc.aio.AioRpcError) -> str:

@@ -1,80 +1,51 @@
-"""A node on an estate, its paired sessions, and people who write to them."""
+"""A node on an estate, and its paired sessions."""
 
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
+
+import asyncpg
 
 from simulator.control import SimulatorControl
-from simulator.process import PRELOAD, SimulatorProcess
 from tests.chaos.estate import Estate
-from tests.e2e.pairing_helpers import new_phone, pair
+from tests.e2e.cluster import Cluster, cluster
+from tests.scenarios.verdict import Counts, count
 from tests.service_process import ServiceProcess
-from tests.traffic import People, Traffic, gather_people
+from tests.traffic import Traffic
 
 
 @dataclass(frozen=True)
-class Paired:
-    """A session, the phone it is linked to, and its device."""
-
-    session_id: str
-    phone: str
-    device: str
-
-
 class World:
-    """`async with World(estate, simulator, redis_url, sessions=3) as world:` pairs everything and is ready."""
+    """One node; what is counted comes straight from the server, by none of the ways that are disturbed."""
 
-    def __init__(
-        self,
-        estate: Estate,
-        simulator: SimulatorProcess,
-        redis_url: str,
-        *,
-        sessions: int,
-        output: IO[bytes] | None = None,
-        **settings: str,
-    ) -> None:
-        """`output`: where the node's log goes. `settings`: further environment of the node."""
-        self.estate = estate
-        self.control: SimulatorControl = simulator.control
-        self.sessions: list[Paired] = []
-        self.people: People
-        self._count = sessions
-        self._stack = AsyncExitStack()
-        environment = {
-            "DATABASE_URL": estate.node_url,
-            "ZAP_WHATSAPP_DATABASE_URL": estate.session_url,
-            "REDIS_URL": redis_url,
-            "ZAP_WORKER_PRELOAD": PRELOAD,
-            **simulator.environment(),
-            **settings,
-        }
-        self.node = ServiceProcess(environment, output=output)
+    estate: Estate
+    there: Cluster
 
-    def traffic(self, rate: float) -> Traffic:
-        """Have people write to the sessions, so many messages a second to all of them together."""
-        phones = {session.session_id: session.phone for session in self.sessions}
-        # The group's messages are half as many as those to one account.
-        return Traffic(self.control, self.people, phones, rate / (len(phones) + 0.5))
+    @property
+    def node(self) -> ServiceProcess:
+        """The only one."""
+        return self.there.nodes[0]
 
-    async def __aenter__(self) -> Self:
+    async def counts(self) -> Counts:
+        """Count now."""
+        connection = await asyncpg.connect(self.estate.server.url)
         try:
-            await self._stack.enter_async_context(self.node)
-            friend = await new_phone(self.control, "Friend")
-            for number in range(self._count):
-                session_id, phone = f"session-{number}", await new_phone(self.control, f"Owner {number}")
-                device = await pair(self.node, self.control, session_id, phone)
-                self.sessions.append(Paired(session_id, phone, device))
-                # Then the friend's conversation with it is an established one.
-                await self.node.send(session_id, f"+{friend}", "hello", f"hello-{number}")
-            self.people = await gather_people(self.control, friend, [session.phone for session in self.sessions])
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
+            return await count(connection, self.there.simulator, self.there.jids)
+        finally:
+            await connection.close()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
+    def traffic(self, rate: float) -> AbstractAsyncContextManager[Traffic]:
+        """Have people write to the sessions, so many messages a second to all of them together."""
+        # The group's messages are half as many as those to one account.
+        return self.there.traffic(rate / (len(self.there.sessions) + 0.5))
+
+
+@asynccontextmanager
+async def world(
+    estate: Estate, environment: Mapping[str, str], simulator: SimulatorControl, sessions: int, output: IO[bytes]
+) -> AsyncIterator[World]:
+    """Pair everything on an estate. `environment`: of the node, but for its database. `output`: where its log goes."""
+    urls = {"DATABASE_URL": estate.node_url, "ZAP_WHATSAPP_DATABASE_URL": estate.session_url}
+    async with cluster({**environment, **urls}, simulator, sessions, nodes=1, output=output) as there:
+        yield World(estate, there)

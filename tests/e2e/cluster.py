@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import IO
 
 from simulator.control import SimulatorControl
 from tests.caller import State
@@ -13,7 +14,7 @@ from tests.event_log import assert_gapless, judge_log
 from tests.judgement import Judgement
 from tests.scenarios.verdict import absences
 from tests.service_process import ServiceProcess
-from tests.traffic import IN_GROUP, PERSONAL, Kind, Traffic, Written, gather_people
+from tests.traffic import IN_GROUP, PERSONAL, Kind, People, Traffic, Written, gather_people
 
 SECRET = {"ZAP_NODE_SECRET": "of-all-nodes-of-this-test"}
 
@@ -27,6 +28,8 @@ class Cluster:
     phones: dict[str, str]
     jids: dict[str, str]
     friend: str
+    people: dict[tuple[str, ...], People] = field(default_factory=dict)
+    """Those that write to these sessions, once they have."""
 
     @property
     def sessions(self) -> Sequence[str]:
@@ -47,10 +50,12 @@ class Cluster:
         The friend is one of them, to whom callers write as well: both sides of a conversation write at once.
         """
         phones = {name: self.phones[name] for name in sessions or self.sessions}
-        people = await gather_people(self.simulator, self.friend, list(phones.values()))
-        for name in phones:
-            # Then the friend's conversation with it is an established one.
-            await self.nodes[-1].send(name, f"+{self.friend}", "hello", f"hello-{name}")
+        if (people := self.people.get(tuple(phones))) is None:
+            people = await gather_people(self.simulator, self.friend, list(phones.values()))
+            self.people[tuple(phones)] = people
+            for name in phones:
+                # Then the friend's conversation with it is an established one.
+                await self.nodes[-1].send(name, f"+{self.friend}", "hello", f"hello-{name}")
         async with Traffic(self.simulator, people, phones, rate, personal=personal, in_group=in_group) as traffic:
             yield traffic
 
@@ -111,11 +116,16 @@ async def cluster(
     nodes: int = 3,
     *,
     on_first: bool = False,
+    output: IO[bytes] | None = None,
 ) -> AsyncIterator[Cluster]:
-    """So many nodes, and so many paired sessions, wherever they are; or on the first node, all of them (`on_first`)."""
+    """So many nodes, and so many paired sessions, wherever they are; or on the first node, all of them (`on_first`).
+
+    `output`: where the nodes' logs go.
+    """
     async with AsyncExitStack() as stack:
         running = [
-            ServiceProcess({**environment, **SECRET, "ZAP_NODE_ID": f"node-{number}"}) for number in range(nodes)
+            ServiceProcess({**environment, **SECRET, "ZAP_NODE_ID": f"node-{number}"}, output=output)
+            for number in range(nodes)
         ]
         # Who comes later finds nothing to claim.
         pairing = running[:1] if on_first else running
