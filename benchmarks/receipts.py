@@ -24,6 +24,7 @@ import grpc
 from benchmarks.stage import Deployment, deployment
 from tests.caller import State
 from tests.e2e.downtime import forget_failures, process_of
+from tests.scenarios.background import beside
 
 SESSIONS = 6
 CALLERS = 3
@@ -48,16 +49,10 @@ class Scene:
 
     async def kill_while_sending(self, kills: int) -> tuple[int, int]:
         """Return how many texts the phone has confirmed, and how many of them stay SENT."""
-        calling = [asyncio.create_task(self._call(name)) for name in self.there.jids for _ in range(CALLERS)]
-        for number in range(kills):
-            await asyncio.sleep(random.uniform(*SECONDS))  # noqa: S311 - not a secret
-            await self._kill(list(self.there.jids)[number % len(self.there.jids)])
-        for task in calling:
-            task.cancel()
-        await asyncio.wait(calling)
-        for task in calling:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                raise error
+        async with beside(*(self._call(name) for name in self.there.jids for _ in range(CALLERS))):
+            for number in range(kills):
+                await asyncio.sleep(random.uniform(*SECONDS))  # noqa: S311 - not a secret
+                await self._kill(list(self.there.jids)[number % len(self.there.jids)])
         # An id that the phone has read is one that it has confirmed.
         confirmed = [message.id for message in await self.there.simulator.inbox(self.there.friend)]
         return len(confirmed), await self._stay("SENT", confirmed)

@@ -67,17 +67,22 @@ async def read_messages(sql: Sql) -> Mapping[str, Sequence[Logged]]:
     return found
 
 
-async def judge_log(sql: Sql, written: Sequence[Written], patience: float = 20.0) -> Judgement:
-    """Judge the log once it has every message, or when none has come for so many seconds."""
-    return await judge_arrived(lambda: read_messages(sql), written, patience)
+async def judge_log(
+    sql: Sql, written: Sequence[Written], patience: float = 20.0, within: float = float("inf")
+) -> Judgement:
+    """Judge the log once it has every message, when none has come for so many seconds, or `within` seconds."""
+    return await judge_arrived(lambda: read_messages(sql), written, patience, within)
 
 
 async def judge_arrived(
-    read: Callable[[], Awaitable[Mapping[str, Sequence[Logged]]]], written: Sequence[Written], patience: float
+    read: Callable[[], Awaitable[Mapping[str, Sequence[Logged]]]],
+    written: Sequence[Written],
+    patience: float,
+    within: float = float("inf"),
 ) -> Judgement:
     """Judge what is read in the same way. A repetition would come behind the last message."""
-    missing = Missing(patience)
-    while not missing.for_good:
+    missing, deadline = Missing(patience), time.monotonic() + within
+    while not missing.for_good and time.monotonic() < deadline:
         missing.are(len(judge(written, await read()).lost))
         if not missing.count:
             break

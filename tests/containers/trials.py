@@ -1,18 +1,23 @@
-"""What is done to the containers, one thing after the other, and what must be so after each."""
+"""What is done to the containers, one thing after the other, and what must be so after each.
+
+The stage and the faults are not those of tests/scenarios. The engine starts processes, signals them by their ids, and
+asks the database by a connection of its own; here Docker starts, kills, freezes and cuts off, its commands are what is
+tried, the database has no port, and a replica may come back at another address. A stage that could be both would ask
+at every step which it is. What is shared: traffic, judgement, absences and report.
+"""
 
 import asyncio
-import itertools
 import os
 import signal
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from simulator.views import DeviceView
 from tests.containers.cluster import REPLICAS, SERVICE, Cluster, Person, Replica
 from tests.containers.engine import docker, inspect
 from tests.judgement import judge
 from tests.scenarios.report import Outcome
+from tests.scenarios.verdict import absences
 
 TTL, COME_BACK = 10.0, 3.0
 """Seconds of ZAP_LEASE_TTL, and beyond it until a lost node's sessions are connected elsewhere (design 5b)."""
@@ -89,15 +94,6 @@ async def _takes_part_again(cluster: Cluster, victim: Replica) -> None:
     returned = next(one for one in await cluster.wait_healthy() if one.container == victim.container)
     for person in cluster.people:
         await cluster.connected(person, returned, later_than=0.0, timeout=PATIENCE)
-
-
-def _absences(device: DeviceView, since: float) -> list[float]:
-    """Seconds between two connections, of each that ended after this moment and was followed by another one."""
-    return [
-        after.connected_at - before.disconnected_at
-        for before, after in itertools.pairwise(device.intervals)
-        if before.disconnected_at is not None and before.disconnected_at >= since
-    ]
 
 
 async def _victim(cluster: Cluster) -> tuple[Replica, Person]:
@@ -177,7 +173,7 @@ async def _recreate(cluster: Cluster, outcome: Outcome) -> None:
     for person in cluster.people:
         await cluster.connected(person, replicas[0], later_than=began, timeout=PATIENCE)
         device = (await cluster.devices())[person.session_id]
-        away = " and ".join(f"{seconds:.1f} s" for seconds in _absences(device, began))
+        away = " and ".join(f"{seconds:.1f} s" for seconds in absences(device, began))
         outcome.say(f"{person.session_id} was away for {away}")
 
 
@@ -195,7 +191,7 @@ async def _stop_gracefully(cluster: Cluster, outcome: Outcome) -> None:
         session = await cluster.caller(asked).status(person.session_id)
         outcome.must(session.owner.node != victim.host, f"{person.session_id} was not handed over")
         device = (await cluster.devices())[person.session_id]
-        for seconds in _absences(device, began):
+        for seconds in absences(device, began):
             moved += 1
             outcome.within(f"{person.session_id} was away for", seconds, AWAY)
     outcome.must(moved > 0, "no session was handed over")

@@ -15,8 +15,10 @@ from tests.caller import State
 from tests.e2e.pairing_helpers import new_phone, pair
 from tests.endurance.memory import Memory, slope
 from tests.endurance.stage import Stage, set_up
+from tests.event_log import judge_log
 from tests.scenarios.report import say
-from zap.v1 import event_pb2, session_pb2
+from tests.traffic import Kind, People, Traffic
+from zap.v1 import session_pb2
 
 SAMPLE_EVERY, LOOK_EVERY = 10.0, 1.0
 WARM_UP = 0.5
@@ -36,13 +38,12 @@ _SESSIONS = "session process"
 
 @dataclass
 class Account:
-    """One session, its phone, and a friend who writes to it."""
+    """One session, and a friend who writes to it."""
 
     session_id: str
-    phone: str
     friend: str
-    written: set[str] = field(default_factory=set)
-    """Ids of messages to it."""
+    traffic: Traffic
+    """The friend's messages to it."""
     sent: set[str] = field(default_factory=set)
     """Ids of messages from it that WhatsApp has."""
 
@@ -74,7 +75,7 @@ async def run(sessions: int, duration: float) -> list[str]:
         until = began + duration
         async with asyncio.TaskGroup() as tasks:
             for account in accounts:
-                tasks.create_task(_write(stage, account, until))
+                tasks.create_task(_write(account, until))
                 tasks.create_task(_send(stage, account, until, seen))
             tasks.create_task(_look(stage, until, seen))
             tasks.create_task(_sample(stage, until, seen))
@@ -89,12 +90,22 @@ async def _pair(stage: Stage, number: int) -> Account:
     phone = await new_phone(stage.simulator, f"Owner {number}")
     friend = await new_phone(stage.simulator, f"Friend {number}")
     await pair(stage.node, stage.simulator, f"crowd-{number}", phone)
-    return Account(f"crowd-{number}", phone, friend)
+    people = People(friend, stranger="", garbler="", group_writer="", group="")
+    traffic = Traffic(
+        stage.simulator,
+        people,
+        {f"crowd-{number}": phone},
+        1 / WRITE_EVERY,
+        personal=(Kind.TEXT,),
+        in_group=(),
+    )
+    return Account(f"crowd-{number}", friend, traffic)
 
 
-async def _write(stage: Stage, account: Account, until: float) -> None:
-    async for number in _ticks(WRITE_EVERY, until):
-        account.written.add(await stage.simulator.write(account.friend, account.phone, f"Message {number}"))
+async def _write(account: Account, until: float) -> None:
+    await asyncio.sleep(random.uniform(0, WRITE_EVERY))
+    async with account.traffic:
+        await asyncio.sleep(until - time.monotonic())
 
 
 async def _send(stage: Stage, account: Account, until: float, seen: Seen) -> None:
@@ -172,34 +183,24 @@ async def _cpu(stage: Stage) -> dict[str, float]:
 
 
 async def _settle(stage: Stage, accounts: list[Account]) -> list[str]:
-    """Wait until everything that was written has arrived; what is missing, or there twice."""
-    written = {(account.session_id, message_id) for account in accounts for message_id in account.written}
-    deadline = time.monotonic() + SETTLE
-    while written - (arrived := await _arrived(stage)).keys() and time.monotonic() < deadline:
-        await asyncio.sleep(1)
-    lost, twice = len(written - arrived.keys()), arrived.total() - len(arrived)
+    """Wait until everything that was written has arrived; what is missing, there twice, or out of order."""
+    written = [message for account in accounts for message in account.traffic.written]
+    log = await judge_log(stage.sql, written, SETTLE, within=SETTLE)
     unheard = 0
     for account in accounts:
         unheard += len(account.sent - {message.id for message in await stage.simulator.inbox(account.friend)})
     published = Counter(
         event["messageReceived"]["messageId"] for event in stage.live.events if "messageReceived" in event
     )
-    unpublished = len({message_id for _, message_id in written} - published.keys())
+    unpublished = len({message.message_id for message in written} - published.keys())
     sent = sum(len(account.sent) for account in accounts)
     say(
-        f"written {len(written)}: lost {lost}, twice {twice}, not published {unpublished};"
+        f"written {len(written)}: lost {len(log.lost)}, twice {len(log.twice)}, out of order {len(log.disordered)},"
+        f" not published {unpublished};"
         f" sent {sent}: not on the friend's phone {unheard}"
     )
-    faults = {"messages lost": lost, "messages twice": twice, "not published": unpublished, "sent for nothing": unheard}
-    return [f"{count} {what}" for what, count in faults.items() if count]
-
-
-async def _arrived(stage: Stage) -> Counter[tuple[str, str]]:
-    """Messages in the log, by session and WhatsApp's id."""
-    rows = await stage.sql.fetch("SELECT session_id, payload FROM zap.event WHERE type = 'MESSAGE_RECEIVED'")
-    return Counter(
-        (row["session_id"], event_pb2.Event.FromString(row["payload"]).message_received.message_id) for row in rows
-    )
+    faults = {"not published": unpublished, "sent for nothing": unheard}
+    return log.problems + [f"{count} {what}" for what, count in faults.items() if count]
 
 
 def _judge(seen: Seen, minutes: float) -> list[str]:
