@@ -8,17 +8,17 @@ python -m tests.chaos nodes --steps 100 --sessions 9 --seed 7
 
 import argparse
 import asyncio
+import itertools
 import random
 import secrets
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
 
 from dev import EmbeddedValkey
-from simulator.control import SimulatorControl
 from simulator.process import PRELOAD, SimulatorProcess
 from tests.chaos import table, trials
 from tests.chaos.estate import Estate, Tools, Way
@@ -29,7 +29,6 @@ from tests.chaos.outages import RATE, suffer
 from tests.chaos.places import three_places
 from tests.chaos.small_disk import can_mount
 from tests.chaos.trials import Size
-from tests.chaos.verdict import Verdict
 from tests.chaos.world import world
 from tests.scenarios.faults import named
 from tests.scenarios.report import say
@@ -73,48 +72,6 @@ def wanted(given: argparse.Namespace, way: Way) -> Iterator[tuple[DatabaseFault,
     for fault in named(FAULTS[way], given.faults):
         for seconds in given.seconds if fault.lasts else [0.0]:
             yield from [(fault, seconds)] * given.times
-
-
-class Outages:
-    """All that were asked for."""
-
-    def __init__(self, given: argparse.Namespace, tools: Tools, logs: Path) -> None:
-        self._given = given
-        self._tools = tools
-        self._logs = logs
-        self._chance = random.Random(given.seed)
-        self.failed = 0
-
-    async def all(self, folder: Path) -> None:
-        """Every kind of estate in turn, each with its outages one after the other."""
-        say(table.HEADER)
-        async with EmbeddedValkey(folder, die_with_starter=True) as valkey, SimulatorProcess() as simulator:
-            environment = {"REDIS_URL": valkey.url, "ZAP_WORKER_PRELOAD": PRELOAD, **simulator.environment()}
-            for tls in (choice == "yes" for choice in self._given.tls):
-                for way in self._tools.ways:
-                    if list(wanted(self._given, way)):
-                        await self._on(Estate(folder, way, tls=tls, tools=self._tools), environment, simulator.control)
-
-    async def _on(self, unopened: Estate, environment: Mapping[str, str], simulator: SimulatorControl) -> None:
-        name = f"{unopened.way.name.lower()}-{'tls' if unopened.tls else 'plain'}"
-        with (self._logs / f"{name}.log").open("w+b") as output:
-            async with (
-                unopened as estate,
-                world(estate, environment, simulator, self._given.sessions, output) as there,
-            ):
-                for fault, seconds in wanted(self._given, estate.way):
-                    verdict = await suffer(there, fault, seconds, self._chance, self._given.rate)
-                    self._report(fault, seconds, estate.tls, verdict)
-
-    def _report(self, fault: DatabaseFault, seconds: float, tls: bool, verdict: Verdict) -> None:
-        say(table.row(fault.name, seconds, tls, verdict))
-        if problems := verdict.problems(back_within=fault.back_within):
-            self.failed += 1
-            say(f"    NOT GOOD: {'; '.join(problems)}")
-        for words in verdict.lost[:10]:
-            say(f"    lost: {words}")
-        if len(verdict.lost) > 10:
-            say(f"    … and {len(verdict.lost) - 10} more")
 
 
 async def main() -> int:
@@ -171,11 +128,24 @@ async def have_outages(given: argparse.Namespace) -> int:
     )
     for sentence in tools.missing():
         say(f"LEFT OUT: {sentence}")
-    run = Outages(given, tools, logs)
+    say(table.HEADER)
+    chance, failed = random.Random(given.seed), 0
     with open_folder() as folder:
-        await run.all(folder)
-    say(f"{run.failed} outages had something that must not be." if run.failed else "All is as it should be.")
-    return min(run.failed, 1)
+        async with EmbeddedValkey(folder, die_with_starter=True) as valkey, SimulatorProcess() as simulator:
+            environment = {"REDIS_URL": valkey.url, "ZAP_WORKER_PRELOAD": PRELOAD, **simulator.environment()}
+            for tls, way in itertools.product(given.tls, tools.ways):
+                if not (outages := list(wanted(given, way))):
+                    continue
+                estate = Estate(folder, way, tls=tls == "yes", tools=tools)
+                with (logs / f"{way.name.lower()}-{'tls' if estate.tls else 'plain'}.log").open("w+b") as output:
+                    async with estate, world(estate, environment, simulator.control, given.sessions, output) as there:
+                        for fault, seconds in outages:
+                            verdict = await suffer(there, fault, seconds, chance, given.rate)
+                            failed += bool(verdict.problems(back_within=fault.back_within))
+                            for line in table.lines(fault, seconds, estate.tls, verdict):
+                                say(line)
+    say(f"{failed} outages had something that must not be." if failed else "All is as it should be.")
+    return min(failed, 1)
 
 
 if __name__ == "__main__":

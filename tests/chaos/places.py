@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import psutil
 
 from simulator.control import SimulatorControl
-from tests.e2e.cluster import SECRET, Cluster
-from tests.e2e.pairing_helpers import new_phone, pair
+from tests.e2e.cluster import SECRET, Cluster, with_sessions
 from tests.service_process import ServiceProcess, free_port
 from tests.tcp_proxy import Line, TcpProxy
 
@@ -95,13 +94,8 @@ async def three_places(
                 "ZAP_NODE_ADVERTISE": door.address,
             }
             places.append(await _place({**environment, **settings}, peers, stack))
-        friend = await new_phone(simulator, "Friend")
-        phones = {f"s{number}": await new_phone(simulator, f"Owner {number}") for number in range(sessions)}
-        jids = {
-            name: await pair(places[number % NODES].node, simulator, name, phone)
-            for number, (name, phone) in enumerate(phones.items())
-        }
-        yield Cluster([place.node for place in places], simulator, phones, jids, friend), places
+        nodes = [place.node for place in places]
+        yield await with_sessions(nodes, simulator, sessions, nodes), places
 
 
 def _way(places: Sequence[Place], ways: Ways, called: int, port: int) -> TcpProxy:

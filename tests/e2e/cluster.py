@@ -131,12 +131,20 @@ async def cluster(
         pairing = running[:1] if on_first else running
         for node in pairing:
             await stack.enter_async_context(node)
-        friend = await new_phone(simulator, "Friend")
-        phones = {f"s{number}": await new_phone(simulator, f"Owner {number}") for number in range(sessions)}
-        jids = {
-            name: await pair(pairing[number % len(pairing)], simulator, name, phone)
-            for number, (name, phone) in enumerate(phones.items())
-        }
+        there = await with_sessions(running, simulator, sessions, pairing)
         for node in running[len(pairing) :]:
             await stack.enter_async_context(node)
-        yield Cluster(running, simulator, phones, jids, friend)
+        yield there
+
+
+async def with_sessions(
+    nodes: list[ServiceProcess], simulator: SimulatorControl, sessions: int, pairing: Sequence[ServiceProcess]
+) -> Cluster:
+    """Pair so many sessions by these nodes in turn."""
+    friend = await new_phone(simulator, "Friend")
+    phones = {f"s{number}": await new_phone(simulator, f"Owner {number}") for number in range(sessions)}
+    jids = {
+        name: await pair(pairing[number % len(pairing)], simulator, name, phone)
+        for number, (name, phone) in enumerate(phones.items())
+    }
+    return Cluster(nodes, simulator, phones, jids, friend)

@@ -1,6 +1,7 @@
 """The report of a scenario: what was seen, what was asked for, and what of it is not so."""
 
 import sys
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 
@@ -26,6 +27,13 @@ class Outcome:
         """Add a problem unless this holds."""
         if not holds:
             self.problems.append(problem)
+
+    async def check(self, assertion: Awaitable[object]) -> None:
+        """Add a problem if this raises AssertionError."""
+        try:
+            await assertion
+        except AssertionError as error:
+            self.problems.append(f"AssertionError: {error}")
 
     def within(self, what: str, seconds: float, bound: float) -> None:
         """Add a time, its bound, and a problem if it is over the bound."""

@@ -73,7 +73,7 @@ class Stage:
         """Every message is in the log once and in order, and the sequences have no gap."""
         judgement = await judge_log(self.sql, written, ARRIVE_S)
         self.outcome.problems += judgement.problems
-        await assert_gapless(self.sql)
+        await self.outcome.check(assert_gapless(self.sql))
         return judgement
 
     async def judge_calls(self, told: Told) -> None:
@@ -81,7 +81,7 @@ class Stage:
         reasons = f" ({', '.join(sorted(told.refused))})" if told.refused else ""
         self.outcome.say(f"{len(told.sent)} sent, {told.refused.total()} refused for now{reasons}")
         self.outcome.must(not told.wrong, f"callers were told {dict(told.wrong)}")
-        await assert_arrived_once(self.there, told)
+        await self.outcome.check(assert_arrived_once(self.there, told))
 
 
 async def sessions_of(asked: ServiceProcess) -> dict[str, session_pb2.Session]:

@@ -75,7 +75,7 @@ class Trial:
         await self._judge_consumers(outcome, found, consumers, written)
         for figure in figures.all_of(found, followers[0], mortal, blows.absences):
             outcome.say(figure)
-        await there.assert_one_owner_at_a_time()
+        await outcome.check(there.assert_one_owner_at_a_time())
 
     async def _strike(self, there: Cluster, blows: Blows) -> Sequence[Written]:
         """Strike until enough was written; return what was."""
