@@ -7,13 +7,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tests.service_process import ServiceProcess
 from tests.tcp_proxy import Line, TcpProxy
 
 T = TypeVar("T")
-F = TypeVar("F", bound="Fault")  # type: ignore[type-arg]  # of any target
+F = TypeVar("F", bound="Fault[Any]")
 
 Outage = Callable[[T], AbstractAsyncContextManager[None]]
 """Of a target. Entering it makes it go wrong, leaving it undoes that."""
@@ -57,7 +57,7 @@ async def stop(node: ServiceProcess, timeout: float = 30.0) -> None:
 
 @asynccontextmanager
 async def killed(node: ServiceProcess) -> AsyncIterator[None]:
-    """The node's process alone; its session processes find out."""
+    """Kill the node's process alone; its session processes find out."""
     await node.kill_node()
     yield
     await start(node)
@@ -65,7 +65,7 @@ async def killed(node: ServiceProcess) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def lost(node: ServiceProcess) -> AsyncIterator[None]:
-    """All its processes, as when the machine's power goes."""
+    """Kill all its processes, as when the machine's power goes."""
     await node.kill_all()
     yield
     await start(node)
@@ -73,7 +73,7 @@ async def lost(node: ServiceProcess) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def stopped(node: ServiceProcess) -> AsyncIterator[None]:
-    """In peace: it hands its sessions over."""
+    """Stop it by SIGTERM: it hands its sessions over."""
     await stop(node)
     yield
     await start(node)
@@ -81,7 +81,7 @@ async def stopped(node: ServiceProcess) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def frozen(node: ServiceProcess) -> AsyncIterator[None]:
-    """Its session processes get no run permits meanwhile: their watchdogs kill them if that lasts."""
+    """Freeze it. Its session processes get no run permits meanwhile: their watchdogs kill them if that lasts."""
     os.kill(node.pid, signal.SIGSTOP)
     try:
         yield
@@ -91,7 +91,7 @@ async def frozen(node: ServiceProcess) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def disturbed(lines: Sequence[TcpProxy], state: Line) -> AsyncIterator[None]:
-    """Connections by these lines are cut, silent or refused."""
+    """Cut these lines, or make them silent."""
     await asyncio.gather(*(line.set(state) for line in lines))
     try:
         yield
@@ -101,7 +101,7 @@ async def disturbed(lines: Sequence[TcpProxy], state: Line) -> AsyncIterator[Non
 
 @asynccontextmanager
 async def together(*outages: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
-    """Several at the same moment, and undone at the same moment."""
+    """Have several at the same moment, and undo them at the same moment."""
     await asyncio.gather(*(outage.__aenter__() for outage in outages))
     yield
     await asyncio.gather(*(outage.__aexit__(None, None, None) for outage in outages))

@@ -15,7 +15,7 @@ from simulator.process import PRELOAD, SimulatorProcess
 
 @dataclass(frozen=True)
 class Servers:
-    """For any number of nodes."""
+    """A database, a bus and a simulated WhatsApp, for any number of nodes."""
 
     postgres: EmbeddedPostgres
     valkey: EmbeddedValkey

@@ -41,7 +41,7 @@ class Stage:
         return await count(self.sql, self.there.simulator, self.there.jids)
 
     async def back(self, asked: ServiceProcess, before: Counts, timeout: float) -> dict[str, float]:
-        """When each session was seen connected under a later epoch (Unix seconds); infinity if it was not in time."""
+        """Return when each session was seen connected under a later epoch (Unix seconds); infinity if not in time."""
         seen: dict[str, float] = {}
         deadline = time.time() + timeout
         while len(seen) < len(before.epochs) and time.time() < deadline:
@@ -70,14 +70,14 @@ class Stage:
         self.outcome.say(str(await self.judge_log(written)))
 
     async def judge_log(self, written: Sequence[Written]) -> Judgement:
-        """Every message is in the log once and in order, and the sequences have no gap."""
+        """Judge whether every message is in the log once and in order, and the sequences have no gap."""
         judgement = await judge_log(self.sql, written, ARRIVE_S)
         self.outcome.problems += judgement.problems
         await self.outcome.check(assert_gapless(self.sql))
         return judgement
 
     async def judge_calls(self, told: Told) -> None:
-        """What callers were told was true, and they can live with it."""
+        """Judge whether what callers were told was true, and whether they can live with it."""
         reasons = f" ({', '.join(sorted(told.refused))})" if told.refused else ""
         self.outcome.say(f"{len(told.sent)} sent, {told.refused.total()} refused for now{reasons}")
         self.outcome.must(not told.wrong, f"callers were told {dict(told.wrong)}")
@@ -85,7 +85,7 @@ class Stage:
 
 
 async def sessions_of(asked: ServiceProcess) -> dict[str, session_pb2.Session]:
-    """All of them, as a node says."""
+    """Return all of them, as a node says."""
     answer = await asked.sessions.List(session_pb2.ListRequest(page_size=1000))
     return {session.session_id: session for session in answer.sessions}
 
