@@ -10,8 +10,8 @@ import asyncpg
 from dev import EmbeddedPostgres
 from simulator.control import SimulatorControl
 from simulator.process import PRELOAD
-from tests.e2e.pairing_helpers import new_phone, pair
 from tests.e2e.downtime import forget_failures
+from tests.e2e.pairing_helpers import new_phone, pair
 from tests.e2e.sql import Sql
 from tests.scenarios.servers import servers
 from tests.service_process import ServiceProcess

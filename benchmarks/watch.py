@@ -23,8 +23,8 @@ import psutil
 
 from benchmarks.inside_callback import FOLDER
 from simulator.control import SimulatorControl
-from tests.e2e.pairing_helpers import pair
 from tests.e2e.cluster import SECRET
+from tests.e2e.pairing_helpers import pair
 from tests.scenarios.servers import servers
 from tests.service_process import ServiceProcess
 from zap.v1 import event_pb2, watch_pb2, watch_pb2_grpc

@@ -23,8 +23,8 @@ from tests.chaos.events.consumers import Follower
 from tests.chaos.events.falls import Start, running
 from tests.chaos.places import TTL, Place
 from tests.e2e.callers import Told
-from tests.e2e.sql import Sql
 from tests.e2e.cluster import Cluster
+from tests.e2e.sql import Sql
 from tests.judgement import Judgement, judge
 from tests.scenarios.faults import (
     Fault,

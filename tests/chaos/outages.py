@@ -3,7 +3,6 @@
 import asyncio
 import random
 import time
-from functools import partial
 
 from tests.chaos.estate import Estate
 from tests.chaos.faults import DatabaseFault

@@ -10,8 +10,8 @@ import asyncpg
 
 from tests.caller import State
 from tests.e2e.callers import Asked, Told, assert_arrived_once, send_all_the_time
-from tests.e2e.sql import Sql
 from tests.e2e.cluster import Cluster, cluster
+from tests.e2e.sql import Sql
 from tests.event_log import assert_gapless, judge_log
 from tests.judgement import Judgement
 from tests.scenarios.background import beside
