@@ -1,7 +1,7 @@
 """Accepts the library's connections in this process and proxies them to Postgres, hiding every loss of a server.
 
 One thread copies the bytes of all connections (`proxy_session.py`). Dialling blocks, so each dial has a thread of its
-own (`upstream.py`). If a server is lost while a statement is under way, the relay neither closes nor answers the
+own (`dialler.py`). If a server is lost while a statement is under way, the relay neither closes nor answers the
 library's connection, and calls `on_lost`, which ends the process. WhatsApp sends again what the library was processing,
 because it is not acknowledged. If a server is lost while its connection is idle, the relay closes the library's
 connection. The library dials again for its next statement, and that dial waits for Postgres.
@@ -9,7 +9,6 @@ connection. The library dials again for its next statement, and that dial waits 
 
 import collections
 import os
-import random
 import secrets
 import selectors
 import socket
@@ -21,19 +20,17 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from service.pgrelay.ack_gate import CHECK_INTERVAL_S, AckGate
-from service.pgrelay.framing import NotPostgres, StartupKind, first_message
+from service.pgrelay.dialler import Dialler, PendingClient
+from service.pgrelay.framing import NotPostgres, StartupKind
 from service.pgrelay.interceptor import Interceptor
-from service.pgrelay.outage_log import OutageLog
 from service.pgrelay.proxy_session import READ, Lost, ProxySession
 from service.pgrelay.signal_lock import SignalLock
-from service.pgrelay.upstream import UNREACHABLE, OpenConnection, Upstream
+from service.pgrelay.upstream import OpenConnection, Upstream
 from zap.worker.v1 import frames_pb2
 
 ANSWER_TIMEOUT_S = 15.0
 """Seconds for which a server may owe an answer and send nothing."""
 
-_REDIAL_PAUSE_S = (0.2, 0.3)
-"""Seconds between two dials of a server that cannot be reached: shortest and longest."""
 _BACKLOG = 4096
 """Connections that may wait to be accepted; further ones are refused."""
 _UCRED = struct.Struct("3i")
@@ -58,10 +55,9 @@ class Relay:
         called once, with the reason, by the relay's thread, and must not block. `log` takes a level and a sentence.
         `answer_timeout` is in seconds; None sets no limit.
         """
-        self._upstream = Upstream(database)
         self._on_lost = on_lost
         self._answer_timeout = answer_timeout
-        self._outages = OutageLog(log)
+        self._dialler = Dialler(Upstream(database), self._queue_dialled, log)
         self._url, self._log = url, log
         self._gate = gate
         self._lock = SignalLock(log)
@@ -73,16 +69,16 @@ class Relay:
         self._selector = selectors.DefaultSelector()
         for listener, server in zip(self._listeners, targets, strict=True):
             self._selector.register(listener, READ, _Target(listener, server))
-        self._pending: set[_PendingClient] = set()
+        self._pending: set[PendingClient] = set()
         self._proxies: dict[ProxySession, tuple[int, int]] = {}
         """The selector events of the client's and of the server's socket."""
         self._has_more: set[ProxySession] = set()
         """Sessions that stopped pumping so that others are served."""
-        self._dialled: collections.deque[tuple[_PendingClient, OpenConnection | None]] = collections.deque()
+        self._dialled: collections.deque[tuple[PendingClient, OpenConnection | None]] = collections.deque()
         self._wakeup_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._wakeup_lock = threading.Lock()
         self._selector.register(self._wakeup_fd, READ)
-        self._detached: list[ProxySession | _PendingClient] = []
+        self._detached: list[ProxySession | PendingClient] = []
         """Connections that are lost. They are kept because garbage collection would close their sockets."""
         self._checked_at = 0.0
         self._is_closed = self._is_loss_reported = self._is_finishing = self._is_quiet = False
@@ -101,7 +97,7 @@ class Relay:
 
     def close(self) -> None:
         """Stop the thread and close all connections, which the library would see as a failure."""
-        self._is_closed = True
+        self._is_closed = self._dialler.is_closed = True
         self._wake()
         if self._thread.is_alive():
             self._thread.join()
@@ -117,7 +113,7 @@ class Relay:
     @property
     def trouble(self) -> str:
         """Why Postgres cannot be reached now; empty if no dial has failed since the last success."""
-        return self._outages.last
+        return self._dialler.trouble
 
     @property
     def address(self) -> str:
@@ -169,7 +165,7 @@ class Relay:
                 self._pump(proxy, client=is_client, server=not is_client)
             case _Target() as target:
                 self._accept(target)
-            case _PendingClient() as client:
+            case PendingClient() as client:
                 self._read_startup(client)
             case _:
                 os.eventfd_read(self._wakeup_fd)
@@ -268,11 +264,11 @@ class Relay:
             connection.close()
             return
         connection.setblocking(False)  # noqa: FBT003
-        client = _PendingClient(connection, target.server)
+        client = PendingClient(connection, target.server)
         self._pending.add(client)
         self._set_events(connection, READ, client)
 
-    def _read_startup(self, client: "_PendingClient") -> None:
+    def _read_startup(self, client: PendingClient) -> None:
         try:
             # After the startup message, only a close of the connection matters.
             data = client.connection.recv(_READ_BYTES, socket.MSG_PEEK if client.is_dialling else 0)
@@ -288,7 +284,7 @@ class Relay:
         elif client.is_dialling:
             self._set_events(client.connection, 0, client)
 
-    def _start_dial(self, client: "_PendingClient", kind: StartupKind) -> None:
+    def _start_dial(self, client: PendingClient, kind: StartupKind) -> None:
         if client.server is None:
             self._set_events(client.connection, 0, client)
             self._detached.append(client)
@@ -298,10 +294,9 @@ class Relay:
         if kind is StartupKind.CANCEL:
             for proxy in self._proxies:
                 proxy.expect_cancel()
-        work = self._cancel if kind is StartupKind.CANCEL else self._dial
-        threading.Thread(target=work, args=(client, client.server), name="relay-dial", daemon=True).start()
+        self._dialler.start(client, client.server, is_cancel=kind is StartupKind.CANCEL)
 
-    def _drop_client(self, client: "_PendingClient") -> None:
+    def _drop_client(self, client: PendingClient) -> None:
         client.is_dropped = True
         self._set_events(client.connection, 0, client)
         self._pending.discard(client)
@@ -324,43 +319,7 @@ class Relay:
                 self._pending.discard(client)
                 self._pump(proxy, client=True, server=True)
 
-    # --- dials, each in its own thread
-
-    def _dial(self, client: "_PendingClient", server: frames_pb2.Server) -> None:
-        """Dial a server until it answers. Stop without a connection if it fails and another server answers."""
-        opened: OpenConnection | None = None
-        while not (self._is_closed or client.is_dropped):
-            try:
-                opened = self._upstream.open(server, client.startup)
-            except Exception as error:  # noqa: BLE001 - such as an invalid host name: the outage log reports it
-                self._outages.failed(_host_port(server), error)
-                if self._is_another_up(server, client.startup):
-                    break
-                time.sleep(random.uniform(*_REDIAL_PAUSE_S))  # noqa: S311 - jitter
-            else:
-                self._outages.over()
-                break
-        self._queue_dialled(client, opened)
-
-    def _is_another_up(self, server: frames_pb2.Server, startup: bytes) -> bool:
-        for other in self._upstream.servers:
-            if other is not server:
-                try:
-                    self._upstream.open(other, startup).connection.close()
-                except UNREACHABLE as error:
-                    self._outages.failed(_host_port(other), error)
-                else:
-                    return True
-        return False
-
-    def _cancel(self, client: "_PendingClient", server: frames_pb2.Server) -> None:
-        try:
-            self._upstream.send_cancel(server, client.startup)
-        except UNREACHABLE as error:
-            self._log("info", f"a query could not be cancelled: {error}")
-        self._queue_dialled(client, None)
-
-    def _queue_dialled(self, client: "_PendingClient", opened: OpenConnection | None) -> None:
+    def _queue_dialled(self, client: PendingClient, opened: OpenConnection | None) -> None:
         self._dialled.append((client, opened))
         self._wake()
 
@@ -386,38 +345,3 @@ class _Target:
 
     listener: socket.socket
     server: frames_pb2.Server | None
-
-
-class _PendingClient:
-    """A connection of the library that has no server connection yet."""
-
-    def __init__(self, connection: socket.socket, server: frames_pb2.Server | None) -> None:
-        self.connection = connection
-        self.server = server
-        self.startup = b""
-        """The startup message or cancel request, once it is complete."""
-        self.is_dialling = False
-        self.is_dropped = False
-        self._received = b""
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.connection.close()
-
-    def receive(self, data: bytes) -> StartupKind | None:
-        """Return what the client asks for, or None until that is known. Raise NotPostgres."""
-        if self.is_dialling:
-            return None
-        self._received += data
-        while (message := first_message(self._received)) is not None:
-            kind, self.startup = message
-            if kind is not StartupKind.ENCRYPTION:
-                return kind
-            # Only the connection to the server is encrypted.
-            self.connection.send(b"N")
-            self._received = self._received[len(self.startup) :]
-        return None
-
-
-def _host_port(server: frames_pb2.Server) -> str:
-    return f"{server.host}:{server.port}"
