@@ -31,7 +31,7 @@ _COMMAND_POLL_MS = 500
 _HEARTBEAT_INTERVAL_S = 1.0
 
 
-class Hosted(Protocol):
+class SessionHandler(Protocol):
     """A session, as its process sees it."""
 
     def start(self) -> None:
@@ -47,7 +47,7 @@ class Hosted(Protocol):
         """Do what is due each second, after the heartbeat. If this hangs, the process counts as stalled."""
 
 
-SessionFactory = Callable[[frames_pb2.Start, FrameWriter, SessionEnd], Hosted]
+SessionFactory = Callable[[frames_pb2.Start, FrameWriter, SessionEnd], SessionHandler]
 
 
 class ProcessHost:
@@ -65,7 +65,7 @@ class ProcessHost:
         self._readable.register(connection, select.POLLIN)
         self._watchdog = watchdog
         self._make_session = make_session
-        self._sessions: dict[str, Hosted] = {}
+        self._sessions: dict[str, SessionHandler] = {}
         self._ending = threading.Lock()
         self._writer = FrameWriter(connection)
         self._exit = ProcessExit(self._writer, leave)

@@ -15,7 +15,7 @@ from service.worker.process.exit import NODE_GONE, ProcessExit
 from service.worker.process.frame_writer import FrameWriter
 from service.worker.process.host import ProcessHost
 from service.worker.process.watchdog import NotPermitted, Watchdog, limit_the_wait
-from service.worker.session.session import Session
+from service.worker.session.session import ClientSession
 from zap.worker.v1 import frames_pb2
 
 _STDERR = 2
@@ -68,7 +68,7 @@ def _serve(connection: socket.socket) -> None:
     except NotPermitted as error:
         ProcessExit(FrameWriter(connection)).end(Cause.PROCESS_DIED, str(error))
     _name_process(start)
-    ProcessHost(connection, watchdog, Session).run(start)
+    ProcessHost(connection, watchdog, ClientSession).run(start)
 
 
 def _await_start(connection: socket.socket) -> frames_pb2.Start:

@@ -6,21 +6,17 @@ library calls back on Go's threads, one event after another. The process (`worke
 call this session.
 """
 
-import datetime
 import faulthandler
 import importlib
 import logging
 import threading
 from typing import Any
 
-from neonize.proto import Neonize_pb2 as neonize
-
 from service.domain.disconnect_policy import Cause
 from service.pgrelay.ack_gate import AckGate
 from service.pgrelay.relay import ANSWER_TIMEOUT_S, Relay
 from service.worker import errors
-from service.worker.inbound import messages, translate
-from service.worker.inbound.events import registry
+from service.worker.inbound import translate
 from service.worker.library import loader
 from service.worker.process.frame_writer import FrameWriter
 from service.worker.process.log_forwarder import LogForwarder
@@ -29,14 +25,14 @@ from service.worker.process.stall_detector import StallDetector
 from service.worker.session import qr_sequence
 from service.worker.session.client import Callbacks, Client, prepare_store
 from service.worker.session.commands import CommandExecutor
-from service.worker.session.connection_monitor import ConnectionMonitor, ConnectionPolling, Verdict
-from service.worker.session.ephemeral_throttle import EphemeralThrottle
+from service.worker.session.connection_monitor import ConnectionMonitor, Verdict
+from service.worker.session.event_handler import EventHandler
 from service.worker.session.log_parser import LoginFailed, ReconnectFailed, ResendFailed, parse_line
+from service.worker.session.login_state import LoginState
 from service.worker.session.outbox import Outbox
-from zap.worker.v1 import frames_pb2, inbound_pb2
+from zap.worker.v1 import frames_pb2
 
 _STDERR = 2
-_DELETION_LINGER_S = 0.4
 _UNLINK_EVENT_TIMEOUT_S = 2.0
 """How long to wait for the event of an unlinked device after the log has reported it."""
 _DISCONNECT_TIMEOUT_S = 1.0
@@ -46,7 +42,7 @@ _CALLBACK_TIMEOUT_S = 2.0
 """How long a stop waits for the running callback. An event that is not committed by then was not acknowledged."""
 
 
-class Session:
+class ClientSession:
     """Owns every part of one session. Its process owns the socket, and decides what the session's end means for it."""
 
     def __init__(self, start: frames_pb2.Start, writer: FrameWriter, end: SessionEnd) -> None:
@@ -54,16 +50,10 @@ class Session:
         self._end = end
         self._outbox = Outbox(start.session_id, writer)
         self._log = LogForwarder(self._outbox.offer)
-        self._ephemeral = EphemeralThrottle(self._outbox.offer)
         self._codes = qr_sequence.QrSequence()
         self._code_shown = threading.Event()
-        self._device_saved = bool(start.jid)
-        self._is_leaving = self._is_first_login_done = False
-        self._may_receive = False
-        """Whether there may be a connection to close."""
-        self._push_name = ""
-        self._failed_login: LoginFailed | None = None
-        self._failed_reconnect = ""
+        self._is_leaving = False
+        self._login = LoginState(is_device_saved=bool(start.jid))
         self._gate = gate = AckGate(self._log_relay)
         # An upgrade of whatsmeow's tables can take long.
         timeout = None if start.prepare_store else ANSWER_TIMEOUT_S
@@ -74,9 +64,9 @@ class Session:
         self._checked_event = 0
         self._commands = CommandExecutor(self._client, self._outbox.send, self._code_shown)
         self._monitor = ConnectionMonitor()
-        self._polling = ConnectionPolling(self._client.is_up, self._check_push_name, self._monitor)
+        self._events = EventHandler(self._client, self._login, gate, self._monitor, self._outbox, self._log, self._end)
 
-    # --- worker.process.host.Hosted
+    # --- worker.process.host.SessionHandler
 
     def start(self) -> None:
         """Start the database relay, load the library and connect, on other threads."""
@@ -107,7 +97,7 @@ class Session:
 
     def each_second(self) -> None:
         """Send the ephemeral events that waited, and act on what the monitor has concluded."""
-        self._ephemeral.begin_second()
+        self._events.ephemeral.begin_second()
         self._act_on(self._monitor.verdict())
 
     # --- the connection
@@ -131,22 +121,14 @@ class Session:
     def _connect(self) -> None:
         self._monitor.connecting()
         # Messages arrive before the library's "connected" event.
-        self._may_receive = bool(self._start.jid)
+        self._login.may_receive = bool(self._start.jid)
         # In both cases Go may still be connected and acknowledge events that no callback receives (docs/neonize.md).
         try:
             self._client.connect()
         except Exception as error:  # noqa: BLE001 - the library raises any exception
-            self._end.end_with(self._ended(errors.cause_of(str(error)), str(error)))
+            self._end.end_with(self._login.ended(errors.cause_of(str(error)), str(error)))
         else:
-            self._end.end_with(self._ended(Cause.CLIENT_ERROR, "the library's connect() returned"))
-
-    def _ended(self, cause: Cause, detail: str) -> frames_pb2.Ended:
-        """Return the last frame, with the login failure from the log where that is more precise than the cause."""
-        failed = self._failed_login
-        is_refused_pairing = cause is Cause.PAIRING_REFUSED and failed is not None and not failed.is_unlinking
-        if failed is None or not (is_refused_pairing or cause is Cause.CLIENT_ERROR):
-            return frames_pb2.Ended(cause=cause.name, detail=detail)
-        return failed.ended(datetime.datetime.now(datetime.UTC))
+            self._end.end_with(self._login.ended(Cause.CLIENT_ERROR, "the library's connect() returned"))
 
     def _act_on(self, verdict: Verdict) -> None:
         if self._is_leaving:
@@ -166,8 +148,8 @@ class Session:
     def _why_not_connected(self) -> tuple[Cause, str]:
         if words := self._relay.trouble:
             return Cause.DATABASE_LOST, words
-        cause = errors.cause_of(self._failed_reconnect)
-        return Cause.CONNECT_STALLED if cause is Cause.CLIENT_ERROR else cause, self._failed_reconnect
+        cause = errors.cause_of(self._login.reconnect_error)
+        return Cause.CONNECT_STALLED if cause is Cause.CLIENT_ERROR else cause, self._login.reconnect_error
 
     def _leave(self, cause: Cause, detail: str = "") -> None:
         """Disconnect, let the running callback return, and end the session, on a new thread because that can block."""
@@ -187,7 +169,7 @@ class Session:
 
     def _disconnect(self) -> None:
         """Close the connection to WhatsApp, with timeouts, because a connect in flight can block that."""
-        if not self._may_receive:
+        if not self._login.may_receive:
             return
         self._gate.shut()
         closing = threading.Thread(target=self._client.disconnect, name="disconnect", daemon=True)
@@ -203,7 +185,7 @@ class Session:
 
     def _on_database_lost(self, words: str) -> None:
         """End the session: the library waits for an answer that never comes, and its event is not acknowledged."""
-        self._end.end_with(self._ended(Cause.DATABASE_LOST, words))
+        self._end.end_with(self._login.ended(Cause.DATABASE_LOST, words))
 
     def _stop(self) -> None:
         if self._start.prepare_store:
@@ -226,136 +208,30 @@ class Session:
     def _on_login_status(self, status: str) -> None:
         if (cause := qr_sequence.cause_of(status, self._codes)) is not None:
             # A library that logs in before it has processed its own scan reports an unexpected state.
-            self._end.end_soon(self._ended(cause, f"pairing: {status}"), unless=lambda: self._monitor.is_up)
+            self._end.end_soon(self._login.ended(cause, f"pairing: {status}"), unless=lambda: self._monitor.is_up)
+
+    def _on_event(self, event: Any) -> None:
+        # The handler asks the client, so it is made after it.
+        self._events.handle(event)
 
     def _on_log_line(self, level: str, logger: str, line: str) -> None:
         self._log.write(level, f"whatsmeow.{logger}", line)
         match parse_line(logger, line):
             case LoginFailed() as failed:
-                self._failed_login = failed
+                self._login.failure = failed
                 if failed.is_only_logged:
                     self._leave(failed.cause, failed.detail)
                 if failed.is_unlinking:
-                    self._end.end_soon(self._unlinked(failed), _UNLINK_EVENT_TIMEOUT_S)
+                    self._end.end_soon(self._login.unlinked(failed), _UNLINK_EVENT_TIMEOUT_S)
                 if failed.is_fatal:
                     # Go would panic once this returns, so block until the process ends.
                     threading.Event().wait()
             case ReconnectFailed() as failed:
-                self._failed_reconnect = failed.words
+                self._login.reconnect_error = failed.words
                 if failed.is_last:
                     self._leave(*self._why_not_connected())
             case ResendFailed() as failed:
                 self._outbox.offer(translate.resend_failed(failed))
-
-    def _unlinked(self, failed: LoginFailed) -> frames_pb2.Ended:
-        """Return the last frame for the case that no event comes.
-
-        neonize delivers the first event once it has read the device's JID. If whatsmeow has deleted the device by then
-        (a login that is refused right after the scan), neonize waits forever.
-        """
-        if not self._device_saved:
-            return frames_pb2.Ended(cause=Cause.PAIRING_REFUSED.name, detail=failed.detail)
-        return failed.ended(datetime.datetime.now(datetime.UTC))
-
-    def _on_event(self, event: Any) -> None:
-        match event:
-            case inbound_pb2.InboundMessage():
-                self._on_message(event)
-            case neonize.UndecryptableMessage():
-                self._on_heard()
-                self._commit_one(messages.unreadable(event, self._client.lid_of))
-            case neonize.Receipt():
-                self._on_heard()
-                self._outbox.commit(translate.receipts(event, self._client.lid_of))
-            case neonize.Connected():
-                self._on_connected()
-            case neonize.Disconnected():
-                self._is_first_login_done = True
-                self._monitor.disconnected()
-                self._outbox.send(frames_pb2.Frame(disconnected=frames_pb2.Disconnected()))
-            case neonize.KeepAliveTimeout():
-                self._monitor.disconnected()
-                self._outbox.send(frames_pb2.Frame(keep_alive_timeout=frames_pb2.KeepAliveTimeout()))
-            case neonize.KeepAliveRestored():
-                self._monitor.connected()
-                self._outbox.send(frames_pb2.Frame(keep_alive_restored=frames_pb2.KeepAliveRestored()))
-            case neonize.PairStatus():
-                self._on_pair_status(event)
-            case neonize.StreamError():
-                self._log.write("warning", "whatsmeow", f"stream error {event.Code}; the library reconnects")
-            case _:
-                self._on_inbound_event(event)
-
-    def _on_message(self, event: inbound_pb2.InboundMessage) -> None:
-        self._on_heard()
-        if self._outbox.commit(messages.frames(event, self._client.lid_of), self._gate.wait_for_commit):
-            self._gate.log()
-
-    def _on_inbound_event(self, event: Any) -> None:
-        if (durable := registry.DURABLE.get(type(event))) is not None:
-            self._on_heard()
-            self._commit_one(durable(event))
-        elif (ephemeral := registry.EPHEMERAL.get(type(event))) is not None:
-            self._ephemeral.submit(*ephemeral(event))
-        else:
-            self._on_terminal_event(event)
-
-    def _on_terminal_event(self, event: Any) -> None:
-        match event:
-            case neonize.LoggedOut() if not self._device_saved:
-                self._end.end(Cause.PAIRING_REFUSED, neonize.ConnectFailureReason.Name(event.Reason))
-            case neonize.LoggedOut():
-                # whatsmeow raises the event before it deletes its rows.
-                self._end.end_with(translate.logged_out(event), linger=_DELETION_LINGER_S)
-            case neonize.StreamReplaced():
-                self._end.end(Cause.STREAM_REPLACED)
-            case neonize.TemporaryBan():
-                self._end.end_with(translate.temporary_ban(event, datetime.datetime.now(datetime.UTC)))
-            case neonize.ClientOutdated():
-                self._end.end(Cause.CLIENT_OUTDATED)
-            case neonize.ConnectFailure():
-                self._end.end_with(translate.connect_failure(event))
-
-    def _on_heard(self) -> None:
-        """Treat the first inbound event as the end of the login.
-
-        The library raises "connected" only after two queries, which on a busy machine wait behind all the messages
-        queued for this device. After a disconnection an inbound event may belong to the old connection.
-        """
-        self._monitor.heard()
-        if not self._is_first_login_done:
-            self._on_connected()
-
-    def _on_connected(self) -> None:
-        self._is_first_login_done = True
-        # The first message has reported the connection already; the library's own event follows it.
-        is_reported = self._monitor.is_up
-        self._device_saved = self._may_receive = True
-        self._failed_reconnect = ""
-        self._monitor.connected()
-        self._polling.start()
-        if is_reported:
-            return
-        device = self._client.device()
-        self._push_name = device.PushName
-        self._outbox.send(translate.connected(device))
-
-    def _on_pair_status(self, event: Any) -> None:
-        if event.Status != neonize.PairStatus.SUCCESS:
-            self._end.end_soon(self._ended(Cause.SCAN_REJECTED, event.Error))
-            return
-        self._device_saved = self._may_receive = True
-        self._monitor.scanned()
-        self._outbox.send(translate.device_saved(event, translate.lid_of(self._client.device())))
-
-    def _check_push_name(self) -> None:
-        """Report a changed account name, which arrives after the login and for which neonize has no event."""
-        if (name := self._client.device().PushName) != self._push_name:
-            self._push_name = name
-            self._outbox.send(frames_pb2.Frame(push_name=frames_pb2.PushName(name=name)))
-
-    def _commit_one(self, frame: frames_pb2.Frame | None) -> None:
-        self._outbox.commit(() if frame is None else (frame,))
 
 
 def call_preload(target: str) -> None:

@@ -13,10 +13,10 @@ from service.domain.disconnect_policy import Cause
 from service.wire import framing
 from service.worker.process.exit import EXIT_REPORTED, NODE_GONE
 from service.worker.process.frame_writer import FrameWriter
-from service.worker.process.host import Hosted, ProcessHost, SessionFactory
+from service.worker.process.host import ProcessHost, SessionFactory, SessionHandler
 from service.worker.process.session_end import SessionEnd
 from service.worker.process.watchdog import Watchdog
-from service.worker.session.session import Session
+from service.worker.session.session import ClientSession
 from tests.fakes.relayed import at
 from zap.v1 import event_pb2
 from zap.worker.v1 import frames_pb2
@@ -63,7 +63,7 @@ class Hosting:
         self.node, connection = socket.socketpair()
         self.node.settimeout(TIMEOUT_S)
         self._make_session = make_session
-        self.sessions: dict[str, Hosted] = {}
+        self.sessions: dict[str, SessionHandler] = {}
         self.watchdog = FakeWatchdog()
         self.exits: list[int] = []
         self._has_exited = threading.Event()
@@ -103,7 +103,7 @@ class Hosting:
         vars(self._host._reader_stall)["check"] = threading.Event().wait
         self.node.close()
 
-    def _make(self, start: frames_pb2.Start, writer: FrameWriter, end: SessionEnd) -> Hosted:
+    def _make(self, start: frames_pb2.Start, writer: FrameWriter, end: SessionEnd) -> SessionHandler:
         session = self.sessions[start.session_id] = self._make_session(start, writer, end)
         return session
 
@@ -207,7 +207,7 @@ def test_a_process_whose_node_is_gone_exits_at_once(hosting: Hosting) -> None:
 
 
 def test_a_session_that_cannot_be_made_ends_alone(root_logger: None) -> None:
-    def make(start: frames_pb2.Start, writer: FrameWriter, end: SessionEnd) -> Hosted:
+    def make(start: frames_pb2.Start, writer: FrameWriter, end: SessionEnd) -> SessionHandler:
         if start.session_id == "three":
             raise OSError("no such certificate")
         return FakeSession(start, writer, end)
@@ -222,7 +222,7 @@ def test_a_session_that_cannot_be_made_ends_alone(root_logger: None) -> None:
     hosting.close()
 
 
-class UnconnectedSession(Session):
+class UnconnectedSession(ClientSession):
     """A session that handles events, and does not load the library."""
 
     def start(self) -> None:
@@ -237,7 +237,7 @@ def test_events_of_two_sessions_are_committed_apart(root_logger: None) -> None:
     hosting = Hosting(UnconnectedSession)
     threads = {}
     for session_id in ("one", "two"):
-        session = cast("Session", hosting.sessions[session_id])
+        session = cast("ClientSession", hosting.sessions[session_id])
         threads[session_id] = threading.Thread(target=session._on_event, args=(read_receipt(session_id),), daemon=True)
         threads[session_id].start()
         frame = hosting.read("event")

@@ -6,7 +6,7 @@ import pytest
 from service.worker.process.frame_writer import FrameWriter
 from service.worker.process.session_end import SessionEnd
 from service.worker.process.stall_detector import StallDetector
-from service.worker.session.session import Session
+from service.worker.session.session import ClientSession
 from tests.fakes.relayed import at
 from zap.worker.v1 import frames_pb2
 
@@ -16,7 +16,7 @@ class Parts:
 
     def __init__(self, connection: socket.socket) -> None:
         start = frames_pb2.Start(session_id="one", database=at(1))
-        self._session = Session(start, FrameWriter(connection), SessionEnd(lambda _: None))
+        self._session = ClientSession(start, FrameWriter(connection), SessionEnd(lambda _: None))
         vars(self._session)["_client"] = self
         self.current_event = 0
         self.is_asking_store = False
