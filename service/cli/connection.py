@@ -19,7 +19,7 @@ _KEEPALIVE = (("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerConnection:
     """Holds a server's address and the token to send, and opens its services."""
 
     address: str

@@ -7,7 +7,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from service.cli.connection import Server
+from service.cli.connection import ServerConnection
 from service.cli.failures import OUTCOME_EXIT_CODES, UNKNOWN_OUTCOME
 from service.cli.views import delay_text, outcome_text, print_json
 from zap.v1 import session_pb2
@@ -15,7 +15,7 @@ from zap.v1 import session_pb2
 TOO_SMALL = "This terminal is too small for the whole code: enlarge it, or see zapctl pairing-code."
 
 
-def show_codes(server: Server, session_id: str) -> int:
+def show_codes(server: ServerConnection, session_id: str) -> int:
     """Show the codes of a session's pairing, and return the exit code for its outcome."""
     with server.sessions() as sessions:
         responses = sessions.StreamQR(session_pb2.StreamQRRequest(session_id=session_id), metadata=server.metadata)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import grpc
 from google.protobuf.json_format import MessageToJson
 
-from service.cli.connection import Server
+from service.cli.connection import ServerConnection
 from service.cli.failures import explained, explanation, retry_delay
 from service.cli.views import print_json, state_word, word_of
 from zap.v1 import event_pb2, watch_pb2
@@ -18,7 +18,7 @@ _RAW_FIELD = "raw"
 """Field of payloads with the whole message in bytes; only --json shows it."""
 
 
-def watch(server: Server, request: watch_pb2.WatchRequest) -> None:
+def watch(server: ServerConnection, request: watch_pb2.WatchRequest) -> None:
     """Print the requested events until ^C, a closed pipe or a permanent error."""
     with explained(), _closed_pipe_ignored():
         try:
@@ -33,7 +33,7 @@ def watch(server: Server, request: watch_pb2.WatchRequest) -> None:
                 print(f"resume with --resume {request.resume_token}", file=sys.stderr)
 
 
-def _responses(server: Server, request: watch_pb2.WatchRequest) -> Iterator[watch_pb2.WatchResponse]:
+def _responses(server: ServerConnection, request: watch_pb2.WatchRequest) -> Iterator[watch_pb2.WatchResponse]:
     """Yield the responses of a stream, and resume it on another connection when it ends.
 
     Raises grpc.RpcError; UNAVAILABLE only before the first response. The request is the next one to send.

@@ -12,7 +12,7 @@ from uuid import uuid4
 import typer
 
 from service.cli import views
-from service.cli.connection import Server
+from service.cli.connection import ServerConnection
 from service.cli.failures import NOT_SENT, OUTCOME_UNKNOWN
 from service.cli.pairing import show_codes
 from service.cli.watching import watch as watch_events
@@ -37,7 +37,7 @@ def connect(
     as_json: Annotated[bool, typer.Option("--json", help="Print protobuf JSON, one message a line.")] = False,
 ) -> None:
     """WhatsApp sessions from a terminal."""
-    context.obj = Server(address, token, as_json)
+    context.obj = ServerConnection(address, token, as_json)
 
 
 @app.command()
@@ -88,7 +88,7 @@ def list_sessions(
     label: Annotated[list[str] | None, typer.Option(help="Only with this label, key=value; may be repeated.")] = None,
 ) -> None:
     """List all sessions that match."""
-    server: Server = context.obj
+    server: ServerConnection = context.obj
     states = [_number(session_pb2.Session.State, "STATE_", word, "--state") for word in state or ()]
     request = session_pb2.ListRequest(page_size=1000, user_id=user_id, states=states, labels=_labels(label))
     found: list[session_pb2.Session] = []
@@ -115,7 +115,7 @@ def send(
     request_id: Annotated[str, typer.Option(help="The idempotency key; generated if none is given.")] = "",
 ) -> None:
     """Send a text, once per request id."""
-    server: Server = context.obj
+    server: ServerConnection = context.obj
     body = sys.stdin.read() if text == "-" else text
     request = message_pb2.SendRequest(
         session_id=session_id, to=to, request_id=request_id or str(uuid4()), text=message_pb2.Text(body=body)
@@ -181,7 +181,7 @@ def delete(
     force: Annotated[bool, typer.Option("--force", help="Even if it is paired; the phone keeps it linked.")] = False,
 ) -> None:
     """Remove a session with its credentials and messages."""
-    server: Server = context.obj
+    server: ServerConnection = context.obj
     with server.sessions() as sessions:
         response = server.call(sessions.Delete, session_pb2.DeleteRequest(session_id=session_id, force=force))
         if server.as_json:
@@ -195,7 +195,7 @@ def pairing_code(
     phone: Annotated[str, typer.Argument(help="The number of the phone to link, with country code.")],
 ) -> None:
     """Get a code to type on the phone instead of scanning."""
-    server: Server = context.obj
+    server: ServerConnection = context.obj
     with server.sessions() as sessions:
         request = session_pb2.RequestPairingCodeRequest(session_id=session_id, phone=phone)
         response = server.call(sessions.RequestPairingCode, request)
@@ -217,12 +217,12 @@ def main() -> None:
 
 def _session_call(context: typer.Context, method: str, request: Any) -> None:
     """Call a method that returns a session, and show the session."""
-    server: Server = context.obj
+    server: ServerConnection = context.obj
     with server.sessions() as sessions:
         _show(server, server.call(getattr(sessions, method), request), views.print_session)
 
 
-def _show(server: Server, response: Any, show: Any) -> None:
+def _show(server: ServerConnection, response: Any, show: Any) -> None:
     if server.as_json:
         views.print_json(response)
     else:

@@ -65,7 +65,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Delivered:
+class DeliveryReport:
     """Holds a receipt for messages that this session sent."""
 
     message_ids: tuple[str, ...]
@@ -85,7 +85,7 @@ class InboundEvent:
 
     kind: str
     encoded: bytes = field(repr=False)
-    delivered: Delivered | None = None
+    delivered: DeliveryReport | None = None
     """The receipt, which the core acts upon; not stored in the log."""
 
 

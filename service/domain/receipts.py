@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from service.domain.events import NewEvent
-from service.domain.observations import Delivered, InboundEvent
+from service.domain.observations import DeliveryReport, InboundEvent
 from service.domain.records import RECEIPT_STATES, MessageState
 
 
@@ -15,7 +15,7 @@ class DeviceReceipt:
 
     message_id: str
     kind: str
-    """As in Delivered."""
+    """As in DeliveryReport."""
     device: str
     time: datetime
 
@@ -42,7 +42,7 @@ def device_receipts(events: Sequence[NewEvent]) -> Sequence[DeviceReceipt]:
     ]
 
 
-def _receipts(events: Sequence[NewEvent]) -> Iterator[tuple[NewEvent, Delivered]]:
+def _receipts(events: Sequence[NewEvent]) -> Iterator[tuple[NewEvent, DeliveryReport]]:
     for event in events:
         if isinstance(event.payload, InboundEvent) and event.payload.delivered is not None:
             yield event, event.payload.delivered

@@ -43,14 +43,14 @@ def _inbound_event(body: event_pb2.Event) -> domain.InboundEvent:
     return domain.InboundEvent(kind, body.SerializeToString(), _delivery_of(body))
 
 
-def _delivery_of(body: event_pb2.Event) -> domain.Delivered | None:
+def _delivery_of(body: event_pb2.Event) -> domain.DeliveryReport | None:
     if body.HasField("resend_failed"):
         failed = body.resend_failed
-        return domain.Delivered((failed.message_id,), "RESEND_FAILED", (failed.device,))
+        return domain.DeliveryReport((failed.message_id,), "RESEND_FAILED", (failed.device,))
     receipt = body.receipt
     kind = _DELIVERY_KINDS.get(receipt.kind)
     device = tuple(filter(None, (receipt.sender, receipt.sender_alternative)))
-    return domain.Delivered(tuple(receipt.message_ids), kind, device) if kind else None
+    return domain.DeliveryReport(tuple(receipt.message_ids), kind, device) if kind else None
 
 
 _DECODERS: dict[str, Callable[[Any], domain.Observation]] = {

@@ -102,7 +102,7 @@ class HostedSession:
         """Kill its process and return when it is dead. Of several sessions, that ends the others too."""
         await self.process.kill()
 
-    # --- service.workers.process.Hosted
+    # --- service.workers.process.FrameReceiver
 
     def on_frame(self, frame: frames_pb2.Frame, size: int) -> None:
         """Take a frame of this session. Nothing counts that comes after its end."""

@@ -35,7 +35,7 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 _session_log = logging.getLogger("service.session")
 
 
-class Hosted(Protocol):
+class FrameReceiver(Protocol):
     """A session, as its process sees it."""
 
     reported_end: Ended | None
@@ -57,7 +57,7 @@ class Process:
         self._child = child
         self._log_fields = log_fields
         self._log = logging.LoggerAdapter(_log, {**log_fields, "pid": child.pid})
-        self._sessions: dict[str, Hosted] = {}
+        self._sessions: dict[str, FrameReceiver] = {}
         self._exit = ExitWatcher(child, self._log)
         self.channel = WorkerChannel(child.connection, self._on_frame, self._log)
         self._permitted_until = 0.0
@@ -68,7 +68,7 @@ class Process:
         self._exit_failure = ""
         self._lifecycle: asyncio.Task[None] | None = None
 
-    async def begin(self, session: Hosted, start: frames_pb2.Start) -> None:
+    async def begin(self, session: FrameReceiver, start: frames_pb2.Start) -> None:
         """Have the process run its first session. Called once, before anything else."""
         # Before anything is awaited: the process may die meanwhile, and its end is reported to its sessions.
         self._sessions[start.session_id] = session
@@ -79,7 +79,7 @@ class Process:
 
     # --- for its sessions
 
-    def add(self, session: Hosted, start: frames_pb2.Start) -> None:
+    def add(self, session: FrameReceiver, start: frames_pb2.Start) -> None:
         """Have the process run a session beside its others, without a change of its run permit."""
         self._sessions[start.session_id] = session
         self.channel.send(frames_pb2.Command(start=start))
@@ -206,7 +206,7 @@ class Process:
         await self._exit.request_stack_dump()
         await self._exit.kill()
 
-    def _end_of(self, session: Hosted, description: str) -> Ended:
+    def _end_of(self, session: FrameReceiver, description: str) -> Ended:
         """Return the end of a session of this dead process."""
         reported = session.reported_end or self._reported_end
         if reported is not None and reported.cause is not Cause.STOPPED:

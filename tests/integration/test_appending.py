@@ -16,7 +16,7 @@ from service.domain.caller import ANONYMOUS
 from service.domain.errors import LeaseLost, NotFound, ZapError
 from service.domain.events import Event, NewEvent
 from service.domain.lease import Announcement, Lease, Node
-from service.domain.observations import Delivered, InboundEvent
+from service.domain.observations import DeliveryReport, InboundEvent
 from service.eventlog.inbound import PostgresEventLog
 from service.protocol.events import encode_payload
 from service.store.database import Database
@@ -90,7 +90,7 @@ def event(number: int, origin: str = "", text: str = "") -> NewEvent:
 
 
 def receipt(kind: str, *message_ids: str, origin: bytes = b"", device: tuple[str, ...] = ()) -> NewEvent:
-    return NewEvent(InboundEvent("RECEIPT", b"", Delivered(message_ids, kind, device)), NOW, origin)
+    return NewEvent(InboundEvent("RECEIPT", b"", DeliveryReport(message_ids, kind, device)), NOW, origin)
 
 
 def lease(epoch: int = 1, session_id: str = "anna", incarnation: uuid.UUID = NODE) -> Lease:

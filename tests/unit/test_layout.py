@@ -5,6 +5,7 @@ dev/ stands beside service/: only node/connections.py imports it, where no URL i
 
 import ast
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_FILE = 500
+MOST_METHODS = 25
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "models", "misc"}
 
 # What each room may import of service/, besides itself. A room that is absent here is refused: draw its arrows first.
@@ -129,6 +131,9 @@ def faults(name: str, source: str) -> Iterator[str]:
         return
     if (lines := source.count("\n")) > LONGEST_FILE:
         yield f"{name}: {lines} lines, more than {LONGEST_FILE}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and (methods := count_methods(node)) > MOST_METHODS:
+            yield f"{name}: {node.name} has {methods} methods, more than {MOST_METHODS}"
     yield from (f"{name}: the name {part!r} says nothing" for part in parts if part in EMPTY_NAMES)
     top = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
     if any(target.partition(".")[0] == "dev" for target in imports_of(top, "service")):
@@ -137,6 +142,11 @@ def faults(name: str, source: str) -> Iterator[str]:
         yield from (f"{name}: {fault}" for fault in faults_of_import(parts, target))
     if room == "domain" and any(isinstance(node, (ast.Await, ast.AsyncFunctionDef)) for node in ast.walk(tree)):
         yield f"{name}: domain may not await"
+
+
+def count_methods(of: ast.ClassDef) -> int:
+    """The methods and properties that a class defines itself."""
+    return sum(isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) for node in of.body)
 
 
 def in_reach_of_domain(target: str) -> bool:
@@ -153,6 +163,16 @@ def test_the_rooms_of_the_service_keep_to_their_arrows() -> None:
         for fault in faults(str(path.relative_to(service)), path.read_text(encoding="utf-8"))
     ]
     assert found == []
+
+
+def test_no_two_public_classes_of_the_service_have_one_name() -> None:
+    found = Counter(
+        node.name
+        for path in (ROOT / "service").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, count in found.items() if count > 1] == []
 
 
 def test_the_embedded_servers_know_nothing_of_the_service() -> None:
@@ -178,7 +198,7 @@ def test_the_embedded_servers_know_nothing_of_the_service() -> None:
         ("eventlog/inbound.py", "from service.sessions import runner", "eventlog may not import"),
         ("worker/session/client.py", "from service.workers.supervisor import Supervisor", "worker may not import"),
         ("workers/process.py", "import neonize", "only worker may import neonize"),
-        ("worker/process/host.py", "from service.worker.session.session import Session", "stay apart"),
+        ("worker/process/host.py", "from service.worker.session.session import ClientSession", "stay apart"),
         ("worker/process/host.py", "def f():\n    from service.worker import session", "stay apart"),
         ("worker/session/session.py", "from service.worker.process.watchdog import Watchdog", "stay apart"),
         ("worker/session/session.py", "from service.worker.process import exit", "stay apart"),
@@ -192,6 +212,7 @@ def test_the_embedded_servers_know_nothing_of_the_service() -> None:
         ("store/utils.py", "", "says nothing"),
         ("common/names.py", "", "no arrows"),
         ("eventlog/inbound.py", "\n" * 501, "501 lines"),
+        ("eventlog/inbound.py", "class A:" + "".join(f"\n    def f{n}(self): ..." for n in range(26)), "26 methods"),
     ],
 )
 def test_a_breach_is_found(name: str, source: str, complaint: str) -> None:
@@ -209,7 +230,7 @@ def test_a_breach_is_found(name: str, source: str, complaint: str) -> None:
             "worker/session/client.py",
             "import neonize\nfrom service.wire.framing import Frame\nfrom service.domain import events",
         ),
-        ("worker/process/main.py", "from service.worker.session.session import Session"),
+        ("worker/process/main.py", "from service.worker.session.session import ClientSession"),
         ("worker/session/outbox.py", "from service.worker.process.frame_writer import FrameWriter"),
         ("domain/session.py", "import dataclasses\nfrom service.domain.events import Event\nfrom . import lease"),
         ("eventlog/inbound.py", "import asyncpg\nfrom service.store.database import Database"),

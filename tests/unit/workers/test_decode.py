@@ -59,13 +59,13 @@ def test_what_consumers_are_told_goes_through_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("kind", "delivered"),
     [
-        (event_pb2.Receipt.KIND_READ, domain.Delivered(("A", "B"), "READ", ("1:2@lid", "49:2@s"))),
-        (event_pb2.Receipt.KIND_RETRY, domain.Delivered(("A", "B"), "RETRY", ("1:2@lid", "49:2@s"))),
+        (event_pb2.Receipt.KIND_READ, domain.DeliveryReport(("A", "B"), "READ", ("1:2@lid", "49:2@s"))),
+        (event_pb2.Receipt.KIND_RETRY, domain.DeliveryReport(("A", "B"), "RETRY", ("1:2@lid", "49:2@s"))),
         (event_pb2.Receipt.KIND_UNSPECIFIED, None),
     ],
 )
 def test_the_core_knows_of_a_receipt_what_it_says_of_which_messages(
-    kind: "event_pb2.Receipt.Kind.ValueType", delivered: domain.Delivered | None
+    kind: "event_pb2.Receipt.Kind.ValueType", delivered: domain.DeliveryReport | None
 ) -> None:
     receipt = event_pb2.Receipt(message_ids=["A", "B"], kind=kind, sender="1:2@lid", sender_alternative="49:2@s")
     seen = decode_frame(frames_pb2.Frame(event=event_pb2.Event(type=event_pb2.Event.TYPE_RECEIPT, receipt=receipt)))
@@ -79,7 +79,7 @@ def test_the_core_knows_of_a_resend_that_failed() -> None:
     event = event_pb2.Event(type=event_pb2.Event.TYPE_RESEND_FAILED, resend_failed=failed)
     seen = decode_frame(frames_pb2.Frame(event=event))
     assert seen is not None
-    told = domain.Delivered(("A",), "RESEND_FAILED", ("1:2@lid",))
+    told = domain.DeliveryReport(("A",), "RESEND_FAILED", ("1:2@lid",))
     assert seen.observation == domain.InboundEvent("RESEND_FAILED", event.SerializeToString(), told)
 
 
