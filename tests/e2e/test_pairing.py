@@ -16,6 +16,7 @@ from tests.caller import State
 from tests.e2e.pairing_helpers import new_phone, pair
 from tests.e2e.proxies import Manner, Proxy
 from tests.e2e.sql import Sql
+from tests.eventually import eventually
 from tests.live_events import LiveEvents
 from tests.service_process import ServiceProcess, error_info
 from zap.v1 import session_pb2
@@ -167,7 +168,13 @@ async def test_who_waits_for_a_code_is_told_why_there_is_none(
         async with asyncio.timeout(30), contextlib.aclosing(node.qr_updates("anna")) as updates:
             update = await anext(updates)
             assert update.WhichOneof("update") == "delay"
-            assert update.reason.code == (await node.status("anna")).reason.code == "PROXY_REFUSED"
+            assert update.reason.code == "PROXY_REFUSED"
+
+            async def status_says_so() -> bool:
+                # Between two attempts, Status says that the next one waits for its start permit.
+                return (await node.status("anna")).reason.code == "PROXY_REFUSED"
+
+            await eventually(status_says_so)
             assert update.reason.user_action
             await proxy.behave(Manner.PASS)
             while update.HasField("delay"):

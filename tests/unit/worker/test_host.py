@@ -226,7 +226,7 @@ class UnconnectedSession(ClientSession):
     """A session that handles events, and does not load the library."""
 
     def start(self) -> None:
-        self._is_first_login_done = True
+        self._events._is_first_login_done = True
 
 
 def read_receipt(message_id: str) -> neonize.Receipt:
