@@ -5,7 +5,7 @@ ARG SERVICE=zap-service
 # hadolint global ignore=DL3006,DL3013
 
 FROM ${BASE} AS build
-RUN python3 -m pip install --no-cache-dir --no-deps --target /opt/more 'wsproto>=1.3,<2'
+RUN python3 -m pip install --no-cache-dir --target /opt/more 'aiohttp>=3.14,<4' 'wsproto>=1.3,<2'
 
 FROM ${SERVICE}
 COPY --from=build /opt/more /opt/simulator
