@@ -4,6 +4,8 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 PYTHON ?=
 export PYTHON
+# Without bytecode every process of a test run compiles the sources anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV_PYTHON := .venv/bin/python
 PYTHON_SOURCES := service dev tests simulator scripts benchmarks
