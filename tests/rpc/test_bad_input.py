@@ -3,7 +3,7 @@
 These hold for any server: they are tried on one with a core in memory and on the whole service.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -79,11 +79,18 @@ def call(channel: grpc.Channel, method: str, raw: bytes) -> grpc.RpcError | None
 
 def refused(channel: grpc.Channel, method: str, raw: bytes) -> grpc.RpcError:
     """The error that bytes are answered with; nothing has changed by them."""
-    before = everything(channel)
-    error = call(channel, method, raw)
-    assert error is not None, "it was accepted"
-    assert everything(channel) == before
+    (error,) = all_refused(channel, [(method, raw)])
     return error
+
+
+def all_refused(channel: grpc.Channel, calls: Sequence[tuple[str, bytes]]) -> list[grpc.RpcError]:
+    """The errors that so many calls are answered with; nothing has changed by them."""
+    before = everything(channel)
+    found = [call(channel, *sent) for sent in calls]
+    errors = [error for error in found if error is not None]
+    assert len(errors) == len(found), "one was accepted"
+    assert everything(channel) == before
+    return errors
 
 
 @given(sent=bad_requests.wrong_fields())
@@ -120,11 +127,13 @@ def test_any_bytes_at_all_get_an_answer_that_is_not_internal(channel: grpc.Chann
 @given(session_id=st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=20, max_size=63))
 @checked
 def test_what_does_not_exist_is_not_found_by_any_call(channel: grpc.Channel, session_id: str) -> None:
-    for method, kind in METHODS.items():
-        if "session_id" in kind.DESCRIPTOR.fields_by_name and kind is not session_pb2.CreateRequest:
-            values = bad_requests.good(kind) | {"session_id": session_id}
-            error = refused(channel, method, kind(**values).SerializeToString())
-            assert error.code() is grpc.StatusCode.NOT_FOUND, (method, error.details())
+    calls = [
+        (method, kind(**(bad_requests.good(kind) | {"session_id": session_id})).SerializeToString())
+        for method, kind in METHODS.items()
+        if "session_id" in kind.DESCRIPTOR.fields_by_name and kind is not session_pb2.CreateRequest
+    ]
+    for (method, _), error in zip(calls, all_refused(channel, calls), strict=True):
+        assert error.code() is grpc.StatusCode.NOT_FOUND, (method, error.details())
 
 
 def test_a_request_with_many_wrong_labels_gets_an_answer_that_fits_into_headers(channel: grpc.Channel) -> None:
