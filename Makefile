@@ -21,11 +21,11 @@ setup: ## Make .venv: what requirements.lock names, and this project (PYTHON=…
 run: setup ## Serve on 127.0.0.1:50051, with Postgres and Valkey of its own unless DATABASE_URL and REDIS_URL are set
 	@exec env ZAP_ENVIRONMENT=development $(VENV_PYTHON) -m service serve
 
-test: setup ## Run every test, most of which wait, in 5 processes (PYTEST_ARGS="-k name" runs some, WORKERS=0 one by one)
-	@$(VENV_PYTHON) -m pytest -n $(or $(WORKERS),5) --dist loadfile $(PYTEST_ARGS)
+test: setup ## Run every test, most of which wait, in 4 processes (PYTEST_ARGS="-k name" runs some, WORKERS=0 one by one)
+	@$(VENV_PYTHON) -m pytest -n $(or $(WORKERS),4) --dist loadfile $(PYTEST_ARGS)
 
 test-quick: setup ## Run the tests for daily work: all but those that start whole nodes
-	@$(VENV_PYTHON) -m pytest -n $(or $(WORKERS),5) --dist loadfile tests/unit tests/rpc tests/contract tests/integration $(PYTEST_ARGS)
+	@$(VENV_PYTHON) -m pytest -n $(or $(WORKERS),4) --dist loadfile tests/unit tests/rpc tests/contract tests/integration $(PYTEST_ARGS)
 
 chaos: setup ## Try what three nodes and the event log must show, strike them by chance (STEPS=100), have every outage of the database under traffic; an hour and a half (CHAOS_ARGS="--seconds 1 --faults hung" has some outages)
 	@$(VENV_PYTHON) -m tests.chaos trials

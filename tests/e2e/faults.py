@@ -63,7 +63,7 @@ def _product(module: str, name: str) -> Any:
 
 
 def _session() -> Any:
-    return _only_one("session.session", "Session")
+    return _only_one("session.session", "ClientSession")
 
 
 def _only_one(module: str, name: str) -> Any:
@@ -77,15 +77,15 @@ def _crash_in_a_loop(folder: Path) -> None:
     order = folder / Path("/proc/self/cmdline").read_bytes().split(b"\0")[0].split()[1].decode()
     if order.exists() and order.read_text() == "load":
         os.abort()
-    session = _product("session.session", "Session")
-    connected = session._on_connected
+    handler = _product("session.event_handler", "EventHandler")
+    connected = handler._on_connected
 
     def crash(self: Any) -> None:
         connected(self)
         if order.exists():
             os.abort()
 
-    session._on_connected = crash
+    handler._on_connected = crash
 
 
 def _segfault() -> None:
