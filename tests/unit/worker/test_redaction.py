@@ -53,3 +53,21 @@ def test_a_line_is_not_longer_than_it_may_be(text: str) -> None:
 
 def test_a_cut_line_still_says_so_where_the_rest_of_it_is_masked() -> None:
     assert redact("Failing row contains (" + "x, " * 1000) == f"Failing row contains ({SECRET}).{CUT}"
+
+
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        (
+            'Node handling took 6.1s for <message notify="Marker Friend" id="A1"/>',
+            "Node handling took 6.1s for <message>",
+        ),
+        (
+            'Node handling is taking long for <message notify="Marker Friend"/> (started 5s ago)',
+            "Node handling is taking long for <message>",
+        ),
+        ("Waiting for the node", "Waiting for the node"),
+    ],
+)
+def test_a_line_about_a_slow_stanza_does_not_contain_it(line: str, left: str) -> None:
+    assert redact(line) == left
