@@ -8,7 +8,7 @@ from dev import EmbeddedPostgres, EmbeddedValkey
 from simulator.process import SimulatorProcess
 from tests.chaos.events.blows import Tempo
 from tests.chaos.events.trial import Size, Trial
-from tests.chaos.stage import Servers
+from tests.scenarios.servers import Servers
 
 QUICK = Tempo(nodes=(0.5, 1.0), processes=(1.0, 3.0), redis=(0.5, 2.0), consumers=(0.5, 2.0), redis_away=2.0)
 SEED = 1
