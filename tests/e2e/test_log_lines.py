@@ -1,5 +1,6 @@
 """One node through everything that is logged: no secret in its output, and no line about a session without its id."""
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -122,6 +123,15 @@ class Story:
         await sql.execute("DELETE FROM whatsmeow_sessions")
         await self._simulator.write(friend, owner, MISSED)
 
+    async def wait_for_the_log(self, sql: Sql, owner: str, friend: str) -> None:
+        """A message that cannot be appended for so long that the library logs its stanza, with the friend's name."""
+        async with sql.transaction():
+            await sql.execute("LOCK TABLE zap.event IN SHARE MODE")
+            await self._simulator.write(friend, owner, WRITTEN)
+            # whatsmeow logs what takes longer than 5 s, once it is done.
+            await asyncio.sleep(5.5)
+        await said(self._node, "Node handling took")
+
     async def ask_for_nonsense(self, friend: str) -> None:
         """Calls that are refused, with words that no log is to repeat."""
         spaced = f"+{friend[:2]} {friend[2:5]} {friend[5:8]} {friend[8:]}"
@@ -189,6 +199,7 @@ async def story_and_log(
             await story.pair(SHOP, owner, typed=False)
             jid = await story.pair(STALL, other, typed=True)
             await story.create(STRANDED, "127.0.0.1:1")
+            await story.wait_for_the_log(sql, owner, friend)
             await story.talk(sql, owner, friend)
             await story.ask_for_nonsense(friend)
             await said(node, f"rror decrypting message.*session_id={SHOP}")
