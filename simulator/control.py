@@ -360,6 +360,14 @@ class SimulatorControl:
 
         await wait_for(waiting, timeout, f"{count} waiting at {step}")
 
+    async def wait_for_none_held(self, step: str, timeout: float = 10.0) -> None:
+        """Wait until no client waits at a step that is held, since all that waited are gone."""
+
+        async def gone() -> bool | None:
+            return (await self.state()).waiting.get(step, 0) == 0 or None
+
+        await wait_for(gone, timeout, f"no client waiting at {step}")
+
     # --- requests
 
     async def _get(self, kind: type[View], path: str) -> View:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 from enum import StrEnum
+
+_CHECK_INTERVAL_S = 0.02
+"""Seconds between two looks whether a client that is held is gone."""
 
 
 class Step(StrEnum):
@@ -35,10 +40,12 @@ class Gates:
         """Return whether this step is held."""
         return not self._open[step].is_set()
 
-    async def passed(self, step: Step) -> None:
-        """Wait until this step is not held."""
+    async def passed(self, step: Step, is_over: Callable[[], bool] = lambda: False) -> None:
+        """Wait until this step is not held, or `is_over` returns that its client is gone."""
         self.waiting[step] += 1
         try:
-            await self._open[step].wait()
+            while self.is_held(step) and not is_over():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._open[step].wait(), _CHECK_INTERVAL_S)
         finally:
             self.waiting[step] -= 1

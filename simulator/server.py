@@ -95,7 +95,7 @@ class WhatsAppServer:
         if data is not None:
             await self._serve_candidate(connection, data)
             return
-        await self._faults.gates.passed(Step.LOGIN)
+        await self._faults.gates.passed(Step.LOGIN, lambda: connection.is_over)
         if connection.is_over:  # the client disconnected while it was held, which is no login
             return
         device = self._directory.companion_of(connection.client_static)
