@@ -4,6 +4,7 @@ Four a second, because ten is about what two cores can start: it would not show 
 """
 
 import asyncio
+import contextlib
 import os
 import random
 import re
@@ -100,7 +101,8 @@ async def _fall_all_at_once(
     await node.sessions.Deactivate(session_pb2.DeactivateRequest(session_id="new"))
     fell_at, queue = time.time(), Queue(node)
     for process in node.session_processes():
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # that of the session that was deactivated may have ended
+            process.kill()
 
     async def last_waits() -> bool:
         await queue.look()
