@@ -140,11 +140,14 @@ def _slow_events() -> None:
 
 
 def _slow_login_status() -> None:
-    """A machine that is busy between the scan and the first event."""
+    """A machine that is busy between the scan and the first event, until the login was refused."""
+    login = _session()._login
     cause_of = vars(sys.modules["service.worker.session.qr_sequence"])["cause_of"]
 
     def take_time(*arguments: Any) -> Any:
-        time.sleep(0.5)
+        deadline = time.monotonic() + 20
+        while login.failure is None and time.monotonic() < deadline:
+            time.sleep(0.01)
         return cause_of(*arguments)
 
     vars(sys.modules["service.worker.session.qr_sequence"])["cause_of"] = take_time
