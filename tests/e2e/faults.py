@@ -140,7 +140,7 @@ def _slow_events() -> None:
 
 
 def _slow_login_status() -> None:
-    """A machine that is busy between the scan and the first event, until the login was refused."""
+    """A machine that is busy between the scan and the first event, until the refused device is deleted."""
     login = _session()._login
     cause_of = vars(sys.modules["service.worker.session.qr_sequence"])["cause_of"]
 
@@ -148,6 +148,9 @@ def _slow_login_status() -> None:
         deadline = time.monotonic() + 20
         while login.failure is None and time.monotonic() < deadline:
             time.sleep(0.01)
+        # whatsmeow logs the refusal before it deletes the device. If neonize reads the device between, it tells of the
+        # scan after all.
+        time.sleep(1.0)
         return cause_of(*arguments)
 
     vars(sys.modules["service.worker.session.qr_sequence"])["cause_of"] = take_time
