@@ -1,9 +1,10 @@
 """Starts a node in a third of the time: forks it from a process that has imported the service already.
 
 Half of the processor time of a node's start is imports. The forked process then executes `python -m service serve` from
-its first line, with an environment and an output of its own; it has no other file open. Its zygote is executed, as
-always. What a start itself does wrong (an import before the zygote's, a setting) shows only without this, so
-tests/e2e/test_start.py and whatever runs outside of pytest execute their nodes.
+its first line, with an environment and an output of its own; it has no other file open. It has forked its first zygote
+before that, with the zygote's imports done too; a zygote that replaces it is executed. What a start itself does wrong
+(an import before the zygote's, a setting) shows only without this, so tests/e2e/test_start.py and whatever runs outside
+of pytest execute their nodes.
 """
 
 import asyncio
@@ -147,12 +148,18 @@ def _become_node(environment: Mapping[str, str], output: int) -> None:
 
 
 def main() -> int:
-    """Import the service, and be the template; in a child, be a node."""
-    from service.__main__ import main as be_service  # noqa: PLC0415 - tests import this module, and not the service
+    """Import the service, and be the template; in a child, be a node or its zygote."""
+    # Tests import this module, and not the service.
+    from service.__main__ import main as be_service  # noqa: PLC0415
     from service.node import wiring  # noqa: F401, PLC0415
+    from service.worker.__main__ import main as be_zygote  # noqa: PLC0415
+    from tests import zygote_template  # noqa: PLC0415
 
+    zygote_template.import_modules()
     gc.freeze()
     fork_nodes(socket.socket(fileno=int(sys.argv[1])))
+    if zygote_template.fork_zygote():
+        return be_zygote()
     return be_service(["serve"])
 
 
