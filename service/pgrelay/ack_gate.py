@@ -16,6 +16,7 @@ have only step 2.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -23,6 +24,8 @@ MISSING_EVENT_CHECKS = 10
 """Checks by the relay, without any event in between, after which no event is expected."""
 CHECK_INTERVAL_S = 0.5
 """Least seconds between two checks. Checks are counted, not seconds, because a suspended process makes none."""
+SLOW_EVENT_S = 4.0
+"""Seconds after which an event was slow: perhaps the node's connections were dead, and those of the relay are too."""
 
 
 class AckGate:
@@ -37,6 +40,7 @@ class AckGate:
         self._is_logged = False
         self._deferred_commits = self._open_commits = 0
         self._checks = 0
+        self._was_slow = False
 
     def notify(self, on_open: Callable[[], None]) -> None:
         """Set the callback, called by any thread, for when a waiting clearing may pass or a COMMIT is wanted."""
@@ -90,6 +94,7 @@ class AckGate:
     @contextmanager
     def handling(self, *, is_message: bool) -> Iterator[None]:
         """Keep clearings waiting while one event of the library is handled, until its frames are committed."""
+        began = time.monotonic()
         with self._condition:
             self._is_handling = True
             self._checks = 0
@@ -104,9 +109,16 @@ class AckGate:
             with self._condition:
                 self._is_handling = False
                 self._checks = 0
+                self._was_slow |= time.monotonic() - began >= SLOW_EVENT_S
                 is_open = self._is_awaited and not self._has_to_wait
             if is_open:
                 self._on_open()
+
+    def take_slow(self) -> bool:
+        """Return whether an event was slow since the last call."""
+        with self._condition:
+            was_slow, self._was_slow = self._was_slow, False
+        return was_slow
 
     def shut(self) -> None:
         """Let no clearing pass any more, because events may reach no callback from now on.

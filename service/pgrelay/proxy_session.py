@@ -54,6 +54,8 @@ class ProxySession:
         self._greeting = greeting
         self.is_flushing = False
         """The server owes answers for which the client does not wait."""
+        self.is_doubted = False
+        """The connection may be dead: it gets less time for its next answer."""
         self._to_client = self._to_server = memoryview(b"")
         self._write_error: OSError | None = None
         """Why a write to the server failed; what the server sent before is read first."""
@@ -243,7 +245,7 @@ class ProxySession:
             raise Lost("Postgres closed the connection without an error message")
         # Bytes that TLS has already received cause no event on the socket.
         self._server_readable = len(data) == _READ_BYTES or (self._tls is not None and self._tls.pending() > 0)
-        self._progress_at = self._clock()
+        self._progress_at, self.is_doubted = self._clock(), False
         self._forward_to_client(data)
         return True
 

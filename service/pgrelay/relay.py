@@ -30,6 +30,8 @@ from zap.worker.v1 import frames_pb2
 
 ANSWER_TIMEOUT_S = 15.0
 """Seconds for which a server may owe an answer and send nothing."""
+DOUBTED_TIMEOUT_S = 8.0
+"""The same, for the first answer on a connection after the node took long to append an event."""
 
 _BACKLOG = 4096
 """Connections that may wait to be accepted; further ones are refused."""
@@ -174,9 +176,14 @@ class Relay:
     def _check_waits(self) -> None:
         """Check the answer timeout and all that waits for an event, for the Signal lock or to be flushed."""
         self._checked_at = now = time.monotonic()
-        since = min((proxy.waiting_since or now for proxy in self._proxies), default=now)
-        if self._answer_timeout is not None and now - since >= self._answer_timeout:
-            self._report_loss(f"Postgres has not answered for {self._answer_timeout:g} s")
+        if self._gate.take_slow():
+            for proxy in self._proxies:
+                proxy.is_doubted = True
+        if self._answer_timeout is not None:
+            for proxy in self._proxies:
+                timeout = min(DOUBTED_TIMEOUT_S, self._answer_timeout) if proxy.is_doubted else self._answer_timeout
+                if now - (proxy.waiting_since or now) >= timeout:
+                    self._report_loss(f"Postgres has not answered for {timeout:g} s")
         if any(proxy.interceptor.waits_for_event for proxy in self._proxies):
             self._gate.check()
         self._lock.check()

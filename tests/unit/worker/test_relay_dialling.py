@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from service.pgrelay import ack_gate
 from service.pgrelay import relay as relay_module
 from tests.eventually import eventually_in_thread
 from tests.fakes.postgres_messages import (
@@ -303,6 +304,39 @@ def test_a_server_that_owes_an_answer_for_too_long_is_lost() -> None:
         assert relay.lost() == "Postgres has not answered for 0.5 s"
         assert time.monotonic() - began > 0.4
         assert is_silent(client)
+
+
+def test_after_a_slow_event_a_silent_server_is_lost_sooner_until_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ack_gate, "SLOW_EVENT_S", 0.2)
+    monkeypatch.setattr(relay_module, "DOUBTED_TIMEOUT_S", 1.0)
+    answers = threading.Event()
+
+    def script(connection: socket.socket) -> None:
+        welcome_only(connection)
+        for _ in range(2):
+            connection.recv(1000)
+            answers.wait(1.5)
+            answers.clear()
+            connection.sendall(READY)
+        connection.recv(1000)
+        connection.recv(1000)
+
+    with (
+        ScriptedPostgres(script) as server,
+        Relayed(at(server.port), answer_timeout=20.0) as relay,
+        log_in(relay) as client,
+    ):
+        with relay.gate.handling(is_message=True):
+            time.sleep(0.6)
+        answers.set()
+        client.sendall(QUERY)
+        assert receive(client, len(READY)) == READY
+        client.sendall(QUERY)
+        assert receive(client, len(READY)) == READY, "late: it has answered since the slow event"
+        with relay.gate.handling(is_message=True):
+            time.sleep(0.6)
+        client.sendall(QUERY)
+        assert relay.lost() == "Postgres has not answered for 1 s"
 
 
 def test_a_server_that_answers_slowly_is_not_lost() -> None:
