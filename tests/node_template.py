@@ -27,6 +27,8 @@ PYTHON_PATH = f"{ROOT}{os.pathsep}{ROOT / 'generated'}"
 _EXIT_CODE = struct.Struct("!i")
 _PID = struct.Struct("!i")
 _LENGTH = struct.Struct("!I")
+_ROOM_BYTES = 8192
+"""Bytes by which the template's environment, in which a forked zygote shows its own, is larger than the tests'."""
 
 
 class ForkedNode:
@@ -74,7 +76,7 @@ class NodeTemplate:
             self._process = subprocess.Popen(
                 (sys.executable, "-m", "tests.node_template", str(theirs.fileno())),
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": PYTHON_PATH},
+                env={**os.environ, "PYTHONPATH": PYTHON_PATH, "MALLOC_ARENA_MAX": "2", "ROOM": " " * _ROOM_BYTES},
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
             )

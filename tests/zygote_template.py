@@ -5,6 +5,7 @@ first line; it waits for what the node would execute it with: arguments, environ
 numbers.
 """
 
+import ctypes
 import fcntl
 import importlib
 import json
@@ -16,7 +17,11 @@ import subprocess
 import sys
 import types
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+_READ_BY_GO = ("HTTPS_PROXY", "SSL_CERT_FILE")
+"""Variables that Go reads. It sees the environment with which its process was executed, and no later change."""
+_AT_EXEC = dict(os.environ)
 _LENGTH = struct.Struct("!I")
 _MOST_DESCRIPTORS = 8
 _ABOVE = 200
@@ -83,10 +88,13 @@ class _ForkedZygote:
 def _execute(
     command: Sequence[str], *, env: Mapping[str, str], stderr: int, pass_fds: Sequence[int], **other: object
 ) -> "_ForkedZygote | subprocess.Popen[bytes]":
-    """Have the forked zygote run this command, or execute it if it has run one."""
-    if _ForkedZygote.waiting is None:
+    """Have the forked zygote run this command. Execute it if none is left, or if Go would see another environment."""
+    (pid, connection), _ForkedZygote.waiting = _ForkedZygote.waiting or (0, None), None
+    if connection is None or any(env.get(name) != _AT_EXEC.get(name) for name in _READ_BY_GO):
+        if connection is not None:
+            connection.close()
+            os.waitpid(pid, 0)
         return subprocess.Popen(command, env=env, stderr=stderr, pass_fds=pass_fds, **other)  # type: ignore[call-overload,no-any-return]
-    (pid, connection), _ForkedZygote.waiting = _ForkedZygote.waiting, None
     numbers = [2, *pass_fds]
     request = json.dumps({"arguments": command[2:], "environment": dict(env), "numbers": numbers}).encode()
     with connection:
@@ -112,4 +120,13 @@ def _receive(connection: socket.socket) -> None:
         os.close(descriptor)
     os.environ.clear()
     os.environ.update(request["environment"])
+    _show_environment(request["environment"])
     sys.argv = request["arguments"]
+
+
+def _show_environment(environment: Mapping[str, str]) -> None:
+    """Show this environment in /proc, where tests look for a session process of a certain node."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    start, end = int(fields[47]), int(fields[48])  # env_start and env_end of proc(5)
+    text = "".join(f"{name}={value}\0" for name, value in sorted(environment.items(), reverse=True))
+    ctypes.memmove(start, text.encode()[: end - start - 1].ljust(end - start, b"\0"), end - start)

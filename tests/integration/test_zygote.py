@@ -130,7 +130,9 @@ async def test_two_hundred_forks_leave_nothing_behind(zygote: ZygoteClient) -> N
         assert await asyncio.gather(*(child.exit_status for child in children)) == [NODE_GONE] * 20
         for child in children:
             child.close()
-    assert (node.num_fds(), node.num_threads(), psutil.Process(zygote.pid).num_fds()) == before
+    after = (node.num_fds(), node.num_threads(), psutil.Process(zygote.pid).num_fds())
+    # What other tests have left in this process may go meanwhile.
+    assert all(now <= then for now, then in zip(after, before, strict=True)), (before, after)
     assert psutil.Process(zygote.pid).children() == []
     assert psutil.Process(zygote.pid).num_threads() == 1
 
