@@ -8,6 +8,9 @@
      ├─ Conflict                  another caller changed it first (an etag)
      ├─ OutOfRange                a log position that does not exist, or no longer exists
      ├─ ConsumerTooSlow           events come faster than the consumer reads them
+     ├─ Forbidden                 WhatsApp does not allow it to this account
+     ├─ ResourceExhausted         a limit is reached; the same call may succeed later
+     ├─ OutcomeUnknown            WhatsApp did not answer; it may have been done
      ├─ Unauthenticated           the caller did not show that it may call
      └─ Unavailable               nothing was done; a retry may succeed
          └─ LeaseLost             this node no longer owns the session it was working for
@@ -87,6 +90,18 @@ class ConsumerTooSlow(ZapError):
     reason = "CONSUMER_TOO_SLOW"
 
 
+class Forbidden(ZapError):
+    """WhatsApp does not allow it to this account."""
+
+    reason = "NOT_ALLOWED"
+
+
+class OutcomeUnknown(ZapError):
+    """WhatsApp did not answer in time, or the session's process ended: it may have been done."""
+
+    reason = "WHATSAPP_SILENT"
+
+
 class Unauthenticated(ZapError):
     """The caller did not show that it may call."""
 
@@ -105,6 +120,23 @@ class Unavailable(ZapError):
         reason: str | None = None,
         metadata: Mapping[str, str] | None = None,
         retry_after: float = 1.0,
+    ) -> None:
+        super().__init__(message, reason=reason, metadata=metadata)
+        self.retry_after = retry_after
+
+
+class ResourceExhausted(ZapError):
+    """A limit is reached and nothing was done; the same call may succeed after `retry_after` seconds."""
+
+    reason = "RESOURCE_EXHAUSTED"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        retry_after: float = 60.0,
     ) -> None:
         super().__init__(message, reason=reason, metadata=metadata)
         self.retry_after = retry_after

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import structlog
 
 from service.domain.caller import Caller
-from service.domain.errors import FailedPrecondition, NotFound, Unavailable
+from service.domain.errors import NotFound, Unavailable
 from service.domain.lease import Lease
-from service.domain.records import MessageState, NewMessage, OutboundMessage, Outcome, Session, TypedPayload
-from service.domain.session import Credentials, Desired
+from service.domain.records import MessageState, NewMessage, OutboundMessage, Outcome, TypedPayload
 from service.messaging.keyed_lock import KeyedLock
 from service.ports.messages import MessageStore
 from service.ports.metrics import Metrics
 from service.ports.processes import CallFailed, SessionProcess
 from service.ports.sessions import SessionStore
 from service.sessions.early_receipts import EarlyReceipts
+from service.sessions.process_calls import not_connected
 from service.sessions.registry import RunnerRegistry
 
 log = structlog.get_logger(__name__)
@@ -71,7 +71,7 @@ class MessageSender:
             # Only a message that was accepted before can be answered.
             earlier = await self._messages(caller).find(session_id, new.request_id, new.fingerprint)
             if earlier is None:
-                raise _cannot_send(await self._sessions(caller).get(session_id))
+                raise not_connected(await self._sessions(caller).get(session_id))
             return await self._settled(caller, earlier, deadline)
         # The send goes on if the caller hangs up: WhatsApp may have the message, so its outcome must be written, and a
         # request that was written and is not carried out would stay open for ever.
@@ -196,23 +196,3 @@ class MessageSender:
             await asyncio.sleep(SETTLE_POLL_S)
             message = await self.get(caller, message.session_id, message.request_id)
         return message
-
-
-def _cannot_send(session: Session) -> FailedPrecondition | Unavailable:
-    """Return the error for a session that is not connected here, by the first thing that the caller can correct."""
-    metadata = {"session_id": session.session_id, "state": session.condition.state.value}
-    if session.condition.credentials is not Credentials.CONFIRMED:
-        return FailedPrecondition(
-            f"session {session.session_id!r} is not paired", reason="SESSION_NOT_PAIRED", metadata=metadata
-        )
-    if session.condition.desired is Desired.INACTIVE:
-        return FailedPrecondition(
-            f"session {session.session_id!r} is not active; call Activate first",
-            reason="SESSION_NOT_ACTIVE",
-            metadata=metadata,
-        )
-    return Unavailable(
-        f"session {session.session_id!r} is not connected now; nothing was sent",
-        reason="SESSION_NOT_CONNECTED",
-        metadata=metadata,
-    )

@@ -18,7 +18,8 @@ from prometheus_client import CollectorRegistry
 from service.api.grpc.forwarding import Forwarder, OwnershipGuard
 from service.api.grpc.node_service import GrpcHandoverPeers
 from service.api.grpc.nodes import NodeChannels, NodeListener
-from service.api.grpc.server import Core, Server
+from service.api.grpc.server import Server
+from service.api.grpc.services import Core
 from service.api.http.pages import HealthAndMetricsServer
 from service.api.http.readiness import DatabaseProbe, reasons_not_ready
 from service.auth.node_certificates import NodeCertificate
@@ -53,6 +54,7 @@ from service.ownership.reconciler import Reconciler
 from service.ownership.router import Router
 from service.ports.eventlog import Watch
 from service.protocol.events import encode_payload
+from service.sessions.process_calls import ProcessCalls
 from service.sessions.registry import RunnerRegistry
 from service.sessions.runner import RunnerPorts
 from service.sessions.service import SessionService
@@ -179,7 +181,12 @@ def _wire(
     )
     sender = MessageSender(sessions_of, lambda caller: PostgresMessages(caller, database, metrics), runners, metrics)
     watch = _build_watch(settings, connections, WatchMetrics(registry))
-    core = Core(lambda caller: SessionService(sessions_of(caller), bus, hub, runners), sender, watch)
+    core = Core(
+        lambda caller: SessionService(sessions_of(caller), bus, hub, runners),
+        sender,
+        watch,
+        ProcessCalls(sessions_of, runners),
+    )
     router = Router(leases, incarnation, lambda session_id: runners.get(session_id) is not None)
     handover_target = HandoverTarget(limiter, reconciler)
     server, nodes, channels = _build_servers(settings, core, router, handover_target, incarnation, RpcMetrics(registry))

@@ -39,13 +39,16 @@ class CallFailed(Exception):
     """A call to a session process did not succeed.
 
     `certain`: nothing was done, and the message says why. Otherwise the outcome is unknown: the process ended, or did
-    not answer in time. `failure`: the kind of a certain failure to send.
+    not answer in time. `kind`: the name of a certain failure, a SendFailure of a send and else a CallFailure.
     """
 
-    def __init__(self, message: str, *, certain: bool, failure: SendFailure = SendFailure.NOT_SENT) -> None:
+    def __init__(
+        self, message: str, *, certain: bool, failure: SendFailure = SendFailure.NOT_SENT, kind: str = ""
+    ) -> None:
         super().__init__(message)
         self.certain = certain
-        self.failure = failure
+        self.failure = SendFailure.__members__.get(kind, failure)
+        self.kind = kind
 
 
 class SessionProcess(Protocol):

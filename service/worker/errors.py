@@ -2,6 +2,7 @@
 
 import re
 
+from service.domain.call_failures import CallFailure
 from service.domain.disconnect_policy import Cause
 from service.domain.masking import LONGEST_TEXT_CHARACTERS
 from service.domain.send_failures import SendFailure
@@ -43,6 +44,20 @@ _SEND_FAILURES: tuple[tuple[re.Pattern[str], SendFailure], ...] = (
     (re.compile(rf"{_NUMBER} (420|429)\b"), SendFailure.RATE_LIMITED),
     (re.compile(rf"{_NUMBER} \d"), SendFailure.REFUSED_BY_WHATSAPP),
 )
+_CALL_FAILURES: tuple[tuple[re.Pattern[str], CallFailure], ...] = (
+    (re.compile(r"websocket (is )?not connected|client is nil"), CallFailure.SESSION_NOT_CONNECTED),
+    (re.compile(r"no LID found for .* from server"), CallFailure.RECIPIENT_NOT_ON_WHATSAPP),
+    (re.compile(r"that group does not exist"), CallFailure.GROUP_NOT_FOUND),
+    (re.compile(r"you're not participating in that group"), CallFailure.NOT_IN_GROUP),
+    (re.compile(r"group invite link is not valid|that group invite link has been revoked"), CallFailure.INVITE_INVALID),
+    (re.compile(r"does not have a profile picture"), CallFailure.PICTURE_NOT_FOUND),
+    (re.compile(r"has hidden their profile picture"), CallFailure.PICTURE_HIDDEN),
+    (re.compile(rf"{_NUMBER} (420|429)\b"), CallFailure.RATE_LIMITED),
+    (re.compile(rf"{_NUMBER} (401|403)\b"), CallFailure.NOT_ALLOWED),
+    (re.compile(rf"{_NUMBER} (406|410)\b"), CallFailure.INVITE_INVALID),
+    (re.compile(rf"{_NUMBER} 404\b|graphql error: 404\b"), CallFailure.WHATSAPP_NOT_FOUND),
+    (re.compile(rf"{_NUMBER} \d|graphql error"), CallFailure.REFUSED_BY_WHATSAPP),
+)
 # The library caches the members of a group, so only the refused message may show that the group is gone.
 _GROUP_FAILURES = (
     (re.compile(r"server returned error 404\b"), SendFailure.GROUP_NOT_FOUND),
@@ -64,6 +79,11 @@ def cause_of(error: str) -> Cause:
 def is_certain(error: str) -> bool:
     """Return whether a failed send certainly reached no recipient; if in doubt, false, to avoid a duplicate."""
     return _NOTHING_WAS_SENT.search(error) is not None
+
+
+def call_failure(error: str) -> CallFailure | None:
+    """Return why WhatsApp certainly did not carry a call out; None if it may have."""
+    return next((failure for pattern, failure in _CALL_FAILURES if pattern.search(error)), None)
 
 
 def send_failure(error: str, to: str) -> SendFailure:

@@ -17,7 +17,6 @@ from service.domain.disconnect_policy import Cause
 from service.domain.masking import cut
 from service.domain.observations import Connected, Ended, Observed
 from service.domain.records import TypedPayload
-from service.domain.send_failures import SendFailure
 from service.domain.start_scheduler import Lane
 from service.ports.metrics import Metrics
 from service.ports.processes import CallFailed, SendReply
@@ -177,8 +176,8 @@ class HostedSession:
         finally:
             self._replies.pop(call.call_id, None)
         if reply.HasField("failure"):
-            kind = SendFailure.__members__.get(reply.failure.kind, SendFailure.NOT_SENT)
-            raise CallFailed(cut(reply.failure.message), certain=reply.failure.certain, failure=kind)
+            failure = reply.failure
+            raise CallFailed(cut(failure.message), certain=failure.certain, kind=failure.kind)
         return reply.result
 
 

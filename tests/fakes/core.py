@@ -29,6 +29,7 @@ from service.domain.watch import Bookmark, Delivered, EventFilter, LoggedEvent, 
 from service.messaging.sender import MessageSender
 from service.ports.processes import CallFailed, SendReply
 from service.sessions.early_receipts import EarlyReceipts
+from service.sessions.process_calls import ProcessCalls
 from service.sessions.registry import RunnerRegistry
 from service.sessions.service import SessionService
 from tests.fakes.message_store import FakeMessageStore
@@ -46,6 +47,11 @@ class FakeOwner:
         self.last_timeout = 0.0
         """Seconds that the last send had."""
         self.sent: list[TypedPayload] = []
+        self.refuses_calls: CallFailed | None = None
+        self.calls: list[TypedPayload] = []
+        """The requests of `call`, in order."""
+        self.results: dict[str, TypedPayload] = {}
+        """The result of a call, by the full name of its request."""
 
     def get(self, session_id: str) -> "FakeRunner | None":
         stored = self._store.kept.get(session_id)
@@ -56,6 +62,12 @@ class FakeOwner:
 
     async def request_pairing_code(self, phone: str, timeout: float) -> str:
         return "ABCD-2345"
+
+    async def call(self, request: TypedPayload, timeout: float) -> TypedPayload:
+        if self.refuses_calls is not None:
+            raise self.refuses_calls
+        self.calls.append(request)
+        return self.results[request.kind]
 
     async def send(self, to: str, content: TypedPayload, timeout: float) -> SendReply:
         self.last_timeout = timeout
@@ -175,6 +187,13 @@ class FakeSending(MessageSender):
     async def get(self, caller: Caller, session_id: str, request_id: str) -> OutboundMessage:
         self.callers.append(caller)
         return await super().get(caller, session_id, request_id)
+
+
+class FakeCalls(ProcessCalls):
+    """The real calls, to the process of the fake owner."""
+
+    def __init__(self, sessions: FakeSessions) -> None:
+        super().__init__(lambda _: sessions.store, cast(RunnerRegistry, sessions.owner))
 
 
 def code(position: int = 1) -> PairingCode:

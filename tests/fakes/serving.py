@@ -8,9 +8,10 @@ from typing import Any, Self, TypeVar
 import grpc
 from prometheus_client import CollectorRegistry
 
-from service.api.grpc.server import Core, Server
+from service.api.grpc.server import Server
+from service.api.grpc.services import Core
 from service.telemetry.metrics import RpcMetrics
-from tests.fakes.core import FakeSending, FakeSessions, FakeWatching
+from tests.fakes.core import FakeCalls, FakeSending, FakeSessions, FakeWatching
 
 T = TypeVar("T")
 
@@ -22,6 +23,7 @@ class FakeService:
         self.sessions = FakeSessions()
         self.sending = FakeSending(self.sessions)
         self.watching = FakeWatching()
+        self.calls = FakeCalls(self.sessions)
         self.registry = CollectorRegistry()
         self.address = ""
         self._token = token
@@ -67,5 +69,5 @@ class FakeService:
         return grpc.insecure_channel(self.address)
 
     def _make(self, listen: str = "127.0.0.1:0") -> Server:
-        core = Core(self.sessions.of, self.sending, self.watching.watch)
+        core = Core(self.sessions.of, self.sending, self.watching.watch, self.calls)
         return Server(core, listen=listen, token=self._token, metrics=RpcMetrics(self.registry))

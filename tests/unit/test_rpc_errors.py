@@ -21,6 +21,9 @@ SAMPLES: dict[type[domain.ZapError], domain.ZapError] = {
     domain.OutOfRange: domain.OutOfRange("deleted", metadata={"resume_token": "t"}),
     domain.ConsumerTooSlow: domain.ConsumerTooSlow("too slow", metadata={"resume_token": "t"}),
     domain.Unauthenticated: domain.Unauthenticated("who are you?"),
+    domain.Forbidden: domain.Forbidden("no administrator"),
+    domain.OutcomeUnknown: domain.OutcomeUnknown("no answer"),
+    domain.ResourceExhausted: domain.ResourceExhausted("too many", retry_after=30.0),
 }
 EXPECTED = {
     domain.InvalidArgument: (grpc.StatusCode.INVALID_ARGUMENT, details.BadRequest),
@@ -34,6 +37,9 @@ EXPECTED = {
     domain.OutOfRange: (grpc.StatusCode.OUT_OF_RANGE, None),
     domain.ConsumerTooSlow: (grpc.StatusCode.RESOURCE_EXHAUSTED, None),
     domain.Unauthenticated: (grpc.StatusCode.UNAUTHENTICATED, None),
+    domain.Forbidden: (grpc.StatusCode.PERMISSION_DENIED, None),
+    domain.OutcomeUnknown: (grpc.StatusCode.DEADLINE_EXCEEDED, None),
+    domain.ResourceExhausted: (grpc.StatusCode.RESOURCE_EXHAUSTED, details.RetryInfo),
 }
 HEADERS = 8 * 1024
 

@@ -7,6 +7,9 @@ FailedPrecondition  FAILED_PRECONDITION  ErrorInfo, PreconditionFailure
 Conflict            ABORTED              ErrorInfo
 OutOfRange          OUT_OF_RANGE         ErrorInfo
 ConsumerTooSlow     RESOURCE_EXHAUSTED   ErrorInfo
+ResourceExhausted   RESOURCE_EXHAUSTED   ErrorInfo, RetryInfo
+Forbidden           PERMISSION_DENIED    ErrorInfo
+OutcomeUnknown      DEADLINE_EXCEEDED    ErrorInfo
 Unavailable         UNAVAILABLE          ErrorInfo, RetryInfo
 Unauthenticated     UNAUTHENTICATED      ErrorInfo
 any other           INTERNAL             ErrorInfo with the id of an incident, which the log explains
@@ -31,9 +34,12 @@ from service.domain.errors import (
     Conflict,
     ConsumerTooSlow,
     FailedPrecondition,
+    Forbidden,
     InvalidArgument,
     NotFound,
+    OutcomeUnknown,
     OutOfRange,
+    ResourceExhausted,
     Unauthenticated,
     Unavailable,
     ZapError,
@@ -75,7 +81,7 @@ def _bad_request(error: InvalidArgument) -> details.BadRequest:
     return request
 
 
-def _retry_info(error: Unavailable) -> details.RetryInfo:
+def _retry_info(error: Unavailable | ResourceExhausted) -> details.RetryInfo:
     info = details.RetryInfo()
     info.retry_delay.FromMilliseconds(max(0, round(error.retry_after * 1000)))
     return info
@@ -106,6 +112,9 @@ ERROR_TABLE: dict[type[ZapError], Row] = {
     Conflict: Row(grpc.StatusCode.ABORTED),
     OutOfRange: Row(grpc.StatusCode.OUT_OF_RANGE),
     ConsumerTooSlow: Row(grpc.StatusCode.RESOURCE_EXHAUSTED),
+    ResourceExhausted: Row(grpc.StatusCode.RESOURCE_EXHAUSTED, _retry_info),
+    Forbidden: Row(grpc.StatusCode.PERMISSION_DENIED),
+    OutcomeUnknown: Row(grpc.StatusCode.DEADLINE_EXCEEDED),
     Unavailable: Row(grpc.StatusCode.UNAVAILABLE, _retry_info),
     Unauthenticated: Row(grpc.StatusCode.UNAUTHENTICATED),
 }

@@ -10,7 +10,6 @@ from uuid import UUID
 import grpc
 import structlog
 
-from service.api.grpc import messages, sessions
 from service.api.grpc.advertised_address import AdvertisedAddress
 from service.api.grpc.context import Handler
 from service.api.grpc.drainable_streams import DrainableStreams
@@ -19,12 +18,12 @@ from service.api.grpc.interceptors import CallInterceptor
 from service.api.grpc.limits import MAX_NODE_CONNECTIONS, server_options
 from service.api.grpc.node_service import HandoverReceiver, NodeServicer
 from service.api.grpc.qr_rendering import QrRenderer
-from service.api.grpc.server import CannotListen, Core
+from service.api.grpc.server import CannotListen
+from service.api.grpc.services import Core, add_session_services
 from service.auth.node_certificates import NAME, NodeCertificate
 from service.protocol.methods import OWNER_METHODS
 from service.telemetry.metrics import RpcMetrics
 from zap.node.v1 import node_pb2_grpc
-from zap.v1 import message_pb2_grpc, session_pb2_grpc
 
 log = structlog.get_logger(__name__)
 
@@ -79,10 +78,7 @@ class NodeListener:
         self._pictures = QrRenderer()
         interceptor = CallInterceptor(NodeAuthentication(), DrainableStreams(), metrics, owned)
         self._server = grpc.aio.server(interceptors=[_NodeMethodsOnly(), interceptor], options=_SERVER_OPTIONS)
-        session_pb2_grpc.add_SessionServiceServicer_to_server(
-            sessions.SessionServicer(core.sessions, self._pictures), self._server
-        )
-        message_pb2_grpc.add_MessageServiceServicer_to_server(messages.MessageServicer(core.sending), self._server)
+        add_session_services(core, self._pictures, self._server)
         node_pb2_grpc.add_NodeServiceServicer_to_server(NodeServicer(target, incarnation), self._server)
         try:
             port = self._server.add_secure_port(listen, certificate.for_server())

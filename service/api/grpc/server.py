@@ -1,7 +1,6 @@
 """Runs the gRPC server for callers: its options and services, and how it starts, drains and stops."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -9,18 +8,15 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from service.api.grpc import events, messages, sessions
+from service.api.grpc import events
 from service.api.grpc.drainable_streams import DrainableStreams
 from service.api.grpc.interceptors import CallInterceptor, RemoteCalls
 from service.api.grpc.limits import MAX_CONNECTIONS, server_options
 from service.api.grpc.qr_rendering import QrRenderer
+from service.api.grpc.services import Core, add_session_services
 from service.auth.authentication import Authentication
-from service.domain.caller import Caller
-from service.messaging.sender import MessageSender
-from service.ports.eventlog import Watch
-from service.sessions.service import SessionService
 from service.telemetry.metrics import RpcMetrics
-from zap.v1 import message_pb2_grpc, session_pb2_grpc, watch_pb2_grpc
+from zap.v1 import watch_pb2_grpc
 
 _OPTIONS: Sequence[tuple[str, Any]] = (
     *server_options(MAX_CONNECTIONS),
@@ -44,16 +40,6 @@ log = structlog.get_logger(__name__)
 
 class CannotListen(Exception):
     """The address of a setting cannot be listened on."""
-
-
-@dataclass(frozen=True)
-class Core:
-    """The core objects that the servicers call."""
-
-    sessions: Callable[[Caller], SessionService]
-    """Returns the sessions, for a caller."""
-    sending: MessageSender
-    watch: Watch
 
 
 class Server:
@@ -108,14 +94,11 @@ class Server:
         self._pictures.close()
 
     def _add_services(self, core: Core, metrics: RpcMetrics, write_timeout_s: float) -> tuple[str, ...]:
-        session_pb2_grpc.add_SessionServiceServicer_to_server(
-            sessions.SessionServicer(core.sessions, self._pictures), self._server
-        )
-        message_pb2_grpc.add_MessageServiceServicer_to_server(messages.MessageServicer(core.sending), self._server)
+        added = add_session_services(core, self._pictures, self._server)
         watch_pb2_grpc.add_EventServiceServicer_to_server(
             events.EventServicer(core.watch, metrics.unreadable, write_timeout_s), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (sessions.NAME, messages.NAME, events.NAME)
+        names = (*added, events.NAME)
         reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         return names

@@ -88,7 +88,9 @@ def _failure(error: Exception, request: Message | None) -> frames_pb2.CallFailur
     words = str(error) or type(error).__name__
     if isinstance(error, DefinitelyNotDone | NoAddress):
         return frames_pb2.CallFailure(message=words, certain=True)
-    failure = frames_pb2.CallFailure(message=redact(words), certain=errors.is_certain(words))
     if isinstance(request, calls_pb2.Send):
-        failure.kind = errors.send_failure(words, request.to).name
-    return failure
+        kind = errors.send_failure(words, request.to).name
+        return frames_pb2.CallFailure(message=redact(words), certain=errors.is_certain(words), kind=kind)
+    failure = errors.call_failure(words)
+    is_certain = failure is not None or errors.is_certain(words)
+    return frames_pb2.CallFailure(message=redact(words), certain=is_certain, kind=failure.name if failure else "")

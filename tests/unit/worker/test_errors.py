@@ -1,8 +1,9 @@
 import pytest
 
+from service.domain.call_failures import CallFailure
 from service.domain.disconnect_policy import Cause
 from service.domain.send_failures import SendFailure
-from service.worker.errors import cause_of, is_certain, send_failure
+from service.worker.errors import call_failure, cause_of, is_certain, send_failure
 
 DIALLING = "failed to dial whatsapp web websocket: failed to WebSocket dial: "
 SENDING = f'{DIALLING}failed to send handshake request: Get "https://web.whatsapp.com/ws/chat": '
@@ -107,3 +108,26 @@ USYNC = "failed to get device list: failed to send usync query: "
 )
 def test_a_message_that_was_not_sent_has_a_kind_of_failure(words: str, to: str, failure: SendFailure) -> None:
     assert send_failure(words, to) is failure
+
+
+@pytest.mark.parametrize(
+    ("words", "failure"),
+    [
+        ("failed to send usync query: websocket not connected", CallFailure.SESSION_NOT_CONNECTED),
+        ("client is nil", CallFailure.SESSION_NOT_CONNECTED),
+        ("that group does not exist", CallFailure.GROUP_NOT_FOUND),
+        ("you're not participating in that group", CallFailure.NOT_IN_GROUP),
+        ("that group invite link is not valid", CallFailure.INVITE_INVALID),
+        ("that user or group does not have a profile picture", CallFailure.PICTURE_NOT_FOUND),
+        ("the user has hidden their profile picture from you", CallFailure.PICTURE_HIDDEN),
+        ("info query returned status 429: rate-overlimit", CallFailure.RATE_LIMITED),
+        ("info query returned status 403: forbidden", CallFailure.NOT_ALLOWED),
+        ("info query returned status 404: item-not-found", CallFailure.WHATSAPP_NOT_FOUND),
+        ("graphql error: 404 not found (CRITICAL)", CallFailure.WHATSAPP_NOT_FOUND),
+        ("info query returned status 500: internal-server-error", CallFailure.REFUSED_BY_WHATSAPP),
+        ("info query timed out", None),
+        ("", None),
+    ],
+)
+def test_a_call_that_was_not_carried_out_has_a_kind_of_failure(words: str, failure: CallFailure | None) -> None:
+    assert call_failure(words) is failure

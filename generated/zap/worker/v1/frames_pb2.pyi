@@ -755,7 +755,9 @@ class CallFailure(_message.Message):
     certain: _builtins.bool
     """The error is proof that nothing was done."""
     kind: _builtins.str
-    """For Send: the name of a domain.send_failures.SendFailure, which counts if `certain` is set."""
+    """The kind, which counts if `certain` is set: the name of a domain.send_failures.SendFailure of a Send, and else of a
+    domain.call_failures.CallFailure.
+    """
     def __init__(
         self,
         *,
