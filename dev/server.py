@@ -163,8 +163,10 @@ class EmbeddedServer(ABC):
     async def _end(self) -> None:
         await end(self._pid, self._marks(), self.stop_signals)
         child = self._child
-        if child is not None:
-            # Its last thread may outlive its command line by a moment, and holds the port as long.
+        # Its last thread may outlive its command line by a moment, and holds the port as long.
+        if child is not None and not await until(lambda: child.poll() is not None, 5.0):
+            # Stopped right after its launch, it did not have its command line yet, so it got no signal.
+            child.kill()
             await until(lambda: child.poll() is not None, 5.0)
 
     def _remembered_port(self) -> int | None:
