@@ -168,3 +168,15 @@ class OutboundMessage:
     """A resend to such a device failed."""
     failure: SendFailure | None = None
     """Kind of a FAILED message; None, as an earlier release stored it: NOT_SENT."""
+    is_queued: bool = False
+    """It waits for its turn: certainly nothing was sent."""
+
+
+@dataclass(frozen=True)
+class BegunMessage:
+    """A message that is passed to the session's process now."""
+
+    message: OutboundMessage
+    content: TypedPayload
+    secret: bytes = field(repr=False)
+    """32 bytes that the message carries, by which whatsmeow's copy of it is found."""

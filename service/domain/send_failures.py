@@ -23,6 +23,8 @@ class SendFailure(enum.Enum):
     RATE_LIMITED = "RATE_LIMITED"
     #: WhatsApp refused with any other code.
     REFUSED_BY_WHATSAPP = "REFUSED_BY_WHATSAPP"
+    #: The message waited in the session's queue for too long.
+    EXPIRED = "EXPIRED"
     #: The message did not reach WhatsApp, or WhatsApp gave no code.
     NOT_SENT = "NOT_SENT"
 
@@ -59,6 +61,11 @@ SEND_FAILURES = {
             "A number from 500 on is a fault of WhatsApp's: wait for some minutes, then another request_id sends the"
             " message. After any other number, check the recipient and the account on the phone first: the same message"
             " is probably refused every time.",
+        ),
+        Reason(
+            "EXPIRED",
+            "The message waited for the session's connection for too long, and was not sent.",
+            "Check the session's state. Another request_id sends the message.",
         ),
         Reason("NOT_SENT", "The message was not sent, for certain.", "Send it again with another request_id."),
     )

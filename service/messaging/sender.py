@@ -1,41 +1,28 @@
-"""Sends messages: writes the request to the database, asks WhatsApp once, and writes the outcome."""
+"""Sends messages for callers: writes the request to the database, and waits for its outcome."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import structlog
 
 from service.domain.caller import Caller
 from service.domain.errors import NotFound, Unavailable
-from service.domain.lease import Lease
-from service.domain.records import MessageState, NewMessage, OutboundMessage, Outcome, TypedPayload
-from service.messaging.keyed_lock import KeyedLock
-from service.ports.messages import MessageStore
+from service.domain.records import MessageState, NewMessage, OutboundMessage
+from service.messaging.send_queue import ConnectedSession, SendQueue
+from service.ports.messages import MessageStore, SendQueueStore
 from service.ports.metrics import Metrics
-from service.ports.processes import CallFailed, SessionProcess
 from service.ports.sessions import SessionStore
-from service.sessions.early_receipts import EarlyReceipts
 from service.sessions.process_calls import not_connected
 from service.sessions.registry import RunnerRegistry
 
 log = structlog.get_logger(__name__)
 
 SETTLE_POLL_S = 0.1
-"""Seconds between two reads of a message that another call is sending."""
-SETTLE_RETRY_S = 0.5
-"""Seconds between two attempts to write the outcome while the database is away."""
-
-
-@dataclass(frozen=True)
-class ConnectedSession:
-    """Holds what is needed to send through a session that is connected on this node."""
-
-    lease: Lease
-    process: SessionProcess
-    early_receipts: EarlyReceipts
+"""Seconds between two reads of a message that is being sent."""
+QUEUE_CHECK_S = 1.0
+"""Seconds between two looks for messages that an earlier owner or process of a session has left in its queue."""
 
 
 class MessageSender:
@@ -45,40 +32,40 @@ class MessageSender:
         self,
         sessions: Callable[[Caller], SessionStore],
         messages: Callable[[Caller], MessageStore],
+        queue_store: SendQueueStore,
         registry: RunnerRegistry,
         metrics: Metrics | None = None,
     ) -> None:
         self._sessions = sessions
         self._metrics = metrics or Metrics()
         self._messages = messages
+        self._queue_store = queue_store
         self._registry = registry
-        self._sends: dict[asyncio.Task[OutboundMessage], str] = {}
-        """The running sends, each with its session_id."""
-        self._locks = KeyedLock()
-        self._unsettled: set[tuple[str, str]] = set()
-        """Session and request_id of each send that was begun here and is not settled."""
+        self._queues: dict[str, SendQueue] = {}
+        """By session_id, of the sessions that have sent something in their current epoch."""
         self._is_draining = False
         self._paused: set[str] = set()
         """The sessions that are being handed over."""
 
     async def send(self, caller: Caller, session_id: str, new: NewMessage, timeout: float) -> OutboundMessage:
-        """Send a message to a JID, once per request_id. Wait at most `timeout` seconds for WhatsApp's server."""
+        """Send a message to a JID, once per request_id. Wait at most `timeout` seconds for WhatsApp's server.
+
+        A message that is still ACCEPTED then is sent later.
+        """
         deadline = time.monotonic() + timeout
         if self._is_draining:
             raise Unavailable("this node is stopping; call again", reason="NODE_DRAINING")
-        session = self._connected(session_id)
-        if session is None:
+        queue = self._queue(session_id)
+        if queue is None:
             # Only a message that was accepted before can be answered.
             earlier = await self._messages(caller).find(session_id, new.request_id, new.fingerprint)
             if earlier is None:
                 raise not_connected(await self._sessions(caller).get(session_id))
             return await self._settled(caller, earlier, deadline)
-        # The send goes on if the caller hangs up: WhatsApp may have the message, so its outcome must be written, and a
-        # request that was written and is not carried out would stay open for ever.
-        task = asyncio.create_task(self._send_once(caller, session, new, deadline))
-        self._sends[task] = session_id
-        task.add_done_callback(self._forget)
-        return await self._settled(caller, await asyncio.shield(task), deadline)
+        # The message is stored although the caller hangs up: one that is stored and not passed on would wait for ever.
+        task = asyncio.create_task(queue.put(self._messages(caller), new))
+        task.add_done_callback(_retrieve)
+        return await self._settled(caller, await asyncio.shield(task), deadline, queue)
 
     async def get(self, caller: Caller, session_id: str, request_id: str) -> OutboundMessage:
         """Return the message as it is now. Raises NotFound."""
@@ -92,107 +79,71 @@ class MessageSender:
             )
         return message
 
+    async def run(self) -> None:
+        """Send, until cancelled, what earlier owners and processes of the sessions left in their queues."""
+        while True:
+            try:
+                for session_id in await self._queue_store.sessions_with_queue(self._registry.incarnation):
+                    if (queue := self._queue(session_id)) is not None:
+                        queue.wake()
+            except Unavailable as error:
+                log.debug("Cannot look for queued messages.", **error.metadata)
+            self._queues = {key: queue for key, queue in self._queues.items() if self._registry.get(key) is not None}
+            await asyncio.sleep(QUEUE_CHECK_S)
+
     async def finish(self, timeout: float) -> None:
-        """Refuse new sends, and wait at most `timeout` seconds for the running ones."""
+        """Refuse new sends, begin none that wait, and wait at most `timeout` seconds for the running ones."""
         self._is_draining = True
-        if self._sends:
-            await asyncio.wait(self._sends, timeout=timeout)
+        await asyncio.gather(*(queue.pause(timeout) for queue in self._queues.values()))
 
     def is_sending(self, session_id: str) -> bool:
-        """Return whether a send of the session is running or waiting."""
-        return session_id in self._sends.values()
+        """Return whether a message of the session is being sent."""
+        queue = self._queues.get(session_id)
+        return queue is not None and queue.is_sending
 
     @asynccontextmanager
     async def paused(self, session_id: str, timeout: float) -> AsyncIterator[bool]:
-        """Refuse new sends of a session while the context lasts, as for a hand-over, and wait for the running ones.
+        """Refuse new sends of a session while the context lasts, as for a hand-over, and begin none that wait.
 
-        Yields whether they were done within `timeout` seconds.
+        Yields whether the running one was done within `timeout` seconds.
         """
         self._paused.add(session_id)
+        queue = self._queues.get(session_id)
         try:
-            if sends := [task for task, by in self._sends.items() if by == session_id]:
-                await asyncio.wait(sends, timeout=timeout)
-            yield not self.is_sending(session_id)
+            yield queue is None or await queue.pause(timeout)
         finally:
             # The session may have stayed on this node, or have come back.
             self._paused.discard(session_id)
+            if queue is not None:
+                queue.resume()
 
-    def _connected(self, session_id: str) -> ConnectedSession | None:
-        runner = self._registry.get(session_id) if session_id not in self._paused else None
+    def _queue(self, session_id: str) -> SendQueue | None:
+        """Return the queue of a session that is connected on this node."""
+        runner = self._registry.get(session_id) if session_id not in self._paused and not self._is_draining else None
         connection = runner.connection if runner is not None else None
         if runner is None or connection is None:
             return None
-        return ConnectedSession(*connection, runner.early_receipts)
+        lease, process = connection
+        queue = self._queues.get(session_id)
+        if queue is None or queue.session.process is not process:
+            session = ConnectedSession(lease, process, runner)
+            queue = self._queues[session_id] = SendQueue(session, self._queue_store, self._metrics)
+        return queue
 
-    async def _send_once(
-        self, caller: Caller, session: ConnectedSession, new: NewMessage, deadline: float
+    async def _settled(
+        self, caller: Caller, message: OutboundMessage, deadline: float, queue: SendQueue | None = None
     ) -> OutboundMessage:
-        lease = session.lease
-        key = (lease.session_id, new.request_id)
-        async with self._locks.acquire(key):
-            message, is_new = await self._messages(caller).accept(lease, new.request_id, new.to, new.fingerprint)
-            # Accepted in this epoch but not being sent: the answer to an earlier accept was lost, so send it now.
-            is_unstarted = message.state is MessageState.ACCEPTED and message.epoch == lease.epoch
-            if not is_new and (not is_unstarted or key in self._unsettled):
-                return message
-            # After an internal error the outcome is unknown, so the message must not be resent.
-            self._unsettled.add(key)
-            try:
-                message = await self._send(caller, session, message, new.content, deadline)
-            except NotFound:
-                # The message was deleted with its session.
-                self._unsettled.discard(key)
-                raise
-            self._unsettled.discard(key)
-            return message
-
-    def _forget(self, task: asyncio.Task[OutboundMessage]) -> None:
-        self._sends.pop(task, None)
-        if not task.cancelled():
-            # Retrieve the exception, so that asyncio does not log it when the caller has hung up.
-            task.exception()
-
-    async def _send(
-        self,
-        caller: Caller,
-        session: ConnectedSession,
-        message: OutboundMessage,
-        content: TypedPayload,
-        deadline: float,
-    ) -> OutboundMessage:
-        try:
-            began = time.monotonic()
-            reply = await session.process.send(message.to, content, max(0.1, deadline - began))
-            self._metrics.sent(time.monotonic() - began)
-        except CallFailed as error:
-            if error.certain:
-                outcome = Outcome(MessageState.FAILED, detail=str(error), failure=error.failure)
-            else:
-                outcome = Outcome(MessageState.OUTCOME_UNKNOWN, detail=str(error))
-        else:
-            outcome = Outcome(MessageState.SENT, reply.message_id, sent=reply.sent_time)
-        message = await self._settle(caller, message, outcome)
-        early = session.early_receipts.pop(message.message_id)
-        if early is not None:
-            # The receipt came before the message was recorded as sent.
-            await self._messages(caller).delivered(message.session_id, [message.message_id], early)
-            message = await self.get(caller, message.session_id, message.request_id)
-        return message
-
-    async def _settle(self, caller: Caller, message: OutboundMessage, outcome: Outcome) -> OutboundMessage:
-        """Write the outcome, however long the database is away. If the node dies first, the next epoch settles it."""
-        while True:
-            try:
-                return await self._messages(caller).settle(message.session_id, message.request_id, outcome)
-            except Unavailable as error:
-                log.warning(
-                    "Writing a message's outcome failed; retrying.", session_id=message.session_id, **error.metadata
-                )
-                await asyncio.sleep(SETTLE_RETRY_S)
-
-    async def _settled(self, caller: Caller, message: OutboundMessage, deadline: float) -> OutboundMessage:
         """Wait until the message is settled, or until the deadline. Return it as it is then."""
-        while message.state is MessageState.ACCEPTED and time.monotonic() < deadline:
-            await asyncio.sleep(SETTLE_POLL_S)
+        while message.state is MessageState.ACCEPTED and (left := deadline - time.monotonic()) > 0:
+            if queue is None:
+                await asyncio.sleep(min(SETTLE_POLL_S, left))
+            elif (settled := await queue.outcome(message.request_id, min(SETTLE_POLL_S, left))) is not None:
+                return settled
             message = await self.get(caller, message.session_id, message.request_id)
         return message
+
+
+def _retrieve(task: "asyncio.Task[OutboundMessage]") -> None:
+    if not task.cancelled():
+        # So that asyncio does not log the exception when the caller has hung up.
+        task.exception()

@@ -98,7 +98,7 @@ class Service:
         reconciling = asyncio.create_task(owner.reconciler.run(), name="reconciler")
         detecting = asyncio.create_task(owner.dead_nodes.run(), name="dead-nodes")
         stop = asyncio.create_task(stopping.wait(), name="stop")
-        background = [asyncio.create_task(job.run()) for job in (*self.maintenance, owner.rebalancer)]
+        background = [asyncio.create_task(job.run()) for job in (*self.maintenance, owner.rebalancer, self.sender)]
         probing = asyncio.create_task(self.servers.probe.run(), name="probe")
         try:
             await self.servers.start()

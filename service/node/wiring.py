@@ -62,7 +62,7 @@ from service.sessions.start_limiter import StartLimiter
 from service.store.database import Database
 from service.store.leases import PostgresLeases
 from service.store.maintenance import PostgresMaintenance
-from service.store.messages import PostgresMessages
+from service.store.messages import PostgresMessages, PostgresSendQueue
 from service.store.migrate import migrate
 from service.store.node_secret import agree_on_secret, fingerprint
 from service.store.owned import PostgresOwnedSessions
@@ -179,7 +179,13 @@ def _wire(
         ttl=settings.lease_ttl,
         limit=settings.max_sessions,
     )
-    sender = MessageSender(sessions_of, lambda caller: PostgresMessages(caller, database, metrics), runners, metrics)
+    sender = MessageSender(
+        sessions_of,
+        lambda caller: PostgresMessages(caller, database, metrics),
+        PostgresSendQueue(database, metrics),
+        runners,
+        metrics,
+    )
     watch = _build_watch(settings, connections, WatchMetrics(registry))
     core = Core(
         lambda caller: SessionService(sessions_of(caller), bus, hub, runners),

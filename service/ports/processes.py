@@ -39,16 +39,24 @@ class CallFailed(Exception):
     """A call to a session process did not succeed.
 
     `certain`: nothing was done, and the message says why. Otherwise the outcome is unknown: the process ended, or did
-    not answer in time. `kind`: the name of a certain failure, a SendFailure of a send and else a CallFailure.
+    not answer in time. `kind`: the name of a certain failure, a SendFailure of a send and else a
+    CallFailure. `is_answer`: the process reports that the library failed; otherwise the library may still be at it.
     """
 
     def __init__(
-        self, message: str, *, certain: bool, failure: SendFailure = SendFailure.NOT_SENT, kind: str = ""
+        self,
+        message: str,
+        *,
+        certain: bool,
+        failure: SendFailure = SendFailure.NOT_SENT,
+        kind: str = "",
+        is_answer: bool = False,
     ) -> None:
         super().__init__(message)
         self.certain = certain
         self.failure = SendFailure.__members__.get(kind, failure)
         self.kind = kind
+        self.is_answer = is_answer
 
 
 class SessionProcess(Protocol):
@@ -67,8 +75,11 @@ class SessionProcess(Protocol):
     def confirm(self, number: int) -> None:
         """Report that every frame up to this number is committed, so that the process acknowledges it to WhatsApp."""
 
-    async def send(self, to: str, content: TypedPayload, timeout: float) -> SendReply:
-        """Send a content (zap.v1.SendRequest.content) to a JID. Raises CallFailed, as `call` does."""
+    async def send(self, to: str, content: TypedPayload, timeout: float, secret: bytes = b"") -> SendReply:
+        """Send a content (zap.v1.SendRequest.content) to a JID. Raises CallFailed, as `call` does.
+
+        `secret`: 32 bytes that the message carries; empty: it carries none.
+        """
 
     async def call(self, request: TypedPayload, timeout: float) -> TypedPayload:
         """Have any request of zap/worker/v1/calls.proto carried out, and return its result.

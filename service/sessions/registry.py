@@ -11,7 +11,7 @@ class RunnerRegistry:
     """Maps session ids to runners. The reconciler adds and removes them, the use-cases look them up."""
 
     def __init__(self, incarnation: UUID, ports: RunnerPorts) -> None:
-        self._incarnation = incarnation
+        self.incarnation = incarnation
         self._ports = ports
         self._runners: dict[str, Runner] = {}
 
@@ -40,7 +40,7 @@ class RunnerRegistry:
         """Create the runner of a session that was just claimed. Raises ValueError if the session has a runner."""
         if session_id in self._runners:
             raise ValueError(f"session {session_id!r} has a runner already")
-        runner = self._runners[session_id] = Runner(session_id, self._incarnation, self._ports, start_permit)
+        runner = self._runners[session_id] = Runner(session_id, self.incarnation, self._ports, start_permit)
         return runner
 
     def remove(self, session_id: str) -> None:

@@ -1,15 +1,29 @@
 """Stores messages that callers send: the request first, then its outcome."""
 
 from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
 
 from service.domain.caller import Caller
-from service.domain.errors import FieldViolation, InvalidArgument, LeaseLost, epoch_over, session_not_found
+from service.domain.errors import (
+    FieldViolation,
+    InvalidArgument,
+    LeaseLost,
+    ResourceExhausted,
+    epoch_over,
+    session_not_found,
+)
 from service.domain.lease import Lease
-from service.domain.records import MessageState, OutboundMessage, Outcome
+from service.domain.records import BegunMessage, MessageState, NewMessage, OutboundMessage, Outcome, TypedPayload
 from service.ports.metrics import Metrics
 from service.store import rows
 from service.store.database import Database, Record, strip_nul
 from service.store.refusals import counts_refusals
+
+MAX_QUEUED = 1000
+"""Messages that may wait in one session."""
+QUEUE_TTL = timedelta(hours=1)
+"""How long a message may wait, for example for the session's connection."""
 
 
 class PostgresMessages:
@@ -21,19 +35,24 @@ class PostgresMessages:
         self.metrics = metrics or Metrics()
 
     @counts_refusals("accept")
-    async def accept(self, lease: Lease, request_id: str, to: str, fingerprint: bytes) -> tuple[OutboundMessage, bool]:
+    async def accept(
+        self, lease: Lease, new: NewMessage, secret: bytes, *, begin: bool
+    ) -> tuple[OutboundMessage, bool]:
         """Store the message and return it with True; if its key is known, return the earlier one with False."""
+        key, content = (lease.session_id, new.request_id), new.content
+        fence = (lease.epoch, lease.incarnation)
         async with self._database.transaction() as connection:
             await connection.run("keep_epoch", lease.session_id)
-            row = await connection.row(
-                "accept_message", lease.session_id, request_id, to, fingerprint, lease.epoch, lease.incarnation
-            )
+            stored = (*key, new.to, new.fingerprint, *fence, content.kind, content.data, secret, begin, MAX_QUEUED)
+            row = await connection.row("accept_message", *stored)
             if row is not None:
                 return rows.message(row), True
-            earlier = await connection.row("get_message", lease.session_id, request_id)
+            earlier = await connection.row("get_message", *key)
+            if earlier is None and await connection.value("queue_is_full", lease.session_id, MAX_QUEUED):
+                raise _queue_full(lease.session_id)
         if earlier is None:
             raise epoch_over(lease.session_id, lease.epoch)
-        return _same(earlier, fingerprint), False
+        return _same(earlier, new.fingerprint), False
 
     async def find(self, session_id: str, request_id: str, fingerprint: bytes | None) -> OutboundMessage | None:
         """Return the message with this key; None if there is none."""
@@ -41,18 +60,51 @@ class PostgresMessages:
             row = await connection.row("get_message", session_id, request_id)
         return None if row is None else _same(row, fingerprint)
 
-    async def settle(self, session_id: str, request_id: str, outcome: Outcome) -> OutboundMessage:
-        """Store the outcome once. Raises NotFound if the session, and its messages, were deleted meanwhile."""
+
+class PostgresSendQueue:
+    """Implements ports.messages.SendQueueStore on Postgres."""
+
+    def __init__(self, database: Database, metrics: Metrics | None = None) -> None:
+        self._database = database
+        self.metrics = metrics or Metrics()
+
+    async def begin_next(self, lease: Lease) -> BegunMessage | None:
+        """Begin the message that waits longest, and refuse those that have waited for longer than QUEUE_TTL."""
+        async with self._database.autocommit() as connection:
+            row = await connection.row(
+                "begin_next_message", lease.session_id, lease.epoch, lease.incarnation, QUEUE_TTL
+            )
+        if row is None:
+            return None
+        content = TypedPayload(row["payload_type"], bytes(row["payload"]))
+        return BegunMessage(rows.message(row), content, bytes(row["secret"]))
+
+    async def requeue(self, lease: Lease, request_id: str) -> None:
+        """Have a message of this epoch wait again."""
+        async with self._database.autocommit() as connection:
+            await connection.run("requeue_message", lease.session_id, request_id, lease.epoch)
+
+    async def sent_message_id(self, session_id: str, request_id: str) -> str:
+        """Return the id under which whatsmeow has stored the message; empty if it has not."""
+        async with self._database.autocommit() as connection:
+            found: str | None = await connection.value("sent_message_id", session_id, request_id)
+        return found or ""
+
+    async def settle(self, session_id: str, request_id: str, epoch: int, outcome: Outcome) -> OutboundMessage:
+        """Store the outcome once, if the epoch has the message. Raises NotFound if the session was deleted."""
         detail = rows.detail(outcome.failure, strip_nul(outcome.detail))
-        arguments = (outcome.state.value, outcome.message_id, detail, outcome.sent)
+        arguments = (outcome.state.value, outcome.message_id, detail, outcome.sent, epoch)
         async with self._database.autocommit() as connection:
             row = await connection.row("settle_message", session_id, request_id, *arguments)
             row = row or await connection.row("get_message", session_id, request_id)
         if row is None:
             raise session_not_found(session_id)
         settled = rows.message(row)
-        if settled.state is MessageState.OUTCOME_UNKNOWN and outcome.state is not MessageState.OUTCOME_UNKNOWN:
-            # A later epoch has settled the message as unknown.
+        if settled.state is not outcome.state and settled.state in {
+            MessageState.ACCEPTED,
+            MessageState.OUTCOME_UNKNOWN,
+        }:
+            # A later epoch has the message, or has settled it as unknown.
             self.metrics.stale_write("settle", LeaseLost.reason)
         return settled
 
@@ -63,6 +115,11 @@ class PostgresMessages:
             found: list[str] = await connection.value("deliver_messages", session_id, ids, state.value)
         return found
 
+    async def sessions_with_queue(self, incarnation: UUID) -> Sequence[str]:
+        """Return the sessions of a node in which messages wait."""
+        async with self._database.autocommit() as connection:
+            return [row["session_id"] for row in await connection.rows("sessions_with_queue", incarnation)]
+
 
 def _same(row: Record, fingerprint: bytes | None) -> OutboundMessage:
     if fingerprint is not None and bytes(row["fingerprint"]) != fingerprint:
@@ -71,3 +128,12 @@ def _same(row: Record, fingerprint: bytes | None) -> OutboundMessage:
             reason="REQUEST_ID_REUSED",
         )
     return rows.message(row)
+
+
+def _queue_full(session_id: str) -> ResourceExhausted:
+    return ResourceExhausted(
+        f"{MAX_QUEUED} messages wait in session {session_id!r} already; nothing was stored",
+        reason="SEND_QUEUE_FULL",
+        metadata={"session_id": session_id, "limit": str(MAX_QUEUED)},
+        retry_after=5.0,
+    )

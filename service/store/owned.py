@@ -73,7 +73,7 @@ class PostgresOwnedSessions:
                 await _delete_discarded(connection, lease.session_id)
                 return Resume(wanted=False)
             await _delete_discarded(connection, lease.session_id)
-            await connection.run("abandon_messages", lease.session_id, lease.epoch)
+            await connection.run("settle_interrupted", lease.session_id, lease.epoch)
             if not _is_due(row):
                 return Resume(wanted=False)
             return await _resume(connection, lease, row)

@@ -484,12 +484,48 @@ SELECT FROM zap.session WHERE session_id = $1 FOR KEY SHARE;
 -- name: accept_message
 -- Fenced by its WHERE, after keep_epoch: only the session's owner accepts a new message, and only while the session
 -- exists. It does not lock the lease, because a renewal skips locked rows and some sessions send all the time.
-INSERT INTO zap.message (session_id, request_id, recipient, fingerprint, epoch)
-SELECT $1, $2, $3, $4, l.epoch FROM zap.lease l JOIN zap.session s USING (session_id)
+-- The message begins at once if that is asked and none waits; it is refused if so many wait.
+INSERT INTO zap.message
+    (session_id, request_id, recipient, fingerprint, epoch, payload_type, payload, secret, begun_epoch)
+SELECT $1, $2, $3, $4, l.epoch, $7, $8, $9, CASE WHEN $10::boolean AND waiting.length = 0 THEN l.epoch END
+FROM zap.lease l
+JOIN zap.session s USING (session_id)
+CROSS JOIN (
+    SELECT count(*) AS length FROM (
+        SELECT FROM zap.message
+        WHERE session_id = $1 AND state = 'ACCEPTED' AND payload IS NOT NULL AND begun_epoch IS NULL
+        LIMIT $11
+    ) queued
+) waiting
 WHERE l.session_id = $1 AND l.epoch = $5 AND l.incarnation = $6 AND l.expires_at > clock_timestamp()
-    AND NOT l.is_revoked
+    AND NOT l.is_revoked AND waiting.length < $11
 ON CONFLICT DO NOTHING
 RETURNING *;
+
+-- name: begin_next_message
+SELECT * FROM zap.begin_next_message($1, $2, $3, $4);
+
+-- name: requeue_message
+-- Has a message wait again that was begun in this epoch and certainly did not leave.
+UPDATE zap.message SET begun_epoch = NULL
+WHERE session_id = $1 AND request_id = $2 AND state = 'ACCEPTED' AND begun_epoch = $3 AND payload IS NOT NULL;
+
+-- name: sent_message_id
+SELECT zap.sent_message_id(s.device_jid, m.secret, m.create_time)
+FROM zap.message m JOIN zap.session s USING (session_id)
+WHERE m.session_id = $1 AND m.request_id = $2;
+
+-- name: sessions_with_queue
+-- The sessions of a node in which messages wait.
+SELECT DISTINCT m.session_id FROM zap.message m JOIN zap.lease l USING (session_id)
+WHERE m.state = 'ACCEPTED' AND m.payload IS NOT NULL AND m.begun_epoch IS NULL AND l.incarnation = $1;
+
+-- name: queue_is_full
+SELECT count(*) >= $2 FROM (
+    SELECT FROM zap.message
+    WHERE session_id = $1 AND state = 'ACCEPTED' AND payload IS NOT NULL AND begun_epoch IS NULL
+    LIMIT $2
+) queued;
 
 -- name: get_message
 SELECT m.*, unreadable_since, is_resend_failed
@@ -504,8 +540,9 @@ WHERE m.session_id = $1 AND m.request_id = $2;
 -- A settled message never changes. An acknowledgement by WhatsApp is also noted as evidence for the session.
 WITH settled AS (
     UPDATE zap.message SET
-        state = $3, message_id = $4, detail = $5, sent_time = $6, update_time = clock_timestamp()
-    WHERE session_id = $1 AND request_id = $2 AND state = 'ACCEPTED'
+        state = $3, message_id = $4, detail = $5, sent_time = $6, update_time = clock_timestamp(),
+        payload_type = NULL, payload = NULL, secret = NULL
+    WHERE session_id = $1 AND request_id = $2 AND state = 'ACCEPTED' AND begun_epoch = $7
     RETURNING *
 ),
 noted AS (
@@ -517,13 +554,8 @@ SELECT * FROM settled;
 -- name: deliver_messages
 SELECT zap.deliver_messages($1, $2, $3);
 
--- name: abandon_messages
--- Messages that an earlier process was sending: their outcome can no longer be known.
-UPDATE zap.message SET
-    state = 'OUTCOME_UNKNOWN',
-    detail = 'the session''s process ended before WhatsApp answered',
-    update_time = clock_timestamp()
-WHERE session_id = $1 AND state = 'ACCEPTED' AND epoch < $2;
+-- name: settle_interrupted
+SELECT zap.settle_interrupted($1, $2);
 
 -- name: token_key
 SELECT token_key FROM zap.event_log;

@@ -97,4 +97,5 @@ def message(row: Record) -> OutboundMessage:
         unreadable_since=row.get("unreadable_since"),
         is_resend_failed=bool(row.get("is_resend_failed")),
         failure=failure,
+        is_queued=row["state"] == "ACCEPTED" and row["payload"] is not None and row["begun_epoch"] is None,
     )

@@ -72,9 +72,9 @@ class HostedSession:
         confirm = frames_pb2.Confirm(number=number)
         self.process.channel.send_latest(frames_pb2.Command(session_id=self.session_id, confirm=confirm))
 
-    async def send(self, to: str, content: TypedPayload, timeout: float) -> SendReply:
+    async def send(self, to: str, content: TypedPayload, timeout: float, secret: bytes = b"") -> SendReply:
         """Send a content to a JID. Raise CallFailed."""
-        send = calls_pb2.Send(to=to, content=_packed(content))
+        send = calls_pb2.Send(to=to, content=_packed(content), secret=secret)
         result = unpack_as(await self._call(pack(send), timeout), calls_pb2.SendResult)
         return SendReply(result.message_id, result.sent_time.ToDatetime(tzinfo=datetime.UTC))
 
@@ -177,7 +177,7 @@ class HostedSession:
             self._replies.pop(call.call_id, None)
         if reply.HasField("failure"):
             failure = reply.failure
-            raise CallFailed(cut(failure.message), certain=failure.certain, kind=failure.kind)
+            raise CallFailed(cut(failure.message), certain=failure.certain, kind=failure.kind, is_answer=True)
         return reply.result
 
 

@@ -2,16 +2,19 @@
 
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
-from service.domain.errors import InvalidArgument, NotFound
+from service.domain.errors import InvalidArgument, NotFound, ResourceExhausted
 from service.domain.lease import Lease
-from service.domain.records import MessageState, Outcome
+from service.domain.records import MessageState, NewMessage, OutboundMessage, Outcome
 from service.domain.send_failures import SendFailure
 from service.domain.session import Activate
-from service.ports.messages import MessageStore
+from service.ports.messages import MessageStore, SendQueueStore
+from service.store.messages import MAX_QUEUED
+from tests.contents import text_content
 from tests.fakes.message_store import FakeMessageStore
 from tests.integration.test_store import Store, store
 
@@ -22,32 +25,43 @@ SENT = Outcome(MessageState.SENT, "WA1", sent=THEN)
 
 
 @pytest.fixture(params=["fake", "Postgres"])
-async def place(request: pytest.FixtureRequest, store: Store) -> AsyncIterator[tuple[MessageStore, Lease]]:
+async def place(request: pytest.FixtureRequest, store: Store) -> AsyncIterator["Place"]:
     """A store, and a lease of session anna."""
     if request.param == "fake":
-        yield FakeMessageStore(), Lease("anna", 1, uuid.uuid4())
+        fake = FakeMessageStore()
+        yield fake, fake, Lease("anna", 1, uuid.uuid4())
     else:
         await store.create("anna")
         await store.wish("anna", Activate())
-        yield store.messages, await store.own("anna")
+        yield store.messages, store.send_queue, await store.own("anna")
 
 
-async def test_a_message_is_accepted_once(place: tuple[MessageStore, Lease]) -> None:
-    messages, lease = place
+Place = tuple[MessageStore, SendQueueStore, Lease]
+
+
+async def accept(
+    messages: MessageStore, lease: Lease, request_id: str, fingerprint: bytes = b"f", *, begin: bool = True
+) -> tuple[OutboundMessage, bool]:
+    new = NewMessage(request_id, TO, text_content(request_id), fingerprint)
+    return await messages.accept(lease, new, request_id.encode(), begin=begin)
+
+
+async def test_a_message_is_accepted_once(place: Place) -> None:
+    messages, _, lease = place
     assert await messages.find("anna", "r", b"f") is None
-    message, is_new = await messages.accept(lease, "r", TO, b"f")
+    message, is_new = await accept(messages, lease, "r")
     assert (message.session_id, message.request_id, message.to, message.epoch) == ("anna", "r", TO, lease.epoch)
     assert (message.state, message.message_id, message.sent_time, is_new) == (MessageState.ACCEPTED, "", None, True)
-    assert await messages.accept(lease, "r", TO, b"f") == (message, False)
+    assert await accept(messages, lease, "r") == (message, False)
     assert await messages.find("anna", "r", b"f") == await messages.find("anna", "r", None) == message
-    _, is_new = await messages.accept(lease, "r2", TO, b"f")
+    _, is_new = await accept(messages, lease, "r2")
     assert is_new
 
 
-async def test_a_request_id_stands_for_one_content(place: tuple[MessageStore, Lease]) -> None:
-    messages, lease = place
-    await messages.accept(lease, "r", TO, b"f")
-    for call in (messages.accept(lease, "r", TO, b"other"), messages.find("anna", "r", b"other")):
+async def test_a_request_id_stands_for_one_content(place: Place) -> None:
+    messages, _, lease = place
+    await accept(messages, lease, "r")
+    for call in (accept(messages, lease, "r", b"other"), messages.find("anna", "r", b"other")):
         with pytest.raises(InvalidArgument) as reused:
             await call
         assert reused.value.reason == "REQUEST_ID_REUSED"
@@ -61,32 +75,96 @@ async def test_a_request_id_stands_for_one_content(place: tuple[MessageStore, Le
         Outcome(MessageState.OUTCOME_UNKNOWN, detail="the process ended"),
     ],
 )
-async def test_an_outcome_is_stored_once(place: tuple[MessageStore, Lease], outcome: Outcome) -> None:
-    messages, lease = place
-    await messages.accept(lease, "r", TO, b"f")
-    settled = await messages.settle("anna", "r", outcome)
+async def test_an_outcome_is_stored_once(place: Place, outcome: Outcome) -> None:
+    messages, queue, lease = place
+    await accept(messages, lease, "r")
+    settled = await queue.settle("anna", "r", lease.epoch, outcome)
     assert (settled.state, settled.message_id, settled.detail) == (outcome.state, outcome.message_id, outcome.detail)
     assert (settled.sent_time, settled.failure) == (outcome.sent, outcome.failure)
-    assert await messages.settle("anna", "r", Outcome(MessageState.SENT, "WA2", sent=THEN)) == settled
+    assert await queue.settle("anna", "r", lease.epoch, Outcome(MessageState.SENT, "WA2", sent=THEN)) == settled
     assert await messages.find("anna", "r", None) == settled
 
 
-async def test_an_outcome_of_a_deleted_session_is_not_found(place: tuple[MessageStore, Lease]) -> None:
+async def test_an_outcome_of_a_deleted_session_is_not_found(place: Place) -> None:
     with pytest.raises(NotFound):
-        await place[0].settle("anna", "r", SENT)
+        await place[1].settle("anna", "r", 1, SENT)
 
 
-async def test_a_receipt_only_moves_a_message_forward(place: tuple[MessageStore, Lease]) -> None:
-    messages, lease = place
-    await messages.accept(lease, "r", TO, b"f")
-    await messages.settle("anna", "r", SENT)
+async def test_a_receipt_only_moves_a_message_forward(place: Place) -> None:
+    messages, queue, lease = place
+    await accept(messages, lease, "r")
+    await queue.settle("anna", "r", lease.epoch, SENT)
     for state, expected, moved in (
         (MessageState.DELIVERED, MessageState.DELIVERED, ["WA1"]),
         (MessageState.READ, MessageState.READ, ["WA1"]),
         (MessageState.DELIVERED, MessageState.READ, []),
     ):
-        assert list(await messages.delivered("anna", ["WA1", "unknown"], state)) == moved
+        assert list(await queue.delivered("anna", ["WA1", "unknown"], state)) == moved
         found = await messages.find("anna", "r", None)
         assert found is not None
         assert found.state is expected
-    assert list(await messages.delivered("other", ["WA1"], MessageState.READ)) == []
+    assert list(await queue.delivered("other", ["WA1"], MessageState.READ)) == []
+
+
+async def test_a_message_begins_at_once_unless_others_wait(place: Place) -> None:
+    messages, _, lease = place
+    first, _ = await accept(messages, lease, "1")
+    second, _ = await accept(messages, lease, "2", begin=False)
+    third, _ = await accept(messages, lease, "3")
+    assert [message.is_queued for message in (first, second, third)] == [False, True, True]
+
+
+async def test_messages_that_wait_begin_in_their_order_with_what_was_stored(place: Place) -> None:
+    messages, queue, lease = place
+    for request_id in ("b", "a", "c"):
+        await accept(messages, lease, request_id, begin=False)
+    for request_id in ("b", "a", "c"):
+        begun = await queue.begin_next(lease)
+        assert begun is not None
+        assert (begun.message.request_id, begun.content, begun.secret) == (
+            request_id,
+            text_content(request_id),
+            request_id.encode(),
+        )
+        assert not begun.message.is_queued
+        await queue.settle("anna", request_id, lease.epoch, replace(SENT, message_id=request_id))
+    assert await queue.begin_next(lease) is None
+
+
+async def test_what_did_not_leave_waits_in_its_old_place(place: Place) -> None:
+    messages, queue, lease = place
+    await accept(messages, lease, "1")
+    await accept(messages, lease, "2", begin=False)
+    await queue.requeue(lease, "1")
+    begun = await queue.begin_next(lease)
+    assert begun is not None
+    assert begun.message.request_id == "1"
+
+
+async def test_a_settled_message_does_not_wait_again(place: Place) -> None:
+    messages, queue, lease = place
+    await accept(messages, lease, "1")
+    await queue.settle("anna", "1", lease.epoch, SENT)
+    await queue.requeue(lease, "1")
+    assert await queue.begin_next(lease) is None
+
+
+async def test_a_receipt_settles_a_message_whose_outcome_was_unknown(place: Place) -> None:
+    messages, queue, lease = place
+    await accept(messages, lease, "1")
+    await queue.settle("anna", "1", lease.epoch, Outcome(MessageState.OUTCOME_UNKNOWN, "WA1", "no answer"))
+    assert await queue.delivered("anna", ["WA1"], MessageState.DELIVERED) == ["WA1"]
+    found = await messages.find("anna", "1", None)
+    assert found is not None
+    assert found.state is MessageState.DELIVERED
+
+
+async def test_a_full_queue_takes_no_message(place: Place) -> None:
+    messages, _, lease = place
+    for number in range(MAX_QUEUED):
+        await accept(messages, lease, str(number), begin=False)
+    with pytest.raises(ResourceExhausted) as refused:
+        await accept(messages, lease, "one more")
+    assert refused.value.reason == "SEND_QUEUE_FULL"
+    assert await messages.find("anna", "one more", None) is None
+    assert (await accept(messages, lease, "0"))[1] is False, "a repeated call is answered"

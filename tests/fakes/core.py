@@ -44,8 +44,7 @@ class FakeOwner:
     def __init__(self, store: FakeSessionStore) -> None:
         self._store = store
         self.refuses_to_send: CallFailed | None = None
-        self.last_timeout = 0.0
-        """Seconds that the last send had."""
+        self.holds_sends = False
         self.sent: list[TypedPayload] = []
         self.refuses_calls: CallFailed | None = None
         self.calls: list[TypedPayload] = []
@@ -69,8 +68,9 @@ class FakeOwner:
         self.calls.append(request)
         return self.results[request.kind]
 
-    async def send(self, to: str, content: TypedPayload, timeout: float) -> SendReply:
-        self.last_timeout = timeout
+    async def send(self, to: str, content: TypedPayload, timeout: float, secret: bytes = b"") -> SendReply:
+        if self.holds_sends:
+            await asyncio.Event().wait()
         if self.refuses_to_send is not None:
             raise self.refuses_to_send
         self.sent.append(content)
@@ -178,7 +178,8 @@ class FakeSending(MessageSender):
     def __init__(self, sessions: FakeSessions) -> None:
         self.store = FakeMessageStore()
         self.callers: list[Caller] = []
-        super().__init__(lambda _: sessions.store, lambda _: self.store, cast(RunnerRegistry, sessions.owner))
+        owner = cast(RunnerRegistry, sessions.owner)
+        super().__init__(lambda _: sessions.store, lambda _: self.store, self.store, owner)
 
     async def send(self, caller: Caller, session_id: str, new: NewMessage, timeout: float) -> OutboundMessage:
         self.callers.append(caller)

@@ -1,14 +1,22 @@
-"""service.ports.MessageStore in memory; tests/contract/test_message_store.py holds that it behaves as Postgres does."""
+"""The stores of messages in memory; tests/contract/test_message_store.py holds that they behave as Postgres does."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from uuid import UUID
 
-from service.domain.errors import FieldViolation, InvalidArgument, session_not_found
+from service.domain.errors import FieldViolation, InvalidArgument, ResourceExhausted, session_not_found
 from service.domain.lease import Lease
-from service.domain.records import MessageState, OutboundMessage, Outcome
+from service.domain.records import BegunMessage, MessageState, NewMessage, OutboundMessage, Outcome
+from service.store.messages import MAX_QUEUED
 from tests.fakes.session_store import NOW
 
 _ADVANCES = (MessageState.SENT, MessageState.DELIVERED, MessageState.READ)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    new: NewMessage
+    secret: bytes
 
 
 class FakeMessageStore:
@@ -16,25 +24,55 @@ class FakeMessageStore:
 
     def __init__(self) -> None:
         self.kept: dict[tuple[str, str], OutboundMessage] = {}
-        self._fingerprints: dict[tuple[str, str], bytes] = {}
+        self.in_library: dict[tuple[str, str], str] = {}
+        """WhatsApp's ids of messages that whatsmeow has stored, and whose outcome is not known."""
+        self._stored: dict[tuple[str, str], _Stored] = {}
 
-    async def accept(self, lease: Lease, request_id: str, to: str, fingerprint: bytes) -> tuple[OutboundMessage, bool]:
-        key = (lease.session_id, request_id)
+    async def accept(
+        self, lease: Lease, new: NewMessage, secret: bytes, *, begin: bool
+    ) -> tuple[OutboundMessage, bool]:
+        key = (lease.session_id, new.request_id)
         if key in self.kept:
-            return self._same(key, fingerprint), False
-        self._fingerprints[key] = fingerprint
-        self.kept[key] = OutboundMessage(*key, to, lease.epoch, MessageState.ACCEPTED, "", "", NOW, None, NOW)
+            return self._same(key, new.fingerprint), False
+        waiting = self._waiting(lease.session_id)
+        if len(waiting) >= MAX_QUEUED:
+            raise ResourceExhausted("the queue is full", reason="SEND_QUEUE_FULL")
+        self._stored[key] = _Stored(new, secret)
+        is_queued = bool(waiting) or not begin
+        self.kept[key] = OutboundMessage(
+            *key, new.to, lease.epoch, MessageState.ACCEPTED, "", "", NOW, None, NOW, is_queued=is_queued
+        )
         return self.kept[key], True
 
     async def find(self, session_id: str, request_id: str, fingerprint: bytes | None) -> OutboundMessage | None:
         key = (session_id, request_id)
         return self._same(key, fingerprint) if key in self.kept else None
 
-    async def settle(self, session_id: str, request_id: str, outcome: Outcome) -> OutboundMessage:
+    async def begin_next(self, lease: Lease) -> BegunMessage | None:
+        for key in self._waiting(lease.session_id):
+            self.kept[key] = replace(self.kept[key], is_queued=False, epoch=lease.epoch)
+            stored = self._stored[key]
+            return BegunMessage(self.kept[key], stored.new.content, stored.secret)
+        return None
+
+    async def requeue(self, lease: Lease, request_id: str) -> None:
+        key = (lease.session_id, request_id)
+        message = self.kept[key]
+        if message.state is MessageState.ACCEPTED and message.epoch == lease.epoch:
+            self.kept[key] = replace(message, is_queued=True)
+
+    async def sent_message_id(self, session_id: str, request_id: str) -> str:
+        return self.in_library.get((session_id, request_id), "")
+
+    async def sessions_with_queue(self, incarnation: UUID) -> Sequence[str]:
+        return sorted({key[0] for key, message in self.kept.items() if message.is_queued})
+
+    async def settle(self, session_id: str, request_id: str, epoch: int, outcome: Outcome) -> OutboundMessage:
         key = (session_id, request_id)
         if key not in self.kept:
             raise session_not_found(session_id)
-        if self.kept[key].state is MessageState.ACCEPTED:
+        message = self.kept[key]
+        if message.state is MessageState.ACCEPTED and not message.is_queued and message.epoch == epoch:
             self.kept[key] = replace(
                 self.kept[key],
                 state=outcome.state,
@@ -42,6 +80,7 @@ class FakeMessageStore:
                 detail=outcome.detail,
                 sent_time=outcome.sent,
                 failure=outcome.failure,
+                is_queued=False,
             )
         return self.kept[key]
 
@@ -49,13 +88,17 @@ class FakeMessageStore:
         moved = []
         for key, message in self.kept.items():
             is_meant = key[0] == session_id and message.message_id and message.message_id in message_ids
-            if is_meant and message.state in _ADVANCES and _ADVANCES.index(state) > _ADVANCES.index(message.state):
+            now = MessageState.SENT if message.state is MessageState.OUTCOME_UNKNOWN else message.state
+            if is_meant and now in _ADVANCES and _ADVANCES.index(state) > _ADVANCES.index(now):
                 self.kept[key] = replace(message, state=state)
                 moved.append(message.message_id)
         return moved
 
+    def _waiting(self, session_id: str) -> list[tuple[str, str]]:
+        return [key for key, message in self.kept.items() if key[0] == session_id and message.is_queued]
+
     def _same(self, key: tuple[str, str], fingerprint: bytes | None) -> OutboundMessage:
-        if fingerprint not in (None, self._fingerprints[key]):
+        if fingerprint not in (None, self._stored[key].new.fingerprint):
             wrong = "was used for a message with another recipient or content"
             raise InvalidArgument([FieldViolation("request_id", wrong)], reason="REQUEST_ID_REUSED")
         return self.kept[key]

@@ -26,8 +26,9 @@ class Woken:
         self.lease = lease
         self._registry = CollectorRegistry()
         woken, metrics = Store(store.database), NodeMetrics(self._registry)
-        self.owned, self.events, self.messages, self.leases = woken.owned, woken.events, woken.messages, woken.leases
-        for each in (self.owned, self.events, self.messages, self.leases):
+        self.owned, self.events, self.leases = woken.owned, woken.events, woken.leases
+        self.queue, self.accept = woken.send_queue, woken.accept
+        for each in (self.owned, self.events, woken.messages, self.queue, self.leases):
             each.metrics = metrics
 
     @property
@@ -61,10 +62,12 @@ WRITES = [
     Write("prepare", lambda one: one.owned.prepare(one.lease)),
     Write("sweep", lambda one: one.owned.delete_discarded_devices(one.lease)),
     Write("append", lambda one: one.events.append(one.lease, [message(1)])),
-    Write("accept", lambda one: one.messages.accept(one.lease, "r2", "x@s.whatsapp.net", b"f")),
+    Write("accept", lambda one: one.accept(one.lease, "r2", "x@s.whatsapp.net")),
     Write(
         "settle",
-        lambda one: one.messages.settle("anna", "r1", Outcome(MessageState.SENT, "WA1", sent=datetime.now(UTC))),
+        lambda one: one.queue.settle(
+            "anna", "r1", one.lease.epoch, Outcome(MessageState.SENT, "WA1", sent=datetime.now(UTC))
+        ),
         raises=False,
     ),
     Write("begin_epoch", lambda one: one.leases.begin_epoch("anna", NODE, TTL)),
@@ -87,7 +90,7 @@ async def store(database_url: str) -> AsyncIterator[Store]:
 async def woken(store: Store) -> Woken:
     """It was sending a message when it was frozen; another one has owned the session since, and is connected."""
     old = await connected(store)
-    await store.messages.accept(old, "r1", "x@s.whatsapp.net", b"f")
+    await store.accept(old, "r1", "x@s.whatsapp.net", b"f")
     await store.leases.renew(Announcement(THERE, 5), TTL)
     await store.expire()
     new = await store.own(node=OTHER_NODE)
@@ -140,8 +143,8 @@ async def test_what_comes_for_a_wish_that_was_withdrawn_is_counted_as_that(store
 async def test_what_an_owner_may_write_is_not_counted(store: Store) -> None:
     lease = await connected(store)
     owner = Woken(store, lease)
-    await owner.messages.accept(lease, "r1", "x@s.whatsapp.net", b"f")
-    await owner.messages.settle("anna", "r1", Outcome(MessageState.OUTCOME_UNKNOWN))
+    await owner.accept(lease, "r1", "x@s.whatsapp.net")
+    await owner.queue.settle("anna", "r1", lease.epoch, Outcome(MessageState.OUTCOME_UNKNOWN))
     for _ in range(2):
         await owner.events.append(lease, [message(1), message(2)])
     await owner.owned.observe(lease, by(seen.Disconnected()), None)

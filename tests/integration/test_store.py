@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -30,7 +31,7 @@ from service.domain.fleet_counts import FleetCounts
 from service.domain.lease import Announcement, Lease, LeaseOwner, Node, Renewal
 from service.domain.pairing import PairingCode, PairingOutcome
 from service.domain.placement import Candidate
-from service.domain.records import Account, MessageState, Outcome
+from service.domain.records import Account, MessageState, NewMessage, OutboundMessage, Outcome
 from service.domain.send_failures import SendFailure
 from service.domain.session import Activate, Deactivate, Desired, Input, ProcessStarted, Restart, State, reduce
 from service.eventlog.inbound import PostgresEventLog
@@ -38,10 +39,11 @@ from service.ports.sessions import Changes, Decide, NewSession, SessionFilter
 from service.protocol.events import encode_payload
 from service.store.database import Database
 from service.store.leases import PostgresLeases
-from service.store.messages import PostgresMessages
+from service.store.messages import MAX_QUEUED, PostgresMessages, PostgresSendQueue
 from service.store.owned import PostgresOwnedSessions
 from service.store.sessions import PostgresSessions
 from service.store.stale_backends import StaleBackends
+from tests.contents import text_content
 from tests.tcp_proxy import Line, TcpProxy
 from zap.v1 import event_pb2
 
@@ -50,6 +52,11 @@ OTHER_NODE = uuid.uuid4()
 HERE, THERE = Node(NODE, "here", "127.0.0.1:1"), Node(OTHER_NODE, "there", "127.0.0.1:2")
 TTL = 30.0
 JID = "4915100000001:3@s.whatsapp.net"
+
+
+def secret_of(request_id: str) -> bytes:
+    """The secret of a message that `Store.accept` stores."""
+    return hashlib.sha256(request_id.encode()).digest()
 
 
 class Store:
@@ -63,6 +70,13 @@ class Store:
         self.events = PostgresEventLog(database, encode_payload, self._refuse)
         self.leases = PostgresLeases(database, database)
         self.messages = PostgresMessages(ANONYMOUS, database)
+        self.send_queue = PostgresSendQueue(database)
+
+    async def accept(
+        self, lease: Lease, request_id: str, to: str = "x", fingerprint: bytes = b"f", *, begin: bool = True
+    ) -> tuple[OutboundMessage, bool]:
+        new = NewMessage(request_id, to, text_content(request_id), fingerprint)
+        return await self.messages.accept(lease, new, secret_of(request_id), begin=begin)
 
     def _refuse(self, session_id: str, event: NewEvent, error: Exception) -> None:
         self.refused.append((session_id, event, type(error).__name__))
@@ -415,7 +429,7 @@ async def test_a_stale_epoch_writes_nothing(store: Store) -> None:
     with pytest.raises(LeaseLost):
         await store.owned.show_code(old, code(), bytes(32))
     with pytest.raises(LeaseLost):
-        await store.messages.accept(old, "r1", "x@s.whatsapp.net", b"f")
+        await store.accept(old, "r1", "x@s.whatsapp.net", b"f")
     with pytest.raises(LeaseLost):
         await store.leases.begin_epoch("anna", NODE, TTL)
     assert (await store.sessions.get("anna")).condition.state is State.PAIRING
@@ -442,7 +456,7 @@ async def test_a_process_does_not_go_on_for_a_wish_that_came_after_its_own(
     with pytest.raises(EpochRevoked):
         await store.owned.show_code(old, code(), bytes(32))
     with pytest.raises(LeaseLost):
-        await store.messages.accept(old, "r1", "x@s.whatsapp.net", b"f")
+        await store.accept(old, "r1", "x@s.whatsapp.net", b"f")
     assert (await store.sessions.get("anna")).condition == wished
     assert await store.leases.renew(Announcement(HERE, 5), TTL) == Renewal([old], []), "it steps down with permits"
 
@@ -463,7 +477,7 @@ async def test_a_restart_ends_the_process_of_whoever_owns_it_and_does_not_hear_o
     with pytest.raises(EpochRevoked):
         await store.observe(old, seen.Ended(Cause.STOPPED))
     with pytest.raises(LeaseLost):
-        await store.messages.accept(old, "r1", "x@s.whatsapp.net", b"f")
+        await store.accept(old, "r1", "x@s.whatsapp.net", b"f")
     assert len((await store.events.append(old, [message(1)])).events) == 1, "its process stops gently"
     assert (await store.sessions.get("anna")).condition == wished
     new = await store.leases.begin_epoch("anna", NODE, TTL)
@@ -716,21 +730,21 @@ async def test_a_name_that_postgres_cannot_hold_is_written_without_what_it_canno
 
 async def test_a_request_id_is_accepted_once(store: Store, device_table: None) -> None:
     lease = await connected(store)
-    results = await asyncio.gather(*(store.messages.accept(lease, "r1", "x", b"f") for _ in range(10)))
+    results = await asyncio.gather(*(store.accept(lease, "r1", "x", b"f") for _ in range(10)))
     assert sum(new for _, new in results) == 1
     with pytest.raises(InvalidArgument):
-        await store.messages.accept(lease, "r1", "x", b"g")
+        await store.accept(lease, "r1", "x", b"g")
 
 
 async def test_a_message_is_settled_once_and_never_goes_back(store: Store, device_table: None) -> None:
     lease = await connected(store)
-    await store.messages.accept(lease, "r1", "x", b"f")
+    await store.accept(lease, "r1", "x", b"f")
     sent = Outcome(MessageState.SENT, "WA1", sent=datetime.now(UTC))
-    assert (await store.messages.settle("anna", "r1", sent)).state is MessageState.SENT
-    failed = await store.messages.settle("anna", "r1", Outcome(MessageState.FAILED, detail="no"))
+    assert (await store.send_queue.settle("anna", "r1", lease.epoch, sent)).state is MessageState.SENT
+    failed = await store.send_queue.settle("anna", "r1", lease.epoch, Outcome(MessageState.FAILED, detail="no"))
     assert failed.state is MessageState.SENT
-    await store.messages.delivered("anna", ["WA1"], MessageState.READ)
-    await store.messages.delivered("anna", ["WA1"], MessageState.DELIVERED)
+    await store.send_queue.delivered("anna", ["WA1"], MessageState.READ)
+    await store.send_queue.delivered("anna", ["WA1"], MessageState.DELIVERED)
     found = await store.messages.find("anna", "r1", None)
     assert found is not None
     assert found.state is MessageState.READ
@@ -740,18 +754,18 @@ async def test_why_a_message_was_not_sent_is_kept(store: Store, device_table: No
     lease = await connected(store)
     words = "failed to send usync query: status 429: rate-overlimit"
     for request_id, failure in (("r1", SendFailure.RATE_LIMITED), ("r2", None)):
-        await store.messages.accept(lease, request_id, "x", b"f")
+        await store.accept(lease, request_id, "x", b"f")
         outcome = Outcome(MessageState.FAILED, detail=words, failure=failure)
-        settled = await store.messages.settle("anna", request_id, outcome)
+        settled = await store.send_queue.settle("anna", request_id, lease.epoch, outcome)
         assert (settled.failure, settled.detail) == (failure, words)
         assert await store.messages.find("anna", request_id, None) == replace(settled, is_resend_failed=False)
 
 
 async def test_texts_of_strangers_may_hold_what_postgres_cannot(store: Store, device_table: None) -> None:
     lease = await connected(store)
-    await store.messages.accept(lease, "r1", "x", b"f")
-    await store.messages.settle("anna", "r1", Outcome(MessageState.SENT, "WA1", "a\0b"))
-    await store.messages.delivered("anna", ["no\0id", "WA1"], MessageState.READ)
+    await store.accept(lease, "r1", "x", b"f")
+    await store.send_queue.settle("anna", "r1", lease.epoch, Outcome(MessageState.SENT, "WA1", "a\0b"))
+    await store.send_queue.delivered("anna", ["no\0id", "WA1"], MessageState.READ)
     await store.observe(lease, seen.PushNameChanged("An\0na"), Account(push_name="An\0na"))
     found = await store.messages.find("anna", "r1", None)
     assert found is not None
@@ -759,34 +773,111 @@ async def test_texts_of_strangers_may_hold_what_postgres_cannot(store: Store, de
     assert (await store.sessions.get("anna")).account.push_name == "Anna"
 
 
-async def test_what_a_dead_process_was_sending_is_unknown(store: Store, device_table: None) -> None:
+async def test_what_a_dead_process_was_sending_waits_again_or_has_an_id(
+    store: Store, device_table: None, retry_buffer: None
+) -> None:
     lease = await connected(store)
-    await store.messages.accept(lease, "r1", "x", b"f")
+    for request_id in ("left", "did not leave", "of a release before"):
+        await store.accept(lease, request_id)
+    await store_in_library(store, "left", "WA1")
+    await store.execute(
+        "UPDATE zap.message SET payload = NULL, begun_epoch = NULL WHERE request_id = 'of a release before'"
+    )
     await store.owned.prepare(lease)
-    still = await store.messages.find("anna", "r1", None)
-    assert still is not None
-    assert still.state is MessageState.ACCEPTED, "its own epoch is still sending it"
+    assert {(await found(store, each)).state for each in ("left", "did not leave")} == {MessageState.ACCEPTED}
+    assert await store.send_queue.begin_next(lease) is None, "its own epoch is still sending them"
+    lease = await store.leases.begin_epoch("anna", NODE, TTL)
+    await store.owned.prepare(lease)
+    left = await found(store, "left")
+    assert (left.state, left.message_id) == (MessageState.OUTCOME_UNKNOWN, "WA1")
+    assert (await found(store, "of a release before")).state is MessageState.OUTCOME_UNKNOWN
+    begun = await store.send_queue.begin_next(lease)
+    assert begun is not None
+    assert (begun.message.request_id, begun.secret) == ("did not leave", secret_of("did not leave"))
+    assert begun.content == text_content("did not leave")
+    await store.send_queue.delivered("anna", ["WA1"], MessageState.DELIVERED)
+    assert (await found(store, "left")).state is MessageState.DELIVERED
+
+
+async def test_of_a_deleted_device_nothing_can_be_known(store: Store, device_table: None, retry_buffer: None) -> None:
+    lease = await connected(store)
+    await store.accept(lease, "r1")
+    await store.execute("DELETE FROM whatsmeow_device")
     await store.owned.prepare(await store.leases.begin_epoch("anna", NODE, TTL))
-    unknown = await store.messages.find("anna", "r1", None)
-    assert unknown is not None
-    assert unknown.state is MessageState.OUTCOME_UNKNOWN
+    assert (await found(store, "r1")).state is MessageState.OUTCOME_UNKNOWN
+
+
+async def test_a_message_that_waited_for_too_long_is_not_sent(store: Store, device_table: None) -> None:
+    lease = await connected(store)
+    for request_id in ("old", "new"):
+        await store.accept(lease, request_id, begin=False)
+    await store.execute("UPDATE zap.message SET create_time = now() - interval '61 min' WHERE request_id = 'old'")
+    begun = await store.send_queue.begin_next(lease)
+    assert begun is not None
+    assert begun.message.request_id == "new"
+    old = await found(store, "old")
+    assert (old.state, old.failure) == (MessageState.FAILED, SendFailure.EXPIRED)
+
+
+async def test_a_node_finds_the_queues_of_its_sessions(store: Store, device_table: None) -> None:
+    lease = await connected(store)
+    assert await store.send_queue.sessions_with_queue(NODE) == []
+    await store.accept(lease, "r1", begin=False)
+    assert await store.send_queue.sessions_with_queue(NODE) == ["anna"]
+    assert await store.send_queue.sessions_with_queue(uuid.uuid4()) == []
+
+
+async def test_no_message_is_begun_for_an_epoch_that_is_over(store: Store, device_table: None) -> None:
+    lease = await connected(store)
+    await store.accept(lease, "r1", begin=False)
+    await store.leases.begin_epoch("anna", NODE, TTL)
+    assert await store.send_queue.begin_next(lease) is None
+
+
+async def found(store: Store, request_id: str) -> OutboundMessage:
+    """The message as it is stored."""
+    message = await store.messages.find("anna", request_id, None)
+    assert message is not None
+    return message
+
+
+@pytest.fixture
+async def retry_buffer(store: Store) -> None:
+    """The table in which whatsmeow keeps what it sends."""
+    await store.execute(
+        "CREATE TABLE whatsmeow_retry_buffer ("
+        "our_jid text, chat_jid text, message_id text, format text, plaintext bytea, timestamp bigint)"
+    )
+
+
+async def store_in_library(store: Store, request_id: str, message_id: str) -> None:
+    """What whatsmeow stores of a message before it sends it."""
+    plaintext = b"before" + secret_of(request_id) + b"after"
+    await store.execute(
+        "INSERT INTO whatsmeow_retry_buffer SELECT device_jid, 'x@lid', $1, 'waE2E', $2,"
+        " (extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM zap.session WHERE session_id = 'anna'",
+        message_id,
+        plaintext,
+    )
 
 
 async def test_a_session_that_is_deleted_while_it_sends_is_not_found_any_more(store: Store, device_table: None) -> None:
     lease = await connected(store)
-    await store.messages.accept(lease, "r1", "x", b"f")
+    await store.accept(lease, "r1", "x", b"f")
     await store.sessions.delete("anna", force=True)
     with pytest.raises(LeaseLost):
-        await store.messages.accept(lease, "r2", "x", b"f")
+        await store.accept(lease, "r2", "x", b"f")
     with pytest.raises(NotFound):
-        await store.messages.settle("anna", "r1", Outcome(MessageState.SENT, "WA1", sent=datetime.now(UTC)))
+        await store.send_queue.settle(
+            "anna", "r1", lease.epoch, Outcome(MessageState.SENT, "WA1", sent=datetime.now(UTC))
+        )
 
 
 async def test_a_message_that_meets_a_deletion_waits_and_is_not_accepted(store: Store, device_table: None) -> None:
     lease = await connected(store)
     async with store.database.transaction() as deletion:
         await deletion.run("delete_session", "anna")
-        accepting = asyncio.create_task(store.messages.accept(lease, "r1", "x", b"f"))
+        accepting = asyncio.create_task(store.accept(lease, "r1", "x", b"f"))
         await asyncio.sleep(0.1)
         assert not accepting.done()
     with pytest.raises(LeaseLost):
@@ -801,7 +892,7 @@ async def test_a_message_that_meets_the_end_of_its_epoch_waits_and_is_not_accept
     async with store.database.transaction() as ending:
         await ending.row("lock_session", "anna")
         await ending.value(change, *(("anna", NODE, TTL) if change == "begin_epoch" else ("anna",)))
-        accepting = asyncio.create_task(store.messages.accept(lease, "r1", "x", b"f"))
+        accepting = asyncio.create_task(store.accept(lease, "r1", "x", b"f"))
         await asyncio.sleep(0.1)
         assert not accepting.done()
     with pytest.raises(LeaseLost):
@@ -813,7 +904,7 @@ async def test_a_renewal_does_not_wait_for_a_message_that_waits(store: Store, de
     lease = await connected(store)
     async with store.database.transaction() as somebody:
         await somebody.row("lock_session", "anna")
-        accepting = asyncio.create_task(store.messages.accept(lease, "r1", "x", b"f"))
+        accepting = asyncio.create_task(store.accept(lease, "r1", "x", b"f"))
         await asyncio.sleep(0.1)
         async with asyncio.timeout(3):
             assert list((await store.leases.renew(Announcement(HERE, 5), TTL)).renewed) == [lease]
@@ -827,15 +918,16 @@ async def test_a_message_that_is_being_accepted_holds_up_no_renewal(store: Store
     lease = await connected(store)
     async with store.database.transaction() as sending:
         await sending.run("keep_epoch", "anna")
-        assert await sending.row("accept_message", "anna", "r1", "x", b"f", lease.epoch, NODE)
+        stored = ("anna", "r1", "x", b"f", lease.epoch, NODE, "zap.v1.Text", b"", b"s", True, MAX_QUEUED)
+        assert await sending.row("accept_message", *stored)
         assert list((await store.leases.renew(Announcement(HERE, 5), TTL)).renewed) == [lease]
 
 
 async def test_a_receipt_that_no_honest_device_sends_hurts_nobody(store: Store, device_table: None) -> None:
     lease = await connected(store)
-    await store.messages.accept(lease, "r1", "x", b"f")
-    await store.messages.settle("anna", "r1", Outcome(MessageState.SENT, "WA1", sent=datetime.now(UTC)))
-    await store.messages.delivered("anna", ["\0", "WA1"], MessageState.READ)
+    await store.accept(lease, "r1", "x", b"f")
+    await store.send_queue.settle("anna", "r1", lease.epoch, Outcome(MessageState.SENT, "WA1", sent=datetime.now(UTC)))
+    await store.send_queue.delivered("anna", ["\0", "WA1"], MessageState.READ)
     found = await store.messages.find("anna", "r1", None)
     assert found is not None
     assert found.state is MessageState.READ

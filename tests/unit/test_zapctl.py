@@ -223,8 +223,10 @@ def test_send_says_what_became_of_it(service: FakeService) -> None:
     assert (sent.exit_code, sent.stdout) == (0, "SENT 3EB01\n")
     assert service.sessions.owner.sent == [text_content("from a pipe")]
     for state, exit_code in ((MessageState.FAILED, 30), (MessageState.OUTCOME_UNKNOWN, 31)):
-        service.sessions.owner.refuses_to_send = CallFailed("no", certain=state is MessageState.FAILED)
-        result = zapctl(service, "send", "a", "4917612345678", "hello")
+        is_certain = state is MessageState.FAILED
+        service.sessions.owner.refuses_to_send = CallFailed("no", certain=is_certain, is_answer=True)
+        service.sending.store.in_library["a", state.value] = "WA1"
+        result = zapctl(service, "send", "a", "4917612345678", "hello", "--request-id", state.value)
         assert result.exit_code == exit_code
         assert result.stdout.startswith(state.value)
 

@@ -70,7 +70,7 @@ class CommandExecutor:
     # --- calls
 
     def _send(self, request: calls_pb2.Send) -> calls_pb2.SendResult:
-        sent = self._client.send(request.to, content_builders.build(request.content))
+        sent = self._client.send(request.to, content_builders.build(request.content, request.secret))
         return calls_pb2.SendResult(message_id=sent.message_id, sent_time=timestamp(sent.time))
 
     def _request_pairing_code(self, request: calls_pb2.RequestPairingCode) -> calls_pb2.PairingCode:

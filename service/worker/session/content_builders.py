@@ -10,10 +10,13 @@ from service.worker.session.dispatch import unpack
 from zap.v1 import message_pb2
 
 
-def build(content: any_pb2.Any) -> Message:
-    """Return the message to send. Raise DefinitelyNotDone if its content is of no known type."""
+def build(content: any_pb2.Any, secret: bytes) -> Message:
+    """Return the message to send, with its secret. Raise DefinitelyNotDone if its content is of no known type."""
     unpacked = unpack(content, _BUILDERS)
-    return _BUILDERS[type(unpacked)](unpacked)
+    built = _BUILDERS[type(unpacked)](unpacked)
+    if secret:
+        built.messageContextInfo.messageSecret = secret
+    return built
 
 
 def _text(text: message_pb2.Text) -> Message:

@@ -28,8 +28,13 @@ class Send(_message.Message):
 
     TO_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
     to: _builtins.str
     """The recipient, as a JID."""
+    secret: _builtins.bytes
+    """The messageSecret that the message carries, 32 bytes. The library stores a message before anything of it leaves, so
+    the secret tells later whether the message may have been sent.
+    """
     @_builtins.property
     def content(self) -> _any_pb2.Any:
         """The content: a message of SendRequest.content (zap/v1/message.proto)."""
@@ -39,10 +44,11 @@ class Send(_message.Message):
         *,
         to: _builtins.str = ...,
         content: _any_pb2.Any | None = ...,
+        secret: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "to", b"to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "secret", b"secret", "to", b"to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
