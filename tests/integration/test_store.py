@@ -799,6 +799,25 @@ async def test_what_a_dead_process_was_sending_waits_again_or_has_an_id(
     assert (await found(store, "left")).state is MessageState.DELIVERED
 
 
+async def test_a_receipt_that_was_faster_than_the_answer_settles_the_message_of_a_dead_process(
+    store: Store, device_table: None, retry_buffer: None
+) -> None:
+    lease = await connected(store)
+    for request_id in ("delivered", "read", "neither"):
+        await store.accept(lease, request_id)
+        await store_in_library(store, request_id, f"WA-{request_id}")
+    await store.send_queue.delivered("anna", ["WA-read", "WA-delivered", "WA-other"], MessageState.DELIVERED)
+    await store.send_queue.delivered("anna", ["WA-read"], MessageState.READ)
+    await store.send_queue.delivered("anna", ["WA-read"], MessageState.DELIVERED)
+    await store.owned.prepare(await store.leases.begin_epoch("anna", NODE, TTL))
+    assert {each: (await found(store, each)).state for each in ("delivered", "read", "neither")} == {
+        "delivered": MessageState.DELIVERED,
+        "read": MessageState.READ,
+        "neither": MessageState.OUTCOME_UNKNOWN,
+    }
+    assert await store.fetch("SELECT * FROM zap.unmatched_receipt") == []
+
+
 async def test_of_a_deleted_device_nothing_can_be_known(store: Store, device_table: None, retry_buffer: None) -> None:
     lease = await connected(store)
     await store.accept(lease, "r1")

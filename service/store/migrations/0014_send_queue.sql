@@ -12,6 +12,16 @@ ALTER TABLE zap.message
 CREATE INDEX message_queued ON zap.message (session_id, create_time)
 WHERE state = 'ACCEPTED' AND payload IS NOT NULL AND begun_epoch IS NULL;
 
+-- Receipts that came while a message was being sent and before its id was recorded. The owner remembers them too; these are
+-- for settling the message after the owner's end.
+CREATE TABLE zap.unmatched_receipt (
+    session_id text NOT NULL REFERENCES zap.session ON DELETE CASCADE,
+    message_id text NOT NULL,
+    state text NOT NULL,
+    time timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (session_id, message_id)
+);
+
 -- The id of a message that whatsmeow has stored in order to send it, by its secret; NULL: nothing of it has left. The
 -- plaintext holds the secret. The clock of the process that stored it may differ from this server's by ten minutes.
 CREATE FUNCTION zap.sent_message_id(own_jid text, wanted bytea, since timestamptz) RETURNS text
@@ -39,6 +49,7 @@ DECLARE
     begun record;
     own_jid text := (SELECT s.device_jid FROM zap.session s WHERE s.session_id = of_session);
     found text;
+    received text;
 BEGIN
     FOR begun IN
         SELECT * FROM zap.message m
@@ -47,6 +58,9 @@ BEGIN
             AND coalesce(m.begun_epoch, CASE WHEN m.payload IS NULL THEN m.epoch END) < before_epoch
     LOOP
         found := zap.sent_message_id(own_jid, begun.secret, begun.create_time);
+        received := (
+            SELECT r.state FROM zap.unmatched_receipt r WHERE r.session_id = of_session AND r.message_id = found
+        );
         IF
             found IS NULL AND begun.payload IS NOT NULL AND begun.create_time > clock_timestamp() - interval '6 days'
             AND zap.device_size(own_jid) IS NOT NULL
@@ -55,14 +69,15 @@ BEGIN
             WHERE session_id = of_session AND request_id = begun.request_id;
         ELSE
             UPDATE zap.message SET
-                state = 'OUTCOME_UNKNOWN',
+                state = coalesce(received, 'OUTCOME_UNKNOWN'),
                 message_id = coalesce(found, ''),
-                detail = 'the session''s process ended before WhatsApp answered',
+                detail = CASE WHEN received IS NULL THEN 'the session''s process ended before WhatsApp answered' ELSE '' END,
                 payload_type = NULL, payload = NULL, secret = NULL,
                 update_time = clock_timestamp()
             WHERE session_id = of_session AND request_id = begun.request_id;
         END IF;
     END LOOP;
+    DELETE FROM zap.unmatched_receipt WHERE session_id = of_session;
 END
 $$;
 
@@ -98,7 +113,8 @@ BEGIN
 END
 $$;
 
--- As before, and a receipt proves that a message was sent whose outcome was unknown.
+-- As before. A receipt also proves that a message was sent whose outcome was unknown; and one of an unknown message is kept
+-- while a message is being sent.
 CREATE OR REPLACE FUNCTION zap.deliver_messages(of_session text, asked text[], reached text, OUT messages text[])
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -117,6 +133,22 @@ BEGIN
         RETURNING message_id
     )
     SELECT coalesce(array_agg(message_id), '{}') INTO messages FROM delivered;
+    IF EXISTS (
+        SELECT FROM zap.message m
+        WHERE m.session_id = of_session AND m.state = 'ACCEPTED' AND m.begun_epoch IS NOT NULL
+    ) THEN
+        DELETE FROM zap.unmatched_receipt r
+        WHERE r.session_id = of_session AND r.time < clock_timestamp() - interval '5 min';
+        INSERT INTO zap.unmatched_receipt AS r (session_id, message_id, state)
+        SELECT DISTINCT of_session, receipt.message_id, reached
+        FROM unnest(asked) AS receipt (message_id)
+        WHERE NOT EXISTS (
+            SELECT FROM zap.message m
+            WHERE m.session_id = of_session AND m.message_id = receipt.message_id AND m.message_id <> ''
+        )
+        ON CONFLICT ON CONSTRAINT unmatched_receipt_pkey DO UPDATE SET state = excluded.state
+        WHERE r.state <> 'READ';
+    END IF;
 END
 $$;
 
@@ -138,5 +170,6 @@ $$;
 DROP FUNCTION zap.begin_next_message;
 DROP FUNCTION zap.settle_interrupted;
 DROP FUNCTION zap.sent_message_id;
+DROP TABLE zap.unmatched_receipt;
 DROP INDEX zap.message_queued;
 ALTER TABLE zap.message DROP COLUMN payload_type, DROP COLUMN payload, DROP COLUMN secret, DROP COLUMN begun_epoch;
