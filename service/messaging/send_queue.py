@@ -30,6 +30,7 @@ from service.sessions.runner import Runner
 log = structlog.get_logger(__name__)
 
 _Result = TypeVar("_Result")
+Settled = asyncio.Future[OutboundMessage]
 
 SEND_TIMEOUT_S = 110.0
 """Seconds for a process to send a message: 25 of typing, and the library's own limit of 75 for the server's answer."""
@@ -63,7 +64,7 @@ class SendQueue:
         """The request_ids that were passed to the process and are not settled. They must not be passed again."""
         self._sending: asyncio.Task[None] | None = None
         self._locks = KeyedLock()
-        self._outcomes: dict[str, asyncio.Future[OutboundMessage]] = {}
+        self._outcomes: dict[str, Settled] = {}
         """By request_id, of the messages that were accepted here and are not settled."""
 
     @property
@@ -71,13 +72,16 @@ class SendQueue:
         """Return whether a message is begun."""
         return self._is_taken
 
-    async def put(self, messages: MessageStore, new: NewMessage) -> OutboundMessage:
-        """Store a message, and send it after those before it. Return it, or the earlier one of its request_id."""
+    async def put(self, messages: MessageStore, new: NewMessage) -> tuple[OutboundMessage, "Settled | None"]:
+        """Store a message, and send it after those before it. Return it, or the earlier one of its request_id.
+
+        With it comes a future of the message as it is once it is settled in this epoch, if it was accepted here.
+        """
         # Otherwise a second call could take the row of the first, whose answer is on its way, for an unstarted one.
         async with self._locks.acquire(new.request_id):
             return await self._put(messages, new)
 
-    async def _put(self, messages: MessageStore, new: NewMessage) -> OutboundMessage:
+    async def _put(self, messages: MessageStore, new: NewMessage) -> tuple[OutboundMessage, "Settled | None"]:
         begin = not (self._is_taken or self._is_paused)
         self._is_taken |= begin
         begun = None
@@ -86,6 +90,7 @@ class SendQueue:
             message, is_new = await messages.accept(self.session.lease, new, secret, begin=begin)
             if is_new:
                 self._outcomes[message.request_id] = asyncio.get_running_loop().create_future()
+            settled = self._outcomes.get(message.request_id)
             if is_new and not message.is_queued:
                 begun = BegunMessage(message, new.content, secret)
             elif self._is_unstarted(message):
@@ -96,15 +101,7 @@ class SendQueue:
             if begun is not None:
                 self._begun.add(begun.message.request_id)
             self.wake(begun)
-        return message
-
-    async def outcome(self, request_id: str, timeout: float) -> OutboundMessage | None:
-        """Wait until a message is settled in this epoch, at most `timeout` seconds; None if it is not."""
-        if (outcome := self._outcomes.get(request_id)) is None:
-            await asyncio.sleep(timeout)
-            return None
-        await asyncio.wait([outcome], timeout=timeout)
-        return outcome.result() if outcome.done() else None
+        return message, settled
 
     def wake(self, begun: BegunMessage | None = None) -> None:
         """Send this message, and then all that wait; if one is being sent already, look again after it."""

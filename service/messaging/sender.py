@@ -10,7 +10,7 @@ import structlog
 from service.domain.caller import Caller
 from service.domain.errors import NotFound, Unavailable
 from service.domain.records import MessageState, NewMessage, OutboundMessage
-from service.messaging.send_queue import ConnectedSession, SendQueue
+from service.messaging.send_queue import ConnectedSession, SendQueue, Settled
 from service.ports.messages import MessageStore, SendQueueStore
 from service.ports.metrics import Metrics
 from service.ports.sessions import SessionStore
@@ -65,7 +65,8 @@ class MessageSender:
         # The message is stored although the caller hangs up: one that is stored and not passed on would wait for ever.
         task = asyncio.create_task(queue.put(self._messages(caller), new))
         task.add_done_callback(_retrieve)
-        return await self._settled(caller, await asyncio.shield(task), deadline, queue)
+        message, settled = await asyncio.shield(task)
+        return await self._settled(caller, message, deadline, settled)
 
     async def get(self, caller: Caller, session_id: str, request_id: str) -> OutboundMessage:
         """Return the message as it is now. Raises NotFound."""
@@ -131,19 +132,22 @@ class MessageSender:
         return queue
 
     async def _settled(
-        self, caller: Caller, message: OutboundMessage, deadline: float, queue: SendQueue | None = None
+        self, caller: Caller, message: OutboundMessage, deadline: float, settled: Settled | None = None
     ) -> OutboundMessage:
         """Wait until the message is settled, or until the deadline. Return it as it is then."""
         while message.state is MessageState.ACCEPTED and (left := deadline - time.monotonic()) > 0:
-            if queue is None:
+            if settled is None:
                 await asyncio.sleep(min(SETTLE_POLL_S, left))
-            elif (settled := await queue.outcome(message.request_id, min(SETTLE_POLL_S, left))) is not None:
-                return settled
+            else:
+                # Another process, or another node, may settle it.
+                await asyncio.wait([settled], timeout=min(SETTLE_POLL_S, left))
+                if settled.done():
+                    return settled.result()
             message = await self.get(caller, message.session_id, message.request_id)
         return message
 
 
-def _retrieve(task: "asyncio.Task[OutboundMessage]") -> None:
+def _retrieve(task: "asyncio.Task[tuple[OutboundMessage, Settled | None]]") -> None:
     if not task.cancelled():
         # So that asyncio does not log the exception when the caller has hung up.
         task.exception()
