@@ -184,7 +184,9 @@ class WhatsAppServer:
             self._handle_receipt(connection, device, stanza)
         elif stanza.tag == "ack":
             self._handle_ack(connection, device, stanza)
-        elif stanza.tag not in ("presence", "chatstate", "ib") and self._ledger.note_unknown(stanza.tag):
+        elif stanza.tag == "chatstate":
+            self._router.chat_state(device, stanza)
+        elif stanza.tag not in ("presence", "ib") and self._ledger.note_unknown(stanza.tag):
             log.warning("unknown stanza <%s>, ignored", stanza.tag)
 
     def _handle_query(self, connection: Connection, device: Companion, query: Node) -> None:
