@@ -24,7 +24,7 @@ _CONNECTION_CAUSES: tuple[tuple[re.Pattern[str], Cause], ...] = (
 )
 
 _NOTHING_WAS_SENT = re.compile(
-    r"websocket not connected"
+    r"websocket not connected|frame too large|client is nil"
     r"|not logged in|store doesn't contain a device JID|don't have JID"
     r"|server returned error \d+"
     r"|no LID found|unknown user server|invalid (JID|jid)|can't send message to unknown server"

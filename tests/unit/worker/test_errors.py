@@ -51,6 +51,8 @@ def test_the_library_s_words_have_a_cause(words: str, cause: Cause) -> None:
 @pytest.mark.parametrize(
     ("words", "certain"),
     [
+        ("frame too large (got 50332365 bytes, max 16777216 bytes)", True),
+        ("client is nil", True),
         ("websocket not connected", True),
         ("the store doesn't contain a device JID", True),
         ("server returned error 463", True),
