@@ -12,5 +12,5 @@ def payload(message: Message) -> TypedPayload:
 
 
 def text_content(body: str) -> TypedPayload:
-    """A plain text."""
-    return payload(message_pb2.Text(body=body))
+    """A plain text, as a session process gets it."""
+    return payload(message_pb2.SendRequest(text=message_pb2.Text(body=body)))

@@ -108,6 +108,15 @@ class MessageState(enum.Enum):
     OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
 
 
+class MessageKind(enum.Enum):
+    """Names what a message does; zap.v1.Message.Kind documents them."""
+
+    MESSAGE = "MESSAGE"
+    EDIT = "EDIT"
+    REVOKE = "REVOKE"
+    PIN = "PIN"
+
+
 RECEIPT_STATES: Mapping[str, MessageState] = {
     "DELIVERED": MessageState.DELIVERED,
     "READ": MessageState.READ,
@@ -121,7 +130,7 @@ class TypedPayload:
     """Holds a protobuf message that the core passes on without reading it."""
 
     kind: str
-    """The full name of the message's type, for example zap.v1.Text."""
+    """The full name of the message's type, for example zap.v1.SendRequest."""
     data: bytes = field(repr=False)
 
 
@@ -133,6 +142,7 @@ class NewMessage:
     to: str = field(repr=False)
     content: TypedPayload
     fingerprint: bytes
+    kind: MessageKind = MessageKind.MESSAGE
 
 
 @dataclass(frozen=True)
@@ -145,6 +155,8 @@ class Outcome:
     sent: datetime | None = None
     failure: SendFailure | None = None
     """Kind of a FAILED message; None: NOT_SENT."""
+    chat: str = field(default="", repr=False)
+    """The chat of a SENT message, as WhatsApp has it."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +182,9 @@ class OutboundMessage:
     """Kind of a FAILED message; None, as an earlier release stored it: NOT_SENT."""
     is_queued: bool = False
     """It waits for its turn: certainly nothing was sent."""
+    kind: MessageKind = MessageKind.MESSAGE
+    chat: str = field(default="", repr=False)
+    """The chat as WhatsApp has it: of a person usually the LID. Empty until SENT, and if an earlier release sent it."""
 
 
 @dataclass(frozen=True)

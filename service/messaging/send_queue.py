@@ -174,7 +174,7 @@ class SendQueue:
         except CallFailed as error:
             return await self._fail(message, error)
         self._metrics.sent(time.monotonic() - began)
-        await self._settle(message, Outcome(MessageState.SENT, reply.message_id, sent=reply.sent_time))
+        await self._settle(message, Outcome(MessageState.SENT, reply.message_id, sent=reply.sent_time, chat=reply.chat))
         return True
 
     async def _fail(self, message: OutboundMessage, error: CallFailed) -> bool:

@@ -33,6 +33,8 @@ class SendReply:
 
     message_id: str
     sent_time: datetime
+    chat: str = field(default="", repr=False)
+    """The chat as WhatsApp has it."""
 
 
 class CallFailed(Exception):
@@ -76,9 +78,9 @@ class SessionProcess(Protocol):
         """Report that every frame up to this number is committed, so that the process acknowledges it to WhatsApp."""
 
     async def send(self, to: str, content: TypedPayload, timeout: float, secret: bytes = b"") -> SendReply:
-        """Send a content (zap.v1.SendRequest.content) to a JID. Raises CallFailed, as `call` does.
+        """Send a content (zap.worker.v1.Send.content) to a JID. Raises CallFailed, as `call` does.
 
-        `secret`: 32 bytes that the message carries; empty: it carries none.
+        `secret`: 32 random bytes that the message carries; empty: it carries none, which a poll cannot do without.
         """
 
     async def call(self, request: TypedPayload, timeout: float) -> TypedPayload:

@@ -28,6 +28,8 @@ def outbound_message(message: OutboundMessage) -> pb.Message:
         update_time=timestamp(message.update_time),
         unreadable_since_time=timestamp(message.unreadable_since),
         is_resend_failed=message.is_resend_failed,
+        kind=pb.Message.Kind.Value(f"KIND_{message.kind.name}"),
+        chat=message.chat,
     )
 
 

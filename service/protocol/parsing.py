@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.message import Message
 
 from service.domain.errors import FieldViolation, InvalidArgument
 from service.domain.proxies import check_proxy, has_hidden_password
-from service.domain.records import NewMessage, TypedPayload
 from service.ports.sessions import Changes, NewSession, SessionFilter
 from service.protocol.sessions import state_of
 from service.protocol.validation import violations_of
-from zap.v1 import message_pb2
 from zap.v1 import session_pb2 as pb
 
 _DEFAULT_PAGE_SIZE = 50
@@ -91,28 +88,6 @@ def page(request: pb.ListRequest) -> Page:
     )
     after = _last_of_token(request.page_token, chosen) if request.page_token else ""
     return Page(chosen, after, min(request.page_size or _DEFAULT_PAGE_SIZE, _MAX_PAGE_SIZE))
-
-
-def recipient(to: str) -> str:
-    """Return the JID of a recipient, given as a JID or a phone number."""
-    return to if "@" in to else f"{phone_digits(to)}@s.whatsapp.net"
-
-
-def new_message(request: message_pb2.SendRequest) -> NewMessage:
-    """Return the message that Send requests, with a content of any kind."""
-    content: Message = getattr(request, request.WhichOneof("content") or "")
-    to, payload = recipient(request.to), TypedPayload(content.DESCRIPTOR.full_name, content.SerializeToString())
-    return NewMessage(request.request_id, to, payload, fingerprint(to, content))
-
-
-def fingerprint(to: str, content: Message) -> bytes:
-    """Return the hash by which a repeated request_id is recognised as the same message."""
-    # What is hashed never changes: a caller may repeat a request_id after a deploy, and another hash would refuse it.
-    # So a text keeps the form of the first release.
-    if isinstance(content, message_pb2.Text):
-        return hashlib.sha256(f"text\0{to}\0{content.body}".encode()).digest()
-    prefix = f"{content.DESCRIPTOR.full_name}\0{to}\0"
-    return hashlib.sha256(prefix.encode() + content.SerializeToString(deterministic=True)).digest()
 
 
 def phone_digits(phone: str) -> str:

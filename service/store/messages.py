@@ -43,7 +43,8 @@ class PostgresMessages:
         fence = (lease.epoch, lease.incarnation)
         async with self._database.transaction() as connection:
             await connection.run("keep_epoch", lease.session_id)
-            stored = (*key, new.to, new.fingerprint, *fence, content.kind, content.data, secret, begin, MAX_QUEUED)
+            queued = (content.kind, content.data, secret, begin, MAX_QUEUED)
+            stored = (*key, new.to, new.fingerprint, *fence, *queued, new.kind.value)
             row = await connection.row("accept_message", *stored)
             if row is not None:
                 return rows.message(row), True
@@ -93,7 +94,7 @@ class PostgresSendQueue:
     async def settle(self, session_id: str, request_id: str, epoch: int, outcome: Outcome) -> OutboundMessage:
         """Store the outcome once, if the epoch has the message. Raises NotFound if the session was deleted."""
         detail = rows.detail(outcome.failure, strip_nul(outcome.detail))
-        arguments = (outcome.state.value, outcome.message_id, detail, outcome.sent, epoch)
+        arguments = (outcome.state.value, outcome.message_id, detail, outcome.sent, epoch, outcome.chat)
         async with self._database.autocommit() as connection:
             row = await connection.row("settle_message", session_id, request_id, *arguments)
             row = row or await connection.row("get_message", session_id, request_id)

@@ -486,8 +486,8 @@ SELECT FROM zap.session WHERE session_id = $1 FOR KEY SHARE;
 -- exists. It does not lock the lease, because a renewal skips locked rows and some sessions send all the time.
 -- The message begins at once if that is asked and none waits; it is refused if so many wait.
 INSERT INTO zap.message
-    (session_id, request_id, recipient, fingerprint, epoch, payload_type, payload, secret, begun_epoch)
-SELECT $1, $2, $3, $4, l.epoch, $7, $8, $9, CASE WHEN $10::boolean AND waiting.length = 0 THEN l.epoch END
+    (session_id, request_id, recipient, fingerprint, epoch, payload_type, payload, secret, begun_epoch, kind)
+SELECT $1, $2, $3, $4, l.epoch, $7, $8, $9, CASE WHEN $10::boolean AND waiting.length = 0 THEN l.epoch END, $12
 FROM zap.lease l
 JOIN zap.session s USING (session_id)
 CROSS JOIN (
@@ -540,7 +540,7 @@ WHERE m.session_id = $1 AND m.request_id = $2;
 -- A settled message never changes. An acknowledgement by WhatsApp is also noted as evidence for the session.
 WITH settled AS (
     UPDATE zap.message SET
-        state = $3, message_id = $4, detail = $5, sent_time = $6, update_time = clock_timestamp(),
+        state = $3, message_id = $4, detail = $5, sent_time = $6, chat = $8, update_time = clock_timestamp(),
         payload_type = NULL, payload = NULL, secret = NULL
     WHERE session_id = $1 AND request_id = $2 AND state = 'ACCEPTED' AND begun_epoch = $7
     RETURNING *

@@ -4,6 +4,7 @@ from service.domain.pairing import PairingCode, PairingOutcome
 from service.domain.records import (
     Account,
     Evidence,
+    MessageKind,
     MessageState,
     OutboundMessage,
     Owner,
@@ -98,4 +99,6 @@ def message(row: Record) -> OutboundMessage:
         is_resend_failed=bool(row.get("is_resend_failed")),
         failure=failure,
         is_queued=row["state"] == "ACCEPTED" and row["payload"] is not None and row["begun_epoch"] is None,
+        kind=MessageKind(row["kind"]),
+        chat=row["chat"],
     )

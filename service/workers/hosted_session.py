@@ -76,7 +76,7 @@ class HostedSession:
         """Send a content to a JID. Raise CallFailed."""
         send = calls_pb2.Send(to=to, content=_packed(content), secret=secret)
         result = unpack_as(await self._call(pack(send), timeout), calls_pb2.SendResult)
-        return SendReply(result.message_id, result.sent_time.ToDatetime(tzinfo=datetime.UTC))
+        return SendReply(result.message_id, result.sent_time.ToDatetime(tzinfo=datetime.UTC), result.chat)
 
     async def request_pairing_code(self, phone: str, timeout: float) -> str:
         """Ask WhatsApp for a code to type on the phone. Raise CallFailed."""

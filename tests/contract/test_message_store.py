@@ -9,7 +9,7 @@ import pytest
 
 from service.domain.errors import InvalidArgument, NotFound, ResourceExhausted
 from service.domain.lease import Lease
-from service.domain.records import MessageState, NewMessage, OutboundMessage, Outcome
+from service.domain.records import MessageKind, MessageState, NewMessage, OutboundMessage, Outcome
 from service.domain.send_failures import SendFailure
 from service.domain.session import Activate
 from service.ports.messages import MessageStore, SendQueueStore
@@ -56,6 +56,18 @@ async def test_a_message_is_accepted_once(place: Place) -> None:
     assert await messages.find("anna", "r", b"f") == await messages.find("anna", "r", None) == message
     _, is_new = await accept(messages, lease, "r2")
     assert is_new
+
+
+async def test_a_message_keeps_its_kind_and_the_chat_that_whatsapp_names(place: Place) -> None:
+    messages, queue, lease = place
+    new = NewMessage("r", TO, text_content("r"), b"f", MessageKind.EDIT)
+    accepted, _ = await messages.accept(lease, new, b"s", begin=True)
+    assert (accepted.kind, accepted.chat) == (MessageKind.EDIT, "")
+    sent = await queue.settle("anna", "r", lease.epoch, replace(SENT, chat="123@lid"))
+    assert (sent.kind, sent.chat) == (MessageKind.EDIT, "123@lid")
+    assert await messages.find("anna", "r", None) == sent
+    other, _ = await accept(messages, lease, "r2")
+    assert other.kind is MessageKind.MESSAGE
 
 
 async def test_a_request_id_stands_for_one_content(place: Place) -> None:

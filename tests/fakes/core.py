@@ -74,7 +74,7 @@ class FakeOwner:
         if self.refuses_to_send is not None:
             raise self.refuses_to_send
         self.sent.append(content)
-        return SendReply(f"3EB0{len(self.sent)}", NOW)
+        return SendReply(f"3EB0{len(self.sent)}", NOW, to.replace("@s.whatsapp.net", "@lid"))
 
 
 class FakeRunner:

@@ -40,7 +40,7 @@ class FakeMessageStore:
         self._stored[key] = _Stored(new, secret)
         is_queued = bool(waiting) or not begin
         self.kept[key] = OutboundMessage(
-            *key, new.to, lease.epoch, MessageState.ACCEPTED, "", "", NOW, None, NOW, is_queued=is_queued
+            *key, new.to, lease.epoch, MessageState.ACCEPTED, "", "", NOW, None, NOW, is_queued=is_queued, kind=new.kind
         )
         return self.kept[key], True
 
@@ -81,6 +81,7 @@ class FakeMessageStore:
                 sent_time=outcome.sent,
                 failure=outcome.failure,
                 is_queued=False,
+                chat=outcome.chat,
             )
         return self.kept[key]
 

@@ -47,15 +47,15 @@ while (received := command()) is not None:
             tell(ended=frames_pb2.Ended(cause="STOPPED"))
             os._exit(0)
         case "call":
-            call, send, text = received.call, calls_pb2.Send(), message_pb2.Text()
+            call, send, sent = received.call, calls_pb2.Send(), message_pb2.SendRequest()
             reply = frames_pb2.Reply(call_id=call.call_id)
             if not call.request.Unpack(send):
                 reply.result.CopyFrom(call.request)
-            elif send.content.Unpack(text) and text.body == "refuse":
+            elif send.content.Unpack(sent) and sent.text.body == "refuse":
                 reply.failure.message = "refused"
             else:
                 reply.result.Pack(calls_pb2.SendResult(message_id=send.to))
-            if text.body != "never":
+            if sent.text.body != "never":
                 tell(reply=reply)
 """
 

@@ -937,7 +937,7 @@ async def test_a_message_that_is_being_accepted_holds_up_no_renewal(store: Store
     lease = await connected(store)
     async with store.database.transaction() as sending:
         await sending.run("keep_epoch", "anna")
-        stored = ("anna", "r1", "x", b"f", lease.epoch, NODE, "zap.v1.Text", b"", b"s", True, MAX_QUEUED)
+        stored = ("anna", "r1", "x", b"f", lease.epoch, NODE, "zap.v1.Text", b"", b"s", True, MAX_QUEUED, "MESSAGE")
         assert await sending.row("accept_message", *stored)
         assert list((await store.leases.renew(Announcement(HERE, 5), TTL)).renewed) == [lease]
 

@@ -6,6 +6,7 @@ Each gives (method, bytes): the bytes need not be a message at all.
 from collections.abc import Callable
 from typing import Any
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from hypothesis import strategies as st
 
@@ -26,6 +27,16 @@ STREAMS = {"/zap.v1.SessionService/StreamQR", "/zap.v1.EventService/Watch"}
 HUGE = "x" * (140 * 1024)
 """Longer than any field may be, and short enough for all fields of a request: above 1 MiB gRPC itself refuses."""
 GOOD: dict[str, Any] = {"session_id": "known", "request_id": "r-1", "to": "4917612345678", "phone": "4917612345678"}
+
+_TARGET = {"target": message_pb2.MessageRef(message_id="A", chat="123456@lid", from_me=True)}
+_TEXT = {"text": message_pb2.Text(body="hello")}
+_GOOD_MESSAGES: dict[type[Message], dict[str, Any]] = {
+    message_pb2.SendRequest: _TEXT,
+    message_pb2.EditRequest: _TARGET | _TEXT,
+    message_pb2.RevokeRequest: _TARGET,
+    message_pb2.PinInChatRequest: _TARGET,
+    message_pb2.MarkReadRequest: {"chat": "123456@lid", "message_ids": ["A"]},
+}
 
 wild_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 with_nul = st.tuples(st.text("ab", max_size=5), st.text("ab", max_size=5)).map("\x00".join)
@@ -109,6 +120,30 @@ bad_mask = st.one_of(
 _UNKNOWN_STATES = st.lists(st.sampled_from([0, 10, 77, -1, 2**31 - 1]), min_size=1, max_size=20)
 _UNKNOWN_TYPES = st.lists(st.sampled_from([0, 1000, -1, 2**31 - 1]), min_size=1, max_size=20)
 
+PIN_SECONDS = (86_400, 604_800, 2_592_000)
+
+
+def _seconds(seconds: int) -> Duration:
+    return Duration(seconds=seconds)
+
+
+bad_target = st.none() | st.sampled_from(
+    [
+        message_pb2.MessageRef(),
+        message_pb2.MessageRef(chat="123456@lid"),
+        message_pb2.MessageRef(message_id="A"),
+        message_pb2.MessageRef(message_id="A B", chat="123456@lid", from_me=True),
+        message_pb2.MessageRef(message_id="A" * 129, chat="123456@lid", from_me=True),
+        message_pb2.MessageRef(message_id="A", chat="4917612345678", from_me=True),
+        message_pb2.MessageRef(message_id="A", chat="1@newsletter", from_me=True),
+        message_pb2.MessageRef(message_id="A", chat="status@broadcast", from_me=True),
+        message_pb2.MessageRef(message_id="A", chat="12345-67890@g.us"),
+        message_pb2.MessageRef(message_id="A", chat="12345-67890@g.us", sender="12345-67890@g.us"),
+        message_pb2.MessageRef(message_id="A", chat="123456@lid", sender="123456:7@lid"),
+    ]
+)
+
+
 # For each request, which fields can be wrong and how.
 _FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "CreateRequest": {
@@ -131,6 +166,27 @@ _FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "to": bad_recipient,
         "request_id": bad_request_id,
         "text": bad_text.map(lambda body: message_pb2.Text(body=body)) | st.none(),
+        "expiration": st.integers(0, 86_399).map(_seconds),
+        "typing_for": st.integers(26, 2**31).map(_seconds),
+        "quoted_text": st.just("x" * 1025) | with_nul,
+    },
+    "EditRequest": {
+        "session_id": bad_id,
+        "request_id": bad_request_id,
+        "target": bad_target,
+        "text": bad_text.map(lambda body: message_pb2.Text(body=body)) | st.none(),
+    },
+    "RevokeRequest": {"session_id": bad_id, "request_id": bad_request_id, "target": bad_target},
+    "PinInChatRequest": {
+        "session_id": bad_id,
+        "request_id": bad_request_id,
+        "target": bad_target,
+        "duration": st.integers(-(2**31), 2**31).filter(lambda s: s not in PIN_SECONDS).map(_seconds),
+    },
+    "MarkReadRequest": {
+        "session_id": bad_id,
+        "chat": bad_recipient | st.just("4917612345678"),
+        "message_ids": st.just([]) | st.lists(bad_request_id, min_size=1, max_size=3) | st.just(["A"] * 101),
     },
     "GetRequest": {"session_id": bad_id, "request_id": bad_request_id},
     "WatchRequest": {
@@ -175,9 +231,15 @@ def rubbish(draw: Callable[[st.SearchStrategy[Any]], Any]) -> tuple[str, bytes]:
     number = draw(
         st.sampled_from([field.number for field in METHODS[method].DESCRIPTOR.fields if _is_string(field)] or [1])
     )
-    not_text = bytes([number << 3 | 2, 3]) + b"\xed\xa0\x80"
-    truncated = bytes([number << 3 | 2, 100]) + b"abc"
+    not_text = _tag(number) + b"\x03\xed\xa0\x80"
+    truncated = _tag(number) + b"\x64abc"
     return method, draw(st.sampled_from([not_text, truncated, b"\xff" * 20, b"\x07", b"\x0a", b"\x08" + b"\xff" * 11]))
+
+
+def _tag(number: int) -> bytes:
+    """What begins a field of bytes on the wire, a number below 2,048."""
+    tag = number << 3 | 2
+    return bytes([tag]) if tag < 0x80 else bytes([tag & 0x7F | 0x80, tag >> 7])
 
 
 @st.composite
@@ -203,7 +265,7 @@ def _wrong_update(draw: Callable[[st.SearchStrategy[Any]], Any]) -> session_pb2.
 def good(kind: type[Message]) -> dict[str, Any]:
     """The fields of a request that is right, for a session that is known."""
     values = {name: value for name, value in GOOD.items() if name in kind.DESCRIPTOR.fields_by_name}
-    return values | ({"text": message_pb2.Text(body="hello")} if kind is message_pb2.SendRequest else {})
+    return values | _GOOD_MESSAGES.get(kind, {})
 
 
 def _is_id(text: str) -> bool:

@@ -1,21 +1,26 @@
 """MessageService over the wire."""
 
 from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2 as details
 
 from service.domain.records import MessageState
 from service.domain.send_failures import SendFailure
 from service.ports.processes import CallFailed
-from tests.contents import text_content
+from tests.contents import payload, text_content
 from tests.fakes.serving import FakeService
 from tests.rpc.statuses import detail, error_info
 from zap.v1 import message_pb2 as pb
 from zap.v1 import session_pb2
 from zap.v1.message_pb2_grpc import MessageServiceStub
 from zap.v1.session_pb2_grpc import SessionServiceStub
+from zap.worker.v1 import calls_pb2
+
+T = TypeVar("T", pb.EditRequest, pb.RevokeRequest, pb.PinInChatRequest)
 
 
 @pytest.fixture
@@ -33,7 +38,7 @@ def stub(service: FakeService) -> Iterator[MessageServiceStub]:
 
 
 def request(**fields: str) -> pb.SendRequest:
-    values = {"session_id": "a", "to": "+4917612345678", "request_id": "r"} | fields
+    values: dict[str, Any] = {"session_id": "a", "to": "+4917612345678", "request_id": "r"} | fields
     body = values.pop("body", "hello")
     return pb.SendRequest(text=pb.Text(body=body), **values)
 
@@ -98,3 +103,80 @@ def test_an_unknown_message_is_not_found_as_a_message(stub: MessageServiceStub) 
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     resource = detail(caught.value, details.ResourceInfo)
     assert (resource.resource_type, resource.resource_name) == ("zap.v1.Message", "a/other")
+
+
+def sent_contents(service: FakeService, kind: type[T]) -> list[T]:
+    """What the session's process was given to send, of one type."""
+    sent = service.sessions.owner.sent
+    return [kind.FromString(content.data) for content in sent if content.kind == kind.DESCRIPTOR.full_name]
+
+
+def test_what_is_about_a_message_refers_to_it_by_the_id_and_the_chat_that_whatsapp_gave(
+    service: FakeService, stub: MessageServiceStub
+) -> None:
+    sent = stub.Send(request())
+    assert (sent.kind, sent.chat) == (pb.Message.KIND_MESSAGE, "4917612345678@lid")
+    reference, resolved = (
+        pb.MessageRef(request_id="r"),
+        pb.MessageRef(message_id=sent.message_id, chat=sent.chat, from_me=True),
+    )
+    ids: dict[str, Any] = {"session_id": "a", "target": reference}
+    edit = stub.Edit(pb.EditRequest(**ids, request_id="edit", text=pb.Text(body="hi")))
+    pin = stub.PinInChat(pb.PinInChatRequest(**ids, request_id="pin"))
+    revoke = stub.Revoke(pb.RevokeRequest(**ids, request_id="revoke"))
+    assert [message.kind for message in (edit, pin, revoke)] == [
+        pb.Message.KIND_EDIT,
+        pb.Message.KIND_PIN,
+        pb.Message.KIND_REVOKE,
+    ]
+    assert {message.to for message in (edit, pin, revoke)} == {sent.chat}
+    assert stub.Get(pb.GetRequest(session_id="a", request_id="edit")) == edit
+    assert sent_contents(service, pb.EditRequest) == [pb.EditRequest(target=resolved, text=pb.Text(body="hi"))]
+    assert sent_contents(service, pb.PinInChatRequest) == [pb.PinInChatRequest(target=resolved)]
+    assert sent_contents(service, pb.RevokeRequest) == [pb.RevokeRequest(target=resolved)]
+    assert stub.Revoke(pb.RevokeRequest(**ids, request_id="revoke")) == revoke
+    assert len(sent_contents(service, pb.RevokeRequest)) == 1
+
+
+def test_a_request_id_of_a_send_is_not_one_of_an_edit(stub: MessageServiceStub) -> None:
+    sent = stub.Send(request())
+    target = pb.MessageRef(message_id=sent.message_id, chat=sent.chat, from_me=True)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Revoke(pb.RevokeRequest(session_id="a", request_id="r", target=target))
+    assert error_info(caught.value).reason == "REQUEST_ID_REUSED"
+
+
+def test_a_message_that_was_not_sent_cannot_be_referred_to(service: FakeService, stub: MessageServiceStub) -> None:
+    service.sessions.owner.refuses_to_send = CallFailed("no", certain=True, is_answer=True)
+    stub.Send(request())
+    service.sessions.owner.refuses_to_send = None
+    for reference, code, reason in (
+        ("r", grpc.StatusCode.FAILED_PRECONDITION, "MESSAGE_NOT_SENT"),
+        ("never", grpc.StatusCode.NOT_FOUND, "MESSAGE_NOT_FOUND"),
+    ):
+        target = pb.MessageRef(request_id=reference)
+        reply = pb.SendRequest(
+            session_id="a", to="+4917612345678", request_id="reply", text=pb.Text(body="x"), reply_to=target
+        )
+        revoke = pb.RevokeRequest(session_id="a", request_id="revoke", target=target)
+        calls: list[tuple[Any, Message]] = [(stub.Send, reply), (stub.Revoke, revoke)]
+        for call, about in calls:
+            with pytest.raises(grpc.RpcError) as caught:
+                call(about)
+            assert (caught.value.code(), error_info(caught.value).reason) == (code, reason)
+    assert service.sessions.owner.sent == []
+
+
+def test_messages_are_reported_as_read(service: FakeService, stub: MessageServiceStub) -> None:
+    owner = service.sessions.owner
+    owner.results["zap.worker.v1.MarkRead"] = payload(calls_pb2.MarkReadResult())
+    read = pb.MarkReadRequest(session_id="a", chat="123456@lid", message_ids=["A", "B"])
+    assert stub.MarkRead(read) == pb.MarkReadResponse()
+    assert owner.calls == [payload(calls_pb2.MarkRead(chat="123456@lid", sender="123456@lid", message_ids=["A", "B"]))]
+    owner.refuses_calls = CallFailed("websocket not connected", certain=True, kind="SESSION_NOT_CONNECTED")
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.MarkRead(read)
+    assert (caught.value.code(), error_info(caught.value).reason) == (
+        grpc.StatusCode.UNAVAILABLE,
+        "SESSION_NOT_CONNECTED",
+    )

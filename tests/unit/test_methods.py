@@ -10,6 +10,7 @@ from google.protobuf.descriptor import FileDescriptor
 from service.protocol.methods import FREQUENT_METHODS, METHOD_RULES, OWNER_METHODS, REPEATABLE_METHODS, rules_in
 from zap.v1 import options_pb2
 
+SENDS = {f"zap.v1.MessageService/{name}" for name in ("Send", "Edit", "Revoke", "PinInChat")}
 GENERATED = Path(__file__).resolve().parents[2] / "generated"
 
 
@@ -36,15 +37,16 @@ def test_every_method_of_every_proto_has_its_rules() -> None:
 
 def test_the_session_s_process_carries_these_out() -> None:
     assert {
-        "zap.v1.MessageService/Send",
+        *SENDS,
+        "zap.v1.MessageService/MarkRead",
         "zap.v1.SessionService/Logout",
         "zap.v1.SessionService/RequestPairingCode",
         "zap.v1.SessionService/Restart",
     } == OWNER_METHODS
 
 
-def test_of_these_a_send_alone_is_repeated_at_another_owner() -> None:
-    assert {"zap.v1.MessageService/Send"} == OWNER_METHODS & REPEATABLE_METHODS
+def test_of_these_sends_and_reports_of_reading_are_repeated_at_another_owner() -> None:
+    assert {*SENDS, "zap.v1.MessageService/MarkRead"} == OWNER_METHODS & REPEATABLE_METHODS
 
 
 def test_frequent_methods_only_read() -> None:

@@ -10,8 +10,7 @@ from service.domain.session import State
 from service.ports.sessions import Changes, SessionFilter
 from service.protocol import parsing
 from service.protocol.validation import MOST_VIOLATIONS, read_request
-from tests.contents import text_content
-from zap.v1 import content_pb2, message_pb2
+from zap.v1 import message_pb2
 from zap.v1 import session_pb2 as pb
 
 
@@ -192,24 +191,3 @@ def test_a_caller_is_told_a_bounded_number_of_violations() -> None:
     with pytest.raises(InvalidArgument) as caught:
         read_request(request.SerializeToString(), pb.CreateRequest.FromString)
     assert len(caught.value.violations) == MOST_VIOLATIONS
-
-
-def test_a_text_becomes_a_payload_with_the_fingerprint_of_every_release() -> None:
-    """A caller may repeat a request_id of the release before, which stored this hash of recipient and text."""
-    request = message_pb2.SendRequest(to="+4917612345678", request_id="r", text=message_pb2.Text(body="Grüße"))
-    new = parsing.new_message(request)
-    assert (new.request_id, new.to, new.content) == ("r", "4917612345678@s.whatsapp.net", text_content("Grüße"))
-    assert new.fingerprint.hex() == ("1360ab75878e43ffd1261950f5b50fe7a3b16381abfbdbd4301f5795a68b85c6")
-
-
-def test_messages_that_differ_have_different_fingerprints() -> None:
-    place, other = content_pb2.LocationContent(name="here"), content_pb2.LocationContent(name="there")
-    prints = {
-        parsing.fingerprint("1@lid", place),
-        parsing.fingerprint("1@lid", other),
-        parsing.fingerprint("2@lid", place),
-        parsing.fingerprint("1@lid", content_pb2.LocationContent()),
-        parsing.fingerprint("1@lid", content_pb2.TextContent()),
-    }
-    assert len(prints) == 5
-    assert parsing.fingerprint("1@lid", content_pb2.LocationContent(name="here")) in prints

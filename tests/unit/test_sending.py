@@ -163,6 +163,13 @@ async def test_of_a_session_that_is_deleted_meanwhile_nothing_is_sent_any_more(
     assert not sending.is_sending("anna")
 
 
+async def test_each_message_gets_a_secret_of_its_own(world: World, sending: MessageSender) -> None:
+    for request_id in ("r1", "r2"):
+        await sending.send(CALLER, "anna", NewMessage(request_id, TO, HELLO, b"fingerprint"), timeout=1)
+    assert [len(secret) for secret in world.secrets] == [32, 32]
+    assert world.secrets[0] != world.secrets[1]
+
+
 async def test_two_callers_at_once_send_once(world: World, sending: MessageSender) -> None:
     answers = await asyncio.gather(*(send(sending) for _ in range(20)))
     assert {answer.state for answer in answers} == {MessageState.SENT}

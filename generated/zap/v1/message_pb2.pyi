@@ -3,9 +3,12 @@
 isort:skip_file
 Messages that callers send through a session."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from zap.v1 import session_pb2 as _session_pb2
 import builtins as _builtins
@@ -64,6 +67,37 @@ class Message(_message.Message):
     STATE_OUTCOME_UNKNOWN: Message.State.ValueType  # 6
     """The session ended or timed out before the outcome was known."""
 
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Message._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Message._Kind.ValueType  # 0
+        """Never sent by the server."""
+        KIND_MESSAGE: Message._Kind.ValueType  # 1
+        """A message of Send."""
+        KIND_EDIT: Message._Kind.ValueType  # 2
+        """An edit."""
+        KIND_REVOKE: Message._Kind.ValueType  # 3
+        """A deletion for all."""
+        KIND_PIN: Message._Kind.ValueType  # 4
+        """A pin, or its removal."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What a message does. New values may be added."""
+
+    KIND_UNSPECIFIED: Message.Kind.ValueType  # 0
+    """Never sent by the server."""
+    KIND_MESSAGE: Message.Kind.ValueType  # 1
+    """A message of Send."""
+    KIND_EDIT: Message.Kind.ValueType  # 2
+    """An edit."""
+    KIND_REVOKE: Message.Kind.ValueType  # 3
+    """A deletion for all."""
+    KIND_PIN: Message.Kind.ValueType  # 4
+    """A pin, or its removal."""
+
     SESSION_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
@@ -75,6 +109,8 @@ class Message(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     UNREADABLE_SINCE_TIME_FIELD_NUMBER: _builtins.int
     IS_RESEND_FAILED_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    CHAT_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session that sent it."""
     request_id: _builtins.str
@@ -87,6 +123,10 @@ class Message(_message.Message):
     """The progress of the message."""
     is_resend_failed: _builtins.bool
     """Resending to at least one of these devices failed permanently. ResendFailed names the device and the cause."""
+    kind: Global___Message.Kind.ValueType
+    """The call that sent it."""
+    chat: _builtins.str
+    """The chat as WhatsApp has it, as a JID: of a person usually the LID, even if `to` is a phone number. Empty until SENT."""
     @_builtins.property
     def reason(self) -> _session_pb2.Reason:
         """The cause of FAILED and OUTCOME_UNKNOWN, with the library's error in parentheses. OUTCOME_UNKNOWN has the code
@@ -135,14 +175,56 @@ class Message(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         unreadable_since_time: _timestamp_pb2.Timestamp | None = ...,
         is_resend_failed: _builtins.bool = ...,
+        kind: Global___Message.Kind.ValueType = ...,
+        chat: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "reason", b"reason", "sent_time", b"sent_time", "unreadable_since_time", b"unreadable_since_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "is_resend_failed", b"is_resend_failed", "message_id", b"message_id", "reason", b"reason", "request_id", b"request_id", "sent_time", b"sent_time", "session_id", b"session_id", "state", b"state", "to", b"to", "unreadable_since_time", b"unreadable_since_time", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "create_time", b"create_time", "is_resend_failed", b"is_resend_failed", "kind", b"kind", "message_id", b"message_id", "reason", b"reason", "request_id", b"request_id", "sent_time", b"sent_time", "session_id", b"session_id", "state", b"state", "to", b"to", "unreadable_since_time", b"unreadable_since_time", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Message: _TypeAlias = Message  # noqa: Y015
+
+@_typing.final
+class MessageRef(_message.Message):
+    """A reference to a message: the request_id with which the session sent it, or message_id and what an event says of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    CHAT_FIELD_NUMBER: _builtins.int
+    FROM_ME_FIELD_NUMBER: _builtins.int
+    SENDER_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The request_id of a message that the session has sent. All other fields must be empty then."""
+    message_id: _builtins.str
+    """WhatsApp's id of the message."""
+    chat: _builtins.str
+    """The chat of the message: the JID of a person (@s.whatsapp.net, @lid) or a group (@g.us). If empty, the recipient of
+    the request; Edit, Revoke and PinInChat, which have none, require it.
+    """
+    from_me: _builtins.bool
+    """The account itself wrote the message."""
+    sender: _builtins.str
+    """The author of the message, as the JID of a person. Required in a group, unless the account wrote it."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        message_id: _builtins.str = ...,
+        chat: _builtins.str = ...,
+        from_me: _builtins.bool = ...,
+        sender: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "from_me", b"from_me", "message_id", b"message_id", "request_id", b"request_id", "sender", b"sender"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MessageRef: _TypeAlias = MessageRef  # noqa: Y015
 
 @_typing.final
 class SendRequest(_message.Message):
@@ -154,6 +236,14 @@ class SendRequest(_message.Message):
     TO_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    LOCATION_FIELD_NUMBER: _builtins.int
+    CONTACTS_FIELD_NUMBER: _builtins.int
+    POLL_FIELD_NUMBER: _builtins.int
+    REACTION_FIELD_NUMBER: _builtins.int
+    REPLY_TO_FIELD_NUMBER: _builtins.int
+    EXPIRATION_FIELD_NUMBER: _builtins.int
+    TYPING_FOR_FIELD_NUMBER: _builtins.int
+    QUOTED_TEXT_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session to send through."""
     to: _builtins.str
@@ -162,9 +252,45 @@ class SendRequest(_message.Message):
     """
     request_id: _builtins.str
     """The caller's idempotency key."""
+    quoted_text: _builtins.str
+    """What the reply shows of the text of reply_to. If empty, the quotation is shown empty where the recipient's
+    application does not look the message up.
+    """
     @_builtins.property
     def text(self) -> Global___Text:
-        """Plain text."""
+        """A text."""
+
+    @_builtins.property
+    def location(self) -> Global___Location:
+        """A place."""
+
+    @_builtins.property
+    def contacts(self) -> Global___ContactCards:
+        """Contact cards."""
+
+    @_builtins.property
+    def poll(self) -> Global___Poll:
+        """A poll."""
+
+    @_builtins.property
+    def reaction(self) -> Global___Reaction:
+        """A reaction to a message. It takes none of the fields below."""
+
+    @_builtins.property
+    def reply_to(self) -> Global___MessageRef:
+        """The message that this one replies to. A message of another chat, usually a group, is answered privately."""
+
+    @_builtins.property
+    def expiration(self) -> _duration_pb2.Duration:
+        """After how long the message disappears, for a chat with disappearing messages: 1 day, 7 days or 90 days. The service
+        does not know the chat's setting; without this field the message stays.
+        """
+
+    @_builtins.property
+    def typing_for(self) -> _duration_pb2.Duration:
+        """How long the recipient is shown "typing…" before the message is sent: at most 25 s, and at least 2 s less than the
+        call's deadline leaves.
+        """
 
     def __init__(
         self,
@@ -173,12 +299,20 @@ class SendRequest(_message.Message):
         to: _builtins.str = ...,
         request_id: _builtins.str = ...,
         text: Global___Text | None = ...,
+        location: Global___Location | None = ...,
+        contacts: Global___ContactCards | None = ...,
+        poll: Global___Poll | None = ...,
+        reaction: Global___Reaction | None = ...,
+        reply_to: Global___MessageRef | None = ...,
+        expiration: _duration_pb2.Duration | None = ...,
+        typing_for: _duration_pb2.Duration | None = ...,
+        quoted_text: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contacts", b"contacts", "content", b"content", "expiration", b"expiration", "location", b"location", "poll", b"poll", "reaction", b"reaction", "reply_to", b"reply_to", "text", b"text", "typing_for", b"typing_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "request_id", b"request_id", "session_id", b"session_id", "text", b"text", "to", b"to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contacts", b"contacts", "content", b"content", "expiration", b"expiration", "location", b"location", "poll", b"poll", "quoted_text", b"quoted_text", "reaction", b"reaction", "reply_to", b"reply_to", "request_id", b"request_id", "session_id", b"session_id", "text", b"text", "to", b"to", "typing_for", b"typing_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text"]  # noqa: Y015
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "location", "contacts", "poll", "reaction"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
 
@@ -186,25 +320,333 @@ Global___SendRequest: _TypeAlias = SendRequest  # noqa: Y015
 
 @_typing.final
 class Text(_message.Message):
-    """A text. No previews are made for links in it."""
+    """A text. The service fetches nothing for links in it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BODY_FIELD_NUMBER: _builtins.int
+    MENTIONS_FIELD_NUMBER: _builtins.int
+    MENTIONS_EVERYONE_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     body: _builtins.str
     """The text, at most 65,536 characters."""
+    mentions_everyone: _builtins.bool
+    """Mentions all members. Only in a group."""
+    @_builtins.property
+    def mentions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The people who are mentioned, as JIDs. A mention is shown where the body holds "@" and the part of the JID before
+        its "@".
+        """
+
+    @_builtins.property
+    def preview(self) -> Global___LinkPreview:
+        """A preview of a link in the body, made by the caller."""
+
     def __init__(
         self,
         *,
         body: _builtins.str = ...,
+        mentions: _abc.Iterable[_builtins.str] | None = ...,
+        mentions_everyone: _builtins.bool = ...,
+        preview: Global___LinkPreview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "mentions", b"mentions", "mentions_everyone", b"mentions_everyone", "preview", b"preview"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Text: _TypeAlias = Text  # noqa: Y015
+
+@_typing.final
+class LinkPreview(_message.Message):
+    """A preview of a link."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINK_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    THUMBNAIL_FIELD_NUMBER: _builtins.int
+    link: _builtins.str
+    """The link, as it stands in the body."""
+    title: _builtins.str
+    """The title of the page."""
+    description: _builtins.str
+    """The description of the page."""
+    thumbnail: _builtins.bytes
+    """A thumbnail of the page, JPEG."""
+    def __init__(
+        self,
+        *,
+        link: _builtins.str = ...,
+        title: _builtins.str = ...,
+        description: _builtins.str = ...,
+        thumbnail: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "link", b"link", "thumbnail", b"thumbnail", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LinkPreview: _TypeAlias = LinkPreview  # noqa: Y015
+
+@_typing.final
+class Location(_message.Message):
+    """A place."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LATITUDE_FIELD_NUMBER: _builtins.int
+    LONGITUDE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    latitude: _builtins.float
+    """Degrees north."""
+    longitude: _builtins.float
+    """Degrees east."""
+    name: _builtins.str
+    """The name of the place, in one line."""
+    address: _builtins.str
+    """The address of the place."""
+    def __init__(
+        self,
+        *,
+        latitude: _builtins.float = ...,
+        longitude: _builtins.float = ...,
+        name: _builtins.str = ...,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "latitude", b"latitude", "longitude", b"longitude", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Location: _TypeAlias = Location  # noqa: Y015
+
+@_typing.final
+class ContactCards(_message.Message):
+    """Contact cards."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Card(_message.Message):
+        """A contact card. The service writes the vCard."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NAME_FIELD_NUMBER: _builtins.int
+        PHONES_FIELD_NUMBER: _builtins.int
+        ORGANIZATION_FIELD_NUMBER: _builtins.int
+        name: _builtins.str
+        """The displayed name, in one line."""
+        organization: _builtins.str
+        """The organization, in one line."""
+        @_builtins.property
+        def phones(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+            """The phone numbers with country code. WhatsApp's applications offer to write to them."""
+
+        def __init__(
+            self,
+            *,
+            name: _builtins.str = ...,
+            phones: _abc.Iterable[_builtins.str] | None = ...,
+            organization: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "organization", b"organization", "phones", b"phones"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CARDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cards(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContactCards.Card]:
+        """The cards, in order."""
+
+    def __init__(
+        self,
+        *,
+        cards: _abc.Iterable[Global___ContactCards.Card] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cards", b"cards"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContactCards: _TypeAlias = ContactCards  # noqa: Y015
+
+@_typing.final
+class Poll(_message.Message):
+    """A poll."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    MOST_CHOICES_FIELD_NUMBER: _builtins.int
+    question: _builtins.str
+    """The question, in one line."""
+    most_choices: _builtins.int
+    """Maximum number of choices, at most the number of options; 0 means any number."""
+    @_builtins.property
+    def options(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The options, in order. All differ."""
+
+    def __init__(
+        self,
+        *,
+        question: _builtins.str = ...,
+        options: _abc.Iterable[_builtins.str] | None = ...,
+        most_choices: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["most_choices", b"most_choices", "options", b"options", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Poll: _TypeAlias = Poll  # noqa: Y015
+
+@_typing.final
+class Reaction(_message.Message):
+    """A reaction to a message. It replaces the account's earlier one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    EMOJI_FIELD_NUMBER: _builtins.int
+    emoji: _builtins.str
+    """An emoji. If empty, the reaction is removed."""
+    @_builtins.property
+    def target(self) -> Global___MessageRef:
+        """The message. Its chat must be the recipient of the request."""
+
+    def __init__(
+        self,
+        *,
+        target: Global___MessageRef | None = ...,
+        emoji: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["emoji", b"emoji", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reaction: _TypeAlias = Reaction  # noqa: Y015
+
+@_typing.final
+class EditRequest(_message.Message):
+    """For MessageService.Edit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session that sent the message."""
+    request_id: _builtins.str
+    """The caller's idempotency key of the edit."""
+    @_builtins.property
+    def target(self) -> Global___MessageRef:
+        """The message, which the account itself wrote."""
+
+    @_builtins.property
+    def text(self) -> Global___Text:
+        """The new text."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        target: Global___MessageRef | None = ...,
+        text: Global___Text | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target", "text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "session_id", b"session_id", "target", b"target", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EditRequest: _TypeAlias = EditRequest  # noqa: Y015
+
+@_typing.final
+class RevokeRequest(_message.Message):
+    """For MessageService.Revoke."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session that deletes the message."""
+    request_id: _builtins.str
+    """The caller's idempotency key of the deletion."""
+    @_builtins.property
+    def target(self) -> Global___MessageRef:
+        """The message. Another member's message can only be deleted in a group."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        target: Global___MessageRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "session_id", b"session_id", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeRequest: _TypeAlias = RevokeRequest  # noqa: Y015
+
+@_typing.final
+class PinInChatRequest(_message.Message):
+    """For MessageService.PinInChat."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session that pins the message."""
+    request_id: _builtins.str
+    """The caller's idempotency key of the pin."""
+    @_builtins.property
+    def target(self) -> Global___MessageRef:
+        """The message."""
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long it stays pinned: 1 day, 7 days or 30 days. If not set, the message is unpinned."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        target: Global___MessageRef | None = ...,
+        duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "request_id", b"request_id", "session_id", b"session_id", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PinInChatRequest: _TypeAlias = PinInChatRequest  # noqa: Y015
 
 @_typing.final
 class GetRequest(_message.Message):
@@ -231,3 +673,60 @@ class GetRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetRequest: _TypeAlias = GetRequest  # noqa: Y015
+
+@_typing.final
+class MarkReadRequest(_message.Message):
+    """For MessageService.MarkRead."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    CHAT_FIELD_NUMBER: _builtins.int
+    SENDER_FIELD_NUMBER: _builtins.int
+    MESSAGE_IDS_FIELD_NUMBER: _builtins.int
+    IS_PLAYED_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session that received the messages."""
+    chat: _builtins.str
+    """The chat of the messages, as the JID of a person (@s.whatsapp.net, @lid) or a group (@g.us)."""
+    sender: _builtins.str
+    """The author of all these messages, as the JID of a person. Required in a group; elsewhere it is the chat."""
+    is_played: _builtins.bool
+    """They were played, as voice notes are, which implies that they were read."""
+    @_builtins.property
+    def message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """WhatsApp's ids of the messages."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        chat: _builtins.str = ...,
+        sender: _builtins.str = ...,
+        message_ids: _abc.Iterable[_builtins.str] | None = ...,
+        is_played: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "is_played", b"is_played", "message_ids", b"message_ids", "sender", b"sender", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MarkReadRequest: _TypeAlias = MarkReadRequest  # noqa: Y015
+
+@_typing.final
+class MarkReadResponse(_message.Message):
+    """For MessageService.MarkRead."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MarkReadResponse: _TypeAlias = MarkReadResponse  # noqa: Y015

@@ -27,6 +27,16 @@ if _version_not_supported:
 
 class MessageServiceStub:
     """Sends messages. A request_id sends at most one message, however often it is used.
+
+    Send, Edit, Revoke and PinInChat share these rules. They wait until WhatsApp's server has accepted the message (SENT)
+    or refused it (FAILED), or the outcome cannot be known (OUTCOME_UNKNOWN: it may have been sent). The same request_id
+    returns the same message and sends nothing; with other content it returns INVALID_ARGUMENT (REQUEST_ID_REUSED).
+    FAILED_PRECONDITION (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING)
+    mean that nothing was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have
+    been stored or sent: retry with the same request_id, which sends it at most once.
+
+    A MessageRef in a request by a request_id that the session has not used returns NOT_FOUND (MESSAGE_NOT_FOUND), and by
+    that of a message without an id FAILED_PRECONDITION (MESSAGE_NOT_SENT); nothing is sent or stored then.
     """
 
     def __init__(self, channel):
@@ -40,24 +50,72 @@ class MessageServiceStub:
                 request_serializer=zap_dot_v1_dot_message__pb2.SendRequest.SerializeToString,
                 response_deserializer=zap_dot_v1_dot_message__pb2.Message.FromString,
                 _registered_method=True)
+        self.Edit = channel.unary_unary(
+                '/zap.v1.MessageService/Edit',
+                request_serializer=zap_dot_v1_dot_message__pb2.EditRequest.SerializeToString,
+                response_deserializer=zap_dot_v1_dot_message__pb2.Message.FromString,
+                _registered_method=True)
+        self.Revoke = channel.unary_unary(
+                '/zap.v1.MessageService/Revoke',
+                request_serializer=zap_dot_v1_dot_message__pb2.RevokeRequest.SerializeToString,
+                response_deserializer=zap_dot_v1_dot_message__pb2.Message.FromString,
+                _registered_method=True)
+        self.PinInChat = channel.unary_unary(
+                '/zap.v1.MessageService/PinInChat',
+                request_serializer=zap_dot_v1_dot_message__pb2.PinInChatRequest.SerializeToString,
+                response_deserializer=zap_dot_v1_dot_message__pb2.Message.FromString,
+                _registered_method=True)
         self.Get = channel.unary_unary(
                 '/zap.v1.MessageService/Get',
                 request_serializer=zap_dot_v1_dot_message__pb2.GetRequest.SerializeToString,
                 response_deserializer=zap_dot_v1_dot_message__pb2.Message.FromString,
                 _registered_method=True)
+        self.MarkRead = channel.unary_unary(
+                '/zap.v1.MessageService/MarkRead',
+                request_serializer=zap_dot_v1_dot_message__pb2.MarkReadRequest.SerializeToString,
+                response_deserializer=zap_dot_v1_dot_message__pb2.MarkReadResponse.FromString,
+                _registered_method=True)
 
 
 class MessageServiceServicer:
     """Sends messages. A request_id sends at most one message, however often it is used.
+
+    Send, Edit, Revoke and PinInChat share these rules. They wait until WhatsApp's server has accepted the message (SENT)
+    or refused it (FAILED), or the outcome cannot be known (OUTCOME_UNKNOWN: it may have been sent). The same request_id
+    returns the same message and sends nothing; with other content it returns INVALID_ARGUMENT (REQUEST_ID_REUSED).
+    FAILED_PRECONDITION (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING)
+    mean that nothing was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have
+    been stored or sent: retry with the same request_id, which sends it at most once.
+
+    A MessageRef in a request by a request_id that the session has not used returns NOT_FOUND (MESSAGE_NOT_FOUND), and by
+    that of a message without an id FAILED_PRECONDITION (MESSAGE_NOT_SENT); nothing is sent or stored then.
     """
 
     def Send(self, request, context):
-        """Sends a message and waits until WhatsApp's server has accepted it (SENT) or refused it (FAILED), or the outcome
-        cannot be known (OUTCOME_UNKNOWN: it may have been sent). The same request_id returns the same message and sends
-        nothing; with other content it returns INVALID_ARGUMENT (REQUEST_ID_REUSED). FAILED_PRECONDITION
-        (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING) mean that nothing
-        was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have been stored or
-        sent: retry with the same request_id, which sends it at most once.
+        """Sends a message.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Edit(self, request, context):
+        """Replaces the text of a message that the session's account has sent. WhatsApp's applications accept it for 15 minutes
+        after the message.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Revoke(self, request, context):
+        """Deletes a message for all members of the chat: the account's own or, as an administrator of a group, another
+        member's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PinInChat(self, request, context):
+        """Pins a message in its chat for all members, or unpins it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -65,6 +123,15 @@ class MessageServiceServicer:
 
     def Get(self, request, context):
         """Returns the current message of a session and request_id. NOT_FOUND if there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MarkRead(self, request, context):
+        """Reports received messages as read or played, to their author and to the account's other devices. WhatsApp does not
+        confirm it, so OK means that the report has left. The author sees nothing if the account's privacy settings hide
+        read receipts. FAILED_PRECONDITION and UNAVAILABLE as for Send: nothing was reported.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,10 +145,30 @@ def add_MessageServiceServicer_to_server(servicer, server):
                     request_deserializer=zap_dot_v1_dot_message__pb2.SendRequest.FromString,
                     response_serializer=zap_dot_v1_dot_message__pb2.Message.SerializeToString,
             ),
+            'Edit': grpc.unary_unary_rpc_method_handler(
+                    servicer.Edit,
+                    request_deserializer=zap_dot_v1_dot_message__pb2.EditRequest.FromString,
+                    response_serializer=zap_dot_v1_dot_message__pb2.Message.SerializeToString,
+            ),
+            'Revoke': grpc.unary_unary_rpc_method_handler(
+                    servicer.Revoke,
+                    request_deserializer=zap_dot_v1_dot_message__pb2.RevokeRequest.FromString,
+                    response_serializer=zap_dot_v1_dot_message__pb2.Message.SerializeToString,
+            ),
+            'PinInChat': grpc.unary_unary_rpc_method_handler(
+                    servicer.PinInChat,
+                    request_deserializer=zap_dot_v1_dot_message__pb2.PinInChatRequest.FromString,
+                    response_serializer=zap_dot_v1_dot_message__pb2.Message.SerializeToString,
+            ),
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
                     request_deserializer=zap_dot_v1_dot_message__pb2.GetRequest.FromString,
                     response_serializer=zap_dot_v1_dot_message__pb2.Message.SerializeToString,
+            ),
+            'MarkRead': grpc.unary_unary_rpc_method_handler(
+                    servicer.MarkRead,
+                    request_deserializer=zap_dot_v1_dot_message__pb2.MarkReadRequest.FromString,
+                    response_serializer=zap_dot_v1_dot_message__pb2.MarkReadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -93,6 +180,16 @@ def add_MessageServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class MessageService:
     """Sends messages. A request_id sends at most one message, however often it is used.
+
+    Send, Edit, Revoke and PinInChat share these rules. They wait until WhatsApp's server has accepted the message (SENT)
+    or refused it (FAILED), or the outcome cannot be known (OUTCOME_UNKNOWN: it may have been sent). The same request_id
+    returns the same message and sends nothing; with other content it returns INVALID_ARGUMENT (REQUEST_ID_REUSED).
+    FAILED_PRECONDITION (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING)
+    mean that nothing was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have
+    been stored or sent: retry with the same request_id, which sends it at most once.
+
+    A MessageRef in a request by a request_id that the session has not used returns NOT_FOUND (MESSAGE_NOT_FOUND), and by
+    that of a message without an id FAILED_PRECONDITION (MESSAGE_NOT_SENT); nothing is sent or stored then.
     """
 
     @staticmethod
@@ -123,6 +220,87 @@ class MessageService:
             _registered_method=True)
 
     @staticmethod
+    def Edit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zap.v1.MessageService/Edit',
+            zap_dot_v1_dot_message__pb2.EditRequest.SerializeToString,
+            zap_dot_v1_dot_message__pb2.Message.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Revoke(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zap.v1.MessageService/Revoke',
+            zap_dot_v1_dot_message__pb2.RevokeRequest.SerializeToString,
+            zap_dot_v1_dot_message__pb2.Message.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PinInChat(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zap.v1.MessageService/PinInChat',
+            zap_dot_v1_dot_message__pb2.PinInChatRequest.SerializeToString,
+            zap_dot_v1_dot_message__pb2.Message.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Get(request,
             target,
             options=(),
@@ -139,6 +317,33 @@ class MessageService:
             '/zap.v1.MessageService/Get',
             zap_dot_v1_dot_message__pb2.GetRequest.SerializeToString,
             zap_dot_v1_dot_message__pb2.Message.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MarkRead(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zap.v1.MessageService/MarkRead',
+            zap_dot_v1_dot_message__pb2.MarkReadRequest.SerializeToString,
+            zap_dot_v1_dot_message__pb2.MarkReadResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,41 +27,92 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class MessageServiceStub:
-    """Sends messages. A request_id sends at most one message, however often it is used."""
+    """Sends messages. A request_id sends at most one message, however often it is used.
+
+    Send, Edit, Revoke and PinInChat share these rules. They wait until WhatsApp's server has accepted the message (SENT)
+    or refused it (FAILED), or the outcome cannot be known (OUTCOME_UNKNOWN: it may have been sent). The same request_id
+    returns the same message and sends nothing; with other content it returns INVALID_ARGUMENT (REQUEST_ID_REUSED).
+    FAILED_PRECONDITION (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING)
+    mean that nothing was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have
+    been stored or sent: retry with the same request_id, which sends it at most once.
+
+    A MessageRef in a request by a request_id that the session has not used returns NOT_FOUND (MESSAGE_NOT_FOUND), and by
+    that of a message without an id FAILED_PRECONDITION (MESSAGE_NOT_SENT); nothing is sent or stored then.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MessageServiceAsyncStub: ...
     Send: _grpc.UnaryUnaryMultiCallable[_message_pb2.SendRequest, _message_pb2.Message]
-    """Sends a message and waits until WhatsApp's server has accepted it (SENT) or refused it (FAILED), or the outcome
-    cannot be known (OUTCOME_UNKNOWN: it may have been sent). The same request_id returns the same message and sends
-    nothing; with other content it returns INVALID_ARGUMENT (REQUEST_ID_REUSED). FAILED_PRECONDITION
-    (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING) mean that nothing
-    was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have been stored or
-    sent: retry with the same request_id, which sends it at most once.
+    """Sends a message."""
+    Edit: _grpc.UnaryUnaryMultiCallable[_message_pb2.EditRequest, _message_pb2.Message]
+    """Replaces the text of a message that the session's account has sent. WhatsApp's applications accept it for 15 minutes
+    after the message.
     """
+    Revoke: _grpc.UnaryUnaryMultiCallable[_message_pb2.RevokeRequest, _message_pb2.Message]
+    """Deletes a message for all members of the chat: the account's own or, as an administrator of a group, another
+    member's.
+    """
+    PinInChat: _grpc.UnaryUnaryMultiCallable[_message_pb2.PinInChatRequest, _message_pb2.Message]
+    """Pins a message in its chat for all members, or unpins it."""
     Get: _grpc.UnaryUnaryMultiCallable[_message_pb2.GetRequest, _message_pb2.Message]
     """Returns the current message of a session and request_id. NOT_FOUND if there is none."""
+    MarkRead: _grpc.UnaryUnaryMultiCallable[_message_pb2.MarkReadRequest, _message_pb2.MarkReadResponse]
+    """Reports received messages as read or played, to their author and to the account's other devices. WhatsApp does not
+    confirm it, so OK means that the report has left. The author sees nothing if the account's privacy settings hide
+    read receipts. FAILED_PRECONDITION and UNAVAILABLE as for Send: nothing was reported.
+    """
 
 @_typing.type_check_only
 class MessageServiceAsyncStub(MessageServiceStub):
-    """Sends messages. A request_id sends at most one message, however often it is used."""
+    """Sends messages. A request_id sends at most one message, however often it is used.
+
+    Send, Edit, Revoke and PinInChat share these rules. They wait until WhatsApp's server has accepted the message (SENT)
+    or refused it (FAILED), or the outcome cannot be known (OUTCOME_UNKNOWN: it may have been sent). The same request_id
+    returns the same message and sends nothing; with other content it returns INVALID_ARGUMENT (REQUEST_ID_REUSED).
+    FAILED_PRECONDITION (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING)
+    mean that nothing was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have
+    been stored or sent: retry with the same request_id, which sends it at most once.
+
+    A MessageRef in a request by a request_id that the session has not used returns NOT_FOUND (MESSAGE_NOT_FOUND), and by
+    that of a message without an id FAILED_PRECONDITION (MESSAGE_NOT_SENT); nothing is sent or stored then.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Send: _aio.UnaryUnaryMultiCallable[_message_pb2.SendRequest, _message_pb2.Message]  # type: ignore[assignment]
-    """Sends a message and waits until WhatsApp's server has accepted it (SENT) or refused it (FAILED), or the outcome
-    cannot be known (OUTCOME_UNKNOWN: it may have been sent). The same request_id returns the same message and sends
-    nothing; with other content it returns INVALID_ARGUMENT (REQUEST_ID_REUSED). FAILED_PRECONDITION
-    (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING) mean that nothing
-    was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have been stored or
-    sent: retry with the same request_id, which sends it at most once.
+    """Sends a message."""
+    Edit: _aio.UnaryUnaryMultiCallable[_message_pb2.EditRequest, _message_pb2.Message]  # type: ignore[assignment]
+    """Replaces the text of a message that the session's account has sent. WhatsApp's applications accept it for 15 minutes
+    after the message.
     """
+    Revoke: _aio.UnaryUnaryMultiCallable[_message_pb2.RevokeRequest, _message_pb2.Message]  # type: ignore[assignment]
+    """Deletes a message for all members of the chat: the account's own or, as an administrator of a group, another
+    member's.
+    """
+    PinInChat: _aio.UnaryUnaryMultiCallable[_message_pb2.PinInChatRequest, _message_pb2.Message]  # type: ignore[assignment]
+    """Pins a message in its chat for all members, or unpins it."""
     Get: _aio.UnaryUnaryMultiCallable[_message_pb2.GetRequest, _message_pb2.Message]  # type: ignore[assignment]
     """Returns the current message of a session and request_id. NOT_FOUND if there is none."""
+    MarkRead: _aio.UnaryUnaryMultiCallable[_message_pb2.MarkReadRequest, _message_pb2.MarkReadResponse]  # type: ignore[assignment]
+    """Reports received messages as read or played, to their author and to the account's other devices. WhatsApp does not
+    confirm it, so OK means that the report has left. The author sees nothing if the account's privacy settings hide
+    read receipts. FAILED_PRECONDITION and UNAVAILABLE as for Send: nothing was reported.
+    """
 
 class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Sends messages. A request_id sends at most one message, however often it is used."""
+    """Sends messages. A request_id sends at most one message, however often it is used.
+
+    Send, Edit, Revoke and PinInChat share these rules. They wait until WhatsApp's server has accepted the message (SENT)
+    or refused it (FAILED), or the outcome cannot be known (OUTCOME_UNKNOWN: it may have been sent). The same request_id
+    returns the same message and sends nothing; with other content it returns INVALID_ARGUMENT (REQUEST_ID_REUSED).
+    FAILED_PRECONDITION (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING)
+    mean that nothing was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have
+    been stored or sent: retry with the same request_id, which sends it at most once.
+
+    A MessageRef in a request by a request_id that the session has not used returns NOT_FOUND (MESSAGE_NOT_FOUND), and by
+    that of a message without an id FAILED_PRECONDITION (MESSAGE_NOT_SENT); nothing is sent or stored then.
+    """
 
     @_abc_1.abstractmethod
     def Send(
@@ -69,13 +120,35 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _message_pb2.SendRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_message_pb2.Message, _abc.Awaitable[_message_pb2.Message]]:
-        """Sends a message and waits until WhatsApp's server has accepted it (SENT) or refused it (FAILED), or the outcome
-        cannot be known (OUTCOME_UNKNOWN: it may have been sent). The same request_id returns the same message and sends
-        nothing; with other content it returns INVALID_ARGUMENT (REQUEST_ID_REUSED). FAILED_PRECONDITION
-        (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING) mean that nothing
-        was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have been stored or
-        sent: retry with the same request_id, which sends it at most once.
+        """Sends a message."""
+
+    @_abc_1.abstractmethod
+    def Edit(
+        self,
+        request: _message_pb2.EditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_message_pb2.Message, _abc.Awaitable[_message_pb2.Message]]:
+        """Replaces the text of a message that the session's account has sent. WhatsApp's applications accept it for 15 minutes
+        after the message.
         """
+
+    @_abc_1.abstractmethod
+    def Revoke(
+        self,
+        request: _message_pb2.RevokeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_message_pb2.Message, _abc.Awaitable[_message_pb2.Message]]:
+        """Deletes a message for all members of the chat: the account's own or, as an administrator of a group, another
+        member's.
+        """
+
+    @_abc_1.abstractmethod
+    def PinInChat(
+        self,
+        request: _message_pb2.PinInChatRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_message_pb2.Message, _abc.Awaitable[_message_pb2.Message]]:
+        """Pins a message in its chat for all members, or unpins it."""
 
     @_abc_1.abstractmethod
     def Get(
@@ -84,5 +157,16 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_message_pb2.Message, _abc.Awaitable[_message_pb2.Message]]:
         """Returns the current message of a session and request_id. NOT_FOUND if there is none."""
+
+    @_abc_1.abstractmethod
+    def MarkRead(
+        self,
+        request: _message_pb2.MarkReadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_message_pb2.MarkReadResponse, _abc.Awaitable[_message_pb2.MarkReadResponse]]:
+        """Reports received messages as read or played, to their author and to the account's other devices. WhatsApp does not
+        confirm it, so OK means that the report has left. The author sees nothing if the account's privacy settings hide
+        read receipts. FAILED_PRECONDITION and UNAVAILABLE as for Send: nothing was reported.
+        """
 
 def add_MessageServiceServicer_to_server(servicer: MessageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -34,7 +34,7 @@ from zap.node.v1.node_pb2 import Caller as CallerMessage
 log = structlog.get_logger(__name__)
 
 NOT_OWNER = "NOT_OWNER"
-_DEFAULT_TIMEOUT_S = 40.0
+_DEFAULT_TIMEOUT_S = 65.0
 """Seconds for a call without a deadline: longer than the owner needs for any call."""
 _FORWARDED_METADATA = frozenset({"traceparent", "tracestate", "baggage", "x-request-id"})
 """Metadata keys that are forwarded. The token is not: the owner gets the caller whom it admitted."""

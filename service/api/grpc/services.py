@@ -29,5 +29,5 @@ class Core:
 def add_session_services(core: Core, pictures: QrRenderer, server: grpc.aio.Server) -> tuple[str, ...]:
     """Add the services to a server; return their names."""
     session_pb2_grpc.add_SessionServiceServicer_to_server(sessions.SessionServicer(core.sessions, pictures), server)
-    message_pb2_grpc.add_MessageServiceServicer_to_server(messages.MessageServicer(core.sending), server)
+    message_pb2_grpc.add_MessageServiceServicer_to_server(messages.MessageServicer(core.sending, core.calls), server)
     return (sessions.NAME, messages.NAME)

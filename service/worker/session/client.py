@@ -9,7 +9,7 @@ import datetime
 import logging
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from neonize.exc import GetJIDFromStoreError
 from neonize.proto.Neonize_pb2 import JID, LogEntry
 from neonize.proto.waCompanionReg.WAWebProtobufsCompanionReg_pb2 import DeviceProps
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
+from neonize.utils.enum import ChatPresence, ChatPresenceMedia, ReceiptType
 
 from service.pgrelay.ack_gate import AckGate
 from service.worker import addresses
@@ -72,6 +73,8 @@ class Sent:
 
     message_id: str
     time: datetime.datetime
+    chat: str
+    """The chat as WhatsApp has it, as a JID."""
 
 
 class Client:
@@ -157,7 +160,37 @@ class Client:
     def send(self, to: str, message: Message) -> Sent:
         """Send a message to a JID. Raise the library's exception if that fails."""
         response = self._client.send_message(addresses.from_text(to), message)
-        return Sent(response.ID, datetime.datetime.fromtimestamp(response.Timestamp, datetime.UTC))
+        time = datetime.datetime.fromtimestamp(response.Timestamp, datetime.UTC)
+        return Sent(response.ID, time, addresses.person_to_text(response.Chat))
+
+    def chat_of(self, jid: str) -> str:
+        """Return the JID under which WhatsApp has a chat: a person's LID, if the library knows it."""
+        if not jid.endswith("@s.whatsapp.net"):
+            return jid
+        try:
+            lid = self._client.get_lid_from_pn(addresses.from_text(jid))
+        except GetJIDFromStoreError:
+            return jid
+        return addresses.person_to_text(lid) if lid.User else jid
+
+    def own_address(self, chat: str) -> str:
+        """Return the account's JID as others see it in a chat: its number in one by number, and else its LID."""
+        device = self.device()
+        is_by_number = chat.endswith("@s.whatsapp.net") or not device.LID.User
+        return addresses.person_to_text(device.JID if is_by_number else device.LID)
+
+    def show_typing(self, to: str) -> None:
+        """Show a chat that the account is typing. WhatsApp shows it for about 25 seconds, or until a message comes."""
+        jid = addresses.from_text(self.chat_of(to))
+        # Any other number than those of the enums would abort the process.
+        typing, media = ChatPresence.CHAT_PRESENCE_COMPOSING, ChatPresenceMedia.CHAT_PRESENCE_MEDIA_TEXT
+        self._client.send_chat_presence(jid, typing, media)
+
+    def mark_read(self, chat: str, sender: str, message_ids: Sequence[str], *, is_played: bool) -> None:
+        """Report messages of one author as read or played. Return when the report has left: WhatsApp answers none."""
+        receipt = ReceiptType.PLAYED if is_played else ReceiptType.READ
+        of = {"chat": addresses.from_text(self.chat_of(chat)), "sender": addresses.from_text(self.chat_of(sender))}
+        self._client.mark_read(*message_ids, **of, receipt=receipt)
 
     def request_pairing_code(self, phone: str) -> str:
         """Request a code to type on the phone. Before the first QR code is shown this would block the library."""

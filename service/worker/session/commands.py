@@ -1,6 +1,7 @@
 """Executes the node's calls to WhatsApp, each on a separate thread and with one reply."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,8 @@ from google.protobuf.message import Message
 from service.wire.framing import MOST_CALLS
 from service.worker import errors
 from service.worker.addresses import NoAddress
+from service.worker.outbound import messages
 from service.worker.process.redaction import redact
-from service.worker.session import content_builders
 from service.worker.session.dispatch import DefinitelyNotDone, unpack
 from service.worker.session.outbox import timestamp
 from zap.worker.v1 import calls_pb2, frames_pb2
@@ -34,6 +35,7 @@ class CommandExecutor:
         self._slots = threading.Semaphore(MOST_CALLS)
         self._methods: dict[type[Message], Callable[[Any], Message]] = {
             calls_pb2.Send: self._send,
+            calls_pb2.MarkRead: self._mark_read,
             calls_pb2.RequestPairingCode: self._request_pairing_code,
             calls_pb2.Logout: self._log_out,
         }
@@ -70,8 +72,24 @@ class CommandExecutor:
     # --- calls
 
     def _send(self, request: calls_pb2.Send) -> calls_pb2.SendResult:
-        sent = self._client.send(request.to, content_builders.build(request.content, request.secret))
-        return calls_pb2.SendResult(message_id=sent.message_id, sent_time=timestamp(sent.time))
+        content = unpack(request.content, messages.BUILDERS)
+        # Build it first, so that what cannot be sent is not announced.
+        message = messages.build(content, request.to, request.secret, self._client)
+        if (seconds := messages.typing_seconds(content)) > 0:
+            self._show_typing(request.to)
+            time.sleep(seconds)
+        sent = self._client.send(request.to, message)
+        return calls_pb2.SendResult(message_id=sent.message_id, sent_time=timestamp(sent.time), chat=sent.chat)
+
+    def _show_typing(self, to: str) -> None:
+        try:
+            self._client.show_typing(to)
+        except Exception as error:
+            raise DefinitelyNotDone(f"typing could not be shown: {redact(str(error))}") from error
+
+    def _mark_read(self, request: calls_pb2.MarkRead) -> calls_pb2.MarkReadResult:
+        self._client.mark_read(request.chat, request.sender, request.message_ids, is_played=request.is_played)
+        return calls_pb2.MarkReadResult()
 
     def _request_pairing_code(self, request: calls_pb2.RequestPairingCode) -> calls_pb2.PairingCode:
         """Request a code to type on the phone, once a QR code was shown: an earlier request blocks the library."""

@@ -1,11 +1,13 @@
 import datetime
 import queue
 import threading
+from collections.abc import Sequence
 from typing import TypeAlias, cast
 
 import pytest
 from google.protobuf import message as protobuf
 from google.protobuf.any import pack, unpack_as
+from google.protobuf.duration_pb2 import Duration
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
 
 from service.worker.addresses import NoAddress
@@ -22,6 +24,8 @@ class Library:
 
     def __init__(self) -> None:
         self.error: Exception | None = None
+        self.typing_error: Exception | None = None
+        self.done: list[str] = []
         self.hang = threading.Event()
         self.hang.set()
 
@@ -29,7 +33,16 @@ class Library:
         self.hang.wait()
         if self.error:
             raise self.error
-        return Sent(f"{to} {message.conversation}", SENT)
+        self.done.append("send")
+        return Sent(f"{to} {message.conversation}", SENT, "9@lid")
+
+    def show_typing(self, to: str) -> None:
+        if self.typing_error:
+            raise self.typing_error
+        self.done.append(f"typing in {to}")
+
+    def mark_read(self, chat: str, sender: str, message_ids: Sequence[str], *, is_played: bool) -> None:
+        self.done.append(f"{chat} {sender} {' '.join(message_ids)} {is_played}")
 
     def request_pairing_code(self, phone: str) -> str:
         return f"code of {phone}"
@@ -63,8 +76,9 @@ def call(call_id: int, request: protobuf.Message) -> frames_pb2.Call:
     return frames_pb2.Call(call_id=call_id, request=pack(request))
 
 
-def text(call_id: int, to: str = "x@lid") -> frames_pb2.Call:
-    return call(call_id, calls_pb2.Send(to=to, content=pack(message_pb2.Text(body="hi"))))
+def text(call_id: int, to: str = "x@lid", typing: Duration | None = None) -> frames_pb2.Call:
+    request = message_pb2.SendRequest(text=message_pb2.Text(body="hi"), typing_for=typing)
+    return call(call_id, calls_pb2.Send(to=to, content=pack(request)))
 
 
 Replies: TypeAlias = "queue.Queue[frames_pb2.Frame]"
@@ -74,7 +88,7 @@ def test_a_message_that_was_sent_has_its_id_and_time(calls: CommandExecutor, rep
     calls.execute(text(3))
     reply = replies.get(timeout=5).reply
     sent = unpack_as(reply.result, calls_pb2.SendResult)
-    assert (reply.call_id, sent.message_id) == (3, "x@lid hi")
+    assert (reply.call_id, sent.message_id, sent.chat) == (3, "x@lid hi", "9@lid")
     assert sent.sent_time.ToDatetime(tzinfo=datetime.UTC) == SENT
 
 
@@ -105,6 +119,34 @@ def test_a_message_that_was_not_sent_says_what_kind_of_failure_it_is(
     assert replies.get(timeout=5).reply.failure.kind == "GROUP_NOT_FOUND"
     calls.execute(text(2))
     assert replies.get(timeout=5).reply.failure.kind == "REFUSED_BY_WHATSAPP"
+
+
+def test_typing_is_shown_before_the_message_and_holds_up_no_other_call(
+    calls: CommandExecutor, library: Library, replies: Replies
+) -> None:
+    calls.execute(text(1, typing=Duration(nanos=300_000_000)))
+    calls.execute(text(2))
+    assert [replies.get(timeout=5).reply.call_id for _ in range(2)] == [2, 1]
+    assert library.done.index("typing in x@lid") < len(library.done) - 1
+    assert library.done.count("send") == 2
+    assert library.done[-1] == "send"
+
+
+def test_a_message_whose_typing_cannot_be_shown_is_not_sent(
+    calls: CommandExecutor, library: Library, replies: Replies
+) -> None:
+    library.typing_error = RuntimeError("cannot write to 491700000001@s.whatsapp.net")
+    calls.execute(text(1, typing=Duration(seconds=1)))
+    failure = replies.get(timeout=5).reply.failure
+    assert failure.certain
+    assert "491700000001" not in failure.message
+    assert library.done == []
+
+
+def test_messages_are_reported_as_read(calls: CommandExecutor, library: Library, replies: Replies) -> None:
+    calls.execute(call(1, calls_pb2.MarkRead(chat="1@g.us", sender="2@lid", message_ids=["A", "B"], is_played=True)))
+    assert replies.get(timeout=5).reply.HasField("result")
+    assert library.done == ["1@g.us 2@lid A B True"]
 
 
 def test_an_error_is_free_of_personal_data(calls: CommandExecutor, library: Library, replies: Replies) -> None:

@@ -5,10 +5,12 @@ What a node asks of a session process, and the results. Each request and each re
 a new call is a pair of messages here and an entry in the table of worker/session/commands.py.
 """
 
+from collections import abc as _abc
 from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -32,12 +34,14 @@ class Send(_message.Message):
     to: _builtins.str
     """The recipient, as a JID."""
     secret: _builtins.bytes
-    """The messageSecret that the message carries, 32 bytes. The library stores a message before anything of it leaves, so
-    the secret tells later whether the message may have been sent.
+    """32 random bytes, the messageSecret that the message carries. The library stores a message before anything of it
+    leaves, so the secret tells later whether the message may have been sent.
     """
     @_builtins.property
     def content(self) -> _any_pb2.Any:
-        """The content: a message of SendRequest.content (zap/v1/message.proto)."""
+        """What to send: a SendRequest, EditRequest, RevokeRequest or PinInChatRequest (zap/v1/message.proto) without its
+        session_id, request_id and to. Each MessageRef in it has message_id and chat, and no request_id.
+        """
 
     def __init__(
         self,
@@ -62,8 +66,11 @@ class SendResult(_message.Message):
 
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
     SENT_TIME_FIELD_NUMBER: _builtins.int
+    CHAT_FIELD_NUMBER: _builtins.int
     message_id: _builtins.str
     """WhatsApp's id of the message."""
+    chat: _builtins.str
+    """The chat as WhatsApp has it, as a JID."""
     @_builtins.property
     def sent_time(self) -> _timestamp_pb2.Timestamp:
         """When the server accepted it."""
@@ -73,14 +80,68 @@ class SendResult(_message.Message):
         *,
         message_id: _builtins.str = ...,
         sent_time: _timestamp_pb2.Timestamp | None = ...,
+        chat: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sent_time", b"sent_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message_id", b"message_id", "sent_time", b"sent_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "message_id", b"message_id", "sent_time", b"sent_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SendResult: _TypeAlias = SendResult  # noqa: Y015
+
+@_typing.final
+class MarkRead(_message.Message):
+    """Report received messages of one author as read. Its result is a MarkReadResult."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHAT_FIELD_NUMBER: _builtins.int
+    SENDER_FIELD_NUMBER: _builtins.int
+    MESSAGE_IDS_FIELD_NUMBER: _builtins.int
+    IS_PLAYED_FIELD_NUMBER: _builtins.int
+    chat: _builtins.str
+    """The chat, as a JID."""
+    sender: _builtins.str
+    """The author of the messages, as a JID."""
+    is_played: _builtins.bool
+    """They were played."""
+    @_builtins.property
+    def message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """WhatsApp's ids of the messages: at least one, and none with a blank."""
+
+    def __init__(
+        self,
+        *,
+        chat: _builtins.str = ...,
+        sender: _builtins.str = ...,
+        message_ids: _abc.Iterable[_builtins.str] | None = ...,
+        is_played: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "is_played", b"is_played", "message_ids", b"message_ids", "sender", b"sender"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MarkRead: _TypeAlias = MarkRead  # noqa: Y015
+
+@_typing.final
+class MarkReadResult(_message.Message):
+    """The report has left."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MarkReadResult: _TypeAlias = MarkReadResult  # noqa: Y015
 
 @_typing.final
 class RequestPairingCode(_message.Message):
