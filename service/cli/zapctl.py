@@ -113,6 +113,7 @@ def send(
     to: Annotated[str, typer.Argument(help="A phone number with country code, or a JID.")],
     text: Annotated[str, typer.Argument(help="What to send; - reads it from the standard input.")],
     request_id: Annotated[str, typer.Option(help="The idempotency key; generated if none is given.")] = "",
+    reply_to: Annotated[str, typer.Option(help="The request id of a sent message, to which this one replies.")] = "",
 ) -> None:
     """Send a text, once per request id."""
     server: ServerConnection = context.obj
@@ -120,6 +121,8 @@ def send(
     request = message_pb2.SendRequest(
         session_id=session_id, to=to, request_id=request_id or str(uuid4()), text=message_pb2.Text(body=body)
     )
+    if reply_to:
+        request.reply_to.request_id = reply_to
     with server.messages() as messages:
         message: message_pb2.Message = server.call(messages.Send, request)
         _show(server, message, views.print_message)

@@ -27,7 +27,7 @@ from tests.eventually import eventually_in_thread
 from tests.fakes.core import code
 from tests.fakes.serving import FakeService
 from tests.fakes.session_store import NOW
-from zap.v1 import event_pb2, session_pb2
+from zap.v1 import event_pb2, message_pb2, session_pb2
 
 
 @pytest.fixture(autouse=True)
@@ -229,6 +229,17 @@ def test_send_says_what_became_of_it(service: FakeService) -> None:
         result = zapctl(service, "send", "a", "4917612345678", "hello", "--request-id", state.value)
         assert result.exit_code == exit_code
         assert result.stdout.startswith(state.value)
+
+
+def test_a_text_replies_to_a_sent_message(service: FakeService) -> None:
+    zapctl(service, "create", "a")
+    service.do(service.sessions.pair, "a")
+    zapctl(service, "send", "a", "4917612345678", "hello", "--request-id", "r")
+    assert zapctl(service, "send", "a", "4917612345678", "again", "--reply-to", "r").exit_code == 0
+    content = message_pb2.SendRequest.FromString(service.sessions.owner.sent[-1].data)
+    assert (content.reply_to.message_id, content.reply_to.from_me) == ("3EB01", True)
+    unknown = zapctl(service, "send", "a", "4917612345678", "again", "--reply-to", "never")
+    assert "MESSAGE_NOT_FOUND" in unknown.stderr
 
 
 @pytest.mark.parametrize(
