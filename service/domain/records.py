@@ -188,6 +188,24 @@ class OutboundMessage:
 
 
 @dataclass(frozen=True)
+class MessageFilter:
+    """Says which messages of a session to list; empty fields pass all."""
+
+    chat: str = field(default="", repr=False)
+    """The recipient of the call, or the chat as WhatsApp has it."""
+    states: tuple[MessageState, ...] = ()
+    since: datetime | None = None
+
+
+@dataclass(frozen=True)
+class MessagePosition:
+    """The place of a message in the list of a session's messages, which begins with the newest."""
+
+    create_time: datetime
+    request_id: str
+
+
+@dataclass(frozen=True)
 class BegunMessage:
     """A message that is passed to the session's process now."""
 

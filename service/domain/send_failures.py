@@ -25,6 +25,8 @@ class SendFailure(enum.Enum):
     REFUSED_BY_WHATSAPP = "REFUSED_BY_WHATSAPP"
     #: The message waited in the session's queue for too long.
     EXPIRED = "EXPIRED"
+    #: A caller removed the message from the session's queue.
+    CANCELLED = "CANCELLED"
     #: The message did not reach WhatsApp, or WhatsApp gave no code.
     NOT_SENT = "NOT_SENT"
 
@@ -66,6 +68,11 @@ SEND_FAILURES = {
             "EXPIRED",
             "The message waited for the session's connection for too long, and was not sent.",
             "Check the session's state. Another request_id sends the message.",
+        ),
+        Reason(
+            "CANCELLED",
+            "A caller cancelled the message before it was sent.",
+            "If it is to be sent all the same, another request_id sends it.",
         ),
         Reason("NOT_SENT", "The message was not sent, for certain.", "Send it again with another request_id."),
     )

@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import structlog
 
 from service.domain.caller import Caller
 from service.domain.errors import NotFound, Unavailable
-from service.domain.records import MessageState, NewMessage, OutboundMessage
+from service.domain.records import MessageFilter, MessagePosition, MessageState, NewMessage, OutboundMessage
 from service.messaging.send_queue import ConnectedSession, SendQueue, Settled
 from service.ports.messages import MessageStore, SendQueueStore
 from service.ports.metrics import Metrics
@@ -79,6 +79,20 @@ class MessageSender:
                 metadata={"session_id": session_id, "request_id": request_id},
             )
         return message
+
+    async def list(
+        self, caller: Caller, session_id: str, chosen: MessageFilter, after: MessagePosition | None, limit: int
+    ) -> Sequence[OutboundMessage]:
+        """Return at most `limit` messages after a position, the newest first. Raises NotFound."""
+        found = await self._messages(caller).list(session_id, chosen, after, limit)
+        if not found:
+            await self._sessions(caller).get(session_id)
+        return found
+
+    async def cancel(self, caller: Caller, session_id: str, request_id: str) -> OutboundMessage:
+        """Remove a message from the queue, and return it as it is then. Raises NotFound."""
+        message = await self._messages(caller).cancel(session_id, request_id)
+        return message or await self.get(caller, session_id, request_id)
 
     async def run(self) -> None:
         """Send, until cancelled, what earlier owners and processes of the sessions left in their queues."""

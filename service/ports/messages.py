@@ -5,7 +5,15 @@ from typing import Protocol
 from uuid import UUID
 
 from service.domain.lease import Lease
-from service.domain.records import BegunMessage, MessageState, NewMessage, OutboundMessage, Outcome
+from service.domain.records import (
+    BegunMessage,
+    MessageFilter,
+    MessagePosition,
+    MessageState,
+    NewMessage,
+    OutboundMessage,
+    Outcome,
+)
 
 
 class MessageStore(Protocol):
@@ -22,6 +30,14 @@ class MessageStore(Protocol):
 
     async def find(self, session_id: str, request_id: str, fingerprint: bytes | None) -> OutboundMessage | None:
         """Return the message of this key, if any. Raises InvalidArgument (REQUEST_ID_REUSED) as `accept` does."""
+
+    async def list(
+        self, session_id: str, chosen: MessageFilter, after: MessagePosition | None, limit: int
+    ) -> Sequence[OutboundMessage]:
+        """Return at most `limit` messages after a position, the newest first."""
+
+    async def cancel(self, session_id: str, request_id: str) -> OutboundMessage | None:
+        """Refuse a message that waits (CANCELLED). Return the message as it is then; None if there is none."""
 
 
 class SendQueueStore(Protocol):

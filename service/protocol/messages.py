@@ -30,6 +30,7 @@ def outbound_message(message: OutboundMessage) -> pb.Message:
         is_resend_failed=message.is_resend_failed,
         kind=pb.Message.Kind.Value(f"KIND_{message.kind.name}"),
         chat=message.chat,
+        is_queued=message.is_queued,
     )
 
 

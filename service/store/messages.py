@@ -14,7 +14,17 @@ from service.domain.errors import (
     session_not_found,
 )
 from service.domain.lease import Lease
-from service.domain.records import BegunMessage, MessageState, NewMessage, OutboundMessage, Outcome, TypedPayload
+from service.domain.records import (
+    BegunMessage,
+    MessageFilter,
+    MessagePosition,
+    MessageState,
+    NewMessage,
+    OutboundMessage,
+    Outcome,
+    TypedPayload,
+)
+from service.domain.send_failures import SendFailure
 from service.ports.metrics import Metrics
 from service.store import rows
 from service.store.database import Database, Record, strip_nul
@@ -60,6 +70,26 @@ class PostgresMessages:
         async with self._database.autocommit() as connection:
             row = await connection.row("get_message", session_id, request_id)
         return None if row is None else _same(row, fingerprint)
+
+    async def list(
+        self, session_id: str, chosen: MessageFilter, after: MessagePosition | None, limit: int
+    ) -> Sequence[OutboundMessage]:
+        """Return at most `limit` messages after a position, the newest first."""
+        states = [state.value for state in chosen.states]
+        position = (after.create_time, after.request_id) if after else (None, None)
+        async with self._database.autocommit() as connection:
+            found = await connection.rows(
+                "list_messages", session_id, strip_nul(chosen.chat), states, chosen.since, *position, limit
+            )
+        return [rows.message(row) for row in found]
+
+    async def cancel(self, session_id: str, request_id: str) -> OutboundMessage | None:
+        """Refuse a message that waits, and return it as it is then."""
+        detail = rows.detail(SendFailure.CANCELLED, "")
+        async with self._database.autocommit() as connection:
+            await connection.run("cancel_message", session_id, request_id, detail)
+            row = await connection.row("get_message", session_id, request_id)
+        return None if row is None else rows.message(row)
 
 
 class PostgresSendQueue:

@@ -502,6 +502,27 @@ WHERE l.session_id = $1 AND l.epoch = $5 AND l.incarnation = $6 AND l.expires_at
 ON CONFLICT DO NOTHING
 RETURNING *;
 
+-- name: list_messages
+SELECT m.*, unreadable_since, is_resend_failed
+FROM zap.message m
+CROSS JOIN LATERAL (
+    SELECT min(asked_at) AS unreadable_since, bool_or(has_failed) AS is_resend_failed
+    FROM zap.retry_request r WHERE r.session_id = m.session_id AND r.request_id = m.request_id
+) asked
+WHERE
+    m.session_id = $1
+    AND ($2 = '' OR m.recipient = $2 OR m.chat = $2)
+    AND ($3::text[] = '{}' OR m.state = ANY ($3))
+    AND ($4::timestamptz IS NULL OR m.create_time >= $4)
+    AND ($5::timestamptz IS NULL OR (m.create_time, m.request_id) < ($5, $6::text))
+ORDER BY m.create_time DESC, m.request_id DESC
+LIMIT $7;
+
+-- name: cancel_message
+UPDATE zap.message SET
+    state = 'FAILED', detail = $3, payload_type = NULL, payload = NULL, secret = NULL, update_time = clock_timestamp()
+WHERE session_id = $1 AND request_id = $2 AND state = 'ACCEPTED' AND payload IS NOT NULL AND begun_epoch IS NULL;
+
 -- name: begin_next_message
 SELECT * FROM zap.begin_next_message($1, $2, $3, $4);
 

@@ -3,13 +3,21 @@
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from service.domain.errors import InvalidArgument, NotFound, ResourceExhausted
 from service.domain.lease import Lease
-from service.domain.records import MessageKind, MessageState, NewMessage, OutboundMessage, Outcome
+from service.domain.records import (
+    MessageFilter,
+    MessageKind,
+    MessagePosition,
+    MessageState,
+    NewMessage,
+    OutboundMessage,
+    Outcome,
+)
 from service.domain.send_failures import SendFailure
 from service.domain.session import Activate
 from service.ports.messages import MessageStore, SendQueueStore
@@ -20,6 +28,7 @@ from tests.integration.test_store import Store, store
 
 TO = "4915100000001@s.whatsapp.net"
 __all__ = ["store"]
+ALL = MessageFilter()
 THEN = datetime(2026, 3, 1, tzinfo=UTC)
 SENT = Outcome(MessageState.SENT, "WA1", sent=THEN)
 
@@ -169,6 +178,41 @@ async def test_a_receipt_settles_a_message_whose_outcome_was_unknown(place: Plac
     found = await messages.find("anna", "1", None)
     assert found is not None
     assert found.state is MessageState.DELIVERED
+
+
+async def test_messages_are_listed_newest_first_by_filters_and_pages(place: Place) -> None:
+    messages, queue, lease = place
+    for request_id in ("1", "2", "3", "4"):
+        await accept(messages, lease, request_id)
+    await queue.settle("anna", "2", lease.epoch, replace(SENT, chat="7@lid"))
+
+    async def listed(chosen: MessageFilter = ALL, after: MessagePosition | None = None, limit: int = 10) -> list[str]:
+        return [message.request_id for message in await messages.list("anna", chosen, after, limit)]
+
+    assert await listed() == ["4", "3", "2", "1"]
+    first = await messages.list("anna", ALL, None, 2)
+    assert [message.request_id for message in first] == ["4", "3"]
+    last = MessagePosition(first[-1].create_time, first[-1].request_id)
+    assert await listed(after=last) == ["2", "1"]
+    assert await listed(MessageFilter(states=(MessageState.SENT,))) == ["2"]
+    assert await listed(MessageFilter(chat="7@lid")) == ["2"]
+    assert await listed(MessageFilter(chat=TO)) == ["4", "3", "2", "1"]
+    assert await listed(MessageFilter(chat="8@lid")) == []
+    assert await listed(MessageFilter(since=datetime.now(UTC) + timedelta(hours=1))) == []
+    assert list(await messages.list("other", ALL, None, 10)) == []
+
+
+async def test_only_a_message_that_waits_is_cancelled(place: Place) -> None:
+    messages, queue, lease = place
+    await accept(messages, lease, "1")
+    await accept(messages, lease, "2", begin=False)
+    begun, waiting = await messages.cancel("anna", "1"), await messages.cancel("anna", "2")
+    assert begun is not None
+    assert begun.state is MessageState.ACCEPTED
+    assert waiting is not None
+    assert (waiting.state, waiting.failure, waiting.is_queued) == (MessageState.FAILED, SendFailure.CANCELLED, False)
+    assert await queue.begin_next(lease) is None
+    assert await messages.cancel("anna", "other") is None
 
 
 async def test_a_full_queue_takes_no_message(place: Place) -> None:

@@ -2,11 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from uuid import UUID
 
 from service.domain.errors import FieldViolation, InvalidArgument, ResourceExhausted, session_not_found
 from service.domain.lease import Lease
-from service.domain.records import BegunMessage, MessageState, NewMessage, OutboundMessage, Outcome
+from service.domain.records import (
+    BegunMessage,
+    MessageFilter,
+    MessagePosition,
+    MessageState,
+    NewMessage,
+    OutboundMessage,
+    Outcome,
+)
+from service.domain.send_failures import SendFailure
 from service.store.messages import MAX_QUEUED
 from tests.fakes.session_store import NOW
 
@@ -17,6 +27,10 @@ _ADVANCES = (MessageState.SENT, MessageState.DELIVERED, MessageState.READ)
 class _Stored:
     new: NewMessage
     secret: bytes
+
+
+def _place(message: OutboundMessage) -> tuple[datetime, str]:
+    return message.create_time, message.request_id
 
 
 class FakeMessageStore:
@@ -47,6 +61,28 @@ class FakeMessageStore:
     async def find(self, session_id: str, request_id: str, fingerprint: bytes | None) -> OutboundMessage | None:
         key = (session_id, request_id)
         return self._same(key, fingerprint) if key in self.kept else None
+
+    async def list(
+        self, session_id: str, chosen: MessageFilter, after: MessagePosition | None, limit: int
+    ) -> Sequence[OutboundMessage]:
+        found = [
+            message
+            for message in self.kept.values()
+            if message.session_id == session_id
+            and chosen.chat in {"", message.to, message.chat}
+            and (not chosen.states or message.state in chosen.states)
+            and (chosen.since is None or message.create_time >= chosen.since)
+            and (after is None or _place(message) < (after.create_time, after.request_id))
+        ]
+        return sorted(found, key=_place, reverse=True)[:limit]
+
+    async def cancel(self, session_id: str, request_id: str) -> OutboundMessage | None:
+        key = (session_id, request_id)
+        if key in self.kept and self.kept[key].is_queued:
+            self.kept[key] = replace(
+                self.kept[key], state=MessageState.FAILED, failure=SendFailure.CANCELLED, is_queued=False
+            )
+        return self.kept.get(key)
 
     async def begin_next(self, lease: Lease) -> BegunMessage | None:
         for key in self._waiting(lease.session_id):
@@ -95,7 +131,7 @@ class FakeMessageStore:
                 moved.append(message.message_id)
         return moved
 
-    def _waiting(self, session_id: str) -> list[tuple[str, str]]:
+    def _waiting(self, session_id: str) -> Sequence[tuple[str, str]]:
         return [key for key, message in self.kept.items() if key[0] == session_id and message.is_queued]
 
     def _same(self, key: tuple[str, str], fingerprint: bytes | None) -> OutboundMessage:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import grpc
 import pytest
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2 as details
 
 from service.domain.records import MessageState
@@ -180,3 +181,44 @@ def test_messages_are_reported_as_read(service: FakeService, stub: MessageServic
         grpc.StatusCode.UNAVAILABLE,
         "SESSION_NOT_CONNECTED",
     )
+
+
+def test_messages_are_listed_page_by_page(stub: MessageServiceStub) -> None:
+    for number in range(5):
+        stub.Send(request(request_id=f"r{number}"))
+    asked = pb.ListMessagesRequest(session_id="a", page_size=2)
+    seen = []
+    while True:
+        page = stub.List(asked)
+        seen += [message.request_id for message in page.messages]
+        if not page.next_page_token:
+            break
+        asked.page_token = page.next_page_token
+    assert seen == ["r4", "r3", "r2", "r1", "r0"]
+    for wrong in (
+        pb.ListMessagesRequest(session_id="a", page_token=asked.page_token, chat="7@lid"),
+        pb.ListMessagesRequest(session_id="a", page_token="AAAA"),
+        pb.ListMessagesRequest(session_id="a", page_token="é"),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.List(wrong)
+        assert detail(caught.value, details.BadRequest).field_violations[0].field == "page_token"
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.List(pb.ListMessagesRequest(session_id="a", since=Timestamp(seconds=10**18)))
+    assert detail(caught.value, details.BadRequest).field_violations[0].field == "since"
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.List(pb.ListMessagesRequest(session_id="unknown"))
+    assert error_info(caught.value).reason == "SESSION_NOT_FOUND"
+
+
+def test_a_message_that_waits_is_cancelled(service: FakeService, stub: MessageServiceStub) -> None:
+    service.sessions.owner.holds_sends = True
+    stub.Send(request(request_id="first"), timeout=0.5)
+    assert stub.Send(request(request_id="second"), timeout=0.5).is_queued
+    cancelled = stub.Cancel(pb.CancelRequest(session_id="a", request_id="second"))
+    assert (cancelled.state, cancelled.reason.code) == (pb.Message.STATE_FAILED, "CANCELLED")
+    first = stub.Cancel(pb.CancelRequest(session_id="a", request_id="first"))
+    assert first.state == pb.Message.STATE_ACCEPTED
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Cancel(pb.CancelRequest(session_id="a", request_id="other"))
+    assert error_info(caught.value).reason == "MESSAGE_NOT_FOUND"

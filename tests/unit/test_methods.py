@@ -53,6 +53,7 @@ def test_frequent_methods_only_read() -> None:
     assert {
         "zap.v1.EventService/Watch",
         "zap.v1.MessageService/Get",
+        "zap.v1.MessageService/List",
         "zap.v1.SessionService/List",
         "zap.v1.SessionService/Status",
     } == FREQUENT_METHODS

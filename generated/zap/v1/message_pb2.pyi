@@ -111,12 +111,13 @@ class Message(_message.Message):
     IS_RESEND_FAILED_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     CHAT_FIELD_NUMBER: _builtins.int
+    IS_QUEUED_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session that sent it."""
     request_id: _builtins.str
     """The caller's idempotency key of the message."""
     message_id: _builtins.str
-    """WhatsApp's id of the message, once SENT."""
+    """WhatsApp's id of the message, once it is known: when SENT, and usually when OUTCOME_UNKNOWN."""
     to: _builtins.str
     """The recipient, as a JID."""
     state: Global___Message.State.ValueType
@@ -127,6 +128,8 @@ class Message(_message.Message):
     """The call that sent it."""
     chat: _builtins.str
     """The chat as WhatsApp has it, as a JID: of a person usually the LID, even if `to` is a phone number. Empty until SENT."""
+    is_queued: _builtins.bool
+    """It waits for its turn: certainly nothing was sent. Cancel removes it."""
     @_builtins.property
     def reason(self) -> _session_pb2.Reason:
         """The cause of FAILED and OUTCOME_UNKNOWN, with the library's error in parentheses. OUTCOME_UNKNOWN has the code
@@ -138,6 +141,8 @@ class Message(_message.Message):
         makes it worse.
         RATE_LIMITED: the account sends too fast (420, 429). Wait some minutes before the next message.
         REFUSED_BY_WHATSAPP: any other error number, given in the message. Retry later, and only for numbers from 500 on.
+        EXPIRED: it waited for an hour, usually because the session was not connected.
+        CANCELLED: Cancel removed it from the queue.
         NOT_SENT: any other cause. The message may be sent again, with another request_id.
         """
 
@@ -177,10 +182,11 @@ class Message(_message.Message):
         is_resend_failed: _builtins.bool = ...,
         kind: Global___Message.Kind.ValueType = ...,
         chat: _builtins.str = ...,
+        is_queued: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "reason", b"reason", "sent_time", b"sent_time", "unreadable_since_time", b"unreadable_since_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "create_time", b"create_time", "is_resend_failed", b"is_resend_failed", "kind", b"kind", "message_id", b"message_id", "reason", b"reason", "request_id", b"request_id", "sent_time", b"sent_time", "session_id", b"session_id", "state", b"state", "to", b"to", "unreadable_since_time", b"unreadable_since_time", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "create_time", b"create_time", "is_queued", b"is_queued", "is_resend_failed", b"is_resend_failed", "kind", b"kind", "message_id", b"message_id", "reason", b"reason", "request_id", b"request_id", "sent_time", b"sent_time", "session_id", b"session_id", "state", b"state", "to", b"to", "unreadable_since_time", b"unreadable_since_time", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -730,3 +736,103 @@ class MarkReadResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MarkReadResponse: _TypeAlias = MarkReadResponse  # noqa: Y015
+
+@_typing.final
+class CancelRequest(_message.Message):
+    """For MessageService.Cancel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session of the message."""
+    request_id: _builtins.str
+    """The idempotency key that the message was sent with."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelRequest: _TypeAlias = CancelRequest  # noqa: Y015
+
+@_typing.final
+class ListMessagesRequest(_message.Message):
+    """For MessageService.List. A message must pass all filters; an empty filter passes every message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    CHAT_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session that sent them."""
+    chat: _builtins.str
+    """Only messages of this chat, as a JID: the recipient of the call, or the chat as WhatsApp has it."""
+    page_size: _builtins.int
+    """Most messages in the response; 50 if not set, at most 1,000."""
+    page_token: _builtins.str
+    """next_page_token of the page before, with the same filters."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___Message.State.ValueType]:
+        """Only messages in these states."""
+
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Only messages that were accepted at this time or later."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        chat: _builtins.str = ...,
+        states: _abc.Iterable[Global___Message.State.ValueType] | None = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id", "since", b"since", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMessagesRequest: _TypeAlias = ListMessagesRequest  # noqa: Y015
+
+@_typing.final
+class ListMessagesResponse(_message.Message):
+    """For MessageService.List."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Returns the next page; empty if this is the last one."""
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]:
+        """The messages, the newest first."""
+
+    def __init__(
+        self,
+        *,
+        messages: _abc.Iterable[Global___Message] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMessagesResponse: _TypeAlias = ListMessagesResponse  # noqa: Y015

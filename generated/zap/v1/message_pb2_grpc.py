@@ -29,10 +29,13 @@ class MessageServiceStub:
     """Sends messages. A request_id sends at most one message, however often it is used.
 
     Send, Edit, Revoke and PinInChat share these rules. They wait until WhatsApp's server has accepted the message (SENT)
-    or refused it (FAILED), or the outcome cannot be known (OUTCOME_UNKNOWN: it may have been sent). The same request_id
-    returns the same message and sends nothing; with other content it returns INVALID_ARGUMENT (REQUEST_ID_REUSED).
-    FAILED_PRECONDITION (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING)
-    mean that nothing was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have
+    or refused it (FAILED), or the outcome cannot be known (OUTCOME_UNKNOWN: it may have been sent), or until the call's
+    deadline, at most 30 s and typing_for. A message that is still ACCEPTED then is sent later. A session sends one message
+    after another, in the order of the calls; the others wait (is_queued), for an hour at most, and are sent after a restart
+    and on another node too. The same request_id returns the same message and sends nothing; with other content it returns
+    INVALID_ARGUMENT (REQUEST_ID_REUSED). FAILED_PRECONDITION (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED), UNAVAILABLE
+    (SESSION_NOT_CONNECTED, NODE_DRAINING) and RESOURCE_EXHAUSTED (SEND_QUEUE_FULL: 1,000 messages wait) mean that nothing
+    was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have
     been stored or sent: retry with the same request_id, which sends it at most once.
 
     A MessageRef in a request by a request_id that the session has not used returns NOT_FOUND (MESSAGE_NOT_FOUND), and by
@@ -70,6 +73,16 @@ class MessageServiceStub:
                 request_serializer=zap_dot_v1_dot_message__pb2.GetRequest.SerializeToString,
                 response_deserializer=zap_dot_v1_dot_message__pb2.Message.FromString,
                 _registered_method=True)
+        self.List = channel.unary_unary(
+                '/zap.v1.MessageService/List',
+                request_serializer=zap_dot_v1_dot_message__pb2.ListMessagesRequest.SerializeToString,
+                response_deserializer=zap_dot_v1_dot_message__pb2.ListMessagesResponse.FromString,
+                _registered_method=True)
+        self.Cancel = channel.unary_unary(
+                '/zap.v1.MessageService/Cancel',
+                request_serializer=zap_dot_v1_dot_message__pb2.CancelRequest.SerializeToString,
+                response_deserializer=zap_dot_v1_dot_message__pb2.Message.FromString,
+                _registered_method=True)
         self.MarkRead = channel.unary_unary(
                 '/zap.v1.MessageService/MarkRead',
                 request_serializer=zap_dot_v1_dot_message__pb2.MarkReadRequest.SerializeToString,
@@ -81,10 +94,13 @@ class MessageServiceServicer:
     """Sends messages. A request_id sends at most one message, however often it is used.
 
     Send, Edit, Revoke and PinInChat share these rules. They wait until WhatsApp's server has accepted the message (SENT)
-    or refused it (FAILED), or the outcome cannot be known (OUTCOME_UNKNOWN: it may have been sent). The same request_id
-    returns the same message and sends nothing; with other content it returns INVALID_ARGUMENT (REQUEST_ID_REUSED).
-    FAILED_PRECONDITION (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING)
-    mean that nothing was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have
+    or refused it (FAILED), or the outcome cannot be known (OUTCOME_UNKNOWN: it may have been sent), or until the call's
+    deadline, at most 30 s and typing_for. A message that is still ACCEPTED then is sent later. A session sends one message
+    after another, in the order of the calls; the others wait (is_queued), for an hour at most, and are sent after a restart
+    and on another node too. The same request_id returns the same message and sends nothing; with other content it returns
+    INVALID_ARGUMENT (REQUEST_ID_REUSED). FAILED_PRECONDITION (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED), UNAVAILABLE
+    (SESSION_NOT_CONNECTED, NODE_DRAINING) and RESOURCE_EXHAUSTED (SEND_QUEUE_FULL: 1,000 messages wait) mean that nothing
+    was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have
     been stored or sent: retry with the same request_id, which sends it at most once.
 
     A MessageRef in a request by a request_id that the session has not used returns NOT_FOUND (MESSAGE_NOT_FOUND), and by
@@ -128,6 +144,21 @@ class MessageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def List(self, request, context):
+        """Lists the messages of a session that callers sent, the newest first, page by page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Cancel(self, request, context):
+        """Removes a message that waits from the queue: it becomes FAILED (CANCELLED). Returns the message; one that is being
+        sent or is settled stays as it is. NOT_FOUND if there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def MarkRead(self, request, context):
         """Reports received messages as read or played, to their author and to the account's other devices. WhatsApp does not
         confirm it, so OK means that the report has left. The author sees nothing if the account's privacy settings hide
@@ -165,6 +196,16 @@ def add_MessageServiceServicer_to_server(servicer, server):
                     request_deserializer=zap_dot_v1_dot_message__pb2.GetRequest.FromString,
                     response_serializer=zap_dot_v1_dot_message__pb2.Message.SerializeToString,
             ),
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=zap_dot_v1_dot_message__pb2.ListMessagesRequest.FromString,
+                    response_serializer=zap_dot_v1_dot_message__pb2.ListMessagesResponse.SerializeToString,
+            ),
+            'Cancel': grpc.unary_unary_rpc_method_handler(
+                    servicer.Cancel,
+                    request_deserializer=zap_dot_v1_dot_message__pb2.CancelRequest.FromString,
+                    response_serializer=zap_dot_v1_dot_message__pb2.Message.SerializeToString,
+            ),
             'MarkRead': grpc.unary_unary_rpc_method_handler(
                     servicer.MarkRead,
                     request_deserializer=zap_dot_v1_dot_message__pb2.MarkReadRequest.FromString,
@@ -182,10 +223,13 @@ class MessageService:
     """Sends messages. A request_id sends at most one message, however often it is used.
 
     Send, Edit, Revoke and PinInChat share these rules. They wait until WhatsApp's server has accepted the message (SENT)
-    or refused it (FAILED), or the outcome cannot be known (OUTCOME_UNKNOWN: it may have been sent). The same request_id
-    returns the same message and sends nothing; with other content it returns INVALID_ARGUMENT (REQUEST_ID_REUSED).
-    FAILED_PRECONDITION (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING)
-    mean that nothing was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have
+    or refused it (FAILED), or the outcome cannot be known (OUTCOME_UNKNOWN: it may have been sent), or until the call's
+    deadline, at most 30 s and typing_for. A message that is still ACCEPTED then is sent later. A session sends one message
+    after another, in the order of the calls; the others wait (is_queued), for an hour at most, and are sent after a restart
+    and on another node too. The same request_id returns the same message and sends nothing; with other content it returns
+    INVALID_ARGUMENT (REQUEST_ID_REUSED). FAILED_PRECONDITION (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED), UNAVAILABLE
+    (SESSION_NOT_CONNECTED, NODE_DRAINING) and RESOURCE_EXHAUSTED (SEND_QUEUE_FULL: 1,000 messages wait) mean that nothing
+    was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have
     been stored or sent: retry with the same request_id, which sends it at most once.
 
     A MessageRef in a request by a request_id that the session has not used returns NOT_FOUND (MESSAGE_NOT_FOUND), and by
@@ -316,6 +360,60 @@ class MessageService:
             target,
             '/zap.v1.MessageService/Get',
             zap_dot_v1_dot_message__pb2.GetRequest.SerializeToString,
+            zap_dot_v1_dot_message__pb2.Message.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zap.v1.MessageService/List',
+            zap_dot_v1_dot_message__pb2.ListMessagesRequest.SerializeToString,
+            zap_dot_v1_dot_message__pb2.ListMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Cancel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zap.v1.MessageService/Cancel',
+            zap_dot_v1_dot_message__pb2.CancelRequest.SerializeToString,
             zap_dot_v1_dot_message__pb2.Message.FromString,
             options,
             channel_credentials,

@@ -30,10 +30,13 @@ class MessageServiceStub:
     """Sends messages. A request_id sends at most one message, however often it is used.
 
     Send, Edit, Revoke and PinInChat share these rules. They wait until WhatsApp's server has accepted the message (SENT)
-    or refused it (FAILED), or the outcome cannot be known (OUTCOME_UNKNOWN: it may have been sent). The same request_id
-    returns the same message and sends nothing; with other content it returns INVALID_ARGUMENT (REQUEST_ID_REUSED).
-    FAILED_PRECONDITION (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING)
-    mean that nothing was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have
+    or refused it (FAILED), or the outcome cannot be known (OUTCOME_UNKNOWN: it may have been sent), or until the call's
+    deadline, at most 30 s and typing_for. A message that is still ACCEPTED then is sent later. A session sends one message
+    after another, in the order of the calls; the others wait (is_queued), for an hour at most, and are sent after a restart
+    and on another node too. The same request_id returns the same message and sends nothing; with other content it returns
+    INVALID_ARGUMENT (REQUEST_ID_REUSED). FAILED_PRECONDITION (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED), UNAVAILABLE
+    (SESSION_NOT_CONNECTED, NODE_DRAINING) and RESOURCE_EXHAUSTED (SEND_QUEUE_FULL: 1,000 messages wait) mean that nothing
+    was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have
     been stored or sent: retry with the same request_id, which sends it at most once.
 
     A MessageRef in a request by a request_id that the session has not used returns NOT_FOUND (MESSAGE_NOT_FOUND), and by
@@ -58,6 +61,12 @@ class MessageServiceStub:
     """Pins a message in its chat for all members, or unpins it."""
     Get: _grpc.UnaryUnaryMultiCallable[_message_pb2.GetRequest, _message_pb2.Message]
     """Returns the current message of a session and request_id. NOT_FOUND if there is none."""
+    List: _grpc.UnaryUnaryMultiCallable[_message_pb2.ListMessagesRequest, _message_pb2.ListMessagesResponse]
+    """Lists the messages of a session that callers sent, the newest first, page by page."""
+    Cancel: _grpc.UnaryUnaryMultiCallable[_message_pb2.CancelRequest, _message_pb2.Message]
+    """Removes a message that waits from the queue: it becomes FAILED (CANCELLED). Returns the message; one that is being
+    sent or is settled stays as it is. NOT_FOUND if there is none.
+    """
     MarkRead: _grpc.UnaryUnaryMultiCallable[_message_pb2.MarkReadRequest, _message_pb2.MarkReadResponse]
     """Reports received messages as read or played, to their author and to the account's other devices. WhatsApp does not
     confirm it, so OK means that the report has left. The author sees nothing if the account's privacy settings hide
@@ -69,10 +78,13 @@ class MessageServiceAsyncStub(MessageServiceStub):
     """Sends messages. A request_id sends at most one message, however often it is used.
 
     Send, Edit, Revoke and PinInChat share these rules. They wait until WhatsApp's server has accepted the message (SENT)
-    or refused it (FAILED), or the outcome cannot be known (OUTCOME_UNKNOWN: it may have been sent). The same request_id
-    returns the same message and sends nothing; with other content it returns INVALID_ARGUMENT (REQUEST_ID_REUSED).
-    FAILED_PRECONDITION (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING)
-    mean that nothing was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have
+    or refused it (FAILED), or the outcome cannot be known (OUTCOME_UNKNOWN: it may have been sent), or until the call's
+    deadline, at most 30 s and typing_for. A message that is still ACCEPTED then is sent later. A session sends one message
+    after another, in the order of the calls; the others wait (is_queued), for an hour at most, and are sent after a restart
+    and on another node too. The same request_id returns the same message and sends nothing; with other content it returns
+    INVALID_ARGUMENT (REQUEST_ID_REUSED). FAILED_PRECONDITION (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED), UNAVAILABLE
+    (SESSION_NOT_CONNECTED, NODE_DRAINING) and RESOURCE_EXHAUSTED (SEND_QUEUE_FULL: 1,000 messages wait) mean that nothing
+    was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have
     been stored or sent: retry with the same request_id, which sends it at most once.
 
     A MessageRef in a request by a request_id that the session has not used returns NOT_FOUND (MESSAGE_NOT_FOUND), and by
@@ -94,6 +106,12 @@ class MessageServiceAsyncStub(MessageServiceStub):
     """Pins a message in its chat for all members, or unpins it."""
     Get: _aio.UnaryUnaryMultiCallable[_message_pb2.GetRequest, _message_pb2.Message]  # type: ignore[assignment]
     """Returns the current message of a session and request_id. NOT_FOUND if there is none."""
+    List: _aio.UnaryUnaryMultiCallable[_message_pb2.ListMessagesRequest, _message_pb2.ListMessagesResponse]  # type: ignore[assignment]
+    """Lists the messages of a session that callers sent, the newest first, page by page."""
+    Cancel: _aio.UnaryUnaryMultiCallable[_message_pb2.CancelRequest, _message_pb2.Message]  # type: ignore[assignment]
+    """Removes a message that waits from the queue: it becomes FAILED (CANCELLED). Returns the message; one that is being
+    sent or is settled stays as it is. NOT_FOUND if there is none.
+    """
     MarkRead: _aio.UnaryUnaryMultiCallable[_message_pb2.MarkReadRequest, _message_pb2.MarkReadResponse]  # type: ignore[assignment]
     """Reports received messages as read or played, to their author and to the account's other devices. WhatsApp does not
     confirm it, so OK means that the report has left. The author sees nothing if the account's privacy settings hide
@@ -104,10 +122,13 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
     """Sends messages. A request_id sends at most one message, however often it is used.
 
     Send, Edit, Revoke and PinInChat share these rules. They wait until WhatsApp's server has accepted the message (SENT)
-    or refused it (FAILED), or the outcome cannot be known (OUTCOME_UNKNOWN: it may have been sent). The same request_id
-    returns the same message and sends nothing; with other content it returns INVALID_ARGUMENT (REQUEST_ID_REUSED).
-    FAILED_PRECONDITION (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED) and UNAVAILABLE (SESSION_NOT_CONNECTED, NODE_DRAINING)
-    mean that nothing was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have
+    or refused it (FAILED), or the outcome cannot be known (OUTCOME_UNKNOWN: it may have been sent), or until the call's
+    deadline, at most 30 s and typing_for. A message that is still ACCEPTED then is sent later. A session sends one message
+    after another, in the order of the calls; the others wait (is_queued), for an hour at most, and are sent after a restart
+    and on another node too. The same request_id returns the same message and sends nothing; with other content it returns
+    INVALID_ARGUMENT (REQUEST_ID_REUSED). FAILED_PRECONDITION (SESSION_NOT_ACTIVE, SESSION_NOT_PAIRED), UNAVAILABLE
+    (SESSION_NOT_CONNECTED, NODE_DRAINING) and RESOURCE_EXHAUSTED (SEND_QUEUE_FULL: 1,000 messages wait) mean that nothing
+    was sent or stored. UNAVAILABLE (DATABASE_UNAVAILABLE, LEASE_LOST) means that the message may have
     been stored or sent: retry with the same request_id, which sends it at most once.
 
     A MessageRef in a request by a request_id that the session has not used returns NOT_FOUND (MESSAGE_NOT_FOUND), and by
@@ -157,6 +178,24 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_message_pb2.Message, _abc.Awaitable[_message_pb2.Message]]:
         """Returns the current message of a session and request_id. NOT_FOUND if there is none."""
+
+    @_abc_1.abstractmethod
+    def List(
+        self,
+        request: _message_pb2.ListMessagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_message_pb2.ListMessagesResponse, _abc.Awaitable[_message_pb2.ListMessagesResponse]]:
+        """Lists the messages of a session that callers sent, the newest first, page by page."""
+
+    @_abc_1.abstractmethod
+    def Cancel(
+        self,
+        request: _message_pb2.CancelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_message_pb2.Message, _abc.Awaitable[_message_pb2.Message]]:
+        """Removes a message that waits from the queue: it becomes FAILED (CANCELLED). Returns the message; one that is being
+        sent or is settled stays as it is. NOT_FOUND if there is none.
+        """
 
     @_abc_1.abstractmethod
     def MarkRead(

@@ -5,9 +5,10 @@ from typing import TypeVar
 
 from service.api.grpc.context import Context, caller_of
 from service.api.grpc.deadlines import remaining_time
-from service.domain.records import NewMessage, OutboundMessage
+from service.domain.records import MessagePosition, NewMessage, OutboundMessage
 from service.messaging.sender import MessageSender
 from service.protocol import sending
+from service.protocol.message_list import message_page, message_page_token
 from service.protocol.messages import outbound_message
 from service.sessions.process_calls import ProcessCalls
 from zap.v1 import message_pb2 as pb
@@ -43,6 +44,19 @@ class MessageServicer(MessageServiceServicer):
 
     async def Get(self, request: pb.GetRequest, context: Context) -> pb.Message:
         return outbound_message(await self._sender.get(caller_of(context), request.session_id, request.request_id))
+
+    async def List(self, request: pb.ListMessagesRequest, context: Context) -> pb.ListMessagesResponse:
+        page = message_page(request)
+        caller, session_id = caller_of(context), request.session_id
+        found = await self._sender.list(caller, session_id, page.chosen, page.after, page.size + 1)
+        shown, token = found[: page.size], ""
+        if len(found) > page.size:
+            last = MessagePosition(shown[-1].create_time, shown[-1].request_id)
+            token = message_page_token(session_id, page.chosen, last)
+        return pb.ListMessagesResponse(messages=map(outbound_message, shown), next_page_token=token)
+
+    async def Cancel(self, request: pb.CancelRequest, context: Context) -> pb.Message:
+        return outbound_message(await self._sender.cancel(caller_of(context), request.session_id, request.request_id))
 
     async def MarkRead(self, request: pb.MarkReadRequest, context: Context) -> pb.MarkReadResponse:
         call, timeout = sending.mark_read(request), remaining_time(context, _CALL_TIMEOUT_S)

@@ -12,6 +12,9 @@ ALTER TABLE zap.message
 CREATE INDEX message_queued ON zap.message (session_id, create_time)
 WHERE state = 'ACCEPTED' AND payload IS NOT NULL AND begun_epoch IS NULL;
 
+-- For List: the newest messages of a session.
+CREATE INDEX message_of_session ON zap.message (session_id, create_time, request_id);
+
 -- Receipts that came while a message was being sent and before its id was recorded. The owner remembers them too; these are
 -- for settling the message after the owner's end.
 CREATE TABLE zap.unmatched_receipt (
@@ -171,5 +174,5 @@ DROP FUNCTION zap.begin_next_message;
 DROP FUNCTION zap.settle_interrupted;
 DROP FUNCTION zap.sent_message_id;
 DROP TABLE zap.unmatched_receipt;
-DROP INDEX zap.message_queued;
+DROP INDEX zap.message_of_session, zap.message_queued;
 ALTER TABLE zap.message DROP COLUMN payload_type, DROP COLUMN payload, DROP COLUMN secret, DROP COLUMN begun_epoch;
