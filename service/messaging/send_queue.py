@@ -21,7 +21,9 @@ from service.domain.call_failures import CallFailure
 from service.domain.errors import LeaseLost, NotFound, Unavailable
 from service.domain.lease import Lease
 from service.domain.records import BegunMessage, MessageState, NewMessage, OutboundMessage, Outcome
+from service.domain.send_failures import SendFailure
 from service.messaging.keyed_lock import KeyedLock
+from service.messaging.send_rate import SendRate
 from service.ports.messages import MessageStore, SendQueueStore
 from service.ports.metrics import Metrics
 from service.ports.processes import CallFailed, SessionProcess
@@ -51,8 +53,9 @@ class ConnectedSession:
 class SendQueue:
     """The messages of one session in one epoch."""
 
-    def __init__(self, session: ConnectedSession, store: SendQueueStore, metrics: Metrics) -> None:
+    def __init__(self, session: ConnectedSession, store: SendQueueStore, rate: SendRate, metrics: Metrics) -> None:
         self.session = session
+        self._rate = rate
         self._store = store
         self._metrics = metrics
         self._is_taken = False
@@ -82,7 +85,7 @@ class SendQueue:
             return await self._put(messages, new)
 
     async def _put(self, messages: MessageStore, new: NewMessage) -> tuple[OutboundMessage, "Settled | None"]:
-        begin = not (self._is_taken or self._is_paused)
+        begin = not (self._is_taken or self._is_paused or self._rate.delay(time.monotonic()))
         self._is_taken |= begin
         begun = None
         try:
@@ -150,6 +153,9 @@ class SendQueue:
 
     async def _next(self) -> BegunMessage | None:
         while self._has_news and not self._is_paused and self._is_connected:
+            if (delay := self._rate.delay(time.monotonic())) > 0:
+                asyncio.get_running_loop().call_later(delay, self.wake)
+                return None
             self._has_news = False
             if (begun := await self._store.begin_next(self.session.lease)) is not None:
                 self._has_news = True
@@ -169,11 +175,13 @@ class SendQueue:
         """Send a message and write its outcome. Return whether the next one may follow."""
         message = begun.message
         began = time.monotonic()
+        self._rate.take(began)
         try:
             reply = await self.session.process.send(message.to, begun.content, SEND_TIMEOUT_S, begun.secret)
         except CallFailed as error:
             return await self._fail(message, error)
         self._metrics.sent(time.monotonic() - began)
+        self._rate.succeeded()
         await self._settle(message, Outcome(MessageState.SENT, reply.message_id, sent=reply.sent_time, chat=reply.chat))
         return True
 
@@ -184,6 +192,12 @@ class SendQueue:
             self._begun.discard(message.request_id)
             return False
         if error.certain:
+            if error.failure is SendFailure.RATE_LIMITED:
+                pause = self._rate.refused(time.monotonic())
+                self._metrics.send_paused()
+                log.warning(
+                    "WhatsApp limits the session's rate; it pauses.", session_id=self._session_id, pause_s=pause
+                )
             await self._settle(message, Outcome(MessageState.FAILED, detail=str(error), failure=error.failure))
             return True
         if error.is_answer:

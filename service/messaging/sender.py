@@ -11,6 +11,7 @@ from service.domain.caller import Caller
 from service.domain.errors import NotFound, Unavailable
 from service.domain.records import MessageFilter, MessagePosition, MessageState, NewMessage, OutboundMessage
 from service.messaging.send_queue import ConnectedSession, SendQueue, Settled
+from service.messaging.send_rate import SendLimit, SendRate
 from service.ports.messages import MessageStore, SendQueueStore
 from service.ports.metrics import Metrics
 from service.ports.sessions import SessionStore
@@ -35,7 +36,12 @@ class MessageSender:
         queue_store: SendQueueStore,
         registry: RunnerRegistry,
         metrics: Metrics | None = None,
+        limit: SendLimit | None = None,
     ) -> None:
+        """`limit`: of each session's rate; None: there is none."""
+        self._limit = limit or SendLimit()
+        self._rates: dict[str, SendRate] = {}
+        """By session_id, as long as the session is on this node."""
         self._sessions = sessions
         self._metrics = metrics or Metrics()
         self._messages = messages
@@ -103,7 +109,9 @@ class MessageSender:
                         queue.wake()
             except Unavailable as error:
                 log.debug("Cannot look for queued messages.", **error.metadata)
-            self._queues = {key: queue for key, queue in self._queues.items() if self._registry.get(key) is not None}
+            for session_id in [each for each in self._rates if self._registry.get(each) is None]:
+                self._queues.pop(session_id, None)
+                del self._rates[session_id]
             await asyncio.sleep(QUEUE_CHECK_S)
 
     async def finish(self, timeout: float) -> None:
@@ -142,7 +150,8 @@ class MessageSender:
         queue = self._queues.get(session_id)
         if queue is None or queue.session.process is not process:
             session = ConnectedSession(lease, process, runner)
-            queue = self._queues[session_id] = SendQueue(session, self._queue_store, self._metrics)
+            rate = self._rates.setdefault(session_id, SendRate(self._limit))
+            queue = self._queues[session_id] = SendQueue(session, self._queue_store, rate, self._metrics)
         return queue
 
     async def _settled(

@@ -160,6 +160,24 @@ class Settings(BaseSettings):
         le=1000,
         allow_inf_nan=False,
     )
+    send_rate: float = setting(
+        "ZAP_SEND_RATE",
+        0.0,
+        "How many messages a session sends in a second; the others wait in its queue. 0: as fast as WhatsApp takes"
+        " them. WhatsApp restricts accounts that write fast, or to many people who never wrote to them.",
+        unit="messages/s",
+        ge=0,
+        le=1000,
+        allow_inf_nan=False,
+    )
+    send_burst: int = setting(
+        "ZAP_SEND_BURST",
+        20,
+        "How many messages a session may send at once after a rest, with a `ZAP_SEND_RATE`.",
+        unit="messages",
+        ge=1,
+        le=10_000,
+    )
     rebalance: bool = setting(
         "ZAP_REBALANCE",
         True,  # noqa: FBT003 - the default of a setting, like the others

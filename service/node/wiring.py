@@ -33,6 +33,7 @@ from service.eventlog.reader import PostgresLogReader
 from service.maintenance.horizon_monitor import LongTransactionMonitor
 from service.maintenance.retention import Retention
 from service.maintenance.session_census import Census
+from service.messaging.send_rate import SendLimit
 from service.messaging.sender import MessageSender
 from service.node.config import Settings
 from service.node.connections import (
@@ -185,6 +186,7 @@ def _wire(
         PostgresSendQueue(database, metrics),
         runners,
         metrics,
+        SendLimit(settings.send_rate, settings.send_burst),
     )
     watch = _build_watch(settings, connections, WatchMetrics(registry))
     core = Core(

@@ -24,6 +24,9 @@ class Metrics:
     def sent(self, seconds: float) -> None:
         """Count a message that WhatsApp acknowledged, and how long that took."""
 
+    def send_paused(self) -> None:
+        """Count a pause of a session's sends, because WhatsApp limits its rate."""
+
     def event(self, kind: str) -> None:
         """Count an event that was committed."""
 

@@ -114,6 +114,7 @@ class NodeMetrics(Metrics):
         self._sends = histogram(
             "zap_send_seconds", "From handing a message to its session process to WhatsApp's acknowledgement."
         )
+        self._send_pauses = counter("zap_send_pauses", "Pauses of a session's sends, because WhatsApp limits its rate.")
         self._events = counter("zap_events", "Events of this node's sessions, by type.", ["type"])
         self._repeated = counter("zap_events_repeated", "Inbound events that the log already had.")
         self._registry = registry
@@ -150,6 +151,10 @@ class NodeMetrics(Metrics):
     def sent(self, seconds: float) -> None:
         """Record how many seconds after its send WhatsApp acknowledged a message."""
         self._sends.observe(seconds)
+
+    def send_paused(self) -> None:
+        """Count a pause of a session's sends."""
+        self._send_pauses.inc()
 
     def event(self, kind: str) -> None:
         """Count a committed event."""

@@ -15,8 +15,9 @@ from service.domain.lease import Lease
 from service.domain.records import MessageState, NewMessage, OutboundMessage, Outcome, TypedPayload
 from service.domain.send_failures import SendFailure
 from service.domain.session import Condition, Credentials, Desired, State
-from service.messaging import send_queue, sender
+from service.messaging import send_queue, send_rate, sender
 from service.messaging.keyed_lock import KeyedLock
+from service.messaging.send_rate import SendLimit
 from service.messaging.sender import MessageSender
 from service.ports.processes import CallFailed, SendReply
 from service.sessions.early_receipts import KEEP_S, MAX_RECEIPTS, EarlyReceipts
@@ -248,6 +249,31 @@ async def test_a_refused_message_is_failed_and_the_next_one_is_sent(world: World
     assert (message.state, message.failure) == (MessageState.FAILED, SendFailure.ACCOUNT_RESTRICTED)
     world.process_fault = None
     assert (await send(sending, "r2")).state is MessageState.SENT
+
+
+async def test_a_session_that_whatsapp_limits_pauses(
+    world: World, sending: MessageSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(send_rate, "FIRST_PAUSE_S", 0.3)
+    world.process_fault = CallFailed("no", certain=True, kind="RATE_LIMITED", is_answer=True)
+    assert (await send(sending)).failure is SendFailure.RATE_LIMITED
+    world.process_fault = None
+    second = asyncio.create_task(send(sending, "2"))
+    await eventually(lambda: len(world.store.kept) == 2)
+    assert world.store.kept["anna", "2"].is_queued
+    assert (await second).state is MessageState.SENT
+
+
+async def test_messages_above_the_rate_wait(world: World) -> None:
+    sessions: Any = Sessions()
+    everything: Any = world
+    limit = SendLimit(rate=50.0, burst=2)
+    sending = MessageSender(lambda _: sessions, world.of, world.store, everything, limit=limit)
+    began = asyncio.get_running_loop().time()
+    await asyncio.gather(*(send(sending, str(number)) for number in range(12)))
+    # Two at once and ten more at 50 a second: a limiter cannot be faster, whatever the machine does.
+    assert asyncio.get_running_loop().time() - began > 0.19
+    assert len(world.sent) == 12
 
 
 async def test_after_a_send_without_an_end_the_process_gets_no_other_and_is_replaced(
