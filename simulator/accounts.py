@@ -14,6 +14,7 @@ from simulator.connection import Connection
 from simulator.jid import LID_SERVER, PN_SERVER, SERVER, Jid
 from simulator.offline_queue import OfflineQueue
 from simulator.prekeys import PreKeyBundle, Shelf
+from simulator.profiles import Profile
 from simulator.stanzas import notification
 
 _MOST_REMEMBERED_IDS = 4_096
@@ -64,6 +65,7 @@ class Account:
     addressing: Addressing = Addressing.LID
     seconds_ahead: int = 0
     """Seconds by which the times of its messages are ahead of the clock."""
+    profile: Profile = field(default_factory=Profile)
 
     def pn_jid(self, number: int = 0) -> Jid:
         """Return a device's address by phone number."""
@@ -86,6 +88,10 @@ class Account:
             **others[self.addressing],
             "addressing_mode": "lid" if is_by_lid else "pn",
         }
+
+    def shows(self, setting: str, viewer: Account) -> bool:
+        """Return whether another account may see what a privacy setting covers."""
+        return viewer is self or self.profile.shows(setting, viewer.pn, viewer.lid)
 
     @property
     def companions(self) -> list[Companion]:

@@ -13,6 +13,7 @@ import aiohttp
 from simulator import stanzas
 from simulator.binary_xml import Node
 from simulator.letters import Letter
+from simulator.person_control import PersonControl
 from simulator.views import (
     Addresses,
     DeliveryView,
@@ -113,6 +114,10 @@ class SimulatorControl:
     async def type_code(self, pn: str, code: str, flaw: str = "none") -> LinkView:
         """Type a linking code that a client shows for this phone number."""
         return from_json(LinkView, await self._call("POST", f"/phones/{pn}/type-code", {"code": code, "flaw": flaw}))
+
+    def person(self, pn: str) -> PersonControl:
+        """Return the means to let the person with this phone number act: profile, contacts, groups."""
+        return PersonControl(pn, self._call)
 
     async def switch_off(self, pn: str) -> None:
         """Switch a phone off: its stanzas wait at the server. Its linked devices stay on."""

@@ -10,6 +10,7 @@ from aiohttp import web
 from simulator.accounts import Companion
 from simulator.bookkeeping import DeviceRecord
 from simulator.http_faults import FaultRoutes
+from simulator.http_people import PeopleRoutes
 from simulator.http_phones import PhoneRoutes
 from simulator.linking import StaleQr
 from simulator.linking_code import NoCodeRequested
@@ -26,7 +27,7 @@ _NOT_FOUND = (UnknownPhone, UnknownGroup, UnknownDevice, StaleQr, NoCodeRequeste
 
 
 class ControlInterface:
-    """Routes for linked devices and the whole simulator. The other routes are in http_phones.py and http_faults.py."""
+    """Routes for linked devices and the whole simulator. The other routes are in http_*.py."""
 
     def __init__(self, simulator: Simulator, addresses: Callable[[], Addresses]) -> None:
         self._simulator = simulator
@@ -36,6 +37,7 @@ class ControlInterface:
         """The aiohttp application."""
         application = web.Application(middlewares=[_errors_as_json], client_max_size=_LARGEST)
         application.add_routes(PhoneRoutes(self._simulator).routes())
+        application.add_routes(PeopleRoutes(self._simulator).routes())
         application.add_routes(FaultRoutes(self._simulator).routes())
         application.add_routes(
             [

@@ -78,9 +78,20 @@ class Body:
         """Return a member of an enumeration."""
         return choose(name, kind, self.text(name, default.value))
 
-    def texts(self, name: str) -> list[str]:
-        """Return a list of texts."""
-        value = self._fields.get(name)
+    def has(self, name: str) -> bool:
+        """Return whether the request has a field."""
+        return name in self._fields
+
+    def texts_by_name(self, name: str) -> dict[str, str]:
+        """Return an object of texts, which is empty if missing."""
+        value = self._fields.get(name, {})
+        if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+            raise BadInput(f"{name}: an object of texts is required")
+        return value
+
+    def texts(self, name: str, default: list[str] | None = None) -> list[str]:
+        """Return a list of texts, which is required unless there is a default."""
+        value = self._fields.get(name, default)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise BadInput(f"{name}: a list of texts is required")
         return value

@@ -6,6 +6,7 @@ import logging
 import time
 
 from simulator.accounts import Companion, Directory
+from simulator.answers import QueryFailed, refused
 from simulator.binary_xml import Attrs, BinaryXmlError, Node, node
 from simulator.bookkeeping import Ledger
 from simulator.connection import Connection, accept
@@ -15,7 +16,7 @@ from simulator.jid import SERVER
 from simulator.linking import Candidate, Linking
 from simulator.linking_code import CodeLinking
 from simulator.noise import HandshakeError, ServerIdentity
-from simulator.queries import Queries, QueryFailed, refused
+from simulator.queries import Queries
 from simulator.router import Router
 from simulator.schemas import DevicePairingData
 from simulator.transport import ConnectionEnded, FrameStream

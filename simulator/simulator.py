@@ -74,14 +74,14 @@ class Simulator:
         self._network = Network(self.directory, self.groups, router, self.faults)
         self.linking = Linking(self.directory, self.ledger, self.faults, settings.qr_refs)
         self._code_linking = CodeLinking(self.linking, self.ledger)
-        queries = Queries(self.directory, self.groups, self.ledger, few_prekeys=settings.few_prekeys)
+        self._queries = Queries(self.directory, self.groups, self.ledger, few_prekeys=settings.few_prekeys)
         self.server = WhatsAppServer(
             self.identity,
             self.directory,
             router,
             self.linking,
             self._code_linking,
-            queries,
+            self._queries,
             self.faults,
             self.ledger,
         )
@@ -167,6 +167,12 @@ class Simulator:
     def post(self, pn: str, to: str, letter: Letter) -> SentMessage:
         """Send a message of any kind from a phone to a person or a group."""
         return self.phone(pn).write(self._addressee(to), letter)
+
+    def ask(self, pn: str, query: Node) -> list[Node]:
+        """Send the server a query from a phone. Return the content of the result; raise QueryFailed."""
+        phone = self.phone(pn)
+        phone.require_on()
+        return self._queries.answer_phone(phone, query)
 
     def _addressee(self, name: str) -> Addressee:
         """Return the account or the group that a phone number or an address names."""

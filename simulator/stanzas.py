@@ -5,6 +5,7 @@ A JSON text with an @ becomes an address, because clients do not accept a text i
 
 from __future__ import annotations
 
+import base64
 import secrets
 import time
 from typing import Any
@@ -20,10 +21,10 @@ class NoStanza(ValueError):
 
 
 def to_json(stanza: Node) -> dict[str, Any]:
-    """Return {"tag", "attrs", and "text" or "children" if it has either}. Bytes must be text."""
+    """Return {"tag", "attrs", and "text", "data" (bytes in base64) or "children" if it has any of these}."""
     shown: dict[str, Any] = {"tag": stanza.tag, "attrs": {name: str(value) for name, value in stanza.attrs.items()}}
     if isinstance(stanza.content, bytes):
-        shown["text"] = stanza.content.decode()
+        shown |= _shown(stanza.content)
     elif stanza.content is not None:
         shown["children"] = [to_json(child) for child in stanza.content]
     return shown
@@ -34,12 +35,14 @@ def from_json(shown: object) -> Node:
     match shown:
         case {"tag": str(tag), "attrs": dict(attrs), "text": str(text)}:
             return Node(tag, _values(attrs), text.encode())
+        case {"tag": str(tag), "attrs": dict(attrs), "data": str(data)}:
+            return Node(tag, _values(attrs), base64.b64decode(data, validate=True))
         case {"tag": str(tag), "attrs": dict(attrs), "children": list(children)}:
             return Node(tag, _values(attrs), [from_json(child) for child in children])
         case {"tag": str(tag), "attrs": dict(attrs)}:
             return Node(tag, _values(attrs))
         case _:
-            raise NoStanza("a stanza has a tag, attrs, and perhaps text or children")
+            raise NoStanza("a stanza has a tag, attrs, and perhaps text, data or children")
 
 
 def call(caller: Address, step: Node, **attrs: Value | int | None) -> Node:
@@ -60,6 +63,13 @@ def presence(person: Address, **attrs: Value | int | None) -> Node:
 def chat_state(chat: Address, state: str, participant: Address | None = None, media: str | None = None) -> Node:
     """Return the chat state of a person: writing (composing) or stopped (paused)."""
     return node("chatstate", {"from": chat, "participant": participant}, node(state, {"media": media}))
+
+
+def _shown(content: bytes) -> dict[str, str]:
+    try:
+        return {"text": content.decode()}
+    except UnicodeDecodeError:
+        return {"data": base64.b64encode(content).decode()}
 
 
 def _values(attrs: dict[object, object]) -> dict[str, Value]:

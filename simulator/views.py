@@ -42,6 +42,24 @@ class PhoneView:
 
 
 @dataclass
+class ProfileView:
+    """What a person shows to others, and the settings of who sees it: see `profiles.Profile`."""
+
+    about: str
+    #: id of the picture; empty if there is none
+    picture: str
+    business_name: str
+    #: values by name of the setting
+    privacy: dict[str, str]
+    #: phone numbers in the person's address book
+    contacts: list[str]
+    #: phone numbers of the people that the person has blocked
+    blocked: list[str]
+    #: seconds after which messages of new chats disappear; 0 is never
+    disappearing: int
+
+
+@dataclass
 class GroupView:
     """A group; its address has the form …@g.us."""
 

@@ -16,6 +16,10 @@ _MARK = b"event "
 _PATIENCE = 20.0
 
 
+class CallFailed(Exception):
+    """A method of neonize's client raised; the text names the error."""
+
+
 class ClientProcess:
     """A running neonize client. Events are kept until somebody waits for them, so none is missed."""
 
@@ -66,7 +70,7 @@ class ClientProcess:
         """Whether such an event is there now and nobody has taken it."""
         return any(seen["event"] == event for seen in self.events)
 
-    async def command(self, command: str, **arguments: str) -> None:
+    async def command(self, command: str, **arguments: object) -> None:
         """Tell the client to do something."""
         if self._process.stdin is None:
             raise RuntimeError("the client has no input")
@@ -77,6 +81,14 @@ class ClientProcess:
         """Send a text; the message's id once the server has acknowledged it."""
         await self.command("send", to=to, text=text)
         return str((await self.expect("sent"))["id"])
+
+    async def call(self, method: str, *arguments: object) -> Any:
+        """Call a method of neonize's client; its result as JSON (tests/e2e/neonize_calls.py). Raise CallFailed."""
+        await self.command("call", method=method, arguments=arguments)
+        answer = await self.expect_one_of("called", "command-failed")
+        if "result" not in answer:
+            raise CallFailed(answer.get("error") or answer["text"])
+        return answer["result"]
 
     async def kill(self) -> None:
         """End the process as a crash would."""

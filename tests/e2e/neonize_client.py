@@ -36,6 +36,7 @@ from neonize.utils import build_jid
 from neonize.utils.enum import Presence
 
 from simulator.preload import aim
+from tests.e2e.neonize_calls import SHOWN_EVENTS, carry_out, shown
 
 _MARK = "event "
 _write_lock = threading.Lock()
@@ -80,6 +81,8 @@ class Client:
         on(MessageEv)(self._on_message)
         on(UndecryptableMessageEv)(lambda _client, event: tell("undecryptable", id=event.Info.ID))
         on(JoinedGroupEv)(lambda _client, event: tell("joined", group=event.GroupInfo.GroupName.Name))
+        for kind, name in SHOWN_EVENTS.items():
+            on(kind)(lambda _client, event, name=name: tell(name, **shown(event)))
 
     def run(self) -> None:
         """Connect, and obey until told to exit."""
@@ -142,6 +145,10 @@ class Client:
         """Ask whether a phone number is on WhatsApp."""
         (answer,) = self.client.is_on_whatsapp(f"+{pn}")
         tell("looked-up", is_in=answer.IsIn, user=answer.JID.User)
+
+    def call(self, method: str, arguments: list[object]) -> None:
+        """Call any method of neonize's client, and show its result or its error."""
+        tell("called", **carry_out(self.client, method, arguments))
 
     def log_out(self) -> None:
         """Unlink this device."""

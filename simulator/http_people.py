@@ -1,0 +1,72 @@
+"""Routes by which a test lets a person act: show a profile, save contacts, and send queries from the phone."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from simulator import stanzas
+from simulator.accounts import Account
+from simulator.binary_xml import Node, node
+from simulator.request_body import BadInput, Body
+from simulator.responses import shown
+from simulator.simulator import Simulator
+from simulator.views import ProfileView
+
+
+class PeopleRoutes:
+    """Routes under /phones/{pn} that concern the person more than the phone."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        self._simulator = simulator
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return all routes."""
+        return [
+            web.get("/phones/{pn}/profile", self._show_profile),
+            web.patch("/phones/{pn}/profile", self._change_profile),
+            web.post("/phones/{pn}/queries", self._ask),
+        ]
+
+    async def _show_profile(self, request: web.Request) -> web.Response:
+        return shown(self._profile_view(self._account(request)))
+
+    async def _change_profile(self, request: web.Request) -> web.Response:
+        account, body = self._account(request), await Body.read(request)
+        profile = account.profile
+        business_name = body.text("business_name", profile.business_name)
+        contacts = body.texts("contacts", sorted(profile.contacts))
+        about = body.text("about", profile.about)
+        profile.business_name, profile.contacts = business_name, set(contacts)
+        profile.set_about(about)
+        return shown(self._profile_view(account))
+
+    async def _ask(self, request: web.Request) -> web.Response:
+        body = await Body.read(request)
+        content = self._simulator.ask(request.match_info["pn"], _query(body))
+        return web.json_response({"content": [stanzas.to_json(part) for part in content]})
+
+    def _account(self, request: web.Request) -> Account:
+        return self._simulator.phone(request.match_info["pn"]).account
+
+    def _profile_view(self, account: Account) -> ProfileView:
+        profile = account.profile
+        by_lid = {other.lid: other.pn for other in self._simulator.directory.accounts}
+        return ProfileView(
+            about=profile.about,
+            picture=profile.picture.id if profile.picture else "",
+            business_name=profile.business_name,
+            privacy=dict(profile.privacy),
+            contacts=sorted(profile.contacts),
+            blocked=[by_lid[lid] for lid in profile.blocked],
+            disappearing=profile.disappearing,
+        )
+
+
+def _query(body: Body) -> Node:
+    """Return the query (iq) that a request describes."""
+    kind = body.text("type")
+    if kind not in ("get", "set"):
+        raise BadInput("type: get or set is required")
+    attributes = stanzas.from_json({"tag": "iq", "attrs": body.texts_by_name("attrs")}).attrs
+    attrs = {"to": "s.whatsapp.net", **attributes, "xmlns": body.text("namespace"), "type": kind}
+    return node("iq", attrs, *([body.stanza("child")] if body.has("child") else []))

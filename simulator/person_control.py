@@ -1,0 +1,48 @@
+"""Lets a person of the simulator act, from Python: the person's phone sends the queries that a client would send."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from simulator import stanzas
+from simulator.binary_xml import Node
+from simulator.views import ProfileView, from_json
+
+#: Sends a request to the control interface: method, path, and the body as JSON. Returns the answer.
+Call = Callable[[str, str, object], Awaitable[Any]]
+
+
+class PersonControl:
+    """One person. What the server refuses raises ControlError of the kind QueryFailed with its code and text."""
+
+    def __init__(self, pn: str, call: Call) -> None:
+        self.pn = pn
+        self._call = call
+
+    async def profile(self) -> ProfileView:
+        """Return the profile and the settings."""
+        return from_json(ProfileView, await self._call("GET", f"/phones/{self.pn}/profile", None))
+
+    async def set_about(self, text: str) -> None:
+        """Set the about text."""
+        await self._change_profile(about=text)
+
+    async def set_business_name(self, name: str) -> None:
+        """Make the person a business with a verified name, or a private person again with an empty one."""
+        await self._change_profile(business_name=name)
+
+    async def save_contacts(self, *numbers: str) -> None:
+        """Replace the person's address book by these phone numbers."""
+        await self._change_profile(contacts=list(numbers))
+
+    async def ask(self, namespace: str, kind: str, child: Node | None = None, **attrs: str) -> Sequence[Node]:
+        """Send a query (kind: get or set) from the phone, as a client would. Return the content of the result."""
+        body = {"namespace": namespace, "type": kind, "attrs": attrs}
+        if child is not None:
+            body["child"] = stanzas.to_json(child)
+        answer = await self._call("POST", f"/phones/{self.pn}/queries", body)
+        return [stanzas.from_json(part) for part in answer["content"]]
+
+    async def _change_profile(self, **changes: object) -> None:
+        await self._call("PATCH", f"/phones/{self.pn}/profile", changes)
