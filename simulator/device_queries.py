@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 
-from simulator.accounts import Account, Companion, Directory
-from simulator.answers import CompanionHandlers
+from simulator.accounts import Companion, Directory
+from simulator.announcing import announce_app_state
+from simulator.answers import CompanionHandlers, QueryFailed, bad_request, conflict
 from simulator.binary_xml import Attrs, Node, node
+from simulator.bookkeeping import Ledger
 from simulator.bundles import key_stanzas, read_prekey, registration_stanza
 from simulator.jid import Jid
 from simulator.phone import Phone
@@ -16,8 +18,9 @@ from simulator.prekeys import PreKeyBundle
 class DeviceQueries:
     """Handlers of the namespaces encrypt, passive, md and w:sync:app:state."""
 
-    def __init__(self, directory: Directory, *, few_prekeys: bool) -> None:
+    def __init__(self, directory: Directory, ledger: Ledger, *, few_prekeys: bool) -> None:
         self._directory = directory
+        self._ledger = ledger
         self._few_prekeys = few_prekeys
 
     def handlers(self) -> CompanionHandlers:
@@ -82,16 +85,35 @@ class DeviceQueries:
     def _sync_app_state(self, device: Companion, query: Node) -> list[Node]:
         sync = query.find("sync")
         asked = list(sync.find_all("collection")) if sync else []
-        return [node("sync", {}, *(self._collection(device.account, collection) for collection in asked))]
+        return [node("sync", {}, *(self._collection(device, collection) for collection in asked))]
 
-    def _collection(self, account: Account, asked: Node) -> Node:
-        phone = account.devices[Phone.number]
-        name, version = asked.text("name"), int(asked.text("version") or 0)
-        patches = phone.app_state.patches_after(name, version) if isinstance(phone, Phone) else []
+    def _collection(self, device: Companion, asked: Node) -> Node:
+        """Take the client's patch of a collection, or return the patches that the client lacks."""
+        phone = device.account.devices[Phone.number]
+        name, version, patch = asked.text("name"), int(asked.text("version") or 0), asked.find("patch")
+        if not name:
+            self._ledger.note_unknown("app-state/collection-without-name")
+            return _refused_collection(asked, bad_request())
+        if not isinstance(phone, Phone):
+            raise TypeError("an account has a phone")
+        if patch is not None and not phone.app_state.append(name, version, patch.data):
+            return _refused_collection(asked, conflict(), *_patches(phone.app_state.patches_after(name, version)))
+        if patch is not None:
+            device.account.push_name = phone.app_state.push_name
+            announce_app_state(device, name, version + 1)
+            return node("collection", {"name": name, "version": version + 1})
+        patches = phone.app_state.patches_after(name, version)
         attrs: Attrs = {"name": name, "version": version + len(patches), "has_more_patches": "false"}
-        if not patches:
-            return node("collection", attrs)
-        return node("collection", attrs, node("patches", {}, *(node("patch", {}, patch) for patch in patches)))
+        return node("collection", attrs, *_patches(patches))
+
+
+def _refused_collection(asked: Node, failure: QueryFailed, *patches: Node) -> Node:
+    return node("collection", {"name": asked.text("name") or None, "type": "error"}, failure.answer, *patches)
+
+
+def _patches(patches: list[bytes]) -> list[Node]:
+    """Return the <patches> of a collection, or nothing if there are none."""
+    return [node("patches", {}, *(node("patch", {}, patch) for patch in patches))] if patches else []
 
 
 def _bundle(bundle: PreKeyBundle) -> list[Node]:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from simulator.accounts import Account, Device
 from simulator.binary_xml import Attrs, Node, node
 from simulator.jid import GROUP_SERVER, Jid
+from simulator.profiles import Picture
 from simulator.stanzas import notification
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Group:
     """A group, whose members are addressed by their hidden ids."""
 
@@ -23,11 +24,16 @@ class Group:
     #: the creator first
     members: tuple[Account, ...]
     created_at: int
+    picture: Picture | None = None
 
     @property
     def devices(self) -> Iterator[Device]:
         """Return every member's phone and linked devices."""
         return (device for member in self.members for device in list(member.devices.values()))
+
+    def may_describe(self, account: Account) -> bool:
+        """Return whether an account may change the picture."""
+        return account in self.members
 
     def stanza(self) -> Node:
         """Return the <group> of queries and notifications."""

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from simulator import stanzas
-from simulator.binary_xml import Node
+from simulator.binary_xml import Node, node
+from simulator.jid import Jid
 from simulator.views import ProfileView, from_json
 
 #: Sends a request to the control interface: method, path, and the body as JSON. Returns the answer.
@@ -36,6 +37,24 @@ class PersonControl:
         """Replace the person's address book by these phone numbers."""
         await self._change_profile(contacts=list(numbers))
 
+    async def set_picture(self, jpeg: bytes) -> None:
+        """Set the picture; empty bytes remove it."""
+        picture = node("picture", {"type": "image"}, jpeg)
+        await self.ask("w:profile:picture", "set", picture)
+
+    async def set_privacy(self, setting: str, value: str) -> None:
+        """Set who sees something (`profiles.PRIVACY`), for example the picture: profile, none."""
+        category = node("category", {"name": setting, "value": value})
+        await self.ask("privacy", "set", node("privacy", {}, category))
+
+    async def block(self, other: str) -> None:
+        """Block a phone number."""
+        await self._block(other, "block")
+
+    async def unblock(self, other: str) -> None:
+        """Unblock a phone number."""
+        await self._block(other, "unblock")
+
     async def ask(self, namespace: str, kind: str, child: Node | None = None, **attrs: str) -> Sequence[Node]:
         """Send a query (kind: get or set) from the phone, as a client would. Return the content of the result."""
         body = {"namespace": namespace, "type": kind, "attrs": attrs}
@@ -43,6 +62,9 @@ class PersonControl:
             body["child"] = stanzas.to_json(child)
         answer = await self._call("POST", f"/phones/{self.pn}/queries", body)
         return [stanzas.from_json(part) for part in answer["content"]]
+
+    async def _block(self, other: str, action: str) -> None:
+        await self.ask("blocklist", "set", node("item", {"action": action, "jid": Jid(other)}))
 
     async def _change_profile(self, **changes: object) -> None:
         await self._call("PATCH", f"/phones/{self.pn}/profile", changes)

@@ -12,10 +12,11 @@ from simulator.bookkeeping import Ledger
 from simulator.contact_queries import ContactQueries
 from simulator.device_queries import DeviceQueries
 from simulator.groups import Group, Groups
+from simulator.mex_queries import MexQueries
+from simulator.profile_queries import ProfileQueries
+from simulator.settings_queries import SettingsQueries
 
 log = logging.getLogger(__name__)
-
-_PRIVACY = ("readreceipts", "profile", "status", "last", "groupadd", "calladd", "online")
 
 
 class Queries:
@@ -27,16 +28,15 @@ class Queries:
         self._for_companions: CompanionHandlers = {
             ("w:p", "get", ""): _nothing,
             ("w:m", "set", "media_conn"): _media_hosts,
-            **DeviceQueries(directory, few_prekeys=few_prekeys).handlers(),
+            **DeviceQueries(directory, ledger, few_prekeys=few_prekeys).handlers(),
         }
         self._for_all: Handlers = {
-            ("privacy", "get", "privacy"): _privacy_settings,
-            ("privacy", "set", "tokens"): _nothing,
-            ("blocklist", "get", ""): _no_blocked,
-            ("w:profile:picture", "get", "picture"): _no_picture,
             ("w:g2", "get", "participating"): self._list_groups,
             ("w:g2", "get", "query"): self._show_group,
             **ContactQueries(directory).handlers(),
+            **ProfileQueries(directory, groups).handlers(),
+            **SettingsQueries(directory).handlers(),
+            **MexQueries(directory).handlers(),
         }
 
     def answer(self, device: Companion, query: Node) -> Node:
@@ -79,18 +79,6 @@ class Queries:
 
 def _nothing(_device: Device, _query: Node) -> list[Node]:
     return []
-
-
-def _no_blocked(_device: Device, _query: Node) -> list[Node]:
-    return [node("list")]
-
-
-def _no_picture(_device: Device, _query: Node) -> list[Node]:
-    raise not_found()
-
-
-def _privacy_settings(_device: Device, _query: Node) -> list[Node]:
-    return [node("privacy", {}, *(node("category", {"name": name, "value": "all"}) for name in _PRIVACY))]
 
 
 def _media_hosts(_device: Companion, _query: Node) -> list[Node]:

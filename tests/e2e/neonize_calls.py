@@ -1,8 +1,8 @@
 """Calls any method of neonize's client with arguments from JSON, and shows results and events as JSON.
 
 Arguments: a text with an @ is an address; {"plain": …} is the value itself, {"data": base64} is bytes,
-{"enum": "ParticipantChange.ADD"} is a member of neonize's enumerations, {"params": {…}} are the parameters of a
-picture. Lists are converted item by item. Results: messages as JSON objects with all required fields.
+{"enum": "ParticipantChange.ADD"} is a member of neonize's enumerations, {"message": "GroupParent", "fields": {…}}
+is a message of neonize. Lists are converted item by item. Results: messages as JSON objects of the fields that are set.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def _argument(value: Any) -> object:  # noqa: PLR0911 - one for each kind of arg
         case {"enum": str(name)}:
             kind, _, member = name.partition(".")
             return getattr(enum, kind)[member]
-        case {"params": dict(params)}:
-            return ParseDict(params, Neonize_pb2.GetProfilePictureParams())
+        case {"message": str(name), "fields": dict(fields)}:
+            return ParseDict(fields, getattr(Neonize_pb2, name)())
         case _:
             return value
 

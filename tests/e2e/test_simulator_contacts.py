@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,13 +11,15 @@ import pytest
 import pytest_asyncio
 
 from simulator.binary_xml import node
-from simulator.control import SimulatorControl
+from simulator.control import ControlError, SimulatorControl
+from simulator.jid import Jid
 from simulator.process import SimulatorProcess
-from tests.e2e.client_process import ClientProcess
+from tests.e2e.client_process import CallFailed, ClientProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _numbers = itertools.count(491530000001)
+JPEG = bytes.fromhex("ffd8ffe000104a46494600010100000100010000ffd9")
 
 
 class Linked:
@@ -31,6 +34,13 @@ class Linked:
     async def person(self, name: str = "Bob") -> str:
         """Return the phone number of a new person."""
         return (await self.control.create_phone(str(next(_numbers)), name)).pn
+
+    async def picture(self, address: str, *, known: str = "", preview: bool = False) -> dict[str, str]:
+        """Ask for a person's picture. The parameters count only if all three are set."""
+        fields = {"Preview": preview, "ExistingID": known, "IsCommunity": False}
+        asked = {"message": "GetProfilePictureParams", "fields": fields}
+        found: dict[str, str] = await self.client.call("get_profile_picture", address, asked)
+        return found
 
     async def lid(self, pn: str) -> str:
         """Return the user part of a person's hidden id."""
@@ -105,3 +115,142 @@ async def test_a_phone_asks_as_a_client_does(alice: Linked) -> None:
     (user,) = usync.children[0].children
     lid = user.find("lid")
     assert lid is not None and lid.text("val") == (await alice.control.phone(alice.pn)).lid
+
+
+# --- pictures and about
+
+
+async def test_shows_a_picture(alice: Linked) -> None:
+    bob = await alice.person()
+    with pytest.raises(CallFailed, match="does not have a profile picture"):
+        await alice.picture(f"{bob}@s.whatsapp.net")
+    await alice.control.person(bob).set_picture(JPEG)
+    picture, preview = [await alice.picture(f"{bob}@s.whatsapp.net", preview=small) for small in (False, True)]
+    assert picture["ID"] == preview["ID"] == (await alice.control.person(bob).profile()).picture
+    assert (picture["Type"], preview["Type"]) == ("image", "preview")
+    assert picture["URL"] == "https://pps.whatsapp.net" + picture["DirectPath"] and picture["DirectPath"][0] == "/"
+    assert preview["URL"] != picture["URL"]
+    assert await alice.picture(f"{bob}@s.whatsapp.net", known=picture["ID"]) == {}
+    (found,) = await alice.client.call("get_user_info", f"{bob}@s.whatsapp.net")
+    assert found["UserInfo"]["PictureID"] == picture["ID"]
+    await alice.control.person(bob).set_picture(b"")
+    with pytest.raises(CallFailed, match="does not have a profile picture"):
+        await alice.picture(f"{bob}@s.whatsapp.net")
+
+
+async def test_hides_what_a_person_hides(alice: Linked) -> None:
+    bob = await alice.person()
+    person, address = alice.control.person(bob), f"{bob}@s.whatsapp.net"
+    await person.set_picture(JPEG)
+    await person.set_about("for friends")
+    for setting in ("profile", "status"):
+        await person.set_privacy(setting, "contacts")
+    with pytest.raises(CallFailed, match="has hidden their profile picture"):
+        await alice.picture(address)
+    (stranger,) = await alice.client.call("get_user_info", address)
+    assert (stranger["UserInfo"].get("Status", ""), stranger["UserInfo"].get("PictureID", "")) == ("", "")
+    await person.save_contacts(alice.pn)
+    await alice.picture(address)
+    (friend,) = await alice.client.call("get_user_info", address)
+    assert friend["UserInfo"]["Status"] == "for friends"
+    await person.block(alice.pn)
+    with pytest.raises(CallFailed, match="has hidden their profile picture"):
+        await alice.picture(address)
+
+
+async def test_a_contact_hears_of_a_new_picture(alice: Linked) -> None:
+    bob = await alice.person()
+    await alice.control.person(alice.pn).save_contacts(bob)
+    await alice.control.person(bob).set_picture(JPEG)
+    changed = await alice.client.expect("picture")
+    assert (changed["JID"]["User"], changed["Remove"]) == (await alice.lid(bob), False)
+    await alice.control.person(bob).set_picture(b"")
+    assert (await alice.client.expect("picture"))["Remove"]
+
+
+async def test_sets_the_own_profile(alice: Linked) -> None:
+    picture_id = await alice.client.call("set_profile_photo", {"data": base64.b64encode(JPEG).decode()})
+    await alice.client.call("set_status_message", "On holiday")
+    profile = await alice.control.person(alice.pn).profile()
+    assert (profile.picture, profile.about) == (picture_id, "On holiday")
+    with pytest.raises(CallFailed, match="not a valid image"):
+        await alice.client.call("set_profile_photo", {"data": base64.b64encode(b"no JPEG").decode()})
+    with pytest.raises(CallFailed, match="400"):
+        await alice.client.call("set_status_message", "x" * 140)
+    assert await alice.control.person(alice.pn).profile() == profile
+
+
+async def test_sets_the_own_name(alice: Linked) -> None:
+    """The name is a patch of the app state, which the phone decrypts."""
+    for name in ("Alice B.", "Alice C."):
+        await alice.client.call("set_profile_name", name)
+        assert (await alice.control.phone(alice.pn)).push_name == name
+
+
+async def test_does_not_take_app_state_without_a_collection(alice: Linked) -> None:
+    before = (await alice.control.state()).unknown.get("app-state/collection-without-name", 0)
+    mutation = {"Index": ["archive", f"{alice.pn}@s.whatsapp.net"], "Version": 3, "Value": {"timestamp": 1}}
+    change = {"message": "PatchInfo", "fields": {"Timestamp": 1, "Type": "REGULAR_LOW", "Mutations": [mutation]}}
+    with pytest.raises(CallFailed, match="bad-request"):
+        await alice.client.call("send_app_state", change)
+    assert (await alice.control.state()).unknown["app-state/collection-without-name"] == before + 1
+
+
+# --- settings
+
+
+async def test_blocks_people(alice: Linked) -> None:
+    bob, carol = await alice.person(), await alice.person("Carol")
+    address = f"{bob}@s.whatsapp.net"
+    listed = await alice.client.call("update_blocklist", address, {"enum": "BlocklistAction.BLOCK"})
+    assert [jid["User"] for jid in listed["JIDs"]] == [await alice.lid(bob)]
+    assert (await alice.control.person(alice.pn).profile()).blocked == [bob]
+    await alice.control.person(alice.pn).block(carol)
+    assert (await alice.client.expect("blocklist"))["DHASH"] != listed["DHash"]
+    listed = await alice.client.call("get_blocklist")
+    assert {jid["User"] for jid in listed["JIDs"]} == {await alice.lid(bob), await alice.lid(carol)}
+    await alice.client.call("update_blocklist", address, {"enum": "BlocklistAction.UNBLOCK"})
+    with pytest.raises(CallFailed, match="400: bad-request"):
+        await alice.client.call("update_blocklist", address, {"enum": "BlocklistAction.UNBLOCK"})
+    assert (await alice.control.person(alice.pn).profile()).blocked == [carol]
+
+
+async def test_keeps_privacy_settings(alice: Linked) -> None:
+    """The library applies a setting and then raises in any case."""
+    with pytest.raises(CallFailed):
+        await alice.client.call(
+            "set_privacy_setting", {"enum": "PrivacySettingType.LAST_SEEN"}, {"enum": "PrivacySetting.NONE"}
+        )
+    assert (await alice.control.person(alice.pn).profile()).privacy["last"] == "none"
+    assert (await alice.client.call("get_privacy_settings"))["LastSeen"] == "NONE"
+    with pytest.raises(ControlError, match="400 bad-request"):
+        await alice.control.person(alice.pn).set_privacy("last", "sometimes")
+
+
+async def test_sets_the_timer_of_new_chats(alice: Linked) -> None:
+    day = 86_400
+    await alice.client.call("set_default_disappearing_timer", day * 10**9)
+    with pytest.raises(CallFailed, match="400"):
+        await alice.client.call("set_default_disappearing_timer", 17 * 10**9)
+    assert (await alice.control.person(alice.pn).profile()).disappearing == day
+
+
+async def test_a_link_leads_to_a_person(alice: Linked) -> None:
+    link = await alice.client.call("get_contact_qr_link", False)
+    found = await alice.client.call("resolve_contact_qr_link", link)
+    assert found["JID"]["User"] == alice.pn
+    assert await alice.client.call("get_contact_qr_link", True) != link
+    with pytest.raises(CallFailed, match="does not exist or has been revoked"):
+        await alice.client.call("resolve_contact_qr_link", link)
+
+
+async def test_shows_the_audience_of_the_status(alice: Linked) -> None:
+    (audience,) = await alice.client.call("get_status_privacy")
+    assert audience["Type"] == "CONTACTS"
+
+
+async def test_refuses_changes_of_what_is_not_ones_own(alice: Linked) -> None:
+    bob = await alice.person()
+    picture = node("picture", {"type": "image"}, JPEG)
+    with pytest.raises(ControlError, match="403 forbidden"):
+        await alice.control.person(bob).ask("w:profile:picture", "set", picture, target=str(Jid(alice.pn)))
