@@ -812,3 +812,61 @@ LIMIT 1;
 
 -- name: prepared_transactions
 SELECT gid, quote_literal(gid) AS literal, owner, database, prepared FROM pg_prepared_xacts ORDER BY prepared;
+
+-- name: get_device_jid
+SELECT device_jid FROM zap.session WHERE session_id = $1;
+
+-- name: has_contact_tables
+SELECT to_regclass('whatsmeow_contacts') IS NOT NULL AND to_regclass('whatsmeow_lid_map') IS NOT NULL;
+
+-- name: resolve_lids
+-- The pairs of these LIDs ($1) and numbers ($2), without servers.
+SELECT lid, pn AS number FROM whatsmeow_lid_map WHERE lid = ANY ($1::text[]) OR pn = ANY ($2::text[]);
+
+-- name: get_contact
+-- The names of a person by all of their JIDs ($2), as in list_contacts.
+SELECT
+    (array_agg(full_name ORDER BY their_jid LIKE '%@lid' DESC) FILTER (WHERE full_name <> ''))[1] AS full_name,
+    (array_agg(first_name ORDER BY their_jid LIKE '%@lid' DESC) FILTER (WHERE first_name <> ''))[1] AS first_name,
+    (array_agg(push_name ORDER BY their_jid LIKE '%@lid' DESC) FILTER (WHERE push_name <> ''))[1] AS push_name,
+    (array_agg(business_name ORDER BY their_jid LIKE '%@lid' DESC) FILTER (WHERE business_name <> ''))[1]
+        AS business_name
+FROM whatsmeow_contacts
+WHERE our_jid = $1 AND their_jid = ANY ($2::text[])
+HAVING bool_or(concat(full_name, first_name, push_name, business_name) <> '');
+
+-- name: list_contacts
+-- Contacts of a device ($1) after a JID ($2). The library can have a row for a person's number and another one for their
+-- LID. Both are one contact, under the LID, whose names win: chats have moved to LIDs, so these names are newer.
+SELECT *
+FROM (
+    SELECT
+        coalesce(lid || '@lid', number || '@s.whatsapp.net') COLLATE "C" AS jid, number, lid,
+        (array_agg(full_name ORDER BY is_lid DESC) FILTER (WHERE full_name <> ''))[1] AS full_name,
+        (array_agg(first_name ORDER BY is_lid DESC) FILTER (WHERE first_name <> ''))[1] AS first_name,
+        (array_agg(push_name ORDER BY is_lid DESC) FILTER (WHERE push_name <> ''))[1] AS push_name,
+        (array_agg(business_name ORDER BY is_lid DESC) FILTER (WHERE business_name <> ''))[1] AS business_name
+    FROM (
+        SELECT
+            c.full_name, c.first_name, c.push_name, c.business_name,
+            c.their_jid LIKE '%@lid' AS is_lid,
+            CASE WHEN c.their_jid LIKE '%@lid' THEN split_part(c.their_jid, '@', 1) ELSE by_number.lid END AS lid,
+            CASE WHEN c.their_jid LIKE '%@lid' THEN by_lid.pn ELSE split_part(c.their_jid, '@', 1) END AS number
+        FROM whatsmeow_contacts c
+        LEFT JOIN whatsmeow_lid_map by_lid
+            ON c.their_jid LIKE '%@lid' AND by_lid.lid = split_part(c.their_jid, '@', 1)
+        LEFT JOIN whatsmeow_lid_map by_number
+            ON c.their_jid LIKE '%@s.whatsapp.net' AND by_number.pn = split_part(c.their_jid, '@', 1)
+        WHERE c.our_jid = $1 AND (c.their_jid LIKE '%@lid' OR c.their_jid LIKE '%@s.whatsapp.net')
+    ) known
+    GROUP BY lid, number
+) contact
+WHERE
+    jid > $2 COLLATE "C"
+    AND concat(full_name, first_name, push_name, business_name) <> ''
+    AND (NOT $4 OR concat(full_name, first_name) <> '')
+    -- A line feed between two fields keeps a text from being found across them.
+    AND position(lower($3) IN lower(concat_ws(E'\n', full_name, first_name, push_name, business_name, '+' || number)))
+        > 0
+ORDER BY jid
+LIMIT $5;
