@@ -37,6 +37,8 @@ class CallFailure(enum.Enum):
     PICTURE_NOT_FOUND = "PICTURE_NOT_FOUND"
     #: The person's privacy settings hide the picture.
     PICTURE_HIDDEN = "PICTURE_HIDDEN"
+    #: The account has no name, without which it cannot show its presence.
+    NAME_NOT_SET = "NAME_NOT_SET"
     #: WhatsApp knows nothing by this name (404).
     WHATSAPP_NOT_FOUND = "WHATSAPP_NOT_FOUND"
     #: The account asks too much in too short a time (420, 429).
@@ -68,6 +70,9 @@ _TABLE: Mapping[CallFailure, _Row] = {
     CallFailure.INVITE_INVALID: _Row(NotFound, "the invite link is wrong or was reset; ask for the current one"),
     CallFailure.PICTURE_NOT_FOUND: _Row(NotFound, "there is no picture"),
     CallFailure.PICTURE_HIDDEN: _Row(Forbidden, "the person's privacy settings hide the picture"),
+    CallFailure.NAME_NOT_SET: _Row(
+        FailedPrecondition, "the account has no name; set one with ProfileService.SetName, or on the phone"
+    ),
     CallFailure.WHATSAPP_NOT_FOUND: _Row(NotFound, "WhatsApp does not know it"),
     CallFailure.RATE_LIMITED: _Row(ResourceExhausted, "the account asks too much of WhatsApp; wait for some minutes"),
     CallFailure.REFUSED_BY_WHATSAPP: _Row(FailedPrecondition, "WhatsApp refused it; the same call is refused again"),

@@ -5,7 +5,16 @@ from collections.abc import Iterator, Mapping
 from google.protobuf.descriptor import FileDescriptor
 
 from zap.node.v1 import node_pb2
-from zap.v1 import message_pb2, options_pb2, session_pb2, watch_pb2
+from zap.v1 import (
+    call_service_pb2,
+    contact_pb2,
+    message_pb2,
+    options_pb2,
+    presence_service_pb2,
+    profile_pb2,
+    session_pb2,
+    watch_pb2,
+)
 from zap.v1.options_pb2 import MethodRules
 
 
@@ -19,7 +28,16 @@ def rules_in(file: FileDescriptor) -> Iterator[tuple[str, MethodRules]]:
             yield f"{service.full_name}/{method.name}", rules
 
 
-_FILES = (session_pb2, message_pb2, watch_pb2, node_pb2)
+_FILES = (
+    session_pb2,
+    message_pb2,
+    watch_pb2,
+    node_pb2,
+    contact_pb2,
+    profile_pb2,
+    presence_service_pb2,
+    call_service_pb2,
+)
 METHOD_RULES: Mapping[str, MethodRules] = {name: rules for file in _FILES for name, rules in rules_in(file.DESCRIPTOR)}
 """The rules of every method of zap.v1 and zap.node.v1."""
 OWNER_METHODS = frozenset(name for name, rules in METHOD_RULES.items() if rules.needs_owner)

@@ -3,7 +3,6 @@
 Requests have passed `service.protocol.validation` before, so the patterns and lengths of the protos hold.
 """
 
-import hashlib
 import re
 from dataclasses import dataclass
 from typing import Any

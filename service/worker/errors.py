@@ -52,6 +52,7 @@ _CALL_FAILURES: tuple[tuple[re.Pattern[str], CallFailure], ...] = (
     (re.compile(r"group invite link is not valid|that group invite link has been revoked"), CallFailure.INVITE_INVALID),
     (re.compile(r"does not have a profile picture"), CallFailure.PICTURE_NOT_FOUND),
     (re.compile(r"has hidden their profile picture"), CallFailure.PICTURE_HIDDEN),
+    (re.compile(r"without PushName set"), CallFailure.NAME_NOT_SET),
     (re.compile(rf"{_NUMBER} (420|429)\b"), CallFailure.RATE_LIMITED),
     (re.compile(rf"{_NUMBER} (401|403)\b"), CallFailure.NOT_ALLOWED),
     (re.compile(rf"{_NUMBER} (406|410)\b"), CallFailure.INVITE_INVALID),

@@ -8,6 +8,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from service.telemetry.redaction import PERSONAL, loggable
 from zap.v1 import (
     call_pb2,
+    contact_pb2,
     event_pb2,
     group_pb2,
     history_pb2,
@@ -15,11 +16,14 @@ from zap.v1 import (
     options_pb2,
     picture_pb2,
     presence_pb2,
+    profile_pb2,
 )
+from zap.worker.v1 import contacts_pb2
 
 #: Ids and words of WhatsApp's, without which a log explains nothing; and names of fields.
 READABLE = {"message_id", "field", "other_fields", "stanza_type", "media_type", "category", "edit_attribute"}
 READABLE |= {"unavailable_request_id", "message_ids", "call_id", "end_reason", "join_reason", "reason", "others"}
+READABLE |= {"picture_id"}
 
 
 def texts_of(of: Descriptor, seen: frozenset[str] = frozenset()) -> Iterator[FieldDescriptor]:
@@ -46,6 +50,15 @@ def texts_of(of: Descriptor, seen: frozenset[str] = frozenset()) -> Iterator[Fie
         picture_pb2.PictureChanged.DESCRIPTOR,
         presence_pb2.ChatPresence.DESCRIPTOR,
         presence_pb2.Presence.DESCRIPTOR,
+        contact_pb2.Contact.DESCRIPTOR,
+        contact_pb2.CheckNumbersResponse.DESCRIPTOR,
+        contact_pb2.About.DESCRIPTOR,
+        contact_pb2.Picture.DESCRIPTOR,
+        profile_pb2.Profile.DESCRIPTOR,
+        contacts_pb2.CheckedNumbers.DESCRIPTOR,
+        contacts_pb2.OwnProfile.DESCRIPTOR,
+        contacts_pb2.FoundPicture.DESCRIPTOR,
+        contacts_pb2.BlockList.DESCRIPTOR,
     ],
     ids=lambda payload: str(payload.name),
 )

@@ -116,6 +116,11 @@ class Client:
 
     # --- calls
 
+    @property
+    def library(self) -> Any:
+        """Return neonize's client, for the tables of calls. Before it is connected, many calls end the process."""
+        return self._client
+
     def connect(self) -> None:
         """Connect; return or raise only when this client is no longer usable."""
         # whatsmeow knows only socks5, and always lets the proxy resolve names.

@@ -12,6 +12,7 @@ from service.worker import errors
 from service.worker.addresses import NoAddress
 from service.worker.outbound import messages
 from service.worker.process.redaction import redact
+from service.worker.session import contact_calls
 from service.worker.session.dispatch import DefinitelyNotDone, unpack
 from service.worker.session.outbox import timestamp
 from zap.worker.v1 import calls_pb2, frames_pb2
@@ -38,6 +39,7 @@ class CommandExecutor:
             calls_pb2.MarkRead: self._mark_read,
             calls_pb2.RequestPairingCode: self._request_pairing_code,
             calls_pb2.Logout: self._log_out,
+            **contact_calls.methods(client),
         }
 
     def execute(self, call: frames_pb2.Call) -> None:
@@ -104,7 +106,9 @@ class CommandExecutor:
 
 def _failure(error: Exception, request: Message | None) -> frames_pb2.CallFailure:
     words = str(error) or type(error).__name__
-    if isinstance(error, DefinitelyNotDone | NoAddress):
+    if isinstance(error, DefinitelyNotDone):
+        return frames_pb2.CallFailure(message=words, certain=True, kind=error.kind)
+    if isinstance(error, NoAddress):
         return frames_pb2.CallFailure(message=words, certain=True)
     if isinstance(request, calls_pb2.Send):
         kind = errors.send_failure(words, request.to).name

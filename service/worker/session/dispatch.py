@@ -5,9 +5,15 @@ from collections.abc import Iterable
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 
+from service.domain.call_failures import CallFailure
+
 
 class DefinitelyNotDone(Exception):
-    """The call was not carried out; the message says why."""
+    """The call was not carried out; the message says why, and the kind is the failure that callers see."""
+
+    def __init__(self, message: str, kind: CallFailure | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind.name if kind else ""
 
 
 def unpack(packed: Any, kinds: Iterable[type[Message]]) -> Message:

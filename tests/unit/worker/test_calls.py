@@ -14,7 +14,7 @@ from service.worker.addresses import NoAddress
 from service.worker.session.client import Client, Sent
 from service.worker.session.commands import CommandExecutor
 from zap.v1 import message_pb2
-from zap.worker.v1 import calls_pb2, frames_pb2
+from zap.worker.v1 import calls_pb2, contacts_pb2, frames_pb2
 
 SENT = datetime.datetime(2026, 11, 23, 12, 0, tzinfo=datetime.UTC)
 
@@ -50,6 +50,13 @@ class Library:
     def log_out(self) -> None:
         if self.error:
             raise self.error
+
+    @property
+    def library(self) -> "Library":
+        return self
+
+    def get_user_info(self, *_: object) -> list[object]:
+        return []
 
 
 @pytest.fixture
@@ -147,6 +154,14 @@ def test_messages_are_reported_as_read(calls: CommandExecutor, library: Library,
     calls.execute(call(1, calls_pb2.MarkRead(chat="1@g.us", sender="2@lid", message_ids=["A", "B"], is_played=True)))
     assert replies.get(timeout=5).reply.HasField("result")
     assert library.done == ["1@g.us 2@lid A B True"]
+
+
+def test_a_call_that_another_table_refuses_says_what_kind_of_failure_it_is(
+    calls: CommandExecutor, library: Library, replies: Replies
+) -> None:
+    calls.execute(call(1, contacts_pb2.GetUserInfo(jid="222@lid")))
+    failure = replies.get(timeout=5).reply.failure
+    assert (failure.certain, failure.kind) == (True, "RECIPIENT_NOT_ON_WHATSAPP")
 
 
 def test_an_error_is_free_of_personal_data(calls: CommandExecutor, library: Library, replies: Replies) -> None:
