@@ -227,6 +227,15 @@ class Settings(BaseSettings):
         "How long messages that callers sent are kept (longer if their outcome is unknown), and so how long the"
         " same `request_id` gives the same message and sends none. At least `1d`.",
     )
+    number_checks_per_hour: int = setting(
+        "ZAP_NUMBER_CHECKS_PER_HOUR",
+        1000,
+        "Phone numbers that a session may ask WhatsApp about in an hour (`ContactService.CheckNumbers`), a tenth of"
+        " them at once: accounts that ask for many are banned. Answers are kept for an hour and count once.",
+        unit="numbers",
+        ge=1,
+        le=1_000_000,
+    )
     whatsapp_proxy_url: ProxyUrl = setting(
         "ZAP_WHATSAPP_PROXY_URL", SecretStr(""), "Proxy of sessions that name none.", shown="none"
     )

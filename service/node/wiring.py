@@ -55,11 +55,13 @@ from service.ownership.reconciler import Reconciler
 from service.ownership.router import Router
 from service.ports.eventlog import Watch
 from service.protocol.events import encode_payload
+from service.sessions.number_checks import NumberChecker
 from service.sessions.process_calls import ProcessCalls
 from service.sessions.registry import RunnerRegistry
 from service.sessions.runner import RunnerPorts
 from service.sessions.service import SessionService
 from service.sessions.start_limiter import StartLimiter
+from service.store.contacts import PostgresContacts
 from service.store.database import Database
 from service.store.leases import PostgresLeases
 from service.store.maintenance import PostgresMaintenance
@@ -194,6 +196,8 @@ def _wire(
         sender,
         watch,
         ProcessCalls(sessions_of, runners),
+        lambda caller: PostgresContacts(caller, database),
+        NumberChecker(settings.number_checks_per_hour),
     )
     router = Router(leases, incarnation, lambda session_id: runners.get(session_id) is not None)
     handover_target = HandoverTarget(limiter, reconciler)

@@ -7,7 +7,7 @@ from service.domain.caller import Caller
 from service.domain.errors import FailedPrecondition, Unavailable
 from service.domain.records import Session, TypedPayload
 from service.domain.session import Credentials, Desired
-from service.ports.processes import CallFailed
+from service.ports.processes import CallFailed, SessionProcess
 from service.ports.sessions import SessionStore
 from service.sessions.registry import RunnerRegistry
 
@@ -27,16 +27,20 @@ class ProcessCalls:
 
         Raises the errors of `domain.call_failures` and of `not_connected`, and NotFound for an unknown session.
         """
-        runner = self._registry.get(session_id)
-        connection = runner.connection if runner is not None else None
-        if connection is None:
-            raise not_connected(await self._sessions(caller).get(session_id))
-        _, process = connection
+        process = await self.connected(caller, session_id)
         try:
             return await process.call(request, timeout)
         except CallFailed as error:
             kind = CallFailure.__members__.get(error.kind, CallFailure.CALL_FAILED)
             raise call_error(kind if error.certain else CallFailure.WHATSAPP_SILENT, session_id, str(error)) from error
+
+    async def connected(self, caller: Caller, session_id: str) -> SessionProcess:
+        """Return the process of a connected session. Raises the errors of `not_connected`, and NotFound."""
+        runner = self._registry.get(session_id)
+        connection = runner.connection if runner is not None else None
+        if connection is None:
+            raise not_connected(await self._sessions(caller).get(session_id))
+        return connection[1]
 
 
 def not_connected(session: Session) -> FailedPrecondition | Unavailable:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self, cast
 from uuid import UUID
 
+from service.api.grpc.services import Core
 from service.bus.hub import WakeupHub
 from service.domain.caller import Caller
 from service.domain.errors import FieldViolation, InvalidArgument
@@ -29,13 +30,16 @@ from service.domain.watch import Bookmark, Delivered, EventFilter, LoggedEvent, 
 from service.messaging.sender import MessageSender
 from service.ports.processes import CallFailed, SendReply
 from service.sessions.early_receipts import EarlyReceipts
+from service.sessions.number_checks import NumberChecker
 from service.sessions.process_calls import ProcessCalls
 from service.sessions.registry import RunnerRegistry
 from service.sessions.service import SessionService
+from tests.fakes.contact_store import FakeContactStore
 from tests.fakes.message_store import FakeMessageStore
 from tests.fakes.session_store import NOW, FakeSessionStore, StoredSession
 
 NODE = UUID(int=1)
+NUMBER_CHECKS_PER_HOUR = 100
 
 
 class FakeOwner:
@@ -195,6 +199,25 @@ class FakeCalls(ProcessCalls):
 
     def __init__(self, sessions: FakeSessions) -> None:
         super().__init__(lambda _: sessions.store, cast(RunnerRegistry, sessions.owner))
+
+
+def core_of(
+    sessions: FakeSessions,
+    *,
+    sending: FakeSending | None = None,
+    watching: "FakeWatching | None" = None,
+    contacts: FakeContactStore | None = None,
+) -> Core:
+    """All that servicers call, over these sessions."""
+    people = contacts or FakeContactStore(sessions.store)
+    return Core(
+        sessions.of,
+        sending or FakeSending(sessions),
+        (watching or FakeWatching()).watch,
+        FakeCalls(sessions),
+        lambda _: people,
+        NumberChecker(NUMBER_CHECKS_PER_HOUR),
+    )
 
 
 def code(position: int = 1) -> PairingCode:

@@ -9,9 +9,9 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from service.api.grpc.server import Server
-from service.api.grpc.services import Core
 from service.telemetry.metrics import RpcMetrics
-from tests.fakes.core import FakeCalls, FakeSending, FakeSessions, FakeWatching
+from tests.fakes.contact_store import FakeContactStore
+from tests.fakes.core import FakeSending, FakeSessions, FakeWatching, core_of
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ class FakeService:
         self.sessions = FakeSessions()
         self.sending = FakeSending(self.sessions)
         self.watching = FakeWatching()
-        self.calls = FakeCalls(self.sessions)
+        self.contacts = FakeContactStore(self.sessions.store)
         self.registry = CollectorRegistry()
         self.address = ""
         self._token = token
@@ -69,5 +69,5 @@ class FakeService:
         return grpc.insecure_channel(self.address)
 
     def _make(self, listen: str = "127.0.0.1:0") -> Server:
-        core = Core(self.sessions.of, self.sending, self.watching.watch, self.calls)
+        core = core_of(self.sessions, sending=self.sending, watching=self.watching, contacts=self.contacts)
         return Server(core, listen=listen, token=self._token, metrics=RpcMetrics(self.registry))

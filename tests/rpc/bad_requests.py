@@ -10,7 +10,16 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from hypothesis import strategies as st
 
-from zap.v1 import message_pb2, session_pb2, watch_pb2
+from tests.pictures import jpeg
+from zap.v1 import (
+    call_service_pb2,
+    contact_pb2,
+    message_pb2,
+    presence_service_pb2,
+    profile_pb2,
+    session_pb2,
+    watch_pb2,
+)
 
 METHODS: dict[str, type[Message]] = {
     f"/{service.full_name}/{method.name}": getattr(module, method.input_type.name)
@@ -18,6 +27,10 @@ METHODS: dict[str, type[Message]] = {
         (session_pb2, "SessionService"),
         (message_pb2, "MessageService"),
         (watch_pb2, "EventService"),
+        (contact_pb2, "ContactService"),
+        (profile_pb2, "ProfileService"),
+        (presence_service_pb2, "PresenceService"),
+        (call_service_pb2, "CallService"),
     )
     for service in [module.DESCRIPTOR.services_by_name[name]]
     for method in service.methods
@@ -26,7 +39,25 @@ STREAMS = {"/zap.v1.SessionService/StreamQR", "/zap.v1.EventService/Watch"}
 
 HUGE = "x" * (140 * 1024)
 """Longer than any field may be, and short enough for all fields of a request: above 1 MiB gRPC itself refuses."""
-GOOD: dict[str, Any] = {"session_id": "known", "request_id": "r-1", "to": "4917612345678", "phone": "4917612345678"}
+GOOD: dict[str, Any] = {
+    "session_id": "known",
+    "request_id": "r-1",
+    "to": "4917612345678",
+    "phone": "4917612345678",
+    "numbers": ["4917612345678"],
+    "person": "4917612345678",
+    "people": ["4917612345678"],
+    "whose": "4917612345678",
+    "chat": "4917612345678",
+    "caller": "1234567@lid",
+    "call_id": "C-1",
+    "activity": presence_service_pb2.SetChatPresenceRequest.ACTIVITY_TYPING,
+    "name": "Anna",
+    "about": "Busy",
+    "jpeg": jpeg(),
+    "setting": profile_pb2.SetPrivacyRequest.SETTING_CALLS,
+    "audience": profile_pb2.PRIVACY_AUDIENCE_KNOWN,
+}
 
 _TARGET = {"target": message_pb2.MessageRef(message_id="A", chat="123456@lid", from_me=True)}
 _TEXT = {"text": message_pb2.Text(body="hello")}
@@ -63,6 +94,15 @@ bad_recipient = st.one_of(
         ["a@s.whatsapp.net", "4917612345678@evil.example", "4917612345678@s.whatsapp.net\n", "1@lid", "@g.us"]
     ),
     bad_phone.filter(lambda text: "@" not in text),
+)
+bad_person = bad_recipient | st.just("12036@g.us")
+bad_people: st.SearchStrategy[Any] = st.one_of(
+    st.just([]),
+    st.just(["4917612345678"] * 1001),
+    st.lists(bad_person, min_size=1, max_size=3),
+)
+bad_numbers: st.SearchStrategy[Any] = st.one_of(
+    st.just([]), st.just(["4917612345678"] * 101), st.just(["1" * 65]), with_nul.map(lambda text: [text])
 )
 bad_request_id = st.one_of(st.sampled_from(["", " ", "with space", "ü", "x" * 129, "line\n", HUGE]), with_nul)
 bad_proxy = st.sampled_from(
@@ -197,6 +237,47 @@ _FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         # A number is a token of the core in memory.
         "resume_token": st.just("") | bad_token.filter(lambda token: not token.isdecimal()),
         "from_start": st.just(False),
+    },
+    "CheckNumbersRequest": {"session_id": bad_id, "numbers": bad_numbers},
+    "GetContactRequest": {"session_id": bad_id, "person": bad_person},
+    "ListContactsRequest": {
+        "session_id": bad_id,
+        "page_size": st.integers(-(2**31), -1),
+        "page_token": bad_token,
+        "search": st.just("x" * 101) | with_nul,
+    },
+    "ResolveLidRequest": {"session_id": bad_id, "people": bad_people},
+    "GetAboutRequest": {"session_id": bad_id, "person": bad_person},
+    "GetPictureRequest": {
+        "session_id": bad_id,
+        "whose": bad_recipient,
+        "known_picture_id": bad_request_id.filter(bool),
+    },
+    "BlockRequest": {"session_id": bad_id, "person": bad_person},
+    "UnblockRequest": {"session_id": bad_id, "person": bad_person},
+    "SetNameRequest": {"session_id": bad_id, "name": st.sampled_from(["", "x" * 26, "a\nb", "a\x1b", HUGE]) | with_nul},
+    "SetAboutRequest": {"session_id": bad_id, "about": st.sampled_from(["", "x" * 140, "a\tb", HUGE]) | with_nul},
+    "SetPictureRequest": {
+        "session_id": bad_id,
+        "jpeg": st.sampled_from([b"", b"GIF89a", jpeg(64, 63), jpeg(641, 641), jpeg()[:20], b"\xff" * 600_000]),
+    },
+    "SetPrivacyRequest": {
+        "session_id": bad_id,
+        "setting": st.sampled_from([0, 77]),
+        "audience": st.sampled_from(
+            [0, 77, profile_pb2.PRIVACY_AUDIENCE_CONTACTS_EXCEPT, profile_pb2.PRIVACY_AUDIENCE_NONE]
+        ),
+    },
+    "SetChatPresenceRequest": {
+        "session_id": bad_id,
+        "chat": bad_recipient,
+        "activity": st.sampled_from([0, 77]),
+    },
+    "SubscribeRequest": {"session_id": bad_id, "person": bad_person},
+    "RejectRequest": {
+        "session_id": bad_id,
+        "call_id": bad_request_id,
+        "caller": st.sampled_from(["", "4917612345678", "12036@g.us", "1:2@lid", HUGE]) | with_nul,
     },
     "RequestPairingCodeRequest": {"session_id": bad_id, "phone": bad_phone},
 }

@@ -16,7 +16,6 @@ from service.api.grpc.forwarding import Forwarder, OwnershipGuard
 from service.api.grpc.node_service import GrpcHandoverPeers
 from service.api.grpc.nodes import NodeChannels, NodeListener
 from service.api.grpc.server import CannotListen, Server
-from service.api.grpc.services import Core
 from service.auth.node_certificates import NodeCertificate
 from service.domain.caller import ANONYMOUS, TOKEN_HOLDER, Caller
 from service.domain.errors import FailedPrecondition, Unavailable
@@ -25,7 +24,7 @@ from service.ownership.router import Router
 from service.ports.leases import Directory
 from service.telemetry.metrics import RpcMetrics
 from tests.eventually import eventually
-from tests.fakes.core import FakeCalls, FakeSending, FakeSessions, FakeWatching
+from tests.fakes.core import FakeSessions, core_of
 from tests.rpc.statuses import error_info
 from zap.node.v1.node_pb2 import Caller as NamedCaller
 from zap.v1 import session_pb2 as pb
@@ -61,7 +60,7 @@ class Place:
         self.taken: list[str] = []
         self.heard: list[dict[str, str | bytes]] = []
         core, self.registry = (
-            Core(self.sessions.of, FakeSending(self.sessions), FakeWatching().watch, FakeCalls(self.sessions)),
+            core_of(self.sessions),
             CollectorRegistry(),
         )
         metrics, certificate = RpcMetrics(self.registry), NodeCertificate.signed_by(secret)
@@ -469,7 +468,7 @@ async def test_port_0_is_advertised_as_the_one_that_was_chosen() -> None:
 
 async def test_a_port_that_somebody_else_has_is_named() -> None:
     async with place() as owner:
-        core = Core(owner.sessions.of, FakeSending(owner.sessions), FakeWatching().watch, FakeCalls(owner.sessions))
+        core = core_of(owner.sessions)
         router = Router(cast(Directory, owner), owner.incarnation, owner.owned.__contains__)
         with pytest.raises(CannotListen, match="ZAP_NODE_LISTEN"):
             NodeListener(

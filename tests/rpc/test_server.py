@@ -14,10 +14,9 @@ from structlog.testing import LogCapture
 
 from service.api.grpc import call_scope
 from service.api.grpc.server import CannotListen, Server
-from service.api.grpc.services import Core
 from service.domain.caller import ANONYMOUS, TOKEN_HOLDER, Caller
 from service.telemetry.metrics import RpcMetrics
-from tests.fakes.core import FakeCalls, FakeSending, FakeSessions, FakeWatching
+from tests.fakes.core import FakeSessions, core_of
 from tests.fakes.serving import FakeService
 from tests.rpc.statuses import error_info
 from zap.node.v1.node_pb2 import Caller as CallerMessage
@@ -179,7 +178,7 @@ def test_a_port_that_is_taken_names_the_setting(guarded: FakeService) -> None:
 
     async def second() -> None:
         server = Server(
-            Core(sessions.of, FakeSending(sessions), FakeWatching().watch, FakeCalls(sessions)),
+            core_of(sessions),
             listen=guarded.address,
             token="",
             metrics=RpcMetrics(CollectorRegistry()),
