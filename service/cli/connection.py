@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from service.cli.failures import explained
+from zap.v1.contact_pb2_grpc import ContactServiceStub
 from zap.v1.message_pb2_grpc import MessageServiceStub
 from zap.v1.session_pb2_grpc import SessionServiceStub
 from zap.v1.watch_pb2_grpc import EventServiceStub
@@ -42,6 +43,12 @@ class ServerConnection:
         """Open the MessageService; an error is explained on stderr and ends the program."""
         with explained(), grpc.insecure_channel(self.address) as channel:
             yield MessageServiceStub(channel)
+
+    @contextmanager
+    def contacts(self) -> Iterator[ContactServiceStub]:
+        """Open the ContactService; an error is explained on stderr and ends the program."""
+        with explained(), grpc.insecure_channel(self.address) as channel:
+            yield ContactServiceStub(channel)
 
     @contextmanager
     def events(self) -> Iterator[EventServiceStub]:

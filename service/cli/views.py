@@ -55,6 +55,11 @@ def print_sessions(sessions: Sequence[session_pb2.Session]) -> None:
         print(f"{waiting} of {len(sessions)} sessions wait for their turn to be started", file=sys.stderr)
 
 
+def print_table(table: Table) -> None:
+    """Print a table; in a pipe its lines are not wrapped."""
+    _console().print(table)
+
+
 def print_message(message: message_pb2.Message) -> None:
     """Print the state of a message that a caller sent."""
     state = message_pb2.Message.State.Name(message.state).removeprefix("STATE_")

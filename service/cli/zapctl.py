@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import typer
 
-from service.cli import views
+from service.cli import contacts, views
 from service.cli.connection import ServerConnection
 from service.cli.failures import NOT_SENT, OUTCOME_UNKNOWN
 from service.cli.pairing import show_codes
@@ -19,6 +19,8 @@ from service.cli.watching import watch as watch_events
 from zap.v1 import event_pb2, message_pb2, session_pb2, watch_pb2
 
 app = typer.Typer(help="WhatsApp sessions from a terminal.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+app.add_typer(contacts.app, name="contacts")
 
 SessionId = Annotated[str, typer.Argument(help="Which session.", show_default=False)]
 

@@ -22,12 +22,14 @@ from service.domain.records import MessageState
 from service.domain.session import Condition, Credentials, Desired, State
 from service.domain.watch import LoggedEvent
 from service.ports.processes import CallFailed
+from service.protocol.payloads import payload_of
 from tests.contents import text_content
 from tests.eventually import eventually_in_thread
 from tests.fakes.core import code
 from tests.fakes.serving import FakeService
 from tests.fakes.session_store import NOW
 from zap.v1 import event_pb2, message_pb2, session_pb2
+from zap.worker.v1 import contacts_pb2
 
 
 @pytest.fixture(autouse=True)
@@ -349,3 +351,45 @@ def test_watch_ends_with_an_error_that_trying_again_does_not_mend(service: FakeS
     assert zapctl(service, "watch", "--type", "nonsense").exit_code == 2
     service.do(setattr, service.watching, "broken", Unavailable("not now", retry_after=2))
     assert zapctl(service, "watch").exit_code == 8, "it never stood"
+
+
+def test_numbers_are_checked(service: FakeService) -> None:
+    zapctl(service, "create", "a")
+    service.do(service.sessions.pair, "a")
+    service.contacts.numbers["222"] = "4917612345678"
+    answer = contacts_pb2.CheckedNumber(number="4917612345678", is_on_whatsapp=True, jid="222@lid")
+    service.sessions.owner.results["zap.worker.v1.CheckNumbers"] = payload_of(
+        contacts_pb2.CheckedNumbers(numbers=[answer])
+    )
+    checked = zapctl(service, "contacts", "check", "a", "+4917612345678", "abc")
+    assert checked.exit_code == 0
+    header, found, invalid = checked.stdout.splitlines()
+    assert header.split() == ["NUMBER", "RESULT", "PHONE", "LID", "BUSINESS"]
+    assert found.split() == ["+4917612345678", "ON_WHATSAPP", "+4917612345678", "222@lid"]
+    assert invalid.split() == ["abc", "INVALID"]
+    lines = zapctl(service, "--json", "contacts", "check", "a", "+4917612345678", "abc").stdout.splitlines()
+    assert [json.loads(line)["result"] for line in lines] == ["RESULT_ON_WHATSAPP", "RESULT_INVALID"]
+
+
+def test_contacts_are_listed_and_shown(service: FakeService) -> None:
+    zapctl(service, "create", "a")
+    service.contacts.numbers["222"] = "4917612345678"
+    service.contacts.rows["a", "222@lid"] = {"full_name": "Ada Full", "push_name": "ada"}
+    service.contacts.rows["a", "333@lid"] = {"push_name": "[red]Bea"}
+    listed = zapctl(service, "contacts", "list", "a").stdout.splitlines()
+    assert listed[1].split() == ["+4917612345678", "222@lid", "Ada", "Full", "ada"]
+    assert listed[2].split() == ["333@lid", "[red]Bea"]
+    assert len(zapctl(service, "contacts", "list", "a", "--saved").stdout.splitlines()) == 2
+    (found,) = zapctl(service, "--json", "contacts", "list", "a", "--search", "BEA").stdout.splitlines()
+    assert json.loads(found)["address"]["lid"] == "333@lid"
+    shown = zapctl(service, "contacts", "get", "a", "4917612345678")
+    assert "Ada Full" in shown.stdout
+    missing = zapctl(service, "contacts", "get", "a", "4917600000000")
+    assert missing.exit_code == zapctl(service, "status", "b").exit_code != 0
+    assert "CONTACT_NOT_FOUND" in missing.stderr
+
+
+def test_all_pages_of_contacts_are_listed(service: FakeService) -> None:
+    zapctl(service, "create", "a")
+    service.contacts.rows = {("a", f"{number}@lid"): {"push_name": "x"} for number in range(10_000, 11_001)}
+    assert len(zapctl(service, "--json", "contacts", "list", "a").stdout.splitlines()) == 1001
