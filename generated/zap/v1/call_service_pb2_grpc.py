@@ -47,9 +47,8 @@ class CallServiceServicer:
     """
 
     def Reject(self, request, context):
-        """Rejects a call that rings, on all devices of the account. WhatsApp does not answer: OK means that the rejection has
-        left, whether or not the call still rings. It needs a connected session, and returns the errors that ContactService
-        names.
+        """Rejects a call that rings. WhatsApp does not answer: OK means that the rejection has left, whether or not the call
+        still rings. It needs a connected session, and returns the errors that ContactService names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

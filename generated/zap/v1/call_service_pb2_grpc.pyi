@@ -34,9 +34,8 @@ class CallServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CallServiceAsyncStub: ...
     Reject: _grpc.UnaryUnaryMultiCallable[_call_service_pb2.RejectRequest, _call_service_pb2.RejectResponse]
-    """Rejects a call that rings, on all devices of the account. WhatsApp does not answer: OK means that the rejection has
-    left, whether or not the call still rings. It needs a connected session, and returns the errors that ContactService
-    names.
+    """Rejects a call that rings. WhatsApp does not answer: OK means that the rejection has left, whether or not the call
+    still rings. It needs a connected session, and returns the errors that ContactService names.
     """
 
 @_typing.type_check_only
@@ -45,9 +44,8 @@ class CallServiceAsyncStub(CallServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Reject: _aio.UnaryUnaryMultiCallable[_call_service_pb2.RejectRequest, _call_service_pb2.RejectResponse]  # type: ignore[assignment]
-    """Rejects a call that rings, on all devices of the account. WhatsApp does not answer: OK means that the rejection has
-    left, whether or not the call still rings. It needs a connected session, and returns the errors that ContactService
-    names.
+    """Rejects a call that rings. WhatsApp does not answer: OK means that the rejection has left, whether or not the call
+    still rings. It needs a connected session, and returns the errors that ContactService names.
     """
 
 class CallServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -59,9 +57,8 @@ class CallServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _call_service_pb2.RejectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_call_service_pb2.RejectResponse, _abc.Awaitable[_call_service_pb2.RejectResponse]]:
-        """Rejects a call that rings, on all devices of the account. WhatsApp does not answer: OK means that the rejection has
-        left, whether or not the call still rings. It needs a connected session, and returns the errors that ContactService
-        names.
+        """Rejects a call that rings. WhatsApp does not answer: OK means that the rejection has left, whether or not the call
+        still rings. It needs a connected session, and returns the errors that ContactService names.
         """
 
 def add_CallServiceServicer_to_server(servicer: CallServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -406,7 +406,7 @@ class GetPictureRequest(_message.Message):
     whose: _builtins.str
     """The person, or a group (@g.us)."""
     is_preview: _builtins.bool
-    """The small picture (96 × 96), otherwise the large one."""
+    """The small picture, otherwise the large one."""
     known_picture_id: _builtins.str
     """The picture_id that the caller has already. If the picture is still the same, the answer has is_unchanged and no
     address to download.
@@ -440,7 +440,7 @@ class Picture(_message.Message):
     picture_id: _builtins.str
     """WhatsApp's id of the picture. It changes with the picture."""
     url: _builtins.str
-    """Where to download it as JPEG, without a login. The address expires after some days."""
+    """Where to download it, without a login. The address expires."""
     is_unchanged: _builtins.bool
     """The picture is the one of known_picture_id; url is empty."""
     @_builtins.property

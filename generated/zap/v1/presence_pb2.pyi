@@ -5,7 +5,7 @@ Who is online, and who is typing. These events are ephemeral: per person and cha
 a second, and some may be lost.
 
 WhatsApp sends both to a session only while the session announces itself as online, and Presence only for people it
-has subscribed to. The service does neither yet (docs/events.md).
+has subscribed to: see PresenceService.
 """
 
 from google.protobuf import descriptor as _descriptor
