@@ -29,7 +29,7 @@ _NOTHING_WAS_SENT = re.compile(
     r"|server returned error \d+"
     r"|no LID found|unknown user server|invalid (JID|jid)|can't send message to unknown server"
     r"|failed to (get (device list|user devices|user info|LID|group)|fetch device list|marshal|encrypt|prepare)"
-    r"|no signal session established"
+    r"|no signal session established|no app state keys found"
     # The retry store is written before anything is encrypted, so its failure means that nothing was sent.
     r"|failed to (add message to|clear old messages from) retry store"
     r"|recipient (jid|JID) must be a user"

@@ -55,6 +55,7 @@ def test_the_library_s_words_have_a_cause(words: str, cause: Cause) -> None:
         ("client is nil", True),
         ("websocket not connected", True),
         ("the store doesn't contain a device JID", True),
+        ("no app state keys found, creating app state keys is not yet supported", True),
         ("server returned error 463", True),
         ("failed to get device list: failed to send usync query: info query timed out", True),
         ("failed to get LID for PN 49170@s.whatsapp.net: pq: canceling statement", True),
