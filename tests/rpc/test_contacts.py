@@ -180,10 +180,10 @@ def test_lids_and_numbers_are_resolved_in_the_order_of_the_request(stub: Contact
 
 
 def test_about_has_the_person_s_addresses(service: FakeService, stub: ContactServiceStub) -> None:
-    info = contacts_pb2.UserInfo(about="Busy", picture_id="17", business_name="Ada Ltd")
+    info = contacts_pb2.UserInfo(about="Busy", picture_id="17")
     answer(service, contacts_pb2.GetUserInfo, info)
     found = stub.GetAbout(pb.GetAboutRequest(session_id="a", person=NUMBER))
-    assert found == pb.About(address=ADA, text="Busy", picture_id="17", business_name="Ada Ltd")
+    assert found == pb.About(address=ADA, text="Busy", picture_id="17")
     assert asked(service, contacts_pb2.GetUserInfo) == [contacts_pb2.GetUserInfo(jid=f"{NUMBER}@s.whatsapp.net")]
 
 

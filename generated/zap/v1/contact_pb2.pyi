@@ -38,7 +38,7 @@ class Contact(_message.Message):
     push_name: _builtins.str
     """The name that the person shows to others, as last seen in a message."""
     business_name: _builtins.str
-    """The name of a business that WhatsApp has verified."""
+    """The name of a business that WhatsApp has verified. The session learns it from a message or by GetAbout."""
     @_builtins.property
     def address(self) -> _address_pb2.Address:
         """The person's addresses."""
@@ -363,12 +363,9 @@ class About(_message.Message):
 
     ADDRESS_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
-    BUSINESS_NAME_FIELD_NUMBER: _builtins.int
     PICTURE_ID_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text; empty if there is none, or if it is hidden from the account."""
-    business_name: _builtins.str
-    """The name of a business that WhatsApp has verified. Its profile (hours, address, catalog) cannot be read."""
     picture_id: _builtins.str
     """WhatsApp's id of the picture; empty if there is none, or if it is hidden from the account."""
     @_builtins.property
@@ -380,12 +377,11 @@ class About(_message.Message):
         *,
         address: _address_pb2.Address | None = ...,
         text: _builtins.str = ...,
-        business_name: _builtins.str = ...,
         picture_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["address", b"address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "business_name", b"business_name", "picture_id", b"picture_id", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "picture_id", b"picture_id", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

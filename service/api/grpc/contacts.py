@@ -78,7 +78,6 @@ class ContactServicer(ContactServiceServicer):
         return pb.About(
             address=address_message(await self._address(context, request.session_id, jid)),
             text=info.about,
-            business_name=info.business_name,
             picture_id=info.picture_id,
         )
 

@@ -205,9 +205,8 @@ class ContactCalls:
 
 
 def _user_info(info: Any) -> contacts_pb2.UserInfo:
-    return contacts_pb2.UserInfo(
-        about=info.Status, picture_id=info.PictureID, business_name=info.VerifiedName.Details.verifiedName
-    )
+    # Of a business, the library leaves the verified name out here.
+    return contacts_pb2.UserInfo(about=info.Status, picture_id=info.PictureID)
 
 
 def _privacy_settings(settings: neonize.PrivacySettings) -> profile_pb2.PrivacySettings:

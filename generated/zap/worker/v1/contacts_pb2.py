@@ -27,7 +27,7 @@ from zap.v1 import presence_service_pb2 as zap_dot_v1_dot_presence__service__pb2
 from zap.v1 import profile_pb2 as zap_dot_v1_dot_profile__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1czap/worker/v1/contacts.proto\x12\rzap.worker.v1\x1a\x14zap/v1/options.proto\x1a\x1dzap/v1/presence_service.proto\x1a\x14zap/v1/profile.proto\"%\n\x0c\x43heckNumbers\x12\x15\n\x07numbers\x18\x01 \x03(\tB\x04\xa8\x9f\x19\x01\"?\n\x0e\x43heckedNumbers\x12-\n\x07numbers\x18\x01 \x03(\x0b\x32\x1c.zap.worker.v1.CheckedNumber\"m\n\rCheckedNumber\x12\x14\n\x06number\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x16\n\x0eis_on_whatsapp\x18\x02 \x01(\x08\x12\x11\n\x03jid\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x1b\n\rbusiness_name\x18\x04 \x01(\tB\x04\xa8\x9f\x19\x01\" \n\x0bGetUserInfo\x12\x11\n\x03jid\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\"P\n\x08UserInfo\x12\x13\n\x05\x61\x62out\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x12\n\npicture_id\x18\x02 \x01(\t\x12\x1b\n\rbusiness_name\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\"\x0f\n\rGetOwnProfile\"r\n\nOwnProfile\x12\x11\n\x03jid\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x11\n\x03lid\x18\x02 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x17\n\tpush_name\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\x12%\n\x04info\x18\x04 \x01(\x0b\x32\x17.zap.worker.v1.UserInfo\"M\n\nGetPicture\x12\x11\n\x03jid\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x12\n\nis_preview\x18\x02 \x01(\x08\x12\x18\n\x10known_picture_id\x18\x03 \x01(\t\"5\n\x0c\x46oundPicture\x12\x12\n\npicture_id\x18\x01 \x01(\t\x12\x11\n\x03url\x18\x02 \x01(\tB\x04\xa8\x9f\x19\x01\"\x0e\n\x0cGetBlockList\"3\n\nSetBlocked\x12\x11\n\x03jid\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x12\n\nis_blocked\x18\x02 \x01(\x08\"\x1f\n\tBlockList\x12\x12\n\x04jids\x18\x01 \x03(\tB\x04\xa8\x9f\x19\x01\"$\n\x0eSetProfileName\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\"&\n\x0fSetProfileAbout\x12\x13\n\x05\x61\x62out\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\"\'\n\x11SetProfilePicture\x12\x12\n\x04jpeg\x18\x01 \x01(\x0c\x42\x04\xa8\x9f\x19\x01\"\x0c\n\nGetPrivacy\"k\n\nSetPrivacy\x12\x32\n\x07setting\x18\x01 \x01(\x0e\x32!.zap.v1.SetPrivacyRequest.Setting\x12)\n\x08\x61udience\x18\x02 \x01(\x0e\x32\x17.zap.v1.PrivacyAudience\" \n\x0bSetPresence\x12\x11\n\tis_online\x18\x01 \x01(\x08\"_\n\x0fSetChatPresence\x12\x11\n\x03jid\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x39\n\x08\x61\x63tivity\x18\x02 \x01(\x0e\x32\'.zap.v1.SetChatPresenceRequest.Activity\"&\n\x11SubscribePresence\x12\x11\n\x03jid\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\"0\n\nRejectCall\x12\x11\n\x03jid\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1czap/worker/v1/contacts.proto\x12\rzap.worker.v1\x1a\x14zap/v1/options.proto\x1a\x1dzap/v1/presence_service.proto\x1a\x14zap/v1/profile.proto\"%\n\x0c\x43heckNumbers\x12\x15\n\x07numbers\x18\x01 \x03(\tB\x04\xa8\x9f\x19\x01\"?\n\x0e\x43heckedNumbers\x12-\n\x07numbers\x18\x01 \x03(\x0b\x32\x1c.zap.worker.v1.CheckedNumber\"m\n\rCheckedNumber\x12\x14\n\x06number\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x16\n\x0eis_on_whatsapp\x18\x02 \x01(\x08\x12\x11\n\x03jid\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x1b\n\rbusiness_name\x18\x04 \x01(\tB\x04\xa8\x9f\x19\x01\" \n\x0bGetUserInfo\x12\x11\n\x03jid\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\"3\n\x08UserInfo\x12\x13\n\x05\x61\x62out\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x12\n\npicture_id\x18\x02 \x01(\t\"\x0f\n\rGetOwnProfile\"r\n\nOwnProfile\x12\x11\n\x03jid\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x11\n\x03lid\x18\x02 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x17\n\tpush_name\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\x12%\n\x04info\x18\x04 \x01(\x0b\x32\x17.zap.worker.v1.UserInfo\"M\n\nGetPicture\x12\x11\n\x03jid\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x12\n\nis_preview\x18\x02 \x01(\x08\x12\x18\n\x10known_picture_id\x18\x03 \x01(\t\"5\n\x0c\x46oundPicture\x12\x12\n\npicture_id\x18\x01 \x01(\t\x12\x11\n\x03url\x18\x02 \x01(\tB\x04\xa8\x9f\x19\x01\"\x0e\n\x0cGetBlockList\"3\n\nSetBlocked\x12\x11\n\x03jid\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x12\n\nis_blocked\x18\x02 \x01(\x08\"\x1f\n\tBlockList\x12\x12\n\x04jids\x18\x01 \x03(\tB\x04\xa8\x9f\x19\x01\"$\n\x0eSetProfileName\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\"&\n\x0fSetProfileAbout\x12\x13\n\x05\x61\x62out\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\"\'\n\x11SetProfilePicture\x12\x12\n\x04jpeg\x18\x01 \x01(\x0c\x42\x04\xa8\x9f\x19\x01\"\x0c\n\nGetPrivacy\"k\n\nSetPrivacy\x12\x32\n\x07setting\x18\x01 \x01(\x0e\x32!.zap.v1.SetPrivacyRequest.Setting\x12)\n\x08\x61udience\x18\x02 \x01(\x0e\x32\x17.zap.v1.PrivacyAudience\" \n\x0bSetPresence\x12\x11\n\tis_online\x18\x01 \x01(\x08\"_\n\x0fSetChatPresence\x12\x11\n\x03jid\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x39\n\x08\x61\x63tivity\x18\x02 \x01(\x0e\x32\'.zap.v1.SetChatPresenceRequest.Activity\"&\n\x11SubscribePresence\x12\x11\n\x03jid\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\"0\n\nRejectCall\x12\x11\n\x03jid\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,8 +46,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETUSERINFO'].fields_by_name['jid']._serialized_options = b'\250\237\031\001'
   _globals['_USERINFO'].fields_by_name['about']._loaded_options = None
   _globals['_USERINFO'].fields_by_name['about']._serialized_options = b'\250\237\031\001'
-  _globals['_USERINFO'].fields_by_name['business_name']._loaded_options = None
-  _globals['_USERINFO'].fields_by_name['business_name']._serialized_options = b'\250\237\031\001'
   _globals['_OWNPROFILE'].fields_by_name['jid']._loaded_options = None
   _globals['_OWNPROFILE'].fields_by_name['jid']._serialized_options = b'\250\237\031\001'
   _globals['_OWNPROFILE'].fields_by_name['lid']._loaded_options = None
@@ -83,37 +81,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETUSERINFO']._serialized_start=337
   _globals['_GETUSERINFO']._serialized_end=369
   _globals['_USERINFO']._serialized_start=371
-  _globals['_USERINFO']._serialized_end=451
-  _globals['_GETOWNPROFILE']._serialized_start=453
-  _globals['_GETOWNPROFILE']._serialized_end=468
-  _globals['_OWNPROFILE']._serialized_start=470
-  _globals['_OWNPROFILE']._serialized_end=584
-  _globals['_GETPICTURE']._serialized_start=586
-  _globals['_GETPICTURE']._serialized_end=663
-  _globals['_FOUNDPICTURE']._serialized_start=665
-  _globals['_FOUNDPICTURE']._serialized_end=718
-  _globals['_GETBLOCKLIST']._serialized_start=720
-  _globals['_GETBLOCKLIST']._serialized_end=734
-  _globals['_SETBLOCKED']._serialized_start=736
-  _globals['_SETBLOCKED']._serialized_end=787
-  _globals['_BLOCKLIST']._serialized_start=789
-  _globals['_BLOCKLIST']._serialized_end=820
-  _globals['_SETPROFILENAME']._serialized_start=822
-  _globals['_SETPROFILENAME']._serialized_end=858
-  _globals['_SETPROFILEABOUT']._serialized_start=860
-  _globals['_SETPROFILEABOUT']._serialized_end=898
-  _globals['_SETPROFILEPICTURE']._serialized_start=900
-  _globals['_SETPROFILEPICTURE']._serialized_end=939
-  _globals['_GETPRIVACY']._serialized_start=941
-  _globals['_GETPRIVACY']._serialized_end=953
-  _globals['_SETPRIVACY']._serialized_start=955
-  _globals['_SETPRIVACY']._serialized_end=1062
-  _globals['_SETPRESENCE']._serialized_start=1064
-  _globals['_SETPRESENCE']._serialized_end=1096
-  _globals['_SETCHATPRESENCE']._serialized_start=1098
-  _globals['_SETCHATPRESENCE']._serialized_end=1193
-  _globals['_SUBSCRIBEPRESENCE']._serialized_start=1195
-  _globals['_SUBSCRIBEPRESENCE']._serialized_end=1233
-  _globals['_REJECTCALL']._serialized_start=1235
-  _globals['_REJECTCALL']._serialized_end=1283
+  _globals['_USERINFO']._serialized_end=422
+  _globals['_GETOWNPROFILE']._serialized_start=424
+  _globals['_GETOWNPROFILE']._serialized_end=439
+  _globals['_OWNPROFILE']._serialized_start=441
+  _globals['_OWNPROFILE']._serialized_end=555
+  _globals['_GETPICTURE']._serialized_start=557
+  _globals['_GETPICTURE']._serialized_end=634
+  _globals['_FOUNDPICTURE']._serialized_start=636
+  _globals['_FOUNDPICTURE']._serialized_end=689
+  _globals['_GETBLOCKLIST']._serialized_start=691
+  _globals['_GETBLOCKLIST']._serialized_end=705
+  _globals['_SETBLOCKED']._serialized_start=707
+  _globals['_SETBLOCKED']._serialized_end=758
+  _globals['_BLOCKLIST']._serialized_start=760
+  _globals['_BLOCKLIST']._serialized_end=791
+  _globals['_SETPROFILENAME']._serialized_start=793
+  _globals['_SETPROFILENAME']._serialized_end=829
+  _globals['_SETPROFILEABOUT']._serialized_start=831
+  _globals['_SETPROFILEABOUT']._serialized_end=869
+  _globals['_SETPROFILEPICTURE']._serialized_start=871
+  _globals['_SETPROFILEPICTURE']._serialized_end=910
+  _globals['_GETPRIVACY']._serialized_start=912
+  _globals['_GETPRIVACY']._serialized_end=924
+  _globals['_SETPRIVACY']._serialized_start=926
+  _globals['_SETPRIVACY']._serialized_end=1033
+  _globals['_SETPRESENCE']._serialized_start=1035
+  _globals['_SETPRESENCE']._serialized_end=1067
+  _globals['_SETCHATPRESENCE']._serialized_start=1069
+  _globals['_SETCHATPRESENCE']._serialized_end=1164
+  _globals['_SUBSCRIBEPRESENCE']._serialized_start=1166
+  _globals['_SUBSCRIBEPRESENCE']._serialized_end=1204
+  _globals['_REJECTCALL']._serialized_start=1206
+  _globals['_REJECTCALL']._serialized_end=1254
 # @@protoc_insertion_point(module_scope)

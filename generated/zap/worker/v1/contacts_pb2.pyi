@@ -134,23 +134,19 @@ class UserInfo(_message.Message):
 
     ABOUT_FIELD_NUMBER: _builtins.int
     PICTURE_ID_FIELD_NUMBER: _builtins.int
-    BUSINESS_NAME_FIELD_NUMBER: _builtins.int
     about: _builtins.str
     """The text in "about"."""
     picture_id: _builtins.str
     """The id of the picture."""
-    business_name: _builtins.str
-    """A verified business's name."""
     def __init__(
         self,
         *,
         about: _builtins.str = ...,
         picture_id: _builtins.str = ...,
-        business_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "business_name", b"business_name", "picture_id", b"picture_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "picture_id", b"picture_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
