@@ -838,6 +838,7 @@ HAVING bool_or(concat(full_name, first_name, push_name, business_name) <> '');
 -- name: list_contacts
 -- Contacts of a device ($1) after a JID ($2). The library can have a row for a person's number and another one for their
 -- LID. Both are one contact, under the LID, whose names win: chats have moved to LIDs, so these names are newer.
+-- Subqueries look each person up in the map by its indexes; a join would read the map of all sessions.
 SELECT *
 FROM (
     SELECT
@@ -850,13 +851,16 @@ FROM (
         SELECT
             c.full_name, c.first_name, c.push_name, c.business_name,
             c.their_jid LIKE '%@lid' AS is_lid,
-            CASE WHEN c.their_jid LIKE '%@lid' THEN split_part(c.their_jid, '@', 1) ELSE by_number.lid END AS lid,
-            CASE WHEN c.their_jid LIKE '%@lid' THEN by_lid.pn ELSE split_part(c.their_jid, '@', 1) END AS number
+            CASE
+                WHEN c.their_jid LIKE '%@lid' THEN split_part(c.their_jid, '@', 1)
+                ELSE (SELECT m.lid FROM whatsmeow_lid_map m WHERE m.pn = split_part(c.their_jid, '@', 1))
+            END AS lid,
+            CASE
+                WHEN c.their_jid LIKE '%@lid'
+                THEN (SELECT m.pn FROM whatsmeow_lid_map m WHERE m.lid = split_part(c.their_jid, '@', 1))
+                ELSE split_part(c.their_jid, '@', 1)
+            END AS number
         FROM whatsmeow_contacts c
-        LEFT JOIN whatsmeow_lid_map by_lid
-            ON c.their_jid LIKE '%@lid' AND by_lid.lid = split_part(c.their_jid, '@', 1)
-        LEFT JOIN whatsmeow_lid_map by_number
-            ON c.their_jid LIKE '%@s.whatsapp.net' AND by_number.pn = split_part(c.their_jid, '@', 1)
         WHERE c.our_jid = $1 AND (c.their_jid LIKE '%@lid' OR c.their_jid LIKE '%@s.whatsapp.net')
     ) known
     GROUP BY lid, number

@@ -72,8 +72,8 @@ class CheckNumbersRequest(_message.Message):
     """The session to ask through."""
     @_builtins.property
     def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Phone numbers with country code. A leading +, and blanks, hyphens, dots, slashes and brackets between the digits are
-        optional.
+        """Phone numbers with country code. A leading +, and blanks, hyphens, dots, slashes and brackets between the digits
+        are optional.
         """
 
     def __init__(

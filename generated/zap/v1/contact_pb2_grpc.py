@@ -136,7 +136,8 @@ class ContactServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetAbout(self, request, context):
-        """Returns what a person shows in "about". WhatsApp also returns an empty text if the person hides it from the account.
+        """Returns what a person shows in "about". WhatsApp also returns an empty text if the person hides it from the
+        account.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -59,7 +59,9 @@ class ContactServiceStub:
     them: one address for each person, in the order of the request. CheckNumbers learns the LIDs of numbers.
     """
     GetAbout: _grpc.UnaryUnaryMultiCallable[_contact_pb2.GetAboutRequest, _contact_pb2.About]
-    """Returns what a person shows in "about". WhatsApp also returns an empty text if the person hides it from the account."""
+    """Returns what a person shows in "about". WhatsApp also returns an empty text if the person hides it from the
+    account.
+    """
     GetPicture: _grpc.UnaryUnaryMultiCallable[_contact_pb2.GetPictureRequest, _contact_pb2.Picture]
     """Returns where to download the picture of a person or a group. NOT_FOUND (PICTURE_NOT_FOUND) if there is none,
     PERMISSION_DENIED (PICTURE_HIDDEN) if the person hides it from the account.
@@ -102,7 +104,9 @@ class ContactServiceAsyncStub(ContactServiceStub):
     them: one address for each person, in the order of the request. CheckNumbers learns the LIDs of numbers.
     """
     GetAbout: _aio.UnaryUnaryMultiCallable[_contact_pb2.GetAboutRequest, _contact_pb2.About]  # type: ignore[assignment]
-    """Returns what a person shows in "about". WhatsApp also returns an empty text if the person hides it from the account."""
+    """Returns what a person shows in "about". WhatsApp also returns an empty text if the person hides it from the
+    account.
+    """
     GetPicture: _aio.UnaryUnaryMultiCallable[_contact_pb2.GetPictureRequest, _contact_pb2.Picture]  # type: ignore[assignment]
     """Returns where to download the picture of a person or a group. NOT_FOUND (PICTURE_NOT_FOUND) if there is none,
     PERMISSION_DENIED (PICTURE_HIDDEN) if the person hides it from the account.
@@ -172,7 +176,9 @@ class ContactServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _contact_pb2.GetAboutRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_contact_pb2.About, _abc.Awaitable[_contact_pb2.About]]:
-        """Returns what a person shows in "about". WhatsApp also returns an empty text if the person hides it from the account."""
+        """Returns what a person shows in "about". WhatsApp also returns an empty text if the person hides it from the
+        account.
+        """
 
     @_abc_1.abstractmethod
     def GetPicture(
