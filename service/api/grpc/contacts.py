@@ -12,7 +12,7 @@ from service.domain.number_checks import NumberAnswer, digits_of
 from service.ports.contacts import ContactStore
 from service.protocol import contacts
 from service.protocol.contacts import address_message
-from service.protocol.parsing import recipient
+from service.protocol.sending import recipient
 from service.sessions.number_checks import NumberChecker
 from service.sessions.process_calls import ProcessCalls
 from zap.v1 import contact_pb2 as pb

@@ -4,7 +4,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from service.api.grpc.context import Context
 from service.api.grpc.process_requests import ask
-from service.protocol.parsing import recipient
+from service.protocol.sending import recipient
 from service.sessions.process_calls import ProcessCalls
 from zap.v1 import call_service_pb2
 from zap.v1 import presence_service_pb2 as pb
