@@ -1,22 +1,16 @@
 """Convert List of messages: its filters, and the tokens of its pages."""
 
-import base64
-import binascii
-import hashlib
-import json
-import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from service.domain.records import MessageFilter, MessagePosition, MessageState
-from service.protocol.parsing import refuse
+from service.protocol import page_tokens
+from service.protocol.parsing import refuse, wrong_page_token
 from zap.v1 import message_pb2 as pb
 
 _DEFAULT_PAGE_SIZE = 50
 _MAX_PAGE_SIZE = 1000
-_CHECKSUM_BYTES = 12
-_MICROSECONDS = struct.Struct("!q")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -38,38 +32,26 @@ def message_page(request: pb.ListMessagesRequest) -> MessagePage:
     return MessagePage(chosen, after, min(request.page_size or _DEFAULT_PAGE_SIZE, _MAX_PAGE_SIZE))
 
 
+def message_page_token(session_id: str, chosen: MessageFilter, last: MessagePosition) -> str:
+    """Return the token of the page after a message. It is valid for the same session and filters only."""
+    return page_tokens.write(_filters(session_id, chosen), f"{last.create_time.isoformat()} {last.request_id}")
+
+
+def _filters(session_id: str, chosen: MessageFilter) -> Sequence[object]:
+    since = chosen.since.isoformat() if chosen.since else ""
+    return ("messages", session_id, chosen.chat, [state.name for state in chosen.states], since)
+
+
+def _position_of(token: str, session_id: str, chosen: MessageFilter) -> MessagePosition:
+    try:
+        create_time, request_id = page_tokens.read(token, _filters(session_id, chosen)).split(" ", 1)
+        return MessagePosition(datetime.fromisoformat(create_time), request_id)
+    except ValueError as error:
+        raise wrong_page_token() from error
+
+
 def _since(request: pb.ListMessagesRequest) -> datetime:
     try:
         return request.since.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError) as error:
         raise refuse("since", "must be a time between the years 1 and 9999") from error
-
-
-def message_page_token(session_id: str, chosen: MessageFilter, last: MessagePosition) -> str:
-    """Return the token of the page after a message. It is valid for the same session and filters only."""
-    position = _MICROSECONDS.pack((last.create_time - _EPOCH) // timedelta(microseconds=1)) + last.request_id.encode()
-    return base64.urlsafe_b64encode(_checksum(session_id, chosen, position) + position).decode().rstrip("=")
-
-
-def _checksum(session_id: str, chosen: MessageFilter, position: bytes) -> bytes:
-    """Return a checksum that binds a page to its filters. It needs no secret: a page shows only what the filters do."""
-    since = chosen.since.isoformat() if chosen.since else ""
-    states = [state.name for state in chosen.states]
-    bound = json.dumps([1, session_id, chosen.chat, states, since]).encode()
-    return hashlib.sha256(bound + position).digest()[:_CHECKSUM_BYTES]
-
-
-def _position_of(token: str, session_id: str, chosen: MessageFilter) -> MessagePosition:
-    wrong = refuse("page_token", "must be next_page_token of the page before, unchanged and with the same filters")
-    try:
-        # Without validate, Python skips characters outside of the alphabet.
-        data = base64.b64decode(token.encode() + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        (microseconds,) = _MICROSECONDS.unpack_from(data, _CHECKSUM_BYTES)
-        request_id = data[_CHECKSUM_BYTES + _MICROSECONDS.size :].decode("ascii")
-        last = MessagePosition(_EPOCH + timedelta(microseconds=microseconds), request_id)
-    except (binascii.Error, UnicodeError, struct.error, OverflowError) as error:
-        raise wrong from error
-    # A decoder ignores spare bits of the last character, so compare the whole token.
-    if message_page_token(session_id, chosen, last) != token:
-        raise wrong
-    return last
