@@ -20,7 +20,9 @@ from google.protobuf.message import Message
 LONGEST_FRAME_BYTES = 16 * 1024 * 1024
 """Bytes of the longest message. Those of WhatsApp are below 1 MiB, so a longer one is a fault."""
 LONGEST_WITHOUT_EVENT = 64 * 1024
-"""Bytes of the longest frame without an event, such as a log line, a code or an error."""
+"""Bytes of the longest frame without an event or a reply, such as a log line or a code."""
+LONGEST_REPLY_BYTES = 4 * 1024 * 1024
+"""Bytes of the longest reply to a call. Clients of gRPC accept no longer message, unless they are configured to."""
 
 MOST_CALLS = 64
 """Calls to WhatsApp in flight in a session process. The process refuses more, so its node queues them."""

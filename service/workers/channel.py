@@ -12,6 +12,8 @@ from service.wire import framing
 from zap.worker.v1 import frames_pb2
 
 _READ_BYTES = 256 * 1024
+_LONGEST_BYTES = {"event": framing.LONGEST_FRAME_BYTES, "reply": framing.LONGEST_REPLY_BYTES}
+"""Bytes of the longest frame of a kind; LONGEST_WITHOUT_EVENT of all others."""
 _MAX_FINAL_READS = 16
 """More than a socket buffer holds: a process that keeps writing must not occupy the event loop."""
 
@@ -155,7 +157,7 @@ def _parse_frame(body: bytes) -> frames_pb2.Frame:
     """Parse a frame and check the size limit of its kind. Raise framing.ProtocolError or DecodeError."""
     frame = frames_pb2.Frame.FromString(body)
     kind = frame.WhichOneof("body")
-    longest = framing.LONGEST_FRAME_BYTES if kind == "event" else framing.LONGEST_WITHOUT_EVENT
+    longest = _LONGEST_BYTES.get(kind or "", framing.LONGEST_WITHOUT_EVENT)
     if len(body) > longest:
         raise framing.ProtocolError(f"a frame of kind {kind} has {len(body)} bytes, more than {longest}")
     return frame

@@ -111,7 +111,7 @@ class HostedSession:
             case "log_line":
                 forward_log_line(frame.log_line, {"session_id": self.session_id, "epoch": self.epoch})
             case "reply":
-                self._on_reply(frame.reply)
+                self._on_reply(frame.reply, size)
             case "ended":
                 self.reported_end = decode_end(frame.ended)
             case _:
@@ -139,9 +139,10 @@ class HostedSession:
 
     # --- calls
 
-    def _on_reply(self, reply: frames_pb2.Reply) -> None:
+    def _on_reply(self, reply: frames_pb2.Reply, size: int) -> None:
         pending = self._replies.pop(reply.call_id, None)
         if pending is not None and not pending.done():
+            self._waiting.hold_reply(reply.call_id, size)
             pending.set_result(reply)
 
     async def _call(self, request: Any, timeout: float) -> Any:
@@ -175,6 +176,7 @@ class HostedSession:
             raise CallFailed(f"WhatsApp did not answer within {timeout:g} seconds", certain=False) from None
         finally:
             self._replies.pop(call.call_id, None)
+            self._waiting.take_reply(call.call_id)
         if reply.HasField("failure"):
             failure = reply.failure
             raise CallFailed(cut(failure.message), certain=failure.certain, kind=failure.kind, is_answer=True)

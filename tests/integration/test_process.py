@@ -23,10 +23,12 @@ from service.workers.exit_diagnostics import read_stderr
 from service.workers.hosted_session import HostedSession
 from service.workers.pool import Pool
 from service.workers.process import STALLED_SECONDS
+from service.workers.waiting import HIGH_BYTES
 from tests.contents import payload, text_content
 from tests.eventually import HANG_S, eventually
 from tests.integration.session_children import ScriptedChild, all_of
 from zap.v1 import event_pb2
+from zap.worker.v1 import frames_pb2
 
 Begin = Callable[[str], Awaitable[HostedSession]]
 
@@ -243,15 +245,15 @@ async def test_what_a_dead_process_left_in_its_socket_is_heard_however_late(begi
 
 
 @pytest.mark.parametrize(
-    ("frame", "kind"),
+    ("frame", "kind", "longest"),
     [
-        ("log_line=frames_pb2.LogLine(message='://a' * 314_573)", "log_line"),
-        ("code_shown=frames_pb2.CodeShown(text='x' * 65_536)", "code_shown"),
-        ("reply=frames_pb2.Reply(failure=frames_pb2.CallFailure(message='x' * 65_536))", "reply"),
-        ("progress=frames_pb2.Progress(), origin=bytes(65_536)", "progress"),
+        ("log_line=frames_pb2.LogLine(message='://a' * 314_573)", "log_line", 65_536),
+        ("code_shown=frames_pb2.CodeShown(text='x' * 65_536)", "code_shown", 65_536),
+        ("reply=frames_pb2.Reply(failure=frames_pb2.CallFailure(message='x' * 4_194_304))", "reply", 4_194_304),
+        ("progress=frames_pb2.Progress(), origin=bytes(65_536)", "progress", 65_536),
     ],
 )
-async def test_only_an_event_may_be_long(begin: Begin, frame: str, kind: str) -> None:
+async def test_only_an_event_or_a_reply_may_be_long(begin: Begin, frame: str, kind: str, longest: int) -> None:
     session = await begin(f"""
         tell(number=1, event=got(raw=bytes(3_000_000)))
         tell({frame})
@@ -261,7 +263,34 @@ async def test_only_an_event_may_be_long(begin: Begin, frame: str, kind: str) ->
     assert [observed.number for observed in heard] == [1]
     assert ended.cause is Cause.PROCESS_DIED
     assert ended.detail.startswith(f"a frame could not be decoded: a frame of kind {kind} has ")
-    assert ended.detail.endswith(" bytes, more than 65536")
+    assert ended.detail.endswith(f" bytes, more than {longest}")
+
+
+async def test_long_replies_come_whole_and_are_not_counted_once_they_are_taken(begin: Begin) -> None:
+    session = await begin("""
+        while (received := command()) is not None:
+            reply = frames_pb2.Reply(call_id=received.call.call_id)
+            reply.result.Pack(message_pb2.Text(body="x" * 3_000_000))
+            tell(reply=reply)
+    """)
+    results = await asyncio.gather(*(session.call(text_content("hi"), 15) for _ in range(4)))
+    assert results == [text_content("x" * 3_000_000)] * 4
+    # If the bytes of a reply that was taken still counted, an event of this size would pause the reading.
+    event = event_pb2.Event(type=event_pb2.Event.TYPE_MESSAGE_RECEIVED)
+    session.on_frame(frames_pb2.Frame(number=1, event=event), HIGH_BYTES - 10_000)
+    assert not session.process.channel.is_paused
+    await session.kill()
+
+
+async def test_a_reply_counts_until_its_call_has_taken_it(begin: Begin) -> None:
+    session = await begin("while command() is not None: pass")
+    call = asyncio.create_task(session.call(text_content("hi"), 15))
+    await asyncio.sleep(0)
+    session.on_frame(frames_pb2.Frame(reply=frames_pb2.Reply(call_id=1)), HIGH_BYTES + 1)
+    assert session.process.channel.is_paused
+    await call
+    assert not session.process.channel.is_paused
+    await session.kill()
 
 
 async def test_a_log_line_of_any_length_comes_cut(begin: Begin, caplog: pytest.LogCaptureFixture) -> None:

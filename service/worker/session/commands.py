@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
 
-from service.wire.framing import MOST_CALLS
+from service.wire.framing import LONGEST_REPLY_BYTES, MOST_CALLS
 from service.worker import errors
 from service.worker.addresses import NoAddress
 from service.worker.outbound import messages
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from service.worker.session.client import Client
 
 _FIRST_CODE_TIMEOUT_S = 15.0
+_LONGEST_REPLY_BYTES = LONGEST_REPLY_BYTES - 1024
+"""Leaves room for what a frame has around its reply."""
 
 
 class CommandExecutor:
@@ -61,6 +63,10 @@ class CommandExecutor:
             reply.result.Pack(self._methods[type(request)](request))
         except Exception as error:  # noqa: BLE001 - the library raises any exception; the caller gets its text
             reply.failure.CopyFrom(_failure(error, request))
+        if (size := reply.ByteSize()) > _LONGEST_REPLY_BYTES:
+            # The node would take such a frame for a fault of the whole process, and end it.
+            words = f"the result has {size} bytes, more than {_LONGEST_REPLY_BYTES}"
+            reply = frames_pb2.Reply(call_id=call.call_id, failure=frames_pb2.CallFailure(message=words))
         self._slots.release()
         self._answer(reply)
 

@@ -2,6 +2,7 @@ import datetime
 import queue
 import threading
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import TypeAlias, cast
 
 import pytest
@@ -10,7 +11,7 @@ from google.protobuf.any import pack, unpack_as
 from google.protobuf.duration_pb2 import Duration
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
 
-from service.worker.addresses import NoAddress
+from service.worker.addresses import NoAddress, from_text
 from service.worker.session.client import Client, Sent
 from service.worker.session.commands import CommandExecutor
 from zap.v1 import message_pb2
@@ -57,6 +58,9 @@ class Library:
 
     def get_user_info(self, *_: object) -> list[object]:
         return []
+
+    def get_blocklist(self) -> SimpleNamespace:
+        return SimpleNamespace(JIDs=[from_text("1@lid")] * 600_000)
 
 
 @pytest.fixture
@@ -162,6 +166,13 @@ def test_a_call_that_another_table_refuses_says_what_kind_of_failure_it_is(
     calls.execute(call(1, contacts_pb2.GetUserInfo(jid="222@lid")))
     failure = replies.get(timeout=5).reply.failure
     assert (failure.certain, failure.kind) == (True, "RECIPIENT_NOT_ON_WHATSAPP")
+
+
+def test_a_result_that_the_node_would_not_take_is_a_failure(calls: CommandExecutor, replies: Replies) -> None:
+    calls.execute(call(1, contacts_pb2.GetBlockList()))
+    failure = replies.get(timeout=5).reply.failure
+    assert failure.certain is False
+    assert failure.message == "the result has 4200057 bytes, more than 4193280"
 
 
 def test_an_error_is_free_of_personal_data(calls: CommandExecutor, library: Library, replies: Replies) -> None:

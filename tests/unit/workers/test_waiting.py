@@ -37,6 +37,29 @@ async def test_reading_is_held_above_the_high_mark_and_goes_on_below_the_low_one
     assert reading.goes_on()
 
 
+async def test_replies_count_until_they_are_taken() -> None:
+    reading = Reading()
+    batches = reading.waiting.batches()
+    for call_id in (1, 2):
+        reading.waiting.hold_reply(call_id, HIGH_BYTES - LOW_BYTES)
+    assert not reading.goes_on()
+    reading.waiting.take_reply(1)
+    assert not reading.goes_on()
+    reading.waiting.take_reply(2)
+    assert reading.goes_on()
+    # Observations and replies count together, and a batch is no reply.
+    reading.waiting.hold_reply(3, HIGH_BYTES)
+    reading.waiting.add(LASTING, 10)
+    assert not reading.goes_on()
+    await anext(batches)
+    reading.waiting.add(LASTING, 10)
+    await anext(batches)
+    assert not reading.goes_on()
+    reading.waiting.take_reply(3)
+    reading.waiting.take_reply(3)
+    assert reading.goes_on()
+
+
 async def test_many_small_ones_count_for_what_they_take() -> None:
     reading = Reading()
     for _ in range(HIGH_BYTES // 512 + 1):
