@@ -31,7 +31,7 @@ class CallFailure(enum.Enum):
     NOT_IN_GROUP = "NOT_IN_GROUP"
     #: The account may not do this, usually because it is no administrator (401, 403).
     NOT_ALLOWED = "NOT_ALLOWED"
-    #: The invite link or code is wrong or was reset (406, 410).
+    #: The invite link or code is wrong or was reset.
     INVITE_INVALID = "INVITE_INVALID"
     #: The person or group has no picture.
     PICTURE_NOT_FOUND = "PICTURE_NOT_FOUND"

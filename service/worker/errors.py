@@ -54,16 +54,21 @@ _CALL_FAILURES: tuple[tuple[re.Pattern[str], CallFailure], ...] = (
     (re.compile(r"has hidden their profile picture"), CallFailure.PICTURE_HIDDEN),
     (re.compile(r"without PushName set"), CallFailure.NAME_NOT_SET),
     (re.compile(rf"{_NUMBER} (420|429)\b"), CallFailure.RATE_LIMITED),
-    (re.compile(rf"{_NUMBER} (401|403)\b"), CallFailure.NOT_ALLOWED),
-    (re.compile(rf"{_NUMBER} (406|410)\b"), CallFailure.INVITE_INVALID),
+    (re.compile(rf"{_NUMBER} (401|403)\b|you don't have the permission"), CallFailure.NOT_ALLOWED),
     (re.compile(rf"{_NUMBER} 404\b|graphql error: 404\b"), CallFailure.WHATSAPP_NOT_FOUND),
-    (re.compile(rf"{_NUMBER} \d|graphql error"), CallFailure.REFUSED_BY_WHATSAPP),
+    (
+        re.compile(rf"{_NUMBER} \d|graphql error|not a valid image|invalid disappearing timer"),
+        CallFailure.REFUSED_BY_WHATSAPP,
+    ),
 )
 # The library caches the members of a group, so only the refused message may show that the group is gone.
 _GROUP_FAILURES = (
     (re.compile(r"server returned error 404\b"), SendFailure.GROUP_NOT_FOUND),
     (re.compile(r"server returned error 403\b"), SendFailure.NOT_IN_GROUP),
 )
+
+
+_CALL_OF_GROUP_FAILURES = ((re.compile(rf"{_NUMBER} 404\b"), CallFailure.GROUP_NOT_FOUND),)
 
 
 class LoaderError(Exception):
@@ -82,9 +87,10 @@ def is_certain(error: str) -> bool:
     return _NOTHING_WAS_SENT.search(error) is not None
 
 
-def call_failure(error: str) -> CallFailure | None:
-    """Return why WhatsApp certainly did not carry a call out; None if it may have."""
-    return next((failure for pattern, failure in _CALL_FAILURES if pattern.search(error)), None)
+def call_failure(error: str, group: str = "") -> CallFailure | None:
+    """Return why WhatsApp certainly did not carry a call out; None if it may have. `group`: the JID it was about."""
+    table = (*_CALL_OF_GROUP_FAILURES, *_CALL_FAILURES) if group else _CALL_FAILURES
+    return next((failure for pattern, failure in table if pattern.search(error)), None)
 
 
 def send_failure(error: str, to: str) -> SendFailure:

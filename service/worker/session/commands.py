@@ -12,7 +12,7 @@ from service.worker import errors
 from service.worker.addresses import NoAddress
 from service.worker.outbound import messages
 from service.worker.process.redaction import redact
-from service.worker.session import contact_calls
+from service.worker.session import contact_calls, group_calls
 from service.worker.session.dispatch import DefinitelyNotDone, unpack
 from service.worker.session.outbox import timestamp
 from zap.worker.v1 import calls_pb2, frames_pb2
@@ -42,6 +42,7 @@ class CommandExecutor:
             calls_pb2.RequestPairingCode: self._request_pairing_code,
             calls_pb2.Logout: self._log_out,
             **contact_calls.methods(client),
+            **group_calls.methods(client),
         }
 
     def execute(self, call: frames_pb2.Call) -> None:
@@ -119,6 +120,6 @@ def _failure(error: Exception, request: Message | None) -> frames_pb2.CallFailur
     if isinstance(request, calls_pb2.Send):
         kind = errors.send_failure(words, request.to).name
         return frames_pb2.CallFailure(message=redact(words), certain=errors.is_certain(words), kind=kind)
-    failure = errors.call_failure(words)
+    failure = errors.call_failure(words, group=getattr(request, "group", ""))
     is_certain = failure is not None or errors.is_certain(words)
     return frames_pb2.CallFailure(message=redact(words), certain=is_certain, kind=failure.name if failure else "")

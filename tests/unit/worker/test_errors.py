@@ -121,6 +121,11 @@ def test_a_message_that_was_not_sent_has_a_kind_of_failure(words: str, to: str, 
         ("that group does not exist", CallFailure.GROUP_NOT_FOUND),
         ("you're not participating in that group", CallFailure.NOT_IN_GROUP),
         ("that group invite link is not valid", CallFailure.INVITE_INVALID),
+        ("that group invite link has been revoked", CallFailure.INVITE_INVALID),
+        ("you don't have the permission to get the group's invite link", CallFailure.NOT_ALLOWED),
+        ("info query returned status 406: not-acceptable", CallFailure.REFUSED_BY_WHATSAPP),
+        ("the given data is not a valid image", CallFailure.REFUSED_BY_WHATSAPP),
+        ("invalid disappearing timer provided", CallFailure.REFUSED_BY_WHATSAPP),
         ("that user or group does not have a profile picture", CallFailure.PICTURE_NOT_FOUND),
         ("the user has hidden their profile picture from you", CallFailure.PICTURE_HIDDEN),
         ("info query returned status 429: rate-overlimit", CallFailure.RATE_LIMITED),
@@ -134,3 +139,9 @@ def test_a_message_that_was_not_sent_has_a_kind_of_failure(words: str, to: str, 
 )
 def test_a_call_that_was_not_carried_out_has_a_kind_of_failure(words: str, failure: CallFailure | None) -> None:
     assert call_failure(words) is failure
+
+
+def test_nothing_found_is_the_group_if_the_call_was_about_one() -> None:
+    words = "info query returned status 404: item-not-found"
+    assert call_failure(words, group="12036@g.us") is CallFailure.GROUP_NOT_FOUND
+    assert call_failure("that group invite link is not valid", group="12036@g.us") is CallFailure.INVITE_INVALID
