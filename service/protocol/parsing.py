@@ -7,12 +7,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.field_mask_pb2 import FieldMask
-
 from service.domain.errors import FieldViolation, InvalidArgument
 from service.domain.proxies import check_proxy, has_hidden_password
 from service.ports.sessions import Changes, NewSession, SessionFilter
 from service.protocol import page_tokens
+from service.protocol.field_masks import changed_fields
 from service.protocol.sessions import state_of
 from service.protocol.validation import violations_of
 from zap.v1 import session_pb2 as pb
@@ -20,8 +19,6 @@ from zap.v1 import session_pb2 as pb
 _DEFAULT_PAGE_SIZE = 50
 _MAX_PAGE_SIZE = 1000
 _CHANGEABLE_FIELDS = ("name", "user_id", "labels", "proxy_url")
-_MAX_PATHS = 100
-"""Most paths in an update_mask."""
 
 _SESSION_ID = re.compile(r"[a-z0-9-]{1,63}")
 
@@ -57,7 +54,7 @@ def new_session(request: pb.CreateRequest) -> NewSession:
 
 def changes(request: pb.UpdateRequest) -> Changes:
     """Return the changes that Update requests. A proxy_url with *** for its password passes: the caller compares it."""
-    paths = _changed_paths(request)
+    paths = changed_fields(request.update_mask, request.session, _CHANGEABLE_FIELDS, "a session")
     values: dict[str, Any] = {path: getattr(request.session, path) for path in paths}
     wanted = pb.CreateRequest(session_id=request.session.session_id, **values)
     # The schema of Session has no limits, since the server fills it: check with those of Create.
@@ -89,26 +86,6 @@ def page(request: pb.ListRequest) -> Page:
 def phone_digits(phone: str) -> str:
     """Return a phone number without its +."""
     return phone.removeprefix("+")
-
-
-def _changed_paths(request: pb.UpdateRequest) -> tuple[str, ...]:
-    mask: FieldMask = request.update_mask
-    if not mask.paths:
-        return tuple(path for path in _CHANGEABLE_FIELDS if getattr(request.session, path))
-    if len(mask.paths) > _MAX_PATHS:
-        raise refuse("update_mask", f"must not name more than {_MAX_PATHS} fields")
-    if list(mask.paths) == ["*"]:
-        return _CHANGEABLE_FIELDS
-    wrong = sorted(set(mask.paths) - set(_CHANGEABLE_FIELDS))
-    if wrong:
-        raise InvalidArgument([FieldViolation("update_mask", _mask_problem(path)) for path in wrong])
-    return tuple(path for path in _CHANGEABLE_FIELDS if path in mask.paths)
-
-
-def _mask_problem(path: str) -> str:
-    known = path in pb.Session.DESCRIPTOR.fields_by_name
-    problem = "cannot be changed" if known else "is not a field of a session"
-    return f"{path[:100]!r} {problem}; these can be: {', '.join(_CHANGEABLE_FIELDS)}"
 
 
 def _check_proxy(field: str, url: str) -> None:
