@@ -63,9 +63,9 @@ def _filters(chosen: ContactFilter) -> list[object]:
     return ["contacts", chosen.search, chosen.is_saved]
 
 
-def check_picture(request: profile_pb2.SetPictureRequest) -> None:
+def check_picture(jpeg: bytes) -> None:
     """Raise InvalidArgument unless WhatsApp takes the picture."""
-    size = jpeg_size(request.jpeg)
+    size = jpeg_size(jpeg)
     if size is None:
         raise refuse("jpeg", "must be a JPEG")
     width, height = size

@@ -55,6 +55,8 @@ class FakeOwner:
         """The requests of `call`, in order."""
         self.results: dict[str, TypedPayload] = {}
         """The result of a call, by the full name of its request."""
+        self.refusals: dict[TypedPayload, CallFailed] = {}
+        """The failure of a call, by its request."""
 
     def get(self, session_id: str) -> "FakeRunner | None":
         stored = self._store.kept.get(session_id)
@@ -70,6 +72,8 @@ class FakeOwner:
         if self.refuses_calls is not None:
             raise self.refuses_calls
         self.calls.append(request)
+        if request in self.refusals:
+            raise self.refusals[request]
         return self.results[request.kind]
 
     async def send(self, to: str, content: TypedPayload, timeout: float, secret: bytes = b"") -> SendReply:

@@ -14,6 +14,7 @@ from tests.pictures import jpeg
 from zap.v1 import (
     call_service_pb2,
     contact_pb2,
+    group_service_pb2,
     message_pb2,
     presence_service_pb2,
     profile_pb2,
@@ -31,6 +32,7 @@ METHODS: dict[str, type[Message]] = {
         (profile_pb2, "ProfileService"),
         (presence_service_pb2, "PresenceService"),
         (call_service_pb2, "CallService"),
+        (group_service_pb2, "GroupService"),
     )
     for service in [module.DESCRIPTOR.services_by_name[name]]
     for method in service.methods
@@ -57,6 +59,12 @@ GOOD: dict[str, Any] = {
     "jpeg": jpeg(),
     "setting": profile_pb2.SetPrivacyRequest.SETTING_CALLS,
     "audience": profile_pb2.PRIVACY_AUDIENCE_KNOWN,
+    "group": "12036@g.us",
+    "community": "12099@g.us",
+    "settings": group_service_pb2.GroupSettings(name="Chess"),
+    "action": group_service_pb2.UpdateParticipantsRequest.ACTION_ADD,
+    "participants": ["4917612345678"],
+    "invite": "AbCdEfGhIjKlMnOpQrStUv",
 }
 
 _TARGET = {"target": message_pb2.MessageRef(message_id="A", chat="123456@lid", from_me=True)}
@@ -104,6 +112,23 @@ bad_people: st.SearchStrategy[Any] = st.one_of(
 bad_numbers: st.SearchStrategy[Any] = st.one_of(
     st.just([]), st.just(["4917612345678"] * 101), st.just(["1" * 65]), with_nul.map(lambda text: [text])
 )
+bad_group = st.sampled_from(["", "12036", "4917612345678", "1@lid", "12036@g.us\n", "x@g.us", HUGE]) | with_nul
+bad_participants: st.SearchStrategy[Any] = st.one_of(
+    st.just(["4917612345678"] * 257), st.lists(bad_person, min_size=1, max_size=3)
+)
+bad_invite = st.sampled_from(
+    ["", "short", "https://evil.example/AbCdEfGhIjKl", f"https://chat.whatsapp.com/{'x' * 65}", "AbCdEfGhIjKl\n", HUGE]
+)
+_WRONG_SETTINGS: list[dict[str, Any]] = [
+    {"name": "x" * 101},
+    {"name": "a\nb"},
+    {"name": "x", "description": "x" * 2049},
+    {"name": "x", "description": "a\tb"},
+    {"name": "x", "disappear_after": {"seconds": 1}},
+    {"name": "x", "disappear_after": {"seconds": 86_400, "nanos": 1}},
+    {"name": HUGE},
+]
+bad_settings = st.sampled_from(_WRONG_SETTINGS).map(lambda values: group_service_pb2.GroupSettings(**values))
 bad_request_id = st.one_of(st.sampled_from(["", " ", "with space", "ü", "x" * 129, "line\n", HUGE]), with_nul)
 bad_proxy = st.sampled_from(
     [
@@ -278,6 +303,39 @@ _FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "session_id": bad_id,
         "call_id": bad_request_id,
         "caller": st.sampled_from(["", "4917612345678", "12036@g.us", "1:2@lid", HUGE]) | with_nul,
+    },
+    "CreateGroupRequest": {
+        "session_id": bad_id,
+        "settings": bad_settings | st.none() | st.just(group_service_pb2.GroupSettings()),
+        "participants": bad_participants,
+        "community": bad_group.filter(bool),
+    },
+    "ListGroupsRequest": {"session_id": bad_id, "page_size": st.integers(-(2**31), -1), "page_token": bad_token},
+    "UpdateGroupRequest": {"session_id": bad_id, "group": bad_group, "settings": bad_settings | st.none()},
+    "UpdateParticipantsRequest": {
+        "session_id": bad_id,
+        "group": bad_group,
+        "action": st.sampled_from([0, 77]),
+        "participants": bad_participants | st.just([]),
+    },
+    "SetGroupPictureRequest": {
+        "session_id": bad_id,
+        "group": bad_group,
+        "jpeg": st.sampled_from([b"", b"GIF89a", jpeg(64, 63), jpeg(641, 641), jpeg()[:20]]),
+    },
+    "PreviewInviteRequest": {"session_id": bad_id, "invite": bad_invite},
+    "JoinGroupRequest": {"session_id": bad_id, "invite": bad_invite},
+    "ListSubGroupsRequest": {"session_id": bad_id, "community": bad_group},
+    **{
+        name: {"session_id": bad_id, "group": bad_group}
+        for name in (
+            *("GetGroupRequest", "GetInviteLinkRequest", "ResetInviteLinkRequest"),
+            *("LeaveGroupRequest", "ListJoinRequestsRequest"),
+        )
+    },
+    **{
+        name: {"session_id": bad_id, "group": bad_group, "community": bad_group}
+        for name in ("LinkGroupRequest", "UnlinkGroupRequest")
     },
     "RequestPairingCodeRequest": {"session_id": bad_id, "phone": bad_phone},
 }

@@ -16,9 +16,17 @@ _ResultT = TypeVar("_ResultT", bound=Message)
 
 
 async def ask(
-    calls: ProcessCalls, context: Context, session_id: str, request: Message, result: type[_ResultT]
+    calls: ProcessCalls,
+    context: Context,
+    session_id: str,
+    request: Message,
+    result: type[_ResultT],
+    timeout: float = TIMEOUT_S,
 ) -> _ResultT:
-    """Return the result of a request of zap/worker/v1, within the call's deadline. Raises what ProcessCalls raises."""
-    timeout = remaining_time(context, TIMEOUT_S)
-    answer = await calls.call(caller_of(context), session_id, payload_of(request), timeout)
+    """Return the result of a request of zap/worker/v1, within the call's deadline and at most `timeout` seconds.
+
+    Raises what ProcessCalls raises.
+    """
+    left = remaining_time(context, timeout)
+    answer = await calls.call(caller_of(context), session_id, payload_of(request), left)
     return message_of(answer, result)

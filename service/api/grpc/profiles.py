@@ -40,7 +40,7 @@ class ProfileServicer(ProfileServiceServicer):
         return pb.SetAboutResponse()
 
     async def SetPicture(self, request: pb.SetPictureRequest, context: Context) -> pb.SetPictureResponse:
-        check_picture(request)
+        check_picture(request.jpeg)
         asked = contacts_pb2.SetProfilePicture(jpeg=request.jpeg)
         found = await ask(self._calls, context, request.session_id, asked, contacts_pb2.FoundPicture)
         return pb.SetPictureResponse(picture_id=found.picture_id)

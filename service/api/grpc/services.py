@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from service.api.grpc import contacts, messages, presences, profiles, sessions
+from service.api.grpc import contacts, groups, messages, presences, profiles, sessions
 from service.api.grpc.qr_rendering import QrRenderer
 from service.domain.caller import Caller
 from service.messaging.sender import MessageSender
@@ -17,6 +17,7 @@ from service.sessions.service import SessionService
 from zap.v1 import (
     call_service_pb2_grpc,
     contact_pb2_grpc,
+    group_service_pb2_grpc,
     message_pb2_grpc,
     presence_service_pb2_grpc,
     profile_pb2_grpc,
@@ -48,4 +49,6 @@ def add_session_services(core: Core, pictures: QrRenderer, server: grpc.aio.Serv
     profile_pb2_grpc.add_ProfileServiceServicer_to_server(profiles.ProfileServicer(core.calls), server)
     presence_service_pb2_grpc.add_PresenceServiceServicer_to_server(presences.PresenceServicer(core.calls), server)
     call_service_pb2_grpc.add_CallServiceServicer_to_server(presences.CallServicer(core.calls), server)
-    return (sessions.NAME, messages.NAME, contacts.NAME, profiles.NAME, presences.NAME, presences.CALL_NAME)
+    group_service_pb2_grpc.add_GroupServiceServicer_to_server(groups.GroupServicer(core.calls, core.contacts), server)
+    people = (contacts.NAME, profiles.NAME, presences.NAME, presences.CALL_NAME)
+    return (sessions.NAME, messages.NAME, *people, groups.NAME)
