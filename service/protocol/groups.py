@@ -10,7 +10,8 @@ from service.domain.errors import ZapError
 from service.protocol import page_tokens
 from service.protocol.contacts import address_message
 from service.protocol.field_masks import changed_fields
-from service.protocol.parsing import recipient, refuse, wrong_page_token
+from service.protocol.parsing import refuse, wrong_page_token
+from service.protocol.sending import recipient
 from zap.v1 import group_service_pb2 as pb
 from zap.v1 import session_pb2
 from zap.worker.v1 import groups_pb2
