@@ -9,6 +9,7 @@ from simulator.accounts import Account, Device, Directory
 from simulator.answers import Handlers, bad_request
 from simulator.binary_xml import Attrs, Node, node
 from simulator.jid import LID_SERVER, Jid
+from simulator.verified_names import certificate
 
 
 class ContactQueries:
@@ -72,7 +73,7 @@ def _parts(account: Account, viewer: Account, wanted: set[str]) -> Iterator[Node
     if "picture" in wanted and profile.picture is not None and account.shows("profile", viewer):
         yield node("picture", {"id": profile.picture.id})
     if "business" in wanted and profile.business_name:
-        yield node("business", {}, node("verified_name", {"v": 1, "serial": 1}, profile.certificate))
+        yield node("business", {}, node("verified_name", {"v": 1, "serial": 1}, certificate(profile.business_name)))
     if "disappearing_mode" in wanted:
         yield node("disappearing_mode", {"duration": profile.disappearing, "t": profile.disappearing_set_at})
 

@@ -186,8 +186,25 @@ def _sent_view(message: SentMessage) -> SentView:
 
 
 def _group_view(group: Group) -> GroupView:
-    members = [member.pn for member in group.members]
-    return GroupView(str(group.jid), group.subject, group.creator.pn, members, group.created_at)
+    return GroupView(
+        jid=str(group.jid),
+        subject=group.subject,
+        creator=group.creator.pn,
+        members=[member.pn for member in group.members],
+        created_at=group.created_at,
+        admins=[member.pn for member in group.admins],
+        description=group.description.text if group.description else "",
+        is_locked=group.is_locked,
+        is_announcement=group.is_announcement,
+        expiration=group.expiration,
+        only_admins_add=group.only_admins_add,
+        needs_approval=group.needs_approval,
+        invite_code=group.invite_code,
+        requests=[account.pn for account in group.requests],
+        picture=group.picture.id if group.picture else "",
+        is_community=group.is_community,
+        parent=str(group.parent.jid) if group.parent else "",
+    )
 
 
 def _link_view(result: LinkResult) -> LinkView:

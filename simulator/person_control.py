@@ -7,7 +7,8 @@ from typing import Any
 
 from simulator import stanzas
 from simulator.binary_xml import Node, node
-from simulator.jid import Jid
+from simulator.jid import GROUP_SERVER, Jid
+from simulator.member_control import MemberControl
 from simulator.views import ProfileView, from_json
 
 #: Sends a request to the control interface: method, path, and the body as JSON. Returns the answer.
@@ -54,6 +55,16 @@ class PersonControl:
     async def unblock(self, other: str) -> None:
         """Unblock a phone number."""
         await self._block(other, "unblock")
+
+    def member_of(self, group: str) -> MemberControl:
+        """Return the means to let the person act in a group, given by its address."""
+        return MemberControl(group, self.ask)
+
+    async def join(self, code: str) -> bool:
+        """Follow an invite link. Return False if an admin has to approve first."""
+        invite = node("invite", {"code": code})
+        (answer,) = await self.ask("w:g2", "set", invite, to=GROUP_SERVER)
+        return answer.tag == "group"
 
     async def ask(self, namespace: str, kind: str, child: Node | None = None, **attrs: str) -> Sequence[Node]:
         """Send a query (kind: get or set) from the phone, as a client would. Return the content of the result."""

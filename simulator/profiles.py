@@ -8,8 +8,6 @@ import secrets
 import time
 from dataclasses import dataclass, field
 
-from simulator.schemas import VerifiedName, VerifiedNameCertificate
-
 #: The values that each privacy setting may have. The first is the default.
 PRIVACY: dict[str, tuple[str, ...]] = {
     "readreceipts": ("all", "none"),
@@ -88,9 +86,3 @@ class Profile:
     def set_disappearing(self, seconds: int) -> None:
         """Set after how many seconds messages of new chats disappear."""
         self.disappearing, self.disappearing_set_at = seconds, int(time.time())
-
-    @property
-    def certificate(self) -> bytes:
-        """The certificate of the verified name, which clients do not verify."""
-        details = VerifiedName(serial=1, issuer="smb:wa", name=self.business_name).encode()
-        return VerifiedNameCertificate(details, secrets.token_bytes(64)).encode()

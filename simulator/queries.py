@@ -6,12 +6,18 @@ import logging
 import secrets
 
 from simulator.accounts import Companion, Device, Directory
-from simulator.answers import CompanionHandlers, Handlers, QueryFailed, child_of, not_found, refused, result
+from simulator.answers import CompanionHandlers, Handlers, QueryFailed, child_of, refused, result
 from simulator.binary_xml import Attrs, Node, node
 from simulator.bookkeeping import Ledger
+from simulator.community_queries import CommunityQueries
 from simulator.contact_queries import ContactQueries
 from simulator.device_queries import DeviceQueries
-from simulator.groups import Group, Groups
+from simulator.group_queries import GroupQueries
+from simulator.group_setting_queries import GroupSettingQueries
+from simulator.groups import Groups
+from simulator.invite_queries import InviteQueries
+from simulator.member_queries import MemberQueries
+from simulator.membership import Membership
 from simulator.mex_queries import MexQueries
 from simulator.profile_queries import ProfileQueries
 from simulator.settings_queries import SettingsQueries
@@ -23,7 +29,7 @@ class Queries:
     """All handlers: those for linked devices only, and those for phones, too."""
 
     def __init__(self, directory: Directory, groups: Groups, ledger: Ledger, *, few_prekeys: bool) -> None:
-        self._groups = groups
+        membership = Membership(groups)
         self._ledger = ledger
         self._for_companions: CompanionHandlers = {
             ("w:p", "get", ""): _nothing,
@@ -31,12 +37,15 @@ class Queries:
             **DeviceQueries(directory, ledger, few_prekeys=few_prekeys).handlers(),
         }
         self._for_all: Handlers = {
-            ("w:g2", "get", "participating"): self._list_groups,
-            ("w:g2", "get", "query"): self._show_group,
             **ContactQueries(directory).handlers(),
             **ProfileQueries(directory, groups).handlers(),
             **SettingsQueries(directory).handlers(),
             **MexQueries(directory).handlers(),
+            **GroupQueries(directory, groups, membership).handlers(),
+            **MemberQueries(directory, groups, membership).handlers(),
+            **GroupSettingQueries(groups).handlers(),
+            **InviteQueries(groups, membership).handlers(),
+            **CommunityQueries(groups, membership).handlers(),
         }
 
     def answer(self, device: Companion, query: Node) -> Node:
@@ -59,22 +68,6 @@ class Queries:
         if handler is None:
             raise QueryFailed(501, "feature-not-implemented")
         return handler(phone, query)
-
-    # --- groups
-
-    def _list_groups(self, device: Device, _query: Node) -> list[Node]:
-        return [node("groups", {}, *(group.stanza() for group in self._groups.of(device.account)))]
-
-    def _show_group(self, device: Device, query: Node) -> list[Node]:
-        return [self._group_of(device, query).stanza()]
-
-    def _group_of(self, device: Device, query: Node) -> Group:
-        group = self._groups.find(query.jid("to"))
-        if group is None:
-            raise not_found()
-        if device.account not in group.members:
-            raise QueryFailed(403, "forbidden")
-        return group
 
 
 def _nothing(_device: Device, _query: Node) -> list[Node]:

@@ -330,19 +330,3 @@ class SyncdPatch(Record):
     patch_mac: bytes | None = number(5)
     key_id: KeyId | None = number(6)
     device_index: int | None = number(8)
-
-
-# --- verified names of businesses
-
-
-@dataclass
-class VerifiedName(Record):
-    serial: int | None = number(1)
-    issuer: str | None = number(2)
-    name: str | None = number(4)
-
-
-@dataclass
-class VerifiedNameCertificate(Record):
-    details: bytes | None = number(1)
-    signature: bytes | None = number(2)

@@ -15,7 +15,7 @@ from simulator.certificates import CertificateAuthority
 from simulator.connection import Connection
 from simulator.faults import Faults, LoginFailure, Target
 from simulator.groups import Group, Groups
-from simulator.jid import Jid
+from simulator.jid import GROUP_SERVER, Jid
 from simulator.letters import Letter, text_letter
 from simulator.linking import Flaw, Linking, LinkResult, QrText
 from simulator.linking_code import CodeLinking
@@ -142,10 +142,12 @@ class Simulator:
         return group
 
     def create_group(self, creator: str, subject: str, members: list[str]) -> Group:
-        """Create a group with these members."""
-        phone = self.phone(creator)
-        phone.require_on()
-        return self.groups.create(phone.account, subject, [self.phone(pn).account for pn in members])
+        """Create a group from a phone. People who do not let this person add them do not become members."""
+        people = [self.phone(pn).account for pn in members]
+        named = (node("participant", {"jid": account.lid_jid()}) for account in people)
+        wanted = node("create", {"subject": subject}, *named)
+        (made,) = self.ask(creator, node("iq", {"xmlns": "w:g2", "type": "set", "to": Jid("", GROUP_SERVER)}, wanted))
+        return self.group(str(Jid(made.text("id"), GROUP_SERVER)))
 
     async def scan(self, pn: str, qr_text: str, flaw: Flaw = Flaw.NONE) -> LinkResult:
         """Scan a QR code with a phone."""

@@ -61,13 +61,27 @@ class ProfileView:
 
 @dataclass
 class GroupView:
-    """A group; its address has the form …@g.us."""
+    """A group, whose address has the form …@g.us: see `groups.Group`."""
 
     jid: str
     subject: str
     creator: str  #: phone number
     members: list[str]  #: phone numbers, the creator's first
     created_at: int
+    admins: list[str]
+    description: str
+    is_locked: bool
+    is_announcement: bool
+    #: seconds after which messages disappear; 0 is never
+    expiration: int
+    only_admins_add: bool
+    needs_approval: bool
+    invite_code: str
+    requests: list[str]  #: phone numbers of the people who wait for an approval
+    #: id of the picture; empty if there is none
+    picture: str
+    is_community: bool
+    parent: str  #: address of the community; empty if there is none
 
 
 @dataclass
