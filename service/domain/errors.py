@@ -11,6 +11,7 @@
      ├─ Forbidden                 WhatsApp does not allow it to this account
      ├─ ResourceExhausted         a limit is reached; the same call may succeed later
      ├─ OutcomeUnknown            WhatsApp did not answer; it may have been done
+     ├─ DataLoss                  what was read or stored is not what it should be
      ├─ Unauthenticated           the caller did not show that it may call
      └─ Unavailable               nothing was done; a retry may succeed
          └─ LeaseLost             this node no longer owns the session it was working for
@@ -100,6 +101,12 @@ class OutcomeUnknown(ZapError):
     """WhatsApp did not answer in time, or the session's process ended: it may have been done."""
 
     reason = "WHATSAPP_SILENT"
+
+
+class DataLoss(ZapError):
+    """What was read or stored is not what it should be; discard it."""
+
+    reason = "DATA_LOSS"
 
 
 class Unauthenticated(ZapError):

@@ -9,6 +9,7 @@ from zap.v1 import (
     call_service_pb2,
     contact_pb2,
     group_service_pb2,
+    media_pb2,
     message_pb2,
     options_pb2,
     presence_service_pb2,
@@ -39,6 +40,7 @@ _FILES = (
     presence_service_pb2,
     call_service_pb2,
     group_service_pb2,
+    media_pb2,
 )
 METHOD_RULES: Mapping[str, MethodRules] = {name: rules for file in _FILES for name, rules in rules_in(file.DESCRIPTOR)}
 """The rules of every method of zap.v1 and zap.node.v1."""

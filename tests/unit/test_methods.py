@@ -61,6 +61,7 @@ def test_the_session_s_process_carries_these_out() -> None:
         "zap.v1.GroupService/UnlinkGroup",
         "zap.v1.GroupService/Update",
         "zap.v1.GroupService/UpdateParticipants",
+        "zap.v1.MediaService/Upload",
         "zap.v1.PresenceService/SetChatPresence",
         "zap.v1.PresenceService/SetPresence",
         "zap.v1.PresenceService/Subscribe",

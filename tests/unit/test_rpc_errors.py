@@ -23,6 +23,7 @@ SAMPLES: dict[type[domain.ZapError], domain.ZapError] = {
     domain.Unauthenticated: domain.Unauthenticated("who are you?"),
     domain.Forbidden: domain.Forbidden("no administrator"),
     domain.OutcomeUnknown: domain.OutcomeUnknown("no answer"),
+    domain.DataLoss: domain.DataLoss("damaged"),
     domain.ResourceExhausted: domain.ResourceExhausted("too many", retry_after=30.0),
 }
 EXPECTED = {
@@ -39,6 +40,7 @@ EXPECTED = {
     domain.Unauthenticated: (grpc.StatusCode.UNAUTHENTICATED, None),
     domain.Forbidden: (grpc.StatusCode.PERMISSION_DENIED, None),
     domain.OutcomeUnknown: (grpc.StatusCode.DEADLINE_EXCEEDED, None),
+    domain.DataLoss: (grpc.StatusCode.DATA_LOSS, None),
     domain.ResourceExhausted: (grpc.StatusCode.RESOURCE_EXHAUSTED, details.RetryInfo),
 }
 HEADERS = 8 * 1024

@@ -10,6 +10,7 @@ ConsumerTooSlow     RESOURCE_EXHAUSTED   ErrorInfo
 ResourceExhausted   RESOURCE_EXHAUSTED   ErrorInfo, RetryInfo
 Forbidden           PERMISSION_DENIED    ErrorInfo
 OutcomeUnknown      DEADLINE_EXCEEDED    ErrorInfo
+DataLoss            DATA_LOSS            ErrorInfo
 Unavailable         UNAVAILABLE          ErrorInfo, RetryInfo
 Unauthenticated     UNAUTHENTICATED      ErrorInfo
 any other           INTERNAL             ErrorInfo with the id of an incident, which the log explains
@@ -33,6 +34,7 @@ from service.domain.errors import (
     AlreadyExists,
     Conflict,
     ConsumerTooSlow,
+    DataLoss,
     FailedPrecondition,
     Forbidden,
     InvalidArgument,
@@ -95,9 +97,11 @@ def _precondition_failure(error: FailedPrecondition) -> details.PreconditionFail
 
 
 def _resource_info(error: NotFound | AlreadyExists) -> details.ResourceInfo:
-    """Name the missing message if the metadata has a request_id; otherwise name the session."""
+    """Name the missing message if the metadata has a request_id, or the missing file; otherwise name the session."""
     session_id, request_id = error.metadata.get("session_id", ""), error.metadata.get("request_id", "")
-    if request_id and isinstance(error, NotFound):
+    if "encrypted_sha256" in error.metadata:
+        kind, name = "zap.v1.MediaContent", error.metadata["encrypted_sha256"]
+    elif request_id and isinstance(error, NotFound):
         kind, name = "zap.v1.Message", f"{session_id}/{request_id}"
     else:
         kind, name = "zap.v1.Session", session_id
@@ -115,6 +119,7 @@ ERROR_TABLE: dict[type[ZapError], Row] = {
     ResourceExhausted: Row(grpc.StatusCode.RESOURCE_EXHAUSTED, _retry_info),
     Forbidden: Row(grpc.StatusCode.PERMISSION_DENIED),
     OutcomeUnknown: Row(grpc.StatusCode.DEADLINE_EXCEEDED),
+    DataLoss: Row(grpc.StatusCode.DATA_LOSS),
     Unavailable: Row(grpc.StatusCode.UNAVAILABLE, _retry_info),
     Unauthenticated: Row(grpc.StatusCode.UNAUTHENTICATED),
 }

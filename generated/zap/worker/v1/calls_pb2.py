@@ -23,11 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from zap.v1 import media_pb2 as zap_dot_v1_dot_media__pb2
 from zap.v1 import options_pb2 as zap_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19zap/worker/v1/calls.proto\x12\rzap.worker.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14zap/v1/options.proto\"[\n\x04Send\x12\x10\n\x02to\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12+\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x14.google.protobuf.AnyB\x04\xa8\x9f\x19\x01\x12\x14\n\x06secret\x18\x03 \x01(\x0c\x42\x04\xa8\x9f\x19\x02\"c\n\nSendResult\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12-\n\tsent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x04\x63hat\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\"\\\n\x08MarkRead\x12\x12\n\x04\x63hat\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x14\n\x06sender\x18\x02 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x13\n\x0bmessage_ids\x18\x03 \x03(\t\x12\x11\n\tis_played\x18\x04 \x01(\x08\"\x10\n\x0eMarkReadResult\")\n\x12RequestPairingCode\x12\x13\n\x05phone\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\"!\n\x0bPairingCode\x12\x12\n\x04\x63ode\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x02\"\x08\n\x06Logout\"\x0e\n\x0cLogoutResultb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19zap/worker/v1/calls.proto\x12\rzap.worker.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12zap/v1/media.proto\x1a\x14zap/v1/options.proto\"[\n\x04Send\x12\x10\n\x02to\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12+\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x14.google.protobuf.AnyB\x04\xa8\x9f\x19\x01\x12\x14\n\x06secret\x18\x03 \x01(\x0c\x42\x04\xa8\x9f\x19\x02\"c\n\nSendResult\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12-\n\tsent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x04\x63hat\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\"\\\n\x08MarkRead\x12\x12\n\x04\x63hat\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x14\n\x06sender\x18\x02 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x13\n\x0bmessage_ids\x18\x03 \x03(\t\x12\x11\n\tis_played\x18\x04 \x01(\x08\"\x10\n\x0eMarkReadResult\")\n\x12RequestPairingCode\x12\x13\n\x05phone\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\"!\n\x0bPairingCode\x12\x12\n\x04\x63ode\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x02\"\x08\n\x06Logout\"\x0e\n\x0cLogoutResult\"c\n\x06Upload\x12\x1f\n\x04kind\x18\x01 \x01(\x0e\x32\x11.zap.v1.MediaKind\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x86\x01\n\x0cUploadResult\x12\x19\n\x0b\x64irect_path\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x17\n\tmedia_key\x18\x02 \x01(\x0c\x42\x04\xa8\x9f\x19\x01\x12\x1e\n\x10\x65ncrypted_sha256\x18\x03 \x01(\x0c\x42\x04\xa8\x9f\x19\x01\x12\x14\n\x06sha256\x18\x04 \x01(\x0c\x42\x04\xa8\x9f\x19\x01\x12\x0c\n\x04size\x18\x05 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,20 +52,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REQUESTPAIRINGCODE'].fields_by_name['phone']._serialized_options = b'\250\237\031\001'
   _globals['_PAIRINGCODE'].fields_by_name['code']._loaded_options = None
   _globals['_PAIRINGCODE'].fields_by_name['code']._serialized_options = b'\250\237\031\002'
-  _globals['_SEND']._serialized_start=126
-  _globals['_SEND']._serialized_end=217
-  _globals['_SENDRESULT']._serialized_start=219
-  _globals['_SENDRESULT']._serialized_end=318
-  _globals['_MARKREAD']._serialized_start=320
-  _globals['_MARKREAD']._serialized_end=412
-  _globals['_MARKREADRESULT']._serialized_start=414
-  _globals['_MARKREADRESULT']._serialized_end=430
-  _globals['_REQUESTPAIRINGCODE']._serialized_start=432
-  _globals['_REQUESTPAIRINGCODE']._serialized_end=473
-  _globals['_PAIRINGCODE']._serialized_start=475
-  _globals['_PAIRINGCODE']._serialized_end=508
-  _globals['_LOGOUT']._serialized_start=510
-  _globals['_LOGOUT']._serialized_end=518
-  _globals['_LOGOUTRESULT']._serialized_start=520
-  _globals['_LOGOUTRESULT']._serialized_end=534
+  _globals['_UPLOADRESULT'].fields_by_name['direct_path']._loaded_options = None
+  _globals['_UPLOADRESULT'].fields_by_name['direct_path']._serialized_options = b'\250\237\031\001'
+  _globals['_UPLOADRESULT'].fields_by_name['media_key']._loaded_options = None
+  _globals['_UPLOADRESULT'].fields_by_name['media_key']._serialized_options = b'\250\237\031\001'
+  _globals['_UPLOADRESULT'].fields_by_name['encrypted_sha256']._loaded_options = None
+  _globals['_UPLOADRESULT'].fields_by_name['encrypted_sha256']._serialized_options = b'\250\237\031\001'
+  _globals['_UPLOADRESULT'].fields_by_name['sha256']._loaded_options = None
+  _globals['_UPLOADRESULT'].fields_by_name['sha256']._serialized_options = b'\250\237\031\001'
+  _globals['_SEND']._serialized_start=178
+  _globals['_SEND']._serialized_end=269
+  _globals['_SENDRESULT']._serialized_start=271
+  _globals['_SENDRESULT']._serialized_end=370
+  _globals['_MARKREAD']._serialized_start=372
+  _globals['_MARKREAD']._serialized_end=464
+  _globals['_MARKREADRESULT']._serialized_start=466
+  _globals['_MARKREADRESULT']._serialized_end=482
+  _globals['_REQUESTPAIRINGCODE']._serialized_start=484
+  _globals['_REQUESTPAIRINGCODE']._serialized_end=525
+  _globals['_PAIRINGCODE']._serialized_start=527
+  _globals['_PAIRINGCODE']._serialized_end=560
+  _globals['_LOGOUT']._serialized_start=562
+  _globals['_LOGOUT']._serialized_end=570
+  _globals['_LOGOUTRESULT']._serialized_start=572
+  _globals['_LOGOUTRESULT']._serialized_end=586
+  _globals['_UPLOAD']._serialized_start=588
+  _globals['_UPLOAD']._serialized_end=687
+  _globals['_UPLOADRESULT']._serialized_start=690
+  _globals['_UPLOADRESULT']._serialized_end=824
 # @@protoc_insertion_point(module_scope)

@@ -8,9 +8,11 @@ a new call is a pair of messages here and an entry in the table of worker/sessio
 from collections import abc as _abc
 from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from zap.v1 import media_pb2 as _media_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -220,3 +222,75 @@ class LogoutResult(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LogoutResult: _TypeAlias = LogoutResult  # noqa: Y015
+
+@_typing.final
+class Upload(_message.Message):
+    """Store a file at WhatsApp. Its descriptor, a sealed memory file, is attached to the command (SCM_RIGHTS). Its result is
+    an UploadResult.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    kind: _media_pb2.MediaKind.ValueType
+    """What the file is to be sent as."""
+    size: _builtins.int
+    """The size of the file in bytes."""
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long the library may take. Its thread counts as lost after that."""
+
+    def __init__(
+        self,
+        *,
+        kind: _media_pb2.MediaKind.ValueType = ...,
+        size: _builtins.int = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "size", b"size", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Upload: _TypeAlias = Upload  # noqa: Y015
+
+@_typing.final
+class UploadResult(_message.Message):
+    """The file is stored, encrypted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIRECT_PATH_FIELD_NUMBER: _builtins.int
+    MEDIA_KEY_FIELD_NUMBER: _builtins.int
+    ENCRYPTED_SHA256_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    direct_path: _builtins.str
+    """Path of the encrypted file on any of WhatsApp's media hosts."""
+    media_key: _builtins.bytes
+    """The key of the encrypted file."""
+    encrypted_sha256: _builtins.bytes
+    """SHA-256 of the encrypted file."""
+    sha256: _builtins.bytes
+    """SHA-256 of the file, as the library read it."""
+    size: _builtins.int
+    """The size of the file in bytes, as the library read it."""
+    def __init__(
+        self,
+        *,
+        direct_path: _builtins.str = ...,
+        media_key: _builtins.bytes = ...,
+        encrypted_sha256: _builtins.bytes = ...,
+        sha256: _builtins.bytes = ...,
+        size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direct_path", b"direct_path", "encrypted_sha256", b"encrypted_sha256", "media_key", b"media_key", "sha256", b"sha256", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadResult: _TypeAlias = UploadResult  # noqa: Y015

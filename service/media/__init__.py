@@ -1,0 +1,1 @@
+"""Media: storing files at WhatsApp and reading them."""
