@@ -41,6 +41,10 @@ class CallFailure(enum.Enum):
     NAME_NOT_SET = "NAME_NOT_SET"
     #: WhatsApp knows nothing by this name (404).
     WHATSAPP_NOT_FOUND = "WHATSAPP_NOT_FOUND"
+    #: WhatsApp's media host does not take the file (400, 413, 415).
+    UPLOAD_REFUSED = "UPLOAD_REFUSED"
+    #: The file did not reach WhatsApp's media host, or the host failed.
+    UPLOAD_FAILED = "UPLOAD_FAILED"
     #: The account asks too much in too short a time (420, 429).
     RATE_LIMITED = "RATE_LIMITED"
     #: WhatsApp refused with any other code.
@@ -74,6 +78,8 @@ _TABLE: Mapping[CallFailure, _Row] = {
         FailedPrecondition, "the account has no name; set one with ProfileService.SetName, or on the phone"
     ),
     CallFailure.WHATSAPP_NOT_FOUND: _Row(NotFound, "WhatsApp does not know it"),
+    CallFailure.UPLOAD_REFUSED: _Row(FailedPrecondition, "WhatsApp does not take this file; the same is refused again"),
+    CallFailure.UPLOAD_FAILED: _Row(Unavailable, "the file did not get to WhatsApp; upload it again"),
     CallFailure.RATE_LIMITED: _Row(ResourceExhausted, "the account asks too much of WhatsApp; wait for some minutes"),
     CallFailure.REFUSED_BY_WHATSAPP: _Row(FailedPrecondition, "WhatsApp refused it; the same call is refused again"),
     CallFailure.WHATSAPP_SILENT: _Row(

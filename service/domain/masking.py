@@ -62,7 +62,7 @@ _SECRETS = (
     # before it is bounded; otherwise each URL would be searched to the end of the text.
     _Shape(rf"(?<=://){_NO_URL}(?:://{_NO_URL}){{0,3}}@", lambda _: f"{SECRET}@"),
     _Shape(
-        r"(?i:[\"']?\b\w*(?:password|passwd|pwd|secret|token|authorization)\b[\"']?)"
+        r"(?i:[\"']?\b\w*(?:password|passwd|pwd|secret|token|auth|authorization)\b[\"']?)"
         r"(?:\s*=\s*|:(?=\S)|\s*:\s*(?=[\"']))(?:\"[^\"]*\"?|'[^']*'?|[^\s&;,\"']+)",
         _value_of_pair,
     ),

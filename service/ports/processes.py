@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from service.domain.media import MediaKind, StoredMedia
 from service.domain.observations import Observed
 from service.domain.records import TypedPayload
 from service.domain.send_failures import SendFailure
@@ -87,6 +88,12 @@ class SessionProcess(Protocol):
         """Have any request of zap/worker/v1/calls.proto carried out, and return its result.
 
         Raises CallFailed; after `timeout` seconds with certain=False.
+        """
+
+    async def upload(self, kind: MediaKind, descriptor: int, size: int, timeout: float) -> StoredMedia:
+        """Store a file, given as a sealed memfd of `size` bytes, at WhatsApp. Raises CallFailed, as `call` does.
+
+        The caller keeps the descriptor. The result has no MIME type and no time.
         """
 
     async def request_pairing_code(self, phone: str, timeout: float) -> str:

@@ -1,12 +1,14 @@
 """Frames and packets between a node, its zygote and its session processes.
 
 - Between a node and a session process: a stream of protobuf messages (`zap.worker.v1`), each after its length in four
-  bytes, big endian. The node sends `Command`, the process sends `Frame`.
+  bytes, big endian. The node sends `Command`, the process sends `Frame`. A file may be attached to the first byte of a
+  command.
 - Between a node and its zygote: packets (`SOCK_SEQPACKET`) of JSON, with file descriptors attached. They contain no
   secrets.
 """
 
 import fcntl
+import io
 import json
 import os
 import socket
@@ -74,10 +76,34 @@ class Deframer:
 
 def receive(connection: socket.socket) -> bytes | None:
     """Read a message's body from a blocking socket; return None at its end. Raise ProtocolError or OSError."""
-    header = _receive_exactly(connection, _LENGTH.size)
-    if header is None:
+    received = receive_with_file(connection)
+    return None if received is None else received[0]
+
+
+def receive_with_file(connection: socket.socket) -> tuple[bytes, io.FileIO | None] | None:
+    """Read a message's body from a blocking socket, and the file attached to it. Return None at the end of the stream.
+
+    The caller closes the file; it also closes when it is dropped. Raise ProtocolError or OSError.
+    """
+    # Not socket.recv_fds, as below. The kernel hands descriptors over with the first byte that they are attached to.
+    space = socket.CMSG_SPACE(_MAX_DESCRIPTORS * _DESCRIPTOR.size)
+    begin, ancillary, _, _ = connection.recvmsg(_LENGTH.size, space, socket.MSG_CMSG_CLOEXEC)
+    files = [io.FileIO(descriptor) for descriptor in _descriptors(ancillary)]
+    rest = _receive_exactly(connection, _LENGTH.size - len(begin)) if begin else None
+    if rest is None:
         return None
-    return _receive_exactly(connection, _check_length(_LENGTH.unpack(header)[0]))
+    if len(files) > 1:
+        raise ProtocolError(f"{len(files)} files are attached to a message, more than one")
+    body = _receive_exactly(connection, _check_length(_LENGTH.unpack(begin + rest)[0]))
+    return None if body is None else (body, files[0] if files else None)
+
+
+def send_with_file(connection: socket.socket, data: bytes, descriptor: int) -> int:
+    """Send the begin of a framed message with a file attached, and return how many bytes of it were taken.
+
+    Raise BlockingIOError if a non-blocking socket is full; then nothing was sent.
+    """
+    return socket.send_fds(connection, [data], [descriptor])
 
 
 def _check_length(length: int) -> int:
@@ -120,16 +146,19 @@ def receive_packet(connection: socket.socket) -> Packet | None:
     # could inherit a descriptor.
     space = socket.CMSG_LEN(_MAX_DESCRIPTORS * _DESCRIPTOR.size)
     body, ancillary, _, _ = connection.recvmsg(_MAX_PACKET_BYTES, space, socket.MSG_CMSG_CLOEXEC)
-    descriptors = [
-        number
-        for level, kind, data in ancillary
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
-        for (number,) in _DESCRIPTOR.iter_unpack(data[: len(data) - len(data) % _DESCRIPTOR.size])
-    ]
+    descriptors = tuple(_descriptors(ancillary))
     if not body:
         return None
     values = json.loads(body)
-    return Packet(values.pop("kind"), values, tuple(descriptors))
+    return Packet(values.pop("kind"), values, descriptors)
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> Iterator[int]:
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            yield from (
+                number for (number,) in _DESCRIPTOR.iter_unpack(data[: len(data) - len(data) % _DESCRIPTOR.size])
+            )
 
 
 def socket_pair() -> tuple[socket.socket, socket.socket]:

@@ -53,7 +53,9 @@ _CALL_FAILURES: tuple[tuple[re.Pattern[str], CallFailure], ...] = (
     (re.compile(r"does not have a profile picture"), CallFailure.PICTURE_NOT_FOUND),
     (re.compile(r"has hidden their profile picture"), CallFailure.PICTURE_HIDDEN),
     (re.compile(r"without PushName set"), CallFailure.NAME_NOT_SET),
-    (re.compile(rf"{_NUMBER} (420|429)\b"), CallFailure.RATE_LIMITED),
+    (re.compile(rf"({_NUMBER}|upload failed with status code) (420|429)\b"), CallFailure.RATE_LIMITED),
+    (re.compile(r"upload failed with status code (400|413|415)\b"), CallFailure.UPLOAD_REFUSED),
+    (re.compile(r"upload failed|failed to (execute request|refresh media connections)"), CallFailure.UPLOAD_FAILED),
     (re.compile(rf"{_NUMBER} (401|403)\b|you don't have the permission"), CallFailure.NOT_ALLOWED),
     (re.compile(rf"{_NUMBER} 404\b|graphql error: 404\b"), CallFailure.WHATSAPP_NOT_FOUND),
     (

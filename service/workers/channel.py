@@ -14,6 +14,8 @@ from zap.worker.v1 import frames_pb2
 _READ_BYTES = 256 * 1024
 _LONGEST_BYTES = {"event": framing.LONGEST_FRAME_BYTES, "reply": framing.LONGEST_REPLY_BYTES}
 """Bytes of the longest frame of a kind; LONGEST_WITHOUT_EVENT of all others."""
+_FULL_POLL_S = 0.01
+"""Seconds between two looks at a socket that is full, while a command with a file waits for it."""
 _MAX_FINAL_READS = 16
 """More than a socket buffer holds: a process that keeps writing must not occupy the event loop."""
 
@@ -59,6 +61,21 @@ class WorkerChannel(asyncio.Protocol):
         """Send a command. Raise framing.ProtocolError if it is too long."""
         if self._transport is not None:
             self._transport.write(framing.frame(command))
+
+    async def send_with_file(self, command: frames_pb2.Command, descriptor: int) -> None:
+        """Send a command with a file attached. Raise framing.ProtocolError if it is too long, OSError if it cannot go.
+
+        A descriptor goes with the first byte of its command, so all that was written before must have left first.
+        """
+        data = framing.frame(command)
+        while self._transport is not None and not self.closed.is_set():
+            if not self._transport.get_write_buffer_size():
+                with contextlib.suppress(BlockingIOError):
+                    sent = framing.send_with_file(self._connection, data, descriptor)
+                    self._transport.write(data[sent:])
+                    return
+            await asyncio.sleep(_FULL_POLL_S)
+        raise ConnectionError("the session's process has ended")
 
     def send_latest(self, command: frames_pb2.Command) -> None:
         """Send a permit or a confirmation. While the socket is full, only a session's last one of each kind is kept."""

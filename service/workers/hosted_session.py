@@ -15,6 +15,7 @@ from google.protobuf.any_pb2 import Any
 
 from service.domain.disconnect_policy import Cause
 from service.domain.masking import cut
+from service.domain.media import MediaKind, StoredMedia
 from service.domain.observations import Connected, Ended, Observed
 from service.domain.records import TypedPayload
 from service.domain.start_scheduler import Lane
@@ -24,7 +25,10 @@ from service.wire import framing
 from service.workers.decode import decode_end, decode_frame
 from service.workers.process import KILLED, Process, forward_log_line
 from service.workers.waiting import Waiting
+from zap.v1 import media_pb2
 from zap.worker.v1 import calls_pb2, frames_pb2
+
+_ANSWER_MARGIN_S = 2.0
 
 
 class HostedSession:
@@ -77,6 +81,17 @@ class HostedSession:
         send = calls_pb2.Send(to=to, content=_packed(content), secret=secret)
         result = unpack_as(await self._call(pack(send), timeout), calls_pb2.SendResult)
         return SendReply(result.message_id, result.sent_time.ToDatetime(tzinfo=datetime.UTC), result.chat)
+
+    async def upload(self, kind: MediaKind, descriptor: int, size: int, timeout: float) -> StoredMedia:
+        """Store a file, given as a sealed memfd, at WhatsApp. Raise CallFailed."""
+        request = calls_pb2.Upload(kind=media_pb2.MediaKind.Value(f"MEDIA_KIND_{kind.name}"), size=size)
+        request.timeout.FromTimedelta(datetime.timedelta(seconds=timeout))
+        # The process keeps the time itself, to count a thread that it loses; so wait a little longer for its answer.
+        packed = await self._call(pack(request), timeout + _ANSWER_MARGIN_S, descriptor)
+        result = unpack_as(packed, calls_pb2.UploadResult)
+        return StoredMedia(
+            kind, result.direct_path, result.media_key, result.encrypted_sha256, result.sha256, result.size
+        )
 
     async def request_pairing_code(self, phone: str, timeout: float) -> str:
         """Ask WhatsApp for a code to type on the phone. Raise CallFailed."""
@@ -145,8 +160,11 @@ class HostedSession:
             self._waiting.hold_reply(reply.call_id, size)
             pending.set_result(reply)
 
-    async def _call(self, request: Any, timeout: float) -> Any:
-        """Send a call once a slot is free, because the process refuses calls above MOST_CALLS for good."""
+    async def _call(self, request: Any, timeout: float, descriptor: int | None = None) -> Any:
+        """Send a call once a slot is free, because the process refuses calls above MOST_CALLS for good.
+
+        `descriptor`: a file to attach.
+        """
         deadline = time.monotonic() + timeout
         try:
             async with asyncio.timeout(timeout):
@@ -155,11 +173,11 @@ class HostedSession:
             message = f"{framing.MOST_CALLS} calls were in flight for {timeout:g} seconds"
             raise CallFailed(message, certain=True) from None
         try:
-            return await self._send_call(request, max(0.0, deadline - time.monotonic()))
+            return await self._send_call(request, max(0.0, deadline - time.monotonic()), descriptor)
         finally:
             self._call_slots.release()
 
-    async def _send_call(self, request: Any, timeout: float) -> Any:
+    async def _send_call(self, request: Any, timeout: float, descriptor: int | None) -> Any:
         if not self.process.accepts_commands or self.reported_end is not None:
             raise CallFailed("the session's process takes no commands now", certain=True)
         answer: asyncio.Future[frames_pb2.Reply] = asyncio.get_running_loop().create_future()
@@ -167,13 +185,17 @@ class HostedSession:
         call = frames_pb2.Call(call_id=self._last_call, request=request)
         self._replies[call.call_id] = answer
         try:
-            self.process.channel.send(frames_pb2.Command(session_id=self.session_id, call=call))
             async with asyncio.timeout(timeout):
+                command = frames_pb2.Command(session_id=self.session_id, call=call)
+                if descriptor is None:
+                    self.process.channel.send(command)
+                else:
+                    await self.process.channel.send_with_file(command, descriptor)
                 reply = await answer
-        except framing.ProtocolError as error:
-            raise CallFailed(str(error), certain=True) from error
         except TimeoutError:
             raise CallFailed(f"WhatsApp did not answer within {timeout:g} seconds", certain=False) from None
+        except (framing.ProtocolError, OSError) as error:
+            raise CallFailed(str(error), certain=True) from error
         finally:
             self._replies.pop(call.call_id, None)
             self._waiting.take_reply(call.call_id)

@@ -41,9 +41,14 @@ def got(**fields):
     received = event_pb2.MessageReceived(**fields)
     return event_pb2.Event(type=event_pb2.Event.TYPE_MESSAGE_RECEIVED, message_received=received)
 
+attachments = []
+
 def command():
-    data = framing.receive(node)
-    return None if data is None else frames_pb2.Command.FromString(data)
+    received = framing.receive_with_file(node)
+    if received is None:
+        return None
+    attachments.append(received[1])
+    return frames_pb2.Command.FromString(received[0])
 
 os.write(int(sys.argv[2]), b"r")
 start = command().start

@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from service.domain.disconnect_policy import Cause
+from service.domain.media import MediaKind
 from service.domain.observations import Disconnected, Ended, Observed
+from service.media.sealed_file import SealedFile
 from service.ports.processes import CallFailed
 from service.workers.hosted_session import HostedSession
 from service.workers.process import Process
@@ -95,6 +97,46 @@ async def test_the_calls_of_two_sessions_do_not_mix(processes: Two) -> None:
     replies = await asyncio.gather(*(session.send("x@lid", text_content("hi"), 15) for session in (one, two, one)))
     assert [reply.message_id for reply in replies] == ["one", "two", "one"]
     await process.kill()
+
+
+UPLOADS = """
+import hashlib, mmap
+
+def store(received):
+    request = calls_pb2.Upload.FromString(received.call.request.value)
+    with mmap.mmap(attachments[-1].fileno(), request.size, access=mmap.ACCESS_COPY) as mapped:
+        return calls_pb2.UploadResult(direct_path="/v/1", sha256=hashlib.sha256(mapped).digest(), size=request.size)
+
+for received in iter(command, None):
+    result = store(received) if received.call.request.TypeName() == "zap.worker.v1.Upload" else calls_pb2.SendResult()
+    say(received.session_id, reply=frames_pb2.Reply(call_id=received.call.call_id, result=pack(result)))
+"""
+
+
+async def test_files_go_to_the_process_among_other_calls(processes: Two) -> None:
+    process, one, two = await processes.begin(UPLOADS)
+
+    async def upload(number: int) -> bool:
+        data = bytes([number]) * 100_000
+        with SealedFile() as file:
+            file.write(data)
+            sha256 = file.seal()
+            stored = await (one, two)[number % 2].upload(MediaKind.IMAGE, file.descriptor, len(data), 15)
+        return (stored.kind, stored.direct_path, stored.sha256) == (MediaKind.IMAGE, "/v/1", sha256)
+
+    # A large command leaves bytes in the buffer of the transport, for which files must wait.
+    transport = process.channel._transport
+    assert transport is not None
+    send = asyncio.create_task(one.send("x@lid", text_content("x" * 260_000), 15))
+    await asyncio.sleep(0)
+    assert transport.get_write_buffer_size() > 0
+    uploads = await asyncio.gather(*(upload(number) for number in range(8)))
+    await send
+    assert uploads == [True] * 8
+    await process.kill()
+    with pytest.raises(CallFailed) as failure:
+        await upload(1)
+    assert failure.value.certain
 
 
 async def test_a_reported_end_is_of_one_session(processes: Two) -> None:

@@ -20,6 +20,7 @@ from service.domain.backoff import STEADY_S
 from service.domain.disconnect_policy import Cause
 from service.domain.errors import LeaseLost, NotFound, Unavailable
 from service.domain.lease import Lease, LeaseTimes
+from service.domain.media import MediaKind
 from service.domain.records import Account, TypedPayload
 from service.domain.restart_policy import MOST_SHORT_LOGINS
 from service.domain.session import Condition, Credentials, Desired, State, Transition
@@ -72,6 +73,8 @@ class Process:
     async def send(self, to: str, content: TypedPayload, timeout: float, secret: bytes = b"") -> Any: ...
 
     async def call(self, request: TypedPayload, timeout: float) -> Any: ...
+
+    async def upload(self, kind: MediaKind, descriptor: int, size: int, timeout: float) -> Any: ...
 
     async def request_pairing_code(self, phone: str, timeout: float) -> str:
         return ""

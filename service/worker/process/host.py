@@ -6,6 +6,7 @@ heartbeats. What a session does, and on which threads, is the session's own affa
 
 import faulthandler
 import functools
+import io
 import os
 import select
 import socket
@@ -37,8 +38,11 @@ class SessionHandler(Protocol):
     def start(self) -> None:
         """Connect, on other threads."""
 
-    def execute(self, command: frames_pb2.Command) -> None:
-        """Execute a command of the node. Does not wait, because this thread also notices the node's death."""
+    def execute(self, command: frames_pb2.Command, attachment: io.FileIO | None = None) -> None:
+        """Execute a command of the node. Does not wait, because this thread also notices the node's death.
+
+        `attachment`: the file that came with the command. It closes once it is dropped.
+        """
 
     def find_stall(self) -> str:
         """Return a description of the session's stall, or an empty text. Called once a second; does not wait."""
@@ -78,8 +82,11 @@ class ProcessHost:
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         self._add(start)
         try:
-            while (data := self._next_command()) is not None:
-                self._execute(frames_pb2.Command.FromString(data))
+            while (received := self._next_command()) is not None:
+                data, attachment = received
+                self._execute(frames_pb2.Command.FromString(data), attachment)
+                # Not until the next command comes, which may take hours.
+                del received, attachment
             # The node is gone, and there is nothing to save.
             self._exit.leave(NODE_GONE)
         except Exception as error:  # noqa: BLE001 - every fault is reported to the node
@@ -89,20 +96,20 @@ class ProcessHost:
 
     # --- commands of the node
 
-    def _next_command(self) -> bytes | None:
+    def _next_command(self) -> tuple[bytes, io.FileIO | None] | None:
         self._reader_stall.progressed()
         while not self._readable.poll(_COMMAND_POLL_MS):
             self._reader_stall.progressed()
         try:
-            return framing.receive(self._connection)
+            return framing.receive_with_file(self._connection)
         except OSError:
             return None
 
-    def _execute(self, command: frames_pb2.Command) -> None:
+    def _execute(self, command: frames_pb2.Command, attachment: io.FileIO | None) -> None:
         match command.WhichOneof("command"):
             case kind if command.session_id:
                 if (session := self._sessions.get(command.session_id)) is not None:
-                    session.execute(command)
+                    session.execute(command, attachment)
                 else:
                     # Its end may have crossed the command on the socket.
                     self._log.write("warning", "zap", f"Command for a session that is not here; ignored: {kind}")

@@ -1,5 +1,6 @@
 """Executes the node's calls to WhatsApp, each on a separate thread and with one reply."""
 
+import io
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from zap.worker.v1 import calls_pb2, frames_pb2
 
 if TYPE_CHECKING:
     from service.worker.session.client import Client
+    from service.worker.session.media_calls import MediaCalls
 
 _FIRST_CODE_TIMEOUT_S = 15.0
 _LONGEST_REPLY_BYTES = LONGEST_REPLY_BYTES - 1024
@@ -31,8 +33,15 @@ class CommandExecutor:
     The library gives calls no deadline. The node has one, and a call that hangs blocks only its thread.
     """
 
-    def __init__(self, client: "Client", send: Callable[[frames_pb2.Frame], None], code_shown: threading.Event) -> None:
+    def __init__(
+        self,
+        client: "Client",
+        send: Callable[[frames_pb2.Frame], None],
+        code_shown: threading.Event,
+        media: "MediaCalls",
+    ) -> None:
         self._client = client
+        self._media = media
         self._send_frame = send
         self._code_shown = code_shown
         self._slots = threading.Semaphore(MOST_CALLS)
@@ -45,23 +54,26 @@ class CommandExecutor:
             **group_calls.methods(client),
         }
 
-    def execute(self, call: frames_pb2.Call) -> None:
-        """Begin a call, which is answered from its thread."""
+    def execute(self, call: frames_pb2.Call, attachment: io.FileIO | None = None) -> None:
+        """Begin a call, which is answered from its thread. `attachment`: the file that came with it."""
         if not self._slots.acquire(blocking=False):
             self._refuse(call, f"{MOST_CALLS} calls are in flight already")
             return
         try:
-            threading.Thread(target=self._run, args=(call,), name=f"call-{call.call_id}", daemon=True).start()
+            threading.Thread(
+                target=self._run, args=(call, attachment), name=f"call-{call.call_id}", daemon=True
+            ).start()
         except RuntimeError as error:  # no thread can be started; the command reader must survive that
             self._slots.release()
             self._refuse(call, str(error))
 
-    def _run(self, call: frames_pb2.Call) -> None:
+    def _run(self, call: frames_pb2.Call, attachment: io.FileIO | None) -> None:
         reply = frames_pb2.Reply(call_id=call.call_id)
         request: Message | None = None
+        methods = self._methods | {calls_pb2.Upload: lambda request: self._media.upload(request, attachment)}
         try:
-            request = unpack(call.request, self._methods)
-            reply.result.Pack(self._methods[type(request)](request))
+            request = unpack(call.request, methods)
+            reply.result.Pack(methods[type(request)](request))
         except Exception as error:  # noqa: BLE001 - the library raises any exception; the caller gets its text
             reply.failure.CopyFrom(_failure(error, request))
         if (size := reply.ByteSize()) > _LONGEST_REPLY_BYTES:

@@ -8,6 +8,7 @@ call this session.
 
 import faulthandler
 import importlib
+import io
 import logging
 import threading
 from typing import Any
@@ -29,6 +30,7 @@ from service.worker.session.connection_monitor import ConnectionMonitor, Verdict
 from service.worker.session.event_handler import EventHandler
 from service.worker.session.log_parser import LoginFailed, ReconnectFailed, ResendFailed, parse_line
 from service.worker.session.login_state import LoginState
+from service.worker.session.media_calls import MediaCalls
 from service.worker.session.outbox import Outbox
 from zap.worker.v1 import frames_pb2
 
@@ -62,7 +64,8 @@ class ClientSession:
         self._client = Client(start, self._relay.address, gate, callbacks)
         self._event_stall = StallDetector("an event of the library does not come to its end")
         self._checked_event = 0
-        self._commands = CommandExecutor(self._client, self._outbox.send, self._code_shown)
+        media = MediaCalls(self._client.upload, lambda words: self._leave(Cause.PROCESS_STALLED, words))
+        self._commands = CommandExecutor(self._client, self._outbox.send, self._code_shown, media)
         self._monitor = ConnectionMonitor()
         self._events = EventHandler(self._client, self._login, gate, self._monitor, self._outbox, self._log, self._end)
 
@@ -73,13 +76,13 @@ class ClientSession:
         self._relay.start()
         threading.Thread(target=self._work, name="connect", daemon=True).start()
 
-    def execute(self, command: frames_pb2.Command) -> None:
-        """Execute a command of the node."""
+    def execute(self, command: frames_pb2.Command, attachment: io.FileIO | None = None) -> None:
+        """Execute a command of the node, with the file that came with it."""
         match command.WhichOneof("command"):
             case "confirm":
                 self._outbox.committed(command.confirm.number)
             case "call":
-                self._commands.execute(command.call)
+                self._commands.execute(command.call, attachment)
             case "stop":
                 self._stop()
             case unknown:

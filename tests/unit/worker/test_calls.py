@@ -1,3 +1,4 @@
+import ctypes
 import datetime
 import queue
 import threading
@@ -9,11 +10,14 @@ import pytest
 from google.protobuf import message as protobuf
 from google.protobuf.any import pack, unpack_as
 from google.protobuf.duration_pb2 import Duration
+from neonize.proto.Neonize_pb2 import UploadResponse
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
 
+from service.domain.media import MediaKind
 from service.worker.addresses import NoAddress, from_text
 from service.worker.session.client import Client, Sent
 from service.worker.session.commands import CommandExecutor
+from service.worker.session.media_calls import MediaCalls
 from zap.v1 import message_pb2
 from zap.worker.v1 import calls_pb2, contacts_pb2, frames_pb2
 
@@ -27,6 +31,7 @@ class Library:
         self.error: Exception | None = None
         self.typing_error: Exception | None = None
         self.done: list[str] = []
+        self.too_many_lost: list[str] = []
         self.hang = threading.Event()
         self.hang.set()
 
@@ -47,6 +52,21 @@ class Library:
 
     def request_pairing_code(self, phone: str) -> str:
         return f"code of {phone}"
+
+    def upload(self, address: int, size: int, kind: MediaKind) -> UploadResponse:
+        self.hang.wait()
+        if self.error:
+            raise self.error
+        data = ctypes.string_at(address, size)
+        return UploadResponse(
+            url="",
+            DirectPath=f"/{kind.name}",
+            Handle="",
+            MediaKey=b"k",
+            FileEncSHA256=b"e",
+            FileSHA256=data,
+            FileLength=size,
+        )
 
     def log_out(self) -> None:
         if self.error:
@@ -80,7 +100,8 @@ def code_shown() -> threading.Event:
 
 @pytest.fixture
 def calls(library: Library, replies: "queue.Queue[frames_pb2.Frame]", code_shown: threading.Event) -> CommandExecutor:
-    return CommandExecutor(cast("Client", library), replies.put, code_shown)
+    media = MediaCalls(library.upload, library.too_many_lost.append)
+    return CommandExecutor(cast("Client", library), replies.put, code_shown, media)
 
 
 def call(call_id: int, request: protobuf.Message) -> frames_pb2.Call:

@@ -1,6 +1,8 @@
 """Two sessions in one process, on the process's side."""
 
+import io
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -32,11 +34,13 @@ class FakeSession:
         self.is_started = False
         self.stall = ""
         self.commands: list[str | None] = []
+        self.attachments: list[io.FileIO | None] = []
 
     def start(self) -> None:
         self.is_started = True
 
-    def execute(self, command: frames_pb2.Command) -> None:
+    def execute(self, command: frames_pb2.Command, attachment: io.FileIO | None = None) -> None:
+        self.attachments.append(attachment)
         self.commands.append(command.WhichOneof("command"))
         if self.commands[-1] == "stop":
             self.end.end(Cause.STOPPED)
@@ -129,6 +133,24 @@ def hosting(root_logger: None) -> Iterator[Hosting]:
 
 def fake(hosting: Hosting, session_id: str) -> FakeSession:
     return cast("FakeSession", hosting.sessions[session_id])
+
+
+def test_a_file_goes_to_the_session_of_its_command(hosting: Hosting) -> None:
+    one = fake(hosting, "one")
+    reading, writing = os.pipe()
+    for session_id in ("one", "three"):
+        call = frames_pb2.Command(session_id=session_id, call=frames_pb2.Call(call_id=1))
+        framing.send_with_file(hosting.node, framing.frame(call), writing)
+    os.close(writing)
+    hosting.command("one", confirm=frames_pb2.Confirm(number=1))
+    hosting.until(lambda: len(one.commands) == 2)
+    file, none = one.attachments
+    assert none is None
+    assert file is not None
+    file.close()
+    # The file for a session that is not here was closed.
+    assert os.read(reading, 1) == b""
+    os.close(reading)
 
 
 def test_a_command_is_executed_by_its_session_alone(hosting: Hosting) -> None:

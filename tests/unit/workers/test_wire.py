@@ -67,6 +67,45 @@ def test_an_end_in_the_middle_of_a_message_is_an_end() -> None:
         assert framing.receive(theirs) is None
 
 
+def test_a_file_comes_with_its_own_message() -> None:
+    ours, theirs = framing.socket_pair()
+    reading, writing = os.pipe()
+    with ours, theirs:
+        ours.sendall(framing.frame(command(1)))
+        data = framing.frame(command(2))
+        assert framing.send_with_file(ours, data, writing) == len(data)
+        ours.sendall(framing.frame(command(3)))
+        os.close(writing)
+        files = []
+        for number in (1, 2, 3):
+            received = framing.receive_with_file(theirs)
+            assert received is not None
+            assert frames_pb2.Command.FromString(received[0]).confirm.number == number
+            files.append(received[1])
+        first, file, last = files
+        assert first is None
+        assert last is None
+        assert file is not None
+        assert not os.get_inheritable(file.fileno())
+        file.close()
+        # It was the last descriptor of the pipe's end.
+        assert os.read(reading, 1) == b""
+    os.close(reading)
+
+
+def test_a_message_with_two_files_is_refused() -> None:
+    ours, theirs = framing.socket_pair()
+    reading, writing = os.pipe()
+    with ours, theirs:
+        socket.send_fds(ours, [framing.frame(command(1))], [reading, writing])
+        with pytest.raises(framing.ProtocolError, match="2 files"):
+            framing.receive(theirs)
+    os.close(writing)
+    # Those that came were closed.
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+
+
 def test_packets_carry_descriptors() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     reading, writing = os.pipe()
