@@ -6,7 +6,7 @@ Unsafe settings are refused with a remedy. Secrets are never printed. docs/confi
 import enum
 import os
 from datetime import timedelta
-from typing import Self, cast
+from typing import Any, Self, cast
 
 from pydantic import SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.domain.addresses import is_anywhere, is_loopback
 from service.domain.lease import LeaseTimes
+from service.domain.media import MediaKind, MediaLimits
 from service.domain.proxies import hide_password
 from service.node.config_types import (
     Address,
@@ -48,6 +49,9 @@ class LogLevel(enum.Enum):
     ERROR = "error"
 
 
+_MIB = 1024 * 1024
+_FILE: dict[str, Any] = {"ge": 1, "le": 2047}
+"""Limits of a size of a file in MiB."""
 _MIN_SECRET_CHARACTERS = 16
 _MIN_EVENT_RETENTION = timedelta(hours=1)
 _MIN_MESSAGE_RETENTION = timedelta(days=1)
@@ -236,6 +240,48 @@ class Settings(BaseSettings):
         ge=1,
         le=1_000_000,
     )
+    max_image: int = setting("ZAP_MAX_IMAGE", 16, "Largest image to upload.", unit="MiB", **_FILE)
+    max_video: int = setting("ZAP_MAX_VIDEO", 64, "Largest video to upload.", unit="MiB", **_FILE)
+    max_audio: int = setting("ZAP_MAX_AUDIO", 16, "Largest audio file or voice note to upload.", unit="MiB", **_FILE)
+    max_document: int = setting(
+        "ZAP_MAX_DOCUMENT",
+        64,
+        "Largest document to upload. WhatsApp takes 2 GiB, but an upload needs three times its size in memory.",
+        unit="MiB",
+        **_FILE,
+    )
+    max_sticker: int = setting("ZAP_MAX_STICKER", 100, "Largest sticker to upload.", unit="KiB", ge=1, le=10_240)
+    max_animated_sticker: int = setting(
+        "ZAP_MAX_ANIMATED_STICKER", 500, "Largest animated sticker to upload.", unit="KiB", ge=1, le=10_240
+    )
+    upload_memory: int = setting(
+        "ZAP_UPLOAD_MEMORY",
+        128,
+        "Files that this node uploads at the same time may have so many bytes together; further uploads are refused, to"
+        " try again. The memory used is three times as much, in session processes for some minutes.",
+        unit="MiB",
+        ge=1,
+        le=65_536,
+    )
+    max_download: int = setting("ZAP_MAX_DOWNLOAD", 2047, "Largest file to download.", unit="MiB", **_FILE)
+    downloads: int = setting(
+        "ZAP_DOWNLOADS",
+        32,
+        "Downloads of this node at the same time; further ones are refused, to try again. Each takes up to 1 MiB of"
+        " memory, and together they take a CPU.",
+        unit="downloads",
+        ge=1,
+        le=1_000,
+    )
+    media_timeout: float = setting(
+        "ZAP_MEDIA_TIMEOUT",
+        300.0,
+        "Longest time of one upload or download.",
+        unit="s",
+        ge=5,
+        le=3600,
+        allow_inf_nan=False,
+    )
     whatsapp_proxy_url: ProxyUrl = setting(
         "ZAP_WHATSAPP_PROXY_URL", SecretStr(""), "Proxy of sessions that name none.", shown="none"
     )
@@ -261,6 +307,25 @@ class Settings(BaseSettings):
     def lease_times(self) -> LeaseTimes:
         """Return the times derived from ZAP_LEASE_TTL."""
         return LeaseTimes(self.lease_ttl)
+
+    @property
+    def media_limits(self) -> MediaLimits:
+        """Return the limits of uploads and downloads, in bytes."""
+        largest = {
+            MediaKind.IMAGE: self.max_image * _MIB,
+            MediaKind.VIDEO: self.max_video * _MIB,
+            MediaKind.AUDIO: self.max_audio * _MIB,
+            MediaKind.DOCUMENT: self.max_document * _MIB,
+            MediaKind.STICKER: max(self.max_sticker, self.max_animated_sticker) * 1024,
+        }
+        return MediaLimits(
+            largest,
+            largest_still_sticker=self.max_sticker * 1024,
+            largest_download=self.max_download * _MIB,
+            upload_memory=self.upload_memory * _MIB,
+            downloads=self.downloads,
+            timeout=self.media_timeout,
+        )
 
     @model_validator(mode="after")
     def _validate(self) -> Self:

@@ -33,6 +33,9 @@ from service.eventlog.reader import PostgresLogReader
 from service.maintenance.horizon_monitor import LongTransactionMonitor
 from service.maintenance.retention import Retention
 from service.maintenance.session_census import Census
+from service.media.downloads import Downloads
+from service.media.http import MediaHttpClient
+from service.media.uploads import Uploads
 from service.messaging.send_rate import SendLimit
 from service.messaging.sender import MessageSender
 from service.node.config import Settings
@@ -198,6 +201,10 @@ def _wire(
         ProcessCalls(sessions_of, runners),
         lambda caller: PostgresContacts(caller, database),
         NumberChecker(settings.number_checks_per_hour),
+        Uploads(sessions_of, runners, settings.media_limits),
+        Downloads(
+            sessions_of, MediaHttpClient(), settings.media_limits, settings.whatsapp_proxy_url.get_secret_value()
+        ),
     )
     router = Router(leases, incarnation, lambda session_id: runners.get(session_id) is not None)
     handover_target = HandoverTarget(limiter, reconciler)

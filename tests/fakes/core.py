@@ -1,6 +1,8 @@
 """The core without Postgres, WhatsApp or an owner: the real SessionService over a store in memory."""
 
 import asyncio
+import hashlib
+import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -13,6 +15,7 @@ from service.bus.hub import WakeupHub
 from service.domain.caller import Caller
 from service.domain.errors import FieldViolation, InvalidArgument
 from service.domain.lease import Lease
+from service.domain.media import MediaKind, MediaLimits, StoredMedia
 from service.domain.pairing import PairingCode, PairingDelayed, PairingEnded, PairingOutcome, PairingStep, ShownCode
 from service.domain.records import (
     Account,
@@ -27,6 +30,9 @@ from service.domain.records import (
 )
 from service.domain.session import Condition, Credentials, Desired, State
 from service.domain.watch import Bookmark, Delivered, EventFilter, LoggedEvent, StartPosition, Step
+from service.media.downloads import Downloads
+from service.media.http import MediaHttpClient
+from service.media.uploads import Uploads
 from service.messaging.sender import MessageSender
 from service.ports.processes import CallFailed, SendReply
 from service.sessions.early_receipts import EarlyReceipts
@@ -53,6 +59,10 @@ class FakeOwner:
         self.refuses_calls: CallFailed | None = None
         self.calls: list[TypedPayload] = []
         """The requests of `call`, in order."""
+        self.uploaded: list[bytes] = []
+        self.waiting_uploads = 0
+        self.answers_uploads = asyncio.Event()
+        self.answers_uploads.set()
         self.results: dict[str, TypedPayload] = {}
         """The result of a call, by the full name of its request."""
         self.refusals: dict[TypedPayload, CallFailed] = {}
@@ -75,6 +85,18 @@ class FakeOwner:
         if request in self.refusals:
             raise self.refusals[request]
         return self.results[request.kind]
+
+    async def upload(self, kind: MediaKind, descriptor: int, size: int, timeout: float) -> StoredMedia:
+        """Keep the file, as WhatsApp would."""
+        self.last_timeout = timeout
+        if self.refuses_calls is not None:
+            raise self.refuses_calls
+        self.waiting_uploads += 1
+        await self.answers_uploads.wait()
+        data = os.pread(descriptor, size, 0)
+        self.uploaded.append(data)
+        sha256 = hashlib.sha256(data).digest()
+        return StoredMedia(kind, "/v/t62/1_n.enc?oh=1", bytes(32), bytes(32), sha256, len(data))
 
     async def send(self, to: str, content: TypedPayload, timeout: float, secret: bytes = b"") -> SendReply:
         if self.holds_sends:
@@ -205,12 +227,37 @@ class FakeCalls(ProcessCalls):
         super().__init__(lambda _: sessions.store, cast(RunnerRegistry, sessions.owner))
 
 
+def fake_media(
+    sessions: FakeSessions, limits: MediaLimits | None = None, http: MediaHttpClient | None = None
+) -> tuple[Uploads, Downloads]:
+    """Return the real uploads and downloads, to the processes of the fake owner and from `http`."""
+    registry, limits = cast(RunnerRegistry, sessions.owner), limits or media_limits()
+    return (
+        Uploads(lambda _: sessions.store, registry, limits),
+        Downloads(lambda _: sessions.store, http or MediaHttpClient(), limits, retry_s=0.01),
+    )
+
+
+def media_limits(**changed: Any) -> MediaLimits:
+    """Small limits, but for what a test changes."""
+    limits = MediaLimits(
+        dict.fromkeys(MediaKind, 4_000_000),
+        largest_still_sticker=100_000,
+        largest_download=8_000_000,
+        upload_memory=6_000_000,
+        downloads=4,
+        timeout=20,
+    )
+    return replace(limits, **changed)
+
+
 def core_of(
     sessions: FakeSessions,
     *,
     sending: FakeSending | None = None,
     watching: "FakeWatching | None" = None,
     contacts: FakeContactStore | None = None,
+    media: tuple[Uploads, Downloads] | None = None,
 ) -> Core:
     """All that servicers call, over these sessions."""
     people = contacts or FakeContactStore(sessions.store)
@@ -221,6 +268,7 @@ def core_of(
         FakeCalls(sessions),
         lambda _: people,
         NumberChecker(NUMBER_CHECKS_PER_HOUR),
+        *(media or fake_media(sessions)),
     )
 
 

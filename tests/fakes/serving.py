@@ -9,9 +9,11 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from service.api.grpc.server import Server
+from service.domain.media import MediaLimits
+from service.media.http import MediaHttpClient
 from service.telemetry.metrics import RpcMetrics
 from tests.fakes.contact_store import FakeContactStore
-from tests.fakes.core import FakeSending, FakeSessions, FakeWatching, core_of
+from tests.fakes.core import FakeSending, FakeSessions, FakeWatching, core_of, fake_media
 
 T = TypeVar("T")
 
@@ -19,7 +21,8 @@ T = TypeVar("T")
 class FakeService:
     """A server on a free port; a context manager."""
 
-    def __init__(self, token: str = "") -> None:
+    def __init__(self, token: str = "", limits: MediaLimits | None = None, http: MediaHttpClient | None = None) -> None:
+        self.limits, self.http = limits, http
         self.sessions = FakeSessions()
         self.sending = FakeSending(self.sessions)
         self.watching = FakeWatching()
@@ -69,5 +72,11 @@ class FakeService:
         return grpc.insecure_channel(self.address)
 
     def _make(self, listen: str = "127.0.0.1:0") -> Server:
-        core = core_of(self.sessions, sending=self.sending, watching=self.watching, contacts=self.contacts)
+        core = core_of(
+            self.sessions,
+            sending=self.sending,
+            watching=self.watching,
+            contacts=self.contacts,
+            media=fake_media(self.sessions, self.limits, self.http),
+        )
         return Server(core, listen=listen, token=self._token, metrics=RpcMetrics(self.registry))

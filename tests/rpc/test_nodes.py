@@ -24,7 +24,7 @@ from service.ownership.router import Router
 from service.ports.leases import Directory
 from service.telemetry.metrics import RpcMetrics
 from tests.eventually import eventually
-from tests.fakes.core import FakeSessions, core_of
+from tests.fakes.core import FakeSessions, core_of, fake_media
 from tests.rpc.statuses import error_info
 from zap.node.v1.node_pb2 import Caller as NamedCaller
 from zap.v1 import session_pb2 as pb
@@ -59,10 +59,9 @@ class Place:
         self.expects: set[str] = set()
         self.taken: list[str] = []
         self.heard: list[dict[str, str | bytes]] = []
-        core, self.registry = (
-            core_of(self.sessions),
-            CollectorRegistry(),
-        )
+        media = fake_media(self.sessions)
+        self.uploads = media[0]
+        core, self.registry = core_of(self.sessions, media=media), CollectorRegistry()
         metrics, certificate = RpcMetrics(self.registry), NodeCertificate.signed_by(secret)
         router = Router(cast(Directory, self), self.incarnation, self.owned.__contains__)
         self.channels = NodeChannels(certificate)

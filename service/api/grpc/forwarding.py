@@ -4,12 +4,15 @@
 
 The call goes on behalf of the same caller: the owner trusts the node, which has authenticated it.
 
-If a call fails because the owner has changed, it is sent once to the new owner, unless it could then be carried out
-twice. A node never forwards a forwarded call: it owns the session, or answers NOT_OWNER.
+A stream of requests (Upload) goes on one request after another, only as fast as the owner takes them.
+
+If a call of one request fails because the owner has changed, it is sent once to the new owner, unless it could then be
+carried out twice. A node never forwards a forwarded call: it owns the session, or answers NOT_OWNER.
 """
 
+import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractContextManager, suppress
 from typing import Any, Protocol
 from uuid import UUID
@@ -36,6 +39,8 @@ log = structlog.get_logger(__name__)
 NOT_OWNER = "NOT_OWNER"
 _DEFAULT_TIMEOUT_S = 65.0
 """Seconds for a call without a deadline: longer than the owner needs for any call."""
+_DEFAULT_STREAM_TIMEOUT_S = 3_700.0
+"""Seconds for a stream of requests without a deadline: longer than the largest ZAP_MEDIA_TIMEOUT."""
 _FORWARDED_METADATA = frozenset({"traceparent", "tracestate", "baggage", "x-request-id"})
 """Metadata keys that are forwarded. The token is not: the owner gets the caller whom it admitted."""
 _CALLER = "zap-caller-bin"
@@ -65,11 +70,8 @@ class Forwarder:
         """Return the owner's answer, or None if this node must carry the call out. Raise RemoteError or Unavailable."""
         if method not in OWNER_METHODS or (owner := await self._router.remote_owner(session_id)) is None:
             return None
-        left: float | None = context.time_remaining()
-        deadline = time.monotonic() + (_DEFAULT_TIMEOUT_S if left is None else left)
-        caller = CallerMessage(id=context.caller.id).SerializeToString()
-        kept = (item for item in context.invocation_metadata() or () if _is_forwarded(*item))
-        metadata = (*kept, (_CALLER, caller))
+        deadline = time.monotonic() + _timeout_of(context, _DEFAULT_TIMEOUT_S)
+        metadata = _metadata_of(context)
         may_retry = True
         for tries_left in (1, 0):
             try:
@@ -91,6 +93,32 @@ class Forwarder:
             return None
         raise _unreachable(owner)
 
+    async def answer_stream(
+        self, method: str, requests: AsyncIterator[bytes], session_id: str, context: AdmittedContext
+    ) -> bytes | None:
+        """Pass a stream of requests on, each once the owner has taken the one before. As `answer`, without a retry.
+
+        The requests are not kept, so they can be sent once only.
+        """
+        if method not in OWNER_METHODS or (owner := await self._router.remote_owner(session_id)) is None:
+            return None
+        channel: Any
+        metadata = (*_metadata_of(context), (_TARGET_INCARNATION, str(owner.node.incarnation)))
+        timeout = _timeout_of(context, _DEFAULT_STREAM_TIMEOUT_S)
+        try:
+            with self._channels.to(owner.node.address) as channel:
+                answer = await _pass_on(
+                    channel.stream_unary(f"/{method}")(timeout=timeout, metadata=metadata), requests
+                )
+        except grpc.aio.AioRpcError as error:
+            self._metrics.forwarded(method, error.code().name)
+            status = remote_error(error)
+            if status is None or reason_of(status) == NOT_OWNER:
+                raise _stream_not_taken(owner) from error
+            raise RemoteError(status) from error
+        self._metrics.forwarded(method, "OK")
+        return answer
+
     async def _call(
         self, owner: LeaseOwner, method: str, request: bytes, deadline: float, metadata: tuple[tuple[str, Any], ...]
     ) -> bytes:
@@ -109,6 +137,21 @@ class Forwarder:
             raise RemoteError(status) from error
         self._metrics.forwarded(method, "OK")
         return answer
+
+
+async def _pass_on(call: Any, requests: AsyncIterator[bytes]) -> bytes:
+    """Write the requests to a call, and return its answer. Raise AioRpcError."""
+    try:
+        # An owner that refuses ends the call before the last request; its status says why.
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            async for request in requests:
+                await call.write(request)
+            await call.done_writing()
+        answer: bytes = await call
+        return answer
+    finally:
+        # Has no effect on a call that is done.
+        call.cancel()
 
 
 class NodeAuthentication:
@@ -147,6 +190,12 @@ class OwnershipGuard:
             f"session {session_id!r} is not run by this node", reason=NOT_OWNER, metadata={"session_id": session_id}
         )
 
+    async def answer_stream(
+        self, method: str, requests: AsyncIterator[bytes], session_id: str, context: AdmittedContext
+    ) -> bytes | None:
+        """Return None if this node must carry the call out. Raise Unavailable (NOT_OWNER) otherwise."""
+        return await self.answer(method, b"", session_id, context)
+
 
 class _NotAnswered(Exception):
     """The called node could not be reached, or is not the owner."""
@@ -155,6 +204,17 @@ class _NotAnswered(Exception):
         """Take `was_refused`: the node answered that it is not the owner, so it certainly did nothing."""
         super().__init__(message)
         self.was_refused = was_refused
+
+
+def _timeout_of(context: AdmittedContext, default: float) -> float:
+    left: float | None = context.time_remaining()
+    return default if left is None else left
+
+
+def _metadata_of(context: AdmittedContext) -> tuple[tuple[str, Any], ...]:
+    """Return the metadata to pass on, with the caller."""
+    caller = CallerMessage(id=context.caller.id).SerializeToString()
+    return (*(item for item in context.invocation_metadata() or () if _is_forwarded(*item)), (_CALLER, caller))
 
 
 def _is_forwarded(key: str, value: str | bytes) -> bool:
@@ -184,6 +244,15 @@ def _unreachable(owner: LeaseOwner) -> Unavailable:
     return Unavailable(
         f"the session's owner, node {owner.node.name!r}, did not confirm the call; it may have been carried out: check"
         " the session, or call again with the same request_id",
+        reason="OWNER_UNREACHABLE",
+        metadata={"node": owner.node.name, "epoch": str(owner.epoch)},
+        retry_after=_RETRY_AFTER_S,
+    )
+
+
+def _stream_not_taken(owner: LeaseOwner) -> Unavailable:
+    return Unavailable(
+        f"the session's owner, node {owner.node.name!r}, did not take the whole stream; call again",
         reason="OWNER_UNREACHABLE",
         metadata={"node": owner.node.name, "epoch": str(owner.epoch)},
         retry_after=_RETRY_AFTER_S,

@@ -12,7 +12,7 @@ import inspect
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, aclosing, nullcontext
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import grpc
 import structlog
@@ -29,12 +29,14 @@ from service.api.grpc.limits import (
     MAX_STREAMS,
     CallLimiter,
 )
-from service.api.grpc.receiving import receive
+from service.api.grpc.receiving import receive, receive_rest
 from service.auth.authentication import is_open
 from service.domain.caller import Caller
 from service.domain.errors import FieldViolation, InvalidArgument
 from service.protocol.validation import read_request
 from service.telemetry.metrics import RpcMetrics
+
+T = TypeVar("T")
 
 _WATCH = "/zap.v1.EventService/Watch"
 _SESSION_ID = re.compile(r"[a-z0-9-]{1,63}")
@@ -52,6 +54,11 @@ class RemoteCalls(Protocol):
 
     async def answer(self, method: str, request: bytes, session_id: str, context: AdmittedContext) -> bytes | None:
         """Return the serialised answer, or None if this node must carry the call out."""
+
+    async def answer_stream(
+        self, method: str, requests: AsyncIterator[bytes], session_id: str, context: AdmittedContext
+    ) -> bytes | None:
+        """Return the serialised answer to a stream of requests, or None, and no request taken, as `answer` does."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -93,6 +100,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             serve = self._generator(method, handler, behaviour)
         elif handler.response_streaming:
             serve = self._writer(method, handler, behaviour)
+        elif handler.request_streaming:
+            serve = self._collector(method, handler, behaviour)
         else:
             serve = self._coroutine(method, handler, behaviour)
         make: Any = grpc.stream_unary_rpc_method_handler
@@ -101,8 +110,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         serialise = handler.response_serializer
         wrapped: Handler = make(
             serve,
-            # Requests are parsed in `_request`: for malformed bytes gRPC itself would answer INTERNAL.
-            request_deserializer=handler.request_deserializer if handler.request_streaming else None,
+            # Requests are parsed in `_request`: for malformed bytes gRPC itself would answer INTERNAL. Streams in both
+            # directions are gRPC's own (reflection).
+            request_deserializer=handler.request_deserializer if handler.stream_stream else None,
             # A forwarded answer is serialised already.
             response_serializer=lambda answer: answer if isinstance(answer, bytes) else serialise(answer),
         )
@@ -150,8 +160,29 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return serve
 
+    def _collector(self, method: str, handler: Any, behaviour: Any) -> Any:
+        """Wrap a handler that takes a stream of requests and returns its response (Upload)."""
+        name, parse = method.removeprefix("/"), handler.request_deserializer
+        limiter = self._call_limiter(method)
+
+        async def serve(_: Any, context: Context) -> Any:
+            async with CallScope(name, context, self._metrics) as call:
+                admitted = self._admit(method, call, context)
+                with limiter.slot():
+                    raw, request = await self._request(method, parse, call, context)
+                    async with aclosing(receive_rest(context, method)) as rest:
+                        if self._remote_calls is not None and call.session_id:
+                            requests = _chain(raw, rest)
+                            answer = await self._remote_calls.answer_stream(name, requests, call.session_id, admitted)
+                            if answer is not None:
+                                return answer
+                        parsed = _chain(request, (read_request(item, parse) async for item in rest))
+                        return await behaviour(parsed, admitted)
+
+        return serve
+
     def _writer(self, method: str, handler: Any, behaviour: Any) -> Any:
-        """Wrap a handler that writes its responses itself (Watch)."""
+        """Wrap a handler that writes its responses itself (Watch, Download)."""
         name = method.removeprefix("/")
 
         async def serve(requests: Any, context: Context) -> None:
@@ -205,7 +236,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _behaviour(handler: Any) -> Any:
-    return handler.unary_unary or handler.unary_stream or handler.stream_stream
+    return handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+
+
+async def _chain(first: T, rest: AsyncIterator[T]) -> AsyncIterator[T]:
+    yield first
+    async for item in rest:
+        yield item
 
 
 def _is_implemented(handler: Any) -> bool:
@@ -226,4 +263,5 @@ def _session_id_of_invalid(raw: bytes, parse: Any) -> str:
 def _session_id(request: Any) -> str:
     if hasattr(request, "session_id"):
         return str(request.session_id)
-    return str(request.session.session_id) if hasattr(request, "session") else ""
+    part = next((getattr(request, name) for name in ("session", "header") if hasattr(request, name)), None)
+    return str(part.session_id) if part is not None else ""

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 import grpc
 
-from service.api.grpc import contacts, groups, messages, presences, profiles, sessions
+from service.api.grpc import contacts, groups, media, messages, presences, profiles, sessions
 from service.api.grpc.qr_rendering import QrRenderer
 from service.domain.caller import Caller
+from service.media.downloads import Downloads
+from service.media.uploads import Uploads
 from service.messaging.sender import MessageSender
 from service.ports.contacts import ContactStore
 from service.ports.eventlog import Watch
@@ -18,6 +20,7 @@ from zap.v1 import (
     call_service_pb2_grpc,
     contact_pb2_grpc,
     group_service_pb2_grpc,
+    media_pb2_grpc,
     message_pb2_grpc,
     presence_service_pb2_grpc,
     profile_pb2_grpc,
@@ -37,6 +40,8 @@ class Core:
     contacts: Callable[[Caller], ContactStore]
     """Returns the people that sessions know, for a caller."""
     number_checker: NumberChecker
+    uploads: Uploads
+    downloads: Downloads
 
 
 def add_session_services(core: Core, pictures: QrRenderer, server: grpc.aio.Server) -> tuple[str, ...]:
@@ -50,5 +55,6 @@ def add_session_services(core: Core, pictures: QrRenderer, server: grpc.aio.Serv
     presence_service_pb2_grpc.add_PresenceServiceServicer_to_server(presences.PresenceServicer(core.calls), server)
     call_service_pb2_grpc.add_CallServiceServicer_to_server(presences.CallServicer(core.calls), server)
     group_service_pb2_grpc.add_GroupServiceServicer_to_server(groups.GroupServicer(core.calls, core.contacts), server)
+    media_pb2_grpc.add_MediaServiceServicer_to_server(media.MediaServicer(core.uploads, core.downloads), server)
     people = (contacts.NAME, profiles.NAME, presences.NAME, presences.CALL_NAME)
-    return (sessions.NAME, messages.NAME, *people, groups.NAME)
+    return (sessions.NAME, messages.NAME, media.NAME, *people, groups.NAME)
