@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,7 +26,11 @@ class MediaHost:
     """Hang up after so many bytes of a body."""
     states_length: bool = True
     requests: list[str] = field(default_factory=list)
-    """Heads of the requests, and `host:port` of each tunnel."""
+    """Heads of the requests."""
+    uploads: list[tuple[str, bytes]] = field(default_factory=list)
+    """Target and body of each upload."""
+    drops_uploads: bool = False
+    """Hang up after an upload, without an answer."""
     tunnels: list[str] = field(default_factory=list)
     logins: list[str] = field(default_factory=list)
     refuses: bool = False
@@ -49,7 +54,11 @@ class MediaHost:
         self.requests.append(head)
         if self.silent:
             await asyncio.Event().wait()
-        path = head.split()[1].partition("?")[0]
+        method, target = head.split()[:2]
+        if method == "POST":
+            await self._store(target, head, reader, writer)
+            return
+        path = target.partition("?")[0]
         body = self.bodies.get(path)
         status = self.statuses.pop(0) if self.statuses else (200 if body is not None else 404)
         body = body or b"" if status == 200 else b"no"
@@ -60,6 +69,22 @@ class MediaHost:
         ]
         writer.write("\r\n".join([*lines, "Connection: close", "", ""]).encode())
         writer.write(body if self.cut_after is None else body[: self.cut_after])
+        await writer.drain()
+
+    async def _store(self, target: str, head: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take an upload, and name its path."""
+        length = next(
+            line.partition(":")[2] for line in head.splitlines() if line.lower().startswith("content-length:")
+        )
+        body = await reader.readexactly(int(length))
+        self.uploads.append((target, body))
+        if self.drops_uploads:
+            return
+        path = f"/v/t62.7118-24/{len(self.uploads)}_n.enc"
+        self.bodies[path] = body
+        status = self.statuses.pop(0) if self.statuses else 200
+        answer = json.dumps({"url": "", "direct_path": f"{path}?ccb=11-4&oh=1", "handle": "h", "object_id": "1"})
+        writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: {len(answer)}\r\n\r\n{answer}".encode())
         await writer.drain()
 
     async def http_proxy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
