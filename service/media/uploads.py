@@ -86,6 +86,8 @@ class Uploads:
             if time.monotonic() > deadline:
                 raise _too_slow(new.session_id)
             self._take(new, chunk, file)
+            # Not until the next one has arrived.
+            del chunk
         if file.size != new.size:
             raise _wrong_size(new, f"{file.size} bytes came")
 

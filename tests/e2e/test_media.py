@@ -51,7 +51,7 @@ async def stage(node_environment: dict[str, str], simulator: SimulatorControl, t
 
 async def upload(node: ServiceProcess, data: bytes = JPEG) -> pb.UploadResponse:
     header = pb.UploadHeader(session_id="anna", kind=pb.MEDIA_KIND_IMAGE, mime_type="image/jpeg", size=len(data))
-    chunks = [pb.UploadRequest(chunk=data[at : at + 1_000_000]) for at in range(0, len(data), 1_000_000)]
+    chunks = [pb.UploadRequest(chunk=data[at : at + 500_000]) for at in range(0, len(data), 500_000)]
     call: Any = MediaServiceStub(node.channel).Upload(iter([pb.UploadRequest(header=header), *chunks]))
     response: pb.UploadResponse = await call
     return response

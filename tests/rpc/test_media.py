@@ -54,11 +54,11 @@ def header(**changed: Any) -> pb.UploadRequest:
     return pb.UploadRequest(header=pb.UploadHeader(**(values | changed)))
 
 
-def chunks(data: bytes = PDF, size: int = 1_000_000) -> list[pb.UploadRequest]:
+def chunks(data: bytes = PDF, size: int = 500_000) -> list[pb.UploadRequest]:
     return [pb.UploadRequest(chunk=data[at : at + size]) for at in range(0, len(data), size)]
 
 
-def upload(stub: MediaServiceStub, data: bytes = PDF, size: int = 1_000_000, **changed: Any) -> pb.UploadResponse:
+def upload(stub: MediaServiceStub, data: bytes = PDF, size: int = 500_000, **changed: Any) -> pb.UploadResponse:
     return stub.Upload(iter([header(**{"size": len(data)} | changed), *chunks(data, size)]))
 
 
@@ -68,7 +68,7 @@ def refusal(stub: MediaServiceStub, requests: Sequence[pb.UploadRequest]) -> grp
     return refused.value
 
 
-@pytest.mark.parametrize("size", [1_000_000, 999_983])
+@pytest.mark.parametrize("size", [500_000, 499_979])
 def test_a_file_in_chunks_becomes_a_reference(service: FakeService, stub: MediaServiceStub, size: int) -> None:
     response = upload(stub, size=size)
     assert service.sessions.owner.uploaded == [PDF]
@@ -109,7 +109,7 @@ def test_a_small_file_of_one_byte_each_is_a_file_too(service: FakeService, stub:
         ([header(mime_type="pdf")], "INVALID_ARGUMENT", "header.mime_type"),
         ([header(mime_type="application/pdf\r\nx: y")], "INVALID_ARGUMENT", "header.mime_type"),
         ([header(session_id="A B")], "INVALID_ARGUMENT", "header.session_id"),
-        ([header(), pb.UploadRequest(chunk=bytes(1_000_001))], "INVALID_ARGUMENT", "chunk"),
+        ([header(), pb.UploadRequest(chunk=bytes(500_001))], "INVALID_ARGUMENT", "chunk"),
         ([header(), pb.UploadRequest(chunk=b"")], "INVALID_ARGUMENT", "chunk"),
         ([], "MALFORMED_REQUEST", "request"),
     ],
@@ -193,6 +193,25 @@ async def test_uploads_share_a_budget_which_a_caller_that_leaves_does_not_free()
             await media.Upload(iter([header(), *chunks()]))
 
 
+@pytest.mark.parametrize("wrong", [{"mime_type": "pdf"}, {"kind": pb.MEDIA_KIND_IMAGE}, {"session_id": "none"}])
+async def test_a_caller_that_still_writes_sees_why_it_is_refused(service: FakeService, wrong: dict[str, Any]) -> None:
+    async with grpc.aio.insecure_channel(service.address) as channel:
+        for _ in range(5):
+            call: Any = MediaServiceStub(channel).Upload(iter([header(**wrong), *chunks(size=100_000)]))
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call
+            assert error_info(refused.value).reason in {"INVALID_ARGUMENT", "MEDIA_TYPE_MISMATCH", "SESSION_NOT_FOUND"}
+
+
+async def test_a_caller_that_neither_writes_nor_ends_is_refused_too(service: FakeService) -> None:
+    async with grpc.aio.insecure_channel(service.address) as channel:
+        call: Any = MediaServiceStub(channel).Upload()
+        await call.write(header(session_id="none"))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call
+        assert error_info(refused.value).reason == "SESSION_NOT_FOUND"
+
+
 # --- other nodes
 
 
@@ -225,9 +244,9 @@ async def test_a_stream_is_passed_on_no_faster_than_the_owner_takes_it(monkeypat
         async def requests() -> Any:
             nonlocal written
             yield header(size=4_000_000)
-            for _ in range(4):
+            for _ in range(8):
                 written += 1
-                yield pb.UploadRequest(chunk=bytes(1_000_000))
+                yield pb.UploadRequest(chunk=bytes(500_000))
 
         take = owner.uploads._take
 
@@ -240,7 +259,7 @@ async def test_a_stream_is_passed_on_no_faster_than_the_owner_takes_it(monkeypat
         call: Any = stub.Upload(requests())
         await eventually(lambda: written > 0, "the stream has begun")
         await asyncio.sleep(0.5)
-        assert written < 4
+        assert written < 8
         reads.set()
         assert (await call).size == 4_000_000
 

@@ -64,7 +64,7 @@ class UploadRequest(_message.Message):
     HEADER_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
-    """The next bytes of the file: 1 to 1,000,000."""
+    """The next bytes of the file: 1 to 500,000."""
     @_builtins.property
     def header(self) -> Global___UploadHeader:
         """What is uploaded, in the first message only."""

@@ -146,6 +146,8 @@ async def _pass_on(call: Any, requests: AsyncIterator[bytes]) -> bytes:
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             async for request in requests:
                 await call.write(request)
+                # Not until the next one has arrived.
+                del request
             await call.done_writing()
         answer: bytes = await call
         return answer

@@ -12,7 +12,7 @@ import inspect
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, aclosing, nullcontext
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import grpc
 import structlog
@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 from service.api.grpc.call_scope import CallScope
 from service.api.grpc.context import AdmittedContext, Context, Handler
 from service.api.grpc.drainable_streams import DrainableStreams
+from service.api.grpc.errors import RemoteError, status_of
 from service.api.grpc.limits import (
     HEALTH_CALLS,
     HEALTH_STREAMS,
@@ -29,14 +30,12 @@ from service.api.grpc.limits import (
     MAX_STREAMS,
     CallLimiter,
 )
-from service.api.grpc.receiving import receive, receive_rest
+from service.api.grpc.receiving import ConvertedStream, RequestStream, discard_rest, receive
 from service.auth.authentication import is_open
 from service.domain.caller import Caller
-from service.domain.errors import FieldViolation, InvalidArgument
+from service.domain.errors import FieldViolation, InvalidArgument, ZapError
 from service.protocol.validation import read_request
 from service.telemetry.metrics import RpcMetrics
-
-T = TypeVar("T")
 
 _WATCH = "/zap.v1.EventService/Watch"
 _SESSION_ID = re.compile(r"[a-z0-9-]{1,63}")
@@ -169,15 +168,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             async with CallScope(name, context, self._metrics) as call:
                 admitted = self._admit(method, call, context)
                 with limiter.slot():
-                    raw, request = await self._request(method, parse, call, context)
-                    async with aclosing(receive_rest(context, method)) as rest:
+                    try:
+                        raw, _ = await self._request(method, parse, call, context)
+                        requests = RequestStream(raw, context, method)
                         if self._remote_calls is not None and call.session_id:
-                            requests = _chain(raw, rest)
                             answer = await self._remote_calls.answer_stream(name, requests, call.session_id, admitted)
                             if answer is not None:
                                 return answer
-                        parsed = _chain(request, (read_request(item, parse) async for item in rest))
+                        parsed = ConvertedStream(lambda item: read_request(item, parse), requests)
                         return await behaviour(parsed, admitted)
+                    except (ZapError, RemoteError) as error:
+                        await discard_rest(context, status_of(error, name))
+                        raise
 
         return serve
 
@@ -237,12 +239,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 def _behaviour(handler: Any) -> Any:
     return handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-
-
-async def _chain(first: T, rest: AsyncIterator[T]) -> AsyncIterator[T]:
-    yield first
-    async for item in rest:
-        yield item
 
 
 def _is_implemented(handler: Any) -> bool:

@@ -7,6 +7,7 @@ from contextlib import aclosing
 import grpc
 
 from service.api.grpc.context import Context, caller_of
+from service.api.grpc.receiving import ConvertedStream
 from service.domain.errors import Unavailable
 from service.media.downloads import Downloads
 from service.media.uploads import Uploads
@@ -26,7 +27,7 @@ class MediaServicer(MediaServiceServicer):
 
     async def Upload(self, request_iterator: AsyncIterator[pb.UploadRequest], context: Context) -> pb.UploadResponse:
         new = new_upload(await anext(request_iterator))
-        chunks = (chunk_of(request) async for request in request_iterator)
+        chunks = ConvertedStream(chunk_of, request_iterator)
         return upload_response(await self._uploads.upload(caller_of(context), new, chunks))
 
     async def Download(self, request: pb.DownloadRequest, context: Context) -> None:  # type: ignore[override]
