@@ -37,6 +37,10 @@ class StoredMedia:
     """Bytes of the file itself; None: the sender did not state it."""
     mime_type: str = ""
     create_time: datetime | None = None
+    is_opus: bool = False
+    """Ogg with Opus, which a voice note must be."""
+    is_animated: bool = False
+    """An animated WebP."""
 
 
 @dataclass(frozen=True)

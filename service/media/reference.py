@@ -31,6 +31,8 @@ def write_reference(media: StoredMedia) -> bytes:
         sha256=media.sha256,
         size=media.size or 0,
         mime_type=media.mime_type,
+        is_opus=media.is_opus,
+        is_animated=media.is_animated,
     )
     if media.create_time is not None:
         message.create_time.FromDatetime(media.create_time)
@@ -59,6 +61,8 @@ def read_reference(reference: bytes) -> StoredMedia:
         size=message.size,
         mime_type=message.mime_type,
         create_time=message.create_time.ToDatetime(tzinfo=datetime.UTC) if message.HasField("create_time") else None,
+        is_opus=message.is_opus,
+        is_animated=message.is_animated,
     )
 
 

@@ -1,8 +1,8 @@
 """Recognises types of files by their first bytes, and compares them with what a caller declares. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from service.domain.media import MediaKind
+from service.domain.media import MediaKind, StoredMedia
 
 HEAD_BYTES = 64
 """First bytes of a file that are looked at."""
@@ -56,6 +56,12 @@ def sniff(head: bytes) -> FileType | None:
     if head[:4] == b"OggS":
         return FileType("audio/ogg", is_opus=b"OpusHead" in head)
     return next((FileType(mime) for magic, mime in _MAGIC if head.startswith(magic)), _mpeg_audio(head))
+
+
+def described(media: StoredMedia, head: bytes) -> StoredMedia:
+    """Return a file with what its first bytes show of it."""
+    found = sniff(head) or FileType("")
+    return replace(media, is_opus=found.is_opus, is_animated=found.is_animated)
 
 
 def mismatch(kind: MediaKind, declared: str, head: bytes) -> str:

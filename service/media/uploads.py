@@ -13,7 +13,7 @@ from service.domain.errors import DataLoss, FieldViolation, InvalidArgument, Res
 from service.domain.media import MediaKind, MediaLimits, NewUpload, StoredMedia
 from service.media.budget import Budget
 from service.media.sealed_file import SealedFile
-from service.media.sniffing import HEAD_BYTES, mismatch, sniff
+from service.media.sniffing import HEAD_BYTES, described, mismatch, sniff
 from service.ports.processes import CallFailed, SessionProcess
 from service.ports.sessions import SessionStore
 from service.sessions.process_calls import not_connected
@@ -66,7 +66,7 @@ class Uploads:
                 reason="UPLOAD_DAMAGED",
                 metadata={"session_id": new.session_id},
             )
-        return replace(stored, mime_type=new.mime_type, create_time=datetime.now(UTC))
+        return described(replace(stored, mime_type=new.mime_type, create_time=datetime.now(UTC)), file.head)
 
     async def _process(self, caller: Caller, session_id: str) -> SessionProcess:
         runner = self._registry.get(session_id)

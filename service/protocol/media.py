@@ -1,13 +1,18 @@
-"""Convert the requests and responses of MediaService, and check what the schema cannot express."""
+"""Convert the requests and responses of MediaService, and check media of messages, as far as the schema cannot."""
+
+from google.protobuf.message import Message
 
 from service.domain.errors import FieldViolation, InvalidArgument
 from service.domain.media import MediaKind, NewUpload, StoredMedia, is_path_at_host
 from service.media.reference import UnreadableReference, kind_of, read_reference, write_reference
+from service.media.sniffing import HEAD_BYTES, mismatch, sniff
 from service.protocol.timestamps import timestamp
-from zap.v1 import content_pb2
+from zap.v1 import content_pb2, message_pb2
 from zap.v1 import media_pb2 as pb
 
 _KEY_BYTES = _HASH_BYTES = 32
+_LOUDEST = 100
+_JPEG = b"\xff\xd8\xff"
 _KINDS = {
     content_pb2.Content.KIND_IMAGE: MediaKind.IMAGE,
     content_pb2.Content.KIND_VIDEO: MediaKind.VIDEO,
@@ -63,6 +68,36 @@ def media_of_reference(reference: bytes, field: str) -> StoredMedia:
         return read_reference(reference)
     except UnreadableReference as error:
         raise InvalidArgument([FieldViolation(field, str(error))], reason="REFERENCE_INVALID") from error
+
+
+def check_media(field: str, content: Message) -> None:
+    """Check what a request sends in one of its fields image, video, audio, document and sticker."""
+    file: message_pb2.MediaFile = getattr(content, "file")  # noqa: B009 - of five messages
+    kind = MediaKind[field.upper()]
+    if file.HasField("inline"):
+        head = file.inline.data[:HEAD_BYTES]
+        if wrong := mismatch(kind, file.inline.mime_type, head):
+            raise _refuse(f"{field}.file.inline.mime_type", wrong, "MEDIA_TYPE_MISMATCH")
+        found = sniff(head)
+        is_opus = found is not None and found.is_opus
+    else:
+        media = media_of_reference(file.reference, f"{field}.file.reference")
+        if media.kind is not kind:
+            raise _refuse(f"{field}.file.reference", f"is of a file that was uploaded as {media.kind.name}")
+        is_opus = media.is_opus
+    if isinstance(content, message_pb2.Audio) and content.is_voice_note and not is_opus:
+        raise _refuse(f"{field}.is_voice_note", "needs a file of Ogg with Opus", "MEDIA_TYPE_MISMATCH")
+    if isinstance(content, message_pb2.Video) and content.is_video_note and (content.is_gif or content.caption):
+        raise _refuse(f"{field}.is_video_note", "is possible neither with is_gif nor with a caption")
+    if isinstance(content, message_pb2.Audio) and any(value > _LOUDEST for value in content.waveform):
+        raise _refuse(f"{field}.waveform", f"must have values from 0 to {_LOUDEST}")
+    thumbnail: bytes = getattr(content, "thumbnail", b"")
+    if thumbnail and not thumbnail.startswith(_JPEG):
+        raise _refuse(f"{field}.thumbnail", "must be a JPEG")
+
+
+def _refuse(field: str, description: str, reason: str | None = None) -> InvalidArgument:
+    return InvalidArgument([FieldViolation(field, description)], reason=reason)
 
 
 def _media_of_content(content: content_pb2.Content) -> StoredMedia:

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from service.domain.errors import FailedPrecondition
 from service.domain.records import MessageKind, NewMessage, OutboundMessage, TypedPayload
+from service.protocol.media import check_media
 from service.protocol.message_refs import check_chat, check_is_own, is_group, may_be_same, resolve
 from service.protocol.parsing import phone_digits, refuse
 from service.protocol.payloads import payload_of
@@ -159,6 +160,8 @@ def _check_content(request: pb.SendRequest, to: str) -> None:
             _check_poll(request.poll)
         case "reaction":
             _check_reaction(request)
+        case "image" | "video" | "audio" | "document" | "sticker" as field:
+            check_media(field, getattr(request, field))
 
 
 def _check_text(text: pb.Text, to: str) -> None:

@@ -19,9 +19,11 @@ from tests.media_host import MediaHost
 from tests.rpc.statuses import error_info
 from tests.service_process import ServiceProcess
 from zap.v1 import media_pb2 as pb
-from zap.v1 import session_pb2
+from zap.v1 import message_pb2, session_pb2, watch_pb2
 from zap.v1.media_pb2_grpc import MediaServiceStub
+from zap.v1.watch_pb2_grpc import EventServiceStub
 
+SMALL = b"\xff\xd8\xff\xe0small"
 JPEG = b"\xff\xd8\xff\xe0" + bytes(number * 7 % 256 for number in range(3_000_000))
 
 
@@ -104,3 +106,35 @@ async def test_an_upload_that_hangs_is_given_up_and_other_calls_go_on(stage: Sta
     assert error_info(given_up.value).reason == "UPLOAD_TIMED_OUT"
     stage.host.silent = False
     assert (await upload(stage.owner)).size == len(JPEG)
+
+
+async def test_a_file_that_one_session_sends_is_downloaded_by_the_event_of_another(
+    stage: Stage, simulator: SimulatorControl
+) -> None:
+    ben = await new_phone(simulator, "Ben")
+    await pair(stage.owner, simulator, "ben", ben)
+    reference = (await upload(stage.owner)).reference
+    inline = message_pb2.MediaFile.Inline(data=SMALL, mime_type="image/jpeg")
+    sent: dict[str, bytes] = {}
+    for data, file in (
+        (JPEG, message_pb2.MediaFile(reference=reference)),
+        (SMALL, message_pb2.MediaFile(inline=inline)),
+    ):
+        image = message_pb2.Image(file=file, caption="hi")
+        request = message_pb2.SendRequest(session_id="anna", to=ben, request_id=f"r-{len(data)}", image=image)
+        message = await stage.other.messages.Send(request)
+        assert message.state in (message_pb2.Message.STATE_SENT, message_pb2.Message.STATE_DELIVERED), message
+        sent[message.message_id] = data
+    wanted = watch_pb2.WatchRequest(session_ids=["ben"], from_start=True)
+    async with asyncio.timeout(20):
+        watching: Any = EventServiceStub(stage.other.channel).Watch(wanted)
+        async for response in watching:
+            received = response.event.message_received
+            if received.message_id in sent:
+                media: Any = MediaServiceStub(stage.other.channel)
+                call = media.Download(pb.DownloadRequest(session_id="ben", content=received.content))
+                data = b"".join([part.chunk async for part in call])
+                assert data == sent.pop(received.message_id)
+                assert received.content.media.caption == "hi"
+            if not sent:
+                break

@@ -30,7 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "watch": {"ports", "domain"},
     "ownership": {"ports", "domain"},
     "maintenance": {"ports", "domain"},
-    "protocol": {"media.reference", "ports", "domain", "generated"},
+    "protocol": {"media.reference", "media.sniffing", "ports", "domain", "generated"},
     "auth": {"domain"},
     "api": {
         *("sessions", "messaging", "media", "watch", "ownership.router", "protocol", "telemetry", "auth"),
@@ -38,7 +38,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "wire": {"generated"},
     "workers": {"wire", "ports", "domain", "generated"},
-    "worker": {"pgrelay", "wire", "domain", "generated"},
+    "worker": {"media.reference", "media.sniffing", "pgrelay", "wire", "domain", "generated"},
     "pgrelay": {"generated"},
     "store": {"ports", "domain", "generated"},
     "eventlog": {"store", "ports", "domain", "generated"},

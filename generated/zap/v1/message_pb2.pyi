@@ -246,6 +246,11 @@ class SendRequest(_message.Message):
     CONTACTS_FIELD_NUMBER: _builtins.int
     POLL_FIELD_NUMBER: _builtins.int
     REACTION_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    VIDEO_FIELD_NUMBER: _builtins.int
+    AUDIO_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    STICKER_FIELD_NUMBER: _builtins.int
     REPLY_TO_FIELD_NUMBER: _builtins.int
     EXPIRATION_FIELD_NUMBER: _builtins.int
     TYPING_FOR_FIELD_NUMBER: _builtins.int
@@ -283,6 +288,26 @@ class SendRequest(_message.Message):
         """A reaction to a message. It takes none of the fields below."""
 
     @_builtins.property
+    def image(self) -> Global___Image:
+        """A picture."""
+
+    @_builtins.property
+    def video(self) -> Global___Video:
+        """A video, an animated picture or a video note."""
+
+    @_builtins.property
+    def audio(self) -> Global___Audio:
+        """An audio file or a voice note."""
+
+    @_builtins.property
+    def document(self) -> Global___Document:
+        """A file."""
+
+    @_builtins.property
+    def sticker(self) -> Global___Sticker:
+        """A sticker."""
+
+    @_builtins.property
     def reply_to(self) -> Global___MessageRef:
         """The message that this one replies to. A message of another chat, usually a group, is answered privately."""
 
@@ -309,16 +334,21 @@ class SendRequest(_message.Message):
         contacts: Global___ContactCards | None = ...,
         poll: Global___Poll | None = ...,
         reaction: Global___Reaction | None = ...,
+        image: Global___Image | None = ...,
+        video: Global___Video | None = ...,
+        audio: Global___Audio | None = ...,
+        document: Global___Document | None = ...,
+        sticker: Global___Sticker | None = ...,
         reply_to: Global___MessageRef | None = ...,
         expiration: _duration_pb2.Duration | None = ...,
         typing_for: _duration_pb2.Duration | None = ...,
         quoted_text: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["contacts", b"contacts", "content", b"content", "expiration", b"expiration", "location", b"location", "poll", b"poll", "reaction", b"reaction", "reply_to", b"reply_to", "text", b"text", "typing_for", b"typing_for"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "contacts", b"contacts", "content", b"content", "document", b"document", "expiration", b"expiration", "image", b"image", "location", b"location", "poll", b"poll", "reaction", b"reaction", "reply_to", b"reply_to", "sticker", b"sticker", "text", b"text", "typing_for", b"typing_for", "video", b"video"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contacts", b"contacts", "content", b"content", "expiration", b"expiration", "location", b"location", "poll", b"poll", "quoted_text", b"quoted_text", "reaction", b"reaction", "reply_to", b"reply_to", "request_id", b"request_id", "session_id", b"session_id", "text", b"text", "to", b"to", "typing_for", b"typing_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "contacts", b"contacts", "content", b"content", "document", b"document", "expiration", b"expiration", "image", b"image", "location", b"location", "poll", b"poll", "quoted_text", b"quoted_text", "reaction", b"reaction", "reply_to", b"reply_to", "request_id", b"request_id", "session_id", b"session_id", "sticker", b"sticker", "text", b"text", "to", b"to", "typing_for", b"typing_for", "video", b"video"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "location", "contacts", "poll", "reaction"]  # noqa: Y015
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "location", "contacts", "poll", "reaction", "image", "video", "audio", "document", "sticker"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
 
@@ -545,6 +575,260 @@ class Reaction(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Reaction: _TypeAlias = Reaction  # noqa: Y015
+
+@_typing.final
+class MediaFile(_message.Message):
+    """The file of a message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Inline(_message.Message):
+        """A file that is in the request. It is uploaded with the message."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        DATA_FIELD_NUMBER: _builtins.int
+        MIME_TYPE_FIELD_NUMBER: _builtins.int
+        data: _builtins.bytes
+        """The file, 1 to 1,000,000 bytes."""
+        mime_type: _builtins.str
+        """The MIME type, as in UploadHeader."""
+        def __init__(
+            self,
+            *,
+            data: _builtins.bytes = ...,
+            mime_type: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "mime_type", b"mime_type"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    INLINE_FIELD_NUMBER: _builtins.int
+    reference: _builtins.bytes
+    """The reference that MediaService.Upload returned, for a file of the same kind."""
+    @_builtins.property
+    def inline(self) -> Global___MediaFile.Inline:
+        """The file itself."""
+
+    def __init__(
+        self,
+        *,
+        reference: _builtins.bytes = ...,
+        inline: Global___MediaFile.Inline | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "inline", b"inline", "reference", b"reference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "inline", b"inline", "reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_file: _TypeAlias = _typing.Literal["reference", "inline"]  # noqa: Y015
+    _WhichOneofArgType_file: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_file) -> _WhichOneofReturnType_file | None: ...
+
+Global___MediaFile: _TypeAlias = MediaFile  # noqa: Y015
+
+@_typing.final
+class Image(_message.Message):
+    """A picture. What is not given is not shown: the service does not decode files."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    CAPTION_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    THUMBNAIL_FIELD_NUMBER: _builtins.int
+    caption: _builtins.str
+    """The caption below it."""
+    width: _builtins.int
+    """Width in pixels."""
+    height: _builtins.int
+    """Height in pixels."""
+    thumbnail: _builtins.bytes
+    """What is shown before the file is downloaded: a small JPEG."""
+    @_builtins.property
+    def file(self) -> Global___MediaFile:
+        """The file: JPEG, PNG or WebP."""
+
+    def __init__(
+        self,
+        *,
+        file: Global___MediaFile | None = ...,
+        caption: _builtins.str = ...,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
+        thumbnail: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caption", b"caption", "file", b"file", "height", b"height", "thumbnail", b"thumbnail", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Image: _TypeAlias = Image  # noqa: Y015
+
+@_typing.final
+class Video(_message.Message):
+    """A video, an animated picture or a video note."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    CAPTION_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    THUMBNAIL_FIELD_NUMBER: _builtins.int
+    IS_GIF_FIELD_NUMBER: _builtins.int
+    IS_VIDEO_NOTE_FIELD_NUMBER: _builtins.int
+    caption: _builtins.str
+    """The caption below it. Not for a video note."""
+    width: _builtins.int
+    """Width in pixels."""
+    height: _builtins.int
+    """Height in pixels."""
+    seconds: _builtins.int
+    """Length in seconds."""
+    thumbnail: _builtins.bytes
+    """What is shown before the file is downloaded: a small JPEG."""
+    is_gif: _builtins.bool
+    """Play it in a loop, without sound (GIF)."""
+    is_video_note: _builtins.bool
+    """Show it round, as if recorded in the chat. Not with is_gif."""
+    @_builtins.property
+    def file(self) -> Global___MediaFile:
+        """The file: MP4, 3GPP, QuickTime or WebM."""
+
+    def __init__(
+        self,
+        *,
+        file: Global___MediaFile | None = ...,
+        caption: _builtins.str = ...,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
+        seconds: _builtins.int = ...,
+        thumbnail: _builtins.bytes = ...,
+        is_gif: _builtins.bool = ...,
+        is_video_note: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caption", b"caption", "file", b"file", "height", b"height", "is_gif", b"is_gif", "is_video_note", b"is_video_note", "seconds", b"seconds", "thumbnail", b"thumbnail", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Video: _TypeAlias = Video  # noqa: Y015
+
+@_typing.final
+class Audio(_message.Message):
+    """An audio file or a voice note."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    IS_VOICE_NOTE_FIELD_NUMBER: _builtins.int
+    WAVEFORM_FIELD_NUMBER: _builtins.int
+    seconds: _builtins.int
+    """Length in seconds."""
+    is_voice_note: _builtins.bool
+    """Show it as if recorded in the chat."""
+    waveform: _builtins.bytes
+    """Loudness of a voice note over time: 64 values from 0 to 100."""
+    @_builtins.property
+    def file(self) -> Global___MediaFile:
+        """The file. A voice note must be Ogg with Opus."""
+
+    def __init__(
+        self,
+        *,
+        file: Global___MediaFile | None = ...,
+        seconds: _builtins.int = ...,
+        is_voice_note: _builtins.bool = ...,
+        waveform: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "is_voice_note", b"is_voice_note", "seconds", b"seconds", "waveform", b"waveform"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Audio: _TypeAlias = Audio  # noqa: Y015
+
+@_typing.final
+class Document(_message.Message):
+    """A file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    FILE_NAME_FIELD_NUMBER: _builtins.int
+    CAPTION_FIELD_NUMBER: _builtins.int
+    PAGE_COUNT_FIELD_NUMBER: _builtins.int
+    THUMBNAIL_FIELD_NUMBER: _builtins.int
+    file_name: _builtins.str
+    """The name under which it is shown and stored, in one line."""
+    caption: _builtins.str
+    """The caption below it."""
+    page_count: _builtins.int
+    """Number of pages."""
+    thumbnail: _builtins.bytes
+    """A picture of the first page: a small JPEG."""
+    @_builtins.property
+    def file(self) -> Global___MediaFile:
+        """The file, of any type."""
+
+    def __init__(
+        self,
+        *,
+        file: Global___MediaFile | None = ...,
+        file_name: _builtins.str = ...,
+        caption: _builtins.str = ...,
+        page_count: _builtins.int = ...,
+        thumbnail: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caption", b"caption", "file", b"file", "file_name", b"file_name", "page_count", b"page_count", "thumbnail", b"thumbnail"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Document: _TypeAlias = Document  # noqa: Y015
+
+@_typing.final
+class Sticker(_message.Message):
+    """A sticker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    width: _builtins.int
+    """Width in pixels; 512 is usual."""
+    height: _builtins.int
+    """Height in pixels; 512 is usual."""
+    @_builtins.property
+    def file(self) -> Global___MediaFile:
+        """The file: WebP."""
+
+    def __init__(
+        self,
+        *,
+        file: Global___MediaFile | None = ...,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "height", b"height", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sticker: _TypeAlias = Sticker  # noqa: Y015
 
 @_typing.final
 class EditRequest(_message.Message):

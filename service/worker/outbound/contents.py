@@ -14,6 +14,7 @@ from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import (
     PollCreationMessage,
 )
 
+from service.worker.outbound.media import MEDIA_CONTENTS
 from service.worker.outbound.vcards import vcard
 from zap.v1 import message_pb2 as pb
 
@@ -72,5 +73,6 @@ CONTENTS: Mapping[type[message.Message], Callable[[Any, ContextInfo | None], Mes
     pb.Location: _location,
     pb.ContactCards: _contacts,
     pb.Poll: _poll,
+    **MEDIA_CONTENTS,
 }
 """Functions that build the message of a content with its context, by the content's type."""

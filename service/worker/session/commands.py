@@ -94,6 +94,7 @@ class CommandExecutor:
 
     def _send(self, request: calls_pb2.Send) -> calls_pb2.SendResult:
         content = unpack(request.content, messages.BUILDERS)
+        self._media.store_inline(content)
         # Build it first, so that what cannot be sent is not announced.
         message = messages.build(content, request.to, request.secret, self._client)
         if (seconds := messages.typing_seconds(content)) > 0:

@@ -5,6 +5,7 @@ many of them end the process.
 """
 
 import ctypes
+import datetime
 import fcntl
 import io
 import mmap
@@ -14,14 +15,22 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from service.domain.media import LARGEST_FILE, MediaKind
+from google.protobuf.message import Message
+
+from service.domain.media import LARGEST_FILE, MediaKind, StoredMedia
+from service.media.reference import write_reference
+from service.media.sniffing import HEAD_BYTES, described
+from service.worker.process.redaction import redact
 from service.worker.session.dispatch import DefinitelyNotDone
-from zap.v1 import media_pb2
+from zap.v1 import media_pb2, message_pb2
 from zap.worker.v1 import calls_pb2
 
 MOST_LOST_THREADS = 4
 MOST_LOST_BYTES = 64 * 1024 * 1024
 """Bytes of the files of lost threads. The library holds twice as many beside them."""
+
+_INLINE_TIMEOUT_S = 20.0
+"""Seconds for a file that is in a message: less than a send has."""
 
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
@@ -45,15 +54,8 @@ class MediaCalls:
         """Store the attached file at WhatsApp. Raise DefinitelyNotDone, UploadTimedOut or the library's exception."""
         kind = MediaKind[media_pb2.MediaKind.Name(request.kind).removeprefix("MEDIA_KIND_")]
         mapped = _map(attachment, request.size)
-        outcome: Future[Any] = Future()
-        arguments = (mapped, request.size, kind, outcome)
-        threading.Thread(target=self._run, args=arguments, name="upload", daemon=True).start()
         timeout = request.timeout.ToTimedelta().total_seconds()
-        try:
-            stored = outcome.result(timeout)
-        except TimeoutError:
-            self._lose(outcome, request.size)
-            raise UploadTimedOut(f"the library has not stored the file within {timeout:g} s") from None
+        stored = self._within(timeout, request.size, lambda: self._store_mapped(mapped, request.size, kind))
         return calls_pb2.UploadResult(
             direct_path=stored.DirectPath,
             media_key=stored.MediaKey,
@@ -62,14 +64,48 @@ class MediaCalls:
             size=stored.FileLength,
         )
 
-    def _run(self, mapped: mmap.mmap, size: int, kind: MediaKind, outcome: "Future[Any]") -> None:
+    def store_inline(self, content: Message) -> None:
+        """Store the file that is in a SendRequest, if one is, and put its reference in its place.
+
+        Raise DefinitelyNotDone: a message whose file is not stored is not sent.
+        """
+        field = content.WhichOneof("content") if isinstance(content, message_pb2.SendRequest) else None
+        part = getattr(content, field) if field else None
+        if part is None or not hasattr(part, "file") or not part.file.HasField("inline"):
+            return
+        kind, data = MediaKind[str(field).upper()], part.file.inline.data
+        address = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+        try:
+            # The bytes live as long as the function that refers to them.
+            stored = self._within(_INLINE_TIMEOUT_S, len(data), lambda: self._store(address, len(data), kind))
+        except Exception as error:
+            raise DefinitelyNotDone(f"the file was not stored at WhatsApp: {redact(str(error))}") from error
+        media = StoredMedia(
+            kind,
+            stored.DirectPath,
+            stored.MediaKey,
+            stored.FileEncSHA256,
+            stored.FileSHA256,
+            stored.FileLength,
+            part.file.inline.mime_type,
+            datetime.datetime.now(datetime.UTC),
+        )
+        part.file.reference = write_reference(described(media, data[:HEAD_BYTES]))
+
+    def _within(self, timeout: float, size: int, store: Callable[[], Any]) -> Any:
+        """Return what a function returns that stores a file. Raise UploadTimedOut, or what it raises."""
+        outcome: Future[Any] = Future()
+        threading.Thread(target=_run, args=(store, outcome), name="upload", daemon=True).start()
+        try:
+            return outcome.result(timeout)
+        except TimeoutError:
+            self._lose(outcome, size)
+            raise UploadTimedOut(f"the library has not stored the file within {timeout:g} s") from None
+
+    def _store_mapped(self, mapped: mmap.mmap, size: int, kind: MediaKind) -> Any:
         first = ctypes.c_char.from_buffer(mapped)
         try:
-            stored = self._store(ctypes.addressof(first), size, kind)
-        except Exception as error:  # noqa: BLE001 - the thread that waits raises it
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(stored)
+            return self._store(ctypes.addressof(first), size, kind)
         finally:
             # The mapping cannot be closed while something refers to its address.
             del first
@@ -86,6 +122,15 @@ class MediaCalls:
     def _regain(self, outcome: "Future[Any]") -> None:
         with self._changing:
             self._lost.pop(outcome, None)
+
+
+def _run(store: Callable[[], Any], outcome: "Future[Any]") -> None:
+    try:
+        stored = store()
+    except Exception as error:  # noqa: BLE001 - the thread that waits raises it
+        outcome.set_exception(error)
+    else:
+        outcome.set_result(stored)
 
 
 def _map(attachment: io.FileIO | None, size: int) -> mmap.mmap:

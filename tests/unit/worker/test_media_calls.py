@@ -9,11 +9,12 @@ import pytest
 from neonize.proto.Neonize_pb2 import UploadResponse
 
 from service.domain.media import MediaKind
+from service.media.reference import read_reference
 from service.media.sealed_file import SealedFile
 from service.worker.session import media_calls
 from service.worker.session.dispatch import DefinitelyNotDone
 from service.worker.session.media_calls import MediaCalls, UploadTimedOut
-from zap.v1 import media_pb2
+from zap.v1 import media_pb2, message_pb2
 from zap.worker.v1 import calls_pb2
 
 
@@ -129,3 +130,35 @@ def test_a_lost_thread_with_a_large_file_is_too_many(
     with pytest.raises(UploadTimedOut):
         calls.upload(request(1000, 0.01), attached(bytes(1000)))
     assert len(library.ended) == 1
+
+
+def in_message(data: bytes) -> message_pb2.SendRequest:
+    inline = message_pb2.MediaFile.Inline(data=data, mime_type="audio/ogg")
+    audio = message_pb2.Audio(file=message_pb2.MediaFile(inline=inline), seconds=3)
+    return message_pb2.SendRequest(audio=audio)
+
+
+def test_a_file_in_a_message_is_replaced_by_its_reference(calls: MediaCalls, library: Library) -> None:
+    data = b"OggS\x00\x02" + bytes(22) + b"OpusHead\x01"
+    message = in_message(data)
+    calls.store_inline(message)
+    media = read_reference(message.audio.file.reference)
+    assert (media.kind, media.sha256, media.size) == (MediaKind.AUDIO, hashlib.sha256(data).digest(), len(data))
+    assert (media.mime_type, media.is_opus, message.audio.seconds) == ("audio/ogg", True, 3)
+    assert library.kinds == [MediaKind.AUDIO]
+    for other in (message_pb2.SendRequest(text=message_pb2.Text(body="hi")), message, message_pb2.EditRequest()):
+        calls.store_inline(other)
+    assert len(library.kinds) == 1
+
+
+def test_a_message_whose_file_is_not_stored_is_certainly_not_sent(
+    calls: MediaCalls, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library.error = RuntimeError("upload failed with status code 413")
+    with pytest.raises(DefinitelyNotDone, match="413"):
+        calls.store_inline(in_message(b"x"))
+    library.error = None
+    library.goes_on.clear()
+    monkeypatch.setattr(media_calls, "_INLINE_TIMEOUT_S", 0.01)
+    with pytest.raises(DefinitelyNotDone, match=r"within 0\.01 s"):
+        calls.store_inline(in_message(b"x"))

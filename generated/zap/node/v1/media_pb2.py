@@ -27,7 +27,7 @@ from zap.v1 import media_pb2 as zap_dot_v1_dot_media__pb2
 from zap.v1 import options_pb2 as zap_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17zap/node/v1/media.proto\x12\x0bzap.node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12zap/v1/media.proto\x1a\x14zap/v1/options.proto\"\xed\x01\n\x0eMediaReference\x12\x1f\n\x04kind\x18\x01 \x01(\x0e\x32\x11.zap.v1.MediaKind\x12\x19\n\x0b\x64irect_path\x18\x02 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x17\n\tmedia_key\x18\x03 \x01(\x0c\x42\x04\xa8\x9f\x19\x01\x12\x1e\n\x10\x65ncrypted_sha256\x18\x04 \x01(\x0c\x42\x04\xa8\x9f\x19\x01\x12\x14\n\x06sha256\x18\x05 \x01(\x0c\x42\x04\xa8\x9f\x19\x01\x12\x0c\n\x04size\x18\x06 \x01(\x04\x12\x11\n\tmime_type\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17zap/node/v1/media.proto\x12\x0bzap.node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12zap/v1/media.proto\x1a\x14zap/v1/options.proto\"\x93\x02\n\x0eMediaReference\x12\x1f\n\x04kind\x18\x01 \x01(\x0e\x32\x11.zap.v1.MediaKind\x12\x19\n\x0b\x64irect_path\x18\x02 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x17\n\tmedia_key\x18\x03 \x01(\x0c\x42\x04\xa8\x9f\x19\x01\x12\x1e\n\x10\x65ncrypted_sha256\x18\x04 \x01(\x0c\x42\x04\xa8\x9f\x19\x01\x12\x14\n\x06sha256\x18\x05 \x01(\x0c\x42\x04\xa8\x9f\x19\x01\x12\x0c\n\x04size\x18\x06 \x01(\x04\x12\x11\n\tmime_type\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07is_opus\x18\t \x01(\x08\x12\x13\n\x0bis_animated\x18\n \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,5 +43,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MEDIAREFERENCE'].fields_by_name['sha256']._loaded_options = None
   _globals['_MEDIAREFERENCE'].fields_by_name['sha256']._serialized_options = b'\250\237\031\001'
   _globals['_MEDIAREFERENCE']._serialized_start=116
-  _globals['_MEDIAREFERENCE']._serialized_end=353
+  _globals['_MEDIAREFERENCE']._serialized_end=391
 # @@protoc_insertion_point(module_scope)

@@ -32,6 +32,8 @@ class MediaReference(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     MIME_TYPE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    IS_OPUS_FIELD_NUMBER: _builtins.int
+    IS_ANIMATED_FIELD_NUMBER: _builtins.int
     kind: _media_pb2.MediaKind.ValueType
     """What the file was uploaded as."""
     direct_path: _builtins.str
@@ -46,6 +48,10 @@ class MediaReference(_message.Message):
     """The size of the file in bytes."""
     mime_type: _builtins.str
     """The MIME type that the caller gave."""
+    is_opus: _builtins.bool
+    """Audio that is Ogg with Opus, which a voice note must be."""
+    is_animated: _builtins.bool
+    """An animated sticker."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the file was uploaded."""
@@ -61,10 +67,12 @@ class MediaReference(_message.Message):
         size: _builtins.int = ...,
         mime_type: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        is_opus: _builtins.bool = ...,
+        is_animated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "direct_path", b"direct_path", "encrypted_sha256", b"encrypted_sha256", "kind", b"kind", "media_key", b"media_key", "mime_type", b"mime_type", "sha256", b"sha256", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "direct_path", b"direct_path", "encrypted_sha256", b"encrypted_sha256", "is_animated", b"is_animated", "is_opus", b"is_opus", "kind", b"kind", "media_key", b"media_key", "mime_type", b"mime_type", "sha256", b"sha256", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
