@@ -9,6 +9,7 @@ import grpc
 
 from service.cli.failures import explained
 from zap.v1.contact_pb2_grpc import ContactServiceStub
+from zap.v1.media_pb2_grpc import MediaServiceStub
 from zap.v1.message_pb2_grpc import MessageServiceStub
 from zap.v1.session_pb2_grpc import SessionServiceStub
 from zap.v1.watch_pb2_grpc import EventServiceStub
@@ -49,6 +50,12 @@ class ServerConnection:
         """Open the ContactService; an error is explained on stderr and ends the program."""
         with explained(), grpc.insecure_channel(self.address) as channel:
             yield ContactServiceStub(channel)
+
+    @contextmanager
+    def media(self) -> Iterator[MediaServiceStub]:
+        """Open the MediaService; an error is explained on stderr and ends the program."""
+        with explained(), grpc.insecure_channel(self.address, options=_KEEPALIVE) as channel:
+            yield MediaServiceStub(channel)
 
     @contextmanager
     def events(self) -> Iterator[EventServiceStub]:

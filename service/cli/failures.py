@@ -25,6 +25,7 @@ EXIT_CODES = {
     grpc.StatusCode.DEADLINE_EXCEEDED: 10,
     grpc.StatusCode.OUT_OF_RANGE: 11,
     grpc.StatusCode.RESOURCE_EXHAUSTED: 12,
+    grpc.StatusCode.DATA_LOSS: 13,
 }
 """Exit codes by gRPC status; other errors are 1, and 2 is a wrong command line."""
 OUTCOME_EXIT_CODES = {

@@ -1,11 +1,12 @@
 """Defines the commands of zapctl.
 
-Exit codes: 0 done · 1 unexpected error · 2 wrong command line · 3 to 12 error of the call, by status · 20 to 24 outcome
+Exit codes: 0 done · 1 unexpected error · 2 wrong command line · 3 to 13 error of the call, by status · 20 to 24 outcome
 of a pairing other than PAIRED · 30 message not sent · 31 outcome of a message unknown.
 """
 
 import io
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -13,10 +14,12 @@ import typer
 
 from service.cli import contacts, views
 from service.cli.connection import ServerConnection
+from service.cli.downloading import content_of
+from service.cli.downloading import download as download_file
 from service.cli.failures import NOT_SENT, OUTCOME_UNKNOWN
 from service.cli.pairing import show_codes
 from service.cli.watching import watch as watch_events
-from zap.v1 import event_pb2, message_pb2, session_pb2, watch_pb2
+from zap.v1 import event_pb2, media_pb2, message_pb2, session_pb2, watch_pb2
 
 app = typer.Typer(help="WhatsApp sessions from a terminal.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -205,6 +208,18 @@ def pairing_code(
         request = session_pb2.RequestPairingCodeRequest(session_id=session_id, phone=phone)
         response = server.call(sessions.RequestPairingCode, request)
         _show(server, response, lambda shown: print(shown.code))
+
+
+@app.command()
+def download(
+    context: typer.Context,
+    session_id: SessionId,
+    target: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
+) -> None:
+    """Download the file of a message, whose content is on stdin as JSON (`zapctl --json watch`)."""
+    content = content_of(sys.stdin.read())
+    request = media_pb2.DownloadRequest(session_id=session_id, content=content)
+    print(f"{download_file(context.obj, request, target)} bytes are in {target}")
 
 
 def main() -> None:

@@ -7,10 +7,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from google.protobuf.json_format import MessageToJson
 from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
@@ -21,6 +23,7 @@ from service.domain.pairing import PairingDelayed, PairingEnded, PairingOutcome,
 from service.domain.records import MessageState
 from service.domain.session import Condition, Credentials, Desired, State
 from service.domain.watch import LoggedEvent
+from service.media.http import MediaHttpClient
 from service.ports.processes import CallFailed
 from service.protocol.payloads import payload_of
 from tests.contents import text_content
@@ -28,7 +31,9 @@ from tests.eventually import eventually_in_thread
 from tests.fakes.core import code
 from tests.fakes.serving import FakeService
 from tests.fakes.session_store import NOW
-from zap.v1 import event_pb2, message_pb2, session_pb2
+from tests.media_host import MediaHost
+from tests.stored_media import stored
+from zap.v1 import content_pb2, event_pb2, message_pb2, session_pb2
 from zap.worker.v1 import contacts_pb2
 
 
@@ -393,3 +398,31 @@ def test_all_pages_of_contacts_are_listed(service: FakeService) -> None:
     zapctl(service, "create", "a")
     service.contacts.rows = {("a", f"{number}@lid"): {"push_name": "x"} for number in range(10_000, 11_001)}
     assert len(zapctl(service, "--json", "contacts", "list", "a").stdout.splitlines()) == 1001
+
+
+def test_a_file_of_a_message_is_written_once_it_is_checked(tmp_path: Path) -> None:
+    body, media = stored(b"x" * 100_000)
+    host = MediaHost(bodies={"/v/t62/1.enc": body})
+    content = content_pb2.Content(
+        kind=content_pb2.Content.KIND_DOCUMENT,
+        media=content_pb2.MediaContent(
+            direct_path=media.direct_path,
+            media_key=media.media_key,
+            encrypted_sha256=media.encrypted_sha256,
+            sha256=media.sha256,
+        ),
+    )
+    target = tmp_path / "file"
+    with FakeService(http=MediaHttpClient(host.context)) as service, ExitStack() as stack:
+        listening = host.listening()
+        proxy = service.run(listening.__aenter__())
+        stack.callback(lambda: service.run(listening.__aexit__(None, None, None)))
+        zapctl(service, "create", "a", "--proxy-url", f"http://{proxy}")
+        done = zapctl(service, "download", "a", str(target), stdin=MessageToJson(content))
+        assert (done.exit_code, target.read_bytes()) == (0, b"x" * 100_000)
+        content.media.sha256 = bytes(32)
+        damaged = zapctl(service, "download", "a", str(tmp_path / "other"), stdin=MessageToJson(content))
+        assert damaged.exit_code == 13
+        assert "MEDIA_DAMAGED" in damaged.stderr
+        assert zapctl(service, "download", "a", str(target), stdin="no JSON").exit_code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
