@@ -9,6 +9,7 @@ import grpc
 
 from service.cli.failures import explained
 from zap.v1.contact_pb2_grpc import ContactServiceStub
+from zap.v1.group_service_pb2_grpc import GroupServiceStub
 from zap.v1.media_pb2_grpc import MediaServiceStub
 from zap.v1.message_pb2_grpc import MessageServiceStub
 from zap.v1.session_pb2_grpc import SessionServiceStub
@@ -56,6 +57,12 @@ class ServerConnection:
         """Open the MediaService; an error is explained on stderr and ends the program."""
         with explained(), grpc.insecure_channel(self.address, options=_KEEPALIVE) as channel:
             yield MediaServiceStub(channel)
+
+    @contextmanager
+    def groups(self) -> Iterator[GroupServiceStub]:
+        """Open the GroupService; an error is explained on stderr and ends the program."""
+        with explained(), grpc.insecure_channel(self.address) as channel:
+            yield GroupServiceStub(channel)
 
     @contextmanager
     def events(self) -> Iterator[EventServiceStub]:

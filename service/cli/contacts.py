@@ -1,10 +1,8 @@
 """Defines the commands `zapctl contacts …`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from service.cli import views
 from service.cli.connection import ServerConnection
@@ -26,7 +24,7 @@ def check(
     with server.contacts() as contacts:
         request = contact_pb2.CheckNumbersRequest(session_id=session_id, numbers=numbers)
         found = list(server.call(contacts.CheckNumbers, request).checks)
-    _show(server, found, ("NUMBER", "RESULT", "PHONE", "LID", "BUSINESS"), _check_row)
+    views.print_rows(found, ("NUMBER", "RESULT", "PHONE", "LID", "BUSINESS"), _check_row, as_json=server.as_json)
 
 
 @app.command(name="list")
@@ -48,7 +46,7 @@ def list_contacts(
             request.page_token = response.next_page_token
             if not request.page_token:
                 break
-    _show(server, found, _CONTACT_COLUMNS, _contact_row)
+    views.print_rows(found, _CONTACT_COLUMNS, _contact_row, as_json=server.as_json)
 
 
 @app.command()
@@ -61,7 +59,7 @@ def get(
     server: ServerConnection = context.obj
     with server.contacts() as contacts:
         found = server.call(contacts.Get, contact_pb2.GetContactRequest(session_id=session_id, person=person))
-    _show(server, [found], _CONTACT_COLUMNS, _contact_row)
+    views.print_rows([found], _CONTACT_COLUMNS, _contact_row, as_json=server.as_json)
 
 
 _CONTACT_COLUMNS = ("PHONE", "LID", "NAME", "PUSH NAME", "BUSINESS")
@@ -79,17 +77,3 @@ def _contact_row(contact: contact_pb2.Contact) -> tuple[str, ...]:
 
 def _addresses(address: address_pb2.Address) -> tuple[str, str]:
     return (address.phone, address.lid)
-
-
-def _show(server: ServerConnection, found: list[Any], columns: tuple[str, ...], row: Any) -> None:
-    """Print one line for each message."""
-    if server.as_json:
-        for each in found:
-            views.print_json(each)
-        return
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for each in found:
-        table.add_row(*map(Text, row(each)))
-    views.print_table(table)

@@ -1,8 +1,8 @@
 """Formats sessions, messages and pairings for the terminal."""
 
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from zap.v1 import message_pb2, session_pb2
+
+_MessageT = TypeVar("_MessageT", bound=Message)
 
 _UNLIMITED_WIDTH = 10_000
 _COLOURS = {"CONNECTED": "green", "FAILED": "red", "LOGGED_OUT": "red", "SUSPENDED": "red"}
@@ -55,8 +57,19 @@ def print_sessions(sessions: Sequence[session_pb2.Session]) -> None:
         print(f"{waiting} of {len(sessions)} sessions wait for their turn to be started", file=sys.stderr)
 
 
-def print_table(table: Table) -> None:
-    """Print a table; in a pipe its lines are not wrapped."""
+def print_rows(
+    found: Iterable[_MessageT], columns: Sequence[str], row: Callable[[_MessageT], Sequence[str]], *, as_json: bool
+) -> None:
+    """Print one line for each message: of a table, which is not wrapped in a pipe, or as JSON."""
+    if as_json:
+        for each in found:
+            print_json(each)
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for each in found:
+        table.add_row(*map(Text, row(each)))
     _console().print(table)
 
 

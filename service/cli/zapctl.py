@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import typer
 
-from service.cli import contacts, views
+from service.cli import contacts, groups, views
 from service.cli.connection import ServerConnection
 from service.cli.downloading import content_of
 from service.cli.downloading import download as download_file
@@ -24,6 +24,7 @@ from zap.v1 import event_pb2, media_pb2, message_pb2, session_pb2, watch_pb2
 app = typer.Typer(help="WhatsApp sessions from a terminal.", no_args_is_help=True, pretty_exceptions_enable=False)
 
 app.add_typer(contacts.app, name="contacts")
+app.add_typer(groups.app, name="groups")
 
 SessionId = Annotated[str, typer.Argument(help="Which session.", show_default=False)]
 

@@ -65,8 +65,8 @@ class FakeOwner:
         self.answers_uploads.set()
         self.results: dict[str, TypedPayload] = {}
         """The result of a call, by the full name of its request."""
-        self.refusals: dict[TypedPayload, CallFailed] = {}
-        """The failure of a call, by its request."""
+        self.answers: dict[TypedPayload, TypedPayload | CallFailed] = {}
+        """The result or the failure of one request, in place of that in `results`."""
 
     def get(self, session_id: str) -> "FakeRunner | None":
         stored = self._store.kept.get(session_id)
@@ -82,9 +82,10 @@ class FakeOwner:
         if self.refuses_calls is not None:
             raise self.refuses_calls
         self.calls.append(request)
-        if request in self.refusals:
-            raise self.refusals[request]
-        return self.results[request.kind]
+        answer = self.answers.get(request) or self.results[request.kind]
+        if isinstance(answer, CallFailed):
+            raise answer
+        return answer
 
     async def upload(self, kind: MediaKind, descriptor: int, size: int, timeout: float) -> StoredMedia:
         """Keep the file, as WhatsApp would."""

@@ -47,7 +47,7 @@ class Wire:
 
     def refuse(self, request: Message, failure: CallFailed) -> None:
         """What the session's process fails with."""
-        self.owner.refusals[payload_of(request)] = failure
+        self.owner.answers[payload_of(request)] = failure
 
     def was_asked(self, *requests: Message) -> bool:
         """Whether the session's process was asked this and nothing else."""

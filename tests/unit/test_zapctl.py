@@ -12,7 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.json_format import MessageToJson
+from google.protobuf.message import Message
 from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
@@ -33,8 +35,8 @@ from tests.fakes.serving import FakeService
 from tests.fakes.session_store import NOW
 from tests.media_host import MediaHost
 from tests.stored_media import stored
-from zap.v1 import content_pb2, event_pb2, message_pb2, session_pb2
-from zap.worker.v1 import contacts_pb2
+from zap.v1 import content_pb2, event_pb2, group_service_pb2, message_pb2, session_pb2
+from zap.worker.v1 import contacts_pb2, groups_pb2
 
 
 @pytest.fixture(autouse=True)
@@ -426,3 +428,64 @@ def test_a_file_of_a_message_is_written_once_it_is_checked(tmp_path: Path) -> No
         assert "MEDIA_DAMAGED" in damaged.stderr
         assert zapctl(service, "download", "a", str(target), stdin="no JSON").exit_code == 2
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+CHESS = group_service_pb2.Group(
+    jid="12036@g.us", settings=group_service_pb2.GroupSettings(name="Chess club"), participant_count=2
+)
+
+
+def connected(service: FakeService, request: str, result: Message) -> None:
+    """Session a is connected, and its process answers this."""
+    if "a" not in service.sessions.kept:
+        zapctl(service, "create", "a")
+        service.do(service.sessions.pair, "a")
+    service.sessions.owner.results[f"zap.worker.v1.{request}"] = payload_of(result)
+
+
+def test_groups_are_listed_and_their_members_shown(service: FakeService) -> None:
+    connected(service, "ListGroups", groups_pb2.GroupPage(groups=[CHESS]))
+    header, line = zapctl(service, "groups", "list", "a").stdout.splitlines()
+    assert header.split() == ["GROUP", "MEMBERS", "KIND", "NAME"]
+    assert line.split() == ["12036@g.us", "2", "group", "Chess", "club"]
+    full = group_service_pb2.Group()
+    full.CopyFrom(CHESS)
+    full.participants.add(is_admin=True, is_creator=True).address.phone = "+49151"
+    full.participants.add().address.lid = "222@lid"
+    connected(service, "GetGroup", full)
+    _, creator, member = zapctl(service, "groups", "get", "a", "12036@g.us").stdout.splitlines()
+    assert (creator.split(), member.split()) == (["+49151", "creator"], ["222@lid", "member"])
+    (shown,) = zapctl(service, "--json", "groups", "get", "a", "12036@g.us").stdout.splitlines()
+    assert json.loads(shown)["settings"]["name"] == "Chess club"
+
+
+def test_all_pages_of_groups_are_listed(service: FakeService) -> None:
+    pages = [groups_pb2.GroupPage(groups=[CHESS], has_more=True), groups_pb2.GroupPage(groups=[CHESS])]
+    connected(service, "ListGroups", pages[1])
+    first = groups_pb2.ListGroups(limit=1000)
+    service.sessions.owner.answers[payload_of(first)] = payload_of(pages[0])
+    assert len(zapctl(service, "--json", "groups", "list", "a").stdout.splitlines()) == 2
+
+
+def test_a_group_is_created_joined_and_left(service: FakeService) -> None:
+    refused = group_service_pb2.ParticipantResult(
+        result=group_service_pb2.ParticipantResult.RESULT_INVITATION_NEEDED, code=403
+    )
+    connected(service, "CreateGroup", groups_pb2.CreatedGroup(group=CHESS, results=[refused]))
+    created = zapctl(service, "groups", "create", "a", "Chess club", "+4917612345678").stdout.splitlines()
+    assert created[0] == "12036@g.us"
+    assert created[2].split() == ["+4917612345678", "INVITATION_NEEDED", "403"]
+    link = "https://chat.whatsapp.com/AbCdEfGhIjKl"
+    connected(service, "GetInviteLink", group_service_pb2.InviteLink(link=link))
+    assert zapctl(service, "groups", "invite", "a", "12036@g.us").stdout == f"{link}\n"
+    assert zapctl(service, "groups", "invite", "a", "12036@g.us", "--reset").stdout == f"{link}\n"
+    assert [call.data for call in service.sessions.owner.calls[-2:]] == [
+        groups_pb2.GetInviteLink(group="12036@g.us").SerializeToString(),
+        groups_pb2.GetInviteLink(group="12036@g.us", is_reset=True).SerializeToString(),
+    ]
+    waiting = group_service_pb2.JoinGroupResponse.STATE_WAITING_FOR_APPROVAL
+    connected(service, "JoinGroup", group_service_pb2.JoinGroupResponse(group="12036@g.us", state=waiting))
+    joined = zapctl(service, "groups", "join", "a", link).stdout.splitlines()
+    assert joined[1].split() == ["12036@g.us", "WAITING_FOR_APPROVAL"]
+    connected(service, "LeaveGroup", Empty())
+    assert zapctl(service, "groups", "leave", "a", "12036@g.us").exit_code == 0
