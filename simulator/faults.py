@@ -80,7 +80,7 @@ class UnreadableMessage(Countdown):
 
 @dataclass
 class QueryFailure(Countdown):
-    """Queries of a namespace that are answered with an error."""
+    """Queries of a namespace, or of a namespace and a first child (w:g2/create), that are answered with an error."""
 
     namespace: str = ""
     code: int = 500
@@ -89,7 +89,7 @@ class QueryFailure(Countdown):
 
 @dataclass
 class HeldQuery(Countdown):
-    """Queries of a namespace that get no answer until released."""
+    """Queries of a namespace, or of a namespace and a first child, that get no answer until released."""
 
     namespace: str = ""
     held: list[Callable[[], None]] = field(default_factory=list)
@@ -133,9 +133,9 @@ class Faults:
         """Return how this message is refused, if it is."""
         return next((refusal for refusal in self.message_refusals if refusal.strikes(addresses)), None)
 
-    def query_failure(self, addresses: frozenset[str], namespace: str) -> QueryFailure | None:
+    def query_failure(self, addresses: frozenset[str], asked: str) -> QueryFailure | None:
         """Return how this query fails, if it does."""
-        meant = (failure for failure in self.query_failures if failure.namespace in ("", namespace))
+        meant = (failure for failure in self.query_failures if _is_within(asked, failure.namespace))
         return next((failure for failure in meant if failure.strikes(addresses)), None)
 
     def drop_at_confirmation(self, addresses: frozenset[str]) -> bool:
@@ -147,10 +147,10 @@ class Faults:
         struck = (fault for fault in self.unreadable_messages if fault.sender.covers(sender))
         return next((fault.damage for fault in struck if fault.strikes(frozenset({phone}))), None)
 
-    def hold_query(self, addresses: frozenset[str], namespace: str, answer: Callable[[], None]) -> bool:
+    def hold_query(self, addresses: frozenset[str], asked: str, answer: Callable[[], None]) -> bool:
         """Return whether this query is left unanswered. If so, `answer` is called when it is released."""
         for query in self.held_queries:
-            if query.namespace in ("", namespace) and query.strikes(addresses):
+            if _is_within(asked, query.namespace) and query.strikes(addresses):
                 query.held.append(answer)
                 return True
         return False
@@ -199,3 +199,8 @@ class Faults:
             self.refusals,
         ):
             plan.clear()
+
+
+def _is_within(asked: str, namespace: str) -> bool:
+    """Return whether a query, given by namespace and first child, is one of those that a fault names."""
+    return not namespace or f"{asked}/".startswith(f"{namespace}/")

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from simulator.accounts import Companion
 from simulator.bookkeeping import DeviceRecord
+from simulator.calls import UnknownCall
 from simulator.http_faults import FaultRoutes
 from simulator.http_people import PeopleRoutes
 from simulator.http_phones import PhoneRoutes
@@ -23,7 +24,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _LARGEST = 64 * 1024 * 1024
 """Limit of a request in bytes, enough for a piece of history."""
-_NOT_FOUND = (UnknownPhone, UnknownGroup, UnknownDevice, StaleQr, NoCodeRequested)
+_NOT_FOUND = (UnknownPhone, UnknownGroup, UnknownDevice, UnknownCall, StaleQr, NoCodeRequested)
 
 
 class ControlInterface:

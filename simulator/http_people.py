@@ -7,10 +7,12 @@ from aiohttp import web
 from simulator import stanzas
 from simulator.accounts import Account
 from simulator.binary_xml import Node, node
+from simulator.calls import Media
+from simulator.network import name_of
 from simulator.request_body import BadInput, Body
 from simulator.responses import shown
 from simulator.simulator import Simulator
-from simulator.views import ProfileView
+from simulator.views import CallView, PresenceView, ProfileView, TypingView
 
 
 class PeopleRoutes:
@@ -25,6 +27,13 @@ class PeopleRoutes:
             web.get("/phones/{pn}/profile", self._show_profile),
             web.patch("/phones/{pn}/profile", self._change_profile),
             web.post("/phones/{pn}/queries", self._ask),
+            web.get("/phones/{pn}/presence", self._show_presence),
+            web.post("/phones/{pn}/appear", self._appear),
+            web.post("/phones/{pn}/disappear", self._disappear),
+            web.post("/phones/{pn}/type", self._type),
+            web.get("/phones/{pn}/calls", self._list_calls),
+            web.post("/phones/{pn}/calls", self._call),
+            web.post("/phones/{pn}/calls/{id}/hang-up", self._hang_up),
         ]
 
     async def _show_profile(self, request: web.Request) -> web.Response:
@@ -44,6 +53,53 @@ class PeopleRoutes:
         body = await Body.read(request)
         content = self._simulator.ask(request.match_info["pn"], _query(body))
         return web.json_response({"content": [stanzas.to_json(part) for part in content]})
+
+    # --- presence and calls
+
+    async def _show_presence(self, request: web.Request) -> web.Response:
+        account, presences = self._account(request), self._simulator.presences
+        return shown(
+            PresenceView(
+                is_available=presences.is_available(account),
+                last_seen_at=presences.last_seen_at(account),
+                subscribers=[str(device.jid) for device in presences.subscribers(account)],
+                typings=[
+                    TypingView(it.sender.pn, it.chat, it.state, it.media, it.at) for it in presences.typings(account)
+                ],
+            )
+        )
+
+    async def _appear(self, request: web.Request) -> web.Response:
+        phone = self._simulator.phone(request.match_info["pn"])
+        phone.require_on()
+        self._simulator.presences.set_available(phone, is_available=True)
+        return web.json_response({})
+
+    async def _disappear(self, request: web.Request) -> web.Response:
+        phone = self._simulator.phone(request.match_info["pn"])
+        self._simulator.presences.set_available(phone, is_available=False)
+        return web.json_response({})
+
+    async def _type(self, request: web.Request) -> web.Response:
+        body = await Body.read(request)
+        state = body.text("state", "composing")
+        if state not in ("composing", "paused"):
+            raise BadInput("state: composing or paused is required")
+        self._simulator.type(request.match_info["pn"], body.text("to"), state, body.text("media", ""))
+        return web.json_response({})
+
+    async def _list_calls(self, request: web.Request) -> web.Response:
+        calls = self._simulator.calls.of(self._account(request))
+        return shown([CallView(it.id, name_of(it.to), it.media, it.state, it.at) for it in calls])
+
+    async def _call(self, request: web.Request) -> web.Response:
+        body = await Body.read(request)
+        media = body.choice("media", Media, Media.AUDIO)
+        return web.json_response({"id": self._simulator.call(request.match_info["pn"], body.text("to"), media).id})
+
+    async def _hang_up(self, request: web.Request) -> web.Response:
+        self._simulator.calls.hang_up(self._account(request), request.match_info["id"])
+        return web.json_response({})
 
     def _account(self, request: web.Request) -> Account:
         return self._simulator.phone(request.match_info["pn"]).account

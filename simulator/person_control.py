@@ -9,7 +9,7 @@ from simulator import stanzas
 from simulator.binary_xml import Node, node
 from simulator.jid import GROUP_SERVER, Jid
 from simulator.member_control import MemberControl
-from simulator.views import ProfileView, from_json
+from simulator.views import CallView, PresenceView, ProfileView, from_json
 
 #: Sends a request to the control interface: method, path, and the body as JSON. Returns the answer.
 Call = Callable[[str, str, object], Awaitable[Any]]
@@ -65,6 +65,34 @@ class PersonControl:
         invite = node("invite", {"code": code})
         (answer,) = await self.ask("w:g2", "set", invite, to=GROUP_SERVER)
         return answer.tag == "group"
+
+    async def appear(self) -> None:
+        """Have the person open WhatsApp on the phone: the person is available, and sees who types."""
+        await self._call("POST", f"/phones/{self.pn}/appear", {})
+
+    async def disappear(self) -> None:
+        """Have the person close WhatsApp on the phone."""
+        await self._call("POST", f"/phones/{self.pn}/disappear", {})
+
+    async def type(self, to: str, state: str = "composing", media: str = "") -> None:
+        """Type to a phone number or a group, perhaps a voice message (media: audio), or stop (state: paused)."""
+        await self._call("POST", f"/phones/{self.pn}/type", {"to": to, "state": state, "media": media})
+
+    async def presence(self) -> PresenceView:
+        """Return whether the person is available, and who typed to the person."""
+        return from_json(PresenceView, await self._call("GET", f"/phones/{self.pn}/presence", None))
+
+    async def call(self, to: str, media: str = "audio") -> str:
+        """Call a phone number or a group (media: audio or video). Return the id of the call."""
+        return str((await self._call("POST", f"/phones/{self.pn}/calls", {"to": to, "media": media}))["id"])
+
+    async def hang_up(self, call_id: str) -> None:
+        """End a call that rings."""
+        await self._call("POST", f"/phones/{self.pn}/calls/{call_id}/hang-up", {})
+
+    async def calls(self) -> list[CallView]:
+        """Return the calls that the person made."""
+        return [from_json(CallView, it) for it in await self._call("GET", f"/phones/{self.pn}/calls", None)]
 
     async def ask(self, namespace: str, kind: str, child: Node | None = None, **attrs: str) -> Sequence[Node]:
         """Send a query (kind: get or set) from the phone, as a client would. Return the content of the result."""

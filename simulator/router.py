@@ -77,12 +77,6 @@ class Router:
             if device is not None and device is not sender:
                 device.receive(relayed)
 
-    def chat_state(self, sender: Device, stanza: Node) -> None:
-        """Relay that a person is typing, or has stopped, to the devices of the other person."""
-        account = self._directory.account(stanza.jid("to"))
-        for device in account.devices.values() if account is not None else ():
-            device.receive(node("chatstate", {"from": sender.account.lid_jid()}, *stanza.children))
-
     # --- groups
 
     def _to_group(self, sender: Device, stanza: Node, to: Jid) -> Attrs:

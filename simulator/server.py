@@ -6,9 +6,10 @@ import logging
 import time
 
 from simulator.accounts import Companion, Directory
-from simulator.answers import QueryFailed, refused
+from simulator.answers import QueryFailed, child_of, refused
 from simulator.binary_xml import Attrs, BinaryXmlError, Node, node
 from simulator.bookkeeping import Ledger
+from simulator.calls import Calls
 from simulator.connection import Connection, accept
 from simulator.faults import UNPAIRED, Faults, Target
 from simulator.gates import Step
@@ -16,6 +17,7 @@ from simulator.jid import SERVER
 from simulator.linking import Candidate, Linking
 from simulator.linking_code import CodeLinking
 from simulator.noise import HandshakeError, ServerIdentity
+from simulator.presences import Presences
 from simulator.queries import Queries
 from simulator.router import Router
 from simulator.schemas import DevicePairingData
@@ -42,6 +44,9 @@ class WhatsAppServer:
         queries: Queries,
         faults: Faults,
         ledger: Ledger,
+        *,
+        presences: Presences,
+        calls: Calls,
     ) -> None:
         self._identity = identity
         self._directory = directory
@@ -49,6 +54,8 @@ class WhatsAppServer:
         self._linking = linking
         self._code_linking = code_linking
         self._queries = queries
+        self._presences = presences
+        self._calls = calls
         self._faults = faults
         self._ledger = ledger
         self._connections: set[Connection] = set()
@@ -155,6 +162,7 @@ class WhatsAppServer:
         if previous is not None and not previous.is_over:
             device.record.overlaps += 1
             self.replace(device)
+        self._presences.disconnected(device)  # subscriptions belong to a connection, and the previous one may linger
         interval = device.attach(connection)
         try:
             connection.send(
@@ -169,6 +177,8 @@ class WhatsAppServer:
                 self._handle(connection, device, stanza)
         finally:
             device.detach(connection, interval)
+            if device.connection is None:
+                self._presences.disconnected(device)
 
     def replace(self, device: Companion) -> None:
         """End a device's connection as if another client had logged in."""
@@ -185,9 +195,13 @@ class WhatsAppServer:
             self._handle_receipt(connection, device, stanza)
         elif stanza.tag == "ack":
             self._handle_ack(connection, device, stanza)
+        elif stanza.tag == "presence":
+            self._presences.take(device, stanza)
         elif stanza.tag == "chatstate":
-            self._router.chat_state(device, stanza)
-        elif stanza.tag not in ("presence", "ib") and self._ledger.note_unknown(stanza.tag):
+            self._presences.type(device, stanza)
+        elif stanza.tag == "call":
+            self._calls.take(device, stanza)
+        elif stanza.tag != "ib" and self._ledger.note_unknown(stanza.tag):
             log.warning("unknown stanza <%s>, ignored", stanza.tag)
 
     def _handle_query(self, connection: Connection, device: Companion, query: Node) -> None:
@@ -195,7 +209,8 @@ class WhatsAppServer:
         if namespace == "w:p" and self._faults.is_keepalive_muted(device.addresses):
             return
 
-        failure = self._faults.query_failure(device.addresses, namespace)
+        asked = f"{namespace}/{child_of(query)}"
+        failure = self._faults.query_failure(device.addresses, asked)
 
         def answer() -> None:
             if failure is not None:
@@ -203,7 +218,7 @@ class WhatsAppServer:
             else:
                 connection.send(self._queries.answer(device, query))
 
-        if not self._faults.hold_query(device.addresses, namespace, answer):
+        if not self._faults.hold_query(device.addresses, asked, answer):
             answer()
 
     def _handle_message(self, connection: Connection, device: Companion, message: Node) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from simulator.accounts import Companion, Directory
 from simulator.binary_xml import Node, node
 from simulator.bookkeeping import Ledger
+from simulator.calls import Call, Calls, Media
 from simulator.certificates import CertificateAuthority
 from simulator.connection import Connection
 from simulator.faults import Faults, LoginFailure, Target
@@ -20,10 +21,11 @@ from simulator.letters import Letter, text_letter
 from simulator.linking import Flaw, Linking, LinkResult, QrText
 from simulator.linking_code import CodeLinking
 from simulator.listeners import Listener, PlainListener, ProxyListener, Refusal
-from simulator.network import Addressee, Network
+from simulator.network import Addressee, Network, address_of
 from simulator.noise import ServerIdentity
 from simulator.outbox import SentMessage
 from simulator.phone import Phone
+from simulator.presences import Presences
 from simulator.queries import Queries
 from simulator.router import Router
 from simulator.server import WhatsAppServer
@@ -75,6 +77,8 @@ class Simulator:
         self.linking = Linking(self.directory, self.ledger, self.faults, settings.qr_refs)
         self._code_linking = CodeLinking(self.linking, self.ledger)
         self._queries = Queries(self.directory, self.groups, self.ledger, few_prekeys=settings.few_prekeys)
+        self.presences = Presences(self.directory, self.groups)
+        self.calls = Calls(self.ledger)
         self.server = WhatsAppServer(
             self.identity,
             self.directory,
@@ -84,6 +88,8 @@ class Simulator:
             self._queries,
             self.faults,
             self.ledger,
+            presences=self.presences,
+            calls=self.calls,
         )
         self._plain = PlainListener(self.server.serve, self._next_refusal)
         self._proxy = ProxyListener(self.server.serve, self._next_refusal, self.authority.server_context())
@@ -169,6 +175,19 @@ class Simulator:
     def post(self, pn: str, to: str, letter: Letter) -> SentMessage:
         """Send a message of any kind from a phone to a person or a group."""
         return self.phone(pn).write(self._addressee(to), letter)
+
+    def type(self, pn: str, to: str, state: str, media: str = "") -> None:
+        """Have a person type to another or to a group (composing, perhaps audio), or stop (paused)."""
+        phone = self.phone(pn)
+        phone.require_on()
+        chat = address_of(self._addressee(to))
+        self.presences.type(phone, node("chatstate", {"to": chat}, node(state, {"media": media or None})))
+
+    def call(self, pn: str, to: str, media: Media) -> Call:
+        """Have a person call another or a group."""
+        phone = self.phone(pn)
+        phone.require_on()
+        return self.calls.offer(phone.account, self._addressee(to), media)
 
     def ask(self, pn: str, query: Node) -> list[Node]:
         """Send the server a query from a phone. Return the content of the result; raise QueryFailed."""

@@ -60,6 +60,40 @@ class ProfileView:
 
 
 @dataclass
+class TypingView:
+    """A typing state that reached a phone: see `presences.Typing`."""
+
+    sender: str  #: phone number
+    chat: str
+    state: str
+    media: str
+    at: float
+
+
+@dataclass
+class PresenceView:
+    """The presence of a person."""
+
+    is_available: bool
+    last_seen_at: int | None
+    #: addresses of the linked devices that have asked for it
+    subscribers: list[str]
+    #: what reached the phone while it was available
+    typings: list[TypingView]
+
+
+@dataclass
+class CallView:
+    """A call that a person made: see `calls.Call`."""
+
+    id: str
+    to: str  #: phone number, or address of a group
+    media: str
+    state: str
+    at: float
+
+
+@dataclass
 class GroupView:
     """A group, whose address has the form …@g.us: see `groups.Group`."""
 

@@ -17,6 +17,7 @@ from neonize.client import NewClient
 from neonize.events import (
     BlocklistEv,
     CallOfferEv,
+    CallOfferNoticeEv,
     CallTerminateEv,
     ChatPresenceEv,
     GroupInfoEv,
@@ -30,6 +31,7 @@ from neonize.utils import build_jid, enum
 SHOWN_EVENTS = {
     BlocklistEv: "blocklist",
     CallOfferEv: "call-offer",
+    CallOfferNoticeEv: "call-offer-notice",
     CallTerminateEv: "call-terminate",
     ChatPresenceEv: "chat-presence",
     GroupInfoEv: "group-change",

@@ -117,3 +117,14 @@ async def _pass_a_held_step() -> list[str]:
 
 def test_a_held_step_lets_everyone_through_when_released() -> None:
     assert asyncio.run(_pass_a_held_step()) == ["released", "through", "through"]
+
+
+def test_a_fault_may_be_for_a_child_of_a_namespace() -> None:
+    faults = Faults()
+    faults.query_failures.append(QueryFailure(Target(), None, "w:g2/create", 403, "forbidden"))
+    assert faults.query_failure(ALICE, "w:g2/create") is not None
+    for other in ("w:g2/created", "w:g2/query", "w:g2/", "w:g/create"):
+        assert faults.query_failure(ALICE, other) is None
+    faults.held_queries.append(HeldQuery(Target(), None, "w:g2"))
+    assert faults.hold_query(ALICE, "w:g2/query", lambda: None)
+    assert not faults.hold_query(ALICE, "w:g20/query", lambda: None)
