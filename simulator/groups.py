@@ -127,6 +127,10 @@ class Group:
         """Return whether an account may add members."""
         return account in self.ranks and (not self.only_admins_add or self.is_admin(account))
 
+    def may_write(self, account: Account) -> bool:
+        """Return whether an account may send messages."""
+        return account in self.ranks and (not self.is_announcement or self.is_admin(account))
+
     # --- changes
 
     def rename(self, author: Account, text: str) -> None:

@@ -81,8 +81,8 @@ class Router:
 
     def _to_group(self, sender: Device, stanza: Node, to: Jid) -> Attrs:
         group = self._groups.find(to)
-        if group is None or sender.account not in group.members:
-            log.info("message from %s to %s, which it is not in", sender.account.pn, to)
+        if group is None or not group.may_write(sender.account):
+            log.info("message from %s to %s, where it may not write", sender.account.pn, to)
             return {"error": _NOT_FOUND if group is None else _FORBIDDEN}
         shared = [part for part in stanza.children if part.tag in _SEALED]
         asking = stanza.jid("participant")
@@ -108,8 +108,10 @@ class Router:
         self, sender: Device, stanza: Node, device: Device | None, recipient: Account, encrypted: list[Node]
     ) -> None:
         """Deliver a message between people. The sender's devices get its recipient, other devices its author."""
+        if device is None or sender.account.lid in device.account.profile.blocked:
+            return  # the sender does not hear of it
         whose = sender.account.author(sender.number, "from", "sender")
-        if device is not None and device.account is sender.account:
+        if device.account is sender.account:
             to: Attrs = {"recipient": recipient.lid_jid(), "peer_recipient_pn": recipient.pn_jid()}
             whose = {"from": sender.account.lid_jid(sender.number), **to}
         self._hand_over(sender, stanza, device, whose, encrypted)

@@ -187,6 +187,16 @@ async def test_blocks_people(alice: LinkedClient) -> None:
     assert (await alice.person().profile()).blocked == [carol]
 
 
+async def test_messages_do_not_reach_whom_blocks_the_sender(alice: LinkedClient) -> None:
+    bob = await alice.create()
+    await alice.person(bob).block(alice.pn)
+    await alice.client.send(bob, "blocked")
+    await alice.person(bob).unblock(alice.pn)
+    await alice.client.send(bob, "unblocked")
+    assert [it.text for it in await alice.control.inbox(bob)] == ["unblocked"]
+    assert "blocked" in [it.text for it in await alice.control.inbox(alice.pn)], "the own phone gets its copy"
+
+
 async def test_keeps_privacy_settings(alice: LinkedClient) -> None:
     """The library applies a setting and then raises in any case."""
     with pytest.raises(CallFailed):

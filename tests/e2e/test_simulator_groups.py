@@ -258,6 +258,18 @@ async def test_only_admins_change_settings(alice: LinkedClient) -> None:
     assert (now.subject, now.is_announcement) == ("Everybody may", False)
 
 
+async def test_only_admins_write_in_an_announcement_group(alice: LinkedClient) -> None:
+    bob = await alice.create()
+    group = await other_group(alice, bob)
+    await alice.client.send(group, "before")
+    await alice.person(bob).member_of(group).set(node("announcement"))
+    with pytest.raises(CallFailed, match="server returned error 403"):
+        await alice.client.call("send_message", group, "after")
+    await alice.person(bob).member_of(group).promote(alice.pn)
+    await alice.client.send(group, "as an admin")
+    assert [it.text for it in await alice.control.inbox(bob)] == ["before", "as an admin"]
+
+
 async def test_sets_a_picture(alice: LinkedClient) -> None:
     bob = await alice.create()
     group = await other_group(alice, bob)
