@@ -18,6 +18,8 @@ from tests.live_events import LiveEvents
 from tests.service_process import ServiceProcess, error_info
 from zap.v1 import content_pb2, event_pb2
 from zap.v1 import message_pb2 as pb
+from zap.v1.presence_service_pb2 import SetPresenceRequest
+from zap.v1.presence_service_pb2_grpc import PresenceServiceStub
 
 ARRIVAL_S = 20.0
 DAY = 86_400
@@ -324,6 +326,9 @@ async def test_a_message_says_when_it_disappears(stage: Stage) -> None:
 
 
 async def test_typing_is_shown_before_the_message(stage: Stage, live: LiveEvents) -> None:
+    # WhatsApp shows typing only to those who are online.
+    presence: Any = PresenceServiceStub(stage.node.channel)
+    await presence.SetPresence(SetPresenceRequest(session_id="bob", is_online=True))
     sent = await stage.send(
         "anna", f"+{stage.phones['bob']}", text=pb.Text(body="wait"), typing_for=Duration(seconds=1)
     )
