@@ -24,7 +24,7 @@ _CONNECTION_CAUSES: tuple[tuple[re.Pattern[str], Cause], ...] = (
 )
 
 _NOTHING_WAS_SENT = re.compile(
-    r"websocket not connected|frame too large|client is nil"
+    r"websocket (is )?not connected|frame too large|client is nil"
     r"|not logged in|store doesn't contain a device JID|don't have JID"
     r"|server returned error \d+"
     r"|no LID found|unknown user server|invalid (JID|jid)|can't send message to unknown server"
@@ -44,8 +44,9 @@ _SEND_FAILURES: tuple[tuple[re.Pattern[str], SendFailure], ...] = (
     (re.compile(rf"{_NUMBER} (420|429)\b"), SendFailure.RATE_LIMITED),
     (re.compile(rf"{_NUMBER} \d"), SendFailure.REFUSED_BY_WHATSAPP),
 )
+_NOT_CONNECTED = re.compile(r"websocket (is )?not connected|client is nil")
 _CALL_FAILURES: tuple[tuple[re.Pattern[str], CallFailure], ...] = (
-    (re.compile(r"websocket (is )?not connected|client is nil"), CallFailure.SESSION_NOT_CONNECTED),
+    (_NOT_CONNECTED, CallFailure.SESSION_NOT_CONNECTED),
     (re.compile(r"no LID found for .* from server"), CallFailure.RECIPIENT_NOT_ON_WHATSAPP),
     (re.compile(r"that group does not exist"), CallFailure.GROUP_NOT_FOUND),
     (re.compile(r"you're not participating in that group"), CallFailure.NOT_IN_GROUP),
@@ -93,6 +94,11 @@ def call_failure(error: str, group: str = "") -> CallFailure | None:
     """Return why WhatsApp certainly did not carry a call out; None if it may have. `group`: the JID it was about."""
     table = (*_CALL_OF_GROUP_FAILURES, *_CALL_FAILURES) if group else _CALL_FAILURES
     return next((failure for pattern, failure in table if pattern.search(error)), None)
+
+
+def lost_connection(error: str) -> CallFailure | None:
+    """Return SESSION_NOT_CONNECTED if nothing left because there was no connection to WhatsApp; otherwise None."""
+    return CallFailure.SESSION_NOT_CONNECTED if _NOT_CONNECTED.search(error) else None
 
 
 def send_failure(error: str, to: str) -> SendFailure:

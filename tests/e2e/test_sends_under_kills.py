@@ -51,6 +51,16 @@ async def test_sends_in_the_middle_of_which_the_node_is_killed(
         await judge(sql, simulator, friend)
 
 
+async def test_sends_in_the_middle_of_which_the_connection_is_lost(
+    node_environment: dict[str, str], simulator: SimulatorControl, sql: Sql
+) -> None:
+    friend = await new_phone(simulator, "Bob")
+    async with ServiceProcess(node_environment) as node:
+        jid = await pair(node, simulator, "anna", await new_phone(simulator, "Anna"))
+        await send_and_kill(node, friend, lambda: arrivals(simulator, friend), lambda: simulator.drop(jid))
+        await judge(sql, simulator, friend)
+
+
 async def send_and_kill(
     node: ServiceProcess, friend: str, arrived: Callable[[], Awaitable[int]], kill: Callable[[], Awaitable[None]]
 ) -> None:

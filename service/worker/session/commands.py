@@ -131,7 +131,8 @@ def _failure(error: Exception, request: Message | None) -> frames_pb2.CallFailur
     if isinstance(error, NoAddress):
         return frames_pb2.CallFailure(message=words, certain=True)
     if isinstance(request, calls_pb2.Send):
-        kind = errors.send_failure(words, request.to).name
+        # A message that met no connection is sent later, whatever the recipient.
+        kind = (errors.lost_connection(words) or errors.send_failure(words, request.to)).name
         return frames_pb2.CallFailure(message=redact(words), certain=errors.is_certain(words), kind=kind)
     failure = errors.call_failure(words, group=getattr(request, "group", ""))
     is_certain = failure is not None or errors.is_certain(words)

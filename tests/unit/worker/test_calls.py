@@ -196,6 +196,15 @@ def test_a_result_that_the_node_would_not_take_is_a_failure(calls: CommandExecut
     assert failure.message == "the result has 4200057 bytes, more than 4193280"
 
 
+def test_a_message_that_met_no_connection_says_so(
+    calls: CommandExecutor, library: Library, replies: Replies
+) -> None:
+    library.error = RuntimeError("failed to send message node: websocket not connected")
+    calls.execute(text(1))
+    failure = replies.get(timeout=5).reply.failure
+    assert (failure.certain, failure.kind) == (True, "SESSION_NOT_CONNECTED")
+
+
 def test_an_error_is_free_of_personal_data(calls: CommandExecutor, library: Library, replies: Replies) -> None:
     library.error = RuntimeError("no LID found for 491700000001@s.whatsapp.net from server")
     calls.execute(text(1))
