@@ -21,6 +21,7 @@ from simulator.views import (
     GroupView,
     InboxView,
     LinkView,
+    NewsletterView,
     PhoneView,
     SentView,
     StateView,
@@ -209,6 +210,13 @@ class SimulatorControl:
     async def group(self, jid: str) -> GroupView:
         """Return one group."""
         return await self._get(GroupView, f"/groups/{jid}")
+
+    async def newsletter(self, jid: str) -> NewsletterView:
+        """Return one newsletter. Raise LookupError if there is none."""
+        for newsletter in await self._list(NewsletterView, "/newsletters"):
+            if newsletter.jid == jid:
+                return newsletter
+        raise LookupError(f"no newsletter has the address {jid}")
 
     # --- linked devices
 

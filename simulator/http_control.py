@@ -11,6 +11,7 @@ from simulator.accounts import Companion
 from simulator.bookkeeping import DeviceRecord
 from simulator.calls import UnknownCall
 from simulator.http_faults import FaultRoutes
+from simulator.http_newsletters import NewsletterRoutes
 from simulator.http_people import PeopleRoutes
 from simulator.http_phones import PhoneRoutes
 from simulator.linking import StaleQr
@@ -39,6 +40,7 @@ class ControlInterface:
         application = web.Application(middlewares=[_errors_as_json], client_max_size=_LARGEST)
         application.add_routes(PhoneRoutes(self._simulator).routes())
         application.add_routes(PeopleRoutes(self._simulator).routes())
+        application.add_routes(NewsletterRoutes(self._simulator).routes())
         application.add_routes(FaultRoutes(self._simulator).routes())
         application.add_routes(
             [

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from simulator.accounts import Device, Directory
 from simulator.announcing import announce_to_acquaintances
 from simulator.answers import Handlers, bad_request
 from simulator.binary_xml import Node, node
+from simulator.mex import MexFailed, MexHandler, Variables
 from simulator.stanzas import notification
 
 _SET_ABOUT = "9152604461510864"
 _LONGEST_ABOUT = 139
 
-Variables = Mapping[str, object]
-#: Takes the device that asks and the variables, and returns the data. Raises MexFailed.
-MexHandler = Callable[[Device, Variables], Mapping[str, object]]
-
-
-class MexFailed(ValueError):
-    """The query is answered with an error inside a result."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
 
 class MexQueries:
     """The handler of the namespace w:mex."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, others: Mapping[str, MexHandler]) -> None:
         self._directory = directory
-        self._handlers: Mapping[str, MexHandler] = {_SET_ABOUT: self._set_about}
+        self._handlers = {_SET_ABOUT: self._set_about, **others}
 
     def handlers(self) -> Handlers:
         """Return the handlers."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -93,6 +95,27 @@ class PersonControl:
     async def calls(self) -> list[CallView]:
         """Return the calls that the person made."""
         return [from_json(CallView, it) for it in await self._call("GET", f"/phones/{self.pn}/calls", None)]
+
+    async def create_newsletter(self, name: str, description: str = "") -> str:
+        """Create a newsletter. Return its address."""
+        created = await self.ask_mex("6234210096708695", newsletter_input={"name": name, "description": description})
+        return str(created["xwa2_newsletter_create"]["id"])
+
+    async def post(self, newsletter: str, content: bytes, kind: str = "text", media_type: str | None = None) -> int:
+        """Post a message, a serialised waE2E.Message, in an own newsletter. Return its number."""
+        encoded = base64.b64encode(content).decode()
+        body = {"to": newsletter, "content": encoded, "type": kind, "media_type": media_type}
+        return int((await self._call("POST", f"/phones/{self.pn}/posts", body))["server_id"])
+
+    async def ask_mex(self, query_id: str, **variables: object) -> dict[str, Any]:
+        """Send a mex query from the phone. Return the data. Raise LookupError with its errors."""
+        variables_as_json = json.dumps({"variables": variables}).encode()
+        (answer,) = await self.ask("w:mex", "get", node("query", {"query_id": query_id}, variables_as_json))
+        found = json.loads(answer.data)
+        if "errors" in found:
+            raise LookupError(found["errors"])
+        data: dict[str, Any] = found["data"]
+        return data
 
     async def ask(self, namespace: str, kind: str, child: Node | None = None, **attrs: str) -> Sequence[Node]:
         """Send a query (kind: get or set) from the phone, as a client would. Return the content of the result."""

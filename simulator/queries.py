@@ -19,6 +19,8 @@ from simulator.invite_queries import InviteQueries
 from simulator.member_queries import MemberQueries
 from simulator.membership import Membership
 from simulator.mex_queries import MexQueries
+from simulator.newsletter_queries import NewsletterQueries
+from simulator.newsletters import Newsletters
 from simulator.profile_queries import ProfileQueries
 from simulator.settings_queries import SettingsQueries
 
@@ -28,8 +30,10 @@ log = logging.getLogger(__name__)
 class Queries:
     """All handlers: those for linked devices only, and those for phones, too."""
 
-    def __init__(self, directory: Directory, groups: Groups, ledger: Ledger, *, few_prekeys: bool) -> None:
-        membership = Membership(groups)
+    def __init__(
+        self, directory: Directory, groups: Groups, newsletters: Newsletters, ledger: Ledger, *, few_prekeys: bool
+    ) -> None:
+        membership, about_newsletters = Membership(groups), NewsletterQueries(newsletters)
         self._ledger = ledger
         self._for_companions: CompanionHandlers = {
             ("w:p", "get", ""): _nothing,
@@ -37,10 +41,12 @@ class Queries:
             **DeviceQueries(directory, ledger, few_prekeys=few_prekeys).handlers(),
         }
         self._for_all: Handlers = {
+            ("tos", "set", "notice"): _nothing,
             **ContactQueries(directory).handlers(),
             **ProfileQueries(directory, groups).handlers(),
             **SettingsQueries(directory).handlers(),
-            **MexQueries(directory).handlers(),
+            **MexQueries(directory, about_newsletters.mex_handlers()).handlers(),
+            **about_newsletters.handlers(),
             **GroupQueries(directory, groups, membership).handlers(),
             **MemberQueries(directory, groups, membership).handlers(),
             **GroupSettingQueries(groups).handlers(),

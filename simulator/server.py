@@ -16,6 +16,7 @@ from simulator.gates import Step
 from simulator.jid import SERVER
 from simulator.linking import Candidate, Linking
 from simulator.linking_code import CodeLinking
+from simulator.newsletters import NEWSLETTER_SERVER, Newsletters
 from simulator.noise import HandshakeError, ServerIdentity
 from simulator.presences import Presences
 from simulator.queries import Queries
@@ -47,6 +48,7 @@ class WhatsAppServer:
         *,
         presences: Presences,
         calls: Calls,
+        newsletters: Newsletters,
     ) -> None:
         self._identity = identity
         self._directory = directory
@@ -56,6 +58,7 @@ class WhatsAppServer:
         self._queries = queries
         self._presences = presences
         self._calls = calls
+        self._newsletters = newsletters
         self._faults = faults
         self._ledger = ledger
         self._connections: set[Connection] = set()
@@ -238,7 +241,10 @@ class WhatsAppServer:
 
     def _take_message(self, device: Companion, message: Node) -> Attrs:
         """Route a message unless it is a repetition. Return the extra attributes of its ack."""
-        counts = device.record.messages
+        counts, to = device.record.messages, message.jid("to")
+        if to is not None and to.server == NEWSLETTER_SERVER:
+            counts.sent += 1
+            return self._newsletters.take(device, message)
         if message.find("participants") is None and message.text("category") != "peer":
             counts.answered += 1
         elif device.is_repeated(message.text("id")):
@@ -263,7 +269,9 @@ class WhatsAppServer:
             "type": kind or None,
         }
         connection.send(node("ack", about))
-        if kind not in _NOT_RELAYED:
+        if kind == "view":
+            self._newsletters.view(device.account, receipt)
+        elif kind not in _NOT_RELAYED:
             self._router.receipt(device, receipt)
 
     def _handle_ack(self, connection: Connection, device: Companion, ack: Node) -> None:

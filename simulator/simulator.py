@@ -22,6 +22,7 @@ from simulator.linking import Flaw, Linking, LinkResult, QrText
 from simulator.linking_code import CodeLinking
 from simulator.listeners import Listener, PlainListener, ProxyListener, Refusal
 from simulator.network import Addressee, Network, address_of
+from simulator.newsletters import Newsletters
 from simulator.noise import ServerIdentity
 from simulator.outbox import SentMessage
 from simulator.phone import Phone
@@ -72,11 +73,14 @@ class Simulator:
         self.faults = Faults()
         self.directory = Directory(self.ledger)
         self.groups = Groups()
+        self.newsletters = Newsletters()
         router = Router(self.directory, self.groups)
         self._network = Network(self.directory, self.groups, router, self.faults)
         self.linking = Linking(self.directory, self.ledger, self.faults, settings.qr_refs)
         self._code_linking = CodeLinking(self.linking, self.ledger)
-        self._queries = Queries(self.directory, self.groups, self.ledger, few_prekeys=settings.few_prekeys)
+        self._queries = Queries(
+            self.directory, self.groups, self.newsletters, self.ledger, few_prekeys=settings.few_prekeys
+        )
         self.presences = Presences(self.directory, self.groups)
         self.calls = Calls(self.ledger)
         self.server = WhatsAppServer(
@@ -90,6 +94,7 @@ class Simulator:
             self.ledger,
             presences=self.presences,
             calls=self.calls,
+            newsletters=self.newsletters,
         )
         self._plain = PlainListener(self.server.serve, self._next_refusal)
         self._proxy = ProxyListener(self.server.serve, self._next_refusal, self.authority.server_context())

@@ -119,6 +119,32 @@ class GroupView:
 
 
 @dataclass
+class PostView:
+    """A message of a newsletter: see `newsletters.Post`."""
+
+    server_id: int
+    id: str
+    type: str
+    content: str  #: the bytes of a waE2E.Message in base64
+    views: int
+    reactions: dict[str, int]  #: numbers by emoji
+
+
+@dataclass
+class NewsletterView:
+    """A newsletter, whose address has the form …@newsletter: see `newsletters.Newsletter`."""
+
+    jid: str
+    name: str
+    description: str
+    owner: str  #: phone number
+    invite: str
+    followers: list[str]  #: phone numbers, with the owner's
+    muted: list[str]  #: phone numbers of the followers that have muted it
+    posts: list[PostView]
+
+
+@dataclass
 class LinkView:
     """How a linking attempt ended (see `linking.Outcome`)."""
 

@@ -21,6 +21,9 @@ from neonize.events import (
     CallTerminateEv,
     ChatPresenceEv,
     GroupInfoEv,
+    NewsletterJoinEv,
+    NewsletterLeaveEv,
+    NewsletterMuteChangeEv,
     PictureEv,
     PresenceEv,
 )
@@ -35,6 +38,9 @@ SHOWN_EVENTS = {
     CallTerminateEv: "call-terminate",
     ChatPresenceEv: "chat-presence",
     GroupInfoEv: "group-change",
+    NewsletterJoinEv: "newsletter-joined",
+    NewsletterLeaveEv: "newsletter-left",
+    NewsletterMuteChangeEv: "newsletter-muted",
     PictureEv: "picture",
     PresenceEv: "presence",
 }
