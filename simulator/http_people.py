@@ -44,9 +44,10 @@ class PeopleRoutes:
         profile = account.profile
         business_name = body.text("business_name", profile.business_name)
         contacts = body.texts("contacts", sorted(profile.contacts))
-        about = body.text("about", profile.about)
+        about = body.optional_text("about")
         profile.business_name, profile.contacts = business_name, set(contacts)
-        profile.set_about(about)
+        if about is not None:
+            profile.set_about(about)
         return shown(self._profile_view(account))
 
     async def _ask(self, request: web.Request) -> web.Response:

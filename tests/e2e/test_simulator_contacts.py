@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from simulator.binary_xml import node
+from simulator.binary_xml import Node, node
 from simulator.control import ControlError
 from simulator.jid import Jid
 from tests.e2e.client_process import CallFailed
@@ -236,3 +236,29 @@ async def test_refuses_changes_of_what_is_not_ones_own(alice: LinkedClient) -> N
     picture = node("picture", {"type": "image"}, JPEG)
     with pytest.raises(ControlError, match="403 forbidden"):
         await alice.person(bob).ask("w:profile:picture", "set", picture, target=str(Jid(alice.pn)))
+
+
+@pytest.mark.parametrize(
+    ("namespace", "kind", "child"),
+    [
+        ("usync", "get", node("usync")),
+        ("w:profile:picture", "get", node("picture", {"query": "url", "type": "huge"})),
+        ("privacy", "set", node("privacy")),
+        ("privacy", "set", node("privacy", {}, node("category", {"name": "mood", "value": "all"}))),
+        ("blocklist", "set", node("item", {"action": "block", "jid": Jid("4900000000")})),
+        ("disappearing_mode", "set", node("disappearing_mode", {"duration": 17})),
+        ("w:qr", "set", node("qr", {"type": "contact", "action": "burn"})),
+        ("w:mex", "get", node("query", {"query_id": "1"}, b"no JSON")),
+    ],
+    ids=lambda it: getattr(it, "tag", it),
+)
+async def test_refuses_malformed_queries(alice: LinkedClient, namespace: str, kind: str, child: Node) -> None:
+    before = await alice.person().profile()
+    with pytest.raises(ControlError, match="400 bad-request"):
+        await alice.person().ask(namespace, kind, child)
+    assert await alice.person().profile() == before
+
+
+async def test_answers_an_unknown_mex_query_with_an_error(alice: LinkedClient) -> None:
+    with pytest.raises(LookupError, match="unknown query"):
+        await alice.person().ask_mex("1")

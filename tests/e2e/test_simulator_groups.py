@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from simulator.binary_xml import node
+from simulator.binary_xml import Node, node
 from simulator.control import ControlError
+from simulator.jid import GROUP_SERVER, Jid
 from tests.e2e.client_process import CallFailed
 from tests.e2e.linked_client import LinkedClient, linked_client
 
@@ -401,3 +402,66 @@ async def test_only_admins_link_groups(alice: LinkedClient) -> None:
         await alice.client.call("link_group", foreign.jid, group)
     with pytest.raises(CallFailed, match="403: forbidden"):
         await alice.client.call("get_sub_groups", foreign.jid)
+
+
+async def test_a_community_has_its_members_in_common(alice: LinkedClient) -> None:
+    bob, carol = await alice.create(), await alice.create("Carol")
+    parent = {"message": "GroupParent", "fields": {"IsParent": True, "DefaultMembershipApprovalMode": ""}}
+    made = await alice.client.call("create_group", "Village", [], {"plain": None}, parent)
+    community = f"{made['JID']['User']}@g.us"
+    linked = {"message": "GroupLinkedParent", "fields": {"LinkedParentJID": made["JID"]}}
+    people = [f"{pn}@s.whatsapp.net" for pn in (bob, carol)]
+    garden = f"{(await alice.client.call('create_group', 'Garden', people, linked))['JID']['User']}@g.us"
+    assert [(await alice.control.group(it)).members for it in (community, garden)] == [[alice.pn, bob, carol]] * 2
+    await alice.person(carol).member_of(garden).leave()
+    assert carol in (await alice.control.group(community)).members, "the group is only a part"
+    await alice.person(bob).member_of(community).leave()
+    for address in (community, garden):
+        assert bob not in (await alice.control.group(address)).members
+    with pytest.raises(ControlError, match="403 forbidden"):
+        await alice.person(bob).ask("w:g2", "get", node("sub_groups"), to=community)
+
+
+# --- what a client would not send
+
+
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [
+        (node("add"), "400 bad-request"),
+        (node("member_add_mode", {}, b"nobody"), "400 bad-request"),
+        (node("membership_approval_mode", {}, node("group_join", {"state": "maybe"})), "400 bad-request"),
+        (node("membership_requests_action", {}, node("postpone")), "400 bad-request"),
+        (node("ephemeral", {"expiration": 17}), "400 bad-request"),
+        (node("subject"), "406 not-acceptable"),
+        (node("description", {"id": "A"}), "400 bad-request"),
+        (node("description", {"id": "A"}, node("body", {}, b"x" * 2049)), "406 not-acceptable"),
+        (node("accept", {"code": "wrong"}), "409 conflict"),
+        (node("links", {}, node("link", {"link_type": "sub_group"})), "400 bad-request"),
+        (node("colour"), "501 feature-not-implemented"),
+    ],
+    ids=lambda it: it.tag if hasattr(it, "tag") else it[:3],
+)
+async def test_refuses_malformed_changes(alice: LinkedClient, change: Node, refusal: str) -> None:
+    group = await alice.control.create_group(bob := await alice.create(), "Garden", [])
+    with pytest.raises(ControlError, match=refusal):
+        await alice.person(bob).member_of(group.jid).set(change)
+    assert await alice.control.group(group.jid) == group
+
+
+@pytest.mark.parametrize(
+    ("wanted", "refusal"),
+    [
+        (node("create", {"subject": "x" * 101}), "406 not-acceptable"),
+        (node("create", {"subject": "Garden"}, node("ephemeral", {"expiration": 17})), "400 bad-request"),
+        (node("leave"), "400 bad-request"),
+        (node("leave", {}, node("group", {"id": Jid("1", GROUP_SERVER)})), "404 item-not-found"),
+        (node("create", {}, node("linked_parent", {"jid": Jid("1", GROUP_SERVER)})), "404 item-not-found"),
+    ],
+    ids=lambda it: it.tag if hasattr(it, "tag") else it[:3],
+)
+async def test_refuses_malformed_queries(alice: LinkedClient, wanted: Node, refusal: str) -> None:
+    before = await alice.control.groups()
+    with pytest.raises(ControlError, match=refusal):
+        await alice.person().ask("w:g2", "set", wanted, to=GROUP_SERVER)
+    assert await alice.control.groups() == before
