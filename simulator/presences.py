@@ -46,6 +46,7 @@ class Presences:
         self._directory = directory
         self._groups = groups
         self._seen: dict[Account, _Seen] = {}
+        self._subscriptions: dict[Companion, set[Account]] = {}
 
     # --- what a client sends
 
@@ -76,8 +77,8 @@ class Presences:
 
     def disconnected(self, device: Companion) -> None:
         """End the subscriptions of a device, and its availability."""
-        for seen in self._seen.values():
-            seen.subscribers.discard(device)
+        for account in self._subscriptions.pop(device, ()):
+            self._of(account).subscribers.discard(device)
         self.set_available(device, is_available=False)
 
     # --- availability
@@ -120,6 +121,7 @@ class Presences:
         if account is None or account is device.account:
             return
         self._of(account).subscribers.add(device)
+        self._subscriptions.setdefault(device, set()).add(account)
         self._show(account, device)
 
     def _show(self, account: Account, subscriber: Companion) -> None:
