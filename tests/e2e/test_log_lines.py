@@ -39,7 +39,7 @@ STAMP = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z \[\w+ *\] ", re.MULTILINE)
 OF_THE_NODE = re.compile(
     r"The node (is ready|stops)|the gRPC server listens|Other nodes can call this one"
     r"|zygote \d+ is ready|Applied a migration|A task waits"
-    r"|Lease renewal failed|Cannot look for sessions|An orphaned lease could not"
+    r"|Lease renewal failed|Cannot look for (sessions|queued messages)|An orphaned lease could not"
     r"|\[redis\.|call +\[[\w.]+\] .*method=(grpc\.health|zap\.v1\.SessionService/List)"
 )
 

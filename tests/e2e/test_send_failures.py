@@ -10,9 +10,11 @@ NUMBER_OF_NO_ONE = "+499999999999"
 NO_GROUP = "120363000000000001@g.us"
 
 
-async def check(node: ServiceProcess, to: str, request_id: str, failure: SendFailure, words: str) -> None:
+async def check(
+    node: ServiceProcess, to: str, request_id: str, failure: SendFailure, words: str, session_id: str = "anna"
+) -> None:
     """Send a message that fails, and look at it once more."""
-    failed = await node.send("anna", to, f"never arrives: {request_id}", request_id)
+    failed = await node.send(session_id, to, f"never arrives: {request_id}", request_id)
     reason = SEND_FAILURES[failure]
     assert (failed.state, failed.reason.code, failed.reason.user_action) == (
         message_pb2.Message.STATE_FAILED,
@@ -21,7 +23,7 @@ async def check(node: ServiceProcess, to: str, request_id: str, failure: SendFai
     ), failed
     assert failed.reason.message.startswith(f"{reason.message[:-1]} (")
     assert words in failed.reason.message
-    assert await node.messages.Get(message_pb2.GetRequest(session_id="anna", request_id=request_id)) == failed
+    assert await node.messages.Get(message_pb2.GetRequest(session_id=session_id, request_id=request_id)) == failed
 
 
 async def test_an_address_to_which_nothing_can_be_sent(
@@ -47,8 +49,6 @@ async def test_a_message_that_is_refused(node_environment: dict[str, str], simul
         for to, code, failure in (
             (f"+{friend}", 463, SendFailure.ACCOUNT_RESTRICTED),
             (f"+{friend}", 475, SendFailure.ACCOUNT_RESTRICTED),
-            (f"+{friend}", 420, SendFailure.RATE_LIMITED),
-            (f"+{friend}", 429, SendFailure.RATE_LIMITED),
             (f"+{friend}", 403, SendFailure.REFUSED_BY_WHATSAPP),
             (f"+{friend}", 479, SendFailure.REFUSED_BY_WHATSAPP),
             (f"+{friend}", 500, SendFailure.REFUSED_BY_WHATSAPP),
@@ -63,11 +63,27 @@ async def test_a_message_that_is_refused(node_environment: dict[str, str], simul
         assert [message.text for message in await simulator.inbox(friend)] == ["to all", "the last one"]
 
 
+async def test_a_session_pauses_after_a_refusal_for_its_rate(
+    node_environment: dict[str, str], simulator: SimulatorControl
+) -> None:
+    friend = await new_phone(simulator, "Bob")
+    async with ServiceProcess(node_environment) as node:
+        for code in (420, 429):
+            session_id = f"s{code}"
+            jid = await pair(node, simulator, session_id, await new_phone(simulator, "Anna"))
+            await simulator.refuse_messages(code, jid)
+            words = f"server returned error {code}"
+            await check(node, f"+{friend}", "refused", SendFailure.RATE_LIMITED, words, session_id)
+            request = message_pb2.SendRequest(
+                session_id=session_id, to=f"+{friend}", request_id="next", text=message_pb2.Text(body="later")
+            )
+            assert (await node.messages.Send(request, timeout=1)).is_queued
+
+
 async def test_a_question_before_the_message_is_refused(
     node_environment: dict[str, str], simulator: SimulatorControl
 ) -> None:
     async with ServiceProcess(node_environment) as node:
-        jid = await pair(node, simulator, "anna", await new_phone(simulator, "Anna"))
         for namespace, code, text, failure in (
             ("usync", 429, "rate-overlimit", SendFailure.RATE_LIMITED),
             ("usync", 500, "internal-server-error", SendFailure.REFUSED_BY_WHATSAPP),
@@ -75,5 +91,9 @@ async def test_a_question_before_the_message_is_refused(
             ("w:g2", 503, "service-unavailable", SendFailure.REFUSED_BY_WHATSAPP),
         ):
             to = NO_GROUP if namespace == "w:g2" else f"+{await new_phone(simulator, 'Bob')}"
+            # A session of its own each: one that WhatsApp limits pauses.
+            session_id = f"{namespace.replace(':', '-')}-{code}"
+            jid = await pair(node, simulator, session_id, await new_phone(simulator, "Anna"))
             await simulator.fail_queries(namespace, code, text, target=jid)
-            await check(node, to, f"{namespace}-{code}", failure, f"info query returned status {code}: {text}")
+            words = f"info query returned status {code}: {text}"
+            await check(node, to, "refused", failure, words, session_id)

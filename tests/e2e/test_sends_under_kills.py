@@ -62,7 +62,7 @@ async def test_sends_in_the_middle_of_which_the_connection_is_lost(
 
 
 async def send_and_kill(
-    node: ServiceProcess, friend: str, arrived: Callable[[], Awaitable[int]], kill: Callable[[], Awaitable[None]]
+    node: ServiceProcess, friend: str, arrived: Callable[[], Awaitable[int]], kill: Callable[[], Awaitable[object]]
 ) -> None:
     """Send with repeated calls, as callers do, and kill while messages are on their way."""
     sends = [asyncio.create_task(send(node, friend, f"r{number}")) for number in range(MESSAGES)]
@@ -71,7 +71,7 @@ async def send_and_kill(
     await asyncio.gather(*sends)
 
 
-async def kill_at_each_share(arrived: Callable[[], Awaitable[int]], kill: Callable[[], Awaitable[None]]) -> None:
+async def kill_at_each_share(arrived: Callable[[], Awaitable[int]], kill: Callable[[], Awaitable[object]]) -> None:
     for number in range(1, KILLS + 1):
         share = MESSAGES * number // (KILLS + 2)
         while await arrived() < share:

@@ -87,6 +87,7 @@ def test_of_these_others_are_not_repeated_at_another_owner() -> None:
         "zap.v1.GroupService/SetPicture",
         "zap.v1.GroupService/UnlinkGroup",
         "zap.v1.GroupService/UpdateParticipants",
+        "zap.v1.MediaService/Upload",
         "zap.v1.ProfileService/SetPicture",
         "zap.v1.SessionService/Logout",
         "zap.v1.SessionService/RequestPairingCode",

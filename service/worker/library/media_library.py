@@ -30,6 +30,15 @@ class _Bytes(ctypes.Structure):
 _PROTOTYPE = ctypes.CFUNCTYPE(ctypes.POINTER(_Bytes), ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
 
 
+def upload_through(client: Any, address: int, size: int, kind: MediaKind) -> UploadResponse:
+    """Store the bytes at this address at WhatsApp, through neonize's client.
+
+    Takes as long as WhatsApp takes, without a limit. Raise UploadError.
+    """
+    # Private, but neonize's own method would copy the bytes.
+    return upload(client._NewClient__client, client.uuid, address, size, kind)
+
+
 def upload(library: Any, client_id: bytes, address: int, size: int, kind: MediaKind) -> UploadResponse:
     """Have the library encrypt and store `size` bytes. Raise UploadError with the library's words, without the address.
 

@@ -17,16 +17,14 @@ import neonize.client
 from neonize import events as neonize_events
 from neonize._binder import ProxySettings
 from neonize.exc import GetJIDFromStoreError
-from neonize.proto.Neonize_pb2 import JID, LogEntry, UploadResponse
+from neonize.proto.Neonize_pb2 import JID, LogEntry
 from neonize.proto.waCompanionReg.WAWebProtobufsCompanionReg_pb2 import DeviceProps
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
 from neonize.utils.enum import ChatPresence, ChatPresenceMedia, ReceiptType
 
-from service.domain.media import MediaKind
 from service.pgrelay.ack_gate import AckGate
 from service.worker import addresses
 from service.worker.inbound.events import registry
-from service.worker.library import media_library
 from zap.worker.v1 import frames_pb2, inbound_pb2
 
 #: Keep this short: any subscribed event can carry an enum value that neonize does not map, which ends this process
@@ -198,11 +196,6 @@ class Client:
         receipt = ReceiptType.PLAYED if is_played else ReceiptType.READ
         of = {"chat": addresses.from_text(self.chat_of(chat)), "sender": addresses.from_text(self.chat_of(sender))}
         self._client.mark_read(*message_ids, **of, receipt=receipt)
-
-    def upload(self, address: int, size: int, kind: MediaKind) -> UploadResponse:
-        """Store the bytes at this address at WhatsApp, encrypted. Takes as long as WhatsApp takes, without a limit."""
-        # Private, but neonize's own method would copy the bytes.
-        return media_library.upload(self._client._NewClient__client, self._client.uuid, address, size, kind)
 
     def request_pairing_code(self, phone: str) -> str:
         """Request a code to type on the phone. Before the first QR code is shown this would block the library."""

@@ -18,7 +18,7 @@ from service.pgrelay.ack_gate import AckGate
 from service.pgrelay.relay import ANSWER_TIMEOUT_S, Relay
 from service.worker import errors
 from service.worker.inbound import translate
-from service.worker.library import loader
+from service.worker.library import loader, media_library
 from service.worker.process.frame_writer import FrameWriter
 from service.worker.process.log_forwarder import LogForwarder
 from service.worker.process.session_end import SessionEnd
@@ -64,7 +64,10 @@ class ClientSession:
         self._client = Client(start, self._relay.address, gate, callbacks)
         self._event_stall = StallDetector("an event of the library does not come to its end")
         self._checked_event = 0
-        media = MediaCalls(self._client.upload, lambda words: self._leave(Cause.PROCESS_STALLED, words))
+        media = MediaCalls(
+            lambda *file: media_library.upload_through(self._client.library, *file),
+            lambda words: self._leave(Cause.PROCESS_STALLED, words),
+        )
         self._commands = CommandExecutor(self._client, self._outbox.send, self._code_shown, media)
         self._monitor = ConnectionMonitor()
         self._events = EventHandler(self._client, self._login, gate, self._monitor, self._outbox, self._log, self._end)

@@ -196,9 +196,7 @@ def test_a_result_that_the_node_would_not_take_is_a_failure(calls: CommandExecut
     assert failure.message == "the result has 4200057 bytes, more than 4193280"
 
 
-def test_a_message_that_met_no_connection_says_so(
-    calls: CommandExecutor, library: Library, replies: Replies
-) -> None:
+def test_a_message_that_met_no_connection_says_so(calls: CommandExecutor, library: Library, replies: Replies) -> None:
     library.error = RuntimeError("failed to send message node: websocket not connected")
     calls.execute(text(1))
     failure = replies.get(timeout=5).reply.failure
