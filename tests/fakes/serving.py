@@ -43,6 +43,7 @@ class FakeService:
 
     def __exit__(self, *_: object) -> None:
         self.run(self.server.stop(0))
+        self.run(_cancel_others())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
@@ -80,3 +81,11 @@ class FakeService:
             media=fake_media(self.sessions, self.limits, self.http),
         )
         return Server(core, listen=listen, token=self._token, metrics=RpcMetrics(self.registry))
+
+
+async def _cancel_others() -> None:
+    """End what is left on the loop, for example a send that a test holds."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
