@@ -14,6 +14,7 @@ from simulator.control import SimulatorControl
 from tests.e2e.cluster import cluster
 from tests.e2e.conftest import LEASE_TTL
 from tests.e2e.sql import Sql
+from tests.service_process import ServiceProcess
 from tests.traffic import Kind
 
 COME_BACK = LEASE_TTL + 3.0
@@ -23,17 +24,32 @@ BUSY = 5.0
 """Seconds that a machine may need besides the bound, if it runs other tests as well."""
 
 
-async def an_append_behind(sql: Sql) -> int:
-    """Wait for a backend that waits for our row, and has a session's log locked; its pid. For use in a transaction."""
-    async with asyncio.timeout(4):
+async def an_append_behind(sql: Sql) -> int | None:
+    """Wait for an append that waits for our row, and has a session's log locked; its backend. For use in a transaction.
+
+    None: there is none within a second, for example because a change of state was first to wait.
+    """
+    for _ in range(100):
+        pid: int | None = await sql.fetchval(
+            "SELECT pid FROM pg_locks waiting JOIN pg_stat_activity USING (pid)"
+            " WHERE NOT granted AND transactionid = pg_current_xact_id()::xid AND query LIKE '%append_inbound%'"
+            " AND EXISTS (SELECT FROM pg_locks l WHERE l.pid = waiting.pid AND locktype = 'advisory' AND granted)"
+        )
+        if pid is not None:
+            return pid
+        await asyncio.sleep(0.01)
+    return None
+
+
+async def freeze_in_an_append(node: ServiceProcess, sql: Sql, held: str) -> int:
+    """Freeze a node while an append of this session waits for its row; its backend, which goes on."""
+    async with asyncio.timeout(BUSY):
         while True:
-            pid = await sql.fetchval(
-                "SELECT pid FROM pg_locks waiting WHERE NOT granted AND transactionid = pg_current_xact_id()::xid"
-                " AND EXISTS (SELECT FROM pg_locks l WHERE l.pid = waiting.pid AND locktype = 'advisory' AND granted)"
-            )
-            if pid is not None:
-                return int(pid)
-            await asyncio.sleep(0.01)
+            async with sql.transaction():
+                await sql.execute("SELECT FROM zap.session WHERE session_id = $1 FOR UPDATE", held)
+                if (backend := await an_append_behind(sql)) is not None:
+                    os.kill(node.pid, signal.SIGSTOP)
+                    return backend
 
 
 async def state_of(sql: Sql, pid: int) -> str | None:
@@ -52,10 +68,7 @@ async def test_a_node_frozen_in_the_middle_of_an_append_holds_no_other_node_up(
         epochs = await there.epochs(target)
         async with there.traffic(MUCH, personal=(Kind.TEXT,), in_group=()) as traffic:
             await traffic.reach(5)
-            async with sql.transaction():
-                await sql.execute("SELECT FROM zap.session WHERE session_id = $1 FOR UPDATE", held)
-                backend = await an_append_behind(sql)
-                os.kill(frozen.pid, signal.SIGSTOP)
+            backend = await freeze_in_an_append(frozen, sql, held)
             try:
                 async with asyncio.timeout(BUSY):
                     while (state := await state_of(sql, backend)) == "active":
